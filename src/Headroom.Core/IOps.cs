@@ -1,0 +1,121 @@
+namespace Headroom.Core;
+
+/// <summary>
+/// Inverted dropout without a stored mask: element (row, column) of site <paramref name="Site"/> is kept when Philox4x32-10
+/// with key = seed and counter = (index / 4, site, step) gives u &gt;= p in its lane index % 4, index = row * columns + column.
+/// </summary>
+/// <param name="P">Probability of dropping, 0 = off.</param>
+/// <param name="Seed">64-bit key.</param>
+/// <param name="Step">Counter word: micro-step number.</param>
+/// <param name="Site">Counter word: layer and projection.</param>
+public readonly record struct Dropout(float P, ulong Seed, uint Step, uint Site);
+
+/// <summary>Shape of grouped-query attention.</summary>
+/// <param name="NumHeads">num_attention_heads.</param>
+/// <param name="NumKeyValueHeads">num_key_value_heads; query head h reads key/value head h / (heads / kv heads).</param>
+/// <param name="HeadDim">head_dim.</param>
+/// <param name="SlidingWindow">Positions visible including the current one; 0 = all.</param>
+public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads, int HeadDim, int SlidingWindow)
+{
+    /// <summary>Softmax scale, head_dim^-0.5.</summary>
+    public float Scale => 1f / MathF.Sqrt(HeadDim);
+}
+
+/// <summary>One trained tensor with its gradient and AdamW moments, all F32 of one shape.</summary>
+public readonly record struct ParameterSlot(Tensor Weight, Tensor Grad, Tensor M, Tensor V, float WeightDecay);
+
+/// <summary>AdamW's constants for one update (torch <c>optim/adamw.py</c>).</summary>
+/// <param name="LearningRate">Learning rate of this update.</param>
+/// <param name="Beta1">Decay of the first moment.</param>
+/// <param name="Beta2">Decay of the second moment.</param>
+/// <param name="Epsilon">Added to the denominator after bias correction.</param>
+/// <param name="Step">Update number t, from 1.</param>
+/// <param name="GradScale">Gradients are multiplied by this first (clip coefficient and loss scale).</param>
+public readonly record struct AdamWStep(double LearningRate, double Beta1, double Beta2, double Epsilon, int Step, float GradScale);
+
+/// <summary>
+/// The op contract: one method per op and direction; inputs, then parameters, then outputs. The caller owns every output.
+/// Gradients of parameters are accumulated (+=); gradients of activations are assigned unless the method says "+=".
+/// Matrices are row-major; T is the number of tokens of a variable-length micro-batch. Activations are F32 on CPU.
+/// Shapes are checked by the planning implementation only; the others compute.
+/// </summary>
+public interface IOps
+{
+    /// <summary>x = 0.</summary>
+    void Zero(Tensor x);
+    /// <summary>dst = src (same shape and dtype).</summary>
+    void Copy(Tensor src, Tensor dst);
+    /// <summary>y += x.</summary>
+    void Add(Tensor x, Tensor y);
+    /// <summary>y[i] = x[rows[i]]; x [T, n], rows I32 [N], y [N, n].</summary>
+    void GatherRows(Tensor x, Tensor rows, Tensor y);
+    /// <summary>x = 0, then x[rows[i]] = y[i] (row numbers are distinct); y [N, n], x [T, n].</summary>
+    void ScatterRows(Tensor y, Tensor rows, Tensor x);
+
+    /// <summary>y[t] = table[ids[t]], dequantized; ids I32 [T], table [V, H] in any storage but NF4, y [T, H].</summary>
+    void Embedding(Tensor ids, in LinearWeight table, Tensor y);
+    /// <summary>dTable[ids[t]] += dy[t], in token order.</summary>
+    void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable);
+
+    /// <summary>RMSNorm (transformers <c>modeling_llama.py</c>): rstd = (mean(x^2) + eps)^-1/2, y = x * rstd * weight. x, y [T, H]; rstd F32 [T].</summary>
+    void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd);
+    /// <summary>Fused residual add: sum = x + branch, then RMSNorm of sum. sum may be x itself.</summary>
+    void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd);
+    /// <summary>dx += gradient of RMSNorm; dWeight += sum over tokens (skipped when none). x is the norm's input.</summary>
+    void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight);
+
+    /// <summary>y = x W^T + bias. x [T, in], y [T, out].</summary>
+    void Linear(Tensor x, in LinearWeight w, Tensor y);
+    /// <summary>dx = dy W, or dx += dy W when <paramref name="accumulate"/>.</summary>
+    void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx);
+    /// <summary>dW += dy^T x; dW F32 [out, in]. dBias += column sums of dy (skipped when none).</summary>
+    void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias);
+
+    /// <summary>LoRA (PEFT <c>lora/layer.py</c>): xa = dropout(x) A^T, y += scaling * xa B^T. a [r, in], b [out, r], xa [T, r].</summary>
+    void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y);
+    /// <summary>dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1 - p).</summary>
+    void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx);
+
+    /// <summary>cos, sin [T, d/2] of position * invFreq, times attentionFactor. positions I32 [T], invFreq F32 [d/2].</summary>
+    void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin);
+    /// <summary>In place, half-split rotation (transformers layout) of x [T, heads * d]; <paramref name="inverse"/> rotates back (the gradient).</summary>
+    void Rope(Tensor x, Tensor cos, Tensor sin, int headDim, bool inverse);
+
+    /// <summary>
+    /// Flash-style causal attention over packed sequences: offsets I32 [S + 1], q, o [T, heads * d], k, v [T, kv * d], lse F32 [T, heads]
+    /// (log-sum-exp of the scaled scores). Sequences never see each other. Dao et al., 2022/2023.
+    /// </summary>
+    void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor o, Tensor lse);
+    /// <summary>Gradient of <see cref="Attention"/>; delta F32 [T, heads] is scratch (rowsum(dO * O)).</summary>
+    void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv);
+    /// <summary>Plain attention that materialises the scores of one sequence and head at a time, for comparison; same result as <see cref="Attention"/>. scores F32 [longest, longest] is scratch.</summary>
+    void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor scores, Tensor o);
+    /// <summary>Attention of N new rows of one sequence over a cache: kCache, vCache [capacity, kv * d] already hold rows 0 .. past + N - 1; q, o [N, heads * d].</summary>
+    void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape shape, Tensor o);
+
+    /// <summary>y = silu(gate) * up, all [T, I]. y may be gate.</summary>
+    void SwiGlu(Tensor gate, Tensor up, Tensor y);
+    /// <summary>dGate, dUp from dy. dGate may be gate and dUp may be up.</summary>
+    void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp);
+
+    /// <summary>
+    /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; all counted),
+    /// logits scratch [chunk, V]. losses F32 [N] = -log softmax(hidden W^T)[label]; dHidden [N, H] = gradScale * gradient (skipped when none);
+    /// dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none).
+    /// </summary>
+    void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead);
+    /// <summary>Scores of candidate tokens: hidden [N, H], candidates I32 [C], scores F32 [N, C] (logits), lse F32 [N] over the whole vocabulary; logits scratch [chunk, V].</summary>
+    void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse);
+
+    /// <summary>L2 norm over all tensors (double accumulation, fixed order); NaN or Inf come through.</summary>
+    double GlobalNorm(ReadOnlySpan<Tensor> tensors);
+    /// <summary>One AdamW update of every slot.</summary>
+    void AdamW(ReadOnlySpan<ParameterSlot> slots, in AdamWStep step);
+    /// <summary>True when every element is finite.</summary>
+    bool AllFinite(Tensor x);
+
+    /// <summary>Quantizes or rounds src (F32, BF16 or F16; [out, in]) into the storage of dst, bit-identical to bitsandbytes for NF4.</summary>
+    void Quantize(Tensor src, in LinearWeight dst);
+    /// <summary>dst F32 [out, in] = the stored weight's values.</summary>
+    void Dequantize(in LinearWeight src, Tensor dst);
+}

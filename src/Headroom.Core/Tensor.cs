@@ -1,0 +1,74 @@
+namespace Headroom.Core;
+
+/// <summary>Element types of buffers. <see cref="U4"/> is two codes a byte, high nibble first (bitsandbytes packing).</summary>
+public enum DType : byte
+{
+    /// <summary>IEEE-754 single precision, 4 bytes.</summary>
+    F32,
+    /// <summary>bfloat16, 2 bytes.</summary>
+    BF16,
+    /// <summary>IEEE-754 half precision, 2 bytes.</summary>
+    F16,
+    /// <summary>32-bit signed integer, 4 bytes.</summary>
+    I32,
+    /// <summary>8-bit signed integer.</summary>
+    I8,
+    /// <summary>8-bit unsigned integer.</summary>
+    U8,
+    /// <summary>Packed 4-bit codes, half a byte an element.</summary>
+    U4,
+}
+
+/// <summary>Sizes of <see cref="DType"/>.</summary>
+public static class DTypes
+{
+    /// <summary>Bytes that <paramref name="count"/> elements take; an odd 4-bit count is rounded up to a whole byte.</summary>
+    public static long Bytes(this DType dtype, long count) => dtype switch
+    {
+        DType.F32 or DType.I32 => count * 4,
+        DType.BF16 or DType.F16 => count * 2,
+        DType.U4 => (count + 1) / 2,
+        _ => count,
+    };
+}
+
+/// <summary>Shape of up to three dimensions, row-major; trailing dimensions are contiguous.</summary>
+public readonly record struct Shape(int Rank, int D0, int D1 = 1, int D2 = 1)
+{
+    /// <summary>A vector.</summary>
+    public static Shape Of(int d0) => new(1, d0);
+    /// <summary>A matrix [rows, columns].</summary>
+    public static Shape Of(int d0, int d1) => new(2, d0, d1);
+    /// <summary>A rank-3 block.</summary>
+    public static Shape Of(int d0, int d1, int d2) => new(3, d0, d1, d2);
+    /// <summary>Number of elements.</summary>
+    public long Count => (long)D0 * D1 * D2;
+    /// <inheritdoc/>
+    public override string ToString() => Rank switch { 1 => $"[{D0}]", 2 => $"[{D0}, {D1}]", _ => $"[{D0}, {D1}, {D2}]" };
+}
+
+/// <summary>A place in memory (host or device), a dtype and a shape. It owns nothing; <c>default</c> means "absent".</summary>
+public readonly record struct Tensor(nint Address, DType DType, Shape Shape)
+{
+    /// <summary>True for <c>default</c>: an optional tensor that was not given.</summary>
+    public bool IsNone => Address == 0;
+    /// <summary>Rows: the first dimension.</summary>
+    public int Rows => Shape.D0;
+    /// <summary>Columns: the product of all dimensions but the first.</summary>
+    public int Columns => Shape.D1 * Shape.D2;
+    /// <summary>Number of elements.</summary>
+    public long Count => Shape.Count;
+    /// <summary>Size in bytes.</summary>
+    public long Bytes => DType.Bytes(Count);
+    /// <summary>The first <paramref name="rows"/> rows of the same memory.</summary>
+    public Tensor Head(int rows) => this with { Shape = Shape with { D0 = rows } };
+    /// <summary><paramref name="count"/> rows from <paramref name="start"/> on, of the same memory.</summary>
+    public Tensor Slice(int start, int count) =>
+        this with { Address = Address + (nint)DType.Bytes((long)start * Columns), Shape = Shape with { D0 = count } };
+    /// <summary>Pointer to float32 elements (host memory only).</summary>
+    public unsafe float* F => (float*)Address;
+    /// <summary>Pointer to int32 elements (host memory only).</summary>
+    public unsafe int* I => (int*)Address;
+    /// <summary>Pointer to bytes (host memory only).</summary>
+    public unsafe byte* B => (byte*)Address;
+}

@@ -1,0 +1,28 @@
+namespace Headroom.Tests;
+
+/// <summary>Ground truth and real data that live beside the repository; tests that need them skip, with the reason, where they are absent.</summary>
+public static class Shared
+{
+    public static string Root { get; } = Find();
+    /// <summary>The golden folder: HEADROOM_GOLDEN when set, else ../shared/golden.</summary>
+    public static string Golden { get; } =
+        Environment.GetEnvironmentVariable("HEADROOM_GOLDEN") is { Length: > 0 } g ? g : Path.Combine(Root, "shared", "golden");
+
+    /// <summary>Path of a golden file; skips the test when it is not there.</summary>
+    public static string GoldenFile(string relative) => Need(Path.Combine(Golden, relative));
+    /// <summary>Path under shared/data; skips the test when it is not there.</summary>
+    public static string DataFile(string relative) => Need(Path.Combine(Root, "shared", "data", relative));
+
+    private static string Need(string path)
+    {
+        Assert.SkipUnless(File.Exists(path) || Directory.Exists(path), $"{Path.GetFileName(path)} is not beside this checkout");
+        return path;
+    }
+
+    private static string Find()
+    {
+        for (var d = new DirectoryInfo(AppContext.BaseDirectory); d != null; d = d.Parent)
+            if (File.Exists(Path.Combine(d.FullName, "Headroom.slnx"))) return d.Parent?.FullName ?? d.FullName;
+        return AppContext.BaseDirectory;
+    }
+}
