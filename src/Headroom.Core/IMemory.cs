@@ -1,0 +1,61 @@
+namespace Headroom.Core;
+
+/// <summary>Rows of the memory plan.</summary>
+public enum MemoryCategory : byte
+{
+    /// <summary>Frozen linear weights with their quantization statistics.</summary>
+    BaseWeights,
+    /// <summary>Embedding table and output head.</summary>
+    Embeddings,
+    /// <summary>Trained tensors (adapters, or the whole model in full training).</summary>
+    Adapters,
+    /// <summary>Gradients of trained tensors.</summary>
+    Gradients,
+    /// <summary>AdamW moments.</summary>
+    OptimizerState,
+    /// <summary>Token ids, positions, offsets, labels.</summary>
+    Batch,
+    /// <summary>Activations kept for the backward pass.</summary>
+    SavedActivations,
+    /// <summary>Short-lived buffers.</summary>
+    Scratch,
+    /// <summary>Logits of one chunk of rows.</summary>
+    LogitsChunk,
+    /// <summary>Key/value cache for generation.</summary>
+    KvCache,
+    /// <summary>Packing buffers and worker scratch of the ops themselves.</summary>
+    Workspace,
+}
+
+/// <summary>
+/// Where the model's buffers come from. The planning implementation records them; the arena replays the same sequence of calls and hands out
+/// the planned offsets, so a run cannot use what was not planned. Sizes in a run may be smaller than planned (shorter batches), never larger.
+/// </summary>
+public interface IMemory
+{
+    /// <summary>A buffer that lives as long as the model.</summary>
+    Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape);
+    /// <summary>Starts a phase ("load", "train", "eval", "generate"): all temporary buffers are dead and the sequence of <see cref="Alloc"/> starts again.</summary>
+    void BeginPhase(string phase);
+    /// <summary>A temporary buffer, alive until <see cref="Free"/> or the end of the phase.</summary>
+    Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape);
+    /// <summary>Ends the life of a temporary buffer; none is ignored.</summary>
+    void Free(Tensor tensor);
+}
+
+/// <summary>One device: its ops, one reserved arena, and copies to and from it.</summary>
+public interface IDevice : IDisposable
+{
+    /// <summary>Name for reports.</summary>
+    string Name { get; }
+    /// <summary>The ops.</summary>
+    IOps Ops { get; }
+    /// <summary>Bytes the ops hold beside the arena.</summary>
+    long WorkspaceBytes { get; }
+    /// <summary>Reserves the arena, once; returns its base address (64-byte aligned at least).</summary>
+    nint Reserve(long bytes);
+    /// <summary>Host to device.</summary>
+    void Upload(ReadOnlySpan<byte> source, Tensor destination);
+    /// <summary>Device to host.</summary>
+    void Download(Tensor source, Span<byte> destination);
+}

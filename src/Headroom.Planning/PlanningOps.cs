@@ -1,0 +1,333 @@
+using Headroom.Core;
+
+namespace Headroom.Planning;
+
+/// <summary>FLOPs and bytes that one op kind was counted with.</summary>
+public sealed class OpCount
+{
+    /// <summary>Calls.</summary>
+    public long Calls { get; set; }
+    /// <summary>Floating-point operations (a multiply-add is two).</summary>
+    public double Flops { get; set; }
+    /// <summary>Fewest bytes moved: each input read once, each output written once.</summary>
+    public double Bytes { get; set; }
+}
+
+/// <summary>
+/// Computes nothing: checks shapes, dtypes and lifetimes (the only place that does) and counts FLOPs and bytes per op.
+/// A failed check is a fault of the model code, hence <see cref="InvalidOperationException"/>.
+/// </summary>
+public sealed class PlanningOps(PlanningMemory memory) : IOps
+{
+    private readonly Dictionary<string, OpCount> _counts = [];
+
+    /// <summary>Counts by op name.</summary>
+    public IReadOnlyDictionary<string, OpCount> Counts => _counts;
+    /// <summary>Sum of all FLOPs.</summary>
+    public double Flops => _counts.Values.Sum(c => c.Flops);
+    /// <summary>Sets all counts to zero.</summary>
+    public void ResetCounts() => _counts.Clear();
+
+    /// <inheritdoc/>
+    public void Zero(Tensor x) => Count("zero", 0, x);
+    /// <inheritdoc/>
+    public void Copy(Tensor src, Tensor dst) { Same(src, dst); Count("copy", 0, src, dst); }
+    /// <inheritdoc/>
+    public void Add(Tensor x, Tensor y) { Same(x, y); Count("add", x.Count, x, y, y); }
+    /// <inheritdoc/>
+    public void GatherRows(Tensor x, Tensor rows, Tensor y) { Ints(rows, y.Rows); Require(x.Columns == y.Columns, "gather columns"); Count("gather", 0, y, y, rows); }
+    /// <inheritdoc/>
+    public void ScatterRows(Tensor y, Tensor rows, Tensor x) { Ints(rows, y.Rows); Require(x.Columns == y.Columns, "scatter columns"); Count("scatter", 0, y, x, rows); }
+
+    /// <inheritdoc/>
+    public void Embedding(Tensor ids, in LinearWeight table, Tensor y)
+    {
+        Ints(ids, y.Rows);
+        Weight(table);
+        Require(table.Storage is not (WeightStorage.NF4 or WeightStorage.NF4Double), "embedding tables are not NF4");
+        F32(y, y.Rows, table.In);
+        Count("embedding", 0, ids, y, y);
+    }
+
+    /// <inheritdoc/>
+    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) { Ints(ids, dy.Rows); Require(dTable.Columns == dy.Columns, "embedding gradient"); Count("embedding_backward", dy.Count, dy, dy, dy); }
+
+    /// <inheritdoc/>
+    public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd)
+    {
+        Same(x, y);
+        F32(weight, x.Columns);
+        F32(rstd, x.Rows);
+        Count("rms_norm", 4.0 * x.Count, x, y);
+    }
+
+    /// <inheritdoc/>
+    public void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd)
+    {
+        Same(x, branch);
+        Same(x, sum);
+        Same(x, y);
+        F32(weight, x.Columns);
+        F32(rstd, x.Rows);
+        Count("add_rms_norm", 5.0 * x.Count, x, branch, sum, y);
+    }
+
+    /// <inheritdoc/>
+    public void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
+    {
+        Same(x, dy);
+        Same(x, dx);
+        F32(weight, x.Columns);
+        F32(rstd, x.Rows);
+        if (!dWeight.IsNone) F32(dWeight, x.Columns);
+        Count("rms_norm_backward", 8.0 * x.Count, x, dy, dx, dx);
+    }
+
+    /// <inheritdoc/>
+    public void Linear(Tensor x, in LinearWeight w, Tensor y)
+    {
+        Weight(w);
+        F32(x, x.Rows, w.In);
+        F32(y, x.Rows, w.Out);
+        Count("linear", 2.0 * x.Rows * w.In * w.Out, w.Bytes, x, y);
+    }
+
+    /// <inheritdoc/>
+    public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx)
+    {
+        Weight(w);
+        F32(dy, dx.Rows, w.Out);
+        F32(dx, dx.Rows, w.In);
+        Count("linear_backward_input", 2.0 * dy.Rows * w.In * w.Out, w.Bytes, dy, dx);
+    }
+
+    /// <inheritdoc/>
+    public void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias)
+    {
+        Require(x.Rows == dy.Rows, "rows of x and dy");
+        F32(dW, dy.Columns, x.Columns);
+        if (!dBias.IsNone) F32(dBias, dy.Columns);
+        Count("linear_backward_weight", 2.0 * x.Rows * x.Columns * dy.Columns, x, dy, dW, dW);
+    }
+
+    /// <inheritdoc/>
+    public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
+    {
+        LoraShapes(x, a, b, xa, y);
+        Count("lora", 2.0 * x.Rows * a.Rows * (x.Columns + y.Columns), x, a, b, y, y);
+    }
+
+    /// <inheritdoc/>
+    public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
+    {
+        LoraShapes(x, a, b, xa, dy);
+        Same(xa, dxa);
+        Same(a, dA);
+        Same(b, dB);
+        if (!dx.IsNone) Same(x, dx);
+        Count("lora_backward", 2.0 * x.Rows * a.Rows * (2.0 * dy.Columns + (dx.IsNone ? 1.0 : 2.0) * x.Columns), x, dy, a, b, dA, dB);
+    }
+
+    /// <inheritdoc/>
+    public void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin)
+    {
+        Ints(positions, cos.Rows);
+        F32(invFreq, cos.Columns);
+        Same(cos, sin);
+        Count("rope_table", 2.0 * cos.Count, cos, sin);
+    }
+
+    /// <inheritdoc/>
+    public void Rope(Tensor x, Tensor cos, Tensor sin, int headDim, bool inverse)
+    {
+        Require(x.Columns % headDim == 0, "rope heads");
+        F32(cos, x.Rows, headDim / 2);
+        F32(sin, x.Rows, headDim / 2);
+        Count("rope", 3.0 * x.Count, x, x);
+    }
+
+    /// <inheritdoc/>
+    public void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor o, Tensor lse)
+    {
+        AttentionShapes(q, k, v, s, o);
+        F32(lse, q.Rows, s.NumHeads);
+        Count("attention", AttentionFlops(q.Rows, offsets, s, 4), q, k, v, o);
+    }
+
+    /// <inheritdoc/>
+    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv)
+    {
+        AttentionShapes(q, k, v, s, o);
+        Same(o, dO);
+        Same(lse, delta);
+        Same(q, dq);
+        Same(k, dk);
+        Same(v, dv);
+        Count("attention_backward", AttentionFlops(q.Rows, offsets, s, 10), q, k, v, o, dO, dq, dk, dv);
+    }
+
+    /// <inheritdoc/>
+    public void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor scores, Tensor o)
+    {
+        AttentionShapes(q, k, v, s, o);
+        Count("attention_materialized", AttentionFlops(q.Rows, offsets, s, 8), q, k, v, o);
+    }
+
+    /// <inheritdoc/>
+    public void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape s, Tensor o)
+    {
+        F32(q, q.Rows, s.NumHeads * s.HeadDim);
+        Same(q, o);
+        Same(kCache, vCache);
+        Require(past + q.Rows <= kCache.Rows, "cache capacity");
+        Count("cached_attention", 4.0 * q.Count * (past + q.Rows), q, kCache, vCache, o);
+    }
+
+    /// <inheritdoc/>
+    public void SwiGlu(Tensor gate, Tensor up, Tensor y) { Same(gate, up); Same(gate, y); Count("swiglu", 6.0 * y.Count, gate, up, y); }
+    /// <inheritdoc/>
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp)
+    {
+        Same(gate, up);
+        Same(gate, dy);
+        Same(gate, dGate);
+        Same(gate, dUp);
+        Count("swiglu_backward", 12.0 * dy.Count, gate, up, dy, dGate, dUp);
+    }
+
+    /// <inheritdoc/>
+    public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)
+    {
+        HeadShapes(hidden, head, logits);
+        Ints(labels, hidden.Rows);
+        F32(losses, hidden.Rows);
+        if (!dHidden.IsNone) Same(hidden, dHidden);
+        if (!dHead.IsNone) F32(dHead, head.Out, head.In);
+        int products = 1 + (dHidden.IsNone ? 0 : 1) + (dHead.IsNone ? 0 : 1);
+        Count("linear_cross_entropy", 2.0 * products * hidden.Rows * head.In * head.Out, head.Bytes * products, hidden);
+    }
+
+    /// <inheritdoc/>
+    public void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
+    {
+        HeadShapes(hidden, head, logits);
+        F32(scores, hidden.Rows, candidates.Rows);
+        F32(lse, hidden.Rows);
+        Count("candidate_scores", 2.0 * hidden.Rows * head.In * head.Out, head.Bytes, hidden);
+    }
+
+    /// <inheritdoc/>
+    public double GlobalNorm(ReadOnlySpan<Tensor> tensors)
+    {
+        foreach (var t in tensors) Count("global_norm", 2.0 * t.Count, t);
+        return 0;
+    }
+
+    /// <inheritdoc/>
+    public void AdamW(ReadOnlySpan<ParameterSlot> slots, in AdamWStep step)
+    {
+        foreach (var s in slots)
+        {
+            Same(s.Weight, s.Grad);
+            Same(s.Weight, s.M);
+            Same(s.Weight, s.V);
+            Count("adamw", 12.0 * s.Weight.Count, s.Weight, s.Weight, s.Grad, s.M, s.M, s.V, s.V);
+        }
+    }
+
+    /// <inheritdoc/>
+    public bool AllFinite(Tensor x) { Count("all_finite", 0, x); return true; }
+    /// <inheritdoc/>
+    public void Quantize(Tensor src, in LinearWeight dst)
+    {
+        Weight(dst);
+        Require(src.Rows == dst.Out && src.Columns == dst.In, "quantize shape");
+        Count("quantize", src.Count * 2.0, dst.Bytes, src);
+    }
+
+    /// <inheritdoc/>
+    public void Dequantize(in LinearWeight src, Tensor dst) { Weight(src); F32(dst, src.Out, src.In); Count("dequantize", dst.Count, src.Bytes, dst); }
+
+    private void Count(string op, double flops, params ReadOnlySpan<Tensor> tensors) => Count(op, flops, 0, tensors);
+
+    private void Count(string op, double flops, long bytes, params ReadOnlySpan<Tensor> tensors)
+    {
+        foreach (var t in tensors)
+        {
+            memory.Live(t);
+            bytes += t.Bytes;
+        }
+        if (!_counts.TryGetValue(op, out var c)) _counts[op] = c = new OpCount();
+        c.Calls++;
+        c.Flops += flops;
+        c.Bytes += bytes;
+    }
+
+    private void Weight(in LinearWeight w)
+    {
+        long n = (long)w.Out * w.In;
+        int blocks = LinearWeight.Blocks(n, w.BlockSize);
+        memory.Live(w.Data);
+        Require(w.Data.Count == n, "weight data size");
+        if (w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double) Require(w.Absmax.Count == blocks, "absmax count");
+        if (w.Storage == WeightStorage.NF4Double) Require(w.NestedAbsmax.Count == LinearWeight.Blocks(blocks, 256) && w.Offset.Count == 1, "nested absmax count");
+        if (w.Storage == WeightStorage.Int8) Require(w.Absmax.Count == w.Out, "int8 absmax count");
+        if (!w.Bias.IsNone) F32(w.Bias, w.Out);
+    }
+
+    // Sequences are not known when planning; the longest single sequence is the bound for causal attention.
+    private static double AttentionFlops(int tokens, Tensor offsets, in AttentionShape s, int perPair)
+    {
+        double length = (double)tokens / Math.Max(1, offsets.Rows - 1);
+        double visible = s.SlidingWindow > 0 ? Math.Min(s.SlidingWindow, (length + 1) / 2) : (length + 1) / 2;
+        return perPair * tokens * visible * s.NumHeads * s.HeadDim;
+    }
+
+    private void AttentionShapes(Tensor q, Tensor k, Tensor v, in AttentionShape s, Tensor o)
+    {
+        Require(s.NumHeads % s.NumKeyValueHeads == 0, "query heads are a multiple of key/value heads");
+        F32(q, q.Rows, s.NumHeads * s.HeadDim);
+        F32(k, q.Rows, s.NumKeyValueHeads * s.HeadDim);
+        Same(k, v);
+        Same(q, o);
+    }
+
+    private void LoraShapes(Tensor x, Tensor a, Tensor b, Tensor xa, Tensor y)
+    {
+        F32(a, a.Rows, x.Columns);
+        F32(b, y.Columns, a.Rows);
+        F32(xa, x.Rows, a.Rows);
+        F32(y, x.Rows, y.Columns);
+    }
+
+    private void HeadShapes(Tensor hidden, in LinearWeight head, Tensor logits)
+    {
+        Weight(head);
+        F32(hidden, hidden.Rows, head.In);
+        F32(logits, logits.Rows, head.Out);
+    }
+
+    private void Same(Tensor a, Tensor b)
+    {
+        memory.Live(a);
+        memory.Live(b);
+        Require(a.DType == b.DType && a.Rows == b.Rows && a.Columns == b.Columns, $"{a.DType} {a.Shape} against {b.DType} {b.Shape}");
+    }
+
+    private void F32(Tensor x, int rows, int columns = 1)
+    {
+        memory.Live(x);
+        Require(x.DType == DType.F32 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where F32 [{rows}, {columns}] is due");
+    }
+
+    private void Ints(Tensor x, int count)
+    {
+        memory.Live(x);
+        Require(x.DType == DType.I32 && x.Count == count, $"{x.DType} {x.Shape} where I32 [{count}] is due");
+    }
+
+    private static void Require(bool condition, string what)
+    {
+        if (!condition) throw new InvalidOperationException("op contract: " + what);
+    }
+}
