@@ -2,7 +2,7 @@ using Headroom.Core;
 
 namespace Headroom.Planning;
 
-/// <summary>One planned buffer. <paramref name="Death"/> is exclusive, in op ticks of its phase.</summary>
+/// <summary>One planned buffer. Death is exclusive, in op ticks of its phase.</summary>
 public sealed record PlannedBuffer(string Phase, MemoryCategory Category, string Name, DType DType, Shape Shape, long Bytes, int Birth)
 {
     /// <summary>Tick after the last one at which the buffer is alive.</summary>

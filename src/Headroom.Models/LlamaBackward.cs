@@ -1,0 +1,94 @@
+using Headroom.Core;
+
+namespace Headroom.Models;
+
+public sealed partial class LlamaModel
+{
+    /// <summary>From dh, the gradient of the last residual stream (changed in place), to the gradient of every trained tensor.</summary>
+    private void Backward(in BatchTensors batch, in Dropout dropout, Tensor dh)
+    {
+        for (int i = _layers.Length - 1; i >= 0; i--)
+        {
+            var s = _saved[i];
+            if (Recomputes(i))
+            {
+                // The layer's output is not needed again: it goes to a buffer that dies at once.
+                var output = Temp(MemoryCategory.Scratch, "recomputed output", dh.Rows, Config.HiddenSize);
+                s = LayerForward(i, s.Input, batch, dropout, null, output, keep: true);
+                _memory.Free(output);
+            }
+            LayerBackward(i, batch, dropout, s, dh);
+            _memory.Free(s.Input);
+        }
+        if (!_gradEmbedding.IsNone) _ops.EmbeddingBackward(batch.Ids, dh, _gradEmbedding);
+        _memory.Free(dh);
+        _memory.Free(_cos);
+        _memory.Free(_sin);
+    }
+
+    private void LayerBackward(int index, in BatchTensors batch, in Dropout dropout, in Saved s, Tensor dh)
+    {
+        var layer = _layers[index];
+        int tokens = dh.Rows, hidden = Config.HiddenSize, inter = Config.IntermediateSize;
+
+        // MLP: next = mid + down(swiglu(gate, up)); swiglu and the norm's output are recomputed, never kept.
+        var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter);
+        _ops.SwiGlu(s.Gate, s.Up, act);
+        var dAct = Temp(MemoryCategory.Scratch, "swiglu gradient", tokens, inter);
+        layer.Down.Backward(_ops, _memory, act, dropout, s.XaDown, dh, accumulate: false, dAct);
+        _memory.Free(act);
+        _memory.Free(s.XaDown);
+        _ops.SwiGluBackward(s.Gate, s.Up, dAct, s.Gate, s.Up); // in place: gate and up become their gradients
+        _memory.Free(dAct);
+        var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
+        var rstd = _memory.Alloc(MemoryCategory.Scratch, "rstd", DType.F32, Shape.Of(tokens));
+        _ops.RmsNorm(s.Mid, layer.Norm2, Config.RmsNormEps, x, rstd);
+        var dx = Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden);
+        layer.Gate.Backward(_ops, _memory, x, dropout, s.XaGate, s.Gate, accumulate: false, dx);
+        layer.Up.Backward(_ops, _memory, x, dropout, s.XaUp, s.Up, accumulate: true, dx);
+        _ops.RmsNormBackward(s.Mid, layer.Norm2, s.Rstd2, dx, dh, layer.GradNorm2);
+        _memory.Free(s.Gate);
+        _memory.Free(s.Up);
+        _memory.Free(s.XaGate);
+        _memory.Free(s.XaUp);
+        _memory.Free(s.Mid);
+        _memory.Free(s.Rstd2);
+
+        // Attention: mid = input + o(attention(rope(q), rope(k), v))
+        var dO = Temp(MemoryCategory.Scratch, "attention gradient", tokens, s.O.Columns);
+        layer.O.Backward(_ops, _memory, s.O, dropout, s.XaO, dh, accumulate: false, dO);
+        var dq = Temp(MemoryCategory.Scratch, "dq", tokens, s.Q.Columns);
+        var dk = Temp(MemoryCategory.Scratch, "dk", tokens, s.K.Columns);
+        var dv = Temp(MemoryCategory.Scratch, "dv", tokens, s.V.Columns);
+        var delta = Temp(MemoryCategory.Scratch, "delta", tokens, Config.NumAttentionHeads);
+        _ops.AttentionBackward(s.Q, s.K, s.V, s.O, s.Lse, dO, batch.Offsets, layer.Attention, delta, dq, dk, dv);
+        _memory.Free(delta);
+        _memory.Free(dO);
+        _memory.Free(s.Q);
+        _memory.Free(s.K);
+        _memory.Free(s.V);
+        _memory.Free(s.O);
+        _memory.Free(s.Lse);
+        _memory.Free(s.XaO);
+        _ops.Rope(dq, _cos, _sin, Config.HeadDim, inverse: true);
+        _ops.Rope(dk, _cos, _sin, Config.HeadDim, inverse: true);
+        _ops.RmsNorm(s.Input, layer.Norm1, Config.RmsNormEps, x, rstd);
+        // Below the first layer nothing is trained when the base is frozen, so its input gradient is not computed.
+        bool last = index == 0 && Settings.Mode != TrainMode.Full;
+        var dx1 = last ? default : dx;
+        layer.Q.Backward(_ops, _memory, x, dropout, s.XaQ, dq, accumulate: false, dx1);
+        layer.K.Backward(_ops, _memory, x, dropout, s.XaK, dk, accumulate: true, dx1);
+        layer.V.Backward(_ops, _memory, x, dropout, s.XaV, dv, accumulate: true, dx1);
+        if (!last) _ops.RmsNormBackward(s.Input, layer.Norm1, s.Rstd1, dx, dh, layer.GradNorm1);
+        _memory.Free(dq);
+        _memory.Free(dk);
+        _memory.Free(dv);
+        _memory.Free(x);
+        _memory.Free(rstd);
+        _memory.Free(dx);
+        _memory.Free(s.XaQ);
+        _memory.Free(s.XaK);
+        _memory.Free(s.XaV);
+        _memory.Free(s.Rstd1);
+    }
+}

@@ -1,0 +1,222 @@
+using Headroom.Core;
+
+namespace Headroom.Models;
+
+/// <summary>Keys and values of one sequence, a pair of [capacity, kv * d] buffers a layer.</summary>
+public sealed class KvCache
+{
+    /// <summary>Reserves the cache in the current phase.</summary>
+    public KvCache(LlamaModel model, IMemory memory, int capacity)
+    {
+        int layers = model.Config.NumHiddenLayers, width = model.Config.NumKeyValueHeads * model.Config.HeadDim;
+        Keys = new Tensor[layers];
+        Values = new Tensor[layers];
+        for (int i = 0; i < layers; i++)
+        {
+            Keys[i] = memory.Alloc(MemoryCategory.KvCache, "key cache", DType.F32, Shape.Of(capacity, width));
+            Values[i] = memory.Alloc(MemoryCategory.KvCache, "value cache", DType.F32, Shape.Of(capacity, width));
+        }
+        Capacity = capacity;
+    }
+
+    /// <summary>Longest sequence it can hold.</summary>
+    public int Capacity { get; }
+    /// <summary>Rows already filled.</summary>
+    public int Length { get; set; }
+    internal Tensor[] Keys { get; }
+    internal Tensor[] Values { get; }
+}
+
+public sealed partial class LlamaModel
+{
+    private Tensor _cos, _sin, _final, _rstdFinal;
+
+    /// <summary>
+    /// The forward pass up to the last residual stream [T, H] (before the final norm). With <paramref name="save"/>, every layer keeps what its
+    /// backward pass needs; else buffers are freed as soon as they are used. With a cache, T new rows of one sequence are appended to it.
+    /// </summary>
+    private Tensor Trunk(in BatchTensors batch, in Dropout dropout, bool save, KvCache? cache)
+    {
+        int tokens = batch.Tokens;
+        _cos = Temp(MemoryCategory.Scratch, "rope cos", tokens, Config.HeadDim / 2);
+        _sin = Temp(MemoryCategory.Scratch, "rope sin", tokens, Config.HeadDim / 2);
+        _ops.RopeTable(batch.Positions, InverseFrequencies, _ropeFactor, _cos, _sin);
+        var h = Temp(save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
+        _ops.Embedding(batch.Ids, _embedding, h);
+        for (int i = 0; i < _layers.Length; i++)
+        {
+            bool keepAll = save && !Recomputes(i);
+            var next = Temp(save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
+            var s = LayerForward(i, h, batch, dropout, cache, next, keepAll);
+            if (save) _saved[i] = s;
+            else _memory.Free(h);
+            h = next;
+        }
+        return h;
+    }
+
+    /// <summary>
+    /// One decoder layer: next = mid + mlp(norm2(mid)), mid = input + attention(norm1(input)). With <paramref name="keep"/> the intermediate
+    /// tensors stay alive and are returned; else only the input is.
+    /// </summary>
+    private Saved LayerForward(int index, Tensor input, in BatchTensors batch, in Dropout dropout, KvCache? cache, Tensor next, bool keep)
+    {
+        var layer = _layers[index];
+        var kept = keep ? MemoryCategory.SavedActivations : MemoryCategory.Scratch;
+        int tokens = input.Rows, hidden = Config.HiddenSize, inter = Config.IntermediateSize;
+        int qWidth = Config.NumAttentionHeads * Config.HeadDim, kvWidth = Config.NumKeyValueHeads * Config.HeadDim;
+        Saved s = default;
+        s.Input = input;
+
+        // Attention block
+        s.Rstd1 = _memory.Alloc(kept, "rstd", DType.F32, Shape.Of(tokens));
+        s.Q = Temp(kept, "q", tokens, qWidth);
+        s.K = cache == null ? Temp(kept, "k", tokens, kvWidth) : cache.Keys[index].Slice(cache.Length, tokens);
+        s.V = cache == null ? Temp(kept, "v", tokens, kvWidth) : cache.Values[index].Slice(cache.Length, tokens);
+        s.XaQ = layer.Q.AllocXa(_memory, kept, tokens);
+        s.XaK = layer.K.AllocXa(_memory, kept, tokens);
+        s.XaV = layer.V.AllocXa(_memory, kept, tokens);
+        var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
+        _ops.RmsNorm(input, layer.Norm1, Config.RmsNormEps, x, s.Rstd1);
+        layer.Q.Forward(_ops, x, dropout, s.XaQ, s.Q);
+        layer.K.Forward(_ops, x, dropout, s.XaK, s.K);
+        layer.V.Forward(_ops, x, dropout, s.XaV, s.V);
+        _memory.Free(x);
+        _ops.Rope(s.Q, _cos, _sin, Config.HeadDim, inverse: false);
+        _ops.Rope(s.K, _cos, _sin, Config.HeadDim, inverse: false);
+        s.O = Temp(kept, "attention output", tokens, qWidth);
+        s.Lse = Temp(kept, "log-sum-exp", tokens, Config.NumAttentionHeads);
+        if (cache == null) _ops.Attention(s.Q, s.K, s.V, batch.Offsets, layer.Attention, s.O, s.Lse);
+        else _ops.CachedAttention(s.Q, cache.Keys[index], cache.Values[index], cache.Length, layer.Attention, s.O);
+        if (!keep)
+        {
+            _memory.Free(s.Q);
+            if (cache == null)
+            {
+                _memory.Free(s.K);
+                _memory.Free(s.V);
+            }
+            _memory.Free(s.XaQ);
+            _memory.Free(s.XaK);
+            _memory.Free(s.XaV);
+            _memory.Free(s.Lse);
+            _memory.Free(s.Rstd1);
+        }
+        s.XaO = layer.O.AllocXa(_memory, kept, tokens);
+        var branch = Temp(MemoryCategory.Scratch, "branch output", tokens, hidden);
+        layer.O.Forward(_ops, s.O, dropout, s.XaO, branch);
+        if (!keep)
+        {
+            _memory.Free(s.O);
+            _memory.Free(s.XaO);
+        }
+
+        // MLP block
+        s.Mid = Temp(kept, "mid residual", tokens, hidden);
+        s.Rstd2 = _memory.Alloc(kept, "rstd", DType.F32, Shape.Of(tokens));
+        x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
+        _ops.AddRmsNorm(input, branch, layer.Norm2, Config.RmsNormEps, s.Mid, x, s.Rstd2);
+        s.Gate = Temp(kept, "gate", tokens, inter);
+        s.Up = Temp(kept, "up", tokens, inter);
+        s.XaGate = layer.Gate.AllocXa(_memory, kept, tokens);
+        s.XaUp = layer.Up.AllocXa(_memory, kept, tokens);
+        layer.Gate.Forward(_ops, x, dropout, s.XaGate, s.Gate);
+        layer.Up.Forward(_ops, x, dropout, s.XaUp, s.Up);
+        _memory.Free(x);
+        var act = keep ? Temp(MemoryCategory.Scratch, "swiglu", tokens, inter) : s.Gate;
+        _ops.SwiGlu(s.Gate, s.Up, act);
+        s.XaDown = layer.Down.AllocXa(_memory, kept, tokens);
+        layer.Down.Forward(_ops, act, dropout, s.XaDown, branch);
+        _ops.Copy(s.Mid, next);
+        _ops.Add(branch, next);
+        _memory.Free(branch);
+        if (keep)
+        {
+            _memory.Free(act);
+            return s;
+        }
+        _memory.Free(s.Gate);
+        _memory.Free(s.Up);
+        _memory.Free(s.XaGate);
+        _memory.Free(s.XaUp);
+        _memory.Free(s.XaDown);
+        _memory.Free(s.Mid);
+        _memory.Free(s.Rstd2);
+        return new Saved { Input = input };
+    }
+
+    /// <summary>Final norm of the given rows (all rows when none): [N, H].</summary>
+    private Tensor FinalHidden(Tensor h, Tensor rows, out Tensor picked)
+    {
+        picked = h;
+        if (!rows.IsNone)
+        {
+            picked = Temp(MemoryCategory.Scratch, "picked rows", rows.Rows, Config.HiddenSize);
+            _ops.GatherRows(h, rows, picked);
+        }
+        _rstdFinal = _memory.Alloc(MemoryCategory.Scratch, "rstd final", DType.F32, Shape.Of(picked.Rows));
+        var y = Temp(MemoryCategory.Scratch, "final norm output", picked.Rows, Config.HiddenSize);
+        _ops.RmsNorm(picked, _finalNorm, Config.RmsNormEps, y, _rstdFinal);
+        return y;
+    }
+
+    private Tensor LogitsScratch(int rows) =>
+        Temp(MemoryCategory.LogitsChunk, "logits chunk", Math.Min(rows, Settings.LogitsChunk), Config.VocabSize);
+
+    /// <summary>Inference: per-label negative log-likelihoods into <paramref name="losses"/> F32 [N].</summary>
+    public void Losses(in BatchTensors batch, Tensor losses)
+    {
+        var h = Trunk(batch, default, save: false, null);
+        var y = FinalHidden(h, batch.LabelRows, out _);
+        _ops.LinearCrossEntropy(y, _head, batch.Labels, 1, LogitsScratch(y.Rows), losses, default, default);
+    }
+
+    /// <summary>Inference: logits of candidate tokens and the log-sum-exp over the vocabulary at <see cref="BatchTensors.LabelRows"/>. scores [N, C], lse [N].</summary>
+    public void Scores(in BatchTensors batch, Tensor candidates, Tensor scores, Tensor lse)
+    {
+        var h = Trunk(batch, default, save: false, null);
+        var y = FinalHidden(h, batch.LabelRows, out _);
+        _ops.CandidateScores(y, _head, candidates, LogitsScratch(y.Rows), scores, lse);
+    }
+
+    /// <summary>Inference: full logits of every row, [T, V].</summary>
+    public void Logits(in BatchTensors batch, Tensor logits)
+    {
+        var h = Trunk(batch, default, save: false, null);
+        _ops.Linear(FinalHidden(h, default, out _), _head, logits);
+    }
+
+    /// <summary>Generation: appends the batch (one sequence) to the cache and gives the logits of its last row, [1, V].</summary>
+    public void Decode(in BatchTensors batch, KvCache cache, Tensor logits)
+    {
+        var h = Trunk(batch, default, save: false, cache);
+        cache.Length += batch.Tokens;
+        _ops.Linear(FinalHidden(h.Slice(h.Rows - 1, 1), default, out _), _head, logits);
+    }
+
+    /// <summary>
+    /// Training micro-step: token losses into <paramref name="losses"/> F32 [N] and gradients of every trained tensor, +=, scaled by
+    /// <paramref name="gradScale"/> (1 / labelled tokens of the accumulation window). Dropout masks are a function of <paramref name="dropout"/> alone.
+    /// </summary>
+    public void ForwardBackward(in BatchTensors batch, in Dropout dropout, float gradScale, Tensor losses)
+    {
+        var h = Trunk(batch, dropout, save: true, null);
+        var y = FinalHidden(h, batch.LabelRows, out var picked);
+        var dy = Temp(MemoryCategory.Scratch, "final norm gradient", y.Rows, Config.HiddenSize);
+        var logits = LogitsScratch(y.Rows);
+        _ops.LinearCrossEntropy(y, _head, batch.Labels, gradScale, logits, losses, dy, _gradHead);
+        _memory.Free(logits);
+        _memory.Free(y);
+        var dPicked = Temp(MemoryCategory.Scratch, "picked gradient", dy.Rows, Config.HiddenSize);
+        _ops.Zero(dPicked);
+        _ops.RmsNormBackward(picked, _finalNorm, _rstdFinal, dy, dPicked, _gradFinalNorm);
+        _memory.Free(dy);
+        _memory.Free(picked);
+        _memory.Free(_rstdFinal);
+        var dh = Temp(MemoryCategory.Scratch, "residual gradient", h.Rows, Config.HiddenSize);
+        _ops.ScatterRows(dPicked, batch.LabelRows, dh);
+        _memory.Free(dPicked);
+        _memory.Free(h);
+        Backward(batch, dropout, dh);
+    }
+}

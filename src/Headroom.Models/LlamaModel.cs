@@ -1,0 +1,112 @@
+using Headroom.Core;
+
+namespace Headroom.Models;
+
+/// <summary>
+/// A Llama-class decoder (Llama, Mistral, Qwen2 by configuration; transformers <c>modeling_llama.py</c>), written once for every device:
+/// it calls named ops on buffers that <see cref="IMemory"/> hands out and owns nothing. Run over planning ops and memory, the same calls yield the plan.
+/// </summary>
+public sealed partial class LlamaModel
+{
+    private readonly IOps _ops;
+    private readonly IMemory _memory;
+    private readonly List<TrainedParameter> _trained = [];
+    private readonly Layer[] _layers;
+    private readonly Saved[] _saved;
+    private readonly Tensor _finalNorm, _gradFinalNorm, _gradEmbedding, _gradHead;
+    private readonly LinearWeight _embedding, _head;
+    private readonly float _ropeFactor;
+
+    /// <summary>Reserves every static buffer of the model through <paramref name="memory"/>.</summary>
+    public LlamaModel(ModelConfig config, ModelSettings settings, IOps ops, IMemory memory)
+    {
+        Config = config;
+        Settings = settings;
+        _ops = ops;
+        _memory = memory;
+        var mode = settings.Mode;
+        int h = config.HiddenSize, vocab = config.VocabSize;
+        _embedding = WeightAllocation.Allocate(memory, MemoryCategory.Embeddings, "model.embed_tokens.weight", vocab, h, settings.EmbeddingStorage, false);
+        if (mode == TrainMode.Full) _gradEmbedding = WeightAllocation.Train(memory, _trained, "model.embed_tokens.weight", _embedding.Data, true);
+        _layers = new Layer[config.NumHiddenLayers];
+        for (int i = 0; i < _layers.Length; i++) _layers[i] = new Layer(this, i);
+        _finalNorm = Norm("model.norm.weight", out _gradFinalNorm);
+        _head = _embedding;
+        _gradHead = _gradEmbedding;
+        if (!config.TieWordEmbeddings)
+        {
+            _head = WeightAllocation.Allocate(memory, MemoryCategory.Embeddings, "lm_head.weight", vocab, h, settings.EmbeddingStorage, false);
+            if (mode == TrainMode.Full) _gradHead = WeightAllocation.Train(memory, _trained, "lm_head.weight", _head.Data, true);
+        }
+        InverseFrequencies = memory.Static(MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, Shape.Of(config.HeadDim / 2));
+        config.InverseFrequencies(out _ropeFactor);
+        _saved = new Saved[_layers.Length];
+    }
+
+    /// <summary>The architecture.</summary>
+    public ModelConfig Config { get; }
+    /// <summary>Storage, training mode, recompute.</summary>
+    public ModelSettings Settings { get; }
+    /// <summary>Every trained tensor, in a fixed order.</summary>
+    public IReadOnlyList<TrainedParameter> Trained => _trained;
+    /// <summary>RoPE inverse frequencies F32 [d/2]; filled by the loader.</summary>
+    public Tensor InverseFrequencies { get; }
+    /// <summary>The embedding table [V, H].</summary>
+    public LinearWeight EmbeddingTable => _embedding;
+    /// <summary>The output head [V, H]; the embedding table when tied.</summary>
+    public LinearWeight Head => _head;
+    /// <summary>Every projection, in layer order.</summary>
+    public IEnumerable<Projection> Projections => _layers.SelectMany(l => new[] { l.Q, l.K, l.V, l.O, l.Gate, l.Up, l.Down });
+    /// <summary>Every norm weight with its name.</summary>
+    public IEnumerable<(string Name, Tensor Weight)> Norms =>
+        _layers.SelectMany(l => new[] { (l.Prefix + "input_layernorm.weight", l.Norm1), (l.Prefix + "post_attention_layernorm.weight", l.Norm2) })
+            .Append(("model.norm.weight", _finalNorm));
+
+    private bool Recomputes(int layer) => Settings.RecomputeLayers < 0 || layer < Settings.RecomputeLayers;
+
+    private Tensor Norm(string name, out Tensor grad)
+    {
+        var weight = _memory.Static(MemoryCategory.BaseWeights, name, DType.F32, Shape.Of(Config.HiddenSize));
+        grad = Settings.Mode == TrainMode.Full ? WeightAllocation.Train(_memory, _trained, name, weight, false) : default;
+        return weight;
+    }
+
+    private Tensor Temp(MemoryCategory category, string name, int rows, int columns) =>
+        _memory.Alloc(category, name, DType.F32, Shape.Of(rows, columns));
+
+    /// <summary>The seven projections and two norms of a layer.</summary>
+    private sealed class Layer
+    {
+        public Layer(LlamaModel m, int index)
+        {
+            var c = m.Config;
+            Prefix = $"model.layers.{index}.";
+            int h = c.HiddenSize, q = c.NumAttentionHeads * c.HeadDim, kv = c.NumKeyValueHeads * c.HeadDim, inter = c.IntermediateSize;
+            uint site = (uint)index * 8;
+            Projection P(string name, int o, int i, bool bias) =>
+                new(m._memory, m._trained, Prefix + name, o, i, m.Settings.LinearStorage, bias, m.Settings.Mode, m.Settings.Lora, site++);
+            Norm1 = m.Norm(Prefix + "input_layernorm.weight", out GradNorm1);
+            Q = P("self_attn.q_proj", q, h, c.AttentionBias);
+            K = P("self_attn.k_proj", kv, h, c.AttentionBias);
+            V = P("self_attn.v_proj", kv, h, c.AttentionBias);
+            O = P("self_attn.o_proj", h, q, c.AttentionOutputBias);
+            Norm2 = m.Norm(Prefix + "post_attention_layernorm.weight", out GradNorm2);
+            Gate = P("mlp.gate_proj", inter, h, c.MlpBias);
+            Up = P("mlp.up_proj", inter, h, c.MlpBias);
+            Down = P("mlp.down_proj", h, inter, c.MlpBias);
+            Attention = new AttentionShape(c.NumAttentionHeads, c.NumKeyValueHeads, c.HeadDim, c.LayerSlides(index) ? c.SlidingWindow ?? 0 : 0);
+        }
+
+        public readonly string Prefix;
+        public readonly Tensor Norm1, Norm2, GradNorm1, GradNorm2;
+        public readonly Projection Q, K, V, O, Gate, Up, Down;
+        public readonly AttentionShape Attention;
+    }
+
+    /// <summary>What a layer keeps for its backward pass.</summary>
+    private struct Saved
+    {
+        public Tensor Input, Rstd1, Q, K, V, O, Lse, Mid, Rstd2, Gate, Up;
+        public Tensor XaQ, XaK, XaV, XaO, XaGate, XaUp, XaDown;
+    }
+}

@@ -1,0 +1,38 @@
+using Headroom.Core;
+
+namespace Headroom.Models;
+
+/// <summary>How a model is held and trained on a device.</summary>
+/// <param name="LinearStorage">Storage of the seven projections of each layer.</param>
+/// <param name="EmbeddingStorage">Storage of the embedding table and an untied head (never NF4).</param>
+/// <param name="Mode">What is trained.</param>
+/// <param name="Lora">Adapters, or null.</param>
+/// <param name="RecomputeLayers">The first so many layers keep only their input and run their forward again in the backward pass; -1 = all.</param>
+/// <param name="LogitsChunk">Rows whose logits exist at a time. 128 rows x 49,152 tokens are 25 MB.</param>
+public sealed record ModelSettings(
+    WeightStorage LinearStorage, WeightStorage EmbeddingStorage, TrainMode Mode, LoraSettings? Lora = null,
+    int RecomputeLayers = 0, int LogitsChunk = 128);
+
+/// <summary>One variable-length micro-batch on the device; I32 tensors.</summary>
+/// <param name="Ids">[T] token ids.</param>
+/// <param name="Positions">[T] position within the sequence.</param>
+/// <param name="Offsets">[S + 1] sequence starts, then T.</param>
+/// <param name="LabelRows">[N] rows whose next token is labelled.</param>
+/// <param name="Labels">[N] that next token.</param>
+public readonly record struct BatchTensors(Tensor Ids, Tensor Positions, Tensor Offsets, Tensor LabelRows, Tensor Labels)
+{
+    /// <summary>Tokens T.</summary>
+    public int Tokens => Ids.Rows;
+    /// <summary>Labelled rows N.</summary>
+    public int LabelCount => LabelRows.IsNone ? 0 : LabelRows.Rows;
+    /// <summary>Sequences S.</summary>
+    public int Sequences => Offsets.Rows - 1;
+
+    /// <summary>Allocates a batch of the given sizes in the current phase.</summary>
+    public static BatchTensors Alloc(IMemory memory, int tokens, int sequences, int labels) => new(
+        memory.Alloc(MemoryCategory.Batch, "input_ids", DType.I32, Shape.Of(tokens)),
+        memory.Alloc(MemoryCategory.Batch, "position_ids", DType.I32, Shape.Of(tokens)),
+        memory.Alloc(MemoryCategory.Batch, "sequence offsets", DType.I32, Shape.Of(sequences + 1)),
+        memory.Alloc(MemoryCategory.Batch, "label rows", DType.I32, Shape.Of(labels)),
+        memory.Alloc(MemoryCategory.Batch, "labels", DType.I32, Shape.Of(labels)));
+}
