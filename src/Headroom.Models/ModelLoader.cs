@@ -1,0 +1,98 @@
+using System.Buffers;
+using System.Runtime.InteropServices;
+using Headroom.Core;
+
+namespace Headroom.Models;
+
+/// <summary>Streams weights from a source into a model: one tensor at a time, quantized on the device, so the peak is the final size plus one tensor.</summary>
+public static class ModelLoader
+{
+    private const int ChunkElements = 1 << 20; // 4 MB of float32 between file and device
+
+    /// <summary>The staging buffer of the "load" phase: the largest tensor that is quantized, in F32.</summary>
+    public static Tensor Staging(LlamaModel model, IMemory memory)
+    {
+        memory.BeginPhase("load");
+        long largest = model.Projections.Max(p => (long)p.Weight.Out * p.Weight.In);
+        // Row-wise storages go through it in pieces of whole rows; only NF4 statistics need the whole tensor.
+        return memory.Alloc(MemoryCategory.Scratch, "load staging", DType.F32, Shape.Of(checked((int)largest)));
+    }
+
+    /// <summary>Loads every weight. Throws <see cref="HeadroomException"/> for a missing or non-finite tensor.</summary>
+    public static void Load(LlamaModel model, IWeightSource source, IDevice device, IMemory memory, Action<long, long>? progress = null)
+    {
+        var staging = Staging(model, memory);
+        var config = model.Config;
+        var jobs = new List<(string Name, LinearWeight Weight)> { ("model.embed_tokens.weight", model.EmbeddingTable) };
+        jobs.AddRange(model.Projections.Select(p => (p.Path + ".weight", p.Weight)));
+        if (!config.TieWordEmbeddings) jobs.Add(("lm_head.weight", model.Head));
+        long total = jobs.Sum(j => (long)j.Weight.Out * j.Weight.In), done = 0;
+        float[] host = ArrayPool<float>.Shared.Rent(ChunkElements);
+        try
+        {
+            foreach (var (name, weight) in jobs)
+            {
+                LoadWeight(name, weight, source, device, staging, ref host);
+                done += (long)weight.Out * weight.In;
+                progress?.Invoke(done, total);
+            }
+            foreach (var (name, weight) in model.Norms) LoadVector(name, weight, source, device);
+            foreach (var p in model.Projections)
+                if (!p.Weight.Bias.IsNone) LoadVector(p.Path + ".bias", p.Weight.Bias, source, device);
+        }
+        finally
+        {
+            ArrayPool<float>.Shared.Return(host);
+        }
+        UploadFrequencies(model, device);
+    }
+
+    /// <summary>Fills the RoPE frequencies from the configuration.</summary>
+    public static void UploadFrequencies(LlamaModel model, IDevice device) =>
+        Upload(device, model.Config.InverseFrequencies(out _), model.InverseFrequencies);
+
+    /// <summary>Host floats to a device tensor.</summary>
+    public static void Upload(IDevice device, ReadOnlySpan<float> values, Tensor destination) =>
+        device.Upload(MemoryMarshal.AsBytes(values), destination);
+
+    private static void LoadWeight(string name, in LinearWeight weight, IWeightSource source, IDevice device, Tensor staging, ref float[] host)
+    {
+        bool whole = weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double;
+        // Storages other than NF4 are row-wise, so a table larger than the staging buffer goes through it in pieces.
+        int rowsPerPart = whole ? weight.Out : (int)Math.Clamp(staging.Count / weight.In, 1, weight.Out);
+        for (int first = 0; first < weight.Out; first += rowsPerPart)
+        {
+            int rows = Math.Min(rowsPerPart, weight.Out - first);
+            var part = staging with { Shape = Shape.Of(rows, weight.In) };
+            int rowsPerChunk = Math.Max(1, ChunkElements / weight.In);
+            if (host.Length < weight.In) host = new float[weight.In];
+            for (int r = 0; r < rows; r += rowsPerChunk)
+            {
+                int n = Math.Min(rowsPerChunk, rows - r);
+                var span = host.AsSpan(0, n * weight.In);
+                source.ReadRows(name, first + r, n, span);
+                Upload(device, span, part.Slice(r, n));
+            }
+            if (!device.Ops.AllFinite(part)) throw NonFinite(name);
+            device.Ops.Quantize(part, RowsOf(weight, first, rows));
+        }
+    }
+
+    private static LinearWeight RowsOf(in LinearWeight w, int first, int rows) => w.Out == rows ? w : w with
+    {
+        Out = rows,
+        Data = w.Data.Slice(first, rows),
+        Absmax = w.Absmax.IsNone ? default : w.Absmax.Slice(first, rows),
+    };
+
+    private static void LoadVector(string name, Tensor destination, IWeightSource source, IDevice device)
+    {
+        var values = new float[destination.Count];
+        source.ReadRows(name, 0, values.Length, values);
+        if (values.Any(v => !float.IsFinite(v))) throw NonFinite(name);
+        Upload(device, values, destination);
+    }
+
+    private static HeadroomException NonFinite(string name) =>
+        new($"The base weight {name} holds NaN or infinite values.", "The checkpoint is damaged; download it again or choose another base model.");
+}

@@ -1,0 +1,281 @@
+using System.Runtime.InteropServices;
+using Headroom.Core;
+using Headroom.Models;
+using Headroom.Planning;
+
+namespace Headroom.Training;
+
+/// <summary>A variable-length micro-batch on the host; see <see cref="BatchTensors"/> for the meaning of the arrays.</summary>
+public readonly ref struct HostBatch(ReadOnlySpan<int> ids, ReadOnlySpan<int> positions, ReadOnlySpan<int> offsets, ReadOnlySpan<int> labelRows, ReadOnlySpan<int> labels)
+{
+    /// <summary>Token ids [T].</summary>
+    public ReadOnlySpan<int> Ids { get; } = ids;
+    /// <summary>Positions [T].</summary>
+    public ReadOnlySpan<int> Positions { get; } = positions;
+    /// <summary>Sequence starts and T [S + 1].</summary>
+    public ReadOnlySpan<int> Offsets { get; } = offsets;
+    /// <summary>Rows with a labelled next token [N].</summary>
+    public ReadOnlySpan<int> LabelRows { get; } = labelRows;
+    /// <summary>That next token [N].</summary>
+    public ReadOnlySpan<int> Labels { get; } = labels;
+}
+
+/// <summary>The largest micro-batch of each phase; a phase of size 0 is not planned.</summary>
+/// <param name="TrainTokens">Tokens of a training micro-batch.</param>
+/// <param name="TrainSequences">Sequences of a training micro-batch.</param>
+/// <param name="TrainLabels">Labelled tokens of a training micro-batch.</param>
+/// <param name="EvalTokens">Tokens of an evaluation batch.</param>
+/// <param name="EvalSequences">Sequences of an evaluation batch.</param>
+/// <param name="Candidates">Label words scored in evaluation.</param>
+/// <param name="GenerateTokens">Capacity of the key/value cache.</param>
+/// <param name="PromptTokens">Longest chunk of a prompt processed at once in generation.</param>
+public sealed record BatchLimits(int TrainTokens = 0, int TrainSequences = 0, int TrainLabels = 0, int EvalTokens = 0, int EvalSequences = 0,
+    int Candidates = 2, int GenerateTokens = 0, int PromptTokens = 256);
+
+/// <summary>A model on a device: planned, reserved once, loaded; then micro-steps, scores and generation within the plan.</summary>
+public sealed class Engine : IDisposable
+{
+    private readonly IDevice _device;
+    private readonly ArenaMemory _memory;
+    private readonly BatchLimits _limits;
+    private readonly float[] _losses;
+    private readonly Tensor[] _grads;
+    private readonly ParameterSlot[] _slots;
+
+    /// <summary>Plans, reserves and loads.</summary>
+    public Engine(IDevice device, IWeightSource source, ModelSettings settings, BatchLimits limits, Action<long, long>? progress = null)
+        : this(device, source.Config, settings, limits)
+    {
+        ModelLoader.Load(Model, source, device, _memory, progress);
+    }
+
+    /// <summary>Plans and reserves; the weights are left for the caller to set (pretraining).</summary>
+    public Engine(IDevice device, ModelConfig config, ModelSettings settings, BatchLimits limits)
+    {
+        _device = device;
+        _limits = limits;
+        Settings = settings;
+        Plan = MakePlan(config, settings, limits, device.WorkspaceBytes, out _);
+        _memory = new ArenaMemory(Plan, device.Reserve(Plan.ArenaBytes));
+        Model = new LlamaModel(config, settings, device.Ops, _memory);
+        _losses = new float[Math.Max(1, Math.Max(limits.TrainLabels, limits.EvalTokens))];
+        _slots = Model.Trained.Select(t => t.Slot).ToArray();
+        _grads = _slots.Select(s => s.Grad).ToArray();
+        foreach (var s in _slots)
+        {
+            device.Ops.Zero(s.Weight);
+            device.Ops.Zero(s.Grad);
+            device.Ops.Zero(s.M);
+            device.Ops.Zero(s.V);
+        }
+    }
+
+    /// <summary>The plan; its arena size is what was reserved.</summary>
+    public MemoryPlan Plan { get; }
+    /// <summary>The model.</summary>
+    public LlamaModel Model { get; }
+    /// <summary>Its settings.</summary>
+    public ModelSettings Settings { get; }
+    /// <summary>The device.</summary>
+    public IDevice Device => _device;
+
+    /// <summary>Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step.</summary>
+    public static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops)
+    {
+        var memory = new PlanningMemory();
+        ops = new PlanningOps(memory);
+        var model = new LlamaModel(config, settings, ops, memory);
+        ModelLoader.Staging(model, memory);
+        if (limits.EvalTokens > 0)
+        {
+            LossesIn(model, memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
+            model.Losses(b, losses);
+            ScoresIn(model, memory, limits.EvalTokens, limits.EvalSequences, limits.EvalSequences, limits.Candidates, out b, out var c, out var s, out var lse);
+            model.Scores(b, c, s, lse);
+        }
+        if (limits.GenerateTokens > 0)
+        {
+            memory.BeginPhase("generate");
+            var cache = new KvCache(model, memory, limits.GenerateTokens);
+            DecodeIn(model, memory, Math.Min(limits.PromptTokens, limits.GenerateTokens), out var b, out var logits);
+            model.Decode(b, cache, logits);
+        }
+        ops.ResetCounts();
+        if (limits.TrainTokens > 0)
+        {
+            TrainIn(memory, limits.TrainTokens, limits.TrainSequences, limits.TrainLabels, out var b, out var losses);
+            model.ForwardBackward(b, new Dropout(settings.Lora?.DropoutP ?? 0, 0, 0, 0), 1, losses);
+        }
+        return memory.Build(workspaceBytes);
+    }
+
+    /// <summary>Sets initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>), B = 0.</summary>
+    public void InitializeAdapters(ulong seed)
+    {
+        uint stream = 0;
+        foreach (var p in Model.Projections)
+        {
+            stream++;
+            if (p.Rank == 0) continue;
+            var random = new PhiloxRandom(seed, 0x10000000 + stream);
+            var values = new float[p.A.Count];
+            float bound = 1f / MathF.Sqrt(p.Weight.In);
+            for (int i = 0; i < values.Length; i++) values[i] = (2 * random.NextFloat() - 1) * bound;
+            Write(p.A, values);
+            Write(p.B, new float[p.B.Count]);
+        }
+    }
+
+    /// <summary>Sets weight decay: zero for norms and biases.</summary>
+    public void SetWeightDecay(float weightDecay)
+    {
+        for (int i = 0; i < _slots.Length; i++)
+            _slots[i] = _slots[i] with { WeightDecay = Model.Trained[i].Decays ? weightDecay : 0 };
+    }
+
+    /// <summary>One training micro-step: gradients += , returns the sum of token losses. Allocates nothing.</summary>
+    public double MicroStep(in HostBatch batch, in Dropout dropout, float gradScale)
+    {
+        TrainIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
+        Fill(batch, b);
+        Model.ForwardBackward(b, dropout, gradScale, losses);
+        return SumLosses(losses);
+    }
+
+    /// <summary>Gradient norm before clipping.</summary>
+    public double GradientNorm() => _device.Ops.GlobalNorm(_grads);
+
+    /// <summary>AdamW over every trained tensor, then gradients = 0.</summary>
+    public void Update(in AdamWStep step)
+    {
+        _device.Ops.AdamW(_slots, step);
+        ZeroGradients();
+    }
+
+    /// <summary>Gradients = 0.</summary>
+    public void ZeroGradients()
+    {
+        foreach (var g in _grads) _device.Ops.Zero(g);
+    }
+
+    /// <summary>Sum of token losses without training.</summary>
+    public double Losses(in HostBatch batch, Span<float> perLabel = default)
+    {
+        LossesIn(Model, _memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
+        Fill(batch, b);
+        Model.Losses(b, losses);
+        double sum = SumLosses(losses);
+        if (!perLabel.IsEmpty) _losses.AsSpan(0, losses.Rows).CopyTo(perLabel);
+        return sum;
+    }
+
+    /// <summary>Logits of candidates [N, C] and log-sum-exp [N] at the label rows of the batch.</summary>
+    public void Scores(in HostBatch batch, ReadOnlySpan<int> candidates, Span<float> scores, Span<float> logSumExp)
+    {
+        int n = batch.LabelRows.Length;
+        ScoresIn(Model, _memory, batch.Ids.Length, batch.Offsets.Length - 1, n, candidates.Length, out var b, out var c, out var s, out var lse);
+        Fill(batch, b);
+        Upload(candidates, c);
+        Model.Scores(b, c, s, lse);
+        _device.Download(s, MemoryMarshal.AsBytes(scores[..(n * candidates.Length)]));
+        _device.Download(lse, MemoryMarshal.AsBytes(logSumExp[..n]));
+    }
+
+    /// <summary>Starts generation: an empty cache of the planned capacity.</summary>
+    public KvCache StartGeneration()
+    {
+        _memory.BeginPhase("generate");
+        return new KvCache(Model, _memory, _limits.GenerateTokens);
+    }
+
+    /// <summary>Appends tokens to the cache in chunks; logits of the last one into <paramref name="logits"/> [V]. The cache must come from the last <see cref="StartGeneration"/>.</summary>
+    public void Decode(ref KvCache cache, ReadOnlySpan<int> ids, Span<float> logits)
+    {
+        if (cache.Length + ids.Length > cache.Capacity) throw new HeadroomException("The text is longer than the planned context.", "Raise the context length.");
+        Span<int> offsets = stackalloc int[2];
+        int chunk = Math.Min(_limits.PromptTokens, _limits.GenerateTokens);
+        int[] positions = new int[Math.Min(chunk, ids.Length)];
+        Tensor last = default;
+        for (int start = 0; start < ids.Length; start += chunk)
+        {
+            int n = Math.Min(chunk, ids.Length - start), length = cache.Length;
+            cache = StartGeneration(); // same addresses: the contents stay
+            cache.Length = length;
+            DecodeIn(Model, _memory, n, out var b, out last);
+            for (int i = 0; i < n; i++) positions[i] = length + i;
+            offsets[1] = n;
+            Fill(new HostBatch(ids.Slice(start, n), positions.AsSpan(0, n), offsets, default, default), b);
+            Model.Decode(b, cache, last);
+        }
+        _device.Download(last, MemoryMarshal.AsBytes(logits[..Model.Config.VocabSize]));
+    }
+
+    /// <summary>Reads a float32 tensor.</summary>
+    public float[] Read(Tensor tensor)
+    {
+        var values = new float[tensor.Count];
+        _device.Download(tensor, MemoryMarshal.AsBytes(values.AsSpan()));
+        return values;
+    }
+
+    /// <summary>Writes a float32 tensor.</summary>
+    public void Write(Tensor tensor, ReadOnlySpan<float> values)
+    {
+        if (values.Length != tensor.Count) throw new InvalidOperationException($"{values.Length} values for {tensor.Shape}");
+        ModelLoader.Upload(_device, values, tensor);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _device.Dispose();
+
+    private static void TrainIn(IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
+    {
+        memory.BeginPhase("train");
+        b = BatchTensors.Alloc(memory, tokens, sequences, labels);
+        losses = memory.Alloc(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
+    }
+
+    private static void LossesIn(LlamaModel model, IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
+    {
+        memory.BeginPhase("eval loss");
+        b = BatchTensors.Alloc(memory, tokens, sequences, labels);
+        losses = memory.Alloc(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
+    }
+
+    private static void ScoresIn(LlamaModel model, IMemory memory, int tokens, int sequences, int labels, int candidates, out BatchTensors b, out Tensor c, out Tensor s, out Tensor lse)
+    {
+        memory.BeginPhase("eval");
+        b = BatchTensors.Alloc(memory, tokens, sequences, labels);
+        c = memory.Alloc(MemoryCategory.Batch, "candidates", DType.I32, Shape.Of(candidates));
+        s = memory.Alloc(MemoryCategory.Batch, "scores", DType.F32, Shape.Of(labels, candidates));
+        lse = memory.Alloc(MemoryCategory.Batch, "log-sum-exp", DType.F32, Shape.Of(labels));
+    }
+
+    private static void DecodeIn(LlamaModel model, IMemory memory, int tokens, out BatchTensors b, out Tensor logits)
+    {
+        b = BatchTensors.Alloc(memory, tokens, 1, 0);
+        logits = memory.Alloc(MemoryCategory.LogitsChunk, "logits", DType.F32, Shape.Of(1, model.Config.VocabSize));
+    }
+
+    private void Fill(in HostBatch host, in BatchTensors b)
+    {
+        Upload(host.Ids, b.Ids);
+        Upload(host.Positions, b.Positions);
+        Upload(host.Offsets, b.Offsets);
+        Upload(host.LabelRows, b.LabelRows);
+        if (!host.Labels.IsEmpty) Upload(host.Labels, b.Labels);
+    }
+
+    private void Upload(ReadOnlySpan<int> values, Tensor destination)
+    {
+        if (!values.IsEmpty) _device.Upload(MemoryMarshal.AsBytes(values), destination);
+    }
+
+    private double SumLosses(Tensor losses)
+    {
+        _device.Download(losses, MemoryMarshal.AsBytes(_losses.AsSpan(0, losses.Rows)));
+        double sum = 0;
+        for (int i = 0; i < losses.Rows; i++) sum += _losses[i];
+        return sum;
+    }
+}
