@@ -29,7 +29,7 @@ public sealed class KvCache
 
 public sealed partial class LlamaModel
 {
-    private Tensor _cos, _sin, _final, _rstdFinal;
+    private Tensor _cos, _sin, _rstdFinal;
 
     /// <summary>
     /// The forward pass up to the last residual stream [T, H] (before the final norm). With <paramref name="save"/>, every layer keeps what its

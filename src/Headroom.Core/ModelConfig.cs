@@ -1,0 +1,114 @@
+namespace Headroom.Core;
+
+/// <summary>RoPE scaling of a configuration (transformers <c>modeling_rope_utils.py</c>).</summary>
+/// <param name="Type">"default", "linear", "dynamic", "llama3" or "yarn".</param>
+/// <param name="Factor">Scaling factor.</param>
+/// <param name="LowFreqFactor">llama3: low_freq_factor.</param>
+/// <param name="HighFreqFactor">llama3: high_freq_factor.</param>
+/// <param name="OriginalMaxPositionEmbeddings">Context before scaling.</param>
+/// <param name="BetaFast">yarn: beta_fast.</param>
+/// <param name="BetaSlow">yarn: beta_slow.</param>
+/// <param name="AttentionFactor">yarn: multiplies cos and sin; null = 0.1 ln(factor) + 1.</param>
+public sealed record RopeScaling(string Type, double Factor = 1, double LowFreqFactor = 1, double HighFreqFactor = 4,
+    int? OriginalMaxPositionEmbeddings = null, double BetaFast = 32, double BetaSlow = 1, double? AttentionFactor = null);
+
+/// <summary>Architecture of a Llama-class model, in the words of Hugging Face's config.json.</summary>
+public sealed record ModelConfig
+{
+    /// <summary>model_type: llama, mistral or qwen2.</summary>
+    public string ModelType { get; init; } = "llama";
+    /// <summary>First entry of architectures.</summary>
+    public string Architecture { get; init; } = "LlamaForCausalLM";
+    /// <summary>vocab_size.</summary>
+    public required int VocabSize { get; init; }
+    /// <summary>hidden_size.</summary>
+    public required int HiddenSize { get; init; }
+    /// <summary>intermediate_size.</summary>
+    public required int IntermediateSize { get; init; }
+    /// <summary>num_hidden_layers.</summary>
+    public required int NumHiddenLayers { get; init; }
+    /// <summary>num_attention_heads.</summary>
+    public required int NumAttentionHeads { get; init; }
+    /// <summary>num_key_value_heads.</summary>
+    public required int NumKeyValueHeads { get; init; }
+    /// <summary>head_dim.</summary>
+    public required int HeadDim { get; init; }
+    /// <summary>max_position_embeddings.</summary>
+    public int MaxPositionEmbeddings { get; init; } = 2048;
+    /// <summary>rms_norm_eps.</summary>
+    public float RmsNormEps { get; init; } = 1e-6f;
+    /// <summary>rope_theta.</summary>
+    public double RopeTheta { get; init; } = 10000;
+    /// <summary>rope_scaling, or null.</summary>
+    public RopeScaling? RopeScaling { get; init; }
+    /// <summary>Divisors of the inverse frequencies [d/2] (GGUF's rope_freqs.weight), or null.</summary>
+    public float[]? RopeDivisors { get; init; }
+    /// <summary>tie_word_embeddings.</summary>
+    public bool TieWordEmbeddings { get; init; }
+    /// <summary>Biases on q, k and v.</summary>
+    public bool AttentionBias { get; init; }
+    /// <summary>Bias on o.</summary>
+    public bool AttentionOutputBias { get; init; }
+    /// <summary>mlp_bias.</summary>
+    public bool MlpBias { get; init; }
+    /// <summary>Sliding window in positions, the current one included; null = full attention.</summary>
+    public int? SlidingWindow { get; init; }
+    /// <summary>The first layer that slides (qwen2 max_window_layers); 0 = all.</summary>
+    public int FirstSlidingLayer { get; init; }
+    /// <summary>layer_types of newer files: true where the layer slides; null = by <see cref="FirstSlidingLayer"/>.</summary>
+    public bool[]? SlidingLayers { get; init; }
+    /// <summary>bos_token_id.</summary>
+    public int? BosTokenId { get; init; }
+    /// <summary>eos_token_id; one or more.</summary>
+    public int[] EosTokenIds { get; init; } = [];
+    /// <summary>pad_token_id.</summary>
+    public int? PadTokenId { get; init; }
+
+    /// <summary>True when the layer uses the sliding window.</summary>
+    public bool LayerSlides(int layer) => SlidingWindow is > 0 && (SlidingLayers is { } s ? s[layer] : layer >= FirstSlidingLayer);
+
+    /// <summary>Inverse frequencies F32 [d/2] with scaling applied, and the factor on cos and sin (1 unless yarn).</summary>
+    public float[] InverseFrequencies(out float attentionFactor)
+    {
+        int d = HeadDim;
+        attentionFactor = 1;
+        var inv = new float[d / 2];
+        for (int i = 0; i < inv.Length; i++) inv[i] = (float)(1.0 / Math.Pow(RopeTheta, 2.0 * i / d));
+        if (RopeDivisors is { } divisors)
+            for (int i = 0; i < inv.Length; i++) inv[i] /= divisors[i];
+        switch (RopeScaling?.Type)
+        {
+            case null or "default" or "dynamic": // dynamic changes only beyond max_position_embeddings, which is not trained here
+                break;
+            case "linear":
+                for (int i = 0; i < inv.Length; i++) inv[i] /= (float)RopeScaling.Factor;
+                break;
+            case "llama3":
+                double original = RopeScaling.OriginalMaxPositionEmbeddings ?? MaxPositionEmbeddings;
+                for (int i = 0; i < inv.Length; i++)
+                {
+                    double wavelength = 2 * Math.PI / inv[i];
+                    if (wavelength < original / RopeScaling.HighFreqFactor) continue;
+                    double s = wavelength > original / RopeScaling.LowFreqFactor ? 0
+                        : (original / wavelength - RopeScaling.LowFreqFactor) / (RopeScaling.HighFreqFactor - RopeScaling.LowFreqFactor);
+                    inv[i] = (float)((1 - s) * inv[i] / RopeScaling.Factor + s * inv[i]);
+                }
+                break;
+            case "yarn":
+                double maxpos = RopeScaling.OriginalMaxPositionEmbeddings ?? MaxPositionEmbeddings;
+                double Dim(double beta) => d * Math.Log(maxpos / (beta * 2 * Math.PI)) / (2 * Math.Log(RopeTheta));
+                double low = Math.Max(Math.Floor(Dim(RopeScaling.BetaFast)), 0), high = Math.Min(Math.Ceiling(Dim(RopeScaling.BetaSlow)), d - 1);
+                if (low == high) high += 0.001;
+                for (int i = 0; i < inv.Length; i++)
+                {
+                    double ramp = Math.Clamp((i - low) / (high - low), 0, 1);
+                    inv[i] = (float)(inv[i] / RopeScaling.Factor * ramp + inv[i] * (1 - ramp));
+                }
+                attentionFactor = (float)(RopeScaling.AttentionFactor ?? 0.1 * Math.Log(RopeScaling.Factor) + 1);
+                break;
+            default:
+                throw new HeadroomException($"Unknown rope_scaling type '{RopeScaling.Type}'.", "Supported: default, linear, dynamic, llama3, yarn.");
+        }
+        return inv;
+    }
+}
