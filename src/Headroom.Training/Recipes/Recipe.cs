@@ -1,0 +1,162 @@
+namespace Headroom.Training;
+
+/// <summary>A run, as written in a YAML recipe. Property names in the file are snake_case and follow Hugging Face's TrainingArguments and PEFT's LoraConfig. The defaults stand here and nowhere else.</summary>
+public sealed class Recipe
+{
+    /// <summary>Name of the run folder.</summary>
+    public string Name { get; set; } = "run";
+    /// <summary>Base models: one for train, two or more for a duel.</summary>
+    public List<ModelOptions> Models { get; set; } = [];
+    /// <summary>How the base is quantized.</summary>
+    public QuantizationOptions Quantization { get; set; } = new();
+    /// <summary>Adapters.</summary>
+    public LoraOptions Lora { get; set; } = new();
+    /// <summary>Optimization.</summary>
+    public TrainingOptions Training { get; set; } = new();
+    /// <summary>Rows.</summary>
+    public DataOptions Data { get; set; } = new();
+    /// <summary>Prompt and label words.</summary>
+    public TaskOptions Task { get; set; } = new();
+    /// <summary>auto, cpu or cuda.</summary>
+    public string Device { get; set; } = "auto";
+    /// <summary>Budget for the whole process, such as 24GiB; null = what the device has.</summary>
+    public string? Vram { get; set; }
+    /// <summary>Seeds of a duel; empty = training.seed.</summary>
+    public List<int> Seeds { get; set; } = [];
+}
+
+/// <summary>One base model.</summary>
+public sealed class ModelOptions
+{
+    /// <summary>Folder, .gguf or .safetensors file; relative to the recipe.</summary>
+    public string Path { get; set; } = "";
+    /// <summary>Name in reports; null = the file name.</summary>
+    public string? Name { get; set; }
+    /// <summary>Tokenizer folder or file; null = from the model.</summary>
+    public string? Tokenizer { get; set; }
+}
+
+/// <summary>Quantization of the frozen base (transformers <c>BitsAndBytesConfig</c>).</summary>
+public sealed class QuantizationOptions
+{
+    /// <summary>NF4 projections.</summary>
+    public bool LoadIn4bit { get; set; } = true;
+    /// <summary>INT8 projections.</summary>
+    public bool LoadIn8bit { get; set; }
+    /// <summary>nf4.</summary>
+    public string Bnb4bitQuantType { get; set; } = "nf4";
+    /// <summary>Nested statistics.</summary>
+    public bool Bnb4bitUseDoubleQuant { get; set; } = true;
+}
+
+/// <summary>Adapters (PEFT <c>LoraConfig</c>).</summary>
+public sealed class LoraOptions
+{
+    /// <summary>Rank.</summary>
+    public int R { get; set; } = 16;
+    /// <summary>Scaling numerator.</summary>
+    public float LoraAlpha { get; set; } = 32;
+    /// <summary>Dropout on the adapter's input.</summary>
+    public float LoraDropout { get; set; } = 0.05f;
+    /// <summary>Adapted projections.</summary>
+    public List<string> TargetModules { get; set; } = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    /// <summary>alpha / sqrt(r) in place of alpha / r.</summary>
+    public bool UseRslora { get; set; }
+}
+
+/// <summary>Optimization (transformers <c>TrainingArguments</c>).</summary>
+public sealed class TrainingOptions
+{
+    /// <summary>Rows of a micro-batch.</summary>
+    public int PerDeviceTrainBatchSize { get; set; } = 8;
+    /// <summary>Rows of an evaluation batch.</summary>
+    public int PerDeviceEvalBatchSize { get; set; } = 8;
+    /// <summary>Micro-batches of an update.</summary>
+    public int GradientAccumulationSteps { get; set; } = 1;
+    /// <summary>Peak learning rate.</summary>
+    public double LearningRate { get; set; } = 5e-5;
+    /// <summary>Decoupled weight decay.</summary>
+    public double WeightDecay { get; set; }
+    /// <summary>First moment decay.</summary>
+    public double AdamBeta1 { get; set; } = 0.9;
+    /// <summary>Second moment decay.</summary>
+    public double AdamBeta2 { get; set; } = 0.999;
+    /// <summary>Denominator constant.</summary>
+    public double AdamEpsilon { get; set; } = 1e-8;
+    /// <summary>Clip to this global norm; 0 = off.</summary>
+    public double MaxGradNorm { get; set; } = 1;
+    /// <summary>Epochs when max_steps is not set.</summary>
+    public double NumTrainEpochs { get; set; } = 3;
+    /// <summary>Updates; -1 = by epochs.</summary>
+    public int MaxSteps { get; set; } = -1;
+    /// <summary>See <see cref="Schedules.Names"/>.</summary>
+    public string LrSchedulerType { get; set; } = "linear";
+    /// <summary>Warm-up updates.</summary>
+    public int WarmupSteps { get; set; }
+    /// <summary>Warm-up as a share of all updates.</summary>
+    public double WarmupRatio { get; set; }
+    /// <summary>Seed of adapters, order and dropout.</summary>
+    public int Seed { get; set; } = 42;
+    /// <summary>Updates between log lines on the terminal.</summary>
+    public int LoggingSteps { get; set; } = 10;
+    /// <summary>no, steps or epoch.</summary>
+    public string EvalStrategy { get; set; } = "no";
+    /// <summary>Updates between evaluations.</summary>
+    public int EvalSteps { get; set; } = 500;
+    /// <summary>no, steps or epoch.</summary>
+    public string SaveStrategy { get; set; } = "steps";
+    /// <summary>Updates between checkpoints.</summary>
+    public int SaveSteps { get; set; } = 500;
+    /// <summary>Checkpoints kept (the best always is); 0 = all.</summary>
+    public int SaveTotalLimit { get; set; }
+    /// <summary>End with the adapter of the best evaluation.</summary>
+    public bool LoadBestModelAtEnd { get; set; }
+    /// <summary>loss, accuracy or f1.</summary>
+    public string MetricForBestModel { get; set; } = "f1";
+    /// <summary>Recompute every layer's forward in the backward pass; null = as little as the budget allows.</summary>
+    public bool? GradientCheckpointing { get; set; }
+    /// <summary>auto, fp32, bf16 or fp16.</summary>
+    public string Precision { get; set; } = "auto";
+    /// <summary>Batches of rows of like length.</summary>
+    public bool GroupByLength { get; set; }
+}
+
+/// <summary>Rows to train and evaluate on.</summary>
+public sealed class DataOptions
+{
+    /// <summary>Training rows: JSONL, CSV, TSV, Parquet, an aclImdb folder, or embedded:reviews.</summary>
+    public string Train { get; set; } = "";
+    /// <summary>Validation rows; null = a stratified part of train.</summary>
+    public string? Validation { get; set; }
+    /// <summary>Test rows.</summary>
+    public string? Test { get; set; }
+    /// <summary>Field of the text.</summary>
+    public string TextField { get; set; } = "text";
+    /// <summary>Field of the label.</summary>
+    public string LabelField { get; set; } = "label";
+    /// <summary>Share of train held out when there is no validation file.</summary>
+    public double ValidationFraction { get; set; }
+    /// <summary>First rows (after a seeded, stratified shuffle); 0 = all.</summary>
+    public int MaxTrainRows { get; set; }
+    /// <summary>The same for validation rows.</summary>
+    public int MaxEvalRows { get; set; }
+    /// <summary>The same for test rows.</summary>
+    public int MaxTestRows { get; set; }
+    /// <summary>Texts found in two splits: error, drop or allow.</summary>
+    public string OnDuplicate { get; set; } = "error";
+}
+
+/// <summary>How a row becomes prompt and answer.</summary>
+public sealed class TaskOptions
+{
+    /// <summary>Prompt with {text}.</summary>
+    public string Template { get; set; } = "Review: {text}\nSentiment:";
+    /// <summary>Label value to label word, in order: the first is the negative class.</summary>
+    public Dictionary<string, string> Labels { get; set; } = new() { ["0"] = " negative", ["1"] = " positive" };
+    /// <summary>Longest prompt plus answer, tokens; longer texts are cut at their end.</summary>
+    public int MaxSeqLength { get; set; } = 512;
+    /// <summary>answer or all: which tokens the loss counts.</summary>
+    public string Loss { get; set; } = "answer";
+    /// <summary>Replacements in the text before tokenizing.</summary>
+    public Dictionary<string, string> Replace { get; set; } = [];
+}
