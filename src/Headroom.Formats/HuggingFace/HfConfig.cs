@@ -1,0 +1,136 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Headroom.Core;
+
+namespace Headroom.Formats;
+
+/// <summary>Hugging Face config.json, both the v4 (rope_theta, rope_scaling) and the v5 (rope_parameters) keys.</summary>
+public static class HfConfig
+{
+    private static readonly Dictionary<string, string> Supported = new()
+    {
+        ["LlamaForCausalLM"] = "llama",
+        ["MistralForCausalLM"] = "mistral",
+        ["Qwen2ForCausalLM"] = "qwen2",
+    };
+
+    /// <summary>Reads a config.json file.</summary>
+    public static ModelConfig Load(string path)
+    {
+        if (!File.Exists(path)) throw new HeadroomException($"There is no {path}.", "A Hugging Face model folder needs config.json.");
+        return Parse(File.ReadAllText(path), path);
+    }
+
+    /// <summary>Parses config.json; an architecture that is not supported is refused by name.</summary>
+    public static ModelConfig Parse(string text, string path = "config.json")
+    {
+        JsonObject json;
+        try
+        {
+            json = JsonNode.Parse(text) as JsonObject ?? throw new JsonException("not an object");
+            return Read(json, path);
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or OverflowException or ArgumentException)
+        {
+            throw new HeadroomException($"{path} is not a valid config.json: {e.Message.Split('\n')[0]}", "Use the model's original file.");
+        }
+    }
+
+    private static ModelConfig Read(JsonObject json, string path)
+    {
+        string? architecture = json["architectures"] is JsonArray { Count: > 0 } a ? (string?)a[0] : null;
+        string? type = (string?)json["model_type"];
+        architecture ??= Supported.FirstOrDefault(s => s.Value == type).Key ?? type ?? "(none)";
+        if (!Supported.TryGetValue(architecture, out string? known))
+            throw new HeadroomException($"The architecture {architecture} of {path} is not supported.", "Supported: " + string.Join(", ", Supported.Keys) + ".");
+        type ??= known;
+        int Int(string key, int fallback) => json[key] is { } n ? (int)n.GetValue<double>() : fallback;
+        bool Bool(string key, bool fallback) => json[key] is { } n ? n.GetValue<bool>() : fallback;
+        int hidden = Int("hidden_size", 4096), heads = Int("num_attention_heads", 32);
+        if (hidden <= 0 || heads <= 0) throw new FormatException("hidden_size and num_attention_heads must be positive");
+        var rope = json["rope_parameters"] as JsonObject;
+        var scaling = json["rope_scaling"] as JsonObject ?? rope;
+        int kv = Int("num_key_value_heads", type == "mistral" ? 8 : heads);
+        bool useWindow = type switch { "mistral" => true, "qwen2" => Bool("use_sliding_window", false), _ => false };
+        int? window = useWindow && json["sliding_window"] is { } w ? w.GetValue<int>() : useWindow && !json.ContainsKey("sliding_window") ? 4096 : null;
+        var config = new ModelConfig
+        {
+            ModelType = type,
+            Architecture = architecture,
+            VocabSize = Int("vocab_size", type == "qwen2" ? 151936 : 32000),
+            HiddenSize = hidden,
+            IntermediateSize = Int("intermediate_size", type switch { "qwen2" => 22016, "mistral" => 14336, _ => 11008 }),
+            NumHiddenLayers = Int("num_hidden_layers", 32),
+            NumAttentionHeads = heads,
+            NumKeyValueHeads = kv,
+            HeadDim = Int("head_dim", hidden / heads),
+            MaxPositionEmbeddings = Int("max_position_embeddings", type switch { "qwen2" => 32768, "mistral" => 131072, _ => 2048 }),
+            RmsNormEps = (float)((double?)json["rms_norm_eps"] ?? 1e-6),
+            RopeTheta = (double?)(rope?["rope_theta"] ?? json["rope_theta"]) ?? 10000,
+            RopeScaling = Scaling(scaling),
+            TieWordEmbeddings = Bool("tie_word_embeddings", false),
+            AttentionBias = type == "qwen2" || Bool("attention_bias", false),
+            AttentionOutputBias = type != "qwen2" && Bool("attention_bias", false),
+            MlpBias = type == "llama" && Bool("mlp_bias", false),
+            SlidingWindow = window,
+            FirstSlidingLayer = type == "qwen2" ? Int("max_window_layers", 28) : 0,
+            SlidingLayers = json["layer_types"] is JsonArray types ? types.Select(t => (string?)t == "sliding_attention").ToArray() : null,
+            BosTokenId = (int?)json["bos_token_id"],
+            EosTokenIds = json["eos_token_id"] switch { JsonArray many => many.Select(m => (int)m!).ToArray(), { } one => [(int)one], null => [] },
+            PadTokenId = (int?)json["pad_token_id"],
+        };
+        Check(config);
+        return config;
+    }
+
+    /// <summary>Throws when sizes are not those of a model.</summary>
+    public static void Check(ModelConfig c)
+    {
+        void Need(bool ok, string what)
+        {
+            if (!ok) throw new FormatException(what);
+        }
+        Need(c.VocabSize is > 0 and < 1 << 24, "vocab_size is out of range");
+        Need(c.HiddenSize is > 0 and < 1 << 20 && c.IntermediateSize is > 0 and < 1 << 22, "hidden_size or intermediate_size is out of range");
+        Need(c.NumHiddenLayers is > 0 and < 4096 && c.NumKeyValueHeads > 0, "num_hidden_layers or num_key_value_heads is out of range");
+        Need(c.NumAttentionHeads % c.NumKeyValueHeads == 0, "num_attention_heads is not a multiple of num_key_value_heads");
+        Need(c.HeadDim is > 0 and <= 1024 && c.HeadDim % 2 == 0, "head_dim must be even");
+        Need(c.SlidingLayers == null || c.SlidingLayers.Length == c.NumHiddenLayers, "layer_types does not have one entry a layer");
+    }
+
+    private static RopeScaling? Scaling(JsonObject? s)
+    {
+        string? type = (string?)(s?["rope_type"] ?? s?["type"]);
+        if (s == null || type is null or "default") return null;
+        return new RopeScaling(type, (double?)s["factor"] ?? 1, (double?)s["low_freq_factor"] ?? 1, (double?)s["high_freq_factor"] ?? 4,
+            (int?)s["original_max_position_embeddings"], (double?)s["beta_fast"] ?? 32, (double?)s["beta_slow"] ?? 1, (double?)s["attention_factor"]);
+    }
+
+    /// <summary>Writes a v4 config.json.</summary>
+    public static string Write(ModelConfig c)
+    {
+        var json = new JsonObject
+        {
+            ["architectures"] = new JsonArray(c.Architecture),
+            ["attention_bias"] = c.AttentionBias,
+            ["bos_token_id"] = c.BosTokenId,
+            ["eos_token_id"] = c.EosTokenIds.Length == 1 ? c.EosTokenIds[0] : new JsonArray(c.EosTokenIds.Select(e => (JsonNode)e).ToArray()),
+            ["head_dim"] = c.HeadDim,
+            ["hidden_act"] = "silu",
+            ["hidden_size"] = c.HiddenSize,
+            ["initializer_range"] = 0.02,
+            ["intermediate_size"] = c.IntermediateSize,
+            ["max_position_embeddings"] = c.MaxPositionEmbeddings,
+            ["model_type"] = c.ModelType,
+            ["num_attention_heads"] = c.NumAttentionHeads,
+            ["num_hidden_layers"] = c.NumHiddenLayers,
+            ["num_key_value_heads"] = c.NumKeyValueHeads,
+            ["rms_norm_eps"] = (double)(decimal)c.RmsNormEps,
+            ["rope_theta"] = c.RopeTheta,
+            ["tie_word_embeddings"] = c.TieWordEmbeddings,
+            ["torch_dtype"] = "bfloat16",
+            ["vocab_size"] = c.VocabSize,
+        };
+        return json.ToJsonString(new JsonSerializerOptions { WriteIndented = true }) + "\n";
+    }
+}

@@ -1,0 +1,84 @@
+using System.Buffers.Binary;
+using System.Runtime.InteropServices;
+using System.Text.Json;
+using Headroom.Core;
+
+namespace Headroom.Formats;
+
+/// <summary>Writes safetensors files: dtype rank descending, then name; header padded to 8 bytes; temporary file, fsync, rename.</summary>
+public static class SafetensorsWriter
+{
+    /// <summary>Writes float32 tensors.</summary>
+    public static void WriteF32(string path, IEnumerable<(string Name, long[] Shape, float[] Values)> tensors, IReadOnlyDictionary<string, string>? metadata = null) =>
+        Write(path, tensors.Select(t => (t.Name, "F32", t.Shape, MemoryMarshal.AsBytes(t.Values.AsSpan()).ToArray())), metadata);
+
+    /// <summary>Writes raw tensors; {"format": "pt"} is added to the metadata, as readers of the Python world require.</summary>
+    public static void Write(string path, IEnumerable<(string Name, string DType, long[] Shape, byte[] Data)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    {
+        var ordered = tensors.OrderByDescending(t => Rank(t.DType)).ThenBy(t => t.Name, StringComparer.Ordinal).ToList();
+        using var header = new MemoryStream();
+        using (var json = new Utf8JsonWriter(header))
+        {
+            json.WriteStartObject();
+            json.WriteStartObject("__metadata__");
+            json.WriteString("format", "pt");
+            foreach (var (k, v) in metadata ?? new Dictionary<string, string>())
+                if (k != "format") json.WriteString(k, v);
+            json.WriteEndObject();
+            long at = 0;
+            foreach (var t in ordered)
+            {
+                json.WriteStartObject(t.Name);
+                json.WriteString("dtype", t.DType);
+                json.WriteStartArray("shape");
+                foreach (long d in t.Shape) json.WriteNumberValue(d);
+                json.WriteEndArray();
+                json.WriteStartArray("data_offsets");
+                json.WriteNumberValue(at);
+                json.WriteNumberValue(at += t.Data.Length);
+                json.WriteEndArray();
+                json.WriteEndObject();
+            }
+            json.WriteEndObject();
+        }
+        while (header.Length % 8 != 0) header.WriteByte(0x20);
+        AtomicFile.Write(path, file =>
+        {
+            Span<byte> n = stackalloc byte[8];
+            BinaryPrimitives.WriteInt64LittleEndian(n, header.Length);
+            file.Write(n);
+            header.WriteTo(file);
+            foreach (var t in ordered) file.Write(t.Data);
+        });
+    }
+
+    private static int Rank(string dtype) => Array.IndexOf(
+        ["BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64"], dtype);
+}
+
+/// <summary>Files that are whole or not there: temporary file in the same folder, fsync, rename.</summary>
+public static class AtomicFile
+{
+    /// <summary>Writes through <paramref name="write"/>.</summary>
+    public static void Write(string path, Action<FileStream> write)
+    {
+        string temporary = path + ".tmp" + Environment.ProcessId;
+        try
+        {
+            using (var file = new FileStream(temporary, FileMode.Create, FileAccess.Write))
+            {
+                write(file);
+                file.Flush(flushToDisk: true);
+            }
+            File.Move(temporary, path, overwrite: true);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            File.Delete(temporary);
+            throw new HeadroomException($"Cannot write {path}: {e.Message}", "Choose another folder or free some space.", 1, e);
+        }
+    }
+
+    /// <summary>Writes text as UTF-8.</summary>
+    public static void WriteText(string path, string text) => Write(path, f => f.Write(System.Text.Encoding.UTF8.GetBytes(text)));
+}
