@@ -1,0 +1,159 @@
+using Headroom.Core;
+
+namespace Headroom.Formats;
+
+/// <summary>A GGUF model under Hugging Face names; q and k rows of architecture "llama" are put back into half-split order.</summary>
+public sealed class GgufSource : IWeightSource
+{
+    private string? _hash;
+    private float[] _row = [];
+
+    /// <summary>Opens the file and reads its configuration.</summary>
+    public GgufSource(string path)
+    {
+        File = new GgufFile(path);
+        try
+        {
+            Config = ReadConfig(File);
+            HfConfig.Check(Config);
+        }
+        catch (FormatException e)
+        {
+            File.Dispose();
+            throw new HeadroomException($"{Path.GetFileName(path)}: {e.Message}.", "Use another file of this model.");
+        }
+        catch
+        {
+            File.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The file (its tokenizer metadata too).</summary>
+    public GgufFile File { get; }
+    /// <inheritdoc/>
+    public ModelConfig Config { get; }
+
+    private static ModelConfig ReadConfig(GgufFile f)
+    {
+        string arch = f.Text("general.architecture") ?? "(none)";
+        if (arch is not ("llama" or "qwen2")) throw new HeadroomException($"The GGUF architecture {arch} is not supported.", "Supported: llama (Llama, Mistral, SmolLM, DeepSeek-LLM), qwen2.");
+        int Need(string key) => f.Int($"{arch}.{key}") is { } v and > 0 and < int.MaxValue ? (int)v
+            : throw new HeadroomException($"{Path.GetFileName(f.Path)} has no {arch}.{key}.", "Use a complete GGUF file.");
+        int heads = Need("attention.head_count"), hidden = Need("embedding_length");
+        if (!f.Tensors.TryGetValue("token_embd.weight", out var embedding)) throw new HeadroomException($"{Path.GetFileName(f.Path)} holds no weights.", "Use a GGUF file with tensors, not a vocabulary.");
+        float[]? divisors = null;
+        if (f.Tensors.TryGetValue("rope_freqs.weight", out var freqs)) f.DequantizeRows("rope_freqs.weight", 0, freqs.Rows, divisors = new float[freqs.Columns * freqs.Rows]);
+        return new ModelConfig
+        {
+            ModelType = arch,
+            Architecture = arch == "qwen2" ? "Qwen2ForCausalLM" : "LlamaForCausalLM",
+            VocabSize = embedding.Rows,
+            HiddenSize = hidden,
+            IntermediateSize = Need("feed_forward_length"),
+            NumHiddenLayers = Need("block_count"),
+            NumAttentionHeads = heads,
+            NumKeyValueHeads = (int)(f.Int($"{arch}.attention.head_count_kv") ?? heads),
+            HeadDim = (int)(f.Int($"{arch}.attention.key_length") ?? f.Int($"{arch}.rope.dimension_count") ?? hidden / heads),
+            MaxPositionEmbeddings = Need("context_length"),
+            RmsNormEps = (float)(f.Number($"{arch}.attention.layer_norm_rms_epsilon")
+                ?? throw new HeadroomException($"{Path.GetFileName(f.Path)} has no {arch}.attention.layer_norm_rms_epsilon.", "Use a complete GGUF file.")),
+            RopeTheta = f.Number($"{arch}.rope.freq_base") ?? 10000,
+            RopeScaling = f.Text($"{arch}.rope.scaling.type") == "linear" ? new RopeScaling("linear", f.Number($"{arch}.rope.scaling.factor") ?? 1) : null,
+            RopeDivisors = divisors,
+            TieWordEmbeddings = !f.Tensors.ContainsKey("output.weight"),
+            AttentionBias = f.Tensors.ContainsKey("blk.0.attn_q.bias"),
+            AttentionOutputBias = f.Tensors.ContainsKey("blk.0.attn_output.bias"),
+            BosTokenId = (int?)f.Int("tokenizer.ggml.bos_token_id"),
+            EosTokenIds = f.Int("tokenizer.ggml.eos_token_id") is { } eos ? [(int)eos] : [],
+            PadTokenId = (int?)f.Int("tokenizer.ggml.padding_token_id"),
+        };
+    }
+
+    /// <summary>GGUF name of a Hugging Face tensor.</summary>
+    public static string GgufName(string hfName)
+    {
+        switch (hfName)
+        {
+            case "model.embed_tokens.weight": return "token_embd.weight";
+            case "model.norm.weight": return "output_norm.weight";
+            case "lm_head.weight": return "output.weight";
+        }
+        string[] p = hfName.Split('.');
+        if (p.Length < 5 || p[0] != "model" || p[1] != "layers") return hfName;
+        string leaf = p[^2] switch
+        {
+            "input_layernorm" => "attn_norm",
+            "post_attention_layernorm" => "ffn_norm",
+            "q_proj" => "attn_q",
+            "k_proj" => "attn_k",
+            "v_proj" => "attn_v",
+            "o_proj" => "attn_output",
+            "gate_proj" => "ffn_gate",
+            "up_proj" => "ffn_up",
+            "down_proj" => "ffn_down",
+            var other => other,
+        };
+        return $"blk.{p[2]}.{leaf}.{p[^1]}";
+    }
+
+    /// <inheritdoc/>
+    public bool Has(string hfName) => File.Tensors.ContainsKey(GgufName(hfName));
+
+    /// <inheritdoc/>
+    public (int Rows, int Cols) ShapeOf(string hfName)
+    {
+        var t = Find(hfName);
+        return t.Rows == 1 && !hfName.EndsWith("proj.weight", StringComparison.Ordinal) ? (t.Columns, 1) : (t.Rows, t.Columns);
+    }
+
+    /// <inheritdoc/>
+    public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination)
+    {
+        WeightShapes.Check(this, hfName);
+        var t = Find(hfName);
+        var (rows, cols) = ShapeOf(hfName);
+        bool permuted = Config.ModelType == "llama" && (hfName.Contains(".q_proj.") || hfName.Contains(".k_proj."));
+        if (cols == 1)
+        {
+            if (_row.Length < rows) _row = new float[rows];
+            File.DequantizeRows(t.Name, 0, 1, _row);
+            for (int i = 0; i < rowCount; i++) destination[i] = _row[permuted ? GgufRow(firstRow + i) : firstRow + i];
+        }
+        else if (!permuted) File.DequantizeRows(t.Name, firstRow, rowCount, destination);
+        else
+            for (int i = 0; i < rowCount; i++) File.DequantizeRows(t.Name, GgufRow(firstRow + i), 1, destination.Slice(i * cols, cols));
+    }
+
+    // Per head of d rows: Hugging Face row j < d/2 is GGUF row 2j, row j + d/2 is 2j + 1.
+    private int GgufRow(int row)
+    {
+        int d = Config.HeadDim, head = row / d, j = row % d;
+        return head * d + (j < d / 2 ? 2 * j : 2 * (j - d / 2) + 1);
+    }
+
+    /// <inheritdoc/>
+    public DType SourceDType(string hfName) => Find(hfName).Type switch { GgmlType.BF16 => DType.BF16, GgmlType.F16 => DType.F16, _ => DType.F32 };
+
+    /// <inheritdoc/>
+    public string Hash => _hash ??= FileHash.Of([File.Path]);
+
+    private GgufTensor Find(string hfName) => File.Tensors.GetValueOrDefault(GgufName(hfName))
+        ?? throw new HeadroomException($"{Path.GetFileName(File.Path)} has no tensor {GgufName(hfName)}.", "Use a complete GGUF file.");
+
+    /// <inheritdoc/>
+    public void Dispose() => File.Dispose();
+}
+
+/// <summary>Opens whatever a path holds.</summary>
+public static class WeightSources
+{
+    /// <summary>A folder with config.json, or a .gguf file. Throws <see cref="HeadroomException"/>.</summary>
+    public static IWeightSource Open(string path)
+    {
+        if (Directory.Exists(path)) return new CheckpointSource(path);
+        if (path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)) return new GgufSource(path);
+        if (path.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase) && File.Exists(path)) return new CheckpointSource(Path.GetDirectoryName(Path.GetFullPath(path))!);
+        throw new HeadroomException($"There is no model at {path}.", "Give a Hugging Face folder (config.json, model.safetensors) or a .gguf file.");
+    }
+}
