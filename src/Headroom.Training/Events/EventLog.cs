@@ -1,0 +1,58 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+
+namespace Headroom.Training;
+
+/// <summary>events.jsonl of a run: one JSON object a line, in order, each with "event" and "time"; everything shown anywhere is derived from it.</summary>
+public sealed class EventLog : IDisposable
+{
+    private readonly StreamWriter _writer;
+
+    /// <summary>Opens for appending; with <paramref name="keepSteps"/>, events of later steps (written before a crash, after the checkpoint) are dropped first.</summary>
+    public EventLog(string path, int? keepSteps = null)
+    {
+        Path = path;
+        if (keepSteps is { } last && File.Exists(path))
+        {
+            var kept = Read(path).Where(e => (int?)e["step"] is not { } s || s <= last).Where(e => (string?)e["event"] != "run_end").Select(e => e.ToJsonString()).ToList();
+            Formats.AtomicFile.WriteText(path, string.Concat(kept.Select(l => l + "\n")));
+        }
+        _writer = new StreamWriter(new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.Read)) { NewLine = "\n" };
+    }
+
+    /// <summary>The file.</summary>
+    public string Path { get; }
+
+    /// <summary>Appends one event and flushes it.</summary>
+    public void Write(string kind, JsonObject fields)
+    {
+        var line = new JsonObject { ["event"] = kind, ["time"] = DateTime.UtcNow.ToString("O") };
+        foreach (var (key, value) in fields.ToList())
+        {
+            fields.Remove(key);
+            line[key] = value;
+        }
+        _writer.WriteLine(line.ToJsonString());
+        _writer.Flush();
+    }
+
+    /// <summary>Reads events; a half-written last line (a kill) is ignored.</summary>
+    public static IEnumerable<JsonObject> Read(string path)
+    {
+        foreach (string line in File.ReadLines(path))
+        {
+            JsonObject? e = null;
+            try
+            {
+                e = JsonNode.Parse(line) as JsonObject;
+            }
+            catch (JsonException)
+            {
+            }
+            if (e != null) yield return e;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _writer.Dispose();
+}

@@ -1,0 +1,145 @@
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using System.Text.RegularExpressions;
+using Headroom.Core;
+using Headroom.Formats;
+using Headroom.Models;
+
+namespace Headroom.Training;
+
+/// <summary>Where a run stands between two optimizer steps.</summary>
+/// <param name="Step">Updates done; also the data position and the RNG counter.</param>
+/// <param name="MicroSteps">Micro-batches done; keys the dropout masks.</param>
+/// <param name="BestMetric">Best evaluation metric so far, or null.</param>
+/// <param name="BestStep">Its step.</param>
+/// <param name="RecipeHash">Recipe of the run.</param>
+/// <param name="BaseHash">SHA-256 of the base weights.</param>
+public sealed record TrainerState(int Step, long MicroSteps, double? BestMetric, int BestStep, string RecipeHash, string BaseHash);
+
+/// <summary>Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.</summary>
+public static partial class Checkpoints
+{
+    /// <summary>Folder of a step.</summary>
+    public static string Folder(string root, int step) => Path.Combine(root, $"checkpoint-{step}");
+
+    /// <summary>The checkpoint with the highest step, or null.</summary>
+    public static string? Latest(string root) => All(root).OrderBy(c => c.Step).Select(c => c.Path).LastOrDefault();
+
+    /// <summary>Whole checkpoints under a folder.</summary>
+    public static IReadOnlyList<(int Step, string Path)> All(string root) => !Directory.Exists(root) ? [] :
+        Directory.GetDirectories(root).Select(d => (Match: Name().Match(Path.GetFileName(d)), Path: d))
+            .Where(d => d.Match.Success && File.Exists(Path.Combine(d.Path, "trainer_state.json")))
+            .Select(d => (int.Parse(d.Match.Groups[1].Value), d.Path)).OrderBy(d => d.Item1).ToList();
+
+    /// <summary>Saves adapter, moments and state.</summary>
+    public static string Save(string root, Engine engine, string? baseModel, TrainerState state)
+    {
+        string folder = Folder(root, state.Step), temporary = folder + ".tmp";
+        if (Directory.Exists(temporary)) Directory.Delete(temporary, true);
+        Directory.CreateDirectory(temporary);
+        Adapter(engine, baseModel, state.BaseHash).Save(temporary);
+        SafetensorsWriter.WriteF32(Path.Combine(temporary, "optimizer.safetensors"), engine.Model.Trained.SelectMany(t => new[]
+        {
+            (t.Name + ".exp_avg", Dims(t.Slot.M), engine.Read(t.Slot.M)),
+            (t.Name + ".exp_avg_sq", Dims(t.Slot.V), engine.Read(t.Slot.V)),
+        }));
+        AtomicFile.WriteText(Path.Combine(temporary, "trainer_state.json"), JsonSerializer.Serialize(new
+        {
+            best_global_step = state.BestStep,
+            best_metric = state.BestMetric,
+            base_sha256 = state.BaseHash,
+            global_step = state.Step,
+            micro_steps = state.MicroSteps,
+            recipe_sha256 = state.RecipeHash,
+        }, new JsonSerializerOptions { WriteIndented = true }) + "\n");
+        if (Directory.Exists(folder)) Directory.Delete(folder, true);
+        Directory.Move(temporary, folder);
+        return folder;
+    }
+
+    /// <summary>Restores a checkpoint; refuses one of another recipe or base.</summary>
+    public static TrainerState Load(string folder, Engine engine, string recipeHash, string baseHash)
+    {
+        TrainerState state;
+        try
+        {
+            var json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "trainer_state.json")))!;
+            state = new TrainerState((int)json["global_step"]!, (long)json["micro_steps"]!, (double?)json["best_metric"], (int)json["best_global_step"]!,
+                (string)json["recipe_sha256"]!, (string)json["base_sha256"]!);
+        }
+        catch (Exception e) when (e is JsonException or NullReferenceException or InvalidOperationException or IOException)
+        {
+            throw new HeadroomException($"The checkpoint {folder} is damaged.", "Delete it and resume from the one before.");
+        }
+        if (state.RecipeHash != recipeHash) throw new HeadroomException("The recipe is not the one that the checkpoint was made with.", "Resume with the same recipe, or start a new run.");
+        if (state.BaseHash != baseHash) throw new HeadroomException("The base model is not the one that the checkpoint was made with.", "Resume with the same base model, or start a new run.");
+        LoadAdapter(PeftAdapter.Load(folder), engine);
+        using var moments = SafetensorsFile.Open(Path.Combine(folder, "optimizer.safetensors"));
+        foreach (var t in engine.Model.Trained)
+        {
+            engine.Write(t.Slot.M, moments.ReadF32(t.Name + ".exp_avg"));
+            engine.Write(t.Slot.V, moments.ReadF32(t.Name + ".exp_avg_sq"));
+        }
+        return state;
+    }
+
+    /// <summary>The adapter of an engine in PEFT form.</summary>
+    public static PeftAdapter Adapter(Engine engine, string? baseModel, string baseHash)
+    {
+        var lora = engine.Settings.Lora ?? throw new InvalidOperationException("no adapter");
+        var tensors = new Dictionary<string, (long[], float[])>();
+        foreach (var p in engine.Model.Projections.Where(p => p.Rank > 0))
+        {
+            tensors[p.Path + ".lora_A.weight"] = (Dims(p.A), engine.Read(p.A));
+            tensors[p.Path + ".lora_B.weight"] = (Dims(p.B), engine.Read(p.B));
+        }
+        return new PeftAdapter
+        {
+            R = lora.R, LoraAlpha = lora.Alpha, LoraDropout = lora.DropoutP, UseRslora = lora.UseRsLora, TargetModules = lora.TargetModules,
+            BaseModel = baseModel, BaseHash = baseHash, Tensors = tensors,
+        };
+    }
+
+    /// <summary>Copies an adapter into an engine; every pair must match in name and shape.</summary>
+    public static void LoadAdapter(PeftAdapter adapter, Engine engine)
+    {
+        int matched = 0;
+        foreach (var p in engine.Model.Projections.Where(p => p.Rank > 0))
+            foreach (var (name, tensor) in new[] { (p.Path + ".lora_A.weight", p.A), (p.Path + ".lora_B.weight", p.B) })
+            {
+                if (!adapter.Tensors.TryGetValue(name, out var t)) throw new HeadroomException($"The adapter has no {name}.", "It belongs to another model or other target_modules.");
+                if (!t.Shape.SequenceEqual(Dims(tensor))) throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", t.Shape)}], not {tensor.Shape}.", "It belongs to another model or rank.");
+                engine.Write(tensor, t.Values);
+                matched++;
+            }
+        if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
+    }
+
+    /// <summary>SHA-256 over names and values of the trained tensors.</summary>
+    public static string TrainedHash(Engine engine)
+    {
+        using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+        foreach (var t in engine.Model.Trained)
+        {
+            sha.AppendData(System.Text.Encoding.UTF8.GetBytes(t.Name));
+            sha.AppendData(MemoryMarshal.AsBytes(engine.Read(t.Slot.Weight).AsSpan()));
+        }
+        return Convert.ToHexStringLower(sha.GetHashAndReset());
+    }
+
+    /// <summary>Deletes the oldest beyond the limit; the best one stays.</summary>
+    public static void Prune(string root, int limit, int bestStep)
+    {
+        if (limit <= 0) return;
+        var all = All(root).ToList();
+        foreach (var (step, path) in all.Take(Math.Max(0, all.Count - limit)))
+            if (step != bestStep) Directory.Delete(path, true);
+    }
+
+    private static long[] Dims(Tensor t) => t.Shape.Rank == 1 ? [t.Rows] : [t.Rows, t.Columns];
+
+    [GeneratedRegex(@"^checkpoint-(\d+)$")]
+    private static partial Regex Name();
+}
