@@ -1,0 +1,55 @@
+using System.Runtime.InteropServices;
+using Headroom.Core;
+
+namespace Headroom.Cpu;
+
+/// <summary>The CPU as a device: one arena from the C allocator, and <see cref="CpuOps"/> over it.</summary>
+public sealed unsafe class CpuDevice : IDevice
+{
+    private readonly CpuOps _ops;
+    private readonly int _threads;
+    private void* _arena;
+
+    /// <summary>Uses <paramref name="threads"/> threads, 0 = all cores.</summary>
+    public CpuDevice(int threads = 0)
+    {
+        _threads = threads > 0 ? threads : Environment.ProcessorCount;
+        _ops = new CpuOps(_threads);
+    }
+
+    /// <inheritdoc/>
+    public string Name => $"CPU, {_threads} threads";
+    /// <inheritdoc/>
+    public IOps Ops => _ops;
+    /// <inheritdoc/>
+    public long WorkspaceBytes => CpuOps.WorkspaceBytes(_threads);
+
+    /// <inheritdoc/>
+    public nint Reserve(long bytes)
+    {
+        if (_arena != null) throw new InvalidOperationException("the arena is reserved already");
+        _arena = NativeMemory.AlignedAlloc((nuint)bytes, 4096);
+        // Touch every page now: what the plan says must be there before the first step, not at step 50.
+        for (long at = 0; at < bytes; at += 4096) ((byte*)_arena)[at] = 0;
+        return (nint)_arena;
+    }
+
+    /// <inheritdoc/>
+    public void Upload(ReadOnlySpan<byte> source, Tensor destination)
+    {
+        if (source.Length > destination.Bytes) throw new InvalidOperationException("upload is larger than its destination");
+        source.CopyTo(new Span<byte>((void*)destination.Address, source.Length));
+    }
+
+    /// <inheritdoc/>
+    public void Download(Tensor source, Span<byte> destination) =>
+        new ReadOnlySpan<byte>((void*)source.Address, destination.Length).CopyTo(destination);
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _ops.Dispose();
+        if (_arena != null) NativeMemory.AlignedFree(_arena);
+        _arena = null;
+    }
+}

@@ -1,0 +1,45 @@
+using Headroom.Core;
+
+namespace Headroom.Cpu;
+
+public sealed unsafe partial class CpuOps
+{
+    /// <inheritdoc cref="IOps.Zero"/>
+    public void Zero(Tensor x) => ElementKernels.Zero(_pool, x);
+    /// <inheritdoc cref="IOps.Copy"/>
+    public void Copy(Tensor src, Tensor dst) => ElementKernels.Copy(_pool, src, dst);
+    /// <inheritdoc cref="IOps.Add"/>
+    public void Add(Tensor x, Tensor y) => ElementKernels.Add(_pool, x, y);
+    /// <inheritdoc cref="IOps.GatherRows"/>
+    public void GatherRows(Tensor x, Tensor rows, Tensor y) => ElementKernels.GatherRows(_pool, x, rows, y);
+    /// <inheritdoc cref="IOps.ScatterRows"/>
+    public void ScatterRows(Tensor y, Tensor rows, Tensor x) => ElementKernels.ScatterRows(_pool, y, rows, x);
+
+    /// <inheritdoc cref="IOps.Embedding"/>
+    public void Embedding(Tensor ids, in LinearWeight table, Tensor y) => EmbeddingKernels.Forward(_pool, ids, table, y);
+    /// <inheritdoc cref="IOps.EmbeddingBackward"/>
+    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) => EmbeddingKernels.Backward(_pool, ids, dy, dTable);
+
+    /// <inheritdoc cref="IOps.RmsNorm"/>
+    public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd) =>
+        RmsNormKernels.Forward(_pool, x, default, weight, eps, default, y, rstd);
+    /// <inheritdoc cref="IOps.AddRmsNorm"/>
+    public void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd) =>
+        RmsNormKernels.Forward(_pool, x, branch, weight, eps, sum, y, rstd);
+    /// <inheritdoc cref="IOps.RmsNormBackward"/>
+    public void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight) =>
+        RmsNormKernels.Backward(_pool, x, weight, rstd, dy, dx, dWeight);
+
+    /// <inheritdoc cref="IOps.SwiGlu"/>
+    public void SwiGlu(Tensor gate, Tensor up, Tensor y) => SwiGluKernels.Forward(_pool, gate, up, y);
+    /// <inheritdoc cref="IOps.SwiGluBackward"/>
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp) =>
+        SwiGluKernels.Backward(_pool, gate, up, dy, dGate, dUp);
+
+    /// <inheritdoc cref="IOps.GlobalNorm"/>
+    public double GlobalNorm(ReadOnlySpan<Tensor> tensors) => OptimizerKernels.GlobalNorm(_pool, tensors);
+    /// <inheritdoc cref="IOps.AdamW"/>
+    public void AdamW(ReadOnlySpan<ParameterSlot> slots, in AdamWStep step) => OptimizerKernels.AdamW(_pool, slots, step);
+    /// <inheritdoc cref="IOps.AllFinite"/>
+    public bool AllFinite(Tensor x) => ElementKernels.AllFinite(_pool, x);
+}

@@ -1,0 +1,88 @@
+using Headroom.Core;
+
+namespace Headroom.Cpu;
+
+public sealed unsafe partial class CpuOps
+{
+    /// <inheritdoc cref="IOps.Linear"/>
+    public void Linear(Tensor x, in LinearWeight w, Tensor y)
+    {
+        if (x.Rows <= MatVec.MaxRows) MatVec.Run(_pool, x, w, y);
+        else Gemm.Run(this, Operand.RowMajor(x, w.In), new Operand { Kind = OperandKind.WeightTransposed, W = w }, x.Rows, w.Out, w.In, 1, false, y.F, w.Out);
+        if (!w.Bias.IsNone) BiasKernels.Add(_pool, w.Bias, y);
+    }
+
+    /// <inheritdoc cref="IOps.LinearBackwardInput"/>
+    public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx) =>
+        Gemm.Run(this, Operand.RowMajor(dy, w.Out), new Operand { Kind = OperandKind.Weight, W = w }, dy.Rows, w.In, w.Out, 1, accumulate, dx.F, w.In);
+
+    /// <inheritdoc cref="IOps.LinearBackwardWeight"/>
+    public void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias)
+    {
+        int outs = dy.Columns, ins = x.Columns;
+        Gemm.Run(this, Operand.Transposed(dy, outs), Operand.RowMajor(x, ins), outs, ins, x.Rows, 1, true, dW.F, ins);
+        if (!dBias.IsNone) BiasKernels.Backward(dy, dBias);
+    }
+
+    /// <inheritdoc cref="IOps.LoraForward"/>
+    public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
+    {
+        int r = a.Rows, ins = x.Columns, outs = y.Columns;
+        Gemm.Run(this, Dropped(x, dropout), Operand.Transposed(a, ins), x.Rows, r, ins, 1, false, xa.F, r);
+        Gemm.Run(this, Operand.RowMajor(xa, r), Operand.Transposed(b, r), x.Rows, outs, r, scaling, true, y.F, outs);
+    }
+
+    /// <inheritdoc cref="IOps.LoraBackward"/>
+    public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
+    {
+        int r = a.Rows, ins = x.Columns, outs = dy.Columns, rows = x.Rows;
+        Gemm.Run(this, Operand.RowMajor(dy, outs), Operand.RowMajor(b, r), rows, r, outs, scaling, false, dxa.F, r);
+        Gemm.Run(this, Operand.Transposed(dy, outs), Operand.RowMajor(xa, r), outs, r, rows, scaling, true, dB.F, r);
+        Gemm.Run(this, Operand.Transposed(dxa, r), Dropped(x, dropout), r, ins, rows, 1, true, dA.F, ins);
+        if (dx.IsNone) return;
+        if (dropout.P > 0) LoraInputGradient.Run(this, dxa, a, dropout, dx);
+        else Gemm.Run(this, Operand.RowMajor(dxa, r), Operand.RowMajor(a, ins), rows, ins, r, 1, true, dx.F, ins);
+    }
+
+    /// <inheritdoc cref="IOps.LinearCrossEntropy"/>
+    public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)
+    {
+        for (int row = 0; row < hidden.Rows; row += logits.Rows)
+        {
+            int n = Math.Min(logits.Rows, hidden.Rows - row);
+            Tensor h = hidden.Slice(row, n), z = logits.Head(n);
+            Linear(h, head, z);
+            bool gradient = !dHidden.IsNone || !dHead.IsNone;
+            SoftmaxRows.CrossEntropy(_pool, z, labels.Slice(row, n), gradScale, losses.Slice(row, n), gradient);
+            if (!dHidden.IsNone) LinearBackwardInput(z, head, false, dHidden.Slice(row, n));
+            if (!dHead.IsNone) LinearBackwardWeight(h, z, dHead, default);
+        }
+    }
+
+    /// <inheritdoc cref="IOps.CandidateScores"/>
+    public void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
+    {
+        for (int row = 0; row < hidden.Rows; row += logits.Rows)
+        {
+            int n = Math.Min(logits.Rows, hidden.Rows - row);
+            var z = logits.Head(n);
+            Linear(hidden.Slice(row, n), head, z);
+            SoftmaxRows.Pick(_pool, z, candidates, scores.Slice(row, n), lse.Slice(row, n));
+        }
+    }
+
+    /// <inheritdoc cref="IOps.Quantize"/>
+    public void Quantize(Tensor src, in LinearWeight dst) => WeightWriter.Quantize(_pool, src, dst);
+
+    /// <inheritdoc cref="IOps.Dequantize"/>
+    public void Dequantize(in LinearWeight src, Tensor dst) => WeightWriter.Dequantize(_pool, src, dst);
+
+    private static Operand Dropped(Tensor x, in Dropout dropout)
+    {
+        var operand = Operand.RowMajor(x, x.Columns);
+        if (dropout.P <= 0) return operand;
+        operand.Kind = OperandKind.Dropped;
+        operand.Dropout = dropout;
+        return operand;
+    }
+}

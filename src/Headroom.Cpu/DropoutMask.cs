@@ -1,0 +1,86 @@
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
+using Headroom.Core;
+
+namespace Headroom.Cpu;
+
+/// <summary>Dropout multipliers (0 or 1 / (1 - p)) regenerated from Philox: a function of (index, site, step, seed) alone.</summary>
+internal static unsafe class DropoutMask
+{
+    /// <summary>x[i] *= multiplier of element first + i.</summary>
+    public static void Apply(in Dropout d, long first, int count, float* x)
+    {
+        float keep = 1f / (1f - d.P);
+        uint threshold = (uint)Math.Ceiling(d.P * 16777216.0); // u >= p with u = (bits >> 8) * 2^-24
+        int i = 0;
+        while (i < count && ((first + i) & 3) != 0) i = Scalar(d, first, i, count, keep, threshold, x);
+        if (Avx512F.IsSupported)
+            for (; i + 64 <= count; i += 64) Vector(d, (ulong)(first + i) >> 2, keep, threshold, x + i);
+        while (i < count) i = Scalar(d, first, i, count, keep, threshold, x);
+    }
+
+    /// <summary>Finishes the block of four that element i is in; returns the next i.</summary>
+    private static int Scalar(in Dropout d, long first, int i, int count, float keep, uint threshold, float* x)
+    {
+        ulong block = (ulong)(first + i) >> 2;
+        var r = Philox.Next((uint)block, (uint)(block >> 32), d.Site, d.Step, (uint)d.Seed, (uint)(d.Seed >> 32));
+        for (; i < count && (ulong)(first + i) >> 2 == block; i++)
+        {
+            uint bits = ((first + i) & 3) switch { 0 => r.X0, 1 => r.X1, 2 => r.X2, _ => r.X3 };
+            x[i] *= bits >> 8 >= threshold ? keep : 0f;
+        }
+        return i;
+    }
+
+    // 16 counters at a time, in an order that makes the 4 x 16 transposition of the outputs come out contiguous.
+    private static void Vector(in Dropout d, ulong block, float keep, uint threshold, float* x)
+    {
+        var lane = Vector512.Create(0u, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        if ((uint)block > uint.MaxValue - 16)
+        {
+            for (int i = 0; i < 64;) i = Scalar(d, (long)block * 4, i, 64, keep, threshold, x);
+            return;
+        }
+        var c0 = Vector512.Create((uint)block) + lane;
+        var c1 = Vector512.Create((uint)(block >> 32));
+        var c2 = Vector512.Create(d.Site);
+        var c3 = Vector512.Create(d.Step);
+        uint k0 = (uint)d.Seed, k1 = (uint)(d.Seed >> 32);
+        var m0 = Vector512.Create(Philox.M0);
+        var m1 = Vector512.Create(Philox.M1);
+        for (int round = 0; round < 10; round++)
+        {
+            Wide(c0, m0, out var h0, out var l0);
+            Wide(c2, m1, out var h1, out var l1);
+            c0 = h1 ^ c1 ^ Vector512.Create(k0);
+            c1 = l1;
+            c2 = h0 ^ c3 ^ Vector512.Create(k1);
+            c3 = l0;
+            k0 += Philox.W0;
+            k1 += Philox.W1;
+        }
+        var a = Avx512F.UnpackLow(c0, c1).AsUInt64();
+        var b = Avx512F.UnpackLow(c2, c3).AsUInt64();
+        var e = Avx512F.UnpackHigh(c0, c1).AsUInt64();
+        var f = Avx512F.UnpackHigh(c2, c3).AsUInt64();
+        Store(Avx512F.UnpackLow(a, b).AsUInt32(), keep, threshold, x);
+        Store(Avx512F.UnpackHigh(a, b).AsUInt32(), keep, threshold, x + 16);
+        Store(Avx512F.UnpackLow(e, f).AsUInt32(), keep, threshold, x + 32);
+        Store(Avx512F.UnpackHigh(e, f).AsUInt32(), keep, threshold, x + 48);
+    }
+
+    private static void Store(Vector512<uint> bits, float keep, uint threshold, float* x)
+    {
+        var mask = Vector512.GreaterThanOrEqual(bits >> 8, Vector512.Create(threshold)).AsSingle();
+        (Vector512.Load(x) * (mask & Vector512.Create(keep))).Store(x);
+    }
+
+    private static void Wide(Vector512<uint> x, Vector512<uint> m, out Vector512<uint> high, out Vector512<uint> low)
+    {
+        var even = Avx512F.Multiply(x, m); // 64-bit products of lanes 0, 2, ...
+        var odd = Avx512F.Multiply((x.AsUInt64() >> 32).AsUInt32(), m);
+        low = x * m;
+        var oddMask = Vector512.Create(0xFFFFFFFF00000000ul);
+        high = ((even >> 32) | (odd & oddMask)).AsUInt32();
+    }
+}

@@ -1,0 +1,140 @@
+using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Cpu;
+using Headroom.Formats;
+using Headroom.Models;
+using Headroom.Training;
+
+namespace Headroom.Tests.Golden;
+
+/// <summary>The six tiny models against transformers, PEFT and bitsandbytes (golden README): logits, losses, gradients, six AdamW steps.</summary>
+public class ModelGoldenTests
+{
+    private const string AdapterInfix = ".default.weight";
+
+    public static TheoryData<string> Models()
+    {
+        var data = new TheoryData<string>();
+        string root = Path.Combine(Shared.Golden, "hf");
+        if (Directory.Exists(root)) foreach (string d in Directory.GetDirectories(root).Order()) data.Add(Path.GetFileName(d));
+        else data.Add("llama-mha");
+        return data;
+    }
+
+    [Theory, MemberData(nameof(Models))]
+    public void BaseLogitsAndLoss(string name)
+    {
+        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden.safetensors"));
+        var batch = Batch(golden, out int rows, out int length);
+        using var engine = Open(name, TrainMode.None, null, WeightStorage.F32, batch);
+        Assert.Equal(1f, RelativeLoss(engine, batch, golden.ReadF32("base.loss")[0]), 1e-5f);
+        CompareLogits(engine, batch, golden.ReadF32("base.logits"), rows, length, 1e-4f);
+    }
+
+    [Theory, MemberData(nameof(Models))]
+    public void LoraSteps(string name) => Steps(name, "lora", WeightStorage.F32, recompute: 0);
+
+    [Theory, MemberData(nameof(Models))]
+    public void QloraSteps(string name) => Steps(name, "qlora", WeightStorage.NF4Double, recompute: 0);
+
+    [Theory, MemberData(nameof(Models))]
+    public void LoraStepsWithRecompute(string name) => Steps(name, "lora", WeightStorage.F32, recompute: -1);
+
+    private static void Steps(string name, string kind, WeightStorage storage, int recompute)
+    {
+        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden.safetensors"));
+        var steps = JsonNode.Parse(File.ReadAllText(Shared.GoldenFile($"hf/{name}/{kind}-6-steps.json")))!.AsArray();
+        var adapter = PeftAdapter.Load(Shared.GoldenFile($"hf/{name}/adapter"));
+        var lora = new LoraSettings(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules.ToList(), adapter.UseRslora);
+        var batch = Batch(golden, out int rows, out int length);
+        using var engine = Open(name, TrainMode.Adapters, lora, storage, batch, recompute);
+        Checkpoints.LoadAdapter(adapter, engine);
+        engine.SetWeightDecay(0.01f);
+        if (golden.Tensors.ContainsKey($"{kind}.logits")) CompareLogits(engine, batch, golden.ReadF32($"{kind}.logits"), rows, length, 1e-4f);
+        int t = 0;
+        foreach (var step in steps)
+        {
+            double loss = engine.MicroStep(batch.Host, default, 1f / batch.LabelCount) / batch.LabelCount;
+            Near((double)step!["loss"]!, loss, 1e-5, $"{name} {kind} loss of step {t}");
+            if (t == 0)
+                foreach (var p in engine.Model.Trained)
+                    CompareTensor(golden, $"{kind}.grad.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}", engine.Read(p.Slot.Grad), relative: 1e-4f);
+            double norm = engine.GradientNorm();
+            Near((double)step["grad_norm"]!, norm, 1e-4, $"{name} {kind} gradient norm of step {t}");
+            double lr = 1e-2 * Schedules.Factor("cosine", t, 2, 6);
+            engine.Update(new AdamWStep(lr, 0.9, 0.999, 1e-8, t + 1, (float)Math.Min(1, 0.3 / (norm + 1e-6))));
+            t++;
+        }
+        foreach (var p in engine.Model.Trained)
+            CompareTensor(golden, $"{kind}.after6.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}", engine.Read(p.Slot.Weight), absolute: 1e-4f);
+    }
+
+    internal static void CompareTensor(SafetensorsFile golden, string key, float[] actual, float relative = 0, float absolute = 0)
+    {
+        float[] expected = golden.ReadF32(key);
+        Assert.Equal(expected.Length, actual.Length);
+        float bound = Math.Max(absolute, relative * expected.Max(MathF.Abs)), worst = 0;
+        for (int i = 0; i < expected.Length; i++) worst = Math.Max(worst, MathF.Abs(expected[i] - actual[i]));
+        Assert.True(worst <= bound, $"{key}: {worst} > {bound}");
+    }
+
+    private static void Near(double expected, double actual, double relative, string what) =>
+        Assert.True(Math.Abs(expected - actual) <= relative * Math.Abs(expected), $"{what}: {actual} against {expected}");
+
+    private static float RelativeLoss(Engine engine, MicroBatch batch, float expected) => (float)(engine.Losses(batch.Host) / batch.LabelCount / expected);
+
+    private static void CompareLogits(Engine engine, MicroBatch batch, float[] expected, int rows, int length, float tolerance)
+    {
+        int vocab = engine.Model.Config.VocabSize;
+        float[] actual = LogitsOf(engine, batch);
+        var offsets = batch.Host.Offsets;
+        float worst = 0;
+        for (int r = 0; r < rows; r++)
+            for (int t = 0; t < offsets[r + 1] - offsets[r]; t++)
+                for (int v = 0; v < vocab; v++)
+                    worst = Math.Max(worst, MathF.Abs(actual[((long)offsets[r] + t) * vocab + v] - expected[((long)r * length + t) * vocab + v]));
+        Assert.True(worst <= tolerance, $"logits differ by {worst}");
+    }
+
+    /// <summary>All logits, through the candidate scorer with every token as candidate.</summary>
+    private static float[] LogitsOf(Engine engine, MicroBatch batch)
+    {
+        int vocab = engine.Model.Config.VocabSize, tokens = batch.Tokens;
+        int[] rows = Enumerable.Range(0, tokens).ToArray();
+        var scores = new float[(long)tokens * vocab];
+        var lse = new float[tokens];
+        var host = batch.Host;
+        engine.Scores(new HostBatch(host.Ids, host.Positions, host.Offsets, rows, rows), Enumerable.Range(0, vocab).ToArray(), scores, lse);
+        return scores;
+    }
+
+    /// <summary>The padded golden batch, packed.</summary>
+    private static MicroBatch Batch(SafetensorsFile golden, out int rows, out int length)
+    {
+        long[] shape = golden.Tensors["input_ids"].Shape;
+        rows = (int)shape[0];
+        length = (int)shape[1];
+        long[] ids = golden.ReadI64("input_ids"), mask = golden.ReadI64("attention_mask"), labels = golden.ReadI64("labels");
+        var batch = new MicroBatch(rows * length, rows);
+        var packedIds = new List<int>();
+        for (int r = 0; r < rows; r++)
+        {
+            int n = 0;
+            while (n < length && mask[r * length + n] != 0) n++;
+            for (int t = n; t < length; t++) Assert.Equal(0, mask[r * length + t]); // padded on the right
+            int first = 1;
+            while (first < n && labels[r * length + first] == -100) first++;
+            for (int t = first; t < n; t++) Assert.Equal(ids[r * length + t], labels[r * length + t]);
+            batch.Add(new EncodedRow(ids.Skip(r * length).Take(n).Select(i => (int)i).ToArray(), first));
+        }
+        return batch;
+    }
+
+    private static Engine Open(string name, TrainMode mode, LoraSettings? lora, WeightStorage storage, MicroBatch batch, int recompute = 0)
+    {
+        using var source = WeightSources.Open(Shared.GoldenFile($"hf/{name}"));
+        var settings = new ModelSettings(storage, WeightStorage.F32, mode, lora, recompute, 32);
+        var limits = new BatchLimits(mode == TrainMode.None ? 0 : batch.Tokens, batch.Sequences, batch.LabelCount, batch.Tokens, batch.Tokens, source.Config.VocabSize);
+        return new Engine(new CpuDevice(), source, settings, limits);
+    }
+}
