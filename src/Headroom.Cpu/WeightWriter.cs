@@ -27,10 +27,7 @@ internal static unsafe class WeightWriter
         int blocks = LinearWeight.Blocks(src.Count, dst.BlockSize);
         pool.Run(&Nf4Codes, &job, (blocks + BlocksPerPart - 1) / BlocksPerPart);
         if (dst.Storage != WeightStorage.NF4Double) return;
-        // The offset's summation order is the device's choice; doubles make it independent of it. Then absmax again, block of 256 by block.
-        double sum = 0;
-        for (long b = 0; b < blocks; b++) sum += BlockAbsmax(src, dst, b);
-        float offset = (float)(sum / blocks);
+        float offset = NestedStatistics.Mean(src, dst, blocks);
         dst.Offset.F[0] = offset;
         float* d = stackalloc float[256];
         for (int group = 0; group * 256 < blocks; group++)
@@ -44,7 +41,7 @@ internal static unsafe class WeightWriter
             }
             dst.NestedAbsmax.F[group] = max;
             float inverse = 1f / max;
-            for (int i = 0; i < n; i++) dst.Absmax.B[group * 256 + i] = max == 0 ? (byte)127 : DynamicCode(d[i] * inverse);
+            for (int i = 0; i < n; i++) dst.Absmax.B[group * 256 + i] = max == 0 ? (byte)0 : NestedStatistics.Code(d[i] * inverse);
         }
     }
 
@@ -104,7 +101,7 @@ internal static unsafe class WeightWriter
         return float.IsNaN(x) ? (ushort)0x7FC0 : (ushort)((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
     }
 
-    private static float BlockAbsmax(Tensor src, in LinearWeight w, long block)
+    public static float BlockAbsmax(Tensor src, in LinearWeight w, long block)
     {
         long first = block * w.BlockSize, end = Math.Min(src.Count, first + w.BlockSize);
         float max = 0;
@@ -139,18 +136,5 @@ internal static unsafe class WeightWriter
         int code = 0;
         for (int i = 0; i < 15; i++) code += x > Nf4Tables.Thresholds[i] ? 1 : 0;
         return code;
-    }
-
-    /// <summary>Number of midpoints below x: ties go to the lower code.</summary>
-    private static byte DynamicCode(float x)
-    {
-        int low = 0, high = 255;
-        while (low < high)
-        {
-            int mid = (low + high) >> 1;
-            if (Nf4Tables.DynamicMidpoints[mid] < x) low = mid + 1;
-            else high = mid;
-        }
-        return (byte)low;
     }
 }
