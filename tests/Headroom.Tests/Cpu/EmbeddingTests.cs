@@ -1,0 +1,99 @@
+using Headroom.Core;
+using Headroom.Cpu;
+using static Headroom.Tests.Cpu.ElementTestData;
+
+namespace Headroom.Tests.Cpu;
+
+public unsafe class EmbeddingTests
+{
+    [Theory]
+    [InlineData(WeightStorage.F32)]
+    [InlineData(WeightStorage.BF16)]
+    [InlineData(WeightStorage.F16)]
+    [InlineData(WeightStorage.Int8)]
+    public void LooksUpEveryStorage(WeightStorage storage)
+    {
+        using var d = new ElementTestData();
+        const int V = 11, H = 37;
+        int[] ids = Enumerable.Range(0, 35).Select(i => i * 7 % V).ToArray();
+        Tensor source = d.Normal(V, H), absmax = d.Zeros(V), y = d.New(ids.Length, H);
+        var values = new double[V * H];
+        Tensor data = d.Raw(storage switch { WeightStorage.F32 => DType.F32, WeightStorage.BF16 => DType.BF16, WeightStorage.F16 => DType.F16, _ => DType.I8 }, V, H);
+        for (int i = 0; i < V; i++) absmax.F[i] = 1 + i;
+        for (int i = 0; i < V * H; i++)
+        {
+            float x = source.F[i];
+            switch (storage)
+            {
+                case WeightStorage.F32: data.F[i] = x; values[i] = x; break;
+                case WeightStorage.BF16:
+                    ushort bits = (ushort)(BitConverter.SingleToUInt32Bits(x) >> 16);
+                    ((ushort*)data.B)[i] = bits;
+                    values[i] = BitConverter.UInt32BitsToSingle((uint)bits << 16);
+                    break;
+                case WeightStorage.F16: ((Half*)data.B)[i] = (Half)x; values[i] = (float)(Half)x; break;
+                default:
+                    sbyte q = (sbyte)Math.Clamp(x * 50, -127, 127);
+                    ((sbyte*)data.B)[i] = q;
+                    values[i] = q * (double)absmax.F[i / H] / 127;
+                    break;
+            }
+        }
+        d.Ops.Embedding(d.Ints(ids), new LinearWeight(storage, V, H, data, storage == WeightStorage.Int8 ? absmax : default), y);
+        Near(ids.SelectMany(id => values.AsSpan(id * H, H).ToArray()).ToArray(), y, storage == WeightStorage.Int8 ? 1e-6 : 0);
+    }
+
+    [Fact]
+    public void BackwardAddsInTokenOrder()
+    {
+        using var d = new ElementTestData(threads: 3);
+        const int V = 5, H = 131, T = 23;
+        int[] ids = Enumerable.Range(0, T).Select(i => i * i % V).ToArray();
+        Tensor dy = d.Normal(T, H), table = d.Normal(V, H), expected = d.Clone(table);
+        for (int t = 0; t < T; t++) ElementKernels.AddRowScalar(dy.F + t * H, expected.F + ids[t] * H, H);
+        d.Ops.EmbeddingBackward(d.Ints(ids), dy, table);
+        Same(expected, table);
+    }
+
+    [Fact]
+    public void GatherAndScatterAreInverse()
+    {
+        using var d = new ElementTestData();
+        int[] rows = [6, 0, 3, 9];
+        Tensor x = d.Normal(10, 13), y = d.New(4, 13), back = d.New(10, 13), r = d.Ints(rows);
+        d.Ops.GatherRows(x, r, y);
+        for (int i = 0; i < 4; i++) Same(x.Slice(rows[i], 1), y.Slice(i, 1));
+        d.Ops.ScatterRows(y, r, back);
+        for (int i = 0; i < 10; i++) Same(rows.Contains(i) ? x.Slice(i, 1) : d.Zeros(1, 13), back.Slice(i, 1));
+    }
+
+    [Fact]
+    public void ZeroCopyAddOverManyChunks()
+    {
+        using var d = new ElementTestData(threads: 3);
+        const int N = 200_003;
+        Tensor x = d.Normal(N), y = d.Normal(N), copy = d.New(N);
+        double[] sum = Doubles(x).Zip(Doubles(y), (a, b) => (double)(float)(a + b)).ToArray();
+        d.Ops.Copy(x, copy);
+        Same(x, copy);
+        d.Ops.Add(x, y);
+        Near(sum, y, 0);
+        d.Ops.Zero(copy);
+        Same(d.Zeros(N), copy);
+    }
+
+    [Fact]
+    public void ScalarTwinsAreIdentical()
+    {
+        using var d = new ElementTestData();
+        const int N = 53;
+        Tensor bytes = d.Normal(N), a = d.New(N), b = d.New(N);
+        EmbeddingKernels.WidenInt8((sbyte*)bytes.B, 0.3f, a.F, N);
+        EmbeddingKernels.WidenInt8Scalar((sbyte*)bytes.B, 0.3f, b.F, N);
+        Same(b, a);
+        for (int i = 0; i < N; i++) ((ushort*)bytes.B)[i] &= 0x7F7F;
+        EmbeddingKernels.WidenBF16((ushort*)bytes.B, a.F, N);
+        EmbeddingKernels.WidenBF16Scalar((ushort*)bytes.B, b.F, N);
+        Same(b, a);
+    }
+}
