@@ -80,9 +80,10 @@ public sealed class BatchFeed : IDisposable
     public static int[] Order(IRowSource rows, TrainingOptions o, int epoch)
     {
         int[] order = Enumerable.Range(0, rows.Count).ToArray();
+        if (o.TrainSamplingStrategy == "sequential") return order;
         var random = new PhiloxRandom((ulong)(uint)o.Seed, 0x20000000 + (uint)epoch);
         random.Shuffle<int>(order);
-        if (!o.GroupByLength) return order;
+        if (o.TrainSamplingStrategy != "group_by_length") return order;
         // transformers trainer_pt_utils.py: sort by length within mega-batches, longest first, and the longest of all to the front.
         int batch = o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps;
         int mega = batch * Math.Max(1, Math.Min(rows.Count / (batch * 4), 50));

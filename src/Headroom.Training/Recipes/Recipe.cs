@@ -117,8 +117,8 @@ public sealed class TrainingOptions
     public bool? GradientCheckpointing { get; set; }
     /// <summary>auto, fp32, bf16 or fp16.</summary>
     public string Precision { get; set; } = "auto";
-    /// <summary>Batches of rows of like length.</summary>
-    public bool GroupByLength { get; set; }
+    /// <summary>Order of rows: random, sequential or group_by_length.</summary>
+    public string TrainSamplingStrategy { get; set; } = "random";
 }
 
 /// <summary>Rows to train and evaluate on.</summary>

@@ -154,6 +154,7 @@ public static class RecipeLoader
         Need(r.Lora is { R: > 0, LoraDropout: >= 0 and < 1 }, "lora.r must be at least 1 and lora_dropout in [0, 1).", "Set them so.");
         Need(r.Task.Template.Contains("{text}", StringComparison.Ordinal), "task.template has no {text}.", "Put {text} where the row's text goes.");
         Need(r.Task.Loss is "answer" or "all", $"task.loss '{r.Task.Loss}' is unknown.", "Use answer or all.");
+        Need(r.Training.TrainSamplingStrategy is "random" or "sequential" or "group_by_length", $"training.train_sampling_strategy '{r.Training.TrainSamplingStrategy}' is unknown.", "Use random, sequential or group_by_length.");
         Need(r.Device is "auto" or "cpu" or "cuda", $"device '{r.Device}' is unknown.", "Use auto, cpu or cuda.");
     }
 
