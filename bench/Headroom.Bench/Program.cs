@@ -3,13 +3,14 @@ using Headroom.Bench;
 return args.FirstOrDefault() switch
 {
     "gemm" => GemmBench.Run(args[1..]),
+    "step-cuda" => CudaStepBench.Run(args[1..]),
     "step" => StepBench.Run(args[1..]),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("Headroom.Bench gemm | step MODEL [--recompute N] [--steps N]");
+    Console.Error.WriteLine("Headroom.Bench gemm | step MODEL [--recompute N] [--steps N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... [--steps N] [--profile] [--no-ahead] [--out FILE]");
     Console.Error.WriteLine("Each prints a table and writes a CSV under bench/results/.");
     return 2;
 }

@@ -36,7 +36,8 @@ public readonly record struct AdamWStep(double LearningRate, double Beta1, doubl
 /// <summary>
 /// The op contract: one method per op and direction; inputs, then parameters, then outputs. The caller owns every output.
 /// Gradients of parameters are accumulated (+=); gradients of activations are assigned unless the method says "+=".
-/// Matrices are row-major; T is the number of tokens of a variable-length micro-batch. Activations are F32 on CPU.
+/// Matrices are row-major; T is the number of tokens of a variable-length micro-batch. Activations are F32 on CPU; a GPU also takes BF16 or F16,
+/// with statistics, losses, logits and gradients of parameters in F32.
 /// Shapes are checked by the planning implementation only; the others compute.
 /// </summary>
 public interface IOps
@@ -47,6 +48,17 @@ public interface IOps
     void Copy(Tensor src, Tensor dst);
     /// <summary>y += x.</summary>
     void Add(Tensor x, Tensor y);
+    /// <summary>dst = a + b; dst may be either.</summary>
+    void Sum(Tensor a, Tensor b, Tensor dst)
+    {
+        Copy(a, dst);
+        Add(b, dst);
+    }
+    /// <summary>Every tensor (F32) = 0.</summary>
+    void ZeroAll(ReadOnlySpan<Tensor> tensors)
+    {
+        foreach (var x in tensors) Zero(x);
+    }
     /// <summary>y[i] = x[rows[i]]; x [T, n], rows I32 [N], y [N, n].</summary>
     void GatherRows(Tensor x, Tensor rows, Tensor y);
     /// <summary>x = 0, then x[rows[i]] = y[i] (row numbers are distinct); y [N, n], x [T, n].</summary>

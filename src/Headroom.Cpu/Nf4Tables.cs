@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Headroom.Core;
 
 namespace Headroom.Cpu;
 
@@ -14,48 +15,17 @@ internal static unsafe class Nf4Tables
     /// <summary>Threshold i separates code i from i + 1; a value on it takes the lower code.</summary>
     public static readonly float* Thresholds;
 
-    private static readonly uint[] CodeBits =
-    [
-        0xBF800000, 0xBF3239B1, 0xBF066B30, 0xBECA32A0, 0xBE91A24D, 0xBE3D353F, 0xBDBA7871, 0x00000000,
-        0x3DA2FAFF, 0x3E24CAE3, 0x3E7C04DD, 0x3EAD033A, 0x3EE1A4B8, 0x3F1007AB, 0x3F3913B3, 0x3F800000,
-    ];
-
     static Nf4Tables()
     {
         Code = Make(16);
-        for (int i = 0; i < 16; i++) Code[i] = BitConverter.UInt32BitsToSingle(CodeBits[i]);
+        for (int i = 0; i < 16; i++) Code[i] = Nf4.Codes[i];
         Thresholds = Make(15);
         for (int i = 0; i < 15; i++) Thresholds[i] = (Code[i] + Code[i + 1]) / 2;
         Dynamic = Make(256);
-        float[] map = DynamicMap();
+        float[] map = Nf4.DynamicMap();
         for (int i = 0; i < 256; i++) Dynamic[i] = map[i];
         DynamicMidpoints = Make(255);
         for (int i = 0; i < 255; i++) DynamicMidpoints[i] = (Dynamic[i] + Dynamic[i + 1]) * 0.5f;
-    }
-
-    /// <summary>Builds the map: for i = 0..6, midpoints of 2^i + 1 points on a line from 0.1 to 1, times 10^(i - 6), both signs; 0 and 1.</summary>
-    internal static float[] DynamicMap()
-    {
-        var values = new List<float>();
-        for (int i = 0; i <= 6; i++)
-        {
-            int n = (1 << i) + 1;
-            float step = (1f - 0.1f) / (n - 1);
-            var line = new float[n];
-            for (int k = 0; k < n; k++)
-                line[k] = k < n / 2 ? MathF.FusedMultiplyAdd(step, k, 0.1f) : MathF.FusedMultiplyAdd(-step, n - 1 - k, 1f);
-            float scale = (float)Math.Pow(10, i - 6);
-            for (int k = 0; k + 1 < n; k++)
-            {
-                float v = (line[k] + line[k + 1]) / 2 * scale;
-                values.Add(v);
-                values.Add(-v);
-            }
-        }
-        values.Add(0);
-        values.Add(1);
-        values.Sort();
-        return [.. values];
     }
 
     private static float* Make(int count) => (float*)NativeMemory.AlignedAlloc((nuint)count * 4, 64);

@@ -60,7 +60,7 @@ public sealed partial class LlamaModel
         var dq = Temp(MemoryCategory.Scratch, "dq", tokens, s.Q.Columns);
         var dk = Temp(MemoryCategory.Scratch, "dk", tokens, s.K.Columns);
         var dv = Temp(MemoryCategory.Scratch, "dv", tokens, s.V.Columns);
-        var delta = Temp(MemoryCategory.Scratch, "delta", tokens, Config.NumAttentionHeads);
+        var delta = Temp32(MemoryCategory.Scratch, "delta", tokens, Config.NumAttentionHeads);
         _ops.AttentionBackward(s.Q, s.K, s.V, s.O, s.Lse, dO, batch.Offsets, layer.Attention, delta, dq, dk, dv);
         _memory.Free(delta);
         _memory.Free(dO);

@@ -13,8 +13,8 @@ public sealed class KvCache
         Values = new Tensor[layers];
         for (int i = 0; i < layers; i++)
         {
-            Keys[i] = memory.Alloc(MemoryCategory.KvCache, "key cache", DType.F32, Shape.Of(capacity, width));
-            Values[i] = memory.Alloc(MemoryCategory.KvCache, "value cache", DType.F32, Shape.Of(capacity, width));
+            Keys[i] = memory.Alloc(MemoryCategory.KvCache, "key cache", model.Settings.ComputeType, Shape.Of(capacity, width));
+            Values[i] = memory.Alloc(MemoryCategory.KvCache, "value cache", model.Settings.ComputeType, Shape.Of(capacity, width));
         }
         Capacity = capacity;
     }
@@ -38,8 +38,8 @@ public sealed partial class LlamaModel
     private Tensor Trunk(in BatchTensors batch, in Dropout dropout, bool save, KvCache? cache)
     {
         int tokens = batch.Tokens;
-        _cos = Temp(MemoryCategory.Scratch, "rope cos", tokens, Config.HeadDim / 2);
-        _sin = Temp(MemoryCategory.Scratch, "rope sin", tokens, Config.HeadDim / 2);
+        _cos = Temp32(MemoryCategory.Scratch, "rope cos", tokens, Config.HeadDim / 2);
+        _sin = Temp32(MemoryCategory.Scratch, "rope sin", tokens, Config.HeadDim / 2);
         _ops.RopeTable(batch.Positions, InverseFrequencies, _ropeFactor, _cos, _sin);
         var h = Temp(save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
         _ops.Embedding(batch.Ids, _embedding, h);
@@ -73,9 +73,9 @@ public sealed partial class LlamaModel
         s.Q = Temp(kept, "q", tokens, qWidth);
         s.K = cache == null ? Temp(kept, "k", tokens, kvWidth) : cache.Keys[index].Slice(cache.Length, tokens);
         s.V = cache == null ? Temp(kept, "v", tokens, kvWidth) : cache.Values[index].Slice(cache.Length, tokens);
-        s.XaQ = layer.Q.AllocXa(_memory, kept, tokens);
-        s.XaK = layer.K.AllocXa(_memory, kept, tokens);
-        s.XaV = layer.V.AllocXa(_memory, kept, tokens);
+        s.XaQ = layer.Q.AllocXa(_memory, kept, Settings.ComputeType, tokens);
+        s.XaK = layer.K.AllocXa(_memory, kept, Settings.ComputeType, tokens);
+        s.XaV = layer.V.AllocXa(_memory, kept, Settings.ComputeType, tokens);
         var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
         _ops.RmsNorm(input, layer.Norm1, Config.RmsNormEps, x, s.Rstd1);
         layer.Q.Forward(_ops, x, dropout, s.XaQ, s.Q);
@@ -85,7 +85,7 @@ public sealed partial class LlamaModel
         _ops.Rope(s.Q, _cos, _sin, Config.HeadDim, inverse: false);
         _ops.Rope(s.K, _cos, _sin, Config.HeadDim, inverse: false);
         s.O = Temp(kept, "attention output", tokens, qWidth);
-        s.Lse = Temp(kept, "log-sum-exp", tokens, Config.NumAttentionHeads);
+        s.Lse = Temp32(kept, "log-sum-exp", tokens, Config.NumAttentionHeads);
         if (cache == null) _ops.Attention(s.Q, s.K, s.V, batch.Offsets, layer.Attention, s.O, s.Lse);
         else _ops.CachedAttention(s.Q, cache.Keys[index], cache.Values[index], cache.Length, layer.Attention, s.O);
         if (!keep)
@@ -102,7 +102,7 @@ public sealed partial class LlamaModel
             _memory.Free(s.Lse);
             _memory.Free(s.Rstd1);
         }
-        s.XaO = layer.O.AllocXa(_memory, kept, tokens);
+        s.XaO = layer.O.AllocXa(_memory, kept, Settings.ComputeType, tokens);
         var branch = Temp(MemoryCategory.Scratch, "branch output", tokens, hidden);
         layer.O.Forward(_ops, s.O, dropout, s.XaO, branch);
         if (!keep)
@@ -118,17 +118,16 @@ public sealed partial class LlamaModel
         _ops.AddRmsNorm(input, branch, layer.Norm2, Config.RmsNormEps, s.Mid, x, s.Rstd2);
         s.Gate = Temp(kept, "gate", tokens, inter);
         s.Up = Temp(kept, "up", tokens, inter);
-        s.XaGate = layer.Gate.AllocXa(_memory, kept, tokens);
-        s.XaUp = layer.Up.AllocXa(_memory, kept, tokens);
+        s.XaGate = layer.Gate.AllocXa(_memory, kept, Settings.ComputeType, tokens);
+        s.XaUp = layer.Up.AllocXa(_memory, kept, Settings.ComputeType, tokens);
         layer.Gate.Forward(_ops, x, dropout, s.XaGate, s.Gate);
         layer.Up.Forward(_ops, x, dropout, s.XaUp, s.Up);
         _memory.Free(x);
         var act = keep ? Temp(MemoryCategory.Scratch, "swiglu", tokens, inter) : s.Gate;
         _ops.SwiGlu(s.Gate, s.Up, act);
-        s.XaDown = layer.Down.AllocXa(_memory, kept, tokens);
+        s.XaDown = layer.Down.AllocXa(_memory, kept, Settings.ComputeType, tokens);
         layer.Down.Forward(_ops, act, dropout, s.XaDown, branch);
-        _ops.Copy(s.Mid, next);
-        _ops.Add(branch, next);
+        _ops.Sum(s.Mid, branch, next);
         _memory.Free(branch);
         if (keep)
         {
@@ -161,7 +160,7 @@ public sealed partial class LlamaModel
     }
 
     private Tensor LogitsScratch(int rows) =>
-        Temp(MemoryCategory.LogitsChunk, "logits chunk", Math.Min(rows, Settings.LogitsChunk), Config.VocabSize);
+        Temp32(MemoryCategory.LogitsChunk, "logits chunk", Math.Min(rows, Settings.LogitsChunk), Config.VocabSize);
 
     /// <summary>Inference: per-label negative log-likelihoods into <paramref name="losses"/> F32 [N].</summary>
     public void Losses(in BatchTensors batch, Tensor losses)

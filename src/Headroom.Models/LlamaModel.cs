@@ -72,6 +72,9 @@ public sealed partial class LlamaModel
     }
 
     private Tensor Temp(MemoryCategory category, string name, int rows, int columns) =>
+        _memory.Alloc(category, name, Settings.ComputeType, Shape.Of(rows, columns));
+
+    private Tensor Temp32(MemoryCategory category, string name, int rows, int columns) =>
         _memory.Alloc(category, name, DType.F32, Shape.Of(rows, columns));
 
     /// <summary>The seven projections and two norms of a layer.</summary>

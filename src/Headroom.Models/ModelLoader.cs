@@ -47,6 +47,30 @@ public static class ModelLoader
         UploadFrequencies(model, device);
     }
 
+    /// <summary>Random weights (normal, deviation 0.02, one block repeated; norms 1, biases 0), made without a checkpoint; for benchmarks and tests.</summary>
+    public static void FillRandom(LlamaModel model, IDevice device, IMemory memory, ulong seed)
+    {
+        var staging = Staging(model, memory);
+        var random = new PhiloxRandom(seed);
+        var block = new float[Math.Min(staging.Count, ChunkElements)];
+        for (int i = 0; i < block.Length; i++) block[i] = random.NextNormal() * 0.02f;
+        for (int at = 0; at < staging.Count; at += block.Length)
+        {
+            int n = (int)Math.Min(block.Length, staging.Count - at);
+            Upload(device, block.AsSpan(0, n), staging.Slice(at, n));
+        }
+        foreach (var w in model.Projections.Select(p => p.Weight).Append(model.EmbeddingTable).Append(model.Head))
+            for (int first = 0, step = (int)Math.Min(w.Out, staging.Count / w.In); first < w.Out; first += step)
+            {
+                int rows = Math.Min(step, w.Out - first);
+                device.Ops.Quantize(staging with { Shape = Shape.Of(rows, w.In) }, RowsOf(w, first, rows));
+            }
+        foreach (var (_, weight) in model.Norms) Upload(device, Enumerable.Repeat(1f, (int)weight.Count).ToArray(), weight);
+        foreach (var p in model.Projections)
+            if (!p.Weight.Bias.IsNone) device.Ops.Zero(p.Weight.Bias);
+        UploadFrequencies(model, device);
+    }
+
     /// <summary>Fills the RoPE frequencies from the configuration.</summary>
     public static void UploadFrequencies(LlamaModel model, IDevice device) =>
         Upload(device, model.Config.InverseFrequencies(out _), model.InverseFrequencies);

@@ -9,9 +9,10 @@ namespace Headroom.Models;
 /// <param name="Lora">Adapters, or null.</param>
 /// <param name="RecomputeLayers">The first so many layers keep only their input and run their forward again in the backward pass; -1 = all.</param>
 /// <param name="LogitsChunk">Rows whose logits exist at a time. 128 rows x 49,152 tokens are 25 MB.</param>
+/// <param name="ComputeType">Type of activations and their gradients: F32 on CPU; BF16 or F16 also on a GPU.</param>
 public sealed record ModelSettings(
     WeightStorage LinearStorage, WeightStorage EmbeddingStorage, TrainMode Mode, LoraSettings? Lora = null,
-    int RecomputeLayers = 0, int LogitsChunk = 128);
+    int RecomputeLayers = 0, int LogitsChunk = 128, DType ComputeType = DType.F32);
 
 /// <summary>One variable-length micro-batch on the device; I32 tensors.</summary>
 /// <param name="Ids">[T] token ids.</param>

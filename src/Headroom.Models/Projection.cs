@@ -76,8 +76,8 @@ public sealed class Projection
     private Tensor GradBias { get; }
 
     /// <summary>Saved x A^T [T, r], or none when not adapted.</summary>
-    internal Tensor AllocXa(IMemory memory, MemoryCategory category, int tokens) =>
-        Rank == 0 ? default : memory.Alloc(category, "lora xa", DType.F32, Shape.Of(tokens, Rank));
+    internal Tensor AllocXa(IMemory memory, MemoryCategory category, DType compute, int tokens) =>
+        Rank == 0 ? default : memory.Alloc(category, "lora xa", compute, Shape.Of(tokens, Rank));
 
     internal void Forward(IOps ops, Tensor x, in Dropout run, Tensor xa, Tensor y)
     {
@@ -91,7 +91,7 @@ public sealed class Projection
         if (!GradWeight.IsNone) ops.LinearBackwardWeight(x, dy, GradWeight, GradBias);
         if (!dx.IsNone) ops.LinearBackwardInput(dy, Weight, accumulate, dx);
         if (Rank == 0) return;
-        var dxa = memory.Alloc(MemoryCategory.Scratch, "lora dxa", DType.F32, Shape.Of(x.Rows, Rank));
+        var dxa = memory.Alloc(MemoryCategory.Scratch, "lora dxa", x.DType, Shape.Of(x.Rows, Rank));
         ops.LoraBackward(x, A, B, _scaling, Site(run), xa, dy, dxa, GradA, GradB, dx);
         memory.Free(dxa);
     }

@@ -35,6 +35,10 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void Add(Tensor x, Tensor y) { Same(x, y); Count("add", x.Count, x, y, y); }
     /// <inheritdoc/>
+    public void Sum(Tensor a, Tensor b, Tensor dst) { Same(a, b); Same(a, dst); Count("sum", a.Count, a, b, dst); }
+    /// <inheritdoc/>
+    public void ZeroAll(ReadOnlySpan<Tensor> tensors) { foreach (var x in tensors) Zero(x); }
+    /// <inheritdoc/>
     public void GatherRows(Tensor x, Tensor rows, Tensor y) { Ints(rows, y.Rows); Require(x.Columns == y.Columns, "gather columns"); Count("gather", 0, y, y, rows); }
     /// <inheritdoc/>
     public void ScatterRows(Tensor y, Tensor rows, Tensor x) { Ints(rows, y.Rows); Require(x.Columns == y.Columns, "scatter columns"); Count("scatter", 0, y, x, rows); }
@@ -45,7 +49,7 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
         Ints(ids, y.Rows);
         Weight(table);
         Require(table.Storage is not (WeightStorage.NF4 or WeightStorage.NF4Double), "embedding tables are not NF4");
-        F32(y, y.Rows, table.In);
+        Act(y, y.Rows, table.In);
         Count("embedding", 0, ids, y, y);
     }
 
@@ -87,8 +91,9 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     public void Linear(Tensor x, in LinearWeight w, Tensor y)
     {
         Weight(w);
-        F32(x, x.Rows, w.In);
-        F32(y, x.Rows, w.Out);
+        Act(x, x.Rows, w.In);
+        if (y.DType != DType.F32) Like(x, y);
+        Act(y, x.Rows, w.Out);
         Count("linear", 2.0 * x.Rows * w.In * w.Out, w.Bytes, x, y);
     }
 
@@ -96,8 +101,9 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx)
     {
         Weight(w);
-        F32(dy, dx.Rows, w.Out);
-        F32(dx, dx.Rows, w.In);
+        Act(dy, dx.Rows, w.Out);
+        Act(dx, dx.Rows, w.In);
+        Like(dy, dx);
         Count("linear_backward_input", 2.0 * dy.Rows * w.In * w.Out, w.Bytes, dy, dx);
     }
 
@@ -105,6 +111,7 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     public void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias)
     {
         Require(x.Rows == dy.Rows, "rows of x and dy");
+        Like(x, dy);
         F32(dW, dy.Columns, x.Columns);
         if (!dBias.IsNone) F32(dBias, dy.Columns);
         Count("linear_backward_weight", 2.0 * x.Rows * x.Columns * dy.Columns, x, dy, dW, dW);
@@ -176,9 +183,10 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape s, Tensor o)
     {
-        F32(q, q.Rows, s.NumHeads * s.HeadDim);
+        Act(q, q.Rows, s.NumHeads * s.HeadDim);
         Same(q, o);
         Same(kCache, vCache);
+        Like(q, kCache);
         Require(past + q.Rows <= kCache.Rows, "cache capacity");
         Count("cached_attention", 4.0 * q.Count * (past + q.Rows), q, kCache, vCache, o);
     }
@@ -286,8 +294,9 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     private void AttentionShapes(Tensor q, Tensor k, Tensor v, in AttentionShape s, Tensor o)
     {
         Require(s.NumHeads % s.NumKeyValueHeads == 0, "query heads are a multiple of key/value heads");
-        F32(q, q.Rows, s.NumHeads * s.HeadDim);
-        F32(k, q.Rows, s.NumKeyValueHeads * s.HeadDim);
+        Act(q, q.Rows, s.NumHeads * s.HeadDim);
+        Act(k, q.Rows, s.NumKeyValueHeads * s.HeadDim);
+        Like(q, k);
         Same(k, v);
         Same(q, o);
     }
@@ -296,14 +305,16 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     {
         F32(a, a.Rows, x.Columns);
         F32(b, y.Columns, a.Rows);
-        F32(xa, x.Rows, a.Rows);
-        F32(y, x.Rows, y.Columns);
+        Act(xa, x.Rows, a.Rows);
+        Act(y, x.Rows, y.Columns);
+        Like(x, xa);
+        Like(x, y);
     }
 
     private void HeadShapes(Tensor hidden, in LinearWeight head, Tensor logits)
     {
         Weight(head);
-        F32(hidden, hidden.Rows, head.In);
+        Act(hidden, hidden.Rows, head.In);
         F32(logits, logits.Rows, head.Out);
     }
 
@@ -319,6 +330,15 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
         memory.Live(x);
         Require(x.DType == DType.F32 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where F32 [{rows}, {columns}] is due");
     }
+
+    // An activation: F32, or 16 bit on a device that computes so.
+    private void Act(Tensor x, int rows, int columns)
+    {
+        memory.Live(x);
+        Require(x.DType is DType.F32 or DType.BF16 or DType.F16 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
+    }
+
+    private static void Like(Tensor a, Tensor b) => Require(a.DType == b.DType, $"{a.DType} beside {b.DType}");
 
     private void Ints(Tensor x, int count)
     {

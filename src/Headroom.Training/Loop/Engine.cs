@@ -126,6 +126,9 @@ public sealed class Engine : IDisposable
         }
     }
 
+    /// <summary>Random weights in place of a checkpoint's, for benchmarks and tests.</summary>
+    public void FillRandom(ulong seed) => ModelLoader.FillRandom(Model, _device, _memory, seed);
+
     /// <summary>Sets weight decay: zero for norms and biases.</summary>
     public void SetWeightDecay(float weightDecay)
     {
@@ -155,7 +158,7 @@ public sealed class Engine : IDisposable
     /// <summary>Gradients = 0.</summary>
     public void ZeroGradients()
     {
-        foreach (var g in _grads) _device.Ops.Zero(g);
+        _device.Ops.ZeroAll(_grads);
     }
 
     /// <summary>Sum of token losses without training.</summary>

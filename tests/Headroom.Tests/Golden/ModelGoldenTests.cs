@@ -139,6 +139,6 @@ public class ModelGoldenTests
         using var source = WeightSources.Open(Shared.GoldenFile($"hf/{name}"));
         var settings = new ModelSettings(storage, WeightStorage.F32, mode, lora, recompute, 32);
         var limits = new BatchLimits(mode == TrainMode.None ? 0 : batch.Tokens, batch.Sequences, batch.LabelCount, batch.Tokens, batch.Tokens, source.Config.VocabSize);
-        return new Engine(new CpuDevice(), source, settings, limits);
+        return new Engine(TestDevice.Open(), source, settings, limits);
     }
 }

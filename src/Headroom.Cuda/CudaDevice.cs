@@ -1,0 +1,144 @@
+using Headroom.Core;
+using Headroom.Cuda.Interop;
+using Headroom.Cuda.Resources;
+
+namespace Headroom.Cuda;
+
+/// <summary>How a device is opened.</summary>
+/// <param name="Ordinal">Which GPU.</param>
+/// <param name="ExpandBytes">Bytes of each of the two buffers that weights are expanded into; a larger weight goes through in pieces of rows.</param>
+/// <param name="ScratchBytes">Bytes for dropped inputs and low-rank factors; a larger batch goes through in pieces of rows.</param>
+/// <param name="MatmulBytes">Bytes the matrix library may use.</param>
+/// <param name="ExpandAhead">Expand the next weight on a second stream while a product runs.</param>
+public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 96L << 20, long ScratchBytes = 32L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true);
+
+/// <summary>Bytes in use on a GPU, as the driver and the management library see them; -1 = not known.</summary>
+/// <param name="Total">Size of the card.</param>
+/// <param name="Used">Used by all processes.</param>
+/// <param name="Process">Used by this process.</param>
+/// <param name="Reserved">Reserved by this device object: arena and workspace.</param>
+public readonly record struct CudaMemoryUse(long Total, long Used, long Process, long Reserved);
+
+/// <summary>An NVIDIA GPU as a device: one arena, one workspace, and <see cref="CudaOps"/> over them.</summary>
+public sealed unsafe class CudaDevice : IDevice
+{
+    private readonly Gpu _gpu;
+    private readonly CudaOps _ops;
+    private readonly Staging _staging;
+    private readonly DeviceMemory _workspace;
+    private readonly CudaOptions _options;
+    private readonly long _usedBefore;
+    private DeviceMemory? _arena;
+
+    private CudaDevice(CudaOptions options, long usedBefore)
+    {
+        _options = options;
+        _usedBefore = usedBefore;
+        _gpu = new Gpu(options.Ordinal);
+        _workspace = DeviceMemory.Allocate(CudaOps.WorkspaceBytes(options));
+        _staging = new Staging(_gpu);
+        _ops = new CudaOps(_gpu, _staging, _workspace.Value, options);
+    }
+
+    /// <summary>Opens the device. Throws <see cref="HeadroomException"/> with the reason when there is none.</summary>
+    public static CudaDevice Open(CudaOptions? options = null) =>
+        TryOpen(out string why, options) ?? throw new HeadroomException(why.Split('\n')[0], why.Contains('\n') ? why[(why.IndexOf('\n') + 1)..] : "Run headroom doctor.");
+
+    /// <summary>Opens the device, or returns null and a reason: one line of what is missing, one line of what to do.</summary>
+    public static CudaDevice? TryOpen(out string why, CudaOptions? options = null)
+    {
+        options ??= new CudaOptions();
+        var report = CudaDoctor.Examine(options.Ordinal);
+        if (report.Problem != null)
+        {
+            why = report.Problem + "\n" + report.Remedy;
+            return null;
+        }
+        why = "";
+        try
+        {
+            return new CudaDevice(options, report.UsedBytes);
+        }
+        catch (HeadroomException e)
+        {
+            why = e.Message + "\n" + e.ToDo;
+            return null;
+        }
+    }
+
+    /// <inheritdoc/>
+    public string Name => _gpu.Name;
+    /// <inheritdoc/>
+    public IOps Ops => _ops;
+    /// <inheritdoc/>
+    public long WorkspaceBytes => _workspace.Bytes;
+    /// <summary>Compute capability, as 90.</summary>
+    public int Capability => _gpu.Capability;
+    /// <summary>The 16-bit type to compute in: BF16 where the device has it, else F16.</summary>
+    public DType Preferred16Bit => _gpu.Capability >= 80 ? DType.BF16 : DType.F16;
+    internal Gpu Gpu => _gpu;
+
+    /// <inheritdoc/>
+    public nint Reserve(long bytes)
+    {
+        if (_arena != null) throw new InvalidOperationException("the arena is reserved already");
+        _gpu.MakeCurrent();
+        CudaException.Check(Driver.cuMemGetInfo(out nuint free, out _), nameof(Driver.cuMemGetInfo));
+        if ((long)free < bytes)
+            throw new HeadroomException($"The plan needs {bytes / 1048576.0:F0} MiB on {Name}, of which {free / 1048576.0:F0} MiB are free.",
+                "Close the program that holds the memory, or plan for less: see headroom plan --vram.", 1);
+        _arena = DeviceMemory.Allocate(bytes);
+        // Nothing reads a buffer before it is written; zeros keep a fault of that kind from depending on what ran before.
+        CudaException.Check(Driver.cuMemsetD8Async(_arena.Value, 0, (nuint)bytes, _gpu.Main.Value), nameof(Driver.cuMemsetD8Async));
+        return _arena.Value;
+    }
+
+    /// <inheritdoc/>
+    public void Upload(ReadOnlySpan<byte> source, Tensor destination)
+    {
+        if (source.Length > destination.Bytes) throw new InvalidOperationException("upload is larger than its destination");
+        _gpu.MakeCurrent();
+        _staging.Upload(source, destination.Address);
+    }
+
+    /// <inheritdoc/>
+    public void Download(Tensor source, Span<byte> destination)
+    {
+        _gpu.MakeCurrent();
+        _staging.Download(source.Address, destination);
+    }
+
+    /// <summary>Waits until everything issued is done.</summary>
+    public void Synchronize()
+    {
+        _gpu.MakeCurrent();
+        _gpu.Main.Synchronize();
+        _gpu.Side.Synchronize();
+    }
+
+    /// <summary>
+    /// Bytes in use now. The process's own share is the management library's figure; where it gives none (containers hide process ids),
+    /// the growth of the device's use since before this device was opened.
+    /// </summary>
+    public CudaMemoryUse MemoryUse()
+    {
+        _gpu.MakeCurrent();
+        long reserved = _workspace.Bytes + (_arena?.Bytes ?? 0);
+        if (Driver.cuMemGetInfo(out nuint free, out nuint total) != 0) return new CudaMemoryUse(-1, -1, -1, reserved);
+        long used = (long)(total - free), process = CudaDoctor.ProcessBytes(_options.Ordinal);
+        return new CudaMemoryUse((long)total, used, process >= 0 ? process : used - _usedBefore, reserved);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _gpu.MakeCurrent();
+        Driver.cuStreamSynchronize(_gpu.Main.Value);
+        Driver.cuStreamSynchronize(_gpu.Side.Value);
+        _ops.Dispose();
+        _staging.Dispose();
+        _arena?.Dispose();
+        _workspace.Dispose();
+        _gpu.Dispose();
+    }
+}

@@ -1,0 +1,35 @@
+using System.Runtime.InteropServices;
+using Headroom.Core;
+using Headroom.Cuda.Interop;
+
+namespace Headroom.Cuda;
+
+/// <summary>A call of the driver, the compiler or the matrix library that failed, with the call's name and the vendor's word for the status.</summary>
+public sealed class CudaException(string call, string status, string todo) : HeadroomException($"{call} failed: {status}.", todo, 1)
+{
+    /// <summary>The function that failed.</summary>
+    public string Call { get; } = call;
+
+    /// <summary>Throws unless a driver status is 0.</summary>
+    internal static void Check(int status, string call)
+    {
+        if (status != 0) throw new CudaException(call, Text(status), ToDoFor(status));
+    }
+
+    /// <summary>Throws unless a cuBLASLt status is 0.</summary>
+    internal static void CheckLt(int status, string call)
+    {
+        if (status != 0) throw new CudaException(call, $"cuBLAS status {status}", "Run headroom doctor; a product that the library cannot do is a fault to report.");
+    }
+
+    /// <summary>Name and text of a driver status.</summary>
+    internal static string Text(int status)
+    {
+        if (Driver.cuGetErrorName(status, out nint name) != 0 || Driver.cuGetErrorString(status, out nint text) != 0) return $"status {status}";
+        return $"{Marshal.PtrToStringUTF8(name)} ({Marshal.PtrToStringUTF8(text)})";
+    }
+
+    private static string ToDoFor(int status) => status == Driver.OutOfMemory
+        ? "Another process holds the card's memory, or the plan is larger than the card: see headroom plan."
+        : "The last checkpoint is good; resume from it. When it happens again, run headroom doctor.";
+}

@@ -1,0 +1,92 @@
+using System.Runtime.InteropServices;
+using Headroom.Core;
+
+namespace Headroom.Cuda;
+
+public sealed unsafe partial class CudaOps
+{
+    private const int FlashRows = 64;
+
+    /// <inheritdoc/>
+    public void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor o, Tensor lse)
+    {
+        _gpu.MakeCurrent();
+        int sequences = offsets.Rows - 1;
+        if (Flash(q, s))
+        {
+            nint f = FlashKernel(q.DType, "flash_forward", s.HeadDim, out int shared);
+            _gpu.LaunchOn(_gpu.Main, f, (Tiles(q.Rows, sequences), s.NumHeads), 128, shared,
+                q, k, v, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, lse);
+            return;
+        }
+        CheckHead(s);
+        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_rows"), (q.Rows, s.NumHeads), 128,
+            q, k, v, offsets, sequences, 0, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, o, lse);
+    }
+
+    /// <inheritdoc/>
+    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv)
+    {
+        _gpu.MakeCurrent();
+        int sequences = offsets.Rows - 1, count = q.Rows * s.NumHeads;
+        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_delta"), ((count + 7) / 8, 1), 256, o, dO, delta, count, s.HeadDim);
+        if (Flash(q, s))
+        {
+            nint fq = FlashKernel(q.DType, "flash_dq", s.HeadDim, out int shared), fkv = FlashKernel(q.DType, "flash_dkv", s.HeadDim, out int sharedKv);
+            int tiles = Tiles(q.Rows, sequences);
+            _gpu.LaunchOn(_gpu.Main, fq, (tiles, s.NumHeads), 128, shared,
+                q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dq);
+            _gpu.LaunchOn(_gpu.Main, fkv, (tiles, s.NumKeyValueHeads), 128, sharedKv,
+                q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dk, dv);
+            return;
+        }
+        CheckHead(s);
+        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dq"), (q.Rows, s.NumHeads), 128,
+            q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, dq);
+        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dkv"), (q.Rows, s.NumKeyValueHeads), 128,
+            q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, dk, dv);
+    }
+
+    /// <inheritdoc/>
+    public void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor scores, Tensor o)
+    {
+        _gpu.MakeCurrent();
+        var starts = new int[offsets.Rows];
+        _staging.Download(offsets.Address, MemoryMarshal.AsBytes(starts.AsSpan()));
+        nint f = K("attention_rows.cu", q.DType, "attention_plain");
+        for (int i = 0; i + 1 < starts.Length; i++)
+            for (int head = 0; head < s.NumHeads; head++)
+                _gpu.Launch(f, (starts[i + 1] - starts[i], 1), 128,
+                    q, k, v, starts[i], head, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, scores, scores.Columns, o);
+    }
+
+    /// <inheritdoc/>
+    public void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape s, Tensor o)
+    {
+        _gpu.MakeCurrent();
+        CheckHead(s);
+        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_rows"), (q.Rows, s.NumHeads), 128,
+            q, kCache, vCache, (nint)0, 0, past, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, o, (nint)0);
+    }
+
+    private bool Flash(Tensor q, in AttentionShape s) => FusedKernels && q.DType != DType.F32 && _gpu.Capability >= 80 && s.HeadDim is 64 or 128;
+
+    // Lengths are known on the device only; every sequence may end in a partial tile.
+    private static int Tiles(int rows, int sequences) => rows / FlashRows + sequences;
+
+    // Four tiles of 64 rows in shared memory; the key kernel also keeps statistics of two tiles of 32 queries.
+    private nint FlashKernel(DType act, string name, int head, out int shared)
+    {
+        shared = 4 * FlashRows * head * 2 + (name == "flash_dkv" ? 4 * 32 * 4 : 0);
+        nint f = K("flash.cu", act, name, head);
+        if (_sharedSet.Add(f)) Gpu.AllowShared(f, shared);
+        return f;
+    }
+
+    private readonly HashSet<nint> _sharedSet = [];
+
+    private static void CheckHead(in AttentionShape s)
+    {
+        if (s.HeadDim > 256) throw new HeadroomException($"Head size {s.HeadDim} is not supported on CUDA.", "The largest is 256; run with --device cpu.");
+    }
+}

@@ -1,0 +1,123 @@
+using Headroom.Core;
+
+namespace Headroom.Cuda;
+
+public sealed unsafe partial class CudaOps
+{
+    /// <inheritdoc/>
+    public void Linear(Tensor x, in LinearWeight w, Tensor y)
+    {
+        _gpu.MakeCurrent();
+        int step = _weights.RowsAtATime(w, x.DType);
+        for (int row = 0; row < w.Out; row += step)
+        {
+            int n = Math.Min(step, w.Out - row);
+            nint panel = _weights.Acquire(w, x.DType, row, n, backward: false);
+            _gemm.Run(false, true, x.Rows, n, w.In, 1, x.Address, w.In, panel, w.In, x.DType, 0, y.Address + (nint)y.DType.Bytes(row), w.Out, y.DType);
+            _weights.Release(w, x.DType);
+        }
+        if (!w.Bias.IsNone) _gpu.Launch(K("elements.cu", y.DType, "add_bias"), (y.Rows, 1), 256, w.Bias, y, w.Out);
+    }
+
+    /// <inheritdoc/>
+    public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx) => BackwardInput(dy, w.Out, w, accumulate, dx);
+
+    // dy's rows may be farther apart than its columns: gradients of logits live in the float rows they came from.
+    private void BackwardInput(Tensor dy, int leading, in LinearWeight w, bool accumulate, Tensor dx)
+    {
+        _gpu.MakeCurrent();
+        int step = _weights.RowsAtATime(w, dx.DType);
+        for (int row = 0; row < w.Out; row += step)
+        {
+            int n = Math.Min(step, w.Out - row);
+            nint panel = _weights.Acquire(w, dx.DType, row, n, backward: true);
+            _gemm.Run(false, false, dx.Rows, w.In, n, 1, dy.Address + (nint)dx.DType.Bytes(row), leading, panel, w.In, dx.DType, accumulate || row > 0 ? 1 : 0,
+                dx.Address, w.In, dx.DType);
+            _weights.Release(w, dx.DType);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias)
+    {
+        _gpu.MakeCurrent();
+        BackwardWeight(x, dy, dy.Columns, dW);
+        if (!dBias.IsNone)
+            _gpu.Launch(K("elements.cu", dy.DType, "bias_backward"), ((dy.Columns + 63) / 64, 1), 64, dy, dBias, dy.Rows, dy.Columns);
+    }
+
+    private void BackwardWeight(Tensor x, Tensor dy, int leading, Tensor dW) =>
+        _gemm.Run(true, false, dW.Rows, dW.Columns, x.Rows, 1, dy.Address, leading, x.Address, x.Columns, x.DType, 1, dW.Address, dW.Columns, DType.F32);
+
+    /// <inheritdoc/>
+    public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)
+    {
+        _gpu.MakeCurrent();
+        var act = hidden.DType;
+        // The gradient of a row, in the activation type, takes the front of the row's own float memory.
+        int leading = (int)(DType.F32.Bytes(head.Out) / act.Bytes(1));
+        for (int row = 0; row < hidden.Rows; row += logits.Rows)
+        {
+            int n = Math.Min(logits.Rows, hidden.Rows - row);
+            Tensor h = hidden.Slice(row, n), z = logits.Head(n);
+            Linear(h, head, z);
+            bool gradient = !dHidden.IsNone || !dHead.IsNone;
+            _gpu.Launch(K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), gradScale, losses.Slice(row, n), head.Out, gradient ? 1 : 0);
+            var dz = new Tensor(z.Address, act, Shape.Of(n, head.Out));
+            if (!dHidden.IsNone) BackwardInput(dz, leading, head, false, dHidden.Slice(row, n));
+            if (!dHead.IsNone) BackwardWeight(h, dz, leading, dHead);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
+    {
+        for (int row = 0; row < hidden.Rows; row += logits.Rows)
+        {
+            int n = Math.Min(logits.Rows, hidden.Rows - row);
+            var z = logits.Head(n);
+            Linear(hidden.Slice(row, n), head, z);
+            _gpu.Launch(K("loss.cu", hidden.DType, "pick_scores"), (n, 1), 1024, z, candidates, (int)candidates.Count, scores.Slice(row, n), lse.Slice(row, n), head.Out);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Quantize(Tensor src, in LinearWeight dst)
+    {
+        _gpu.MakeCurrent();
+        _weights.Reset();
+        int from = SourceKind(src.DType);
+        long n = src.Count;
+        if (dst.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16)
+        {
+            _gpu.Launch(K("quantize.cu", DType.F32, "store_plain"), (_gpu.Blocks(n, 1024), 1), 256, src, from, dst.Data, WeightExpander.StorageKind(dst.Storage), n);
+            return;
+        }
+        if (dst.Storage == WeightStorage.Int8)
+        {
+            _gpu.Launch(K("quantize.cu", DType.F32, "store_int8"), (dst.Out, 1), 256, src, from, dst.Data, dst.Absmax, dst.In);
+            return;
+        }
+        int blocks = LinearWeight.Blocks(n, dst.BlockSize);
+        bool nested = dst.Storage == WeightStorage.NF4Double;
+        nint absmax = nested ? _scratch : dst.Absmax.Address;
+        if (nested && blocks * 4L > _scratchBytes) throw new HeadroomException($"A weight of {n} elements is too large to quantize.", "Open the device with more scratch.");
+        _gpu.Launch(K("quantize.cu", DType.F32, "store_nf4"), ((blocks + 7) / 8, 1), 256, src, from, dst.Data, absmax, _tables, dst.BlockSize, n, (long)blocks);
+        if (!nested) return;
+        int size = blocks / 32, power = Math.Max(4, CeilLog2(size) / 4);
+        _gpu.Launch(K("quantize.cu", DType.F32, "nested_mean"), (1, 1), 32, absmax, blocks, power, dst.Offset);
+        _gpu.Launch(K("quantize.cu", DType.F32, "nested_codes"), ((blocks + 255) / 256, 1), 256, absmax, blocks, dst.Offset, _tables, dst.NestedAbsmax, dst.Absmax);
+    }
+
+    private static int CeilLog2(int n) => n <= 1 ? 0 : 32 - System.Numerics.BitOperations.LeadingZeroCount((uint)(n - 1));
+
+    /// <inheritdoc/>
+    public void Dequantize(in LinearWeight src, Tensor dst)
+    {
+        _gpu.MakeCurrent();
+        if (src.Storage == WeightStorage.F32) Copy(src.Data, dst);
+        else _weights.ExpandTo(src, DType.F32, dst.Address);
+    }
+
+    private static int SourceKind(DType t) => t switch { DType.BF16 => 1, DType.F16 => 2, _ => 0 };
+}

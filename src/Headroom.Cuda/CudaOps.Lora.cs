@@ -1,0 +1,124 @@
+using Headroom.Core;
+
+namespace Headroom.Cuda;
+
+public sealed unsafe partial class CudaOps
+{
+    /// <inheritdoc/>
+    public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
+    {
+        _gpu.MakeCurrent();
+        if (TensorCoreLora(x, a, b))
+        {
+            Down(x, a, false, 1, dropout, xa);
+            Up(xa, b, true, scaling, default, y);
+            return;
+        }
+        var act = x.DType;
+        int r = a.Rows, ins = x.Columns, outs = b.Rows;
+        nint at = _scratch, a16 = Narrow(a, act, ref at), b16 = Narrow(b, act, ref at);
+        int step = RowsInScratch(at, ins, act);
+        for (int row = 0; row < x.Rows; row += step)
+        {
+            int n = Math.Min(step, x.Rows - row);
+            nint dropped = Dropped(x, row, n, dropout, at);
+            _gemm.Run(false, true, n, r, ins, 1, dropped, ins, a16, ins, act, 0, xa.Slice(row, n).Address, r, act);
+        }
+        _gemm.Run(false, true, x.Rows, outs, r, scaling, xa.Address, r, b16, r, act, 1, y.Address, outs, y.DType);
+    }
+
+    /// <inheritdoc/>
+    public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
+    {
+        _gpu.MakeCurrent();
+        if (TensorCoreLora(x, a, b))
+        {
+            Down(dy, b, true, scaling, default, dxa);
+            Outer(dy, xa, scaling, default, true, dB);
+            Outer(x, dxa, 1, dropout, false, dA);
+            if (!dx.IsNone) Up(dxa, a, false, 1, dropout, dx);
+            return;
+        }
+        var act = x.DType;
+        int r = a.Rows, ins = x.Columns, outs = b.Rows;
+        nint at = _scratch, a16 = Narrow(a, act, ref at), b16 = Narrow(b, act, ref at);
+        _gemm.Run(false, false, x.Rows, r, outs, scaling, dy.Address, outs, b16, r, act, 0, dxa.Address, r, act);
+        _gemm.Run(true, false, outs, r, x.Rows, scaling, dy.Address, outs, xa.Address, r, act, 1, dB.Address, r, DType.F32);
+        int step = RowsInScratch(at, ins, act);
+        for (int row = 0; row < x.Rows; row += step)
+        {
+            int n = Math.Min(step, x.Rows - row);
+            nint dropped = Dropped(x, row, n, dropout, at), dxaRows = dxa.Slice(row, n).Address;
+            _gemm.Run(true, false, r, ins, n, 1, dxaRows, r, dropped, ins, act, 1, dA.Address, ins, DType.F32);
+            if (dx.IsNone) continue;
+            nint dxRows = dx.Slice(row, n).Address;
+            if (dropout.P <= 0)
+            {
+                _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 1, dxRows, ins, act);
+                continue;
+            }
+            _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 0, at, ins, act);
+            var mask = new Mask(dropout);
+            long count = (long)n * ins;
+            _gpu.Launch(K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins, count, Arg.Struct(&mask));
+        }
+    }
+
+    private int RowsInScratch(nint at, int columns, DType act)
+    {
+        long rows = (_scratch + _scratchBytes - at) / act.Bytes(columns);
+        return rows >= 1 ? (int)Math.Min(rows, int.MaxValue) : throw new HeadroomException($"A row of {columns} elements does not fit the scratch.", "Open the device with more scratch.");
+    }
+
+    // A parameter in the activation type, in scratch from "at" on.
+    private nint Narrow(Tensor parameter, DType act, ref nint at)
+    {
+        if (act == DType.F32) return parameter.Address;
+        nint to = at;
+        at += (nint)Round(act.Bytes(parameter.Count));
+        RowsInScratch(at, 1, act);
+        long n = parameter.Count;
+        _gpu.Launch(K("quantize.cu", DType.F32, "store_plain"), (_gpu.Blocks(n, 1024), 1), 256, parameter, 0, to, act == DType.BF16 ? 1 : 2, n);
+        return to;
+    }
+
+    private nint Dropped(Tensor x, int row, int rows, in Dropout dropout, nint to)
+    {
+        nint from = x.Slice(row, rows).Address;
+        if (dropout.P <= 0) return from;
+        var mask = new Mask(dropout);
+        long count = (long)rows * x.Columns;
+        _gpu.Launch(K("elements.cu", x.DType, "dropout"), (_gpu.Blocks(count, 2048), 1), 256, from, to, (long)row * x.Columns, count, Arg.Struct(&mask));
+        return to;
+    }
+
+    // The fused kernels: 16-bit activations, rank 16, 32 or 64, wide enough rows.
+    private bool TensorCoreLora(Tensor x, Tensor a, Tensor b) =>
+        FusedKernels && x.DType != DType.F32 && _gpu.Capability >= 80 && a.Rows is 16 or 32 or 64 && a.Columns % 64 == 0 && b.Rows % 64 == 0;
+
+    /// <summary>False runs the general kernels everywhere; for tests and measurements.</summary>
+    internal bool FusedKernels { get; set; } = true;
+
+    private void Down(Tensor x, Tensor m, bool transposed, float scale, in Dropout dropout, Tensor y)
+    {
+        var mask = new Mask(dropout);
+        int r = y.Columns;
+        _gpu.Launch(K("lora.cu", x.DType, "lora_down", r), ((x.Rows + 31) / 32, 1), r > 32 ? 256 : 512,
+            x, m, transposed ? 1 : 0, x.Rows, x.Columns, scale, dropout.P > 0 ? 1 : 0, Arg.Struct(&mask), y);
+    }
+
+    private void Up(Tensor z, Tensor m, bool transposed, float scale, in Dropout dropout, Tensor y)
+    {
+        var mask = new Mask(dropout);
+        _gpu.Launch(K("lora.cu", z.DType, "lora_up", z.Columns), ((y.Columns + 255) / 256, (y.Rows + 63) / 64), 256,
+            z, m, transposed ? 1 : 0, y.Rows, y.Columns, scale, dropout.P > 0 ? 1 : 0, Arg.Struct(&mask), y);
+    }
+
+    private void Outer(Tensor x, Tensor z, float scale, in Dropout dropout, bool transposed, Tensor sum)
+    {
+        var mask = new Mask(dropout);
+        int r = z.Columns;
+        _gpu.Launch(K("lora.cu", x.DType, "lora_outer", r), (x.Columns / 64, 1), r > 32 ? 256 : 512,
+            x, z, transposed ? 1 : 0, x.Rows, x.Columns, scale, dropout.P > 0 ? 1 : 0, Arg.Struct(&mask), sum);
+    }
+}

@@ -1,0 +1,150 @@
+using System.Runtime.InteropServices;
+using Headroom.Core;
+using Headroom.Cuda.Interop;
+
+namespace Headroom.Cuda;
+
+/// <summary>
+/// The ops on an NVIDIA GPU. Activations are F32, BF16 or F16 (the tensors say); statistics, losses, logits and gradients of parameters are F32.
+/// Everything is issued on one stream in order; only <see cref="GlobalNorm"/> and <see cref="AllFinite"/> wait. No float atomics: equal runs give equal bits.
+/// </summary>
+public sealed unsafe partial class CudaOps : IOps, IDisposable
+{
+    private const long MetaBytes = 4L << 20;
+    private const int TableFloats = 16 + 256 + 255;
+
+    private readonly Gpu _gpu;
+    private readonly Staging _staging;
+    private readonly Gemm _gemm;
+    private readonly WeightExpander _weights;
+    private readonly nint _scratch, _meta, _tables, _result;
+    private readonly long _scratchBytes;
+
+    internal CudaOps(Gpu gpu, Staging staging, nint workspace, CudaOptions o)
+    {
+        _gpu = gpu;
+        _staging = staging;
+        long at = 0;
+        nint Take(long bytes)
+        {
+            nint p = workspace + (nint)at;
+            at += Round(bytes);
+            return p;
+        }
+        nint first = Take(o.ExpandBytes), second = Take(o.ExpandBytes), matmul = Take(o.MatmulBytes);
+        _scratch = Take(o.ScratchBytes);
+        _scratchBytes = o.ScratchBytes;
+        _meta = Take(MetaBytes);
+        _tables = Take(TableFloats * 4);
+        _result = Take(256);
+        _gemm = new Gemm(gpu, matmul, o.MatmulBytes);
+        _weights = new WeightExpander(gpu, first, second, o.ExpandBytes, _tables, o.ExpandAhead);
+        var tables = new float[TableFloats];
+        Nf4.Codes.CopyTo(tables, 0);
+        float[] map = Nf4.DynamicMap();
+        map.CopyTo(tables, 16);
+        for (int i = 0; i < 255; i++) tables[272 + i] = (map[i] + map[i + 1]) * 0.5f;
+        staging.Upload(MemoryMarshal.AsBytes(tables.AsSpan()), _tables);
+    }
+
+    /// <summary>Bytes of device memory the ops hold beside the arena.</summary>
+    public static long WorkspaceBytes(CudaOptions o) =>
+        2 * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 256;
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _gemm.Dispose();
+        _weights.Dispose();
+    }
+
+    private static long Round(long bytes) => (bytes + 255) & ~255L;
+
+    private nint K(string file, DType act, string name, int size = 0) => _gpu.Kernel(file, act, name, size);
+
+    /// <summary>Philox constants of a dropout site, laid out as the kernels' Mask.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct Mask(in Dropout d)
+    {
+        public uint Key0 = (uint)d.Seed, Key1 = (uint)(d.Seed >> 32), Step = d.Step, Site = d.Site;
+        public uint Threshold = (uint)Math.Ceiling(d.P * 16777216.0);
+        public float Keep = 1f / (1f - d.P);
+    }
+
+    /// <inheritdoc/>
+    public void Zero(Tensor x)
+    {
+        _gpu.MakeCurrent();
+        CudaException.Check(Driver.cuMemsetD8Async(x.Address, 0, (nuint)x.Bytes, _gpu.Main.Value), "zero");
+    }
+
+    /// <inheritdoc/>
+    public void Copy(Tensor src, Tensor dst)
+    {
+        if (src.Address == dst.Address) return;
+        _gpu.MakeCurrent();
+        CudaException.Check(Driver.cuMemcpyDtoDAsync(dst.Address, src.Address, (nuint)src.Bytes, _gpu.Main.Value), "copy");
+    }
+
+    /// <inheritdoc/>
+    public void Add(Tensor x, Tensor y) => _gpu.Launch(K("elements.cu", x.DType, "add"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, y, x.Count);
+
+    /// <inheritdoc/>
+    public void Sum(Tensor a, Tensor b, Tensor dst) => _gpu.Launch(K("elements.cu", a.DType, "sum2"), (_gpu.Blocks(a.Count, 2048), 1), 256, a, b, dst, a.Count);
+
+    /// <inheritdoc/>
+    public void GatherRows(Tensor x, Tensor rows, Tensor y) => _gpu.Launch(K("elements.cu", x.DType, "gather_rows"), (y.Rows, 1), 256, x, rows, y, y.Columns);
+
+    /// <inheritdoc/>
+    public void ScatterRows(Tensor y, Tensor rows, Tensor x)
+    {
+        Zero(x);
+        _gpu.Launch(K("elements.cu", x.DType, "scatter_rows"), (y.Rows, 1), 256, y, rows, x, y.Columns);
+    }
+
+    /// <inheritdoc/>
+    public void Embedding(Tensor ids, in LinearWeight table, Tensor y)
+    {
+        if (table.Storage is WeightStorage.NF4 or WeightStorage.NF4Double) throw new NotSupportedException("An embedding table cannot be stored as NF4.");
+        _gpu.Launch(K("elements.cu", y.DType, "embedding"), (y.Rows, 1), 256, ids, table.Data, table.Absmax, WeightExpander.StorageKind(table.Storage), y, table.In);
+    }
+
+    /// <inheritdoc/>
+    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) =>
+        _gpu.Launch(K("elements.cu", dy.DType, "embedding_backward"), (dy.Rows, 1), 256, ids, dy, dTable, dy.Rows, dy.Columns);
+
+    /// <inheritdoc/>
+    public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd) =>
+        _gpu.Launch(K("norm.cu", x.DType, "rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, weight, eps, y, rstd, x.Columns);
+
+    /// <inheritdoc/>
+    public void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd) =>
+        _gpu.Launch(K("norm.cu", x.DType, "add_rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, branch, weight, eps, sum, y, rstd, x.Columns);
+
+    /// <inheritdoc/>
+    public void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
+    {
+        if (!dWeight.IsNone)
+            _gpu.Launch(K("norm.cu", x.DType, "rms_norm_weight"), ((x.Columns + 63) / 64, 1), 64, x, rstd, dy, dWeight, x.Rows, x.Columns);
+        _gpu.Launch(K("norm.cu", x.DType, "rms_norm_backward"), (x.Rows, 1), RowThreads(x.Columns), x, weight, rstd, dy, dx, x.Columns);
+    }
+
+    // Eight elements a thread, whole warps.
+    private static int RowThreads(int columns) => Math.Clamp((columns / 8 + 31) / 32 * 32, 32, 512);
+
+    /// <inheritdoc/>
+    public void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin) =>
+        _gpu.Launch(K("elements.cu", DType.F32, "rope_table"), (cos.Rows, 1), 64, positions, invFreq, attentionFactor, cos, sin, cos.Columns);
+
+    /// <inheritdoc/>
+    public void Rope(Tensor x, Tensor cos, Tensor sin, int headDim, bool inverse) =>
+        _gpu.Launch(K("elements.cu", x.DType, "rope"), (x.Rows, 1), 256, x, cos, sin, x.Columns / headDim, headDim / 2, inverse ? -1f : 1f);
+
+    /// <inheritdoc/>
+    public void SwiGlu(Tensor gate, Tensor up, Tensor y) =>
+        _gpu.Launch(K("elements.cu", y.DType, "swiglu"), (_gpu.Blocks(y.Count, 2048), 1), 256, gate, up, y, y.Count);
+
+    /// <inheritdoc/>
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp) =>
+        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(dy.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, dy.Count);
+}

@@ -1,0 +1,164 @@
+using Headroom.Core;
+using Headroom.Cuda.Interop;
+using Headroom.Cuda.Resources;
+
+namespace Headroom.Cuda;
+
+/// <summary>One kernel argument: eight bytes by value, or the address of a struct that outlives the launch call.</summary>
+internal readonly unsafe struct Arg
+{
+    private readonly ulong _value;
+    private readonly void* _struct;
+
+    private Arg(ulong value, void* at = null)
+    {
+        _value = value;
+        _struct = at;
+    }
+
+    /// <summary>A struct argument; <paramref name="at"/> must be on the caller's stack.</summary>
+    public static Arg Struct(void* at) => new(0, at);
+    public static implicit operator Arg(Tensor t) => new((ulong)t.Address);
+    public static implicit operator Arg(nint v) => new((ulong)v);
+    public static implicit operator Arg(long v) => new((ulong)v);
+    public static implicit operator Arg(int v) => new((uint)v);
+    public static implicit operator Arg(float v) => new(BitConverter.SingleToUInt32Bits(v));
+
+    /// <summary>Where the driver reads it; <paramref name="slot"/> is this argument's own place.</summary>
+    public static void* Place(Arg* slot) => slot->_struct != null ? slot->_struct : &slot->_value;
+}
+
+/// <summary>The context, streams and compiled kernels of one device; every launch goes through here.</summary>
+internal sealed unsafe class Gpu : IDisposable
+{
+    [ThreadStatic] private static nint t_current;
+    private readonly PrimaryContext _context;
+    private readonly KernelCompiler _compiler;
+    private readonly Dictionary<(string, DType, int), CudaModule> _modules = [];
+    private readonly Dictionary<(string, DType, int, string), nint> _functions = [];
+    private bool _disposed;
+
+    public Gpu(int ordinal)
+    {
+        NativeLibraries.Register();
+        CudaException.Check(Driver.cuDeviceGet(out int device, ordinal), nameof(Driver.cuDeviceGet));
+        Driver.cuDeviceGetAttribute(out int major, Driver.ComputeCapabilityMajor, device);
+        Driver.cuDeviceGetAttribute(out int minor, Driver.ComputeCapabilityMinor, device);
+        Driver.cuDeviceGetAttribute(out int processors, Driver.MultiprocessorCount, device);
+        Driver.cuDriverGetVersion(out int driver);
+        Capability = major * 10 + minor;
+        Processors = processors;
+        byte* name = stackalloc byte[128];
+        CudaException.Check(Driver.cuDeviceGetName(name, 128, device), nameof(Driver.cuDeviceGetName));
+        Name = System.Runtime.InteropServices.Marshal.PtrToStringUTF8((nint)name) ?? "GPU";
+        _context = PrimaryContext.Retain(device);
+        MakeCurrent();
+        Main = CudaStream.Create();
+        Side = CudaStream.Create();
+        _compiler = new KernelCompiler($"sm_{Capability}", driver);
+    }
+
+    public string Name { get; }
+    public int Capability { get; }
+    public int Processors { get; }
+    /// <summary>The stream all ops run on.</summary>
+    public CudaStream Main { get; }
+    /// <summary>The stream of weight expansions ahead of their product.</summary>
+    public CudaStream Side { get; }
+    /// <summary>Launches so far.</summary>
+    public long Launches { get; private set; }
+    /// <summary>When set, every launch and product is timed alone (the stream is drained), by name: count and milliseconds.</summary>
+    public Dictionary<string, (int Count, double Milliseconds)>? Profile { get; set; }
+
+    private readonly Dictionary<nint, string> _names = [];
+    private CudaEvent? _from, _to;
+
+    /// <summary>Runs an issue of work on the main stream under the profile, when there is one.</summary>
+    public void Timed(string name, Action issue)
+    {
+        _from ??= CudaEvent.Create(timed: true);
+        _to ??= CudaEvent.Create(timed: true);
+        _from.Record(Main);
+        issue();
+        _to.Record(Main);
+        var (count, ms) = Profile!.GetValueOrDefault(name);
+        Profile![name] = (count + 1, ms + _from.To(_to));
+    }
+
+    /// <summary>The context belongs to a thread; callers may come from any.</summary>
+    public void MakeCurrent()
+    {
+        if (t_current == _context.Value) return;
+        CudaException.Check(Driver.cuCtxSetCurrent(_context.Value), nameof(Driver.cuCtxSetCurrent));
+        t_current = _context.Value;
+    }
+
+    /// <summary>A kernel of a file compiled for an activation type (and a size, 0 = none, passed as RANK and HEAD).</summary>
+    public nint Kernel(string file, DType act, string name, int size = 0)
+    {
+        if (_functions.TryGetValue((file, act, size, name), out nint f)) return f;
+        MakeCurrent();
+        if (!_modules.TryGetValue((file, act, size), out var module))
+            _modules[(file, act, size)] = module = CudaModule.Load(_compiler.Cubin(file, act, size == 0 ? [] : [$"-DRANK={size}", $"-DHEAD={size}"]));
+        f = module.Function(name);
+        _names[f] = name;
+        return _functions[(file, act, size, name)] = f;
+    }
+
+    /// <summary>Lets a kernel use more than 48 KB of shared memory.</summary>
+    public static void AllowShared(nint kernel, int bytes) =>
+        CudaException.Check(Driver.cuFuncSetAttribute(kernel, Driver.FuncMaxDynamicShared, bytes), nameof(Driver.cuFuncSetAttribute));
+
+    /// <summary>Launches on the main stream.</summary>
+    public void Launch(nint kernel, (int X, int Y) grid, int block, params ReadOnlySpan<Arg> args) => LaunchOn(Main, kernel, grid, block, 0, args);
+
+    /// <summary>Launches on a stream with dynamic shared memory.</summary>
+    public void LaunchOn(CudaStream stream, nint kernel, (int X, int Y) grid, int block, int shared, params ReadOnlySpan<Arg> args)
+    {
+        if (grid.X <= 0 || grid.Y <= 0) return;
+        void** parameters = stackalloc void*[args.Length];
+        fixed (Arg* p = args)
+        {
+            for (int i = 0; i < args.Length; i++) parameters[i] = Arg.Place(p + i);
+            if (Profile != null)
+            {
+                if (stream == Side) Side.Wait(Mark()); // the profile runs everything in one line
+                _from ??= CudaEvent.Create(timed: true);
+                _to ??= CudaEvent.Create(timed: true);
+                _from.Record(stream);
+            }
+            CudaException.Check(Driver.cuLaunchKernel(kernel, (uint)grid.X, (uint)grid.Y, 1, (uint)block, 1, 1, (uint)shared, stream.Value, parameters, null), nameof(Driver.cuLaunchKernel));
+        }
+        if (Profile != null)
+        {
+            _to!.Record(stream);
+            var (count, ms) = Profile.GetValueOrDefault(_names[kernel]);
+            Profile[_names[kernel]] = (count + 1, ms + _from!.To(_to));
+        }
+        Launches++;
+    }
+
+    private CudaEvent Mark()
+    {
+        var e = CudaEvent.Create();
+        e.Record(Main);
+        return e;
+    }
+
+    /// <summary>Blocks for <paramref name="count"/> elements at <paramref name="each"/> a block, at most eight waves.</summary>
+    public int Blocks(long count, int each) => (int)Math.Clamp((count + each - 1) / each, 1, Processors * 16L);
+
+    public void Dispose()
+    {
+        if (_disposed) return;
+        _disposed = true;
+        MakeCurrent();
+        foreach (var m in _modules.Values) m.Dispose();
+        _from?.Dispose();
+        _to?.Dispose();
+        Main.Dispose();
+        Side.Dispose();
+        _context.Dispose();
+        t_current = 0;
+    }
+}

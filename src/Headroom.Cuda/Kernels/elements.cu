@@ -1,0 +1,216 @@
+// Memory and element-wise ops over T.
+
+extern "C" __global__ void add(const T* x, T* y, i64 n)
+{
+    i64 stride = (i64)gridDim.x * blockDim.x * 8;
+    for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
+    {
+        if (i + 8 <= n)
+        {
+            float a[8], b[8];
+            load8(x + i, a); load8(y + i, b);
+            for (int k = 0; k < 8; k++) b[k] += a[k];
+            store8(y + i, b);
+        }
+        else for (i64 k = i; k < n; k++) from_f(to_f(x[k]) + to_f(y[k]), y[k]);
+    }
+}
+
+// dst = a + b.
+extern "C" __global__ void sum2(const T* x, const T* y, T* dst, i64 n)
+{
+    i64 stride = (i64)gridDim.x * blockDim.x * 8;
+    for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
+    {
+        if (i + 8 <= n)
+        {
+            float a[8], b[8];
+            load8(x + i, a); load8(y + i, b);
+            for (int k = 0; k < 8; k++) b[k] += a[k];
+            store8(dst + i, b);
+        }
+        else for (i64 k = i; k < n; k++) from_f(to_f(x[k]) + to_f(y[k]), dst[k]);
+    }
+}
+
+extern "C" __global__ void gather_rows(const T* x, const int* rows, T* y, int n)
+{
+    const T* s = x + (i64)rows[blockIdx.x] * n;
+    T* d = y + (i64)blockIdx.x * n;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) d[i] = s[i];
+}
+
+extern "C" __global__ void scatter_rows(const T* y, const int* rows, T* x, int n)
+{
+    const T* s = y + (i64)blockIdx.x * n;
+    T* d = x + (i64)rows[blockIdx.x] * n;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) d[i] = s[i];
+}
+
+// kind: 0 F32, 1 BF16, 2 F16, 3 INT8 with a row's absmax.
+extern "C" __global__ void embedding(const int* ids, const void* table, const float* absmax, int kind, T* y, int h)
+{
+    i64 row = ids[blockIdx.x];
+    T* d = y + (i64)blockIdx.x * h;
+    float scale = kind == 3 ? absmax[row] / 127.f : 0.f;
+    for (int i = threadIdx.x; i < h; i += blockDim.x)
+    {
+        i64 at = row * h + i;
+        float v = kind == 0 ? ((const float*)table)[at] : kind == 1 ? to_f(((const bf16*)table)[at])
+            : kind == 2 ? to_f(((const f16*)table)[at]) : (float)((const signed char*)table)[at] * scale;
+        from_f(v, d[i]);
+    }
+}
+
+// The block of a token's first occurrence adds all its occurrences, in token order: no atomics.
+extern "C" __global__ void embedding_backward(const int* ids, const T* dy, float* table, int tokens, int h)
+{
+    int t = blockIdx.x, id = ids[t], earlier = 0;
+    for (int s = threadIdx.x; s < t; s += blockDim.x) earlier |= ids[s] == id;
+    if (__syncthreads_or(earlier)) return;
+    float* d = table + (i64)id * h;
+    for (int s = t; s < tokens; s++)
+    {
+        if (ids[s] != id) continue;
+        const T* g = dy + (i64)s * h;
+        for (int i = threadIdx.x; i < h; i += blockDim.x) d[i] += to_f(g[i]);
+    }
+}
+
+// Double precision, because the angle grows with the position; the angle itself is rounded to float as in the reference.
+extern "C" __global__ void rope_table(const int* positions, const float* inv, float factor, float* co, float* si, int half)
+{
+    float p = (float)positions[blockIdx.x];
+    for (int i = threadIdx.x; i < half; i += blockDim.x)
+    {
+        double s, c;
+        sincos((double)__fmul_rn(p, inv[i]), &s, &c);
+        co[(i64)blockIdx.x * half + i] = __fmul_rn((float)c, factor);
+        si[(i64)blockIdx.x * half + i] = __fmul_rn((float)s, factor);
+    }
+}
+
+extern "C" __global__ void rope(T* x, const float* co, const float* si, int heads, int half, float sign)
+{
+    i64 row = blockIdx.x;
+    const float* c = co + row * half;
+    const float* s = si + row * half;
+    T* r = x + row * heads * 2 * half;
+    if ((half & 7) == 0)
+    {
+        int per = half >> 3;
+        for (int i = threadIdx.x; i < heads * per; i += blockDim.x)
+        {
+            int k = (i % per) * 8;
+            T* a = r + (i64)(i / per) * 2 * half + k;
+            float u[8], v[8], cv[8], sv[8];
+            load8(a, u); load8(a + half, v); load8(c + k, cv); load8(s + k, sv);
+            for (int j = 0; j < 8; j++)
+            {
+                float f = u[j], g = v[j], z = sign * sv[j];
+                u[j] = f * cv[j] - g * z;
+                v[j] = g * cv[j] + f * z;
+            }
+            store8(a, u); store8(a + half, v);
+        }
+        return;
+    }
+    for (int i = threadIdx.x; i < heads * half; i += blockDim.x)
+    {
+        int k = i % half;
+        T* a = r + (i64)(i / half) * 2 * half + k;
+        float f = to_f(a[0]), g = to_f(a[half]), z = sign * s[k];
+        from_f(f * c[k] - g * z, a[0]);
+        from_f(g * c[k] + f * z, a[half]);
+    }
+}
+
+DEV float silu(float g) { return g / (1.f + EXP(-g)); }
+
+extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n)
+{
+    i64 stride = (i64)gridDim.x * blockDim.x * 8;
+    for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
+    {
+        if (i + 8 <= n)
+        {
+            float g[8], u[8];
+            load8(gate + i, g); load8(up + i, u);
+            for (int k = 0; k < 8; k++) g[k] = silu(g[k]) * u[k];
+            store8(y + i, g);
+        }
+        else for (i64 k = i; k < n; k++) from_f(silu(to_f(gate[k])) * to_f(up[k]), y[k]);
+    }
+}
+
+DEV void swiglu_grad(float g, float u, float d, float& dg, float& du)
+{
+    float s = 1.f / (1.f + EXP(-g));
+    du = d * g * s;
+    dg = d * u * s * (1.f + g * (1.f - s));
+}
+
+extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, i64 n)
+{
+    i64 stride = (i64)gridDim.x * blockDim.x * 8;
+    for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
+    {
+        if (i + 8 <= n)
+        {
+            float g[8], u[8], d[8];
+            load8(gate + i, g); load8(up + i, u); load8(dy + i, d);
+            for (int k = 0; k < 8; k++) swiglu_grad(g[k], u[k], d[k], g[k], u[k]);
+            store8(dgate + i, g); store8(dup + i, u);
+        }
+        else for (i64 k = i; k < n; k++)
+        {
+            float a, b;
+            swiglu_grad(to_f(gate[k]), to_f(up[k]), to_f(dy[k]), a, b);
+            from_f(a, dgate[k]); from_f(b, dup[k]);
+        }
+    }
+}
+
+extern "C" __global__ void add_bias(const float* bias, T* y, int n)
+{
+    T* r = y + (i64)blockIdx.x * n;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) from_f(to_f(r[i]) + bias[i], r[i]);
+}
+
+// Column sums in row order.
+extern "C" __global__ void bias_backward(const T* dy, float* dbias, int rows, int n)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    float sum = dbias[i];
+    for (int t = 0; t < rows; t++) sum += to_f(dy[(i64)t * n + i]);
+    dbias[i] = sum;
+}
+
+// y = mask * x, elements numbered from first on (a multiple of 4 unless the count is small).
+extern "C" __global__ void dropout(const T* x, T* y, i64 first, i64 n, Mask m)
+{
+    i64 stride = (i64)gridDim.x * blockDim.x * 8;
+    bool aligned = (first & 3) == 0 && (((u64)x | (u64)y) & 15) == 0;
+    for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
+    {
+        if (aligned && i + 8 <= n)
+        {
+            float v[8], f[8];
+            load8(x + i, v);
+            mask4(m, (u64)(first + i) >> 2, f);
+            mask4(m, ((u64)(first + i) >> 2) + 1, f + 4);
+            for (int k = 0; k < 8; k++) v[k] *= f[k];
+            store8(y + i, v);
+        }
+        else for (i64 k = i; k < n && k < i + 8; k++) from_f(to_f(x[k]) * mask1(m, first + k), y[k]);
+    }
+}
+
+// y += mask * x.
+extern "C" __global__ void dropout_add(const T* x, T* y, i64 first, i64 n, Mask m)
+{
+    i64 stride = (i64)gridDim.x * blockDim.x;
+    for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride)
+        from_f(to_f(y[i]) + to_f(x[i]) * mask1(m, first + i), y[i]);
+}

@@ -1,0 +1,97 @@
+using Headroom.Core;
+
+namespace Headroom.Cuda.Tests;
+
+/// <summary>Products over every storage, LoRA with dropout, quantization bits.</summary>
+public class LinearTests
+{
+    public static TheoryData<WeightStorage, DType> Storages
+    {
+        get
+        {
+            var data = new TheoryData<WeightStorage, DType>();
+            foreach (var s in Enum.GetValues<WeightStorage>())
+                foreach (var t in new[] { DType.F32, DType.BF16, DType.F16 }) data.Add(s, t);
+            return data;
+        }
+    }
+
+    [Theory, MemberData(nameof(Storages))]
+    public void Linear(WeightStorage storage, DType t)
+    {
+        // A small expansion buffer: the larger weights go through in pieces.
+        using var rig = new Rig(new CudaOptions(ExpandBytes: 256 << 10));
+        double tol = Rig.Tolerance(t);
+        foreach (var (rows, ins, outs) in new[] { (33, 64, 96), (1, 352, 128), (70, 512, 1000), (5, 200, 24) })
+        {
+            var (cpu, gpu) = rig.Weight(storage, outs, ins, bias: rows == 33);
+            Pair x = rig.Normal(t, rows, ins), y = rig.Empty(t, rows, outs), dy = rig.Normal(t, rows, outs), dx = rig.Empty(t, rows, ins);
+            for (int pass = 0; pass < 3; pass++) // the later passes find the weights expanded ahead
+            {
+                rig.Cpu.Linear(x.Cpu, cpu, y.Cpu); rig.Gpu.Linear(x.Gpu, gpu, y.Gpu); rig.Close(y, tol, $"y {rows}x{ins}x{outs}");
+                rig.Cpu.LinearBackwardInput(dy.Cpu, cpu, false, dx.Cpu); rig.Gpu.LinearBackwardInput(dy.Gpu, gpu, false, dx.Gpu); rig.Close(dx, tol, "dx");
+                rig.Cpu.LinearBackwardInput(dy.Cpu, cpu, true, dx.Cpu); rig.Gpu.LinearBackwardInput(dy.Gpu, gpu, true, dx.Gpu); rig.Close(dx, tol, "dx +=");
+            }
+            Pair dw = rig.Normal(DType.F32, outs, ins), db = rig.Normal(DType.F32, outs), full = rig.Empty(DType.F32, outs, ins);
+            rig.Cpu.LinearBackwardWeight(x.Cpu, dy.Cpu, dw.Cpu, db.Cpu); rig.Gpu.LinearBackwardWeight(x.Gpu, dy.Gpu, dw.Gpu, db.Gpu);
+            rig.Close(dw, 2e-5, "dw"); rig.Close(db, 2e-5, "db");
+            rig.Cpu.Dequantize(cpu, full.Cpu); rig.Gpu.Dequantize(gpu, full.Gpu); rig.EqualBits(full, "dequantized");
+        }
+    }
+
+    public static TheoryData<DType, int, float, bool> Loras
+    {
+        get
+        {
+            var data = new TheoryData<DType, int, float, bool>();
+            foreach (var t in new[] { DType.F32, DType.BF16, DType.F16 })
+                foreach (int r in new[] { 4, 16, 32, 64 })
+                    foreach (float p in new[] { 0f, 0.1f })
+                        foreach (bool fused in t == DType.F32 ? new[] { false } : [false, true]) data.Add(t, r, p, fused);
+            return data;
+        }
+    }
+
+    [Theory, MemberData(nameof(Loras))]
+    public void Lora(DType t, int r, float p, bool fused)
+    {
+        using var rig = new Rig(new CudaOptions(ExpandBytes: 1 << 20, ScratchBytes: 1 << 20));
+        ((CudaOps)rig.Gpu).FusedKernels = fused;
+        double tol = Rig.Tolerance(t);
+        foreach (var (rows, ins, outs) in new[] { (37, 64, 128), (300, 576, 1536), (64, 1024, 64) })
+        {
+            Pair x = rig.Normal(t, rows, ins), a = rig.Normal(DType.F32, r, ins, 0.1f), b = rig.Normal(DType.F32, outs, r, 0.1f);
+            Pair xa = rig.Empty(t, rows, r), y = rig.Normal(t, rows, outs);
+            var d = new Dropout(p, 0x123456789AB, 7, 19);
+            rig.Cpu.LoraForward(x.Cpu, a.Cpu, b.Cpu, 2, d, xa.Cpu, y.Cpu); rig.Gpu.LoraForward(x.Gpu, a.Gpu, b.Gpu, 2, d, xa.Gpu, y.Gpu);
+            rig.Close(xa, tol, "xa"); rig.Close(y, tol, "y");
+            Pair dy = rig.Normal(t, rows, outs), dxa = rig.Empty(t, rows, r), dA = rig.Normal(DType.F32, r, ins), dB = rig.Normal(DType.F32, outs, r), dx = rig.Normal(t, rows, ins);
+            rig.Cpu.LoraBackward(x.Cpu, a.Cpu, b.Cpu, 2, d, xa.Cpu, dy.Cpu, dxa.Cpu, dA.Cpu, dB.Cpu, dx.Cpu);
+            rig.Gpu.LoraBackward(x.Gpu, a.Gpu, b.Gpu, 2, d, xa.Gpu, dy.Gpu, dxa.Gpu, dA.Gpu, dB.Gpu, dx.Gpu);
+            rig.Close(dxa, tol, "dxa"); rig.Close(dA, tol, "dA"); rig.Close(dB, tol, "dB"); rig.Close(dx, tol, "dx");
+        }
+    }
+
+    /// <summary>The weight is one, so the product shows the mask itself: the GPU's must be the CPU's, element for element.</summary>
+    [Theory, InlineData(false), InlineData(true)]
+    public void DropoutMaskIsTheCpus(bool fused)
+    {
+        using var rig = new Rig();
+        ((CudaOps)rig.Gpu).FusedKernels = fused;
+        int n = 192, r = 16;
+        var ones = Enumerable.Repeat(1f, n * r).ToArray();
+        Pair x = rig.Of(DType.BF16, new float[5 * n], 5, n), a = rig.Of(DType.F32, ones, r, n), b = rig.Of(DType.F32, ones, n, r), xa = rig.Of(DType.BF16, new float[5 * r], 5, r);
+        Pair dy = rig.Of(DType.BF16, Enumerable.Repeat(1f, 5 * n).ToArray(), 5, n), dxa = rig.Empty(DType.BF16, 5, r), dA = rig.Of(DType.F32, new float[r * n], r, n), dB = rig.Of(DType.F32, new float[r * n], n, r), dx = rig.Of(DType.BF16, new float[5 * n], 5, n);
+        var d = new Dropout(0.5f, 99, 3, 4);
+        rig.Cpu.LoraBackward(x.Cpu, a.Cpu, b.Cpu, 1, d, xa.Cpu, dy.Cpu, dxa.Cpu, dA.Cpu, dB.Cpu, dx.Cpu);
+        rig.Gpu.LoraBackward(x.Gpu, a.Gpu, b.Gpu, 1, d, xa.Gpu, dy.Gpu, dxa.Gpu, dA.Gpu, dB.Gpu, dx.Gpu);
+        rig.Close(dx, 0, "mask");
+    }
+
+    [Theory, InlineData(3, 64), InlineData(5, 7), InlineData(100, 1000), InlineData(576, 1536), InlineData(1, 1)]
+    public void QuantizedBitsAreTheCpus(int outs, int ins)
+    {
+        using var rig = new Rig();
+        foreach (var s in Enum.GetValues<WeightStorage>()) rig.Weight(s, outs, ins);
+    }
+}

@@ -1,0 +1,77 @@
+using System.Runtime.InteropServices;
+using Headroom.Core;
+using Headroom.Formats;
+using Headroom.Models;
+using Headroom.Training;
+using Headroom.Tests;
+
+namespace Headroom.Cuda.Tests;
+
+/// <summary>Whole micro-steps: equal bits in two runs, and 16-bit compute against float32.</summary>
+public class ModelTests
+{
+    private static readonly string[] All = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+    private static ModelConfig Config(int headDim) => new()
+    {
+        ModelType = "llama", HiddenSize = 256, IntermediateSize = 704, VocabSize = 1000, NumHiddenLayers = 3, NumAttentionHeads = 256 / headDim,
+        NumKeyValueHeads = 256 / headDim / 2, HeadDim = headDim, RmsNormEps = 1e-5f,
+    };
+
+    private static (float Loss, float[][] Grads, float[][] Weights) Run(DType compute, int headDim, int recompute, bool ahead = true)
+    {
+        var config = Config(headDim);
+        var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters, new LoraSettings(16, 32, 0.1f, All), recompute, 64, compute);
+        var device = TestDevice.OpenCuda(new CudaOptions(ExpandBytes: 4 << 20, ExpandAhead: ahead));
+        int[] lengths = [100, 37, 200];
+        using var engine = new Engine(device, config, settings, new BatchLimits(400, 3, 400));
+        engine.FillRandom(5);
+        engine.InitializeAdapters(3);
+        var random = new PhiloxRandom(8);
+        foreach (var p in engine.Model.Projections) engine.Write(p.B, Enumerable.Range(0, (int)p.B.Count).Select(_ => random.NextNormal() * 0.02f).ToArray());
+        var batch = new MicroBatch(400, 3);
+        foreach (int n in lengths) batch.Add(new EncodedRow(Enumerable.Range(0, n).Select(_ => random.Next(1000)).ToArray(), 1));
+        double loss = 0;
+        float[][] grads = [];
+        for (int step = 0; step < 3; step++)
+        {
+            loss = 0;
+            for (int micro = 0; micro < 2; micro++) loss += engine.MicroStep(batch.Host, new Dropout(0.1f, 7, (uint)(step * 2 + micro), 0), 0.5f / batch.LabelCount);
+            if (step == 0) grads = engine.Model.Trained.Select(p => engine.Read(p.Slot.Grad)).ToArray();
+            engine.Update(new AdamWStep(1e-3, 0.9, 0.999, 1e-8, step + 1, 1));
+        }
+        return ((float)loss, grads, engine.Model.Trained.Select(p => engine.Read(p.Slot.Weight)).ToArray());
+    }
+
+    [Theory, InlineData(DType.F32, 64), InlineData(DType.BF16, 64), InlineData(DType.BF16, 128), InlineData(DType.F16, 64)]
+    public void TwoRunsAreEqualBitForBit(DType compute, int headDim)
+    {
+        var a = Run(compute, headDim, 0);
+        foreach (var b in new[] { Run(compute, headDim, 0), Run(compute, headDim, -1), Run(compute, headDim, 0, ahead: false) })
+        {
+            Assert.Equal(BitConverter.SingleToUInt32Bits(a.Loss), BitConverter.SingleToUInt32Bits(b.Loss));
+            for (int i = 0; i < a.Weights.Length; i++)
+                Assert.True(MemoryMarshal.AsBytes(a.Weights[i].AsSpan()).SequenceEqual(MemoryMarshal.AsBytes(b.Weights[i].AsSpan())), $"weights of tensor {i} differ");
+        }
+    }
+
+    [Theory, InlineData(DType.BF16, 64), InlineData(DType.BF16, 128), InlineData(DType.F16, 128)]
+    public void SixteenBitIsNearFloat(DType compute, int headDim)
+    {
+        var a = Run(DType.F32, headDim, 0);
+        var b = Run(compute, headDim, 0);
+        Assert.Equal(a.Loss, b.Loss, Math.Abs(a.Loss) * 0.01f);
+        for (int i = 0; i < a.Grads.Length; i++)
+        {
+            double dot = 0, na = 0, nb = 0;
+            for (int k = 0; k < a.Grads[i].Length; k++)
+            {
+                dot += (double)a.Grads[i][k] * b.Grads[i][k];
+                na += (double)a.Grads[i][k] * a.Grads[i][k];
+                nb += (double)b.Grads[i][k] * b.Grads[i][k];
+            }
+            double cosine = dot / Math.Sqrt(na * nb);
+            Assert.True(cosine >= 0.999, $"tensor {i}: cosine {cosine:F5}");
+        }
+    }
+}

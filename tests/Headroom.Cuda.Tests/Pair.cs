@@ -1,0 +1,170 @@
+using System.Runtime.InteropServices;
+using Headroom.Core;
+using Headroom.Cpu;
+using Headroom.Cuda;
+
+namespace Headroom.Cuda.Tests;
+
+/// <summary>One tensor on both sides: float32 on the CPU and the type under test on the GPU, with equal (rounded) values.</summary>
+public readonly record struct Pair(Tensor Cpu, Tensor Gpu);
+
+/// <summary>Both devices, a bump allocator on each, and comparison.</summary>
+public sealed unsafe class Rig : IDisposable
+{
+    private const long Bytes = 1L << 30;
+    private readonly nint _gpuBase;
+    private readonly List<nint> _host = [];
+    private readonly CpuDevice _cpu = new(4);
+    private long _at;
+
+    public Rig(CudaOptions? options = null)
+    {
+        Device = Headroom.Tests.TestDevice.OpenCuda(options);
+        _gpuBase = Device.Reserve(Bytes);
+    }
+
+    public CudaDevice Device { get; }
+    public IOps Cpu => _cpu.Ops;
+    public IOps Gpu => Device.Ops;
+    public PhiloxRandom Random { get; } = new(20260101);
+
+    /// <summary>Uninitialised on both sides (poisoned with NaN).</summary>
+    public Pair Empty(DType type, int rows, int columns = 1)
+    {
+        var p = Raw(type, type is DType.BF16 or DType.F16 ? DType.F32 : type, rows, columns);
+        var poison = new byte[p.Gpu.Bytes];
+        Array.Fill(poison, (byte)0xFF);
+        Device.Upload(poison, p.Gpu);
+        return p;
+    }
+
+    private Pair Raw(DType gpu, DType cpu, int rows, int columns)
+    {
+        var shape = Shape.Of(rows, columns);
+        long bytes = (gpu.Bytes(shape.Count) + 511) & ~255L;
+        if (_at + bytes > Bytes) throw new InvalidOperationException("test arena is full");
+        nint host = (nint)NativeMemory.AlignedAlloc((nuint)(cpu.Bytes(shape.Count) + 64), 64);
+        _host.Add(host);
+        var result = new Pair(new Tensor(host, cpu, shape), new Tensor(_gpuBase + (nint)_at, gpu, shape));
+        _at += bytes;
+        return result;
+    }
+
+    public Pair Normal(DType type, int rows, int columns = 1, float scale = 1)
+    {
+        var values = new float[(long)rows * columns];
+        for (int i = 0; i < values.Length; i++) values[i] = Random.NextNormal() * scale;
+        return Of(type, values, rows, columns);
+    }
+
+    public Pair Of(DType type, float[] values, int rows, int columns = 1)
+    {
+        var p = Raw(type, DType.F32, rows, columns);
+        for (int i = 0; i < values.Length; i++) p.Cpu.F[i] = Round(type, values[i]);
+        Push(p);
+        return p;
+    }
+
+    public Pair Ints(params int[] values)
+    {
+        var p = Raw(DType.I32, DType.I32, values.Length, 1);
+        values.CopyTo(new Span<int>(p.Cpu.I, values.Length));
+        Device.Upload(MemoryMarshal.AsBytes(values.AsSpan()), p.Gpu);
+        return p;
+    }
+
+    /// <summary>CPU contents to the GPU.</summary>
+    public void Push(Pair p)
+    {
+        if (p.Gpu.DType is DType.BF16 or DType.F16)
+        {
+            var bits = new ushort[p.Cpu.Count];
+            for (int i = 0; i < bits.Length; i++) bits[i] = Narrow(p.Gpu.DType, p.Cpu.F[i]);
+            Device.Upload(MemoryMarshal.AsBytes(bits.AsSpan()), p.Gpu);
+        }
+        else Device.Upload(new ReadOnlySpan<byte>(p.Cpu.B, (int)p.Cpu.Bytes), p.Gpu);
+    }
+
+    public float[] Pull(Tensor t)
+    {
+        var bytes = new byte[t.Bytes];
+        Device.Download(t, bytes);
+        if (t.DType == DType.F32) return MemoryMarshal.Cast<byte, float>(bytes).ToArray();
+        var bits = MemoryMarshal.Cast<byte, ushort>(bytes);
+        var values = new float[t.Count];
+        for (int i = 0; i < values.Length; i++)
+            values[i] = t.DType == DType.BF16 ? BitConverter.UInt32BitsToSingle((uint)bits[i] << 16) : (float)BitConverter.UInt16BitsToHalf(bits[i]);
+        return values;
+    }
+
+    /// <summary>A weight of random values in a storage, quantized on each side by its own ops; codes must be equal.</summary>
+    public (LinearWeight Cpu, LinearWeight Gpu) Weight(WeightStorage storage, int outs, int ins, bool bias = false)
+    {
+        var source = Normal(DType.F32, outs, ins, 0.05f);
+        int blocks = LinearWeight.Blocks((long)outs * ins, 64);
+        DType data = storage switch { WeightStorage.F32 => DType.F32, WeightStorage.BF16 => DType.BF16, WeightStorage.F16 => DType.F16, WeightStorage.Int8 => DType.I8, _ => DType.U4 };
+        var d = Raw(data, data, outs, ins);
+        Pair absmax = default, nested = default, offset = default, b = bias ? Normal(DType.F32, outs) : default;
+        if (storage == WeightStorage.Int8) absmax = Raw(DType.F32, DType.F32, outs, 1);
+        if (storage == WeightStorage.NF4) absmax = Raw(DType.F32, DType.F32, blocks, 1);
+        if (storage == WeightStorage.NF4Double)
+        {
+            absmax = Raw(DType.U8, DType.U8, blocks, 1);
+            nested = Raw(DType.F32, DType.F32, LinearWeight.Blocks(blocks, 256), 1);
+            offset = Raw(DType.F32, DType.F32, 1, 1);
+        }
+        var cpu = new LinearWeight(storage, outs, ins, d.Cpu, absmax.Cpu, nested.Cpu, offset.Cpu, b.Cpu);
+        var gpu = new LinearWeight(storage, outs, ins, d.Gpu, absmax.Gpu, nested.Gpu, offset.Gpu, b.Gpu);
+        Cpu.Quantize(source.Cpu, cpu);
+        Gpu.Quantize(source.Gpu, gpu);
+        foreach (var (p, what) in new[] { (d, "codes"), (absmax, "absmax"), (nested, "nested absmax"), (offset, "offset") })
+            if (!p.Cpu.IsNone) EqualBits(p, what);
+        return (cpu, gpu);
+    }
+
+    public void EqualBits(Pair p, string what)
+    {
+        var bytes = new byte[p.Gpu.Bytes];
+        Device.Download(p.Gpu, bytes);
+        Assert.True(new ReadOnlySpan<byte>(p.Cpu.B, bytes.Length).SequenceEqual(bytes), what + " differ in bits");
+    }
+
+    /// <summary>Relative error in the L2 norm; NaN fails.</summary>
+    public void Close(Pair p, double tolerance, string what)
+    {
+        float[] actual = Pull(p.Gpu);
+        double error = 0, norm = 0;
+        for (int i = 0; i < actual.Length; i++)
+        {
+            double d = actual[i] - p.Cpu.F[i];
+            error += d * d;
+            norm += (double)p.Cpu.F[i] * p.Cpu.F[i];
+        }
+        double relative = Math.Sqrt(error / Math.Max(norm, 1e-30));
+        Assert.True(relative <= tolerance, $"{what} ({p.Gpu.DType} {p.Gpu.Shape}): relative error {relative:E2} > {tolerance:E1}");
+    }
+
+    /// <summary>What the type under test may differ by.</summary>
+    public static double Tolerance(DType type) => type switch { DType.BF16 => 1.2e-2, DType.F16 => 2e-3, _ => 2e-5 };
+
+    private static float Round(DType type, float x) => type switch
+    {
+        DType.BF16 => BitConverter.UInt32BitsToSingle((uint)Narrow(type, x) << 16),
+        DType.F16 => (float)(Half)x,
+        _ => x,
+    };
+
+    private static ushort Narrow(DType type, float x)
+    {
+        if (type == DType.F16) return BitConverter.HalfToUInt16Bits((Half)x);
+        uint u = BitConverter.SingleToUInt32Bits(x);
+        return (ushort)((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
+    }
+
+    public void Dispose()
+    {
+        Device.Dispose();
+        _cpu.Dispose();
+        foreach (nint p in _host) NativeMemory.AlignedFree((void*)p);
+    }
+}

@@ -1,0 +1,2 @@
+global using Xunit;
+[assembly: Xunit.v3.Parallelization(MaxThreads = 1)]
