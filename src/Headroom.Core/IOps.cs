@@ -85,6 +85,8 @@ public interface IOps
 
     /// <summary>LoRA (PEFT <c>lora/layer.py</c>): xa = dropout(x) A^T, y += scaling * xa B^T. a [r, in], b [out, r], xa [T, r].</summary>
     void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y);
+    /// <summary>The first half of <see cref="LoraForward"/>: xa = dropout(x) A^T, for a recomputed layer whose output is not needed again.</summary>
+    void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa);
     /// <summary>dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1 - p).</summary>
     void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx);
 

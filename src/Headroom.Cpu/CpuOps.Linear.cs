@@ -32,6 +32,10 @@ public sealed unsafe partial class CpuOps
         Gemm.Run(this, Operand.RowMajor(xa, r), Operand.Transposed(b, r), x.Rows, outs, r, scaling, true, y.F, outs);
     }
 
+    /// <inheritdoc cref="IOps.LoraInput"/>
+    public void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa) =>
+        Gemm.Run(this, Dropped(x, dropout), Operand.Transposed(a, x.Columns), x.Rows, a.Rows, x.Columns, 1, false, xa.F, a.Rows);
+
     /// <inheritdoc cref="IOps.LoraBackward"/>
     public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {

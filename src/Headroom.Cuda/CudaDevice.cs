@@ -6,11 +6,11 @@ namespace Headroom.Cuda;
 
 /// <summary>How a device is opened.</summary>
 /// <param name="Ordinal">Which GPU.</param>
-/// <param name="ExpandBytes">Bytes of each of the two buffers that weights are expanded into; a larger weight goes through in pieces of rows.</param>
+/// <param name="ExpandBytes">Bytes of each buffer that weights are expanded into; a larger weight goes through in pieces of rows.</param>
 /// <param name="ScratchBytes">Bytes for dropped inputs and low-rank factors; a larger batch goes through in pieces of rows.</param>
 /// <param name="MatmulBytes">Bytes the matrix library may use.</param>
-/// <param name="ExpandAhead">Expand the next weight on a second stream while a product runs.</param>
-public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 96L << 20, long ScratchBytes = 32L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true);
+/// <param name="ExpandAhead">Expand the next weight into a second buffer on a second stream while a product runs.</param>
+public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true);
 
 /// <summary>Bytes in use on a GPU, as the driver and the management library see them; -1 = not known.</summary>
 /// <param name="Total">Size of the card.</param>

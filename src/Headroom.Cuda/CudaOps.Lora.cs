@@ -8,15 +8,31 @@ public sealed unsafe partial class CudaOps
     public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
     {
         _gpu.MakeCurrent();
-        if (TensorCoreLora(x, a, b))
+        if (TensorCoreLora(x, a, b.Rows))
         {
             Down(x, a, false, 1, dropout, xa);
             Up(xa, b, true, scaling, default, y);
             return;
         }
+        LoraInput(x, a, dropout, xa);
         var act = x.DType;
-        int r = a.Rows, ins = x.Columns, outs = b.Rows;
-        nint at = _scratch, a16 = Narrow(a, act, ref at), b16 = Narrow(b, act, ref at);
+        int r = a.Rows, outs = b.Rows;
+        nint at = _scratch, b16 = Narrow(b, act, ref at);
+        _gemm.Run(false, true, x.Rows, outs, r, scaling, xa.Address, r, b16, r, act, 1, y.Address, outs, y.DType);
+    }
+
+    /// <inheritdoc/>
+    public void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa)
+    {
+        _gpu.MakeCurrent();
+        if (TensorCoreLora(x, a, a.Columns))
+        {
+            Down(x, a, false, 1, dropout, xa);
+            return;
+        }
+        var act = x.DType;
+        int r = a.Rows, ins = x.Columns;
+        nint at = _scratch, a16 = Narrow(a, act, ref at);
         int step = RowsInScratch(at, ins, act);
         for (int row = 0; row < x.Rows; row += step)
         {
@@ -24,14 +40,13 @@ public sealed unsafe partial class CudaOps
             nint dropped = Dropped(x, row, n, dropout, at);
             _gemm.Run(false, true, n, r, ins, 1, dropped, ins, a16, ins, act, 0, xa.Slice(row, n).Address, r, act);
         }
-        _gemm.Run(false, true, x.Rows, outs, r, scaling, xa.Address, r, b16, r, act, 1, y.Address, outs, y.DType);
     }
 
     /// <inheritdoc/>
     public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {
         _gpu.MakeCurrent();
-        if (TensorCoreLora(x, a, b))
+        if (TensorCoreLora(x, a, b.Rows))
         {
             Down(dy, b, true, scaling, default, dxa);
             Outer(dy, xa, scaling, default, true, dB);
@@ -93,8 +108,8 @@ public sealed unsafe partial class CudaOps
     }
 
     // The fused kernels: 16-bit activations, rank 16, 32 or 64, wide enough rows.
-    private bool TensorCoreLora(Tensor x, Tensor a, Tensor b) =>
-        FusedKernels && x.DType != DType.F32 && _gpu.Capability >= 80 && a.Rows is 16 or 32 or 64 && a.Columns % 64 == 0 && b.Rows % 64 == 0;
+    private bool TensorCoreLora(Tensor x, Tensor a, int outs) =>
+        FusedKernels && x.DType != DType.F32 && _gpu.Capability >= 80 && a.Rows is 16 or 32 or 64 && a.Columns % 64 == 0 && outs % 64 == 0;
 
     /// <summary>False runs the general kernels everywhere; for tests and measurements.</summary>
     internal bool FusedKernels { get; set; } = true;
@@ -103,7 +118,9 @@ public sealed unsafe partial class CudaOps
     {
         var mask = new Mask(dropout);
         int r = y.Columns;
-        _gpu.Launch(K("lora.cu", x.DType, "lora_down", r), ((x.Rows + 31) / 32, 1), r > 32 ? 256 : 512,
+        // 32 rows a block once that alone fills the card twice.
+        int tile = x.Rows >= 64 * _gpu.Processors ? 32 : 16;
+        _gpu.Launch(K("lora.cu", x.DType, tile == 32 ? "lora_down32" : "lora_down16", r), ((x.Rows + tile - 1) / tile, 1), r > 32 ? 256 : 512,
             x, m, transposed ? 1 : 0, x.Rows, x.Columns, scale, dropout.P > 0 ? 1 : 0, Arg.Struct(&mask), y);
     }
 
@@ -118,7 +135,7 @@ public sealed unsafe partial class CudaOps
     {
         var mask = new Mask(dropout);
         int r = z.Columns;
-        _gpu.Launch(K("lora.cu", x.DType, "lora_outer", r), (x.Columns / 64, 1), r > 32 ? 256 : 512,
+        _gpu.Launch(K("lora.cu", x.DType, "lora_outer", r), (x.Columns / 32, 1), r > 32 ? 256 : 512,
             x, z, transposed ? 1 : 0, x.Rows, x.Columns, scale, dropout.P > 0 ? 1 : 0, Arg.Struct(&mask), sum);
     }
 }

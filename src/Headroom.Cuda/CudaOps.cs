@@ -31,7 +31,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
             at += Round(bytes);
             return p;
         }
-        nint first = Take(o.ExpandBytes), second = Take(o.ExpandBytes), matmul = Take(o.MatmulBytes);
+        nint first = Take(o.ExpandBytes), second = o.ExpandAhead ? Take(o.ExpandBytes) : first, matmul = Take(o.MatmulBytes);
         _scratch = Take(o.ScratchBytes);
         _scratchBytes = o.ScratchBytes;
         _meta = Take(MetaBytes);
@@ -49,7 +49,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <summary>Bytes of device memory the ops hold beside the arena.</summary>
     public static long WorkspaceBytes(CudaOptions o) =>
-        2 * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 256;
+        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 256;
 
     /// <inheritdoc/>
     public void Dispose()

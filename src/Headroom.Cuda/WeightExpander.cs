@@ -63,7 +63,7 @@ internal sealed class WeightExpander : IDisposable
         else
         {
             Settle();
-            _current ^= 1;
+            if (_ahead) _current ^= 1;
             Expand(_gpu.Main, w, act, row, rows, _buffers[_current]);
             _content[_current] = frozen ? step.Panel : default;
         }

@@ -11,12 +11,7 @@ public sealed partial class LlamaModel
         {
             var s = _saved[i];
             if (Recomputes(i))
-            {
-                // The layer's output is not needed again: it goes to a buffer that dies at once.
-                var output = Temp(MemoryCategory.Scratch, "recomputed output", dh.Rows, Config.HiddenSize);
-                s = LayerForward(i, s.Input, batch, dropout, null, output, keep: true);
-                _memory.Free(output);
-            }
+                s = LayerForward(i, s.Input, batch, dropout, null, default, keep: true);
             LayerBackward(i, batch, dropout, s, dh);
             _memory.Free(s.Input);
         }

@@ -57,7 +57,7 @@ public sealed partial class LlamaModel
 
     /// <summary>
     /// One decoder layer: next = mid + mlp(norm2(mid)), mid = input + attention(norm1(input)). With <paramref name="keep"/> the intermediate
-    /// tensors stay alive and are returned; else only the input is.
+    /// tensors stay alive and are returned; else only the input is. Without <paramref name="next"/> (a recomputed layer) the output is not made.
     /// </summary>
     private Saved LayerForward(int index, Tensor input, in BatchTensors batch, in Dropout dropout, KvCache? cache, Tensor next, bool keep)
     {
@@ -126,8 +126,12 @@ public sealed partial class LlamaModel
         var act = keep ? Temp(MemoryCategory.Scratch, "swiglu", tokens, inter) : s.Gate;
         _ops.SwiGlu(s.Gate, s.Up, act);
         s.XaDown = layer.Down.AllocXa(_memory, kept, Settings.ComputeType, tokens);
-        layer.Down.Forward(_ops, act, dropout, s.XaDown, branch);
-        _ops.Sum(s.Mid, branch, next);
+        if (next.IsNone) layer.Down.ForwardInput(_ops, act, dropout, s.XaDown);
+        else
+        {
+            layer.Down.Forward(_ops, act, dropout, s.XaDown, branch);
+            _ops.Sum(s.Mid, branch, next);
+        }
         _memory.Free(branch);
         if (keep)
         {

@@ -85,6 +85,12 @@ public sealed class Projection
         if (Rank > 0) ops.LoraForward(x, A, B, _scaling, Site(run), xa, y);
     }
 
+    /// <summary>Only what the backward pass of this projection needs of its forward pass.</summary>
+    internal void ForwardInput(IOps ops, Tensor x, in Dropout run, Tensor xa)
+    {
+        if (Rank > 0) ops.LoraInput(x, A, Site(run), xa);
+    }
+
     /// <summary>Parameter gradients, and dx (assigned, or += when <paramref name="accumulate"/>; skipped when none).</summary>
     internal void Backward(IOps ops, IMemory memory, Tensor x, in Dropout run, Tensor xa, Tensor dy, bool accumulate, Tensor dx)
     {

@@ -125,6 +125,15 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
+    public void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa)
+    {
+        F32(a, a.Rows, x.Columns);
+        Act(xa, x.Rows, a.Rows);
+        Like(x, xa);
+        Count("lora", 2.0 * x.Rows * a.Rows * x.Columns, x, a, xa);
+    }
+
+    /// <inheritdoc/>
     public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {
         LoraShapes(x, a, b, xa, dy);

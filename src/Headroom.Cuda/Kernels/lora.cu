@@ -22,53 +22,62 @@ DEV u32 byte_perm(u32 a, u32 b, u32 s)
     return r;
 }
 
-// Eight elements from a row, zero beyond the last row, dropped when asked; index is the element's number in the whole matrix.
-DEV V4 load_dropped(const T* x, bool inside, u64 index, int drop, const Mask& mask)
+// Multiplies packed elements by their mask.
+DEV void drop8(V4& v, u64 index, const Mask& mask)
 {
-    V4 v = { 0, 0, 0, 0 };
-    if (!inside) return v;
-    v = *(const V4*)(x + index);
-    if (!drop) return v;
     float a[8], f[8];
     unpack2(T(), v.x, a[0], a[1]); unpack2(T(), v.y, a[2], a[3]); unpack2(T(), v.z, a[4], a[5]); unpack2(T(), v.w, a[6], a[7]);
     mask4(mask, index >> 2, f);
     mask4(mask, (index >> 2) + 1, f + 4);
     v.x = pack2(T(), a[0] * f[0], a[1] * f[1]); v.y = pack2(T(), a[2] * f[2], a[3] * f[3]);
     v.z = pack2(T(), a[4] * f[4], a[5] * f[5]); v.w = pack2(T(), a[6] * f[6], a[7] * f[7]);
-    return v;
 }
 
-// y [rows, RANK] = scale * drop(x) M^T; M is [RANK, n], or [n, RANK] when transposed. A block takes 32 rows, its warps share the columns.
-extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down(const T* x, const float* m, int transposed, int rows, int n, float scale, int drop, Mask mask, T* y)
+// y [rows, RANK] = scale * drop(x) M^T; M is [RANK, n], or [n, RANK] when transposed. A block takes MT * 16 rows, its warps share the
+// columns: few rows when the batch is small, so that every processor has a block; more when M's traffic would count.
+template <int MT> DEV void down(const T* __restrict__ x, const float* __restrict__ m, int transposed, int rows, int n, float scale, int drop, const Mask& mask, T* y)
 {
-    __shared__ float sum[32 * RANK];
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, row0 = blockIdx.x * 32;
-    float acc[2][NT][4];
+    __shared__ float part[LORA_WARPS][16 * RANK];
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, row0 = blockIdx.x * 16 * MT;
+    float acc[MT][NT][4];
 #pragma unroll
-    for (int i = 0; i < 2 * NT * 4; i++) (&acc[0][0][0])[i] = 0;
+    for (int i = 0; i < MT; i++)
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) acc[i][t][e] = 0;
+#pragma unroll 2
     for (int k0 = warp * 32; k0 < n; k0 += LORA_WARPS * 32)
     {
         int k = k0 + c * 8;
-        V4 v[4];
+        V4 v[2 * MT];
 #pragma unroll
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; i < 2 * MT; i++)
         {
             int row = row0 + g + 8 * i;
-            v[i] = load_dropped(x, row < rows, (u64)row * n + k, drop, mask);
+            v[i] = { 0, 0, 0, 0 };
+            if (row < rows) v[i] = *(const V4*)(x + (i64)row * n + k);
         }
+        float b[NT][8];
 #pragma unroll
         for (int t = 0; t < NT; t++)
         {
-            float b[8];
             if (transposed)
             {
 #pragma unroll
-                for (int j = 0; j < 8; j++) b[j] = m[(i64)(k + j) * RANK + t * 8 + g];
+                for (int j = 0; j < 8; j++) b[t][j] = m[(i64)(k + j) * RANK + t * 8 + g];
             }
-            else load8(m + (i64)(t * 8 + g) * n + k, b);
-            u32 p0 = pack2(T(), b[0], b[1]), p1 = pack2(T(), b[2], b[3]), p2 = pack2(T(), b[4], b[5]), p3 = pack2(T(), b[6], b[7]);
+            else load8(m + (i64)(t * 8 + g) * n + k, b[t]);
+        }
+        if (drop)
 #pragma unroll
-            for (int i = 0; i < 2; i++)
+            for (int i = 0; i < 2 * MT; i++) drop8(v[i], (u64)(row0 + g + 8 * i) * n + k, mask);
+#pragma unroll
+        for (int t = 0; t < NT; t++)
+        {
+            u32 p0 = pack2(T(), b[t][0], b[t][1]), p1 = pack2(T(), b[t][2], b[t][3]), p2 = pack2(T(), b[t][4], b[t][5]), p3 = pack2(T(), b[t][6], b[t][7]);
+#pragma unroll
+            for (int i = 0; i < MT; i++)
             {
                 u32 first[4] = { v[2 * i].x, v[2 * i + 1].x, v[2 * i].y, v[2 * i + 1].y }, second[4] = { v[2 * i].z, v[2 * i + 1].z, v[2 * i].w, v[2 * i + 1].w };
                 mma16816(acc[i][t], first, p0, p1);
@@ -76,31 +85,46 @@ extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down(const T*
             }
         }
     }
-    // Warps add their part one after another: a fixed order.
-    for (int w = 0; w < LORA_WARPS; w++)
+#pragma unroll
+    for (int i = 0; i < MT; i++)
     {
-        if (warp == w)
+        if (i > 0) __syncthreads();
 #pragma unroll
-            for (int i = 0; i < 2; i++)
+        for (int t = 0; t < NT; t++)
 #pragma unroll
-                for (int t = 0; t < NT; t++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                    {
-                        float* at = sum + (i * 16 + g + (e >> 1) * 8) * RANK + t * 8 + c * 2 + (e & 1);
-                        *at = w == 0 ? acc[i][t][e] : *at + acc[i][t][e];
-                    }
+            for (int e = 0; e < 4; e++) part[warp][(g + (e >> 1) * 8) * RANK + t * 8 + c * 2 + (e & 1)] = acc[i][t][e];
         __syncthreads();
+        for (int o = threadIdx.x; o < 16 * RANK; o += LORA_WARPS * 32)
+        {
+            float s = 0;
+            for (int w = 0; w < LORA_WARPS; w++) s += part[w][o]; // a fixed order
+            int row = row0 + i * 16 + o / RANK;
+            if (row < rows) from_f(s * scale, y[(i64)row * RANK + o % RANK]);
+        }
     }
-    for (int i = threadIdx.x; i < 32 * RANK; i += blockDim.x)
-        if (row0 + i / RANK < rows) from_f(sum[i] * scale, y[(i64)row0 * RANK + i]);
 }
 
-// y [rows, n] += mask * (scale * z M); M is [RANK, n], or [n, RANK] when transposed. A warp takes 32 columns and 64 rows.
-extern "C" __global__ void __launch_bounds__(256) lora_up(const T* z, const float* m, int transposed, int rows, int n, float scale, int drop, Mask mask, T* y)
+extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down16(const T* x, const float* m, int transposed, int rows, int n, float scale, int drop, Mask mask, T* y)
+{
+    down<1>(x, m, transposed, rows, n, scale, drop, mask, y);
+}
+
+extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down32(const T* x, const float* m, int transposed, int rows, int n, float scale, int drop, Mask mask, T* y)
+{
+    down<2>(x, m, transposed, rows, n, scale, drop, mask, y);
+}
+
+// y [rows, n] += mask * (scale * z M); M is [RANK, n], or [n, RANK] when transposed. A warp takes 32 columns and 64 rows; all of its y is
+// in flight before the first product.
+extern "C" __global__ void __launch_bounds__(256) lora_up(const T* __restrict__ z, const float* __restrict__ m, int transposed, int rows, int n, float scale, int drop, Mask mask, T* __restrict__ y)
 {
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col0 = (blockIdx.x * 8 + warp) * 32;
     if (col0 >= n) return;
+    int row0 = blockIdx.y * 64 + g;
+    V4 old[4][2];
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (row0 + i * 8 < rows) old[i >> 1][i & 1] = *(const V4*)(y + (i64)(row0 + i * 8) * n + col0 + c * 8);
     u32 b[KS][4][2];
 #pragma unroll
     for (int s = 0; s < KS; s++)
@@ -115,13 +139,11 @@ extern "C" __global__ void __launch_bounds__(256) lora_up(const T* z, const floa
                 b[s][j][h] = pack2(T(), lo, hi);
             }
         }
+#pragma unroll
     for (int tile = 0; tile < 4; tile++)
     {
-        int row = blockIdx.y * 64 + tile * 16 + g;
-        if (row - g >= rows) return;
-        float acc[4][4];
-#pragma unroll
-        for (int i = 0; i < 16; i++) (&acc[0][0])[i] = 0;
+        int row = row0 + tile * 16;
+        float acc[4][4] = {};
 #pragma unroll
         for (int s = 0; s < KS; s++)
         {
@@ -139,7 +161,8 @@ extern "C" __global__ void __launch_bounds__(256) lora_up(const T* z, const floa
             if (r >= rows) continue;
             u64 index = (u64)r * n + col0 + c * 8;
             float f[8], v[8];
-            load8(y + index, v);
+            V4 o = old[tile][h];
+            unpack2(T(), o.x, v[0], v[1]); unpack2(T(), o.y, v[2], v[3]); unpack2(T(), o.z, v[4], v[5]); unpack2(T(), o.w, v[6], v[7]);
             if (drop)
             {
                 mask4(mask, index >> 2, f);
@@ -158,23 +181,30 @@ extern "C" __global__ void __launch_bounds__(256) lora_up(const T* z, const floa
     }
 }
 
-// sum += scale * drop(x)^T z over the rows: [n, RANK] when transposed, else [RANK, n]. A block takes 64 columns, its warps share the rows.
-extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_outer(const T* x, const T* z, int transposed, int rows, int n, float scale, int drop, Mask mask, float* out)
+// sum += scale * drop(x)^T z over the rows: [n, RANK] when transposed, else [RANK, n]. A block takes 32 columns, its warps share the rows;
+// a lane has four columns (one Philox block) of four rows.
+extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_outer(const T* __restrict__ x, const T* __restrict__ z, int transposed, int rows, int n, float scale, int drop, Mask mask, float* out)
 {
-    __shared__ float sum[64 * (RANK + 1)];
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col = blockIdx.x * 64 + g * 8;
-    float acc[4][NT][4];
+    __shared__ float part[LORA_WARPS][16 * RANK];
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col = blockIdx.x * 32 + g * 4;
+    float acc[2][NT][4];
 #pragma unroll
-    for (int i = 0; i < 4 * NT * 4; i++) (&acc[0][0][0])[i] = 0;
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int k = 0; k < NT; k++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) acc[j][k][e] = 0;
+#pragma unroll 2
     for (int t0 = warp * 16; t0 < rows; t0 += LORA_WARPS * 16)
     {
-        V4 v[4];
+        V2 v[4];
         u32 b[NT][2];
 #pragma unroll
         for (int i = 0; i < 4; i++)
         {
             int t = t0 + 2 * c + (i & 1) + (i >> 1) * 8;
-            v[i] = load_dropped(x, t < rows, (u64)t * n + col, drop, mask);
+            v[i] = { 0, 0 };
+            if (t < rows) v[i] = *(const V2*)(x + (i64)t * n + col);
         }
 #pragma unroll
         for (int k = 0; k < NT; k++)
@@ -185,34 +215,42 @@ extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_outer(const T
                 u32 lo = t < rows ? z[(i64)t * RANK + k * 8 + g].u : 0, hi = t + 1 < rows ? z[(i64)(t + 1) * RANK + k * 8 + g].u : 0;
                 b[k][h] = lo | (hi << 16);
             }
+        if (drop)
 #pragma unroll
-        for (int j = 0; j < 4; j++)
+            for (int i = 0; i < 4; i++)
+            {
+                float a[4], f[4];
+                unpack2(T(), v[i].x, a[0], a[1]); unpack2(T(), v[i].y, a[2], a[3]);
+                mask4(mask, ((u64)(t0 + 2 * c + (i & 1) + (i >> 1) * 8) * n + col) >> 2, f);
+                v[i].x = pack2(T(), a[0] * f[0], a[1] * f[1]); v[i].y = pack2(T(), a[2] * f[2], a[3] * f[3]);
+            }
+#pragma unroll
+        for (int j = 0; j < 2; j++)
         {
-            u32 w0 = (&v[0].x)[j], w1 = (&v[1].x)[j], w2 = (&v[2].x)[j], w3 = (&v[3].x)[j];
+            u32 w0 = j ? v[0].y : v[0].x, w1 = j ? v[1].y : v[1].x, w2 = j ? v[2].y : v[2].x, w3 = j ? v[3].y : v[3].x;
             u32 a[4] = { byte_perm(w0, w1, 0x5410), byte_perm(w0, w1, 0x7632), byte_perm(w2, w3, 0x5410), byte_perm(w2, w3, 0x7632) };
 #pragma unroll
             for (int k = 0; k < NT; k++) mma16816(acc[j][k], a, b[k][0], b[k][1]);
         }
     }
-    for (int w = 0; w < LORA_WARPS; w++)
+#pragma unroll
+    for (int j = 0; j < 2; j++)
     {
-        if (warp == w)
+        if (j > 0) __syncthreads();
+        // Row g of the tile is column 4 g + 2 j, row g + 8 the one after it.
 #pragma unroll
-            for (int j = 0; j < 4; j++)
+        for (int k = 0; k < NT; k++)
 #pragma unroll
-                for (int k = 0; k < NT; k++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                    {
-                        float* at = sum + (g * 8 + 2 * j + (e >> 1)) * (RANK + 1) + k * 8 + c * 2 + (e & 1);
-                        *at = w == 0 ? acc[j][k][e] : *at + acc[j][k][e];
-                    }
+            for (int e = 0; e < 4; e++) part[warp][(g * 2 + (e >> 1)) * RANK + k * 8 + c * 2 + (e & 1)] = acc[j][k][e];
         __syncthreads();
-    }
-    i64 col0 = (i64)blockIdx.x * 64;
-    for (int i = threadIdx.x; i < 64 * RANK; i += blockDim.x)
-    {
-        if (transposed) out[(col0 + i / RANK) * RANK + i % RANK] += scale * sum[(i / RANK) * (RANK + 1) + i % RANK];
-        else out[(i64)(i / 64) * n + col0 + i % 64] += scale * sum[(i % 64) * (RANK + 1) + i / 64];
+        for (int o = threadIdx.x; o < 16 * RANK; o += LORA_WARPS * 32)
+        {
+            float s = 0;
+            for (int w = 0; w < LORA_WARPS; w++) s += part[w][o]; // a fixed order
+            int row = o / RANK;
+            i64 at = blockIdx.x * 32 + (row >> 1) * 4 + 2 * j + (row & 1);
+            if (transposed) out[at * RANK + o % RANK] += scale * s;
+            else out[(i64)(o % RANK) * n + at] += scale * s;
+        }
     }
 }
