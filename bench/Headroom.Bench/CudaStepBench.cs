@@ -22,22 +22,23 @@ public static class CudaStepBench
         string output = Option(args, "--out") ?? Path.Combine("bench", "results", "cuda-step.csv");
         int steps = int.Parse(Option(args, "--steps") ?? "5", CultureInfo.InvariantCulture);
         bool profile = args.Contains("--profile"), ahead = !args.Contains("--no-ahead");
+        long expand = long.Parse(Option(args, "--expand") ?? "88", CultureInfo.InvariantCulture) << 20;
         Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(output))!);
         if (!File.Exists(output))
-            File.WriteAllText(output, "date,device,model,rows,length,recompute_layers,tokens_per_s,step_ms,host_ms,tflops,planned_mib,process_mib,launches_per_step,loss\n");
+            File.WriteAllText(output, "date,device,model,rows,length,recompute_layers,tokens_per_s,step_ms,tflops,planned_mib,process_mib,launches_per_step,loss\n");
         foreach (string spec in args.Where(a => a.Contains(':')))
         {
             string[] p = spec.Split(':');
             int[] shape = p[1].Split('x').Select(s => int.Parse(s, CultureInfo.InvariantCulture)).ToArray();
-            Case(p[0], shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), steps, profile, ahead, output);
+            Case(p[0], shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), steps, profile, new CudaOptions(ExpandAhead: ahead, ExpandBytes: expand), output);
         }
         return 0;
     }
 
-    private static void Case(string model, int rows, int length, int recompute, int steps, bool profile, bool ahead, string output)
+    private static void Case(string model, int rows, int length, int recompute, int steps, bool profile, CudaOptions options, string output)
     {
         var config = HfConfig.Load(model);
-        var device = CudaDevice.Open(new CudaOptions(ExpandAhead: ahead));
+        var device = CudaDevice.Open(options);
         int tokens = rows * length;
         var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
             new LoraSettings(16, 32, 0.1f, All), recompute, Math.Min(tokens, 1024), device.Preferred16Bit);
@@ -65,11 +66,11 @@ public static class CudaStepBench
         var use = device.MemoryUse();
         times.Sort();
         double ms = times[times.Count / 2], mib = 1024.0 * 1024;
-        string name = Path.GetFileName(model.TrimEnd('/'));
+        string name = Path.GetFileName(Path.GetDirectoryName(Path.GetFullPath(model))) ?? model; // the folder of config.json
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
             $"{name} {rows}x{length} recompute {recompute}: {tokens / ms * 1000:F0} tokens/s, {ms:F1} ms, {counted.Flops / ms / 1e9:F0} TFLOP/s counted, plan {engine.Plan.TotalBytes / mib:F0} MiB, process {use.Process / mib:F0} MiB, {launches} launches, loss {loss:F4}"));
         File.AppendAllText(output, string.Create(CultureInfo.InvariantCulture,
-            $"{DateTime.UtcNow:yyyy-MM-dd},{device.Name},{name},{rows},{length},{recompute},{tokens / ms * 1000:F0},{ms:F2},,{counted.Flops / ms / 1e9:F1},{engine.Plan.TotalBytes / mib:F0},{use.Process / mib:F0},{launches},{loss:F4}\n"));
+            $"{DateTime.UtcNow:yyyy-MM-dd},{device.Name},{name},{rows},{length},{recompute},{tokens / ms * 1000:F0},{ms:F2},{counted.Flops / ms / 1e9:F1},{engine.Plan.TotalBytes / mib:F0},{use.Process / mib:F0},{launches},{loss:F4}\n"));
         if (!profile) return;
         device.Gpu.Profile = new Dictionary<string, (int, double)>();
         engine.MicroStep(batch.Host, new Dropout(0.1f, 1, 99, 0), 1f / batch.LabelCount);

@@ -119,5 +119,8 @@ public sealed unsafe partial class CudaOps
         else _weights.ExpandTo(src, DType.F32, dst.Address);
     }
 
+    /// <summary>A stored weight in the type of <paramref name="dst"/>; for measurements.</summary>
+    internal void Expand(in LinearWeight src, Tensor dst) => _weights.ExpandTo(src, dst.DType, dst.Address);
+
     private static int SourceKind(DType t) => t switch { DType.BF16 => 1, DType.F16 => 2, _ => 0 };
 }

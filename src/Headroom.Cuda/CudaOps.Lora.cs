@@ -118,8 +118,8 @@ public sealed unsafe partial class CudaOps
     {
         var mask = new Mask(dropout);
         int r = y.Columns;
-        // 32 rows a block once that alone fills the card twice.
-        int tile = x.Rows >= 64 * _gpu.Processors ? 32 : 16;
+        // 32 rows a block once those blocks fill the card.
+        int tile = x.Rows >= 32 * _gpu.Processors ? 32 : 16;
         _gpu.Launch(K("lora.cu", x.DType, tile == 32 ? "lora_down32" : "lora_down16", r), ((x.Rows + tile - 1) / tile, 1), r > 32 ? 256 : 512,
             x, m, transposed ? 1 : 0, x.Rows, x.Columns, scale, dropout.P > 0 ? 1 : 0, Arg.Struct(&mask), y);
     }

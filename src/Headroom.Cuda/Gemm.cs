@@ -28,6 +28,7 @@ internal sealed unsafe class Gemm : IDisposable
         }
     }
 
+    private const int MaxPlans = 8192;
     private readonly Gpu _gpu;
     private readonly LtHandle _lt;
     private readonly Dictionary<Key, Plan> _plans = [];
@@ -50,7 +51,11 @@ internal sealed unsafe class Gemm : IDisposable
         nint all = a | b | c;
         int align = 1 << Math.Min(8, BitOperations.TrailingZeroCount((ulong)all | 256));
         var key = new Key(tb, ta, n, m, k, ldb, lda, ldc, input, output, align, beta != 0);
-        if (!_plans.TryGetValue(key, out var plan)) _plans[key] = plan = Make(key);
+        if (!_plans.TryGetValue(key, out var plan))
+        {
+            if (_plans.Count >= MaxPlans) Forget(); // ragged batches bring new shapes for ever
+            _plans[key] = plan = Make(key);
+        }
         if (_gpu.Profile != null) IssueTimed($"product {m}x{n}x{k}{(ta ? " t" : "")}{(tb ? " T" : "")}{(beta != 0 ? " +=" : "")}", plan, alpha, a, b, beta, c);
         else Issue(plan, alpha, a, b, beta, c);
     }
@@ -105,9 +110,15 @@ internal sealed unsafe class Gemm : IDisposable
 
     private static int Type(DType t) => t switch { DType.BF16 => CublasLt.Real16BF, DType.F16 => CublasLt.Real16F, _ => CublasLt.Real32F };
 
-    public void Dispose()
+    private void Forget()
     {
         foreach (var p in _plans.Values) p.Dispose();
+        _plans.Clear();
+    }
+
+    public void Dispose()
+    {
+        Forget();
         _lt.Dispose();
     }
 }

@@ -6,7 +6,7 @@ namespace Headroom.Cuda;
 /// <summary>
 /// Weights in the activation type, just before their product: direct when stored so, else expanded into one of two scratch buffers.
 /// A micro-step asks for the same weights in the same order every time, so the one that followed last time is expanded ahead on the second
-/// stream while the product at hand runs. Only frozen (NF4, INT8) storages are expanded ahead; trained ones may still change.
+/// stream, beside the low-rank and element-wise work between two products. Only frozen (NF4, INT8) storages are expanded ahead; trained ones may still change.
 /// </summary>
 internal sealed class WeightExpander : IDisposable
 {
@@ -69,24 +69,24 @@ internal sealed class WeightExpander : IDisposable
         }
         if (frozen) _next[_last] = new Job(w, step);
         _last = step;
-        if (_ahead && _pendingBuffer < 0 && _next.TryGetValue(step, out var job) && job.Step.Panel != step.Panel)
-        {
-            int other = _current ^ 1;
-            _gpu.Side.Wait(_done[other]); // the product that read this buffer last
-            var p = job.Step.Panel;
-            Expand(_gpu.Side, job.Weight, p.Act, p.Row, p.Rows, _buffers[other]);
-            _ready[other].Record(_gpu.Side);
-            _content[other] = p;
-            _pending = job;
-            _pendingBuffer = other;
-        }
         return _buffers[_current];
     }
 
     /// <summary>The product that reads the acquired rows has been issued.</summary>
     public void Release(in LinearWeight w, DType act)
     {
-        if (!IsDirect(w, act)) _done[_current].Record(_gpu.Main);
+        if (IsDirect(w, act)) return;
+        _done[_current].Record(_gpu.Main);
+        if (!_ahead || _pendingBuffer >= 0 || !_next.TryGetValue(_last, out var job) || job.Step.Panel == _last.Panel) return;
+        // After the product, not beside it: a product fills the card, while the low-rank and element-wise work that follows leaves room.
+        _gpu.Side.Wait(_done[_current]);
+        int other = _current ^ 1;
+        var p = job.Step.Panel;
+        Expand(_gpu.Side, job.Weight, p.Act, p.Row, p.Rows, _buffers[other]);
+        _ready[other].Record(_gpu.Side);
+        _content[other] = p;
+        _pending = job;
+        _pendingBuffer = other;
     }
 
     /// <summary>Forgets everything: weights are about to change.</summary>

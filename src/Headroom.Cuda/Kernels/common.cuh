@@ -52,8 +52,13 @@ DEV void from_f(float f, bf16& x)
 template <class A> DEV A make(float f) { A a; from_f(f, a); return a; }
 
 // Two 16-bit values in a register, the first in the low half.
+#if __CUDA_ARCH__ >= 800
+DEV u32 pack2(bf16, float lo, float hi) { u32 r; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo)); return r; }
+DEV u32 pack2(f16, float lo, float hi) { u32 r; asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo)); return r; }
+#else
 DEV u32 pack2(bf16, float lo, float hi) { return (u32)make<bf16>(lo).u | ((u32)make<bf16>(hi).u << 16); }
 DEV u32 pack2(f16, float lo, float hi) { return (u32)make<f16>(lo).u | ((u32)make<f16>(hi).u << 16); }
+#endif
 DEV void unpack2(bf16, u32 v, float& lo, float& hi) { lo = __uint_as_float(v << 16); hi = __uint_as_float(v & 0xFFFF0000u); }
 DEV void unpack2(f16, u32 v, float& lo, float& hi) { f16 a, b; a.u = (u16)v; b.u = (u16)(v >> 16); lo = to_f(a); hi = to_f(b); }
 
@@ -121,8 +126,8 @@ DEV void philox(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, u32 k1, u32* out)
 #pragma unroll
     for (int r = 0; r < 10; r++)
     {
-        u32 h0 = __umulhi(0xD2511F53u, c0), l0 = 0xD2511F53u * c0, h1 = __umulhi(0xCD9E8D57u, c2), l1 = 0xCD9E8D57u * c2;
-        c0 = h1 ^ c1 ^ k0; c1 = l1; c2 = h0 ^ c3 ^ k1; c3 = l0;
+        u64 p0 = (u64)0xD2511F53u * c0, p1 = (u64)0xCD9E8D57u * c2; // one wide multiply each
+        c0 = (u32)(p1 >> 32) ^ c1 ^ k0; c1 = (u32)p1; c2 = (u32)(p0 >> 32) ^ c3 ^ k1; c3 = (u32)p0;
         k0 += 0x9E3779B9u; k1 += 0xBB67AE85u;
     }
     out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
@@ -134,6 +139,14 @@ DEV void mask4(const Mask& m, u64 block, float* f)
     philox((u32)block, (u32)(block >> 32), m.site, m.step, m.key0, m.key1, r);
 #pragma unroll
     for (int i = 0; i < 4; i++) f[i] = (r[i] >> 8) >= m.threshold ? m.keep : 0.f;
+}
+// Keeps or clears four packed 16-bit elements; the factor 1 / (1 - p) is left to the caller.
+DEV void keep4(const Mask& m, u64 block, u32& a, u32& b)
+{
+    u32 r[4], t = m.threshold << 8;
+    philox((u32)block, (u32)(block >> 32), m.site, m.step, m.key0, m.key1, r);
+    a &= (r[0] >= t ? 0x0000FFFFu : 0u) | (r[1] >= t ? 0xFFFF0000u : 0u);
+    b &= (r[2] >= t ? 0x0000FFFFu : 0u) | (r[3] >= t ? 0xFFFF0000u : 0u);
 }
 DEV float mask1(const Mask& m, u64 index)
 {

@@ -345,38 +345,46 @@ extern "C" __global__ void __launch_bounds__(128) flash_dkv(const T* q, const T*
         u32 qt = base + 2 * size + (step & 1) * size, gt = qt + half;
         const float* ls = stats + (step & 1) * 64;
         bool edge = at < key0 + TILE || at + 32 > length || window > 0;
+        // Transposed scores: rows are keys, columns queries. The four column tiles share each load of the keys.
+        float s[4][4] = {}, p[4][4] = {};
+#pragma unroll
+        for (int d = 0; d < DS; d++)
+        {
+            u32 a[4], b[4];
+            a_operand(a, base, warp * 16, d, lane);
+#pragma unroll
+            for (int n = 0; n < 2; n++)
+            {
+                rows_operand(b, qt, n * 16, d, lane);
+                mma16816(s[2 * n], a, b[0], b[1]);
+                mma16816(s[2 * n + 1], a, b[2], b[3]);
+            }
+            a_operand(a, base + size, warp * 16, d, lane);
+#pragma unroll
+            for (int n = 0; n < 2; n++)
+            {
+                rows_operand(b, gt, n * 16, d, lane);
+                mma16816(p[2 * n], a, b[0], b[1]);
+                mma16816(p[2 * n + 1], a, b[2], b[3]);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+            {
+                int col = i * 8 + 2 * c + (e & 1);
+                float w = ex2(s[i][e] * factor - ls[col]);
+                if (edge && !visible(at + col, key + (e >> 1) * 8, length, window)) w = 0;
+                s[i][e] = w;
+                p[i][e] = w * (p[i][e] - ls[32 + col]);
+            }
 #pragma unroll
         for (int n = 0; n < 2; n++)
         {
-            // Transposed scores: rows are keys, columns queries.
-            float s[2][4] = {}, p[2][4] = {};
-#pragma unroll
-            for (int d = 0; d < DS; d++)
-            {
-                u32 a[4], b[4];
-                a_operand(a, base, warp * 16, d, lane);
-                rows_operand(b, qt, n * 16, d, lane);
-                mma16816(s[0], a, b[0], b[1]);
-                mma16816(s[1], a, b[2], b[3]);
-                a_operand(a, base + size, warp * 16, d, lane);
-                rows_operand(b, gt, n * 16, d, lane);
-                mma16816(p[0], a, b[0], b[1]);
-                mma16816(p[1], a, b[2], b[3]);
-            }
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-#pragma unroll
-                for (int e = 0; e < 4; e++)
-                {
-                    int col = n * 16 + i * 8 + 2 * c + (e & 1);
-                    float w = ex2(s[i][e] * factor - ls[col]);
-                    if (edge && !visible(at + col, key + (e >> 1) * 8, length, window)) w = 0;
-                    s[i][e] = w;
-                    p[i][e] = w * (p[i][e] - ls[32 + col]);
-                }
             u32 pa[4], sa[4];
-            as_operand(pa, s[0], s[1]);
-            as_operand(sa, p[0], p[1]);
+            as_operand(pa, s[2 * n], s[2 * n + 1]);
+            as_operand(sa, p[2 * n], p[2 * n + 1]);
 #pragma unroll
             for (int d = 0; d < DT; d += 2)
             {

@@ -22,15 +22,11 @@ DEV u32 byte_perm(u32 a, u32 b, u32 s)
     return r;
 }
 
-// Multiplies packed elements by their mask.
+// Clears the dropped ones of eight packed elements; 1 / (1 - p) goes into the product's scale.
 DEV void drop8(V4& v, u64 index, const Mask& mask)
 {
-    float a[8], f[8];
-    unpack2(T(), v.x, a[0], a[1]); unpack2(T(), v.y, a[2], a[3]); unpack2(T(), v.z, a[4], a[5]); unpack2(T(), v.w, a[6], a[7]);
-    mask4(mask, index >> 2, f);
-    mask4(mask, (index >> 2) + 1, f + 4);
-    v.x = pack2(T(), a[0] * f[0], a[1] * f[1]); v.y = pack2(T(), a[2] * f[2], a[3] * f[3]);
-    v.z = pack2(T(), a[4] * f[4], a[5] * f[5]); v.w = pack2(T(), a[6] * f[6], a[7] * f[7]);
+    keep4(mask, index >> 2, v.x, v.y);
+    keep4(mask, (index >> 2) + 1, v.z, v.w);
 }
 
 // y [rows, RANK] = scale * drop(x) M^T; M is [RANK, n], or [n, RANK] when transposed. A block takes MT * 16 rows, its warps share the
@@ -97,9 +93,10 @@ template <int MT> DEV void down(const T* __restrict__ x, const float* __restrict
         for (int o = threadIdx.x; o < 16 * RANK; o += LORA_WARPS * 32)
         {
             float s = 0;
+#pragma unroll
             for (int w = 0; w < LORA_WARPS; w++) s += part[w][o]; // a fixed order
             int row = row0 + i * 16 + o / RANK;
-            if (row < rows) from_f(s * scale, y[(i64)row * RANK + o % RANK]);
+            if (row < rows) from_f(drop ? s * scale * mask.keep : s * scale, y[(i64)row * RANK + o % RANK]);
         }
     }
 }
@@ -218,12 +215,7 @@ extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_outer(const T
         if (drop)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-            {
-                float a[4], f[4];
-                unpack2(T(), v[i].x, a[0], a[1]); unpack2(T(), v[i].y, a[2], a[3]);
-                mask4(mask, ((u64)(t0 + 2 * c + (i & 1) + (i >> 1) * 8) * n + col) >> 2, f);
-                v[i].x = pack2(T(), a[0] * f[0], a[1] * f[1]); v[i].y = pack2(T(), a[2] * f[2], a[3] * f[3]);
-            }
+                keep4(mask, ((u64)(t0 + 2 * c + (i & 1) + (i >> 1) * 8) * n + col) >> 2, v[i].x, v[i].y);
 #pragma unroll
         for (int j = 0; j < 2; j++)
         {
@@ -246,8 +238,10 @@ extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_outer(const T
         for (int o = threadIdx.x; o < 16 * RANK; o += LORA_WARPS * 32)
         {
             float s = 0;
+#pragma unroll
             for (int w = 0; w < LORA_WARPS; w++) s += part[w][o]; // a fixed order
             int row = o / RANK;
+            if (drop) s *= mask.keep;
             i64 at = blockIdx.x * 32 + (row >> 1) * 4 + 2 * j + (row & 1);
             if (transposed) out[at * RANK + o % RANK] += scale * s;
             else out[(i64)(o % RANK) * n + at] += scale * s;
