@@ -21,6 +21,20 @@ public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads,
     public float Scale => 1f / MathF.Sqrt(HeadDim);
 }
 
+/// <summary>One projection of a group that shares its input (q, k and v, or gate and up). Tensors of the direction at hand are set, the others none.</summary>
+/// <param name="W">The base weight.</param>
+/// <param name="A">lora_A [r, in], or none when the projection is not adapted.</param>
+/// <param name="B">lora_B [out, r].</param>
+/// <param name="Scaling">LoRA scaling.</param>
+/// <param name="Dropout">This projection's dropout.</param>
+/// <param name="Xa">dropout(x) A^T [T, r].</param>
+/// <param name="Y">Output [T, out], or its gradient in the backward direction.</param>
+/// <param name="Dxa">Backward: scratch [T, r].</param>
+/// <param name="DA">Backward: gradient of A.</param>
+/// <param name="DB">Backward: gradient of B.</param>
+public readonly record struct AdaptedLinear(
+    LinearWeight W, Tensor A, Tensor B, float Scaling, Dropout Dropout, Tensor Xa, Tensor Y, Tensor Dxa = default, Tensor DA = default, Tensor DB = default);
+
 /// <summary>One trained tensor with its gradient and AdamW moments, all F32 of one shape.</summary>
 public readonly record struct ParameterSlot(Tensor Weight, Tensor Grad, Tensor M, Tensor V, float WeightDecay);
 
@@ -89,6 +103,26 @@ public interface IOps
     void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa);
     /// <summary>dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1 - p).</summary>
     void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx);
+
+    /// <summary>Linear and LoRA of every projection of a group over one x; a device may do them together.</summary>
+    void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
+    {
+        foreach (ref readonly var p in group)
+        {
+            Linear(x, p.W, p.Y);
+            if (!p.A.IsNone) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
+        }
+    }
+    /// <summary>Gradients of a group: adapters +=, dx = the sum over the projections (skipped when none). Weight gradients of the base are not in it.</summary>
+    void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx)
+    {
+        for (int i = 0; i < group.Length; i++)
+        {
+            ref readonly var p = ref group[i];
+            if (!dx.IsNone) LinearBackwardInput(p.Y, p.W, i > 0, dx);
+            if (!p.A.IsNone) LoraBackward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y, p.Dxa, p.DA, p.DB, dx);
+        }
+    }
 
     /// <summary>cos, sin [T, d/2] of position * invFreq, times attentionFactor. positions I32 [T], invFreq F32 [d/2].</summary>
     void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin);

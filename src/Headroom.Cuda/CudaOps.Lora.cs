@@ -10,8 +10,7 @@ public sealed unsafe partial class CudaOps
         _gpu.MakeCurrent();
         if (TensorCoreLora(x, a, b.Rows))
         {
-            Down(x, a, false, 1, dropout, xa);
-            Up(xa, b, true, scaling, default, y);
+            FusedForward(x, [new AdaptedLinear(default, a, b, scaling, dropout, xa, y)]);
             return;
         }
         LoraInput(x, a, dropout, xa);
@@ -27,7 +26,9 @@ public sealed unsafe partial class CudaOps
         _gpu.MakeCurrent();
         if (TensorCoreLora(x, a, a.Columns))
         {
-            Down(x, a, false, 1, dropout, xa);
+            Parts down = default;
+            down[0] = DownPart(x, a, false, 1, dropout, xa);
+            LaunchDown(down, 1, x, a.Rows);
             return;
         }
         var act = x.DType;
@@ -48,10 +49,7 @@ public sealed unsafe partial class CudaOps
         _gpu.MakeCurrent();
         if (TensorCoreLora(x, a, b.Rows))
         {
-            Down(dy, b, true, scaling, default, dxa);
-            Outer(dy, xa, scaling, default, true, dB);
-            Outer(x, dxa, 1, dropout, false, dA);
-            if (!dx.IsNone) Up(dxa, a, false, 1, dropout, dx);
+            FusedBackward(x, [new AdaptedLinear(default, a, b, scaling, dropout, xa, dy, dxa, dA, dB)], dx);
             return;
         }
         var act = x.DType;
@@ -113,29 +111,4 @@ public sealed unsafe partial class CudaOps
 
     /// <summary>False runs the general kernels everywhere; for tests and measurements.</summary>
     internal bool FusedKernels { get; set; } = true;
-
-    private void Down(Tensor x, Tensor m, bool transposed, float scale, in Dropout dropout, Tensor y)
-    {
-        var mask = new Mask(dropout);
-        int r = y.Columns;
-        // 32 rows a block once those blocks fill the card.
-        int tile = x.Rows >= 32 * _gpu.Processors ? 32 : 16;
-        _gpu.Launch(K("lora.cu", x.DType, tile == 32 ? "lora_down32" : "lora_down16", r), ((x.Rows + tile - 1) / tile, 1), r > 32 ? 256 : 512,
-            x, m, transposed ? 1 : 0, x.Rows, x.Columns, scale, dropout.P > 0 ? 1 : 0, Arg.Struct(&mask), y);
-    }
-
-    private void Up(Tensor z, Tensor m, bool transposed, float scale, in Dropout dropout, Tensor y)
-    {
-        var mask = new Mask(dropout);
-        _gpu.Launch(K("lora.cu", z.DType, "lora_up", z.Columns), ((y.Columns + 255) / 256, (y.Rows + 63) / 64), 256,
-            z, m, transposed ? 1 : 0, y.Rows, y.Columns, scale, dropout.P > 0 ? 1 : 0, Arg.Struct(&mask), y);
-    }
-
-    private void Outer(Tensor x, Tensor z, float scale, in Dropout dropout, bool transposed, Tensor sum)
-    {
-        var mask = new Mask(dropout);
-        int r = z.Columns;
-        _gpu.Launch(K("lora.cu", x.DType, "lora_outer", r), (x.Columns / 32, 1), r > 32 ? 256 : 512,
-            x, z, transposed ? 1 : 0, x.Rows, x.Columns, scale, dropout.P > 0 ? 1 : 0, Arg.Struct(&mask), sum);
-    }
 }

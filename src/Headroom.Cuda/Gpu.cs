@@ -113,7 +113,11 @@ internal sealed unsafe class Gpu : IDisposable
     public void Launch(nint kernel, (int X, int Y) grid, int block, params ReadOnlySpan<Arg> args) => LaunchOn(Main, kernel, grid, block, 0, args);
 
     /// <summary>Launches on a stream with dynamic shared memory.</summary>
-    public void LaunchOn(CudaStream stream, nint kernel, (int X, int Y) grid, int block, int shared, params ReadOnlySpan<Arg> args)
+    public void LaunchOn(CudaStream stream, nint kernel, (int X, int Y) grid, int block, int shared, params ReadOnlySpan<Arg> args) =>
+        LaunchOn(stream, kernel, grid, 1, block, shared, args);
+
+    /// <summary>Launches on a stream over a grid of three dimensions.</summary>
+    public void LaunchOn(CudaStream stream, nint kernel, (int X, int Y) grid, int gridZ, int block, int shared, params ReadOnlySpan<Arg> args)
     {
         if (grid.X <= 0 || grid.Y <= 0) return;
         void** parameters = stackalloc void*[args.Length];
@@ -127,7 +131,7 @@ internal sealed unsafe class Gpu : IDisposable
                 _to ??= CudaEvent.Create(timed: true);
                 _from.Record(stream);
             }
-            CudaException.Check(Driver.cuLaunchKernel(kernel, (uint)grid.X, (uint)grid.Y, 1, (uint)block, 1, 1, (uint)shared, stream.Value, parameters, null), nameof(Driver.cuLaunchKernel));
+            CudaException.Check(Driver.cuLaunchKernel(kernel, (uint)grid.X, (uint)grid.Y, (uint)gridZ, (uint)block, 1, 1, (uint)shared, stream.Value, parameters, null), nameof(Driver.cuLaunchKernel));
         }
         if (Profile != null)
         {

@@ -30,7 +30,7 @@ public sealed partial class LlamaModel
         var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter);
         _ops.SwiGlu(s.Gate, s.Up, act);
         var dAct = Temp(MemoryCategory.Scratch, "swiglu gradient", tokens, inter);
-        layer.Down.Backward(_ops, _memory, act, dropout, s.XaDown, dh, accumulate: false, dAct);
+        layer.Down.Backward(_ops, _memory, act, dropout, s.XaDown, dh, dAct);
         _memory.Free(act);
         _memory.Free(s.XaDown);
         _ops.SwiGluBackward(s.Gate, s.Up, dAct, s.Gate, s.Up); // in place: gate and up become their gradients
@@ -39,8 +39,12 @@ public sealed partial class LlamaModel
         var rstd = _memory.Alloc(MemoryCategory.Scratch, "rstd", DType.F32, Shape.Of(tokens));
         _ops.RmsNorm(s.Mid, layer.Norm2, Config.RmsNormEps, x, rstd);
         var dx = Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden);
-        layer.Gate.Backward(_ops, _memory, x, dropout, s.XaGate, s.Gate, accumulate: false, dx);
-        layer.Up.Backward(_ops, _memory, x, dropout, s.XaUp, s.Up, accumulate: true, dx);
+        layer.Gate.BackwardWeight(_ops, x, s.Gate);
+        layer.Up.BackwardWeight(_ops, x, s.Up);
+        AdaptedLinear gate = layer.Gate.BackwardPart(_memory, dropout, s.XaGate, s.Gate), up = layer.Up.BackwardPart(_memory, dropout, s.XaUp, s.Up);
+        _ops.LinearGroupBackward(x, [gate, up], dx);
+        _memory.Free(gate.Dxa);
+        _memory.Free(up.Dxa);
         _ops.RmsNormBackward(s.Mid, layer.Norm2, s.Rstd2, dx, dh, layer.GradNorm2);
         _memory.Free(s.Gate);
         _memory.Free(s.Up);
@@ -51,7 +55,7 @@ public sealed partial class LlamaModel
 
         // Attention: mid = input + o(attention(rope(q), rope(k), v))
         var dO = Temp(MemoryCategory.Scratch, "attention gradient", tokens, s.O.Columns);
-        layer.O.Backward(_ops, _memory, s.O, dropout, s.XaO, dh, accumulate: false, dO);
+        layer.O.Backward(_ops, _memory, s.O, dropout, s.XaO, dh, dO);
         var dq = Temp(MemoryCategory.Scratch, "dq", tokens, s.Q.Columns);
         var dk = Temp(MemoryCategory.Scratch, "dk", tokens, s.K.Columns);
         var dv = Temp(MemoryCategory.Scratch, "dv", tokens, s.V.Columns);
@@ -71,9 +75,14 @@ public sealed partial class LlamaModel
         // Below the first layer nothing is trained when the base is frozen, so its input gradient is not computed.
         bool last = index == 0 && Settings.Mode != TrainMode.Full;
         var dx1 = last ? default : dx;
-        layer.Q.Backward(_ops, _memory, x, dropout, s.XaQ, dq, accumulate: false, dx1);
-        layer.K.Backward(_ops, _memory, x, dropout, s.XaK, dk, accumulate: true, dx1);
-        layer.V.Backward(_ops, _memory, x, dropout, s.XaV, dv, accumulate: true, dx1);
+        layer.Q.BackwardWeight(_ops, x, dq);
+        layer.K.BackwardWeight(_ops, x, dk);
+        layer.V.BackwardWeight(_ops, x, dv);
+        AdaptedLinear q = layer.Q.BackwardPart(_memory, dropout, s.XaQ, dq), k = layer.K.BackwardPart(_memory, dropout, s.XaK, dk), v = layer.V.BackwardPart(_memory, dropout, s.XaV, dv);
+        _ops.LinearGroupBackward(x, [q, k, v], dx1);
+        _memory.Free(q.Dxa);
+        _memory.Free(k.Dxa);
+        _memory.Free(v.Dxa);
         if (!last) _ops.RmsNormBackward(s.Input, layer.Norm1, s.Rstd1, dx, dh, layer.GradNorm1);
         _memory.Free(dq);
         _memory.Free(dk);

@@ -78,9 +78,7 @@ public sealed partial class LlamaModel
         s.XaV = layer.V.AllocXa(_memory, kept, Settings.ComputeType, tokens);
         var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
         _ops.RmsNorm(input, layer.Norm1, Config.RmsNormEps, x, s.Rstd1);
-        layer.Q.Forward(_ops, x, dropout, s.XaQ, s.Q);
-        layer.K.Forward(_ops, x, dropout, s.XaK, s.K);
-        layer.V.Forward(_ops, x, dropout, s.XaV, s.V);
+        _ops.LinearGroup(x, [layer.Q.ForwardPart(dropout, s.XaQ, s.Q), layer.K.ForwardPart(dropout, s.XaK, s.K), layer.V.ForwardPart(dropout, s.XaV, s.V)]);
         _memory.Free(x);
         _ops.Rope(s.Q, _cos, _sin, Config.HeadDim, inverse: false);
         _ops.Rope(s.K, _cos, _sin, Config.HeadDim, inverse: false);
@@ -120,8 +118,7 @@ public sealed partial class LlamaModel
         s.Up = Temp(kept, "up", tokens, inter);
         s.XaGate = layer.Gate.AllocXa(_memory, kept, Settings.ComputeType, tokens);
         s.XaUp = layer.Up.AllocXa(_memory, kept, Settings.ComputeType, tokens);
-        layer.Gate.Forward(_ops, x, dropout, s.XaGate, s.Gate);
-        layer.Up.Forward(_ops, x, dropout, s.XaUp, s.Up);
+        _ops.LinearGroup(x, [layer.Gate.ForwardPart(dropout, s.XaGate, s.Gate), layer.Up.ForwardPart(dropout, s.XaUp, s.Up)]);
         _memory.Free(x);
         var act = keep ? Temp(MemoryCategory.Scratch, "swiglu", tokens, inter) : s.Gate;
         _ops.SwiGlu(s.Gate, s.Up, act);

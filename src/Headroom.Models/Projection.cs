@@ -79,11 +79,14 @@ public sealed class Projection
     internal Tensor AllocXa(IMemory memory, MemoryCategory category, DType compute, int tokens) =>
         Rank == 0 ? default : memory.Alloc(category, "lora xa", compute, Shape.Of(tokens, Rank));
 
-    internal void Forward(IOps ops, Tensor x, in Dropout run, Tensor xa, Tensor y)
-    {
-        ops.Linear(x, Weight, y);
-        if (Rank > 0) ops.LoraForward(x, A, B, _scaling, Site(run), xa, y);
-    }
+    /// <summary>This projection in a forward group.</summary>
+    internal AdaptedLinear ForwardPart(in Dropout run, Tensor xa, Tensor y) => new(Weight, A, B, _scaling, Site(run), xa, y);
+
+    /// <summary>This projection in a backward group; the caller frees <see cref="AdaptedLinear.Dxa"/>.</summary>
+    internal AdaptedLinear BackwardPart(IMemory memory, in Dropout run, Tensor xa, Tensor dy) => new(Weight, A, B, _scaling, Site(run), xa, dy,
+        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", dy.DType, Shape.Of(dy.Rows, Rank)), GradA, GradB);
+
+    internal void Forward(IOps ops, Tensor x, in Dropout run, Tensor xa, Tensor y) => ops.LinearGroup(x, [ForwardPart(run, xa, y)]);
 
     /// <summary>Only what the backward pass of this projection needs of its forward pass.</summary>
     internal void ForwardInput(IOps ops, Tensor x, in Dropout run, Tensor xa)
@@ -91,15 +94,19 @@ public sealed class Projection
         if (Rank > 0) ops.LoraInput(x, A, Site(run), xa);
     }
 
-    /// <summary>Parameter gradients, and dx (assigned, or += when <paramref name="accumulate"/>; skipped when none).</summary>
-    internal void Backward(IOps ops, IMemory memory, Tensor x, in Dropout run, Tensor xa, Tensor dy, bool accumulate, Tensor dx)
+    /// <summary>Gradient of the base weight and bias, when they are trained.</summary>
+    internal void BackwardWeight(IOps ops, Tensor x, Tensor dy)
     {
         if (!GradWeight.IsNone) ops.LinearBackwardWeight(x, dy, GradWeight, GradBias);
-        if (!dx.IsNone) ops.LinearBackwardInput(dy, Weight, accumulate, dx);
-        if (Rank == 0) return;
-        var dxa = memory.Alloc(MemoryCategory.Scratch, "lora dxa", x.DType, Shape.Of(x.Rows, Rank));
-        ops.LoraBackward(x, A, B, _scaling, Site(run), xa, dy, dxa, GradA, GradB, dx);
-        memory.Free(dxa);
+    }
+
+    /// <summary>Parameter gradients, and dx (assigned; skipped when none).</summary>
+    internal void Backward(IOps ops, IMemory memory, Tensor x, in Dropout run, Tensor xa, Tensor dy, Tensor dx)
+    {
+        BackwardWeight(ops, x, dy);
+        var part = BackwardPart(memory, run, xa, dy);
+        ops.LinearGroupBackward(x, [part], dx);
+        memory.Free(part.Dxa);
     }
 
     private Dropout Site(in Dropout run) => run with { P = run.P > 0 ? _dropoutP : 0, Site = _site };

@@ -52,13 +52,9 @@ DEV void from_f(float f, bf16& x)
 template <class A> DEV A make(float f) { A a; from_f(f, a); return a; }
 
 // Two 16-bit values in a register, the first in the low half.
-#if __CUDA_ARCH__ >= 800
-DEV u32 pack2(bf16, float lo, float hi) { u32 r; asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo)); return r; }
-DEV u32 pack2(f16, float lo, float hi) { u32 r; asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo)); return r; }
-#else
+// Two single conversions: the paired instruction measured 35 % slower in the NF4 expansion on an H200 (50 against 37 us for 45 M elements).
 DEV u32 pack2(bf16, float lo, float hi) { return (u32)make<bf16>(lo).u | ((u32)make<bf16>(hi).u << 16); }
 DEV u32 pack2(f16, float lo, float hi) { return (u32)make<f16>(lo).u | ((u32)make<f16>(hi).u << 16); }
-#endif
 DEV void unpack2(bf16, u32 v, float& lo, float& hi) { lo = __uint_as_float(v << 16); hi = __uint_as_float(v & 0xFFFF0000u); }
 DEV void unpack2(f16, u32 v, float& lo, float& hi) { f16 a, b; a.u = (u16)v; b.u = (u16)(v >> 16); lo = to_f(a); hi = to_f(b); }
 

@@ -5,6 +5,12 @@
 #define KS (RANK / 16)
 #define LORA_WARPS (RANK > 32 ? 8 : 16)
 
+// Parameters are picked by a number known at run time: __grid_constant__ keeps them in constant memory, where a plain parameter would be
+// copied to every thread's own memory first.
+// One adapted projection's operands in a launch that serves several (q, k and v, or gate and up): fewer and fuller launches.
+struct Part { const T* x; const float* m; const T* z; T* y; float* out; int n, transposed; float scale; int drop; Mask mask; };
+struct Parts { Part part[6]; };
+
 DEV void mma16816(float* c, const u32* a, u32 b0, u32 b1)
 {
 #if ACT == 1
@@ -31,8 +37,14 @@ DEV void drop8(V4& v, u64 index, const Mask& mask)
 
 // y [rows, RANK] = scale * drop(x) M^T; M is [RANK, n], or [n, RANK] when transposed. A block takes MT * 16 rows, its warps share the
 // columns: few rows when the batch is small, so that every processor has a block; more when M's traffic would count.
-template <int MT> DEV void down(const T* __restrict__ x, const float* __restrict__ m, int transposed, int rows, int n, float scale, int drop, const Mask& mask, T* y)
+template <int MT> DEV void down(const Part& p, int rows)
 {
+    const T* __restrict__ x = p.x;
+    const float* __restrict__ m = p.m;
+    const int n = p.n, transposed = p.transposed, drop = p.drop;
+    const float scale = p.scale;
+    const Mask mask = p.mask;
+    T* y = p.y;
     __shared__ float part[LORA_WARPS][16 * RANK];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, row0 = blockIdx.x * 16 * MT;
     float acc[MT][NT][4];
@@ -101,20 +113,23 @@ template <int MT> DEV void down(const T* __restrict__ x, const float* __restrict
     }
 }
 
-extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down16(const T* x, const float* m, int transposed, int rows, int n, float scale, int drop, Mask mask, T* y)
+extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down16(const __grid_constant__ Parts parts, int rows)
 {
-    down<1>(x, m, transposed, rows, n, scale, drop, mask, y);
+    down<1>(parts.part[blockIdx.y], rows);
 }
 
-extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down32(const T* x, const float* m, int transposed, int rows, int n, float scale, int drop, Mask mask, T* y)
+extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down32(const __grid_constant__ Parts parts, int rows)
 {
-    down<2>(x, m, transposed, rows, n, scale, drop, mask, y);
+    down<2>(parts.part[blockIdx.y], rows);
 }
 
 // y [rows, n] += mask * (scale * z M); M is [RANK, n], or [n, RANK] when transposed. A warp takes 32 columns and 64 rows; all of its y is
-// in flight before the first product.
-extern "C" __global__ void __launch_bounds__(256) lora_up(const T* __restrict__ z, const float* __restrict__ m, int transposed, int rows, int n, float scale, int drop, Mask mask, T* __restrict__ y)
+// in flight before the first product. With sum > 0 that many parts add to one y, which is read and written once; else blockIdx.z is the part.
+extern "C" __global__ void __launch_bounds__(256) lora_up(const __grid_constant__ Parts parts, int rows, int sum)
 {
+    const Part& first = parts.part[sum > 0 ? 0 : blockIdx.z];
+    T* y = first.y;
+    const int n = first.n;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col0 = (blockIdx.x * 8 + warp) * 32;
     if (col0 >= n) return;
     int row0 = blockIdx.y * 64 + g;
@@ -122,66 +137,81 @@ extern "C" __global__ void __launch_bounds__(256) lora_up(const T* __restrict__ 
 #pragma unroll
     for (int i = 0; i < 8; i++)
         if (row0 + i * 8 < rows) old[i >> 1][i & 1] = *(const V4*)(y + (i64)(row0 + i * 8) * n + col0 + c * 8);
-    u32 b[KS][4][2];
-#pragma unroll
-    for (int s = 0; s < KS; s++)
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-        {
-            int col = col0 + (g >> 1) * 8 + 2 * j + (g & 1), k = s * 16 + 2 * c;
-#pragma unroll
-            for (int h = 0; h < 2; h++, k += 8)
-            {
-                float lo = transposed ? m[(i64)col * RANK + k] : m[(i64)k * n + col], hi = transposed ? m[(i64)col * RANK + k + 1] : m[(i64)(k + 1) * n + col];
-                b[s][j][h] = pack2(T(), lo, hi);
-            }
-        }
-#pragma unroll
-    for (int tile = 0; tile < 4; tile++)
+    for (int q = 0; q < (sum > 0 ? sum : 1); q++)
     {
-        int row = row0 + tile * 16;
-        float acc[4][4] = {};
+        const Part& part = parts.part[sum > 0 ? q : blockIdx.z];
+        const float* __restrict__ m = part.m;
+        const T* __restrict__ z = part.z;
+        const int drop = part.drop, transposed = part.transposed;
+        const Mask mask = part.mask;
+        const float scale = drop ? part.scale * mask.keep : part.scale;
+        const u32 threshold = mask.threshold << 8;
+        u32 b[KS][4][2];
 #pragma unroll
         for (int s = 0; s < KS; s++)
-        {
-            const T* p = z + (i64)row * RANK + s * 16 + 2 * c;
-            u32 a[4] = { 0, 0, 0, 0 };
-            if (row < rows) { a[0] = *(const u32*)p; a[2] = *(const u32*)(p + 8); }
-            if (row + 8 < rows) { a[1] = *(const u32*)(p + 8 * RANK); a[3] = *(const u32*)(p + 8 * RANK + 8); }
-#pragma unroll
-            for (int j = 0; j < 4; j++) mma16816(acc[j], a, b[s][j][0], b[s][j][1]);
-        }
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-        {
-            int r = row + 8 * h;
-            if (r >= rows) continue;
-            u64 index = (u64)r * n + col0 + c * 8;
-            float f[8], v[8];
-            V4 o = old[tile][h];
-            unpack2(T(), o.x, v[0], v[1]); unpack2(T(), o.y, v[2], v[3]); unpack2(T(), o.z, v[4], v[5]); unpack2(T(), o.w, v[6], v[7]);
-            if (drop)
-            {
-                mask4(mask, index >> 2, f);
-                mask4(mask, (index >> 2) + 1, f + 4);
-            }
 #pragma unroll
             for (int j = 0; j < 4; j++)
+            {
+                int col = col0 + (g >> 1) * 8 + 2 * j + (g & 1), k = s * 16 + 2 * c;
 #pragma unroll
-                for (int e = 0; e < 2; e++)
+                for (int h = 0; h < 2; h++, k += 8)
                 {
-                    float u = acc[j][2 * h + e] * scale;
-                    v[2 * j + e] += drop ? u * f[2 * j + e] : u;
+                    float lo = transposed ? m[(i64)col * RANK + k] : m[(i64)k * n + col], hi = transposed ? m[(i64)col * RANK + k + 1] : m[(i64)(k + 1) * n + col];
+                    b[s][j][h] = pack2(T(), lo, hi);
                 }
-            store8(y + index, v);
+            }
+#pragma unroll
+        for (int tile = 0; tile < 4; tile++)
+        {
+            int row = row0 + tile * 16;
+            float acc[4][4] = {};
+#pragma unroll
+            for (int s = 0; s < KS; s++)
+            {
+                const T* p = z + (i64)row * RANK + s * 16 + 2 * c;
+                u32 a[4] = { 0, 0, 0, 0 };
+                if (row < rows) { a[0] = *(const u32*)p; a[2] = *(const u32*)(p + 8); }
+                if (row + 8 < rows) { a[1] = *(const u32*)(p + 8 * RANK); a[3] = *(const u32*)(p + 8 * RANK + 8); }
+#pragma unroll
+                for (int j = 0; j < 4; j++) mma16816(acc[j], a, b[s][j][0], b[s][j][1]);
+            }
+#pragma unroll
+            for (int h = 0; h < 2; h++)
+            {
+                u64 block = ((u64)(row + 8 * h) * n + col0 + c * 8) >> 2;
+                u32 r[8];
+                if (drop)
+                {
+                    philox((u32)block, (u32)(block >> 32), mask.site, mask.step, mask.key0, mask.key1, r);
+                    philox((u32)(block + 1), (u32)((block + 1) >> 32), mask.site, mask.step, mask.key0, mask.key1, r + 4);
+                }
+                float v[8];
+                V4& o = old[tile][h];
+                unpack2(T(), o.x, v[0], v[1]); unpack2(T(), o.y, v[2], v[3]); unpack2(T(), o.z, v[4], v[5]); unpack2(T(), o.w, v[6], v[7]);
+#pragma unroll
+                for (int j = 0; j < 8; j++)
+                    if (!drop || r[j] >= threshold) v[j] += acc[j >> 1][2 * h + (j & 1)] * scale;
+                o.x = pack2(T(), v[0], v[1]); o.y = pack2(T(), v[2], v[3]); o.z = pack2(T(), v[4], v[5]); o.w = pack2(T(), v[6], v[7]);
+            }
         }
     }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        if (row0 + i * 8 < rows) *(V4*)(y + (i64)(row0 + i * 8) * n + col0 + c * 8) = old[i >> 1][i & 1];
 }
 
 // sum += scale * drop(x)^T z over the rows: [n, RANK] when transposed, else [RANK, n]. A block takes 32 columns, its warps share the rows;
 // a lane has four columns (one Philox block) of four rows.
-extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_outer(const T* __restrict__ x, const T* __restrict__ z, int transposed, int rows, int n, float scale, int drop, Mask mask, float* out)
+extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_outer(const __grid_constant__ Parts parts, int rows)
 {
+    const Part& p = parts.part[blockIdx.y];
+    const T* __restrict__ x = p.x;
+    const T* __restrict__ z = p.z;
+    const int n = p.n, transposed = p.transposed, drop = p.drop;
+    const float scale = p.scale;
+    const Mask mask = p.mask;
+    float* out = p.out;
+    if (blockIdx.x * 32 >= n) return;
     __shared__ float part[LORA_WARPS][16 * RANK];
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col = blockIdx.x * 32 + g * 4;
     float acc[2][NT][4];
