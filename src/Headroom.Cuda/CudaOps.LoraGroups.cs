@@ -26,28 +26,32 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
     {
-        foreach (ref readonly var p in group) Linear(x, p.W, p.Y);
         if (Fusable(x, group))
         {
-            FusedForward(x, group);
+            FusedForward(x, group, products: true);
             return;
         }
         foreach (ref readonly var p in group)
+        {
+            Linear(x, p.W, p.Y);
             if (!p.A.IsNone) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
+        }
     }
 
     /// <inheritdoc/>
     public void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx)
     {
-        if (!dx.IsNone)
-            for (int i = 0; i < group.Length; i++) LinearBackwardInput(group[i].Y, group[i].W, i > 0, dx);
         if (Fusable(x, group))
         {
-            FusedBackward(x, group, dx);
+            FusedBackward(x, group, dx, products: true);
             return;
         }
-        foreach (ref readonly var p in group)
+        for (int i = 0; i < group.Length; i++)
+        {
+            ref readonly var p = ref group[i];
+            if (!dx.IsNone) LinearBackwardInput(p.Y, p.W, i > 0, dx);
             if (!p.A.IsNone) LoraBackward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y, p.Dxa, p.DA, p.DB, dx);
+        }
     }
 
     private bool Fusable(Tensor x, ReadOnlySpan<AdaptedLinear> group)
@@ -57,29 +61,32 @@ public sealed unsafe partial class CudaOps
         return group.Length is >= 1 and <= 3;
     }
 
-    // Two launches: every xa, then every output.
-    private void FusedForward(Tensor x, ReadOnlySpan<AdaptedLinear> group)
+    // Every xa in one launch, then the outputs. The launches stand between the products, because the next weight is expanded beside them.
+    private void FusedForward(Tensor x, ReadOnlySpan<AdaptedLinear> group, bool products = false)
     {
         _gpu.MakeCurrent();
         Parts down = default, up = default;
-        int widest = 0, r = group[0].A.Rows;
+        int widest = 0, r = group[0].A.Rows, waiting = 0;
+        for (int i = 0; i < group.Length; i++) down[i] = DownPart(x, group[i].A, false, 1, group[i].Dropout, group[i].Xa);
         for (int i = 0; i < group.Length; i++)
         {
             ref readonly var p = ref group[i];
-            down[i] = DownPart(x, p.A, false, 1, p.Dropout, p.Xa);
-            up[i] = UpPart(p.Xa, p.B, true, p.Scaling, default, p.Y);
+            if (products) Linear(x, p.W, p.Y);
+            if (i == 0) LaunchDown(down, group.Length, x, r);
+            up[waiting++] = UpPart(p.Xa, p.B, true, p.Scaling, default, p.Y);
             widest = Math.Max(widest, p.Y.Columns);
+            if (i == 0 && group.Length > 1) continue;
+            LaunchUp(up, waiting, x.Rows, widest, 0, x.DType, r);
+            waiting = 0;
         }
-        LaunchDown(down, group.Length, x, r);
-        LaunchUp(up, group.Length, x.Rows, widest, 0, x.DType, r);
     }
 
-    // Three launches: every dxa, every dA and dB, and the sum that dx takes.
-    private void FusedBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx)
+    // Every dxa, every dA and dB, and the sum that dx takes: three launches, each after a product as above.
+    private void FusedBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx, bool products = false)
     {
         _gpu.MakeCurrent();
         Parts down = default, outer = default, up = default;
-        int widest = x.Columns, r = group[0].A.Rows, n = group.Length;
+        int widest = x.Columns, r = group[0].A.Rows, n = group.Length, rows = x.Rows;
         for (int i = 0; i < n; i++)
         {
             ref readonly var p = ref group[i];
@@ -89,9 +96,12 @@ public sealed unsafe partial class CudaOps
             if (!dx.IsNone) up[i] = UpPart(p.Dxa, p.A, false, 1, p.Dropout, dx);
             widest = Math.Max(widest, p.Y.Columns);
         }
-        LaunchDown(down, n, x, r);
-        int rows = x.Rows;
-        _gpu.Launch(K("lora.cu", x.DType, "lora_outer", r), (widest / 32, 2 * n), r > 32 ? 256 : 512, Arg.Struct(&outer), rows);
+        for (int i = 0; i < Math.Max(2, n); i++)
+        {
+            if (products && i < n && !dx.IsNone) LinearBackwardInput(group[i].Y, group[i].W, i > 0, dx);
+            if (i == 0) LaunchDown(down, n, x, r);
+            if (i == 1) _gpu.Launch(K("lora.cu", x.DType, "lora_outer", r), (widest / 32, 2 * n), r > 32 ? 256 : 512, Arg.Struct(&outer), rows);
+        }
         if (!dx.IsNone) LaunchUp(up, n, rows, dx.Columns, n, x.DType, r);
     }
 
