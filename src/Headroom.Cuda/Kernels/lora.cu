@@ -123,58 +123,60 @@ extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down32(const 
     down<2>(parts.part[blockIdx.y], rows);
 }
 
-// y [rows, n] += mask * (scale * z M); M is [RANK, n], or [n, RANK] when transposed. A warp takes 32 columns and 64 rows; all of its y is
-// in flight before the first product. With sum > 0 that many parts add to one y, which is read and written once; else blockIdx.z is the part.
-extern "C" __global__ void __launch_bounds__(256) lora_up(const __grid_constant__ Parts parts, int rows, int sum)
+// y [rows, n] += mask * (scale * z M); M is [RANK, n], or [n, RANK] when transposed. A warp takes 32 columns and 64 rows, 16 rows at a time:
+// the loop is kept rolled, because unrolled it took 240 registers and one block filled a processor (12 % occupancy, a third of the speed).
+// With sum > 0 that many parts add to one y, which is read and written once; else blockIdx.z is the part.
+extern "C" __global__ void __launch_bounds__(256, RANK > 16 ? 2 : 3) lora_up(const __grid_constant__ Parts parts, int rows, int sum)
 {
     const Part& first = parts.part[sum > 0 ? 0 : blockIdx.z];
     T* y = first.y;
-    const int n = first.n;
+    const int n = first.n, count = sum > 0 ? sum : 1;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col0 = (blockIdx.x * 8 + warp) * 32;
     if (col0 >= n) return;
-    int row0 = blockIdx.y * 64 + g;
-    V4 old[4][2];
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-        if (row0 + i * 8 < rows) old[i >> 1][i & 1] = *(const V4*)(y + (i64)(row0 + i * 8) * n + col0 + c * 8);
-    for (int q = 0; q < (sum > 0 ? sum : 1); q++)
+    u32 b[KS][4][2];
+#pragma unroll 1
+    for (int tile = 0; tile < 4; tile++)
     {
-        const Part& part = parts.part[sum > 0 ? q : blockIdx.z];
-        const float* __restrict__ m = part.m;
-        const T* __restrict__ z = part.z;
-        const int drop = part.drop, transposed = part.transposed;
-        const Mask mask = part.mask;
-        const float scale = drop ? part.scale * mask.keep : part.scale;
-        const u32 threshold = mask.threshold << 8;
-        u32 b[KS][4][2];
+        int row = blockIdx.y * 64 + tile * 16 + g;
+        if (row - g >= rows) return;
+        V4 old[2];
 #pragma unroll
-        for (int s = 0; s < KS; s++)
-#pragma unroll
-            for (int j = 0; j < 4; j++)
-            {
-                int col = col0 + (g >> 1) * 8 + 2 * j + (g & 1), k = s * 16 + 2 * c;
-#pragma unroll
-                for (int h = 0; h < 2; h++, k += 8)
-                {
-                    float lo = transposed ? m[(i64)col * RANK + k] : m[(i64)k * n + col], hi = transposed ? m[(i64)col * RANK + k + 1] : m[(i64)(k + 1) * n + col];
-                    b[s][j][h] = pack2(T(), lo, hi);
-                }
-            }
-#pragma unroll
-        for (int tile = 0; tile < 4; tile++)
+        for (int h = 0; h < 2; h++)
+            if (row + h * 8 < rows) old[h] = *(const V4*)(y + (i64)(row + h * 8) * n + col0 + c * 8);
+#pragma unroll 1
+        for (int q = 0; q < count; q++)
         {
-            int row = row0 + tile * 16;
+            const Part& part = parts.part[sum > 0 ? q : blockIdx.z];
+            const float* __restrict__ m = part.m;
+            if (tile == 0 || count > 1)
+#pragma unroll
+                for (int s = 0; s < KS; s++)
+#pragma unroll
+                    for (int j = 0; j < 4; j++)
+                    {
+                        int col = col0 + (g >> 1) * 8 + 2 * j + (g & 1), k = s * 16 + 2 * c;
+#pragma unroll
+                        for (int h = 0; h < 2; h++, k += 8)
+                        {
+                            float lo = part.transposed ? m[(i64)col * RANK + k] : m[(i64)k * n + col];
+                            float hi = part.transposed ? m[(i64)col * RANK + k + 1] : m[(i64)(k + 1) * n + col];
+                            b[s][j][h] = pack2(T(), lo, hi);
+                        }
+                    }
             float acc[4][4] = {};
 #pragma unroll
             for (int s = 0; s < KS; s++)
             {
-                const T* p = z + (i64)row * RANK + s * 16 + 2 * c;
+                const T* p = part.z + (i64)row * RANK + s * 16 + 2 * c;
                 u32 a[4] = { 0, 0, 0, 0 };
                 if (row < rows) { a[0] = *(const u32*)p; a[2] = *(const u32*)(p + 8); }
                 if (row + 8 < rows) { a[1] = *(const u32*)(p + 8 * RANK); a[3] = *(const u32*)(p + 8 * RANK + 8); }
 #pragma unroll
                 for (int j = 0; j < 4; j++) mma16816(acc[j], a, b[s][j][0], b[s][j][1]);
             }
+            const bool drop = part.drop != 0;
+            const float scale = drop ? part.scale * part.mask.keep : part.scale;
+            const u32 threshold = part.mask.threshold << 8;
 #pragma unroll
             for (int h = 0; h < 2; h++)
             {
@@ -182,22 +184,21 @@ extern "C" __global__ void __launch_bounds__(256) lora_up(const __grid_constant_
                 u32 r[8];
                 if (drop)
                 {
-                    philox((u32)block, (u32)(block >> 32), mask.site, mask.step, mask.key0, mask.key1, r);
-                    philox((u32)(block + 1), (u32)((block + 1) >> 32), mask.site, mask.step, mask.key0, mask.key1, r + 4);
+                    philox((u32)block, (u32)(block >> 32), part.mask.site, part.mask.step, part.mask.key0, part.mask.key1, r);
+                    philox((u32)(block + 1), (u32)((block + 1) >> 32), part.mask.site, part.mask.step, part.mask.key0, part.mask.key1, r + 4);
                 }
                 float v[8];
-                V4& o = old[tile][h];
-                unpack2(T(), o.x, v[0], v[1]); unpack2(T(), o.y, v[2], v[3]); unpack2(T(), o.z, v[4], v[5]); unpack2(T(), o.w, v[6], v[7]);
+                unpack2(T(), old[h].x, v[0], v[1]); unpack2(T(), old[h].y, v[2], v[3]); unpack2(T(), old[h].z, v[4], v[5]); unpack2(T(), old[h].w, v[6], v[7]);
 #pragma unroll
                 for (int j = 0; j < 8; j++)
                     if (!drop || r[j] >= threshold) v[j] += acc[j >> 1][2 * h + (j & 1)] * scale;
-                o.x = pack2(T(), v[0], v[1]); o.y = pack2(T(), v[2], v[3]); o.z = pack2(T(), v[4], v[5]); o.w = pack2(T(), v[6], v[7]);
+                old[h].x = pack2(T(), v[0], v[1]); old[h].y = pack2(T(), v[2], v[3]); old[h].z = pack2(T(), v[4], v[5]); old[h].w = pack2(T(), v[6], v[7]);
             }
         }
-    }
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-        if (row0 + i * 8 < rows) *(V4*)(y + (i64)(row0 + i * 8) * n + col0 + c * 8) = old[i >> 1][i & 1];
+        for (int h = 0; h < 2; h++)
+            if (row + h * 8 < rows) *(V4*)(y + (i64)(row + h * 8) * n + col0 + c * 8) = old[h];
+    }
 }
 
 // sum += scale * drop(x)^T z over the rows: [n, RANK] when transposed, else [RANK, n]. A block takes 32 columns, its warps share the rows;
