@@ -7,6 +7,7 @@ var verbose = new Option<bool>("--verbose") { Description = "Show stack traces o
 root.Options.Add(verbose);
 root.Subcommands.Add(InspectCommand.Create());
 root.Subcommands.Add(PlanCommand.Create());
+root.Subcommands.Add(TrainCommand.Create());
 var parsed = root.Parse(args);
 try
 {

@@ -1,0 +1,46 @@
+using System.CommandLine;
+using System.Text.Json;
+using Headroom.Core;
+using Headroom.Training;
+
+namespace Headroom.Cli;
+
+/// <summary>headroom train: one model under one recipe.</summary>
+internal static class TrainCommand
+{
+    public static Command Create()
+    {
+        var recipe = new Argument<string>("recipe") { Description = "A YAML recipe. Example: headroom train recipes/imdb-smollm2.yaml --set training.learning_rate=1e-4" };
+        var set = new Option<string[]>("--set") { Description = "Override a key: --set training.seed=2. Repeatable.", DefaultValueFactory = _ => [] };
+        var runs = new Option<string>("--runs") { Description = "Folder of run folders.", DefaultValueFactory = _ => "runs" };
+        var name = new Option<string?>("--name") { Description = "Name of the run folder; default: the recipe's." };
+        var device = new Option<string?>("--device") { Description = "auto, cpu or cuda." };
+        var vram = new Option<string?>("--vram") { Description = "Budget, such as 6GiB." };
+        var resume = new Option<bool>("--resume") { Description = "Go on from the latest checkpoint of the run folder." };
+        var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
+        var command = new Command("train", "Fine-tune a model as a recipe says.") { recipe, set, runs, name, device, vram, resume, json };
+        command.SetAction(p => Run(p.GetValue(recipe)!, p.GetValue(set)!, p.GetValue(runs)!, p.GetValue(name), p.GetValue(device), p.GetValue(vram), p.GetValue(resume), p.GetValue(json)));
+        return command;
+    }
+
+    private static int Run(string path, string[] sets, string runs, string? name, string? device, string? vram, bool resume, bool json)
+    {
+        var (recipe, text) = Recipes.Load(path, sets, device, vram, name);
+        if (recipe.Models.Count != 1) throw new HeadroomException($"train takes one model, the recipe names {recipe.Models.Count}.", "Use headroom duel for two or more.");
+        string folder = Path.Combine(runs, recipe.Name);
+        using var session = new Session(json);
+        var result = TrainRun.Run(recipe, text, recipe.Models[0], session.Host(folder, resume, recipe), session.Token);
+        if (!result.Completed)
+        {
+            session.Say($"stopped after step {result.Step}; go on with --resume");
+            return 1;
+        }
+        session.Say($"adapter: {Path.Combine(folder, "best")}");
+        if (json)
+            Console.WriteLine(JsonSerializer.Serialize(new
+            {
+                folder, steps = result.Step, adapter_sha256 = result.AdapterHash, zero_shot_accuracy = result.ZeroShot?.Accuracy, accuracy = result.Tuned?.Accuracy, f1 = result.Tuned?.F1,
+            }));
+        return 0;
+    }
+}

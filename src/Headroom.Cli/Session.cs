@@ -1,0 +1,104 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Headroom.Core;
+using Headroom.Cpu;
+using Headroom.Cuda;
+using Headroom.Training;
+
+namespace Headroom.Cli;
+
+/// <summary>What long commands share: the device, progress lines, and stopping on Ctrl+C and SIGTERM.</summary>
+internal sealed class Session : IDisposable
+{
+    private readonly CancellationTokenSource _stop = new();
+    private readonly PosixSignalRegistration[] _signals;
+    private readonly bool _terminal = !Console.IsOutputRedirected;
+    private readonly TextWriter _out;
+    private readonly Stopwatch _since = new();
+    private string _what = "";
+    private long _shownAt, _first;
+    private bool _line;
+
+    /// <summary>With <paramref name="json"/>, progress goes to standard error.</summary>
+    public Session(bool json)
+    {
+        _out = json ? Console.Error : Console.Out;
+        if (json) _terminal = false;
+        _signals = [PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop), PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop)];
+    }
+
+    /// <summary>Set by Ctrl+C and SIGTERM.</summary>
+    public CancellationToken Token => _stop.Token;
+
+    private void Stop(PosixSignalContext context)
+    {
+        context.Cancel = !_stop.IsCancellationRequested; // the second signal ends the process
+        _stop.Cancel();
+    }
+
+    /// <summary>Opens auto, cpu or cuda.</summary>
+    public IDevice Open(string device)
+    {
+        if (device == "cpu") return new CpuDevice();
+        var gpu = CudaDevice.TryOpen(out string why);
+        if (gpu != null) return gpu;
+        string[] lines = why.Split('\n');
+        if (device == "cuda") throw new HeadroomException(lines[0], lines.Length > 1 ? lines[1] : "Run with --device cpu.");
+        Say($"device: CPU ({lines[0].TrimEnd('.')})");
+        return new CpuDevice();
+    }
+
+    /// <summary>A line of its own.</summary>
+    public void Say(string text)
+    {
+        EndLine();
+        _out.WriteLine(text);
+    }
+
+    /// <summary>Progress with rate and time left: one line that is rewritten on a terminal, a plain line every few seconds elsewhere.</summary>
+    public void Progress(string what, long done, long total, string figure)
+    {
+        if (what != _what)
+        {
+            EndLine();
+            _what = what;
+            _first = done;
+            _shownAt = long.MinValue;
+            _since.Restart();
+        }
+        double seconds = _since.Elapsed.TotalSeconds;
+        long bucket = (long)(seconds / (_terminal ? 0.2 : 10));
+        if (bucket == _shownAt && done != total) return;
+        if (!_terminal && seconds < 2 && done != total) return;
+        if (!_terminal && done == total && seconds < 2) return;
+        _shownAt = bucket;
+        string left = done > _first && done < total ? $", {TimeSpan.FromSeconds((total - done) * seconds / (done - _first)):hh\\:mm\\:ss} left" : "";
+        string text = $"{what} {done}/{total}{left}{(figure.Length > 0 ? ", " + figure : "")}";
+        if (!_terminal)
+        {
+            _out.WriteLine(text);
+            return;
+        }
+        int width = Math.Max(20, Console.WindowWidth - 1);
+        _out.Write("\r" + (text.Length > width ? text[..width] : text.PadRight(width)));
+        _line = true;
+    }
+
+    private void EndLine()
+    {
+        if (_line) _out.WriteLine();
+        _line = false;
+    }
+
+    /// <summary>A run's host.</summary>
+    public RunHost Host(string folder, bool resume, Recipe recipe) =>
+        new(folder, resume, () => Open(recipe.Device), recipe.Vram == null ? null : Units.Parse(recipe.Vram), Say, Progress);
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        EndLine();
+        foreach (var s in _signals) s.Dispose();
+        _stop.Dispose();
+    }
+}

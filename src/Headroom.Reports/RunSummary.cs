@@ -1,0 +1,151 @@
+using System.Text.Json.Nodes;
+using Headroom.Training;
+
+namespace Headroom.Reports;
+
+/// <summary>One "step" event.</summary>
+public sealed record StepPoint(int Step, double? Loss, double? GradNorm, double? LearningRate, double? Seconds, bool Skipped);
+
+/// <summary>One "eval" event.</summary>
+public sealed record EvalPoint(int Step, string Split, double? Loss, double? Accuracy, double? F1);
+
+/// <summary>Predictions over the test rows: of a model ("zero-shot", "tuned") or of a baseline.</summary>
+public sealed record TestResult(string Name, int? Rows, double? Loss, double? Accuracy, double? Precision, double? Recall, double? F1, int[]? Confusion, int[]? Gold, int[]? Predicted, string?[]? Tiers, double? Seconds);
+
+/// <summary>One "memory" event.</summary>
+public sealed record MemorySample(string When, long? Reserved, long? Resident, long? PeakResident, long? Managed);
+
+/// <summary>The plan a run started with.</summary>
+public sealed record PlanSummary(long? Total, long? Arena, long? Static, long? Workspace, string? PeakPhase, int? RecomputeLayers, int? Layers, IReadOnlyList<(string Phase, long Bytes)> Phases, IReadOnlyList<(string Phase, string Category, long Bytes)> Rows);
+
+/// <summary>Everything one events.jsonl tells about a run. What is not in the file is null or empty.</summary>
+public sealed class RunSummary
+{
+    /// <summary>Name of the run's folder.</summary>
+    public string Folder { get; private init; } = "";
+    /// <summary>Fields of the last run_start event.</summary>
+    public JsonObject Start { get; private set; } = [];
+    /// <summary>Fields of run_end, or null when the run did not end.</summary>
+    public JsonObject? End { get; private set; }
+    /// <summary>Fields of duel_start, when this is a duel's log.</summary>
+    public JsonObject? DuelStart { get; private set; }
+    /// <summary>Fields of duel_end.</summary>
+    public JsonObject? DuelEnd { get; private set; }
+    /// <summary>Updates in order; after a resume the later value of a step counts.</summary>
+    public IReadOnlyList<StepPoint> Steps { get; private set; } = [];
+    /// <summary>Evaluations in order.</summary>
+    public List<EvalPoint> Evals { get; } = [];
+    /// <summary>Memory samples in order.</summary>
+    public List<MemorySample> Memory { get; } = [];
+    /// <summary>Baselines.</summary>
+    public List<TestResult> Baselines { get; } = [];
+    /// <summary>The base model on the test rows.</summary>
+    public TestResult? ZeroShot { get; private set; }
+    /// <summary>The tuned model on the test rows.</summary>
+    public TestResult? Tuned { get; private set; }
+    /// <summary>The plan, when run_start carries one.</summary>
+    public PlanSummary? Plan { get; private set; }
+    /// <summary>Steps at which the run was resumed.</summary>
+    public List<int> Resumed { get; } = [];
+    /// <summary>Number of checkpoints written.</summary>
+    public int Checkpoints { get; private set; }
+
+    /// <summary>Model as the run names it.</summary>
+    public string Model => Start.Text("model") ?? Folder;
+    /// <summary>Seed.</summary>
+    public long? Seed => Start.Long("seed");
+    /// <summary>Updates planned.</summary>
+    public long? TotalSteps => Start.Long("total_steps");
+    /// <summary>True when the run says it reached its end.</summary>
+    public bool Completed => End.Flag("completed") == true;
+    /// <summary>Largest resident size of the process that was seen.</summary>
+    public long? PeakResident => Memory.Max(m => m.PeakResident ?? m.Resident);
+    /// <summary>Bytes reserved, as last reported.</summary>
+    public long? Reserved => Memory.LastOrDefault(m => m.Reserved != null)?.Reserved;
+    /// <summary>Tokens a second of training: the run's own figure, else null.</summary>
+    public double? TokensPerSecond => End.Number("tokens_per_second");
+
+    /// <summary>Reads events.jsonl of a run's folder; a half-written run gives what it has.</summary>
+    public static RunSummary Read(string folder)
+    {
+        var run = new RunSummary { Folder = Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder))) };
+        var steps = new SortedDictionary<int, StepPoint>();
+        foreach (var e in EventLog.Read(Path.Combine(folder, "events.jsonl"))) run.Add(e, steps);
+        run.Steps = [.. steps.Values];
+        return run;
+    }
+
+    private void Add(JsonObject e, SortedDictionary<int, StepPoint> steps)
+    {
+        int step = (int)(e.Long("step") ?? 0);
+        switch (e.Text("event"))
+        {
+            case "run_start":
+                Start = e;
+                Plan = e["plan"] is JsonObject plan ? ReadPlan(plan) : Plan;
+                break;
+            case "memory":
+                Memory.Add(new MemorySample(e.Text("when") ?? "", e.Long("reserved_bytes"), e.Long("resident_bytes"), e.Long("peak_resident_bytes"), e.Long("managed_bytes")));
+                break;
+            case "step":
+                steps[step] = new StepPoint(step, e.Number("loss"), e.Number("grad_norm"), e.Number("learning_rate"), e.Number("seconds"), e.Flag("skipped") == true);
+                break;
+            case "eval":
+                Evals.RemoveAll(x => x.Step >= step && x.Split == (e.Text("split") ?? ""));
+                Evals.Add(new EvalPoint(step, e.Text("split") ?? "", e.Number("loss"), e.Number("accuracy"), e.Number("f1")));
+                break;
+            case "test" when e.Text("stage") == "zero-shot": ZeroShot = ReadTest(e, "zero-shot"); break;
+            case "test": Tuned = ReadTest(e, "tuned"); break;
+            case "baseline":
+                var baseline = ReadTest(e, e.Text("name") ?? "baseline");
+                Baselines.RemoveAll(b => b.Name == baseline.Name);
+                Baselines.Add(baseline);
+                break;
+            case "checkpoint": Checkpoints++; break;
+            case "resumed":
+                Resumed.Add(step);
+                End = null;
+                break;
+            case "run_end": End = e; break;
+            case "duel_start": DuelStart = e; break;
+            case "duel_end": DuelEnd = e; break;
+        }
+    }
+
+    private static TestResult ReadTest(JsonObject e, string name)
+    {
+        int[]? gold = e.Ints("gold"), predicted = e.Ints("predicted"), confusion = e.Ints("confusion");
+        if (gold?.Length != predicted?.Length) (gold, predicted) = (null, null);
+        if (confusion is not { Length: 4 }) confusion = null;
+        if (confusion == null && gold != null && predicted != null && gold.Concat(predicted).All(x => x is 0 or 1))
+        {
+            confusion = new int[4];
+            for (int i = 0; i < gold.Length; i++) confusion[2 * gold[i] + predicted[i]]++;
+        }
+        var tiers = (e["tiers"] as JsonArray)?.Select(t => t?.ToString()).ToArray();
+        return new TestResult(name, (int?)e.Long("rows") ?? gold?.Length, e.Number("loss"), e.Number("accuracy"), e.Number("precision"), e.Number("recall"), e.Number("f1"),
+            confusion, gold, predicted, tiers?.Length == gold?.Length ? tiers : null, e.Number("seconds"));
+    }
+
+    private static PlanSummary ReadPlan(JsonObject p) => new(p.Long("total_bytes"), p.Long("arena_bytes"), p.Long("static_bytes"), p.Long("workspace_bytes"), p.Text("peak_phase"),
+        (int?)p.Long("recompute_layers"), (int?)p.Long("layers"),
+        p["phases"] is JsonObject phases ? phases.Select(x => (x.Key, phases.Long(x.Key) ?? 0)).ToList() : [],
+        p["rows"] is JsonArray rows ? rows.OfType<JsonObject>().Select(r => (r.Text("phase") ?? "static", r.Text("category") ?? "other", r.Long("bytes") ?? 0)).ToList() : []);
+}
+
+/// <summary>Lenient access: a missing or odd field is null.</summary>
+internal static class Json
+{
+    public static string? Text(this JsonObject? o, string key) => o?[key] is JsonValue v ? (v.TryGetValue(out string? s) ? s : v.ToJsonString()) : null;
+
+    public static double? Number(this JsonObject? o, string key) => o?[key] is JsonValue v && v.GetValueKind() == System.Text.Json.JsonValueKind.Number && v.GetValue<double>() is var d && double.IsFinite(d) ? d : null;
+
+    public static long? Long(this JsonObject? o, string key) => o.Number(key) is { } d && Math.Abs(d) < 9e15 ? (long)d : null;
+
+    public static bool? Flag(this JsonObject? o, string key) => o?[key] is JsonValue v && v.TryGetValue(out bool b) ? b : null;
+
+    public static int[]? Ints(this JsonObject? o, string key) =>
+        o?[key] is JsonArray a && a.All(x => x is JsonValue v && v.GetValueKind() == System.Text.Json.JsonValueKind.Number) ? a.Select(x => (int)x!.GetValue<double>()).ToArray() : null;
+
+    public static string[] Texts(this JsonObject? o, string key) => o?[key] is JsonArray a ? a.Select(x => x?.ToString() ?? "").ToArray() : [];
+}

@@ -1,0 +1,128 @@
+using System.Globalization;
+using System.Text.Json.Nodes;
+using Headroom.Formats.Tokenizers;
+
+namespace Headroom.Training;
+
+/// <summary>The events a run writes, one method a kind.</summary>
+internal static class RunEvents
+{
+    public static JsonObject Start(Recipe recipe, string text, string model, string baseHash, Engine engine, Trainer trainer, DataSplits data, TaskEncoder encoder)
+    {
+        var c = engine.Model.Config;
+        var plan = engine.Plan;
+        long linear = engine.Model.Projections.Sum(p => (long)p.Weight.Out * p.Weight.In), table = (long)c.VocabSize * c.HiddenSize;
+        return new JsonObject
+        {
+            ["name"] = recipe.Name, ["model"] = model, ["base_sha256"] = baseHash, ["seed"] = recipe.Training.Seed, ["device"] = engine.Device.Name, ["architecture"] = c.Architecture,
+            ["parameters"] = linear + (c.TieWordEmbeddings ? table : 2 * table) + (2L * c.NumHiddenLayers + 1) * c.HiddenSize,
+            ["trainable_parameters"] = engine.Model.Trained.Sum(t => t.Slot.Weight.Count), ["trainable_by_module"] = ByModule(engine),
+            ["effective_batch"] = recipe.Training.PerDeviceTrainBatchSize * recipe.Training.GradientAccumulationSteps,
+            ["total_steps"] = trainer.TotalSteps, ["steps_per_epoch"] = trainer.StepsPerEpoch, ["train_rows"] = data.Train.Count, ["validation_rows"] = data.Validation.Count, ["test_rows"] = data.Test.Count,
+            ["cut_texts"] = encoder.CutTexts, ["recipe"] = text,
+            ["plan"] = new JsonObject
+            {
+                ["total_bytes"] = plan.TotalBytes, ["arena_bytes"] = plan.ArenaBytes, ["static_bytes"] = plan.StaticBytes, ["workspace_bytes"] = plan.WorkspaceBytes, ["peak_phase"] = plan.PeakPhase,
+                ["recompute_layers"] = engine.Settings.RecomputeLayers, ["layers"] = c.NumHiddenLayers,
+                ["phases"] = new JsonObject(plan.Phases.Select(p => KeyValuePair.Create(p, (JsonNode?)plan.PhaseBytes(p)))),
+                ["rows"] = new JsonArray([.. plan.Rows().Select(r => (JsonNode)new JsonObject { ["phase"] = r.Phase, ["category"] = r.Category.ToString(), ["buffers"] = r.Buffers, ["bytes"] = r.Bytes })]),
+            },
+        };
+    }
+
+    public static JsonObject Step(StepResult s, double seconds, int stepsPerEpoch) => new()
+    {
+        ["step"] = s.Step, ["epoch"] = s.Step / (double)stepsPerEpoch, ["loss"] = Finite(s.Loss), ["grad_norm"] = Finite(s.GradNorm), ["learning_rate"] = s.LearningRate,
+        ["tokens"] = s.Tokens, ["label_tokens"] = s.LabelTokens, ["seconds"] = seconds, ["skipped"] = s.Skipped,
+    };
+
+    public static JsonObject Eval(int step, string split, Predictions p, double seconds)
+    {
+        var e = Metrics(p, seconds);
+        e["step"] = step;
+        e["split"] = split;
+        return e;
+    }
+
+    public static JsonObject Test(string stage, Predictions p, double seconds)
+    {
+        var e = Metrics(p, seconds);
+        e["stage"] = stage;
+        return WithRows(e, p);
+    }
+
+    public static JsonObject Baseline(string name, Predictions p)
+    {
+        var e = Metrics(p, 0);
+        e.Remove("loss");
+        e.Remove("seconds");
+        e["name"] = name;
+        return WithRows(e, p);
+    }
+
+    public static void Memory(EventLog log, string when, Engine engine)
+    {
+        var (resident, peak) = ProcessMemory.Read();
+        log.Write("memory", new()
+        {
+            ["when"] = when, ["reserved_bytes"] = engine.Plan.TotalBytes, ["resident_bytes"] = resident, ["peak_resident_bytes"] = peak, ["managed_bytes"] = GC.GetTotalMemory(false),
+        });
+    }
+
+    public static string Describe(Recipe recipe, string model, Engine engine, Trainer trainer, DataSplits data, TaskEncoder encoder, EncodedRows train, ITokenizer tokenizer)
+    {
+        var first = train[0];
+        var by = ByModule(engine).Select(m => $"{m.Key} {((long)m.Value!).ToString("N0", CultureInfo.InvariantCulture)}");
+        string shown = tokenizer.Decode(first.Ids.AsSpan(0, first.AnswerStart)), answer = tokenizer.Decode(first.Ids.AsSpan(first.AnswerStart));
+        if (shown.Length > 200) shown = shown[..120] + " ... " + shown[^70..];
+        return string.Create(CultureInfo.InvariantCulture, $"""
+            {model} on {engine.Device.Name}: {data.Train.Count} training, {data.Validation.Count} validation, {data.Test.Count} test rows; {encoder.CutTexts} texts cut to {encoder.MaxTokens} tokens
+            effective batch {recipe.Training.PerDeviceTrainBatchSize} x {recipe.Training.GradientAccumulationSteps} = {recipe.Training.PerDeviceTrainBatchSize * recipe.Training.GradientAccumulationSteps}, {trainer.TotalSteps} updates, {trainer.WarmupSteps} of them warm-up
+            trainable {engine.Model.Trained.Sum(t => t.Slot.Weight.Count):N0}: {string.Join(", ", by)}
+            first example, masked: {System.Text.Json.JsonSerializer.Serialize(shown, Relaxed)} learned: {System.Text.Json.JsonSerializer.Serialize(answer, Relaxed)}
+            planned and reserved: {engine.Plan.TotalBytes / 1048576.0:F1} MiB (peak in phase {engine.Plan.PeakPhase}, {engine.Settings.RecomputeLayers} of {engine.Model.Config.NumHiddenLayers} layers recompute)
+            """);
+    }
+
+    private static readonly System.Text.Json.JsonSerializerOptions Relaxed = new() { Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
+    private static JsonObject ByModule(Engine engine) => new(engine.Model.Projections.Where(p => p.Rank > 0).GroupBy(p => p.Path.Split('.')[^1])
+        .Select(g => KeyValuePair.Create(g.Key, (JsonNode?)g.Sum(p => p.A.Count + p.B.Count))));
+
+    private static JsonObject Metrics(Predictions p, double seconds) => new()
+    {
+        ["rows"] = p.Gold.Length, ["loss"] = Finite(p.Loss), ["accuracy"] = p.Accuracy, ["precision"] = p.Precision, ["recall"] = p.Recall, ["f1"] = p.F1,
+        ["confusion"] = Array(p.Confusion), ["seconds"] = seconds,
+    };
+
+    private static JsonObject WithRows(JsonObject e, Predictions p)
+    {
+        e["gold"] = Array(p.Gold);
+        e["predicted"] = Array(p.Predicted);
+        e["tiers"] = p.Tiers.Any(t => t != null) ? new JsonArray([.. p.Tiers.Select(t => (JsonNode?)t)]) : null;
+        return e;
+    }
+
+    private static JsonArray Array(int[] values) => new([.. values.Select(v => (JsonNode?)v)]);
+
+    private static JsonNode? Finite(double v) => double.IsFinite(v) ? v : null;
+}
+
+/// <summary>Resident memory of this process.</summary>
+public static class ProcessMemory
+{
+    /// <summary>Bytes resident now and at the peak; from /proc where there is one, else from the runtime.</summary>
+    public static (long Resident, long Peak) Read()
+    {
+        long resident = Environment.WorkingSet, peak = resident;
+        if (!File.Exists("/proc/self/status")) return (resident, peak);
+        foreach (string line in File.ReadLines("/proc/self/status"))
+        {
+            if (line.StartsWith("VmRSS:", StringComparison.Ordinal)) resident = Kib(line);
+            if (line.StartsWith("VmHWM:", StringComparison.Ordinal)) peak = Kib(line);
+        }
+        return (resident, Math.Max(peak, resident));
+
+        static long Kib(string line) => long.Parse(line.AsSpan(6).Trim().ToString().Split(' ')[0], CultureInfo.InvariantCulture) * 1024;
+    }
+}

@@ -1,0 +1,28 @@
+using Headroom.Core;
+using Headroom.Models;
+
+namespace Headroom.Training;
+
+/// <summary>Recipe to model settings: the one place where precision and storage are chosen.</summary>
+public static class RunSettings
+{
+    /// <summary>Settings of a run on a device; conflicting precisions are refused.</summary>
+    public static ModelSettings Of(Recipe recipe, IWeightSource source, IDevice device)
+    {
+        var q = recipe.Quantization;
+        bool cpu = device.Name.StartsWith("CPU", StringComparison.Ordinal);
+        string precision = recipe.Training.Precision == "auto" ? cpu ? "fp32" : "bf16" : recipe.Training.Precision;
+        if (cpu && precision != "fp32")
+            throw new HeadroomException($"training.precision is {precision}, but the CPU computes in fp32.", "Set precision to auto or fp32, or use a GPU.");
+        var own = source.SourceDType("model.layers.0.self_attn.q_proj.weight") switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => WeightStorage.F32 };
+        var linear = q.LoadIn4bit ? q.Bnb4bitUseDoubleQuant ? WeightStorage.NF4Double : WeightStorage.NF4 : q.LoadIn8bit ? WeightStorage.Int8 : own;
+        // 16 bits hold a Q8_0 or 16-bit table to within its own rounding; a float32 table keeps its type.
+        var embedding = source.SourceDType("model.embed_tokens.weight") switch { DType.F16 => WeightStorage.F16, DType.BF16 => WeightStorage.BF16, _ => WeightStorage.F32 };
+        var l = recipe.Lora;
+        var lora = new LoraSettings(l.R, l.LoraAlpha, l.LoraDropout, l.TargetModules, l.UseRslora);
+        return new ModelSettings(linear, embedding, TrainMode.Adapters, lora, recipe.Training.GradientCheckpointing == true ? -1 : 0)
+        {
+            ComputeType = precision switch { "bf16" => DType.BF16, "fp16" => DType.F16, _ => DType.F32 },
+        };
+    }
+}

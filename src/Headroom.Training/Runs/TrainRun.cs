@@ -1,0 +1,169 @@
+using System.Diagnostics;
+using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Formats;
+using Headroom.Formats.Tokenizers;
+
+namespace Headroom.Training;
+
+/// <summary>Where a run lives, what it may use, and who listens.</summary>
+/// <param name="Folder">Run folder; must not exist unless resumed.</param>
+/// <param name="Resume">Go on from the latest checkpoint.</param>
+/// <param name="OpenDevice">Opens the device.</param>
+/// <param name="BudgetBytes">Memory the plan may take; null = no limit.</param>
+/// <param name="Say">A line for the user.</param>
+/// <param name="Progress">What is being done, done and total of it, and a figure such as the loss; called often.</param>
+public sealed record RunHost(string Folder, bool Resume, Func<IDevice> OpenDevice, long? BudgetBytes, Action<string> Say, Action<string, long, long, string> Progress);
+
+/// <summary>How a run ended.</summary>
+/// <param name="Completed">False when it was stopped and can be resumed.</param>
+/// <param name="Step">Updates done.</param>
+/// <param name="ZeroShot">The base on the test rows, when there are any.</param>
+/// <param name="Tuned">The adapter on the test rows.</param>
+/// <param name="AdapterHash">SHA-256 of the trained tensors.</param>
+/// <param name="Test">The test rows.</param>
+public sealed record RunResult(bool Completed, int Step, Predictions? ZeroShot, Predictions? Tuned, string AdapterHash, DataSplits Test);
+
+/// <summary>
+/// One model under one recipe, from files to a run folder: manifest.json, recipe.yaml, events.jsonl, checkpoints/, best/. Everything that can be
+/// refused is refused before the folder is made.
+/// </summary>
+public static class TrainRun
+{
+    /// <summary>Runs to the end, or to <paramref name="stop"/>.</summary>
+    public static RunResult Run(Recipe recipe, string recipeText, ModelOptions model, RunHost host, CancellationToken stop)
+    {
+        var o = recipe.Training;
+        string events = Path.Combine(host.Folder, "events.jsonl"), checkpoints = Path.Combine(host.Folder, "checkpoints");
+        string? from = host.Resume ? Checkpoints.Latest(checkpoints) : null;
+        if (!host.Resume && Directory.Exists(host.Folder) && Directory.EnumerateFileSystemEntries(host.Folder).Any())
+            throw new HeadroomException($"The run folder {host.Folder} exists already.", "Go on with --resume, or give another --name.");
+        if (host.Resume && !File.Exists(events)) throw new HeadroomException($"There is no run in {host.Folder} to resume.", "Start it without --resume.");
+
+        var data = DataSplits.Load(recipe.Data, recipe.Task, o.Seed);
+        var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
+        var encoder = new TaskEncoder(tokenizer, recipe.Task);
+        using var source = WeightSources.Open(model.Path);
+        if (tokenizer.VocabSize > source.Config.VocabSize)
+            throw new HeadroomException($"The tokenizer has {tokenizer.VocabSize} ids, the model only {source.Config.VocabSize}.", "Give the tokenizer that belongs to the model.");
+        EncodedRows train = new(data.Train, encoder), validation = new(data.Validation, encoder, false), test = new(data.Test, encoder, false);
+        host.Progress("tokenizing", 0, data.Train.Count, "");
+        int longest = Math.Max(train.EncodeAll(), Math.Max(validation.EncodeAll(), test.EncodeAll()));
+        int trainTokens = o.PerDeviceTrainBatchSize * longest, evalTokens = data.Validation.Count + data.Test.Count == 0 ? 0 : o.PerDeviceEvalBatchSize * longest;
+        int labels = recipe.Task.Loss == "all" ? trainTokens : o.PerDeviceTrainBatchSize * encoder.Answers.Max(a => a.Length);
+        var limits = new BatchLimits(trainTokens, o.PerDeviceTrainBatchSize, labels, evalTokens, o.PerDeviceEvalBatchSize, encoder.Candidates.Length);
+
+        var device = host.OpenDevice();
+        var settings = RunSettings.Of(recipe, source, device);
+        var (_, recompute) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, host.BudgetBytes);
+        settings = settings with { RecomputeLayers = recompute };
+        host.Progress("hashing the base", 0, 1, "");
+        string baseHash = source.Hash, recipeHash = RecipeLoader.Hash(recipe);
+        using var engine = new Engine(device, source, settings, limits, (d, t) => host.Progress("loading", d, t, ""));
+        engine.InitializeAdapters((ulong)(uint)o.Seed);
+        var trainer = new Trainer(engine, o, train, longest) { State = new TrainerState(0, 0, null, 0, recipeHash, baseHash) };
+        if (from != null) trainer.State = Checkpoints.Load(from, engine, recipeHash, baseHash);
+        try
+        {
+            Directory.CreateDirectory(host.Folder);
+            AtomicFile.WriteText(Path.Combine(host.Folder, "recipe.yaml"), recipeText);
+            AtomicFile.WriteText(Path.Combine(host.Folder, "manifest.json"), new JsonObject
+            {
+                ["name"] = recipe.Name, ["model"] = ModelName(model), ["model_path"] = model.Path, ["base_sha256"] = baseHash, ["recipe_sha256"] = recipeHash,
+                ["seed"] = o.Seed, ["device"] = device.Name, ["created"] = DateTime.UtcNow.ToString("O"),
+            }.ToJsonString(new() { WriteIndented = true }) + "\n");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new HeadroomException($"The run folder {host.Folder} cannot be written: {e.Message}", "Give another folder with --runs.");
+        }
+        using var log = new EventLog(events, host.Resume ? trainer.State.Step : null);
+        if (from != null) log.Write("resumed", new() { ["step"] = trainer.State.Step });
+        else log.Write("run_start", RunEvents.Start(recipe, recipeText, ModelName(model), baseHash, engine, trainer, data, encoder));
+        RunEvents.Memory(log, "loaded", engine);
+        host.Say(RunEvents.Describe(recipe, ModelName(model), engine, trainer, data, encoder, train, tokenizer));
+
+        Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, encoder.Candidates, o.PerDeviceEvalBatchSize, evalTokens, (d, n) =>
+        {
+            stop.ThrowIfCancellationRequested();
+            host.Progress(what, d, n, "");
+        });
+        var clock = Stopwatch.StartNew();
+        Predictions? zero = null, tuned = null;
+        long tokens = 0, labelTokens = 0;
+        double trainSeconds = 0;
+        try
+        {
+            if (from == null && data.Test.Count > 0)
+            {
+                double at = clock.Elapsed.TotalSeconds;
+                zero = Evaluate("zero-shot test", test);
+                log.Write("test", RunEvents.Test("zero-shot", zero, clock.Elapsed.TotalSeconds - at));
+                host.Say($"zero-shot: accuracy {zero.Accuracy:F4}, F1 {zero.F1:F4} on {data.Test.Count} test rows");
+            }
+            double last = clock.Elapsed.TotalSeconds;
+            bool done = trainer.Run(new TrainerHooks
+            {
+                OnStep = s =>
+                {
+                    double now = clock.Elapsed.TotalSeconds, seconds = now - last;
+                    last = now;
+                    tokens += s.Tokens;
+                    labelTokens += s.LabelTokens;
+                    trainSeconds += seconds;
+                    log.Write("step", RunEvents.Step(s, seconds, trainer.StepsPerEpoch));
+                    host.Progress("training", s.Step, trainer.TotalSteps, $"loss {s.Loss:F4}, grad norm {s.GradNorm:F3}, lr {s.LearningRate:G3}, {tokens / trainSeconds:F0} tokens/s");
+                },
+                Evaluate = data.Validation.Count == 0 || o.EvalStrategy == "no" ? null : step =>
+                {
+                    double at = clock.Elapsed.TotalSeconds;
+                    var p = Evaluate("validation", validation);
+                    log.Write("eval", RunEvents.Eval(step, "validation", p, clock.Elapsed.TotalSeconds - at));
+                    host.Say($"step {step}: validation loss {p.Loss:F4}, accuracy {p.Accuracy:F4}, F1 {p.F1:F4}");
+                    last = clock.Elapsed.TotalSeconds;
+                    return o.MetricForBestModel switch { "loss" => (p.Loss, false), "accuracy" => (p.Accuracy, true), _ => (p.F1, true) };
+                },
+                OnCheckpoint = (step, path) =>
+                {
+                    log.Write("checkpoint", new() { ["step"] = step, ["path"] = Path.GetRelativePath(host.Folder, path) });
+                    last = clock.Elapsed.TotalSeconds;
+                },
+            }, checkpoints, ModelName(model), stop);
+            if (!done) return Stopped(trainer.State.Step);
+            if (o.LoadBestModelAtEnd && trainer.State.BestMetric != null && trainer.State.BestStep != trainer.State.Step)
+            {
+                string best = Checkpoints.Folder(checkpoints, trainer.State.BestStep);
+                if (Directory.Exists(best)) Checkpoints.LoadAdapter(PeftAdapter.Load(best), engine);
+            }
+            Checkpoints.Adapter(engine, ModelName(model), baseHash).Save(Path.Combine(host.Folder, "best"));
+            if (data.Test.Count > 0)
+            {
+                double at = clock.Elapsed.TotalSeconds;
+                tuned = Evaluate("test", test);
+                log.Write("test", RunEvents.Test("tuned", tuned, clock.Elapsed.TotalSeconds - at));
+                host.Say($"tuned: accuracy {tuned.Accuracy:F4}, F1 {tuned.F1:F4} on {data.Test.Count} test rows");
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            return Stopped(trainer.State.Step);
+        }
+        string hash = Checkpoints.TrainedHash(engine);
+        RunEvents.Memory(log, "end", engine);
+        log.Write("run_end", new()
+        {
+            ["completed"] = true, ["steps"] = trainer.State.Step, ["seconds"] = clock.Elapsed.TotalSeconds, ["train_seconds"] = trainSeconds, ["tokens"] = tokens,
+            ["label_tokens"] = labelTokens, ["tokens_per_second"] = trainSeconds > 0 ? tokens / trainSeconds : null, ["adapter_sha256"] = hash, ["best_step"] = trainer.State.BestStep,
+        });
+        return new RunResult(true, trainer.State.Step, zero, tuned, hash, data);
+
+        RunResult Stopped(int step)
+        {
+            log.Write("stopped", new() { ["at_step"] = step });
+            return new RunResult(false, step, zero, null, "", data);
+        }
+    }
+
+    /// <summary>Name of a model in reports.</summary>
+    public static string ModelName(ModelOptions m) => m.Name ?? Path.GetFileNameWithoutExtension(Path.TrimEndingDirectorySeparator(m.Path));
+}
