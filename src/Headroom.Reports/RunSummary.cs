@@ -4,7 +4,13 @@ using Headroom.Training;
 namespace Headroom.Reports;
 
 /// <summary>One "step" event.</summary>
-public sealed record StepPoint(int Step, double? Loss, double? GradNorm, double? LearningRate, double? Seconds, bool Skipped);
+public sealed record StepPoint(int Step, double? Loss, double? GradNorm, double? LearningRate, double? Seconds, bool Skipped)
+{
+    /// <summary>Tokens of the update.</summary>
+    public long? Tokens { get; init; }
+    /// <summary>Tokens with a label.</summary>
+    public long? LabelTokens { get; init; }
+}
 
 /// <summary>One "eval" event.</summary>
 public sealed record EvalPoint(int Step, string Split, double? Loss, double? Accuracy, double? F1);
@@ -88,7 +94,7 @@ public sealed class RunSummary
                 Memory.Add(new MemorySample(e.Text("when") ?? "", e.Long("reserved_bytes"), e.Long("resident_bytes"), e.Long("peak_resident_bytes"), e.Long("managed_bytes")));
                 break;
             case "step":
-                steps[step] = new StepPoint(step, e.Number("loss"), e.Number("grad_norm"), e.Number("learning_rate"), e.Number("seconds"), e.Flag("skipped") == true);
+                steps[step] = new StepPoint(step, e.Number("loss"), e.Number("grad_norm"), e.Number("learning_rate"), e.Number("seconds"), e.Flag("skipped") == true) { Tokens = e.Long("tokens"), LabelTokens = e.Long("label_tokens") };
                 break;
             case "eval":
                 Evals.RemoveAll(x => x.Step >= step && x.Split == (e.Text("split") ?? ""));

@@ -1,0 +1,28 @@
+using Headroom.Core;
+using Headroom.Formats;
+
+namespace Headroom.Reports;
+
+/// <summary>Files of a report.</summary>
+/// <param name="Html">One page that needs nothing else.</param>
+/// <param name="Markdown">The same without the charts.</param>
+/// <param name="Json">Every number.</param>
+public sealed record ReportPaths(string Html, string Markdown, string Json);
+
+/// <summary>The report of a run or of a duel.</summary>
+public static class Report
+{
+    /// <summary>Reads events.jsonl of <paramref name="folder"/> (for a duel also those of its runs) and writes report.html, report.md and results.json beside it.</summary>
+    public static ReportPaths Write(string folder)
+    {
+        if (!File.Exists(Path.Combine(folder, "events.jsonl")))
+            throw new HeadroomException($"no events.jsonl in {folder}", "give the folder of a run or of a duel");
+        var model = ReportBuilder.Build(folder);
+        var document = ReportDocument.Of(model);
+        var paths = new ReportPaths(Path.Combine(folder, "report.html"), Path.Combine(folder, "report.md"), Path.Combine(folder, "results.json"));
+        AtomicFile.WriteText(paths.Html, ReportHtml.Render(document));
+        AtomicFile.WriteText(paths.Markdown, ReportMarkdown.Render(document));
+        AtomicFile.WriteText(paths.Json, ReportJson.Render(model));
+        return paths;
+    }
+}

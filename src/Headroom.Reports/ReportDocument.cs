@@ -1,0 +1,178 @@
+namespace Headroom.Reports;
+
+/// <summary>A part of a section.</summary>
+internal abstract record Block;
+
+/// <summary>A paragraph.</summary>
+internal sealed record Paragraph(string Text) : Block;
+
+/// <summary>A table; <paramref name="Align"/> has one letter a column: l for text, r for numbers.</summary>
+internal sealed record Table(string? Caption, string Align, IReadOnlyList<string> Columns, IReadOnlyList<string[]> Rows) : Block;
+
+/// <summary>Charts side by side where there is room.</summary>
+internal sealed record Figures(IReadOnlyList<Figure> Items) : Block;
+
+/// <summary>A chart with its legend.</summary>
+internal sealed record Figure(string Title, string Svg, IReadOnlyList<(int Colour, string Text)> Legend);
+
+/// <summary>Text kept as it is.</summary>
+internal sealed record Verbatim(string Caption, string Text) : Block;
+
+/// <summary>A titled part of the report.</summary>
+internal sealed record Section(string Title, IReadOnlyList<Block> Blocks);
+
+/// <summary>The report laid out: what the page and the text have in common.</summary>
+internal sealed record ReportDocument(string Title, string Kind, string Headline, bool Completed, IReadOnlyList<string> Notes, IReadOnlyList<Section> Sections)
+{
+    public static ReportDocument Of(ReportModel m) => new(m.Name, m.Duel == null ? "Run" : "Duel", m.Headline, m.Completed, m.Notes,
+        new[] { Quality(m), Tiers(m), Tests(m), Curves(m), MemoryTables.Of(m), Cost(m), Provenance(m) }.Where(s => s.Blocks.Count > 0).ToList());
+
+    private static Section Quality(ReportModel m)
+    {
+        var blocks = new List<Block>();
+        if (m.Quality.Count == 0) return new("Quality", [new Paragraph("No test result in the log.")]);
+        var bars = m.Quality.Where(q => q.Accuracy != null).Select(q => (q.Name, q.Colour < 0 ? -1 : q.Colour % Svg.Colours, q.Accuracy!.Value)).ToList();
+        blocks.Add(new Paragraph("Accuracy with Wilson's 95 % interval; precision, recall and F1 of label 1 with the 95 % interval of a bootstrap over rows (2,000 resamples)."));
+        if (bars.Count > 0) blocks.Add(new Figures([new Figure("Accuracy with 95 % interval", Svg.Intervals("Accuracy with 95 % interval", bars), [])]));
+        blocks.Add(new Table(null, "llrrrrr", ["model", "stage", "rows", "accuracy", "precision", "recall", "F1"], m.Quality.Select(q => new[]
+        {
+            q.Label, q.Stage, Show.Count(q.Result.Rows), q.Accuracy is { } a ? Show.I(a) : Show.N3(q.AccuracyValue),
+            q.Intervals is { } p ? Show.I(p.Precision) : Show.N3(q.Result.Precision), q.Intervals is { } r ? Show.I(r.Recall) : Show.N3(q.Result.Recall), q.Intervals is { } f ? Show.I(f.F1) : Show.N3(q.F1),
+        }).ToList()));
+        if (m.Spreads.Count > 0)
+            blocks.Add(new Table("Over seeds: mean ± standard deviation, then each seed", "lllrl", ["model", "stage", "metric", "mean ± sd", "each seed"],
+                m.Spreads.Select(s => new[] { s.Group, s.Stage, s.Metric, $"{Show.N3(s.Mean)} ± {Show.N3(s.Sd)}", string.Join(", ", s.Values.Select(v => $"{Show.N3(v.Value)} (seed {v.Seed})")) }).ToList()));
+        var counts = m.Quality.Where(q => q.Result.Confusion != null).ToList();
+        if (counts.Count > 0)
+            blocks.Add(new Table("Confusion matrix: gold label, then predicted label", "llrrrr", ["model", "stage", "0 as 0", "0 as 1", "1 as 0", "1 as 1"],
+                counts.Select(q => new[] { q.Label, q.Stage }.Concat(q.Result.Confusion!.Select(c => Show.Count(c))).ToArray()).ToList()));
+        return new("Quality", blocks);
+    }
+
+    private static Section Tiers(ReportModel m)
+    {
+        var rows = m.Quality.Where(q => q.Tiers.Count > 0).ToList();
+        if (rows.Count == 0) return new("Tiers", []);
+        var tiers = rows.SelectMany(q => q.Tiers.Select(t => t.Tier)).Distinct().Order(StringComparer.Ordinal).ToList();
+        return new("Tiers",
+        [
+            new Paragraph("Accuracy in each tier of the test rows, with Wilson's 95 % interval and the number of rows."),
+            new Table(null, "ll" + new string('r', tiers.Count), ["model", "stage", .. tiers],
+                rows.Select(q => new[] { q.Label, q.Stage }.Concat(tiers.Select(t => q.Tiers.FirstOrDefault(c => c.Tier == t) is { } c ? $"{Show.I(c.Accuracy)} of {Show.Count(c.Rows)}" : "no rows")).ToArray()).ToList()),
+        ]);
+    }
+
+    private static Section Tests(ReportModel m)
+    {
+        if (m.Tests.Count == 0) return new("Paired tests", [new Paragraph("No two sets of predictions over the same rows: nothing to test.")]);
+        return new("Paired tests",
+        [
+            new Paragraph($"McNemar's exact test over the rows that only one of the two has right. The p-values are adjusted by Holm's method over the {m.Tests.Count} {(m.Tests.Count == 1 ? "test" : "tests")} of this table; the headline has the adjusted ones."),
+            new Table(null, "llrrrrrl", ["first", "second", "rows", "only first right", "only second right", "p", "adjusted p", "at 5 %"], m.Tests.Select(t => new[]
+            {
+                t.First.Name, t.Second.Name, Show.Count(t.Rows), Show.Count(t.FirstOnly), Show.Count(t.SecondOnly), Show.PValue(t.P), Show.PValue(t.Adjusted),
+                t.Significant ? $"{(t.FirstOnly > t.SecondOnly ? "first" : "second")} is better" : "no significant difference",
+            }).ToList()),
+        ]);
+    }
+
+    private static Section Curves(ReportModel m)
+    {
+        var runs = m.Runs.Where(r => r.Summary.Steps.Count > 0).ToList();
+        if (runs.Count == 0) return new("Curves", [new Paragraph("No step in the log.")]);
+        var legend = runs.DistinctBy(r => r.Group).Select(r => (r.Colour % Svg.Colours, r.Group)).ToList();
+        var figures = new List<Figure>();
+        Add("Training loss (thin: each step, thick: smoothed; dots: validation)", "loss", s => s.Loss, true, e => e.Split == "test" ? null : e.Loss);
+        Add("Gradient norm (thin: each step, thick: smoothed)", "norm", s => s.GradNorm, true, _ => null);
+        Add("Learning rate", "rate", s => s.LearningRate, false, _ => null);
+        Add("Validation F1, or accuracy where there is none", "share", _ => null, false, e => e.F1 ?? e.Accuracy);
+        var blocks = new List<Block> { new Figures(figures) };
+        if (m.Runs.Any(r => r.Summary.Evals.Count > 0))
+            blocks.Add(new Table("Evaluations while training", "lrlrrr", ["run", "step", "split", "loss", "accuracy", "F1"],
+                m.Runs.SelectMany(r => r.Summary.Evals.Select(e => new[] { r.Label, Show.Count(e.Step), e.Split, Show.N3(e.Loss), Show.N3(e.Accuracy), Show.N3(e.F1) })).ToList()));
+        var rows = new (string Name, string Means, Func<RunEntry, string> Of)[]
+        {
+            ("last loss", "smoothed training loss at the last step", r => Show.N3(r.FinalLoss)),
+            ("linearity", "R² of a straight line through the loss; healthy curves are convex, so high is not better", r => Stat(r.Curve.LinearityR2)),
+            ("plateau", "first step from which the loss stays within 5 % of its whole fall above the final level", r => r.Curve.Spikes == null ? "too few steps" : Step(r.Curve.PlateauStep)),
+            ("cliff", "step of a fall that takes half of the whole fall within a tenth of the run", r => r.Curve.Spikes == null ? "too few steps" : Step(r.Curve.CliffStep)),
+            ("steepest tenth", "share of the whole fall within a tenth of the run", r => Stat(r.Curve.CliffShare)),
+            ("spikes", "steps whose loss is far above the median of the 15 before", r => r.Curve.Spikes is { } s ? s.Count == 0 ? "none" : $"{s.Count} (step {string.Join(", ", s.Take(5))}{(s.Count > 5 ? ", ..." : "")})" : "too few steps"),
+            ("norm oscillation", "mean change of the gradient norm from step to step, divided by its mean", r => Stat(r.Curve.GradientOscillation)),
+            ("norm reversals", "share of these changes that turn round; 0.667 is pure noise", r => Stat(r.Curve.GradientReversals)),
+            ("skipped steps", "updates left out because of a value that is not finite", r => Show.Count(r.SkippedSteps)),
+        };
+        blocks.Add(Compare("How the curves behaved", runs, "what it says", rows));
+        return new("Curves", blocks);
+
+        void Add(string title, string unit, Func<StepPoint, double?> of, bool smooth, Func<EvalPoint, double?> point)
+        {
+            var curves = runs.Select(r =>
+            {
+                var raw = r.Summary.Steps.Where(s => of(s) is { } v && double.IsFinite(v)).Select(s => (X: (double)s.Step, Y: of(s)!.Value)).ToList();
+                var smoothed = smooth ? CurveStatistics.Smooth(raw.Select(p => p.Y).ToList()).Select((v, i) => (raw[i].X, v)).ToList() : raw;
+                var points = r.Summary.Evals.Where(e => point(e) != null).Select(e => ((double)e.Step, point(e)!.Value)).ToList();
+                return new Curve(r.Label, r.Colour % Svg.Colours, smooth ? raw : [], smoothed, points);
+            }).Where(c => c.Raw.Count + c.Smooth.Count + c.Points.Count > 0).ToList();
+            if (curves.Count > 0) figures.Add(new Figure(title, Svg.Lines(title, unit, curves), legend));
+        }
+
+        static string Stat(double? v) => v == null ? "too few steps" : Show.N3(v);
+        static string Step(int? v) => v == null ? "none" : Show.Count(v);
+    }
+
+    private static Section Cost(ReportModel m)
+    {
+        var rows = new List<(string, string, Func<RunEntry, string>)>
+        {
+            ("steps", "", r => $"{Show.Count(r.StepsDone)} of {(r.Summary.TotalSteps is { } n ? Show.Count(n) : "unknown")}"),
+            ("whole run, s", "", r => Show.N1(r.Summary.End.Number("seconds"))),
+            ("training, s", "", r => Show.N1(r.TrainSeconds)),
+            ("zero-shot test, s", "", r => Show.N1(r.Summary.ZeroShot?.Seconds)),
+            ("tuned test, s", "", r => Show.N1(r.Summary.Tuned?.Seconds)),
+            ("tokens trained on", "", r => Show.Count(r.Tokens)),
+            ("tokens/s", "", r => Show.Count(r.TokensPerSecond)),
+            ("label tokens", "", r => Show.Count(r.LabelTokens)),
+            ("effective batch", "", r => Number(r, "effective_batch")),
+            ("steps per epoch", "", r => Number(r, "steps_per_epoch")),
+            ("training rows", "", r => Number(r, "train_rows")),
+            ("validation rows", "", r => Number(r, "validation_rows")),
+            ("test rows", "", r => Number(r, "test_rows")),
+            ("parameters", "", r => Number(r, "parameters")),
+            ("trainable parameters", "", r => Number(r, "trainable_parameters")),
+            ("trainable share", "", r => Show.Percent(r.TrainableShare)),
+        };
+        foreach (string module in m.Runs.SelectMany(r => r.TrainableByModule.Select(x => x.Module)).Distinct())
+            rows.Add(($"trainable in {module}", "", r => Show.Count(r.TrainableByModule.Where(x => x.Module == module).Sum(x => x.Count))));
+        var blocks = new List<Block>();
+        if (m.Duel != null)
+            blocks.Add(new Paragraph($"The whole duel: {Show.N1(m.Duel.DuelEnd.Number("seconds"))} s; peak resident memory of its process, MiB: {Show.MiB(m.Duel.DuelEnd.Long("peak_resident_bytes"))}."));
+        if (m.Runs.Count > 0) blocks.Add(Compare(null, m.Runs, null, rows));
+        return new("Cost", blocks);
+    }
+
+    private static Section Provenance(ReportModel m)
+    {
+        var blocks = new List<Block>();
+        if (m.Runs.Count > 0)
+            blocks.Add(Compare(null, m.Runs, null,
+            [
+                ("run folder", "", r => r.Folder), ("completed", "", r => r.Summary.Completed ? "yes" : "no"), ("started", "", r => Show.Or(r.Summary.Start.Text("time"))),
+                ("device", "", r => Show.Or(r.Summary.Start.Text("device"))), ("architecture", "", r => Show.Or(r.Summary.Start.Text("architecture"))), ("seed", "", r => r.Summary.Seed?.ToString() ?? Show.NotMeasured),
+                ("base sha256", "", r => Show.Or(r.Summary.Start.Text("base_sha256"))), ("adapter sha256", "", r => r.Summary.End.Text("adapter_sha256") ?? "no adapter written"),
+                ("best step", "", r => r.Summary.End.Long("best_step") is > 0 and var b ? Show.Count(b) : "the last"),
+                ("checkpoints", "", r => Show.Count(r.Summary.Checkpoints)), ("resumed at step", "", r => r.Summary.Resumed.Count == 0 ? "never" : string.Join(", ", r.Summary.Resumed)),
+                ("cut texts", "", r => Number(r, "cut_texts")),
+            ]) with { Align = "l" + new string('l', m.Runs.Count) });
+        foreach (var (of, text) in m.Recipes) blocks.Add(new Verbatim($"Recipe of {of}", text));
+        return new("Provenance", blocks);
+    }
+
+    /// <summary>Runs side by side, one column each.</summary>
+    internal static Table Compare(string? caption, IReadOnlyList<RunEntry> runs, string? lastColumn, IReadOnlyList<(string Name, string Means, Func<RunEntry, string> Of)> rows) => new(caption,
+        "l" + new string('r', runs.Count) + (lastColumn == null ? "" : "l"),
+        ["", .. runs.Select(r => r.Label), .. lastColumn == null ? Array.Empty<string>() : [lastColumn]],
+        rows.Select(x => new[] { x.Name }.Concat(runs.Select(x.Of)).Concat(lastColumn == null ? [] : [x.Means]).ToArray()).ToList());
+
+    private static string Number(RunEntry r, string key) => Show.Count(r.Summary.Start.Long(key));
+}

@@ -1,0 +1,90 @@
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+
+namespace Headroom.Reports;
+
+/// <summary>results.json: every number of the report, and the curves it draws. What was not measured is null.</summary>
+internal static class ReportJson
+{
+    private static readonly JsonSerializerOptions Options = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
+    public static string Render(ReportModel m) => new JsonObject
+    {
+        ["format"] = 1,
+        ["kind"] = m.Duel == null ? "run" : "duel",
+        ["name"] = m.Name,
+        ["completed"] = m.Completed,
+        ["headline"] = m.Headline,
+        ["notes"] = List(m.Notes, n => n),
+        ["duel"] = m.Duel == null ? null : new JsonObject
+        {
+            ["models"] = List(m.Duel.DuelStart.Texts("models"), x => x), ["seeds"] = m.Duel.DuelStart?["seeds"]?.DeepClone(), ["runs"] = List(m.Duel.DuelStart.Texts("runs"), x => x),
+            ["seconds"] = m.Duel.DuelEnd.Number("seconds"), ["peak_resident_bytes"] = m.Duel.DuelEnd.Long("peak_resident_bytes"),
+        },
+        ["quality"] = List(m.Quality, Quality),
+        ["seed_spread"] = List(m.Spreads, s => new JsonObject
+        {
+            ["group"] = s.Group, ["stage"] = s.Stage, ["metric"] = s.Metric, ["mean"] = s.Mean, ["sd"] = s.Sd, ["values"] = List(s.Values, v => new JsonObject { ["seed"] = v.Seed, ["value"] = v.Value }),
+        }),
+        ["paired_tests"] = List(m.Tests, t => new JsonObject
+        {
+            ["kind"] = t.Kind, ["first"] = t.First.Name, ["second"] = t.Second.Name, ["seed"] = t.First.Seed, ["rows"] = t.Rows, ["only_first_right"] = t.FirstOnly, ["only_second_right"] = t.SecondOnly,
+            ["p"] = t.P, ["p_holm"] = t.Adjusted, ["significant"] = t.Significant,
+        }),
+        ["runs"] = List(m.Runs, Run),
+        ["recipes"] = List(m.Recipes, r => new JsonObject { ["of"] = r.Of, ["text"] = r.Text }),
+    }.ToJsonString(Options) + "\n";
+
+    private static JsonObject Quality(QualityRow q) => new()
+    {
+        ["label"] = q.Label, ["group"] = q.Group, ["stage"] = q.Stage, ["seed"] = q.Seed, ["rows"] = q.Result.Rows, ["correct"] = q.Correct, ["loss"] = q.Result.Loss,
+        ["accuracy"] = Interval(q.Accuracy, q.Result.Accuracy), ["precision"] = Interval(q.Intervals?.Precision, q.Result.Precision), ["recall"] = Interval(q.Intervals?.Recall, q.Result.Recall), ["f1"] = Interval(q.Intervals?.F1, q.Result.F1),
+        ["confusion"] = q.Result.Confusion is { } c ? new JsonObject { ["tn"] = c[0], ["fp"] = c[1], ["fn"] = c[2], ["tp"] = c[3] } : null,
+        ["seconds"] = q.Result.Seconds,
+        ["tiers"] = List(q.Tiers, t => new JsonObject { ["tier"] = t.Tier, ["rows"] = t.Rows, ["correct"] = t.Correct, ["accuracy"] = Interval(t.Accuracy, null) }),
+    };
+
+    private static JsonObject Run(RunEntry r)
+    {
+        var (s, c, p) = (r.Summary, r.Curve, r.Summary.Plan);
+        return new JsonObject
+        {
+            ["label"] = r.Label, ["group"] = r.Group, ["model"] = s.Model, ["folder"] = r.Folder, ["seed"] = s.Seed, ["completed"] = s.Completed,
+            ["device"] = s.Start.Text("device"), ["architecture"] = s.Start.Text("architecture"), ["started"] = s.Start.Text("time"),
+            ["base_sha256"] = s.Start.Text("base_sha256"), ["adapter_sha256"] = s.End.Text("adapter_sha256"), ["resumed_at"] = List(s.Resumed, x => x), ["checkpoints"] = s.Checkpoints, ["best_step"] = s.End.Long("best_step"),
+            ["cost"] = new JsonObject
+            {
+                ["steps"] = r.StepsDone, ["total_steps"] = s.TotalSteps, ["skipped_steps"] = r.SkippedSteps, ["steps_per_epoch"] = s.Start.Long("steps_per_epoch"),
+                ["seconds"] = s.End.Number("seconds"), ["train_seconds"] = r.TrainSeconds, ["zero_shot_test_seconds"] = s.ZeroShot?.Seconds, ["tuned_test_seconds"] = s.Tuned?.Seconds,
+                ["tokens"] = r.Tokens, ["tokens_per_second"] = r.TokensPerSecond, ["label_tokens"] = r.LabelTokens, ["effective_batch"] = s.Start.Long("effective_batch"),
+                ["train_rows"] = s.Start.Long("train_rows"), ["validation_rows"] = s.Start.Long("validation_rows"), ["test_rows"] = s.Start.Long("test_rows"), ["cut_texts"] = s.Start.Long("cut_texts"),
+                ["parameters"] = s.Start.Long("parameters"), ["trainable_parameters"] = s.Start.Long("trainable_parameters"), ["trainable_share"] = r.TrainableShare,
+                ["trainable_by_module"] = new JsonObject(r.TrainableByModule.Select(x => KeyValuePair.Create(x.Module, (JsonNode?)x.Count))),
+            },
+            ["memory"] = new JsonObject
+            {
+                ["planned_bytes"] = p?.Total, ["arena_bytes"] = p?.Arena, ["static_bytes"] = p?.Static, ["workspace_bytes"] = p?.Workspace, ["reserved_bytes"] = s.Reserved, ["peak_resident_bytes"] = s.PeakResident, ["device_bytes"] = null,
+                ["peak_phase"] = p?.PeakPhase, ["recompute_layers"] = p?.RecomputeLayers, ["layers"] = p?.Layers,
+                ["phases"] = new JsonObject((p?.Phases ?? []).Select(x => KeyValuePair.Create(x.Phase, (JsonNode?)x.Bytes))),
+                ["rows"] = List(p?.Rows ?? [], x => new JsonObject { ["phase"] = x.Phase, ["category"] = x.Category, ["bytes"] = x.Bytes }),
+                ["samples"] = List(s.Memory, x => new JsonObject { ["when"] = x.When, ["reserved_bytes"] = x.Reserved, ["resident_bytes"] = x.Resident, ["peak_resident_bytes"] = x.PeakResident, ["managed_bytes"] = x.Managed }),
+            },
+            ["curve_statistics"] = new JsonObject
+            {
+                ["final_loss_smoothed"] = r.FinalLoss, ["linearity_r2"] = c.LinearityR2, ["plateau_step"] = c.PlateauStep, ["cliff_step"] = c.CliffStep, ["cliff_share"] = c.CliffShare,
+                ["spikes"] = c.Spikes == null ? null : List(c.Spikes, x => x), ["gradient_oscillation"] = c.GradientOscillation, ["gradient_reversals"] = c.GradientReversals,
+            },
+            ["curves"] = new JsonObject
+            {
+                ["step"] = List(s.Steps, x => x.Step), ["loss"] = List(s.Steps, x => x.Loss), ["grad_norm"] = List(s.Steps, x => x.GradNorm), ["learning_rate"] = List(s.Steps, x => x.LearningRate),
+            },
+            ["evaluations"] = List(s.Evals, e => new JsonObject { ["step"] = e.Step, ["split"] = e.Split, ["loss"] = e.Loss, ["accuracy"] = e.Accuracy, ["f1"] = e.F1 }),
+        };
+    }
+
+    private static JsonObject? Interval(Interval? i, double? value) => i is { } x ? new JsonObject { ["value"] = x.Value, ["low"] = x.Low, ["high"] = x.High }
+        : value is { } v ? new JsonObject { ["value"] = v, ["low"] = null, ["high"] = null } : null;
+
+    private static JsonArray List<T>(IEnumerable<T> items, Func<T, JsonNode?> of) => new([.. items.Select(of)]);
+}
