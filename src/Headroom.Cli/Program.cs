@@ -8,6 +8,8 @@ root.Options.Add(verbose);
 root.Subcommands.Add(InspectCommand.Create());
 root.Subcommands.Add(PlanCommand.Create());
 root.Subcommands.Add(TrainCommand.Create());
+root.Subcommands.Add(DuelCommand.Create());
+root.Subcommands.Add(PretrainCommand.Create());
 var parsed = root.Parse(args);
 try
 {

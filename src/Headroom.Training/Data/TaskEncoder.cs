@@ -13,9 +13,10 @@ public sealed class TaskEncoder
     private readonly ITokenizer _tokenizer;
     private readonly TaskOptions _task;
     private readonly Dictionary<string, int> _index = new(StringComparer.Ordinal);
-    private readonly string _prefix;
+    private readonly string _lead;
     private readonly int[] _prefixIds, _suffix;
     private readonly int _budget;
+    private readonly bool _bare;
     private int _cut;
 
     /// <summary>Checks the task against the tokenizer.</summary>
@@ -28,10 +29,13 @@ public sealed class TaskEncoder
             throw new HeadroomException("task.template must hold {text} once", "for example \"Review: {text}\\nSentiment:\"");
         if (task.Labels.Count < 2) throw new HeadroomException($"task.labels holds {task.Labels.Count} label words", "give a word for each of at least two label values");
         if (task.Loss is not ("answer" or "all")) throw new HeadroomException($"task.loss is '{task.Loss}'", "use answer or all");
-        _prefix = task.Template[..at];
+        // A blank before the text belongs to its first word, as it does when the whole prompt is tokenized at once.
+        string prefix = task.Template[..at], head = prefix.TrimEnd(' ');
+        _lead = prefix[head.Length..];
+        _bare = prefix.Length == 0;
         string suffix = task.Template[(at + 6)..];
         int[] lead = tokenizer.AddBos && tokenizer.BosId is { } bos ? [bos] : [];
-        _prefixIds = [.. lead, .. tokenizer.Encode(_prefix)];
+        _prefixIds = [.. lead, .. tokenizer.Encode(head)];
         _suffix = suffix.Length == 0 ? [] : After("x", suffix);
         Answers = [.. task.Labels.Values.Select(w => After(suffix.Length == 0 ? "x" : suffix, w))];
         LabelValues = [.. task.Labels.Keys];
@@ -90,7 +94,7 @@ public sealed class TaskEncoder
         return new([.. prompt, .. Answers[label]], training && _task.Loss == "all" ? 1 : prompt.Length, label, row.Tier);
     }
 
-    private ReadOnlySpan<int> Text(string text) => _tokenizer.Encode(text);
+    private ReadOnlySpan<int> Text(string text) => _bare ? _tokenizer.Encode(text) : After("x", _lead + text);
 
     /// <summary>Ids of a text as they follow a context (some tokenizers put a space before whatever comes first).</summary>
     private int[] After(string context, string text)

@@ -1,0 +1,111 @@
+using System.Buffers.Binary;
+using Headroom.Core;
+using Headroom.Formats;
+using Headroom.Formats.Tokenizers;
+using Headroom.Models;
+
+namespace Headroom.Training;
+
+/// <summary>Shape of a small base and how long it learns.</summary>
+public sealed class PretrainOptions
+{
+    /// <summary>sentencepiece (Llama-2's way) or byte-level (DeepSeek's way).</summary>
+    public string Tokenizer { get; set; } = "sentencepiece";
+    /// <summary>Pieces asked for; fewer come out where the texts have no more pairs.</summary>
+    public int VocabSize { get; set; } = 1024;
+    /// <summary>hidden_size.</summary>
+    public int HiddenSize { get; set; } = 192;
+    /// <summary>intermediate_size.</summary>
+    public int IntermediateSize { get; set; } = 512;
+    /// <summary>num_hidden_layers.</summary>
+    public int NumHiddenLayers { get; set; } = 4;
+    /// <summary>num_attention_heads.</summary>
+    public int NumAttentionHeads { get; set; } = 6;
+    /// <summary>Notes of the embedded corpus.</summary>
+    public int Notes { get; set; } = 40000;
+    /// <summary>Notes of an update.</summary>
+    public int BatchSize { get; set; } = 32;
+    /// <summary>Passes over the notes.</summary>
+    public double Epochs { get; set; } = 1;
+    /// <summary>Peak learning rate (cosine, 3 % warm-up).</summary>
+    public double LearningRate { get; set; } = 2e-3;
+    /// <summary>Seed of corpus, weights and order.</summary>
+    public int Seed { get; set; } = 1;
+}
+
+/// <summary>Trains a small Llama-class base from nothing and writes it as a Hugging Face folder in bf16.</summary>
+public static class Pretrainer
+{
+    private const int MaxTokens = 128; // the longest note has about 90 tokens
+
+    /// <summary>Makes the base in <paramref name="folder"/>, which must not hold one; returns the mean loss over the last tenth of the updates, or null when stopped.</summary>
+    public static double? Run(PretrainOptions o, string folder, IDevice device, Action<string> say, Action<string, long, long, string> progress, CancellationToken stop)
+    {
+        if (File.Exists(Path.Combine(folder, "config.json"))) throw new HeadroomException($"{folder} holds a model already.", "Give another --out.");
+        if (o.HiddenSize % o.NumAttentionHeads != 0) throw new HeadroomException($"hidden_size {o.HiddenSize} is not a multiple of num_attention_heads {o.NumAttentionHeads}.", "Choose sizes that divide.");
+        var texts = PretrainCorpus.Generate(o.Notes, o.Seed);
+        bool bytes = o.Tokenizer == "byte-level";
+        // Label words are ordinary words of the corpus; the prompt's own words are shown to the tokenizer so that it does not spell them.
+        IEnumerable<string> learn = texts.Append("Review: Sentiment: negative positive").Append("Sentiment: positive").Append("Review: I").Append("Sentiment: negative");
+        var bpe = bytes ? BpeTrainer.TrainByteLevel(learn, o.VocabSize, ["<|begin_of_sentence|>", "<|end_of_sentence|>"]) : BpeTrainer.TrainSentencePieceStyle(learn, o.VocabSize);
+        Directory.CreateDirectory(folder);
+        if (bytes) TokenizerJson.Write(folder, bpe, "<|begin_of_sentence|>", "<|end_of_sentence|>", true);
+        else TokenizerJson.Write(folder, bpe);
+        var tokenizer = TokenizerLoader.Load(folder);
+        int bos = tokenizer.BosId!.Value, eos = tokenizer.EosId!.Value;
+        var config = new ModelConfig
+        {
+            VocabSize = (tokenizer.VocabSize + 63) / 64 * 64, HiddenSize = o.HiddenSize, IntermediateSize = o.IntermediateSize, NumHiddenLayers = o.NumHiddenLayers, NumAttentionHeads = o.NumAttentionHeads,
+            NumKeyValueHeads = o.NumAttentionHeads, HeadDim = o.HiddenSize / o.NumAttentionHeads, MaxPositionEmbeddings = 512, RmsNormEps = 1e-5f, BosTokenId = bos, EosTokenIds = [eos],
+        };
+        var rows = new EncodedRow[texts.Count];
+        Parallel.For(0, rows.Length, i =>
+        {
+            int[] ids = [bos, .. tokenizer.Encode(texts[i]), eos];
+            rows[i] = new EncodedRow(ids.Length > MaxTokens ? ids[..MaxTokens] : ids, 1);
+        });
+        int longest = rows.Max(r => r.Ids.Length);
+        var training = new TrainingOptions
+        {
+            PerDeviceTrainBatchSize = o.BatchSize, LearningRate = o.LearningRate, LrSchedulerType = "cosine", WarmupRatio = 0.03, NumTrainEpochs = o.Epochs, WeightDecay = 0.01, AdamBeta2 = 0.95, Seed = o.Seed,
+            SaveStrategy = "no",
+        };
+        var limits = new BatchLimits(o.BatchSize * longest, o.BatchSize, o.BatchSize * (longest - 1));
+        using var engine = new Engine(device, config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, LogitsChunk: 512), limits);
+        engine.FillRandom((ulong)(uint)o.Seed);
+        long parameters = engine.Model.Trained.Sum(t => t.Slot.Weight.Count);
+        say($"{parameters:N0} parameters, vocabulary {tokenizer.VocabSize}, {rows.Length} notes of {rows.Average(r => r.Ids.Length):F1} tokens on average; planned {engine.Plan.TotalBytes / 1048576.0:F1} MiB");
+        var trainer = new Trainer(engine, training, new RowList(rows), longest);
+        var clock = System.Diagnostics.Stopwatch.StartNew();
+        long tokens = 0;
+        double sum = 0;
+        int counted = 0;
+        bool done = trainer.Run(new TrainerHooks
+        {
+            OnStep = s =>
+            {
+                tokens += s.Tokens;
+                if (s.Step > trainer.TotalSteps * 9 / 10) (sum, counted) = (sum + s.Loss, counted + 1);
+                progress("pretraining", s.Step, trainer.TotalSteps, $"loss {s.Loss:F4}, {tokens / clock.Elapsed.TotalSeconds:F0} tokens/s");
+            },
+        }, null, null, stop);
+        if (!done) return null;
+        SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), engine.Model.Trained.Select(t => (t.Name, "BF16", Shape(t.Slot.Weight), Bf16(engine.Read(t.Slot.Weight)))));
+        AtomicFile.WriteText(Path.Combine(folder, "config.json"), HfConfig.Write(config));
+        return sum / Math.Max(1, counted);
+    }
+
+    private static long[] Shape(Tensor t) => t.Shape.Rank == 1 ? [t.Count] : [t.Rows, t.Count / t.Rows];
+
+    /// <summary>Rounded to nearest even.</summary>
+    private static byte[] Bf16(float[] values)
+    {
+        var bytes = new byte[2 * values.Length];
+        for (int i = 0; i < values.Length; i++)
+        {
+            uint bits = BitConverter.SingleToUInt32Bits(values[i]);
+            BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(2 * i), (ushort)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16));
+        }
+        return bytes;
+    }
+}

@@ -1,0 +1,86 @@
+using System.Diagnostics;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Formats;
+using Headroom.Formats.Tokenizers;
+
+namespace Headroom.Training;
+
+/// <summary>How a duel ended.</summary>
+/// <param name="Completed">False when it was stopped and can be resumed.</param>
+/// <param name="Runs">Each run: model, seed, folder and result (null when it was complete before a resume).</param>
+public sealed record DuelResult(bool Completed, IReadOnlyList<(string Model, int Seed, string Folder, RunResult? Result)> Runs);
+
+/// <summary>Two or more base models under one recipe: the recipes are equal but for the model (and the seed, when there are several), because there is only one.</summary>
+public static class DuelRun
+{
+    /// <summary>Runs every model with every seed, one after the other; <paramref name="host"/> gives the host of a folder.</summary>
+    public static DuelResult Run(Recipe recipe, string recipeText, string folder, bool resume, Func<string, bool, RunHost> host, CancellationToken stop)
+    {
+        if (recipe.Models.Count < 2) throw new HeadroomException($"A duel takes two or more models, the recipe names {recipe.Models.Count}.", "Add models, or use headroom train.");
+        int[] seeds = recipe.Seeds.Count > 0 ? [.. recipe.Seeds] : [recipe.Training.Seed];
+        string[] names = [.. recipe.Models.Select(TrainRun.ModelName)];
+        if (names.Distinct().Count() < names.Length) throw new HeadroomException("Two models of the duel have one name.", "Give each model a name of its own.");
+        if (seeds.Distinct().Count() < seeds.Length) throw new HeadroomException("A seed stands twice in seeds.", "Give each seed once.");
+        if (!resume && Directory.Exists(folder) && Directory.EnumerateFileSystemEntries(folder).Any())
+            throw new HeadroomException($"The run folder {folder} exists already.", "Go on with --resume, or give another --name.");
+        var data = DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
+        foreach (var m in recipe.Models) // what is wrong with the last model is said before the first is trained
+        {
+            using var source = WeightSources.Open(m.Path);
+            _ = new TaskEncoder(TokenizerLoader.Load(m.Tokenizer ?? m.Path), recipe.Task);
+        }
+        string Folder(string model, int seed) => string.Concat((seeds.Length == 1 ? model : $"{model}-seed{seed}").Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
+        try
+        {
+            Directory.CreateDirectory(folder);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new HeadroomException($"The run folder {folder} cannot be written: {e.Message}", "Give another folder with --runs.");
+        }
+        var clock = Stopwatch.StartNew();
+        using var log = new EventLog(Path.Combine(folder, "events.jsonl"));
+        var plan = seeds.SelectMany(s => recipe.Models.Select(m => (Model: m, Name: TrainRun.ModelName(m), Seed: s))).ToArray();
+        log.Write("duel_start", new()
+        {
+            ["name"] = recipe.Name, ["models"] = new JsonArray([.. names.Select(n => (JsonNode)n)]), ["seeds"] = new JsonArray([.. seeds.Select(s => (JsonNode)s)]), ["recipe"] = recipeText,
+            ["runs"] = new JsonArray([.. plan.Select(p => (JsonNode)Folder(p.Name, p.Seed))]),
+        });
+        var runs = new List<(string, int, string, RunResult?)>();
+        if (data.Test.Count > 0 && recipe.Task.Labels.Count == 2)
+        {
+            string[] values = [.. recipe.Task.Labels.Keys];
+            var baseline = BagOfWords.Run(data.Train, data.Validation, data.Test, l => Array.IndexOf(values, l), recipe.Training.Seed);
+            log.Write("baseline", RunEvents.Baseline(BagOfWords.Name, baseline));
+        }
+        foreach (var (model, name, seed) in plan)
+        {
+            string own = Path.Combine(folder, Folder(name, seed));
+            bool started = resume && File.Exists(Path.Combine(own, "events.jsonl"));
+            if (started && EventLog.Read(Path.Combine(own, "events.jsonl")).Any(e => (string?)e["event"] == "run_end"))
+            {
+                runs.Add((name, seed, own, null));
+                continue;
+            }
+            // A run that was stopped before its first checkpoint starts again.
+            if (started && Checkpoints.Latest(Path.Combine(own, "checkpoints")) == null)
+            {
+                Directory.Delete(own, true);
+                started = false;
+            }
+            var one = JsonSerializer.Deserialize<Recipe>(JsonSerializer.Serialize(recipe))!;
+            one.Models = [model];
+            one.Name = $"{recipe.Name}/{Folder(name, seed)}";
+            one.Training.Seed = seed;
+            one.Seeds = [];
+            var result = TrainRun.Run(one, recipeText, model, host(own, started), stop);
+            runs.Add((name, seed, own, result));
+            if (!result.Completed) return new DuelResult(false, runs);
+        }
+        var (_, peak) = ProcessMemory.Read();
+        log.Write("duel_end", new() { ["seconds"] = clock.Elapsed.TotalSeconds, ["peak_resident_bytes"] = peak });
+        return new DuelResult(true, runs);
+    }
+}
