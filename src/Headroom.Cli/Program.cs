@@ -10,6 +10,11 @@ root.Subcommands.Add(PlanCommand.Create());
 root.Subcommands.Add(TrainCommand.Create());
 root.Subcommands.Add(DuelCommand.Create());
 root.Subcommands.Add(PretrainCommand.Create());
+root.Subcommands.Add(EvalCommand.Create());
+root.Subcommands.Add(GenerateCommand.Create());
+root.Subcommands.Add(DataCommand.Create());
+root.Subcommands.Add(ReportCommand.Create());
+root.Subcommands.Add(DoctorCommand.Create());
 var parsed = root.Parse(args);
 try
 {

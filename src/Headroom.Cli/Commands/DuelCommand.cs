@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
+using Headroom.Reports;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -40,7 +41,7 @@ internal static class DuelCommand
             session.Say("stopped; go on with --resume");
             return 1;
         }
-        var report = new { Html = folder };
+        var report = Report.Write(folder);
         session.Say($"report: {report.Html}");
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new

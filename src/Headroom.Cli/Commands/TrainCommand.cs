@@ -36,6 +36,7 @@ internal static class TrainCommand
             return 1;
         }
         session.Say($"adapter: {Path.Combine(folder, "best")}");
+        session.Say($"report: {Reports.Report.Write(folder).Html}");
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
