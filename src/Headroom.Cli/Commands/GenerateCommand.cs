@@ -66,6 +66,7 @@ internal static class GenerateCommand
         engine.Decode(ref cache, ids, logits);
         double first = clock.Elapsed.TotalSeconds;
         var ends = source.Config.EosTokenIds;
+        int[] lead = ids[0] == tokenizer.BosId ? ids[1..] : ids;
         string shown = "";
         while (made.Count < most && !session.Token.IsCancellationRequested)
         {
@@ -75,7 +76,7 @@ internal static class GenerateCommand
             if (!json)
             {
                 // The whole text is decoded again: pieces may join into one character. A half character is held back.
-                string text = tokenizer.Decode([.. ids, .. made]);
+                string text = tokenizer.Decode([.. lead, .. made]);
                 if (!text.EndsWith('\uFFFD') && text.StartsWith(shown, StringComparison.Ordinal))
                 {
                     Console.Write(text[shown.Length..]);

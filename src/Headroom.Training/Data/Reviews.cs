@@ -77,7 +77,7 @@ public static class Reviews
         {
             // Of twenty rows: eleven explicit, five mixed, four sarcasm; labels alternate.
             bool positive = (i & 1) == 1;
-            int tier = (i >> 1) % 20 switch { < 11 => 0, < 16 => 1, _ => 2 };
+            int tier = ((i >> 1) % 20) switch { < 11 => 0, < 16 => 1, _ => 2 };
             string text = new ReviewWriter(random, split).Review(templates, tier, positive);
             int words = text.AsSpan().Count(' ') + 1;
             if (words is < 15 or > 45 || !seen.Add(DataSplits.Key(text))) continue;
