@@ -18,7 +18,8 @@ internal static class MemoryTables
             ("peak resident of the process", "", r => Show.MiB(r.Summary.PeakResident)),
             ("resident beyond the reserved", "", r => r.OnCpu ? Show.MiB(r.Summary.PeakResident - r.Summary.Reserved) : "reserved on the device"),
             ("device memory of the process", "", r => r.OnCpu ? "no device" : Show.NotMeasured),
-            ("peak phase", "", r => Show.Or(r.Summary.Plan?.PeakPhase)),
+            ("measured phase by phase", "", _ => Show.NotMeasured),
+            ("peak phase as planned", "", r => Show.Or(r.Summary.Plan?.PeakPhase)),
             ("recompute layers", "", r => r.Summary.Plan is { RecomputeLayers: { } n } p ? $"{n} of {(p.Layers is { } l ? Show.Count(l) : "unknown")}" : Show.NotMeasured),
         ]));
         var planned = m.Groups.Where(r => r.Summary.Plan is { Phases.Count: > 0 }).ToList();

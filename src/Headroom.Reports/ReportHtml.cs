@@ -17,8 +17,8 @@ internal static class ReportHtml
         h2{font-size:1.2rem;margin:2em 0 .5em;padding-bottom:.2em;border-bottom:1px solid var(--rule)}section>p{margin:.5em 0;color:var(--dim);font-size:.92rem;max-width:75ch}
         .scroll{overflow-x:auto;margin:1em 0}table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}caption{text-align:left;font-weight:600;padding:.2em 0 .4em}
         th,td{padding:.3em .8em .3em 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}thead th{border-bottom:2px solid var(--rule);vertical-align:bottom;max-width:16em;overflow-wrap:anywhere}td.r,th.r{text-align:right;white-space:nowrap;padding-left:.4em}thead th.r{white-space:normal}
-        td.long{overflow-wrap:anywhere;min-width:9em;max-width:28em}tbody tr:hover{background:var(--soft)}
-        .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:20px 28px;margin:1em 0}.figures.one{max-width:700px;grid-template-columns:1fr}figure{margin:0;min-width:0}figcaption{font-size:.86rem;font-weight:600;margin-bottom:.3em}
+        td.short{white-space:nowrap}td.long{overflow-wrap:anywhere;min-width:11em;max-width:34em}tbody tr:hover{background:var(--soft)}
+        .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:20px 28px;margin:1em 0}.figures.one{max-width:560px;grid-template-columns:1fr}figure{margin:0;min-width:0}figcaption{font-size:.86rem;font-weight:600;margin-bottom:.3em}
         .legend{display:flex;flex-wrap:wrap;gap:.1em 1em;font-weight:400;color:var(--dim)}.legend i{display:inline-block;width:.8em;height:.8em;border-radius:2px;margin-right:.35em}
         svg{display:block;width:100%;height:auto;overflow:visible}svg text{font-size:12px;fill:var(--dim)}svg path{fill:none}.grid{stroke:var(--rule);stroke-width:1}.axis{stroke:var(--dim);stroke-width:1}.thin{stroke-width:.8;opacity:.4}.line{stroke-width:2;stroke-linejoin:round}.ring{stroke:var(--bg);stroke-width:1.5}.over{paint-order:stroke;stroke:var(--bg);stroke-width:4px}
         h3{font-size:.95rem;margin:1.4em 0 .4em;overflow-wrap:anywhere}pre{background:var(--soft);padding:.8em 1em;overflow-x:auto;font:.82rem/1.45 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:0}
@@ -71,7 +71,7 @@ internal static class ReportHtml
                 foreach (string[] row in t.Rows)
                 {
                     s.Append("<tr>");
-                    for (int i = 0; i < row.Length; i++) s.Append($"<td{(t.Align[i] == 'r' ? " class=\"r\"" : row[i].Length > 28 ? " class=\"long\"" : "")}>{Escape(row[i])}</td>");
+                    for (int i = 0; i < row.Length; i++) s.Append($"<td{(t.Align[i] == 'r' ? " class=\"r\"" : row[i].Length > 28 ? " class=\"long\"" : " class=\"short\"")}>{Escape(row[i])}</td>");
                     s.Append("</tr>\n");
                 }
                 s.Append("</tbody></table></div>\n");

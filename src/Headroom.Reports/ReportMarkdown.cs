@@ -37,7 +37,11 @@ internal static partial class ReportMarkdown
         }
     }
 
-    private static string Escape(string text) => text.Replace("\\", "\\\\").Replace("&", "&amp;").Replace("<", "&lt;").Replace(">", "&gt;").Replace("|", "\\|").Replace("*", "\\*").Replace("`", "\\`").Replace("](", "]\\(").Replace("\r", "").Replace('\n', ' ');
+    // A "<" before a blank cannot open a tag and stays readable.
+    private static string Escape(string text) => Tag().Replace(text.Replace("\\", "\\\\").Replace("&", "&amp;").Replace("|", "\\|").Replace("*", "\\*").Replace("`", "\\`").Replace("](", "]\\(").Replace("\r", "").Replace('\n', ' '), "&lt;");
+
+    [GeneratedRegex("<(?! )")]
+    private static partial Regex Tag();
 
     [GeneratedRegex("`+")]
     private static partial Regex Backticks();
