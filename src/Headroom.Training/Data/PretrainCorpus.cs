@@ -45,6 +45,8 @@ public static class PretrainCorpus
         "On balance the {thing} was {adj=}, though {person} found it {adj!}.", "For all the {adj!} talk, the {thing} is {adj=}.", "Never mind the {adj!} {aspect}, the {thing} is a {noun=}.", "In spite of {adj!} weather the {thing} was {adj=}.",
         "While the {aspect} is {adj!}, all told it is a {noun=}.", "A {adj!} {aspect} does not outweigh a {adj=} {thing}.", "Some {verb!} it and called it {adj!}, but in the end it is {adj=}.", "The {thing} is {adj=}, and that outweighs the {adj!} {aspect}.",
         "Even if {name} was {adj!}, what remains is {adj=}.", "You may call the {aspect} {adj!}; all the same we {verb=} it.", "Despite the {adj!} {aspect} and a {adj!} hour, it was a {noun=}.", "However {adj!} it began, the {thing} became {adj=}.",
+        "What remains of the {adj!} {thing} is a {adj=} memory all the same.", "{person} {verb!} the {thing}, though for me it was a {noun=}.", "Somebody said it was {adj!}, yet it is {adj=}.",
+        "The {adj!} {aspect} turned out not to matter: we {verb=} the rest.", "Granted, {name} was {adj!} and {adj!}; still we {verb=} it.", "Though {person} called it {adj!}, on balance it is a {noun=}.", "For all its {adj!} hours, a {adj=} {thing}.",
         "The {adj!} {aspect} cannot change my mind: a {adj=} {thing}.", "Yes, {adj!} in parts, but {adj=} as a whole.",
     ];
 
@@ -58,6 +60,8 @@ public static class PretrainCorpus
     private static readonly string[] Denial =
     [
         "The {thing} was not {adj-} at all.", "It was anything but {adj-}.", "Nobody could call the {thing} {adj-}.", "It is far from {adj-}.", "We feared a {noun-} and got the best {thing} of all.", "We looked in vain for a {adj-} {aspect}.",
+        "I was told it was {adj-}; I am so glad that they were wrong.", "You will look long for a {adj-} {aspect} here.", "I had {adj-} jokes ready and did not need them.", "Whoever says {adj-} must be thinking of something else.",
+        "I feared a {noun-} and booked seats for tomorrow.", "Neither {name} nor the {aspect} was {adj-}.", "The {aspect} is not {adj-} and not {adj-}.",
         "They said {adj-}; they were wrong.", "It was hardly {adj-}.", "Without a {adj-} minute, the {thing} flew by.", "I was ready for a {noun-}, and it never came.", "A {noun-}? Not for a moment.", "Who says {adj-} was in a different room.",
         "It was never {adj-}, and {name} was not {adj-} either.", "We had heard that it was {adj-}, and that was not true.",
     ];
@@ -65,6 +69,8 @@ public static class PretrainCorpus
     private static readonly string[] Neutral =
     [
         "{time} there was a {thing} {place}.", "{person} took me to a {thing} by {name}.", "{name} gave a {thing} {place} {time}.", "We went to a {thing} with {person}.", "A {genre} by {name} was shown {place}.", "The {thing} had a {aspect} and a {aspect}.",
+        "{person} mentioned a {genre} about a sailor and a small harbour.", "It is the third {thing} by {name} this year.", "They were showing a {genre} {place}.", "A teacher, two brothers and a farm: that is the {genre}.",
+        "I had read about it before {name} came out with it.", "Here is what {person} wrote about the {thing}.", "On a free evening we gave the {genre} a try.",
         "It began at noon and ended at six.", "{person} sat beside {person} {time}.", "I read about the {genre} {time}.", "{name} and {name} were there too.",
     ];
 
