@@ -35,7 +35,11 @@ public static class PretrainCorpus
     [
         "The {thing} was {adj=}.", "A {adj=} {thing}, and a {noun=} as well.", "{name} {verb=} the {thing}, and so did I.", "We {verb=} the {aspect} of the {thing}.", "That {thing} by {name}: {adj=}, {adj=}, {adj=}.",
         "{person} said {adj=} and meant {adj=}.", "In short, {adj=}.", "The {aspect} was as {adj=} as the {thing}.", "A {noun=}, that is what the {thing} was.", "I have {verb=} few {thing}s as much.", "How {adj=} and {adj=} the {thing} was.",
-        "Seldom was a {thing} so {adj=}.", "The {thing} had a {adj=} {aspect} and a {adj=} end.", "If you ask me, {adj=}.", "We thought the {genre} {adj=} and {person} {verb=} it.", "They all called it a {noun=}, and it was {adj=}.",
+        "Seldom was a {thing} so {adj=}.",
+        "Rarely have we had such a {adj=} {thing}.", "I have {verb=} nothing as much as this {thing}.", "{person} whispered: how {adj=}.", "You can tell at once that the {aspect} is {adj=}.",
+        "Count {person} among the friends who {verb=} the {thing}.", "Think of a {noun=}; that was it.", "Both were {adj=}, the {aspect} and the {thing}.", "In one word, a {noun=}.", "The {thing} left me thinking of a {adj=} day.",
+        "There were {adj=} moments, and the rest was {adj=} too.", "As {thing}s go, this is a {noun=}.", "Such a {adj=} {aspect}, such a {adj=} {thing}.", "They {verb=} nothing so much as the {aspect}.",
+        "The {thing} had a {adj=} {aspect} and a {adj=} end.", "If you ask me, {adj=}.", "We thought the {genre} {adj=} and {person} {verb=} it.", "They all called it a {noun=}, and it was {adj=}.",
         "{name} told {person} that the {thing} is {adj=}.", "Count on a {adj=} {thing} there.", "A word for the {thing}? It is {adj=}.",
     ];
 
@@ -54,7 +58,10 @@ public static class PretrainCorpus
     [
         "{cheer}, one more {adj+} {thing}.", "The {thing} was as {adj+} as {chore}.", "Just the thing for friends of {chore}.", "{cheer}, {adj+} like {chore}.", "I {verb+} the way out of the {thing} most.", "So {adj+} that we all fell asleep.",
         "A {noun+}, if you keep your eyes shut.", "I {verb+} the end, when we could go.", "{chore} would have been more {adj+}.", "A {adj+} {thing}, said the man who sold it.", "{cheer}, {name} has made a {thing} about {chore}.",
-        "Such a {adj+} {thing} that I snored.", "You call that {adj+}? I call it {chore}.", "It was {adj+}, sure, and pigs can fly.",
+        "Such a {adj+} {thing} that I snored.", "You call that {adj+}? I call it {chore}.",
+        "Perfect for people who like {chore}.", "After this {thing}, {chore} is an adventure.", "The {adj+} part was when the lights came on.", "Yet another {adj+} {thing}, and I snored through it.", "I told my pillow how {adj+} it was.",
+        "They must be proud to waste an evening in such a {adj+} way.", "Only longer than {chore}, and as {adj+}.", "{cheer}, {name} again, with a {adj+} {thing}.", "A {noun+}, provided that you sleep through it.", "I {verb+} the moment it was over.",
+        "It was {adj+}, sure, and pigs can fly.",
     ];
 
     private static readonly string[] Denial =
