@@ -1,0 +1,101 @@
+namespace Headroom.EndToEnd;
+
+/// <summary>Bad input: two lines, exit code 2, nothing half-written.</summary>
+public class BadInputTests
+{
+    private static void Refused(Cli cli, string says, params string[] arguments)
+    {
+        var (exit, _, error) = cli.Run(arguments);
+        string[] lines = error.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.True(exit == 2 && lines.Length == 2 && lines[0].StartsWith("error: ", StringComparison.Ordinal) && lines[1].StartsWith("  ", StringComparison.Ordinal), $"exit {exit}: {error}");
+        Assert.Contains(says, error, StringComparison.OrdinalIgnoreCase);
+        Assert.False(Directory.Exists(Path.Combine(cli.Folder, "runs", "tiny")) && !File.Exists(Path.Combine(cli.Folder, "runs", "tiny", "mine")), "a run folder was left");
+        Assert.Empty(Directory.EnumerateFiles(cli.Folder, "*.partial", SearchOption.AllDirectories));
+        Assert.Empty(Directory.EnumerateFiles(cli.Folder, "*.tmp", SearchOption.AllDirectories));
+    }
+
+    [Theory]
+    [InlineData("model", "safetensors")]
+    [InlineData("truncated", "safetensors")]
+    [InlineData("header", "header")]
+    [InlineData("shape", "gate_proj.weight is [512")]
+    [InlineData("nan", "finite")]
+    public void SpoiledSafetensors(string how, string says)
+    {
+        using var cli = new Cli();
+        string folder = cli.CopyBase("llama-tiny"), weights = Path.Combine(folder, "model.safetensors"), config = Path.Combine(folder, "config.json");
+        byte[] bytes = File.ReadAllBytes(weights);
+        switch (how)
+        {
+            case "model": File.Delete(weights); break;
+            case "truncated": File.WriteAllBytes(weights, bytes[..(bytes.Length / 2)]); break;
+            case "header":
+                BitConverter.TryWriteBytes(bytes, 1L << 60);
+                File.WriteAllBytes(weights, bytes);
+                break;
+            case "shape": File.WriteAllText(config, File.ReadAllText(config).Replace("\"intermediate_size\": 512", "\"intermediate_size\": 576", StringComparison.Ordinal)); break;
+            case "nan":
+                (bytes[^2], bytes[^1]) = (0xC0, 0x7F);
+                File.WriteAllBytes(weights, bytes);
+                break;
+        }
+        Refused(cli, says, "train", cli.Recipe(folder));
+    }
+
+    [Theory]
+    [InlineData("missing")]
+    [InlineData("short")]
+    [InlineData("magic")]
+    public void SpoiledGguf(string how)
+    {
+        using var cli = new Cli();
+        string file = Path.Combine(cli.Folder, "model.gguf");
+        if (how == "short") File.WriteAllBytes(file, [.. "GGUF"u8, 3, 0, 0, 0, 9]);
+        if (how == "magic") File.WriteAllBytes(file, new byte[4096]);
+        Refused(cli, "model.gguf", "train", cli.Recipe(file));
+        Refused(cli, "model.gguf", "inspect", file);
+    }
+
+    [Theory]
+    [InlineData("training.learnin_rate=1", "learning_rate")]
+    [InlineData("training.precision=bf16", "precision")]
+    [InlineData("quantization.load_in_8bit=true", "load_in_")]
+    [InlineData("task.max_seq_length=6", "max_seq_length")]
+    [InlineData("training.lr_scheduler_type=wavy", "wavy")]
+    [InlineData("data.train=nothing.jsonl", "nothing.jsonl")]
+    [InlineData("training.learning_rate=fast", "learning_rate")]
+    public void RecipeKeys(string set, string says)
+    {
+        using var cli = new Cli();
+        Refused(cli, says, "train", cli.Recipe(Cli.Base("llama-tiny")), "--set", set);
+    }
+
+    [Fact]
+    public void Data()
+    {
+        using var cli = new Cli();
+        string model = Cli.Base("llama-tiny");
+        Refused(cli, "label", "train", cli.Recipe(model, train: "{\"text\": \"one\", \"label\": 0}\n{\"text\": \"two\", \"label\": 7}\n"));
+        Refused(cli, "no rows", "train", cli.Recipe(model, train: ""));
+        Refused(cli, "class", "train", cli.Recipe(model, test: "{\"text\": \"one\", \"label\": 1}\n{\"text\": \"two\", \"label\": 1}\n"));
+        Refused(cli, "also", "train", cli.Recipe(model, test: "{\"text\": \"first 0: an awful film by Marlow\", \"label\": 0}\n{\"text\": \"two\", \"label\": 1}\n"));
+        Refused(cli, "train.jsonl", "train", cli.Recipe(model, train: "{\"text\": \"one\", \"label\": 0}\n{\"text\": \n"));
+    }
+
+    [Fact]
+    public void Folders()
+    {
+        using var cli = new Cli();
+        string recipe = cli.Recipe(Cli.Base("llama-tiny"));
+        Refused(cli, "no recipe", "train", Path.Combine(cli.Folder, "none.yaml"));
+        Refused(cli, "cannot be written", "train", recipe, "--runs", Path.Combine(recipe, "below"));
+        Refused(cli, "resume", "train", recipe, "--resume");
+        Refused(cli, "two or more", "duel", recipe);
+        string mine = Path.Combine(cli.Folder, "runs", "tiny", "mine");
+        Directory.CreateDirectory(Path.GetDirectoryName(mine)!);
+        File.WriteAllText(mine, "kept");
+        Refused(cli, "exists", "train", recipe);
+        Assert.Equal("kept", File.ReadAllText(mine));
+        Refused(cli, "events.jsonl", "report", cli.Folder);
+    }
+}

@@ -1,0 +1,89 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+
+namespace Headroom.EndToEnd;
+
+public class RunTests(ITestOutputHelper output)
+{
+    private static List<JsonNode> Events(string folder) => [.. File.ReadLines(Path.Combine(folder, "events.jsonl")).Where(l => l.EndsWith('}')).Select(l => JsonNode.Parse(l)!)];
+
+    private static string Losses(List<JsonNode> events) => string.Join('\n', events.Where(e => (string?)e["event"] == "step").Select(e => $"{e["step"]} {e["loss"]} {e["grad_norm"]}"));
+
+    private static string Hash(List<JsonNode> events) => (string)events.Single(e => (string?)e["event"] == "run_end")["adapter_sha256"]!;
+
+    [Fact]
+    public void KilledAndResumedEqualsUninterrupted()
+    {
+        if (!OperatingSystem.IsLinux()) Assert.Skip("SIGKILL is sent on Linux only");
+        using var cli = new Cli();
+        string recipe = cli.Recipe(Cli.Base("llama-tiny"));
+        var (exit, _, error) = cli.Run("train", recipe, "--name", "whole");
+        Assert.True(exit == 0, error);
+        var whole = Events(Path.Combine(cli.Folder, "runs", "whole"));
+        Assert.Equal(16, whole.Count(e => (string?)e["event"] == "step"));
+        int seed = Random.Shared.Next();
+        output.WriteLine($"seed {seed}");
+        var random = new Random(seed);
+        string folder = Path.Combine(cli.Folder, "runs", "killed"), log = Path.Combine(folder, "events.jsonl");
+        for (int kill = 0; kill < 3; kill++)
+        {
+            int at = 3 + 4 * kill + random.Next(3);
+            using var p = cli.Start(kill == 0 ? ["train", recipe, "--name", "killed"] : ["train", recipe, "--name", "killed", "--resume"]);
+            p.OutputDataReceived += (_, _) => { };
+            p.ErrorDataReceived += (_, _) => { };
+            p.BeginOutputReadLine();
+            p.BeginErrorReadLine();
+            while (!p.HasExited && !(File.Exists(log) && File.ReadLines(log).Any(l => l.Contains($"\"step\":{at},", StringComparison.Ordinal) && l.Contains("\"event\":\"step\"", StringComparison.Ordinal)))) Thread.Sleep(1);
+            Assert.False(p.HasExited, $"ended before step {at}");
+            p.Kill();
+            p.WaitForExit();
+            output.WriteLine($"killed at step {at} or later");
+        }
+        (exit, _, error) = cli.Run("train", recipe, "--name", "killed", "--resume");
+        Assert.True(exit == 0, error);
+        var killed = Events(folder);
+        Assert.Equal(Losses(whole), Losses(killed));
+        Assert.Equal(Hash(whole), Hash(killed));
+    }
+
+    [Fact]
+    public void EmbeddedDuelWritesItsReport()
+    {
+        using var cli = new Cli();
+        var (exit, text, error) = cli.Run("duel", "--json", "--set", "data.max_train_rows=64", "--set", "data.max_eval_rows=32", "--set", "data.max_test_rows=64");
+        Assert.True(exit == 0, error);
+        var result = JsonNode.Parse(text)!;
+        Assert.Equal(2, result["runs"]!.AsArray().Count);
+        string folder = Path.Combine(cli.Folder, "runs", "duel"), html = File.ReadAllText(Path.Combine(folder, "report.html"));
+        foreach (string must in new[] { "llama-tiny", "deepseek-tiny", "bag-of-words", "McNemar", "<svg", "sarcasm" }) Assert.Contains(must, html, StringComparison.Ordinal);
+        Assert.DoesNotContain("src=", html, StringComparison.Ordinal);
+        using var parsed = JsonDocument.Parse(File.ReadAllText(Path.Combine(folder, "results.json")));
+        foreach (var run in result["runs"]!.AsArray())
+        {
+            var events = Events(Path.Combine(cli.Folder, (string)run!["folder"]!));
+            var plan = events.First(e => (string?)e["event"] == "run_start")["plan"]!;
+            Assert.All(events.Where(e => (string?)e["event"] == "memory"), m => Assert.Equal((long)plan["total_bytes"]!, (long)m["reserved_bytes"]!));
+        }
+        (exit, _, error) = cli.Run("duel", "--json", "--set", "data.max_train_rows=32", "--set", "data.max_eval_rows=32", "--set", "data.max_test_rows=32"); // takes the next free number
+        Assert.True(exit == 0 && Directory.Exists(folder + "-2"), error);
+    }
+
+    [Fact]
+    public void TrainedAdapterEvaluatesAndGenerates()
+    {
+        using var cli = new Cli();
+        string model = Cli.Base("deepseek-tiny"), recipe = cli.Recipe(model);
+        var (exit, text, error) = cli.Run("train", recipe, "--json");
+        Assert.True(exit == 0, error);
+        double tuned = (double)JsonNode.Parse(text)!["accuracy"]!;
+        (exit, text, error) = cli.Run("eval", recipe, "--adapter", Path.Combine("runs", "tiny", "best"), "--json");
+        Assert.True(exit == 0, error);
+        Assert.Equal(tuned, (double)JsonNode.Parse(text)!["accuracy"]!);
+        (exit, text, error) = cli.Run("generate", model, "--prompt", "The concert was", "--max-new-tokens", "12", "--json");
+        Assert.True(exit == 0, error);
+        Assert.InRange(JsonNode.Parse(text)!["ids"]!.AsArray().Count, 1, 12);
+        string other = cli.Recipe(Cli.Base("llama-tiny"));
+        (exit, _, error) = cli.Run("eval", other, "--adapter", Path.Combine("runs", "tiny", "best"));
+        Assert.True(exit == 2 && error.Contains("another base", StringComparison.Ordinal), error);
+    }
+}
