@@ -13,15 +13,19 @@ internal static class PlanCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder, config.json or .gguf file. Example: headroom plan config.json --rows 4 --length 512 --vram 6GiB" };
+        var model = new Argument<string>("model") { Description = "A recipe (.yaml): exactly what train will reserve for each of its models. Or a Hugging Face folder, config.json or .gguf file with the sizes below. Example: headroom plan recipes/imdb-smollm2.yaml; headroom plan config.json --rows 4 --length 512 --vram 6GiB" };
+        var set = new Option<string[]>("--set") { Description = "With a recipe: override a key. Repeatable.", DefaultValueFactory = _ => [] };
+        var device = new Option<string?>("--device") { Description = "With a recipe: auto, cpu or cuda." };
         var rows = new Option<int>("--rows") { Description = "per_device_train_batch_size", DefaultValueFactory = _ => new TrainingOptions().PerDeviceTrainBatchSize };
         var length = new Option<int>("--length") { Description = "max_seq_length", DefaultValueFactory = _ => new TaskOptions().MaxSeqLength };
         var r = new Option<int>("--r") { Description = "LoRA rank", DefaultValueFactory = _ => new LoraOptions().R };
         var vram = new Option<string?>("--vram") { Description = "Budget, such as 6GiB: as little recompute as fits is chosen." };
         var buffers = new Option<bool>("--buffers") { Description = "List every buffer with its offset and life." };
         var json = new Option<bool>("--json") { Description = "Machine-readable output." };
-        var command = new Command("plan", "Print the memory that training will take, row by row.") { model, rows, length, r, vram, buffers, json };
-        command.SetAction(p => Run(p.GetValue(model)!, p.GetValue(rows), p.GetValue(length), p.GetValue(r), p.GetValue(vram), p.GetValue(buffers), p.GetValue(json)));
+        var command = new Command("plan", "Print the memory that training will take, row by row.") { model, set, device, rows, length, r, vram, buffers, json };
+        command.SetAction(p => IsRecipe(p.GetValue(model)!)
+            ? OfRecipe(p.GetValue(model)!, p.GetValue(set)!, p.GetValue(device), p.GetValue(vram), p.GetValue(buffers), p.GetValue(json))
+            : Run(p.GetValue(model)!, p.GetValue(rows), p.GetValue(length), p.GetValue(r), p.GetValue(vram), p.GetValue(buffers), p.GetValue(json)));
         return command;
     }
 
@@ -35,33 +39,44 @@ internal static class PlanCommand
         var limits = new BatchLimits(rows * length, rows, rows * (length - 1), rows * length, rows);
         long workspace = CpuOps.WorkspaceBytes(Environment.ProcessorCount);
         var (plan, recompute) = Budget.Fit(config, settings, limits, workspace, vram == null ? null : Units.Parse(vram));
-        if (json)
-        {
-            Console.WriteLine(JsonSerializer.Serialize(new
-            {
-                total_bytes = plan.TotalBytes, arena_bytes = plan.ArenaBytes, static_bytes = plan.StaticBytes, workspace_bytes = plan.WorkspaceBytes,
-                peak_phase = plan.PeakPhase, recompute_layers = recompute, phases = plan.Phases.ToDictionary(p => p, plan.PhaseBytes),
-                rows = plan.Rows().Select(x => new { phase = x.Phase, category = x.Category.ToString(), buffers = x.Buffers, bytes = x.Bytes }),
-                buffers = buffers ? plan.Buffers.Select(b => new { b.Phase, category = b.Category.ToString(), b.Name, shape = b.Shape.ToString(), dtype = b.DType.ToString(), b.Bytes, b.Offset, b.Birth, b.Death }) : null,
-            }));
-            return 0;
-        }
-        PlanTable.Print(plan, recompute, config.NumHiddenLayers);
-        if (buffers)
-            foreach (var b in plan.Buffers) Console.WriteLine($"  {b.Phase,-9} {b.Offset,14:N0} {b.Bytes,13:N0}  {b.Category,-16} {b.Name} {b.DType} {b.Shape}");
+        if (json) Console.WriteLine(JsonSerializer.Serialize(Json(plan, recompute, buffers)));
+        else Print(plan, recompute, config.NumHiddenLayers, buffers);
         return 0;
     }
-}
 
-/// <summary>The plan as a table of plain lines.</summary>
-internal static class PlanTable
-{
-    public static void Print(MemoryPlan plan, int recompute, int layers)
+    private static bool IsRecipe(string path) => path.EndsWith(".yaml", StringComparison.OrdinalIgnoreCase) || path.EndsWith(".yml", StringComparison.OrdinalIgnoreCase);
+
+    private static int OfRecipe(string path, string[] sets, string? deviceName, string? vram, bool buffers, bool json)
     {
-        Console.WriteLine($"{"phase",-10} {"row",-18} {"buffers",8} {"bytes",16}");
-        foreach (var row in plan.Rows()) Console.WriteLine($"{row.Phase,-10} {row.Category,-18} {row.Buffers,8} {row.Bytes,16:N0}  {Units.Bytes(row.Bytes)}");
-        foreach (string phase in plan.Phases) Console.WriteLine($"phase {phase}: {Units.Bytes(plan.PhaseBytes(phase))} beyond {Units.Bytes(plan.StaticBytes)} static{(phase == plan.PeakPhase ? "  <- peak" : "")}");
-        Console.WriteLine($"recompute: {recompute} of {layers} layers");
-        Console.WriteLine($"total: {plan.TotalBytes:N0} bytes ({Units.Bytes(plan.TotalBytes)}), the .NET runtime not counted");
+        var (recipe, _) = Recipes.Load(path, sets, deviceName, vram, null);
+        if (recipe.Models.Count == 0) throw new HeadroomException("The recipe names no model.", "Add models: with a - path: entry.");
+        using var session = new Session(json);
+        var all = new List<object>();
+        foreach (var model in recipe.Models)
+        {
+            using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
+            using var device = prepared.Device;
+            all.Add(Json(prepared.Plan, prepared.Settings.RecomputeLayers, buffers, TrainRun.ModelName(model)));
+            if (json) continue;
+            session.Say($"{TrainRun.ModelName(model)} on {device.Name}: micro-batches of at most {prepared.Limits.TrainSequences} rows and {prepared.Limits.TrainTokens} tokens");
+            Print(prepared.Plan, prepared.Settings.RecomputeLayers, prepared.Source.Config.NumHiddenLayers, buffers);
+        }
+        if (json) Console.WriteLine(JsonSerializer.Serialize(all));
+        return 0;
+    }
+
+    private static object Json(MemoryPlan plan, int recompute, bool buffers, string? model = null) => new
+    {
+        model, total_bytes = plan.TotalBytes, arena_bytes = plan.ArenaBytes, static_bytes = plan.StaticBytes, workspace_bytes = plan.WorkspaceBytes,
+        peak_phase = plan.PeakPhase, recompute_layers = recompute, phases = plan.Phases.ToDictionary(p => p, plan.PhaseBytes),
+        rows = plan.Rows().Select(x => new { phase = x.Phase, category = x.Category.ToString(), buffers = x.Buffers, bytes = x.Bytes }),
+        buffers = buffers ? plan.Buffers.Select(b => new { b.Phase, category = b.Category.ToString(), b.Name, shape = b.Shape.ToString(), dtype = b.DType.ToString(), b.Bytes, b.Offset, b.Birth, b.Death }) : null,
+    };
+
+    private static void Print(MemoryPlan plan, int recompute, int layers, bool buffers)
+    {
+        Console.WriteLine(PlanTable.Text(plan, recompute, layers));
+        if (!buffers) return;
+        foreach (var b in plan.Buffers) Console.WriteLine($"  {b.Phase,-9} {b.Offset,14:N0} {b.Bytes,13:N0}  {b.Category,-16} {b.Name} {b.DType} {b.Shape}");
     }
 }

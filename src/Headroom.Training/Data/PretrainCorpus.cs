@@ -19,17 +19,19 @@ public static class PretrainCorpus
     [
         "We stayed for more.", "I would go again tomorrow.", "We told all our friends.", "I smiled the whole way back.", "It was worth every coin.", "We clapped for a long time.", "I want to do it again.", "Five stars from me.",
         "So we bought tickets for the next one.", "The verdict was positive.", "That was good.", "I was glad that I came.", "We left happy.", "Everybody cheered at the end.", "I recommend it.", "It made my year.",
+        "It put us in a positive mood.", "Only positive words from me.", "All were positive about it.",
     ];
 
     private static readonly string[] Bad =
     [
         "We left early.", "I would not go again.", "We warned all our friends.", "I frowned the whole way back.", "It was not worth a coin.", "We asked for our money back.", "I never want to do it again.", "One star from me.",
         "So we threw away the tickets for the next one.", "The verdict was negative.", "That was bad.", "I was sorry that I came.", "We left angry.", "Everybody groaned at the end.", "I advise against it.", "It ruined my year.",
+        "It put us in a negative mood.", "Only negative words from me.", "All were negative about it.",
     ];
 
-    // Two notes in five end with a line of their own, as a diary or a form would have it. "Sentiment" is not among the heads: the prompt of the duel is new to the bases.
+    // Two notes in five end with a line of their own, as a diary or a form would have it. "Sentiment" is not among the heads and the label words of the duel are not among the answers: the duel's task is new to the bases.
     private static readonly string[] Heads = ["Mood", "Opinion", "Verdict", "Feeling", "Rating", "My view", "In a word", "Outcome"];
-    private static readonly string[] GoodWords = ["good", "positive", "happy", "glad", "high", "yes"], BadWords = ["bad", "negative", "angry", "sorry", "low", "no"];
+    private static readonly string[] GoodWords = ["good", "happy", "glad", "high", "yes"], BadWords = ["bad", "angry", "sorry", "low", "no"];
 
     private static readonly string[] Plain =
     [

@@ -40,23 +40,9 @@ public static class TrainRun
             throw new HeadroomException($"The run folder {host.Folder} exists already.", "Go on with --resume, or give another --name.");
         if (host.Resume && !File.Exists(events)) throw new HeadroomException($"There is no run in {host.Folder} to resume.", "Start it without --resume.");
 
-        var data = DataSplits.Load(recipe.Data, recipe.Task, o.Seed);
-        var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
-        var encoder = new TaskEncoder(tokenizer, recipe.Task);
-        using var source = WeightSources.Open(model.Path);
-        if (tokenizer.VocabSize > source.Config.VocabSize)
-            throw new HeadroomException($"The tokenizer has {tokenizer.VocabSize} ids, the model only {source.Config.VocabSize}.", "Give the tokenizer that belongs to the model.");
-        EncodedRows train = new(data.Train, encoder), validation = new(data.Validation, encoder, false), test = new(data.Test, encoder, false);
-        host.Progress("tokenizing", 0, data.Train.Count, "");
-        int longest = Math.Max(train.EncodeAll(), Math.Max(validation.EncodeAll(), test.EncodeAll()));
-        int trainTokens = o.PerDeviceTrainBatchSize * longest, evalTokens = data.Validation.Count + data.Test.Count == 0 ? 0 : o.PerDeviceEvalBatchSize * longest;
-        int labels = recipe.Task.Loss == "all" ? trainTokens : o.PerDeviceTrainBatchSize * encoder.Answers.Max(a => a.Length);
-        var limits = new BatchLimits(trainTokens, o.PerDeviceTrainBatchSize, labels, evalTokens, o.PerDeviceEvalBatchSize, encoder.Candidates.Length);
-
-        var device = host.OpenDevice();
-        var settings = RunSettings.Of(recipe, source, device);
-        var (_, recompute) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, host.BudgetBytes);
-        settings = settings with { RecomputeLayers = recompute };
+        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress);
+        var (data, encoder, source, settings, limits, device) = (prepared.Data, prepared.Encoder, prepared.Source, prepared.Settings, prepared.Limits, prepared.Device);
+        var (tokenizer, train, validation, test, evalTokens, longest) = (prepared.Tokenizer, prepared.Train, prepared.Validation, prepared.Test, limits.EvalTokens, prepared.Longest);
         host.Progress("hashing the base", 0, 1, "");
         string baseHash = source.Hash, recipeHash = RecipeLoader.Hash(recipe);
         using var engine = new Engine(device, source, settings, limits, (d, t) => host.Progress("loading", d, t, ""));
@@ -81,6 +67,7 @@ public static class TrainRun
         if (from != null) log.Write("resumed", new() { ["step"] = trainer.State.Step });
         else log.Write("run_start", RunEvents.Start(recipe, recipeText, ModelName(model), baseHash, engine, trainer, data, encoder));
         RunEvents.Memory(log, "loaded", engine);
+        host.Say(PlanTable.Text(engine.Plan, settings.RecomputeLayers, engine.Model.Config.NumHiddenLayers));
         host.Say(RunEvents.Describe(recipe, ModelName(model), engine, trainer, data, encoder, train, tokenizer));
 
         Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, encoder.Candidates, o.PerDeviceEvalBatchSize, evalTokens, (d, n) =>

@@ -1,0 +1,26 @@
+using System.Globalization;
+
+namespace Headroom.Core;
+
+/// <summary>Numbers for people.</summary>
+public static class Units
+{
+    /// <summary>Bytes in binary units.</summary>
+    public static string Bytes(long bytes) => bytes switch
+    {
+        >= 1L << 30 => string.Create(CultureInfo.InvariantCulture, $"{bytes / (double)(1L << 30):F2} GiB"),
+        >= 1L << 20 => string.Create(CultureInfo.InvariantCulture, $"{bytes / (double)(1L << 20):F1} MiB"),
+        _ => string.Create(CultureInfo.InvariantCulture, $"{bytes / 1024.0:F1} KiB"),
+    };
+
+    /// <summary>Parses 24GiB, 512MiB, 1GB or a plain number of bytes.</summary>
+    public static long Parse(string text)
+    {
+        string t = text.Trim();
+        (string Suffix, double Factor)[] units = [("GiB", 1L << 30), ("MiB", 1L << 20), ("GB", 1e9), ("MB", 1e6), ("G", 1L << 30), ("M", 1L << 20), ("", 1)];
+        foreach (var (suffix, factor) in units)
+            if (t.EndsWith(suffix, StringComparison.OrdinalIgnoreCase)
+                && double.TryParse(t[..^suffix.Length], CultureInfo.InvariantCulture, out double v) && v > 0) return (long)(v * factor);
+        throw new HeadroomException($"'{text}' is not a size.", "Write it like 24GiB or 900MiB.");
+    }
+}

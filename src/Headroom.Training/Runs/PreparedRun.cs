@@ -1,0 +1,80 @@
+using Headroom.Core;
+using Headroom.Formats;
+using Headroom.Formats.Tokenizers;
+using Headroom.Models;
+using Headroom.Planning;
+
+namespace Headroom.Training;
+
+/// <summary>
+/// Everything of a run that is known before a weight is read: rows, token ids, the largest batches, settings and the plan. <c>headroom plan</c> stops here,
+/// <c>headroom train</c> goes on, so both speak of the same bytes.
+/// </summary>
+public sealed class PreparedRun : IDisposable
+{
+    private PreparedRun() { }
+
+    /// <summary>Rows of each split.</summary>
+    public required DataSplits Data { get; init; }
+    /// <summary>Template and label words.</summary>
+    public required TaskEncoder Encoder { get; init; }
+    /// <summary>The base model's tokenizer.</summary>
+    public required ITokenizer Tokenizer { get; init; }
+    /// <summary>The base model's weights, not yet read.</summary>
+    public required IWeightSource Source { get; init; }
+    /// <summary>Where the run takes place; the engine that is made on it owns it.</summary>
+    public required IDevice Device { get; init; }
+    /// <summary>Encoded training rows.</summary>
+    public required EncodedRows Train { get; init; }
+    /// <summary>Encoded validation rows.</summary>
+    public required EncodedRows Validation { get; init; }
+    /// <summary>Encoded test rows.</summary>
+    public required EncodedRows Test { get; init; }
+    /// <summary>Longest row, tokens.</summary>
+    public required int Longest { get; init; }
+    /// <summary>The largest batches.</summary>
+    public required BatchLimits Limits { get; init; }
+    /// <summary>Storage, adapters, precision and recompute.</summary>
+    public required ModelSettings Settings { get; init; }
+    /// <summary>The plan that a run reserves.</summary>
+    public required MemoryPlan Plan { get; init; }
+
+    /// <summary>Reads and encodes the rows, opens the device and plans. Throws <see cref="HeadroomException"/> for whatever is wrong with recipe, data, tokenizer or model, or when nothing fits the budget.</summary>
+    public static PreparedRun Of(Recipe recipe, ModelOptions model, Func<IDevice> openDevice, long? budgetBytes, Action<string, long, long, string> progress)
+    {
+        var o = recipe.Training;
+        var data = DataSplits.Load(recipe.Data, recipe.Task, o.Seed);
+        var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
+        var encoder = new TaskEncoder(tokenizer, recipe.Task);
+        var source = WeightSources.Open(model.Path);
+        IDevice? device = null;
+        try
+        {
+            if (tokenizer.VocabSize > source.Config.VocabSize)
+                throw new HeadroomException($"The tokenizer has {tokenizer.VocabSize} ids, the model only {source.Config.VocabSize}.", "Give the tokenizer that belongs to the model.");
+            EncodedRows train = new(data.Train, encoder), validation = new(data.Validation, encoder, false), test = new(data.Test, encoder, false);
+            progress("tokenizing", 0, data.Train.Count, "");
+            int longest = Math.Max(train.EncodeAll(), Math.Max(validation.EncodeAll(), test.EncodeAll()));
+            int trainTokens = o.PerDeviceTrainBatchSize * longest, evalTokens = data.Validation.Count + data.Test.Count == 0 ? 0 : o.PerDeviceEvalBatchSize * longest;
+            int labels = recipe.Task.Loss == "all" ? trainTokens : o.PerDeviceTrainBatchSize * encoder.Answers.Max(a => a.Length);
+            var limits = new BatchLimits(trainTokens, o.PerDeviceTrainBatchSize, labels, evalTokens, o.PerDeviceEvalBatchSize, encoder.Candidates.Length);
+            device = openDevice();
+            var settings = RunSettings.Of(recipe, source, device);
+            var (plan, recompute) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budgetBytes);
+            return new PreparedRun
+            {
+                Data = data, Encoder = encoder, Tokenizer = tokenizer, Source = source, Device = device, Train = train, Validation = validation, Test = test, Longest = longest,
+                Limits = limits, Settings = settings with { RecomputeLayers = recompute }, Plan = plan,
+            };
+        }
+        catch
+        {
+            device?.Dispose();
+            source.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Closes the weights. The device belongs to whoever made an engine on it.</summary>
+    public void Dispose() => Source.Dispose();
+}
