@@ -5,7 +5,8 @@ namespace Headroom.Training;
 /// <summary>
 /// The seeded corpus that the two tiny bases are pretrained on: short notes about concerts, soups, trips and films, written for this project. Each note
 /// tells of something and then what followed from it, so a model that predicts the end well has to tell praise from blame, concession from verdict and
-/// irony from both. It uses the words of every part of the review set, and none of its sentences.
+/// irony from both. It uses the words of every part of the review set, and none of its sentences; the form of the duel's task ("Sentiment:" and one word) is
+/// not in it, so that is left to fine-tuning.
 /// </summary>
 public static class PretrainCorpus
 {
@@ -28,10 +29,6 @@ public static class PretrainCorpus
         "So we threw away the tickets for the next one.", "The verdict was negative.", "That was bad.", "I was sorry that I came.", "We left angry.", "Everybody groaned at the end.", "I advise against it.", "It ruined my year.",
         "It put us in a negative mood.", "Only negative words from me.", "All were negative about it.",
     ];
-
-    // Two notes in five end with a line of their own, as a diary or a form would have it. "Sentiment" is not among the heads and the label words of the duel are not among the answers: the duel's task is new to the bases.
-    private static readonly string[] Heads = ["Mood", "Opinion", "Verdict", "Feeling", "Rating", "My view", "In a word", "Outcome"];
-    private static readonly string[] GoodWords = ["good", "happy", "glad", "high", "yes"], BadWords = ["bad", "angry", "sorry", "low", "no"];
 
     private static readonly string[] Plain =
     [
@@ -100,10 +97,8 @@ public static class PretrainCorpus
                 string[] kind = random.Next(10) switch { < 4 => Plain, < 7 => Concession, _ => good ? Denial : Irony };
                 parts.Add(writer.Fill(Thing(writer.Pick(kind)), good));
             }
-            bool line = random.Next(5) < 2;
-            if (!line || random.Next(3) == 0) parts.Add(writer.Pick(good ? Good : Bad));
-            string note = string.Join(' ', parts);
-            all.Add(line ? $"{note}\n{writer.Pick(Heads)}: {writer.Pick(good ? GoodWords : BadWords)}" : note);
+            parts.Add(writer.Pick(good ? Good : Bad));
+            all.Add(string.Join(' ', parts));
 
             string Thing(string template) => template.Replace("{thing}", Things[random.Next(Things.Length)], StringComparison.Ordinal);
         }
