@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 
@@ -44,6 +45,55 @@ public class RunTests(ITestOutputHelper output)
         var killed = Events(folder);
         Assert.Equal(Losses(whole), Losses(killed));
         Assert.Equal(Hash(whole), Hash(killed));
+    }
+
+    [Fact]
+    public void ToldToStopItWritesACheckpointAndGoesOn()
+    {
+        if (!OperatingSystem.IsLinux()) Assert.Skip("SIGTERM is sent on Linux only");
+        using var cli = new Cli();
+        string recipe = cli.Recipe(Cli.Base("deepseek-tiny"));
+        string[] all = ["--set", "training.save_strategy=epoch"];
+        var (exit, _, error) = cli.Run(["train", recipe, "--name", "whole", .. all]);
+        Assert.True(exit == 0, error);
+        string folder = Path.Combine(cli.Folder, "runs", "stopped"), log = Path.Combine(folder, "events.jsonl");
+        using (var p = cli.Start(["train", recipe, "--name", "stopped", .. all]))
+        {
+            p.BeginOutputReadLine();
+            p.BeginErrorReadLine();
+            while (!p.HasExited && !(File.Exists(log) && File.ReadLines(log).Any(l => l.Contains("\"event\":\"step\"", StringComparison.Ordinal)))) Thread.Sleep(1);
+            using (var kill = Process.Start("kill", ["-TERM", p.Id.ToString(System.Globalization.CultureInfo.InvariantCulture)])) kill.WaitForExit();
+            Assert.True(p.WaitForExit(60_000), "SIGTERM did not end it");
+            Assert.Equal(1, p.ExitCode);
+        }
+        var stopped = Events(folder);
+        int at = (int)stopped.Single(e => (string?)e["event"] == "stopped")["at_step"]!;
+        Assert.True(File.Exists(Path.Combine(folder, "checkpoints", $"checkpoint-{at}", "trainer_state.json")), $"no checkpoint of step {at}");
+        (exit, _, error) = cli.Run(["train", recipe, "--name", "stopped", "--resume", .. all]);
+        Assert.True(exit == 0, error);
+        var whole = Events(Path.Combine(cli.Folder, "runs", "whole"));
+        Assert.Equal(Losses(whole), Losses(Events(folder)));
+        Assert.Equal(Hash(whole), Hash(Events(folder)));
+    }
+
+    [Fact]
+    public void ThePlanOfARecipeIsWhatTrainReserves()
+    {
+        using var cli = new Cli();
+        string recipe = cli.Recipe(Cli.Base("llama-tiny"));
+        var (exit, text, error) = cli.Run("plan", recipe, "--json");
+        Assert.True(exit == 0, error);
+        long planned = (long)JsonNode.Parse(text)![0]!["total_bytes"]!;
+        (exit, text, error) = cli.Run("train", recipe);
+        Assert.True(exit == 0, error);
+        Assert.Contains($"total: {planned:N0} bytes", text, StringComparison.Ordinal);
+        var events = Events(Path.Combine(cli.Folder, "runs", "tiny"));
+        Assert.Equal(planned, (long)events.First(e => (string?)e["event"] == "memory")["reserved_bytes"]!);
+        (exit, text, error) = cli.Run("plan", recipe, "--vram", $"{planned - 1}", "--json");
+        Assert.True(exit == 0, error);
+        Assert.InRange((int)JsonNode.Parse(text)![0]!["recompute_layers"]!, 1, 4);
+        (exit, _, error) = cli.Run("plan", recipe, "--vram", "1MiB");
+        Assert.True(exit == 2 && error.Contains("biggest rows", StringComparison.Ordinal), error);
     }
 
     [Fact]
