@@ -243,8 +243,11 @@ public sealed unsafe class SafetensorsFile : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        _view?.SafeMemoryMappedViewHandle.ReleasePointer();
-        _view?.Dispose();
+        if (_view is { SafeMemoryMappedViewHandle.IsClosed: false })
+        {
+            _view.SafeMemoryMappedViewHandle.ReleasePointer();
+            _view.Dispose();
+        }
         _map?.Dispose();
     }
 }
