@@ -50,9 +50,9 @@ public unsafe class CrossEntropyTests
         foreach (int chunk in new[] { 1, 5, 32, 49 })
         {
             var (losses, dHidden, dHead) = Run(chunk);
-            Reference.Near(Doubles(whole.Losses), losses, 1e-6, $"losses in chunks of {chunk}");
-            Reference.Near(Doubles(whole.DHidden), dHidden, 1e-6, $"dHidden in chunks of {chunk}");
-            Reference.Near(Doubles(whole.DHead), dHead, 1e-6, $"dHead in chunks of {chunk}");
+            Reference.Near(Doubles(whole.Losses), losses, 2e-6, $"losses in chunks of {chunk}");
+            Reference.Near(Doubles(whole.DHidden), dHidden, 2e-6, $"dHidden in chunks of {chunk}");
+            Reference.Near(Doubles(whole.DHead), dHead, 2e-6, $"dHead in chunks of {chunk}");
         }
         Tensor lossesOnly = d.New(N), dHiddenOnly = d.New(N, H);
         d.Ops.LinearCrossEntropy(hidden, head.W, labels, 1, d.New(64, V), lossesOnly, default, default);
