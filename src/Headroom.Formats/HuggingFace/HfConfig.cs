@@ -95,6 +95,7 @@ public static class HfConfig
         Need(c.NumHiddenLayers is > 0 and < 4096 && c.NumKeyValueHeads > 0, "num_hidden_layers or num_key_value_heads is out of range");
         Need(c.NumAttentionHeads % c.NumKeyValueHeads == 0, "num_attention_heads is not a multiple of num_key_value_heads");
         Need(c.HeadDim is > 0 and <= 1024 && c.HeadDim % 2 == 0, "head_dim must be even");
+        Need(c.RopeDivisors == null || c.RopeDivisors.Length == c.HeadDim / 2, "rope_freqs.weight does not have head_dim / 2 entries");
         Need(c.SlidingLayers == null || c.SlidingLayers.Length == c.NumHiddenLayers, "layer_types does not have one entry a layer");
     }
 

@@ -195,8 +195,7 @@ public sealed unsafe class SafetensorsFile : IDisposable
         while (json.Read() && json.TokenType != JsonTokenType.EndArray)
         {
             ulong value = json.GetUInt64();
-            // Beyond 2^63 no file can hold it; -1 marks the overflow for the size check.
-            numbers.Add(value > long.MaxValue ? -1 : (long)value);
+            numbers.Add((long)value); // beyond 2^63 no file can hold it; the checks below take it as unsigned again
             if (numbers.Count > most) throw new JsonException("too many numbers");
         }
         return [.. numbers];
@@ -212,7 +211,7 @@ public sealed unsafe class SafetensorsFile : IDisposable
             foreach (long d in t.Shape)
             {
                 bits *= (ulong)d;
-                if (d < 0 || bits > ulong.MaxValue) throw Bad(path, $"ValidationOverflow({t.Name})");
+                if (bits > ulong.MaxValue) throw Bad(path, $"ValidationOverflow({t.Name})");
             }
             bits *= (uint)Bits(t.DType);
             if (bits > ulong.MaxValue) throw Bad(path, $"ValidationOverflow({t.Name})");
@@ -243,8 +242,11 @@ public sealed unsafe class SafetensorsFile : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        _view?.SafeMemoryMappedViewHandle.ReleasePointer();
-        _view?.Dispose();
+        if (_view is { SafeMemoryMappedViewHandle.IsClosed: false })
+        {
+            _view.SafeMemoryMappedViewHandle.ReleasePointer();
+            _view.Dispose();
+        }
         _map?.Dispose();
     }
 }

@@ -72,9 +72,10 @@ public static class AtomicFile
             }
             File.Move(temporary, path, overwrite: true);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e)
         {
-            File.Delete(temporary);
+            if (File.Exists(temporary)) File.Delete(temporary);
+            if (e is not (IOException or UnauthorizedAccessException)) throw;
             throw new HeadroomException($"Cannot write {path}: {e.Message}", "Choose another folder or free some space.", 1, e);
         }
     }

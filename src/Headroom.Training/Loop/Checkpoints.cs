@@ -16,7 +16,7 @@ namespace Headroom.Training;
 /// <param name="BestStep">Its step.</param>
 /// <param name="RecipeHash">Recipe of the run.</param>
 /// <param name="BaseHash">SHA-256 of the base weights.</param>
-public sealed record TrainerState(int Step, long MicroSteps, double? BestMetric, int BestStep, string RecipeHash, string BaseHash);
+public readonly record struct TrainerState(int Step, long MicroSteps, double? BestMetric, int BestStep, string RecipeHash, string BaseHash);
 
 /// <summary>Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.</summary>
 public static partial class Checkpoints

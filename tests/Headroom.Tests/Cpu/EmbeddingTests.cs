@@ -56,6 +56,19 @@ public unsafe class EmbeddingTests
     }
 
     [Fact]
+    public void BackwardMatchesDifferences()
+    {
+        using var d = new ElementTestData();
+        const int V = 6, H = 5;
+        int[] ids = [3, 0, 3, 5, 3, 1];
+        Tensor dy = d.Normal(ids.Length, H), table = d.Normal(V, H), gradient = d.Normal(V, H);
+        double[] before = Doubles(gradient);
+        d.Ops.EmbeddingBackward(d.Ints(ids), dy, gradient);
+        double[] expected = Gradient(Doubles(table), Doubles(dy), t => ids.SelectMany(id => t.AsSpan(id * H, H).ToArray()).ToArray());
+        Near(expected.Zip(before, (a, b) => a + b).ToArray(), gradient, 1e-6);
+    }
+
+    [Fact]
     public void GatherAndScatterAreInverse()
     {
         using var d = new ElementTestData();

@@ -36,6 +36,30 @@ public unsafe class RopeTests
         Near(before.Select(v => v * 1.25 * 1.25).ToArray(), x, 2e-6);
     }
 
+    [Fact]
+    public void BackwardMatchesDifferences()
+    {
+        using var d = new ElementTestData();
+        const int T = 4, Heads = 2, Dim = 6, Half = Dim / 2;
+        Tensor cos = d.Normal(T, Half), sin = d.Normal(T, Half), x = d.Normal(T, Heads * Dim), dy = d.Normal(T, Heads * Dim), dx = d.Clone(dy);
+        double[] c = Doubles(cos), s = Doubles(sin);
+        double[] Rotate(double[] v)
+        {
+            var y = new double[v.Length];
+            for (int i = 0; i < v.Length; i++)
+            {
+                int t = i / (Heads * Dim), k = i % Dim, f = t * Half + k % Half;
+                y[i] = v[i] * c[f] + (k < Half ? -v[i + Half] : v[i - Half]) * s[f];
+            }
+            return y;
+        }
+        double[] before = Doubles(x), gradient = Gradient(before, Doubles(dy), Rotate);
+        d.Ops.Rope(x, cos, sin, Dim, false);
+        Near(Rotate(before), x, 1e-6);
+        d.Ops.Rope(dx, cos, sin, Dim, true);
+        Near(gradient, dx, 1e-6);
+    }
+
     [Theory]
     [InlineData(false)]
     [InlineData(true)]

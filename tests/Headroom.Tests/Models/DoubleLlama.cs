@@ -1,0 +1,112 @@
+using Headroom.Core;
+using Headroom.Models;
+using Headroom.Tests.Cpu;
+
+namespace Headroom.Tests.Models;
+
+/// <summary>
+/// The whole model once more, in plain loops and double precision, straight from its equations (transformers <c>modeling_llama.py</c>, PEFT
+/// <c>lora/layer.py</c>); only a forward pass, for losses and their central differences. Parameters by Hugging Face / PEFT name.
+/// </summary>
+internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dropout)
+{
+    private static readonly string[] Order = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    private readonly Dictionary<string, double[]> _masks = [];
+
+    /// <summary>Every parameter by name.</summary>
+    public Dictionary<string, double[]> P { get; } = [];
+
+    /// <summary>Token losses of a packed batch.</summary>
+    public double[] Losses(int[] ids, int[] positions, int[] offsets, int[] labelRows, int[] labels)
+    {
+        int t = ids.Length, h = c.HiddenSize;
+        double[] table = P["model.embed_tokens.weight"], x = new double[t * h];
+        for (int i = 0; i < t; i++) Array.Copy(table, ids[i] * h, x, i * h, h);
+        for (int l = 0; l < c.NumHiddenLayers; l++)
+        {
+            string p = $"model.layers.{l}.";
+            var n = Norm(x, p + "input_layernorm.weight");
+            double[] q = Rope(Linear(n, p + "self_attn.q_proj", l, t), positions, c.NumAttentionHeads);
+            double[] k = Rope(Linear(n, p + "self_attn.k_proj", l, t), positions, c.NumKeyValueHeads);
+            double[] v = Linear(n, p + "self_attn.v_proj", l, t);
+            x = Reference.Plus(x, Linear(Attention(q, k, v, offsets, c.LayerSlides(l) ? c.SlidingWindow ?? 0 : 0), p + "self_attn.o_proj", l, t));
+            n = Norm(x, p + "post_attention_layernorm.weight");
+            double[] gate = Linear(n, p + "mlp.gate_proj", l, t), up = Linear(n, p + "mlp.up_proj", l, t);
+            x = Reference.Plus(x, Linear(gate.Zip(up, (g, u) => g / (1 + Math.Exp(-g)) * u).ToArray(), p + "mlp.down_proj", l, t));
+        }
+        x = Norm(x, "model.norm.weight");
+        double[] head = c.TieWordEmbeddings ? table : P["lm_head.weight"], losses = new double[labels.Length], z = new double[c.VocabSize];
+        for (int i = 0; i < labels.Length; i++)
+        {
+            for (int w = 0; w < z.Length; w++) z[w] = Dot(x, labelRows[i] * h, head, w * h, h);
+            double max = z.Max();
+            losses[i] = max + Math.Log(z.Sum(e => Math.Exp(e - max))) - z[labels[i]];
+        }
+        return losses;
+    }
+
+    private double[] Linear(double[] x, string path, int layer, int t)
+    {
+        double[] w = P[path + ".weight"];
+        int ins = x.Length / t, outs = w.Length / ins;
+        var y = Reference.TimesTransposed(x, w, t, outs, ins);
+        if (P.TryGetValue(path + ".bias", out double[]? bias))
+            for (int i = 0; i < y.Length; i++) y[i] += bias[i % outs];
+        if (lora == null || !P.TryGetValue(path + ".lora_A.weight", out double[]? a)) return y;
+        if (!_masks.TryGetValue(path, out double[]? mask))
+            _masks[path] = mask = Reference.Mask(dropout with { Site = (uint)(layer * 8 + Array.IndexOf(Order, path.Split('.')[^1])) }, x.Length);
+        var xa = Reference.TimesTransposed(x.Zip(mask, (v, m) => v * m).ToArray(), a, t, lora.R, ins);
+        return Reference.Plus(y, Reference.TimesTransposed(xa, P[path + ".lora_B.weight"], t, outs, lora.R).Select(v => v * lora.Scaling).ToArray());
+    }
+
+    private double[] Norm(double[] x, string name)
+    {
+        int h = c.HiddenSize;
+        double[] w = P[name], y = new double[x.Length];
+        for (int at = 0; at < x.Length; at += h)
+        {
+            double r = 1 / Math.Sqrt(Dot(x, at, x, at, h) / h + c.RmsNormEps);
+            for (int i = 0; i < h; i++) y[at + i] = x[at + i] * r * w[i];
+        }
+        return y;
+    }
+
+    private double[] Rope(double[] x, int[] positions, int heads)
+    {
+        int d = c.HeadDim, half = d / 2;
+        float[] frequencies = c.InverseFrequencies(out float factor);
+        var y = new double[x.Length];
+        for (int i = 0; i < x.Length; i++)
+        {
+            int k = i % d;
+            double angle = positions[i / (heads * d)] * (double)frequencies[k % half];
+            y[i] = factor * (x[i] * Math.Cos(angle) + (k < half ? -x[i + half] : x[i - half]) * Math.Sin(angle));
+        }
+        return y;
+    }
+
+    private double[] Attention(double[] q, double[] k, double[] v, int[] offsets, int window)
+    {
+        int heads = c.NumAttentionHeads, kv = c.NumKeyValueHeads, d = c.HeadDim;
+        var o = new double[q.Length];
+        for (int s = 0; s + 1 < offsets.Length; s++)
+            for (int i = offsets[s]; i < offsets[s + 1]; i++)
+                for (int h = 0; h < heads; h++)
+                {
+                    int first = window > 0 ? Math.Max(offsets[s], i - window + 1) : offsets[s], kvHead = h / (heads / kv);
+                    var scores = new double[i - first + 1];
+                    for (int j = first; j <= i; j++) scores[j - first] = Dot(q, (i * heads + h) * d, k, (j * kv + kvHead) * d, d) / Math.Sqrt(d);
+                    double max = scores.Max(), sum = scores.Sum(e => Math.Exp(e - max));
+                    for (int j = first; j <= i; j++)
+                        for (int e = 0; e < d; e++) o[(i * heads + h) * d + e] += Math.Exp(scores[j - first] - max) / sum * v[(j * kv + kvHead) * d + e];
+                }
+        return o;
+    }
+
+    private static double Dot(double[] a, int i, double[] b, int j, int n)
+    {
+        double sum = 0;
+        for (int k = 0; k < n; k++) sum += a[i + k] * b[j + k];
+        return sum;
+    }
+}

@@ -1,0 +1,70 @@
+using Headroom.Core;
+using Headroom.Models;
+using Headroom.Training;
+
+namespace Headroom.Tests.Models;
+
+/// <summary>Losses and the gradient of every trained element of a whole model against a second, double-precision model and its central differences.</summary>
+public class ModelGradientTests
+{
+    private const double H = 1e-5;
+
+    [Theory]
+    [InlineData(0f, false, false, null)]
+    [InlineData(0.1f, false, false, null)]
+    [InlineData(0.3f, true, true, 3)]
+    public void AdapterGradients(float dropout, bool tied, bool bias, int? window)
+    {
+        var config = TinyModel.Smallest(tied, bias, window);
+        Compare(config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout, r: 2), LogitsChunk: 4), new Dropout(dropout, 123, 9, 0));
+    }
+
+    [Theory]
+    [InlineData(false, false, null)]
+    [InlineData(true, true, 3)]
+    public void FullGradients(bool tied, bool bias, int? window) =>
+        Compare(TinyModel.Smallest(tied, bias, window), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, LogitsChunk: 4), default);
+
+    [Fact]
+    public void AdaptersOfSomeProjectionsOnly()
+    {
+        var lora = new LoraSettings(2, 4, 0, ["v_proj", "down_proj"]);
+        Compare(TinyModel.Smallest(), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), default);
+    }
+
+    private static void Compare(ModelConfig config, ModelSettings settings, Dropout dropout)
+    {
+        var source = new RandomSource(config);
+        var rows = TinyModel.Rows(config, [6, 2, 5], unlabelled: 2);
+        var batch = TinyModel.Batch(rows);
+        using var engine = TinyModel.Open(config, settings, batch.Tokens, batch.Sequences);
+        var reference = new DoubleLlama(config, settings.Lora, dropout);
+        var names = new List<string> { "model.embed_tokens.weight" };
+        names.AddRange(engine.Model.Norms.Select(n => n.Name));
+        names.AddRange(engine.Model.Projections.Select(p => p.Path + ".weight"));
+        names.AddRange(engine.Model.Projections.Where(p => !p.Weight.Bias.IsNone).Select(p => p.Path + ".bias"));
+        if (!config.TieWordEmbeddings) names.Add("lm_head.weight");
+        foreach (string name in names) reference.P[name] = Array.ConvertAll(source.Values(name), v => (double)v);
+        foreach (var p in engine.Model.Trained) reference.P[p.Name] = Array.ConvertAll(engine.Read(p.Slot.Weight), v => (double)v);
+
+        float scale = 1f / batch.LabelCount;
+        double sum = engine.MicroStep(batch.Host, dropout, scale), expected = Sum();
+        Assert.Equal(expected, sum, 2e-6 * expected);
+        foreach (var p in engine.Model.Trained)
+        {
+            double[] values = reference.P[p.Name], gradient = new double[values.Length];
+            for (int i = 0; i < values.Length; i++)
+            {
+                double keep = values[i];
+                values[i] = keep + H;
+                double up = Sum();
+                values[i] = keep - H;
+                gradient[i] = (up - Sum()) / (2 * H) * scale;
+                values[i] = keep;
+            }
+            TinyModel.Near(gradient, engine.Read(p.Slot.Grad), 1e-5, p.Name);
+        }
+
+        double Sum() => reference.Losses(batch.Host.Ids.ToArray(), batch.Host.Positions.ToArray(), batch.Host.Offsets.ToArray(), batch.Host.LabelRows.ToArray(), batch.Host.Labels.ToArray()).Sum();
+    }
+}
