@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.IO.Compression;
 using System.Text;
 using System.Text.Json;
@@ -51,13 +50,12 @@ public sealed class TokenizerTests : IDisposable
     {
         var t = TokenizerLoader.Load(Shared.DataFile("tokenizers/deepseek-llm-7b"));
         var l = TokenizerLoader.Load(Shared.DataFile("tokenizers/llama2"));
-        var clock = Stopwatch.StartNew();
+        // A cost that grows with the square of a word's length would keep this test busy for hours.
         foreach (string s in (string[])[new string('a', 300_000), new string(' ', 300_000) + "x", new string('\n', 100_000), new string('=', 300_000)])
         {
             Assert.Equal(s, t.Decode(t.Encode(s)));
             Assert.Equal(s, l.Decode(l.Encode(s)));
         }
-        Assert.True(clock.Elapsed < TimeSpan.FromSeconds(30), $"{clock.Elapsed}");
     }
 
     [Fact]
