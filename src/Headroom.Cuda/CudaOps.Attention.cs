@@ -1,3 +1,4 @@
+using System.Numerics;
 using System.Runtime.InteropServices;
 using Headroom.Core;
 
@@ -12,6 +13,11 @@ public sealed unsafe partial class CudaOps
     {
         _gpu.MakeCurrent();
         int sequences = offsets.Rows - 1;
+        if (Hopper(q, s))
+        {
+            HopperForward(q, k, v, offsets, s, o, lse);
+            return;
+        }
         if (Flash(q, s))
         {
             nint f = FlashKernel(q.DType, "flash_forward", s.HeadDim, out int shared);
@@ -28,8 +34,14 @@ public sealed unsafe partial class CudaOps
     public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv)
     {
         _gpu.MakeCurrent();
-        int sequences = offsets.Rows - 1, count = q.Rows * s.NumHeads;
-        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_delta"), ((count + 7) / 8, 1), 256, o, dO, delta, count, s.HeadDim);
+        CheckHead(s);
+        int sequences = offsets.Rows - 1, count = q.Rows * s.NumHeads, lanes = (int)BitOperations.RoundUpToPowerOf2((uint)(s.HeadDim + 7) / 8);
+        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_delta"), ((int)(((long)count * lanes + 255) / 256), 1), 256, o, dO, delta, count, s.HeadDim, lanes);
+        if (Hopper(q, s))
+        {
+            HopperBackward(q, k, v, lse, dO, offsets, s, delta, dq, dk, dv);
+            return;
+        }
         if (Flash(q, s))
         {
             nint fq = FlashKernel(q.DType, "flash_dq", s.HeadDim, out int shared), fkv = FlashKernel(q.DType, "flash_dkv", s.HeadDim, out int sharedKv);
@@ -40,7 +52,6 @@ public sealed unsafe partial class CudaOps
                 q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dk, dv);
             return;
         }
-        CheckHead(s);
         _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dq"), (q.Rows, s.NumHeads), 128,
             q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, dq);
         _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dkv"), (q.Rows, s.NumKeyValueHeads), 128,
@@ -78,9 +89,14 @@ public sealed unsafe partial class CudaOps
     private nint FlashKernel(DType act, string name, int head, out int shared)
     {
         shared = 4 * FlashRows * head * 2 + (name == "flash_dkv" ? 4 * 32 * 4 : 0);
-        nint f = K("flash.cu", act, name, head);
-        if (_sharedSet.Add(f)) Gpu.AllowShared(f, shared);
-        return f;
+        return Allowed(K("flash.cu", act, name, head), shared);
+    }
+
+    // A kernel that may use so much shared memory.
+    private nint Allowed(nint kernel, int shared)
+    {
+        if (_sharedSet.Add(kernel)) Gpu.AllowShared(kernel, shared);
+        return kernel;
     }
 
     private readonly HashSet<nint> _sharedSet = [];

@@ -55,12 +55,15 @@ internal sealed unsafe class Gpu : IDisposable
         MakeCurrent();
         Main = CudaStream.Create();
         Side = CudaStream.Create();
-        _compiler = new KernelCompiler($"sm_{Capability}", driver);
+        Hopper = Capability == 90 && driver >= 12000;
+        _compiler = new KernelCompiler($"sm_{Capability}{(Hopper ? "a" : "")}", driver);
     }
 
     public string Name { get; }
     public int Capability { get; }
     public int Processors { get; }
+    /// <summary>Kernels are compiled for sm_90a: warpgroup products and bulk tensor copies are at hand.</summary>
+    public bool Hopper { get; }
     /// <summary>The stream all ops run on.</summary>
     public CudaStream Main { get; }
     /// <summary>The stream of weight expansions ahead of their product.</summary>

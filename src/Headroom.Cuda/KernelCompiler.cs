@@ -91,6 +91,9 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
     {
         using var stream = typeof(KernelCompiler).Assembly.GetManifestResourceStream(file) ?? throw new InvalidOperationException($"{file} is not embedded");
         using var reader = new StreamReader(stream);
-        return reader.ReadToEnd();
+        var text = new StringBuilder();
+        while (reader.ReadLine() is { } line) // #include "name" stands for another embedded source
+            text.Append(line.StartsWith("#include \"", StringComparison.Ordinal) ? Source(line[10..].TrimEnd().TrimEnd('"')) : line).Append('\n');
+        return text.ToString();
     }
 }

@@ -5,25 +5,35 @@ namespace Headroom.Cuda.Tests;
 /// <summary>Attention, forward and backward, over ragged packed sequences, grouped queries, sliding windows.</summary>
 public class AttentionTests
 {
-    public static TheoryData<DType, int, bool> Cases
+    /// <summary>Which kernels: one warp a row; tensor cores of any card; Hopper's warpgroup products (on other cards the same as tensor cores).</summary>
+    public enum Kernels { Rows, TensorCore, Hopper }
+
+    public static TheoryData<DType, int, Kernels> Cases
     {
         get
         {
-            var data = new TheoryData<DType, int, bool>();
-            foreach (int d in new[] { 16, 24, 64, 128 })
+            var data = new TheoryData<DType, int, Kernels>();
+            foreach (int d in new[] { 16, 20, 24, 64, 128 })
                 foreach (var t in new[] { DType.F32, DType.BF16, DType.F16 })
-                    foreach (bool fused in t == DType.F32 || d < 64 ? new[] { false } : [false, true]) data.Add(t, d, fused);
+                    foreach (var kernels in t == DType.F32 || d < 64 ? new[] { Kernels.Rows } : [Kernels.Rows, Kernels.TensorCore, Kernels.Hopper]) data.Add(t, d, kernels);
             return data;
         }
     }
 
+    private static void Choose(Rig rig, Kernels kernels)
+    {
+        var ops = (CudaOps)rig.Gpu;
+        ops.FusedKernels = kernels != Kernels.Rows;
+        ops.HopperKernels = kernels == Kernels.Hopper;
+    }
+
     [Theory, MemberData(nameof(Cases))]
-    public void ForwardAndBackward(DType t, int d, bool fused)
+    public void ForwardAndBackward(DType t, int d, Kernels kernels)
     {
         using var rig = new Rig();
-        ((CudaOps)rig.Gpu).FusedKernels = fused;
+        Choose(rig, kernels);
         double tol = Rig.Tolerance(t);
-        foreach (var (heads, kv, window, lengths) in new[] { (4, 4, 0, new[] { 64, 1, 130, 63, 65 }), (6, 2, 0, [200]), (4, 1, 24, [90, 7, 150]), (2, 2, 100, [400]) })
+        foreach (var (heads, kv, window, lengths) in new[] { (4, 4, 0, new[] { 64, 1, 130, 63, 65 }), (6, 2, 0, [200]), (4, 1, 24, [90, 7, 150]), (2, 2, 100, [400]), (9, 3, 150, [257, 128, 333]) })
         {
             var s = new AttentionShape(heads, kv, d, window);
             int rows = lengths.Sum(), at = 0;
@@ -46,6 +56,49 @@ public class AttentionTests
             Pair c = rig.Empty(t, n, heads * d);
             rig.Cpu.CachedAttention(q.Cpu.Slice(past, n), k.Cpu, v.Cpu, past, s, c.Cpu); rig.Gpu.CachedAttention(q.Gpu.Slice(past, n), k.Gpu, v.Gpu, past, s, c.Gpu);
             rig.Close(c, tol, "cached " + what);
+        }
+    }
+
+    /// <summary>Rows of other sequences and rows past the last one may hold anything, NaN too: they have no weight. Two runs give equal bits.</summary>
+    [Theory]
+    [InlineData(DType.BF16, 128, Kernels.TensorCore), InlineData(DType.F16, 64, Kernels.TensorCore), InlineData(DType.BF16, 128, Kernels.Hopper), InlineData(DType.F16, 64, Kernels.Hopper)]
+    public void RowsOutsideASequenceHaveNoWeight(DType t, int d, Kernels kernels)
+    {
+        using var rig = new Rig();
+        Choose(rig, kernels);
+        int[] lengths = [50, 200, 129];
+        int heads = 4, kv = 2, poisoned = 1, rows = lengths.Sum() + 40, at = 0;
+        var s = new AttentionShape(heads, kv, d, 0);
+        int[] starts = [0, .. lengths.Select(l => at += l)];
+        Pair offsets = rig.Ints(starts);
+        Pair Input(int columns)
+        {
+            var values = new float[rows * columns];
+            for (int i = 0; i < values.Length; i++)
+            {
+                int row = i / columns;
+                values[i] = row >= at || (row >= starts[poisoned] && row < starts[poisoned + 1]) ? float.NaN : rig.Random.NextNormal();
+            }
+            return rig.Of(t, values, rows, columns);
+        }
+        Pair q = Input(heads * d), k = Input(kv * d), v = Input(kv * d), g = Input(heads * d), delta = rig.Empty(DType.F32, rows, heads);
+        Pair[] results = [rig.Empty(t, rows, heads * d), rig.Empty(DType.F32, rows, heads), rig.Empty(t, rows, heads * d), rig.Empty(t, rows, kv * d), rig.Empty(t, rows, kv * d)];
+        float[][] Run()
+        {
+            rig.Gpu.Attention(q.Gpu, k.Gpu, v.Gpu, offsets.Gpu, s, results[0].Gpu, results[1].Gpu);
+            rig.Gpu.AttentionBackward(q.Gpu, k.Gpu, v.Gpu, results[0].Gpu, results[1].Gpu, g.Gpu, offsets.Gpu, s, delta.Gpu, results[2].Gpu, results[3].Gpu, results[4].Gpu);
+            return [.. results.Select(r => rig.Pull(r.Gpu))];
+        }
+        float[][] first = Run(), second = Run();
+        for (int n = 0; n < results.Length; n++)
+        {
+            int columns = results[n].Gpu.Columns;
+            for (int i = 0; i < at * columns; i++)
+            {
+                bool clean = i / columns < starts[poisoned] || i / columns >= starts[poisoned + 1];
+                Assert.True(!clean || float.IsFinite(first[n][i]), $"output {n}, row {i / columns}: {first[n][i]}");
+                Assert.Equal(BitConverter.SingleToInt32Bits(first[n][i]), BitConverter.SingleToInt32Bits(second[n][i]));
+            }
         }
     }
 }

@@ -66,15 +66,28 @@ extern "C" __global__ void attention_rows(const T* q, const T* k, const T* v, co
     if (lse && threadIdx.x == 0) lse[(i64)row * heads + head] = logf(total) + all;
 }
 
-// delta = rowsum(dO * O); a warp a (row, head).
-extern "C" __global__ void attention_delta(const T* o, const T* dO, float* delta, int count, int d)
+// delta = rowsum(dO * O); `lanes` threads (a power of two) a (row, head), eight elements each.
+extern "C" __global__ void attention_delta(const T* o, const T* dO, float* delta, int count, int d, int lanes)
 {
-    int at = blockIdx.x * (blockDim.x >> 5) + (threadIdx.x >> 5), lane = threadIdx.x & 31;
-    if (at >= count) return;
+    i64 at = ((i64)blockIdx.x * blockDim.x + threadIdx.x) / lanes;
+    int first = (threadIdx.x & (lanes - 1)) * 8;
     float s = 0;
-    for (int i = lane; i < d; i += 32) s += to_f(o[(i64)at * d + i]) * to_f(dO[(i64)at * d + i]);
-    s = warp_sum(s);
-    if (lane == 0) delta[at] = s;
+    if (at < count && first < d)
+    {
+        const T *x = o + at * d + first, *y = dO + at * d + first;
+        if (d % 8 == 0)
+        {
+            float a[8], b[8];
+            load8(x, a);
+            load8(y, b);
+#pragma unroll
+            for (int i = 0; i < 8; i++) s += a[i] * b[i];
+        }
+        else
+            for (int i = 0; i < 8 && first + i < d; i++) s += to_f(x[i]) * to_f(y[i]);
+    }
+    for (int k = lanes / 2; k > 0; k >>= 1) s += __shfl_xor_sync(0xFFFFFFFFu, s, k);
+    if (at < count && first == 0) delta[at] = s;
 }
 
 DEV void merge_rows(float (*acc)[256], int warp, int lane, int d, const float* v, float f, T* dst)
