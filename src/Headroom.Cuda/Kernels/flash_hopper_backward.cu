@@ -110,8 +110,8 @@ DEV void key_producer(const Backward& b, const Place& at, Ring ring, const Tiles
             ring.wait_empty();
 #pragma unroll
             for (int i = 0; i < 4; i++) stats[ring.slot][i * 32 + lane] = x[i];
-            __syncwarp();
-            if (lane == 0)
+            if (lane > 0) barrier_arrive(ring.full()); // each lane for its statistics
+            else
             {
                 u32 to = shared.base + 2 * keys + ring.slot * 2 * size;
                 barrier_expect(ring.full(), 2 * size);
@@ -125,82 +125,77 @@ DEV void key_consumer(const Backward& b, const Place& at, Ring ring, const Tiles
 {
     const int size = QUERIES * HEAD * 2, keys = ROWS * HEAD * 2;
     int wg = threadIdx.x >> 7, lane = threadIdx.x & 31, c = lane & 3, key0 = at.tile * ROWS, low = key0 + wg * 64, key = key0 + (threadIdx.x >> 5) * 16 + (lane >> 2);
-    int end = queries_end(at, b.window), total = (end - key0 + QUERIES - 1) / QUERIES * (b.heads / b.kvHeads), step = 0, query0 = key0;
+    int end = queries_end(at, b.window), group = b.heads / b.kvHeads;
     u32 kt = shared.base + wg * 8192, vt = kt + keys, slots = shared.base + 2 * keys;
-    float dka[HEAD / 2], dva[HEAD / 2], s[QUERIES / 2], dp[QUERIES / 2], factor = b.scale * LOG2E;
+    float dka[HEAD / 2], dva[HEAD / 2], factor = b.scale * LOG2E;
     u32 pa[QUERIES / 16][4], sa[QUERIES / 16][4];
 #pragma unroll
     for (int i = 0; i < HEAD / 2; i++) dka[i] = dva[i] = 0;
-    auto next = [&]()
+    auto arrived = [&](int query0)
     {
-        step++;
-        ring.next();
-        query0 = query0 + QUERIES < end ? query0 + QUERIES : key0;
+        ring.wait();
+        if (query0 + QUERIES > at.length)
+            for (int i = 0; i < 2; i++) clear_rows<QUERIES>(shared.local + 2 * keys + (2 * ring.slot + i) * size, at.length - query0);
     };
-    // Waits for the next queries that can see this warpgroup's keys and starts their transposed scores; false at the end.
-    auto begin = [&]()
-    {
-        for (; step < total; next())
-        {
-            u32 qt = slots + ring.slot * 2 * size;
-            ring.wait();
-            if (query0 + QUERIES > at.length)
-                for (int i = 0; i < 2; i++) clear_rows<QUERIES>(shared.local + 2 * keys + ring.slot * 2 * size + i * size, at.length - query0);
-            if (query0 + QUERIES - 1 >= low)
-            {
-                scores<ROWS, QUERIES>(s, kt, qt);
-                scores<ROWS, QUERIES>(dp, vt, qt + size);
-                return true;
-            }
-            release(ring.empty());
-        }
-        return false;
-    };
-    auto settle_all = [&]() { settle(dka); settle(dva); settle(sa); settle(pa); };
     barrier_wait(ring.staying(), 0);
-#if DKV_OVERLAP
-    u32 used = 0; // empty barrier of the stage whose last products may still run
-#endif
-    for (bool more = begin(); more; more = begin())
+    for (int n = 0; n < group; n++)
     {
-        u32 qt = slots + ring.slot * 2 * size, gt = qt + size, empty = ring.empty();
-        const float *ls = stats[ring.slot], *ds = ls + QUERIES;
-        int first = query0;
-        next();
-        wgmma_wait<1>();
-        settle(s);
+        int query0 = key0;
+        if (wg == 1) // the first queries see none of the second warpgroup's keys
+        {
+            arrived(query0);
+            release(ring.empty());
+            ring.next();
+            query0 += QUERIES;
+        }
+        u32 used = 0; // empty barrier of the slot whose last products still run
+        for (; query0 < end; query0 += QUERIES)
+        {
+            u32 qt = slots + ring.slot * 2 * size, gt = qt + size;
+            const float *ls = stats[ring.slot], *ds = ls + QUERIES;
+            float s[QUERIES / 2], dp[QUERIES / 2];
+            arrived(query0);
+            scores<ROWS, QUERIES>(s, kt, qt); // transposed: rows are keys
+            scores<ROWS, QUERIES>(dp, vt, gt);
+            wgmma_wait<1>();
+            settle(s);
 #if DKV_OVERLAP
-        settle_all(); // groups end in order
-        if (used) release(used);
-        used = empty;
+            settle(pa);
+            settle(sa);
+            if (used) release(used); // groups end in order
+            used = ring.empty();
 #endif
 #pragma unroll
-        for (int i = 0; i < QUERIES / 2; i++) s[i] = ex2(s[i] * factor - ls[(i >> 2) * 8 + 2 * c + (i & 1)]);
-        if (first < low + 63 || first + QUERIES > at.length || (b.window > 0 && low <= first + QUERIES - 1 - b.window))
+            for (int i = 0; i < QUERIES / 2; i++) s[i] = ex2(s[i] * factor - ls[(i >> 2) * 8 + 2 * c + (i & 1)]);
+            if (query0 < low + 63 || query0 + QUERIES > at.length || (b.window > 0 && low <= query0 + QUERIES - 1 - b.window))
 #pragma unroll
-            for (int i = 0; i < QUERIES / 2; i++)
-            {
-                int query = first + (i >> 2) * 8 + 2 * c + (i & 1), k = key + (i >> 1 & 1) * 8;
-                if (k > query || query >= at.length || (b.window > 0 && k <= query - b.window)) s[i] = 0;
-            }
-        as_operand(pa, s);
-        product<QUERIES>(dva, pa, gt);
-        wgmma_wait<1>();
-        settle(dp);
+                for (int i = 0; i < QUERIES / 2; i++)
+                {
+                    int query = query0 + (i >> 2) * 8 + 2 * c + (i & 1), k = key + (i >> 1 & 1) * 8;
+                    if (k > query || query >= at.length || (b.window > 0 && k <= query - b.window)) s[i] = 0;
+                }
+            as_operand(pa, s);
+            product<QUERIES>(dva, pa, gt);
+            wgmma_wait<1>();
+            settle(dp);
 #pragma unroll
-        for (int i = 0; i < QUERIES / 2; i++) dp[i] = s[i] * (dp[i] - ds[(i >> 2) * 8 + 2 * c + (i & 1)]);
-        as_operand(sa, dp);
-        product<QUERIES>(dka, sa, qt);
+            for (int i = 0; i < QUERIES / 2; i++) dp[i] = s[i] * (dp[i] - ds[(i >> 2) * 8 + 2 * c + (i & 1)]);
+            as_operand(sa, dp);
+            product<QUERIES>(dka, sa, qt);
 #if !DKV_OVERLAP
+            wgmma_wait<0>();
+            settle(dka); settle(dva); settle(pa); settle(sa);
+            release(ring.empty());
+#endif
+            ring.next();
+        }
         wgmma_wait<0>();
-        settle_all();
-        release(empty);
-#endif
+        settle(dka);
+        settle(dva);
+        settle(pa);
+        settle(sa);
+        if (used) release(used);
     }
-#if DKV_OVERLAP
-    wgmma_wait<0>();
-    settle_all();
-#endif
     float factors[2] = { b.scale, b.scale }, ones[2] = { 1, 1 };
     i64 ldk = (i64)b.kvHeads * HEAD, to = (i64)(at.start + low) * ldk + (i64)at.head * HEAD;
     store_rows(shared.local + wg * 8192, dka, factors, dk + to, ldk, at.length - low);
@@ -221,7 +216,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_backward(const
     if (!find_place(offsets, sequences, tiles, overKeys ? kvHeads : heads, overKeys ? blockIdx.x : blockIdx.x - tiles * kvHeads, !overKeys, at)) return;
     Tiles shared(memory);
     Ring ring(shared_address(bars));
-    if (threadIdx.x == 0) ring.init();
+    if (threadIdx.x == 0) ring.init(overKeys ? 32 : 1);
     __syncthreads();
     if (threadIdx.x >= 256)
     {

@@ -86,14 +86,18 @@ struct Ring
     DEV void next() { if (++slot == SLOTS) { slot = 0; phase ^= 1; } }
     DEV void wait() const { barrier_wait(full(), phase); }
     DEV void wait_empty() const { barrier_wait(empty(), phase ^ 1); }
-    DEV void init() const
+    DEV void init(int producers) const
     {
-        for (int i = 0; i < SLOTS; i++) { barrier_init(bars + i * 16, 1); barrier_init(bars + i * 16 + 8, 8); } // eight consumer warps
+        for (int i = 0; i < SLOTS; i++) { barrier_init(bars + i * 16, producers); barrier_init(bars + i * 16 + 8, 8); } // eight consumer warps
         barrier_init(staying(), 1);
         barriers_ready();
     }
 };
-DEV void release(u32 empty) { if ((threadIdx.x & 31) == 0) barrier_arrive(empty); }
+DEV void release(u32 empty)
+{
+    __syncwarp();
+    if ((threadIdx.x & 31) == 0) barrier_arrive(empty);
+}
 
 // ---- warpgroup products
 
