@@ -60,15 +60,15 @@ DEV void columns_operand(u32* r, u32 tile, int row, int d, int lane) { ldmatrix_
 // A operand: rows [row, row + 16), chunk pair s.
 DEV void a_operand(u32* r, u32 tile, int row, int s, int lane) { ldmatrix(r, place(tile, row + (lane & 15), s * 2 + (lane >> 4))); }
 
-// The sequence and tile of this block; false when there is none. Late tiles, which see most keys, come first.
-DEV bool find_tile(const int* offsets, int sequences, int index, int& start, int& length, int& tile)
+// The sequence and tile of this block; false when there is none. Tiles with most work come first: late queries, early keys.
+DEV bool find_tile(const int* offsets, int sequences, int index, bool lateFirst, int& start, int& length, int& tile)
 {
     for (int s = 0; s < sequences; s++)
     {
         start = offsets[s];
         length = offsets[s + 1] - start;
         int tiles = (length + TILE - 1) / TILE;
-        if (index < tiles) { tile = tiles - 1 - index; return true; }
+        if (index < tiles) { tile = lateFirst ? tiles - 1 - index : index; return true; }
         index -= tiles;
     }
     return false;
@@ -88,7 +88,7 @@ extern "C" __global__ void __launch_bounds__(128) flash_forward(const T* q, cons
 {
     extern __shared__ V4 memory[];
     int start, length, tile, head = blockIdx.y, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3;
-    if (!find_tile(offsets, sequences, blockIdx.x, start, length, tile)) return;
+    if (!find_tile(offsets, sequences, blockIdx.x, true, start, length, tile)) return;
     i64 ldq = (i64)heads * HEAD, ldk = (i64)kvHeads * HEAD;
     const T* kh = k + start * ldk + (i64)(head / (heads / kvHeads)) * HEAD;
     const T* vh = v + start * ldk + (i64)(head / (heads / kvHeads)) * HEAD;
@@ -205,7 +205,7 @@ extern "C" __global__ void __launch_bounds__(128) flash_dq(const T* q, const T* 
 {
     extern __shared__ V4 memory[];
     int start, length, tile, head = blockIdx.y, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3;
-    if (!find_tile(offsets, sequences, blockIdx.x, start, length, tile)) return;
+    if (!find_tile(offsets, sequences, blockIdx.x, true, start, length, tile)) return;
     i64 ldq = (i64)heads * HEAD, ldk = (i64)kvHeads * HEAD;
     const T* kh = k + start * ldk + (i64)(head / (heads / kvHeads)) * HEAD;
     const T* vh = v + start * ldk + (i64)(head / (heads / kvHeads)) * HEAD;
@@ -305,7 +305,7 @@ extern "C" __global__ void __launch_bounds__(128) flash_dkv(const T* q, const T*
 {
     extern __shared__ V4 memory[];
     int start, length, tile, kvHead = blockIdx.y, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, group = heads / kvHeads;
-    if (!find_tile(offsets, sequences, blockIdx.x, start, length, tile)) return;
+    if (!find_tile(offsets, sequences, blockIdx.x, false, start, length, tile)) return;
     i64 ldq = (i64)heads * HEAD, ldk = (i64)kvHeads * HEAD;
     u32 base = shared_address(memory);
     const u32 size = TILE * HEAD * 2, half = size / 2;

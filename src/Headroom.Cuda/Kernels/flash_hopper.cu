@@ -16,7 +16,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_forward(const 
     Tiles shared(memory);
     u32 slots = shared.base + queries;
     Ring ring(shared_address(bars));
-    if (threadIdx.x == 0) ring.init(1);
+    if (threadIdx.x == 0) ring.init(1, 8);
     __syncthreads();
     int row0 = at.tile * ROWS, rows = at.length - row0 < ROWS ? at.length - row0 : ROWS, last = at.tile;
     int first = window > 0 && row0 - window + 1 > 0 ? (row0 - window + 1) / KEYS : 0;

@@ -128,7 +128,6 @@ DEV void key_consumer(const Backward& b, const Place& at, Ring ring, const Tiles
     int end = queries_end(at, b.window), group = b.heads / b.kvHeads;
     u32 kt = shared.base + wg * 8192, vt = kt + keys, slots = shared.base + 2 * keys;
     float dka[HEAD / 2], dva[HEAD / 2], factor = b.scale * LOG2E;
-    u32 pa[QUERIES / 16][4], sa[QUERIES / 16][4];
 #pragma unroll
     for (int i = 0; i < HEAD / 2; i++) dka[i] = dva[i] = 0;
     auto arrived = [&](int query0)
@@ -144,27 +143,21 @@ DEV void key_consumer(const Backward& b, const Place& at, Ring ring, const Tiles
         if (wg == 1) // the first queries see none of the second warpgroup's keys
         {
             arrived(query0);
-            release(ring.empty());
+            release_all(ring.empty());
             ring.next();
             query0 += QUERIES;
         }
-        u32 used = 0; // empty barrier of the slot whose last products still run
         for (; query0 < end; query0 += QUERIES)
         {
             u32 qt = slots + ring.slot * 2 * size, gt = qt + size;
             const float *ls = stats[ring.slot], *ds = ls + QUERIES;
             float s[QUERIES / 2], dp[QUERIES / 2];
+            u32 pa[QUERIES / 16][4], sa[QUERIES / 16][4];
             arrived(query0);
             scores<ROWS, QUERIES>(s, kt, qt); // transposed: rows are keys
             scores<ROWS, QUERIES>(dp, vt, gt);
             wgmma_wait<1>();
             settle(s);
-#if DKV_OVERLAP
-            settle(pa);
-            settle(sa);
-            if (used) release(used); // groups end in order
-            used = ring.empty();
-#endif
 #pragma unroll
             for (int i = 0; i < QUERIES / 2; i++) s[i] = ex2(s[i] * factor - ls[(i >> 2) * 8 + 2 * c + (i & 1)]);
             if (query0 < low + 63 || query0 + QUERIES > at.length || (b.window > 0 && low <= query0 + QUERIES - 1 - b.window))
@@ -182,19 +175,14 @@ DEV void key_consumer(const Backward& b, const Place& at, Ring ring, const Tiles
             for (int i = 0; i < QUERIES / 2; i++) dp[i] = s[i] * (dp[i] - ds[(i >> 2) * 8 + 2 * c + (i & 1)]);
             as_operand(sa, dp);
             product<QUERIES>(dka, sa, qt);
-#if !DKV_OVERLAP
-            wgmma_wait<0>();
-            settle(dka); settle(dva); settle(pa); settle(sa);
-            release(ring.empty());
-#endif
+            wgmma_wait<0>(); // left running into the next step they cost registers that are not there: ptxas then serializes every product
+            settle(dka);
+            settle(dva);
+            settle(pa);
+            settle(sa);
+            release_all(ring.empty());
             ring.next();
         }
-        wgmma_wait<0>();
-        settle(dka);
-        settle(dva);
-        settle(pa);
-        settle(sa);
-        if (used) release(used);
     }
     float factors[2] = { b.scale, b.scale }, ones[2] = { 1, 1 };
     i64 ldk = (i64)b.kvHeads * HEAD, to = (i64)(at.start + low) * ldk + (i64)at.head * HEAD;
@@ -216,7 +204,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_backward(const
     if (!find_place(offsets, sequences, tiles, overKeys ? kvHeads : heads, overKeys ? blockIdx.x : blockIdx.x - tiles * kvHeads, !overKeys, at)) return;
     Tiles shared(memory);
     Ring ring(shared_address(bars));
-    if (threadIdx.x == 0) ring.init(overKeys ? 32 : 1);
+    if (threadIdx.x == 0) ring.init(overKeys ? 32 : 1, overKeys ? RELEASES : 8);
     __syncthreads();
     if (threadIdx.x >= 256)
     {

@@ -9,8 +9,8 @@
 #ifndef HEADS_AT_ONCE
 #define HEADS_AT_ONCE 8
 #endif
-#ifndef DKV_OVERLAP
-#define DKV_OVERLAP 1
+#ifndef RELEASES
+#define RELEASES 256
 #endif
 #define LOG2E 1.4426950408889634f
 
@@ -86,17 +86,24 @@ struct Ring
     DEV void next() { if (++slot == SLOTS) { slot = 0; phase ^= 1; } }
     DEV void wait() const { barrier_wait(full(), phase); }
     DEV void wait_empty() const { barrier_wait(empty(), phase ^ 1); }
-    DEV void init(int producers) const
+    DEV void init(int producers, int consumers) const
     {
-        for (int i = 0; i < SLOTS; i++) { barrier_init(bars + i * 16, producers); barrier_init(bars + i * 16 + 8, 8); } // eight consumer warps
+        for (int i = 0; i < SLOTS; i++) { barrier_init(bars + i * 16, producers); barrier_init(bars + i * 16 + 8, consumers); }
         barrier_init(staying(), 1);
         barriers_ready();
     }
 };
-DEV void release(u32 empty)
+// A warp has done with a slot that only the copy engine fills.
+DEV void release(u32 empty) { if ((threadIdx.x & 31) == 0) barrier_arrive(empty); }
+// Every thread has done with a slot that the producer's threads fill too.
+DEV void release_all(u32 empty)
 {
+#if RELEASES == 256
+    barrier_arrive(empty);
+#else
     __syncwarp();
-    if ((threadIdx.x & 31) == 0) barrier_arrive(empty);
+    release(empty);
+#endif
 }
 
 // ---- warpgroup products
