@@ -204,7 +204,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_backward(const
     if (!find_place(offsets, sequences, tiles, overKeys ? kvHeads : heads, overKeys ? blockIdx.x : blockIdx.x - tiles * kvHeads, !overKeys, at)) return;
     Tiles shared(memory);
     Ring ring(shared_address(bars));
-    if (threadIdx.x == 0) ring.init(overKeys ? 32 : 1, overKeys ? RELEASES : 8);
+    if (threadIdx.x == 0) ring.init(overKeys ? 32 : 1, overKeys ? 256 : 8);
     __syncthreads();
     if (threadIdx.x >= 256)
     {
