@@ -8,15 +8,21 @@ public sealed class KvCache
     /// <summary>Reserves the cache in the current phase.</summary>
     public KvCache(LlamaModel model, IMemory memory, int capacity)
     {
-        int layers = model.Config.NumHiddenLayers, width = model.Config.NumKeyValueHeads * model.Config.HeadDim;
-        Keys = new Tensor[layers];
-        Values = new Tensor[layers];
-        for (int i = 0; i < layers; i++)
-        {
-            Keys[i] = memory.Alloc(MemoryCategory.KvCache, "key cache", model.Settings.ComputeType, Shape.Of(capacity, width));
-            Values[i] = memory.Alloc(MemoryCategory.KvCache, "value cache", model.Settings.ComputeType, Shape.Of(capacity, width));
-        }
+        Keys = new Tensor[model.Config.NumHiddenLayers];
+        Values = new Tensor[model.Config.NumHiddenLayers];
         Capacity = capacity;
+        Reserve(model, memory);
+    }
+
+    /// <summary>Takes its buffers again after a new start of the phase; they come first in it and have the same addresses, so the contents stay.</summary>
+    public void Reserve(LlamaModel model, IMemory memory)
+    {
+        int width = model.Config.NumKeyValueHeads * model.Config.HeadDim;
+        for (int i = 0; i < Keys.Length; i++)
+        {
+            Keys[i] = memory.Alloc(MemoryCategory.KvCache, "key cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
+            Values[i] = memory.Alloc(MemoryCategory.KvCache, "value cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
+        }
     }
 
     /// <summary>Longest sequence it can hold.</summary>

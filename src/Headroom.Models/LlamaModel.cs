@@ -30,6 +30,8 @@ public sealed partial class LlamaModel
         if (mode == TrainMode.Full) _gradEmbedding = WeightAllocation.Train(memory, _trained, "model.embed_tokens.weight", _embedding.Data, true);
         _layers = new Layer[config.NumHiddenLayers];
         for (int i = 0; i < _layers.Length; i++) _layers[i] = new Layer(this, i);
+        if (settings.Lora is { } lora && Projections.All(p => p.Rank == 0))
+            throw new HeadroomException($"The adapter's target_modules ({lora.Targets?.Pattern ?? string.Join(", ", lora.TargetModules)}) match no module of the model.", "Targets are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj; mind exclude_modules and layers_to_transform too.");
         _finalNorm = Norm("model.norm.weight", out _gradFinalNorm);
         _head = _embedding;
         _gradHead = _gradEmbedding;

@@ -27,8 +27,18 @@ public enum TrainMode : byte
 /// <param name="UseRsLora">Scale by alpha / sqrt(r) in place of alpha / r.</param>
 public sealed record LoraSettings(int R, float Alpha, float DropoutP, IReadOnlyList<string> TargetModules, bool UseRsLora = false)
 {
-    /// <summary>alpha / r, or alpha / sqrt(r) with rsLoRA.</summary>
-    public float Scaling => UseRsLora ? Alpha / MathF.Sqrt(R) : Alpha / R;
+    /// <summary>Finer rules than a list of names; null = <see cref="TargetModules"/> alone.</summary>
+    public LoraTargets? Targets { get; init; }
+
+    /// <summary>Rank of a module, 0 when it is not adapted, and its scaling: alpha / r, or alpha / sqrt(r) with rsLoRA.</summary>
+    public (int Rank, float Scaling) For(string path)
+    {
+        var targets = Targets ?? new LoraTargets { Modules = TargetModules };
+        if (!targets.Matches(path)) return (0, 0);
+        int r = targets.Rank(path, R);
+        float alpha = targets.Alpha(path, Alpha);
+        return (r, UseRsLora ? alpha / MathF.Sqrt(r) : alpha / r);
+    }
 }
 
 /// <summary>One linear layer of the model: its frozen (or fully trained) weight and, when targeted, its LoRA pair.</summary>
@@ -48,13 +58,12 @@ public sealed class Projection
             GradWeight = WeightAllocation.Train(memory, trained, path + ".weight", Weight.Data, decays: true);
             if (bias) GradBias = WeightAllocation.Train(memory, trained, path + ".bias", Weight.Bias, decays: false);
         }
-        string name = path[(path.LastIndexOf('.') + 1)..];
-        if (lora == null || !lora.TargetModules.Contains(name)) return;
-        _scaling = lora.Scaling;
+        if (lora == null) return;
+        (Rank, _scaling) = lora.For(path);
+        if (Rank == 0) return;
         _dropoutP = lora.DropoutP;
-        Rank = lora.R;
-        A = memory.Static(MemoryCategory.Adapters, path + ".lora_A.weight", DType.F32, Shape.Of(lora.R, inFeatures));
-        B = memory.Static(MemoryCategory.Adapters, path + ".lora_B.weight", DType.F32, Shape.Of(outFeatures, lora.R));
+        A = memory.Static(MemoryCategory.Adapters, path + ".lora_A.weight", DType.F32, Shape.Of(Rank, inFeatures));
+        B = memory.Static(MemoryCategory.Adapters, path + ".lora_B.weight", DType.F32, Shape.Of(outFeatures, Rank));
         if (mode != TrainMode.Adapters) return;
         GradA = WeightAllocation.Train(memory, trained, path + ".lora_A.weight", A, decays: true);
         GradB = WeightAllocation.Train(memory, trained, path + ".lora_B.weight", B, decays: true);

@@ -34,9 +34,9 @@ internal static class EvalCommand
         var data = DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         var rows = split == "test" ? data.Test : data.Validation;
         if (rows.Count == 0) throw new HeadroomException($"The recipe has no {split} rows.", $"Set data.{split}.");
-        var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder);
+        var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder, Console.Error.WriteLine);
         using var source = WeightSources.Open(model.Path);
-        if (adapter?.BaseHash is { } hash && hash != source.Hash) throw new HeadroomException("The adapter was trained on another base (its hash differs).", $"Give the base it belongs to: {adapter.BaseModel ?? "unknown"}.");
+        adapter?.CheckBase(source, Console.Error.WriteLine);
         var encoder = new TaskEncoder(TokenizerLoader.Load(model.Tokenizer ?? model.Path), recipe.Task);
         var encoded = new EncodedRows(rows, encoder, false);
         int longest = encoded.EncodeAll(), batch = recipe.Training.PerDeviceEvalBatchSize, tokens = batch * longest;
@@ -45,7 +45,7 @@ internal static class EvalCommand
         var settings = RunSettings.Of(recipe, source, device) with
         {
             Mode = TrainMode.None,
-            Lora = adapter == null ? null : new LoraSettings(adapter.R, adapter.LoraAlpha, adapter.LoraDropout, adapter.TargetModules, adapter.UseRslora),
+            Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
         };
         using var engine = new Engine(device, source, settings, new BatchLimits(EvalTokens: tokens, EvalSequences: batch, Candidates: encoder.Candidates.Length));
         if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);

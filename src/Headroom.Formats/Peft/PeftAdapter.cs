@@ -1,3 +1,4 @@
+using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
@@ -7,7 +8,7 @@ namespace Headroom.Formats;
 /// <summary>A LoRA adapter folder as PEFT writes it: adapter_config.json and adapter_model.safetensors.</summary>
 public sealed class PeftAdapter
 {
-    private const string Prefix = "base_model.model.";
+    private const string Prefix = "base_model.model.", Config = "adapter_config.json", Weights = "adapter_model.safetensors", HashKey = "base_sha256";
 
     /// <summary>Rank.</summary>
     public required int R { get; init; }
@@ -17,8 +18,10 @@ public sealed class PeftAdapter
     public float LoraDropout { get; init; }
     /// <summary>alpha / sqrt(r).</summary>
     public bool UseRslora { get; init; }
-    /// <summary>Adapted projection names.</summary>
+    /// <summary>Adapted projection names; a set, in no order that means anything.</summary>
     public required IReadOnlyList<string> TargetModules { get; init; }
+    /// <summary>Finer rules than a list of names (regex targets, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern); null = <see cref="TargetModules"/> alone.</summary>
+    public LoraTargets? Targets { get; init; }
     /// <summary>base_model_name_or_path.</summary>
     public string? BaseModel { get; init; }
     /// <summary>SHA-256 of the base weights the adapter belongs to, when recorded.</summary>
@@ -26,75 +29,118 @@ public sealed class PeftAdapter
     /// <summary>Tensors by name without PEFT's prefix, such as model.layers.0.self_attn.q_proj.lora_A.weight.</summary>
     public required IReadOnlyDictionary<string, (long[] Shape, float[] Values)> Tensors { get; init; }
 
-    /// <summary>Reads a folder. Refuses pickles, empty or non-finite adapters and options that are not supported.</summary>
-    public static PeftAdapter Load(string folder)
+    /// <summary>Reads a folder.</summary>
+    /// <param name="folder">It holds adapter_config.json and adapter_model.safetensors (F32, F16 or BF16).</param>
+    /// <param name="warn">Takes what is odd but does not change the numbers, such as keys that are not known.</param>
+    /// <exception cref="HeadroomException">It is a pickle, is empty, holds NaN, does not fit together, or uses an option that is not supported (named).</exception>
+    public static PeftAdapter Load(string folder, Action<string>? warn = null)
     {
-        string configPath = Path.Combine(folder, "adapter_config.json"), weights = Path.Combine(folder, "adapter_model.safetensors");
-        if (!File.Exists(configPath)) throw new HeadroomException($"There is no adapter_config.json in {folder}.", "Give the folder that PEFT or Headroom wrote.");
+        string configPath = Path.Combine(folder, Config), weights = Path.Combine(folder, Weights);
+        if (!File.Exists(configPath)) throw new HeadroomException($"There is no {Config} in {folder}.", "Give the folder that PEFT or Headroom wrote.");
         if (!File.Exists(weights))
-            throw new HeadroomException($"There is no adapter_model.safetensors in {folder}.", "Pickled adapters (.bin) are not read; save the adapter as safetensors.");
-        using var file = SafetensorsFile.Open(weights);
+            throw new HeadroomException($"There is no {Weights} in {folder}{(File.Exists(Path.Combine(folder, "adapter_model.bin")) ? ", only a pickled adapter_model.bin" : "")}.",
+                "Pickles are not read, they can run code; save the adapter as safetensors (PEFT: save_pretrained with safe_serialization=True).");
+        PeftConfig config;
         try
         {
-            var json = JsonNode.Parse(File.ReadAllText(configPath)) as JsonObject ?? throw new JsonException("not an object");
-            if ((string?)json["peft_type"] != "LORA") throw new HeadroomException($"The adapter's peft_type is {json["peft_type"]}.", "Only LORA adapters can be read.");
-            foreach (string option in new[] { "use_dora", "lora_bias", "fan_in_fan_out" })
-                if ((bool?)json[option] == true) throw new HeadroomException($"The adapter uses {option}, which is not supported.", "Train it without that option.");
-            var tensors = new Dictionary<string, (long[], float[])>();
-            foreach (var (name, info) in file.Tensors)
-            {
-                if (!name.StartsWith(Prefix, StringComparison.Ordinal) || !name.Contains(".lora_"))
-                    throw new HeadroomException($"The adapter holds {name}, which is not a LoRA tensor.", "Only LoRA pairs can be read.");
-                float[] values = file.ReadF32(name);
-                if (values.Any(v => !float.IsFinite(v))) throw new HeadroomException($"The adapter's {name} holds NaN or infinite values.", "The run that wrote it failed; use an earlier checkpoint.");
-                tensors[name[Prefix.Length..]] = (info.Shape, values);
-            }
-            if (tensors.Count == 0) throw new HeadroomException($"The adapter in {folder} is empty.", "Use a complete adapter.");
-            var targets = json["target_modules"] is JsonArray list ? list.Select(t => (string)t!).ToList()
-                : tensors.Keys.Select(k => k.Split('.')[^3]).Distinct().ToList();
-            return new PeftAdapter
-            {
-                R = (int?)json["r"] ?? 8,
-                LoraAlpha = (float?)json["lora_alpha"] ?? 8,
-                LoraDropout = (float?)json["lora_dropout"] ?? 0,
-                UseRslora = (bool?)json["use_rslora"] ?? false,
-                TargetModules = targets,
-                BaseModel = (string?)json["base_model_name_or_path"],
-                BaseHash = file.Metadata.GetValueOrDefault("base_sha256"),
-                Tensors = tensors,
-            };
+            config = PeftConfig.Read(JsonNode.Parse(File.ReadAllText(configPath)) as JsonObject ?? throw new JsonException("not an object"), warn);
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException)
+        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or OverflowException or NullReferenceException or ArgumentException)
         {
-            throw new HeadroomException($"adapter_config.json in {folder} is damaged: {e.Message.Split('\n')[0]}", "Use a complete adapter.");
+            throw new HeadroomException($"{Config} in {folder} is damaged: {e.Message.Split('\n')[0]}", "Use a complete adapter.");
+        }
+        using var file = SafetensorsFile.Open(weights);
+        var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
+        foreach (var (name, info) in file.Tensors)
+        {
+            if (!name.StartsWith(Prefix, StringComparison.Ordinal) || Module(name) == null)
+                throw new HeadroomException($"The adapter holds {name}, which is not a lora_A or lora_B weight.", "Only LoRA pairs of linear layers can be read: no DoRA vectors, embeddings, biases or saved modules.");
+            if (info.DType is not ("F32" or "F16" or "BF16")) throw new HeadroomException($"The adapter's {name} has dtype {info.DType}.", "Save the adapter as F32, BF16 or F16.");
+            float[] values = file.ReadF32(name);
+            if (values.Any(v => !float.IsFinite(v))) throw new HeadroomException($"The adapter's {name} holds NaN or infinite values.", "The run that wrote it failed; use an earlier checkpoint.");
+            tensors[name[Prefix.Length..]] = (info.Shape, values);
+        }
+        if (tensors.Count == 0) throw new HeadroomException($"The adapter in {folder} is empty.", "Use a complete adapter.");
+        // Without target_modules PEFT falls back on a list per model type; what the file holds is what was targeted.
+        var modules = config.Targets.Pattern != null || config.Targets.Modules.Count > 0 ? config.Targets.Modules
+            : tensors.Keys.Select(k => k.Split('.')[^3]).Distinct().ToList();
+        var targets = config.Targets with { Modules = modules };
+        CheckPairs(tensors, targets, config.R);
+        return new PeftAdapter
+        {
+            R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, TargetModules = modules,
+            Targets = targets, BaseModel = config.BaseModel, BaseHash = file.Metadata.GetValueOrDefault(HashKey), Tensors = tensors,
+        };
+    }
+
+    // The module path of a pair's tensor, prefix included, or null.
+    private static string? Module(string name) =>
+        name.EndsWith(".lora_A.weight", StringComparison.Ordinal) || name.EndsWith(".lora_B.weight", StringComparison.Ordinal) ? name[..^14] : null;
+
+    // Every A has its B, both of the rank that the configuration says.
+    private static void CheckPairs(Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, int r)
+    {
+        foreach (string module in tensors.Keys.Select(k => Module(k)!).Distinct())
+        {
+            if (!targets.Matches(module)) throw new HeadroomException($"The adapter holds weights for {module}, which its target_modules do not name.", "Its two files do not belong together; use a complete adapter.");
+            int rank = targets.Rank(module, r);
+            foreach (char ab in "AB")
+            {
+                string name = $"{module}.lora_{ab}.weight";
+                if (!tensors.TryGetValue(name, out var t)) throw new HeadroomException($"The adapter has no {name}.", "The file is incomplete; copy it again.");
+                if (t.Shape.Length != 2 || t.Shape[ab == 'A' ? 0 : 1] != rank)
+                    throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", t.Shape)}], which does not fit the rank {rank}.", "Its two files do not belong together; use a complete adapter.");
+            }
         }
     }
 
-    /// <summary>Writes the folder; each file is whole or not there.</summary>
+    /// <summary>Refuses a base whose weights are not those that the adapter was trained on; warns when the adapter does not say.</summary>
+    /// <exception cref="HeadroomException">The recorded hash is another one.</exception>
+    public void CheckBase(IWeightSource source, Action<string>? warn = null)
+    {
+        if (BaseHash == null)
+            warn?.Invoke($"warning: the adapter does not record the hash of its base ({BaseModel ?? "not named"}); that this is the right base is not checked");
+        else if (BaseHash != source.Hash)
+            throw new HeadroomException("The adapter was trained on another base (its hash differs).", $"Give the base it belongs to: {BaseModel ?? "unknown"}.");
+    }
+
+    /// <summary>Writes the folder as PEFT does (keys sorted, indent 2, inference_mode true); each file is whole or not there.</summary>
     public void Save(string folder)
     {
         Directory.CreateDirectory(folder);
-        var metadata = BaseHash == null ? null : new Dictionary<string, string> { ["base_sha256"] = BaseHash };
-        SafetensorsWriter.WriteF32(Path.Combine(folder, "adapter_model.safetensors"), Tensors.Select(t => (Prefix + t.Key, t.Value.Shape, t.Value.Values)), metadata);
+        var metadata = new Dictionary<string, string> { ["format"] = "pt" };
+        if (BaseHash != null) metadata[HashKey] = BaseHash;
+        SafetensorsWriter.WriteF32(Path.Combine(folder, Weights), Tensors.Select(t => (Prefix + t.Key, t.Value.Shape, t.Value.Values)), metadata);
+        var t = Targets ?? new LoraTargets { Modules = TargetModules };
+        static JsonArray? List(IEnumerable<string> items) => items.Any() ? new JsonArray(items.Select(i => (JsonNode)i).ToArray()) : null;
         var json = new JsonObject
         {
-            ["alpha_pattern"] = new JsonObject(),
+            ["alpha_pattern"] = new JsonObject(t.AlphaPattern.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)p.Value))),
+            ["auto_mapping"] = null,
             ["base_model_name_or_path"] = BaseModel,
             ["bias"] = "none",
             ["fan_in_fan_out"] = false,
             ["inference_mode"] = true,
             ["init_lora_weights"] = true,
+            ["layers_pattern"] = List(t.LayersPattern),
+            ["layers_to_transform"] = t.Layers == null ? null : new JsonArray(t.Layers.Select(l => (JsonNode)l).ToArray()),
+            ["loftq_config"] = new JsonObject(),
             ["lora_alpha"] = LoraAlpha,
             ["lora_dropout"] = LoraDropout,
             ["modules_to_save"] = null,
             ["peft_type"] = "LORA",
             ["r"] = R,
-            ["rank_pattern"] = new JsonObject(),
-            ["target_modules"] = new JsonArray(TargetModules.Select(t => (JsonNode)t).ToArray()),
+            ["rank_pattern"] = new JsonObject(t.RankPattern.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)p.Value))),
+            ["revision"] = null,
+            ["target_modules"] = t.Pattern is { } pattern ? pattern : List(t.Modules),
             ["task_type"] = "CAUSAL_LM",
             ["use_dora"] = false,
             ["use_rslora"] = UseRslora,
         };
-        AtomicFile.WriteText(Path.Combine(folder, "adapter_config.json"), json.ToJsonString(new JsonSerializerOptions { WriteIndented = true }) + "\n");
+        // Readers before PEFT 0.14 stop at keys they do not know: only what is used is written beyond the old set.
+        if (t.ExcludePattern != null) json["exclude_modules"] = t.ExcludePattern;
+        else if (List(t.Exclude) is { } exclude) json["exclude_modules"] = exclude;
+        var sorted = new JsonObject(json.OrderBy(p => p.Key, StringComparer.Ordinal).Select(p => KeyValuePair.Create(p.Key, p.Value?.DeepClone())));
+        AtomicFile.WriteText(Path.Combine(folder, Config), sorted.ToJsonString(new JsonSerializerOptions { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping }) + "\n");
     }
 }

@@ -111,7 +111,8 @@ public static class TokenizerLoader
                 eos ??= parts.Eos ?? Id(model.RootElement, "eos_token_id", parts);
             }
         string jinja = Path.Combine(folder, "chat_template.jinja");
-        if (parts.ChatTemplate == null && File.Exists(jinja) && new FileInfo(jinja).Length <= 1 << 20) parts.ChatTemplate = File.ReadAllText(jinja);
+        // A file of its own wins over tokenizer_config.json (transformers tokenization_utils_base.py, from_pretrained).
+        if (File.Exists(jinja) && new FileInfo(jinja).Length <= 1 << 20) parts.ChatTemplate = File.ReadAllText(jinja);
 
         int? Fallback(string name) => parts.Added.Find(t => t.Special && t.Content == name)?.Id;
         int? oldBos = parts.Bos, oldEos = parts.Eos;

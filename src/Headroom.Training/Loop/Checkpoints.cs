@@ -97,10 +97,14 @@ public static partial class Checkpoints
         }
         return new PeftAdapter
         {
-            R = lora.R, LoraAlpha = lora.Alpha, LoraDropout = lora.DropoutP, UseRslora = lora.UseRsLora, TargetModules = lora.TargetModules,
+            R = lora.R, LoraAlpha = lora.Alpha, LoraDropout = lora.DropoutP, UseRslora = lora.UseRsLora, TargetModules = lora.TargetModules, Targets = lora.Targets,
             BaseModel = baseModel, BaseHash = baseHash, Tensors = tensors,
         };
     }
+
+    /// <summary>Model settings that an adapter needs.</summary>
+    public static LoraSettings SettingsOf(PeftAdapter adapter) =>
+        new(adapter.R, adapter.LoraAlpha, adapter.LoraDropout, adapter.TargetModules, adapter.UseRslora) { Targets = adapter.Targets };
 
     /// <summary>Copies an adapter into an engine; every pair must match in name and shape.</summary>
     public static void LoadAdapter(PeftAdapter adapter, Engine engine)

@@ -197,17 +197,17 @@ public sealed class Engine : IDisposable
         if (cache.Length + ids.Length > cache.Capacity) throw new HeadroomException("The text is longer than the planned context.", "Raise the context length.");
         Span<int> offsets = stackalloc int[2];
         int chunk = Math.Min(_limits.PromptTokens, _limits.GenerateTokens);
-        int[] positions = new int[Math.Min(chunk, ids.Length)];
+        Span<int> positions = stackalloc int[Math.Min(chunk, ids.Length)];
         Tensor last = default;
         for (int start = 0; start < ids.Length; start += chunk)
         {
             int n = Math.Min(chunk, ids.Length - start), length = cache.Length;
-            cache = StartGeneration(); // same addresses: the contents stay
-            cache.Length = length;
+            _memory.BeginPhase("generate");
+            cache.Reserve(Model, _memory); // same addresses: the contents stay
             DecodeIn(Model, _memory, n, out var b, out last);
             for (int i = 0; i < n; i++) positions[i] = length + i;
             offsets[1] = n;
-            Fill(new HostBatch(ids.Slice(start, n), positions.AsSpan(0, n), offsets, default, default), b);
+            Fill(new HostBatch(ids.Slice(start, n), positions[..n], offsets, default, default), b);
             Model.Decode(b, cache, last);
         }
         _device.Download(last, MemoryMarshal.AsBytes(logits[..Model.Config.VocabSize]));

@@ -1,0 +1,54 @@
+using System.Text.Json;
+using System.Text.Json.Nodes;
+using Headroom.Core;
+
+namespace Headroom.Formats;
+
+/// <summary>generation_config.json: how a model's authors sample from it (transformers <c>GenerationConfig</c>). Null = not said.</summary>
+public sealed record GenerationConfig
+{
+    /// <summary>do_sample; absent or false is greedy decoding.</summary>
+    public bool DoSample { get; init; }
+    /// <summary>temperature.</summary>
+    public float? Temperature { get; init; }
+    /// <summary>top_k.</summary>
+    public int? TopK { get; init; }
+    /// <summary>top_p.</summary>
+    public float? TopP { get; init; }
+    /// <summary>min_p.</summary>
+    public float? MinP { get; init; }
+    /// <summary>repetition_penalty.</summary>
+    public float? RepetitionPenalty { get; init; }
+    /// <summary>max_new_tokens.</summary>
+    public int? MaxNewTokens { get; init; }
+    /// <summary>eos_token_id, one or more.</summary>
+    public int[] EosTokenIds { get; init; } = [];
+
+    /// <summary>Reads the file beside a model (a folder, or a file in it); all absent when there is none.</summary>
+    /// <exception cref="HeadroomException">The file is damaged.</exception>
+    public static GenerationConfig Beside(string model)
+    {
+        string? folder = Directory.Exists(model) ? model : Path.GetDirectoryName(Path.GetFullPath(model));
+        string file = Path.Combine(folder ?? ".", "generation_config.json");
+        if (!File.Exists(file)) return new GenerationConfig();
+        try
+        {
+            var json = JsonNode.Parse(File.ReadAllText(file)) as JsonObject ?? throw new JsonException("not an object");
+            return new GenerationConfig
+            {
+                DoSample = (bool?)json["do_sample"] ?? false,
+                Temperature = (float?)json["temperature"],
+                TopK = (int?)json["top_k"],
+                TopP = (float?)json["top_p"],
+                MinP = (float?)json["min_p"],
+                RepetitionPenalty = (float?)json["repetition_penalty"],
+                MaxNewTokens = (int?)json["max_new_tokens"],
+                EosTokenIds = json["eos_token_id"] switch { JsonArray many => many.Select(m => (int)m!).ToArray(), { } one => [(int)one], null => [] },
+            };
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or ArgumentException or NullReferenceException or OverflowException)
+        {
+            throw new HeadroomException($"{file} is damaged: {e.Message.Split('\n')[0]}", "Use the model's original file, or delete it.");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using System.Text;
+using Headroom.Core;
+using Headroom.Formats;
+using Headroom.Formats.Chat;
+using Headroom.Formats.Tokenizers;
+using Headroom.Models;
+
+namespace Headroom.Training;
+
+/// <summary>What ends a text.</summary>
+public enum FinishReason : byte
+{
+    /// <summary>Not ended yet.</summary>
+    None,
+    /// <summary>An end token or a stop string.</summary>
+    Stop,
+    /// <summary>max_new_tokens, or the planned context is full.</summary>
+    Length,
+    /// <summary>The caller gave up.</summary>
+    Cancelled,
+}
+
+/// <summary>One text to generate.</summary>
+public sealed record GenerationOptions
+{
+    /// <summary>At most so many tokens.</summary>
+    public int MaxNewTokens { get; init; } = 256;
+    /// <summary>How tokens are chosen.</summary>
+    public SamplingOptions Sampling { get; init; } = new();
+    /// <summary>Strings that end the text; they are not part of it.</summary>
+    public IReadOnlyList<string> Stop { get; init; } = [];
+    /// <summary>Token ids that end the text beside the model's own.</summary>
+    public IReadOnlyList<int> StopIds { get; init; } = [];
+}
+
+/// <summary>How a model is opened for generation.</summary>
+/// <param name="ContextLength">Prompt and answer together, tokens: the size of the key/value cache.</param>
+/// <param name="Adapter">Folder of an adapter, or null.</param>
+/// <param name="LoadIn4bit">Hold the projections in NF4.</param>
+public sealed record GeneratorSettings(int ContextLength, string? Adapter = null, bool LoadIn4bit = false);
+
+/// <summary>
+/// The one loop that makes text: generate, chat and <c>IChatClient</c> use it. It keeps the key/value cache between texts and computes of a
+/// prompt only what differs from the text before. Not safe for use from several threads at once.
+/// </summary>
+public sealed class Generator : IDisposable
+{
+    private readonly Engine _engine;
+    private readonly float[] _logits;
+    private readonly HashSet<int> _ends;
+    private readonly List<int> _held = []; // tokens whose keys and values are in the cache
+    private KvCache _cache;
+    private Generation? _running;
+
+    /// <summary>Over an engine with a planned cache, which it owns from now on.</summary>
+    /// <param name="engine">Engine with <see cref="BatchLimits.GenerateTokens"/>.</param>
+    /// <param name="tokenizer">Its tokenizer.</param>
+    /// <param name="ends">Ids that end every text.</param>
+    public Generator(Engine engine, ITokenizer tokenizer, IEnumerable<int> ends)
+    {
+        _engine = engine;
+        Tokenizer = tokenizer;
+        _ends = ends.ToHashSet();
+        _logits = new float[engine.Model.Config.VocabSize];
+        _cache = engine.StartGeneration();
+    }
+
+    /// <summary>Opens a model with an optional adapter on a device, which the generator owns from now on.</summary>
+    /// <exception cref="HeadroomException">The model or adapter cannot be used, or the context is longer than the model's.</exception>
+    public static Generator Open(IDevice device, string model, ITokenizer tokenizer, GeneratorSettings settings, Action<string>? say = null, Action<long, long>? progress = null)
+    {
+        using var source = WeightSources.Open(model);
+        if (settings.ContextLength > source.Config.MaxPositionEmbeddings)
+            throw new HeadroomException($"A context of {settings.ContextLength} tokens exceeds the model's {source.Config.MaxPositionEmbeddings}.", "Shorten the prompt, lower max_new_tokens or the context length.");
+        var adapter = settings.Adapter == null ? null : PeftAdapter.Load(settings.Adapter, say);
+        adapter?.CheckBase(source, say);
+        var recipe = new Recipe();
+        recipe.Quantization.LoadIn4bit = settings.LoadIn4bit;
+        var modelSettings = RunSettings.Of(recipe, source, device) with { Mode = TrainMode.None, Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter) };
+        var engine = new Engine(device, source, modelSettings, new BatchLimits(GenerateTokens: settings.ContextLength), progress);
+        try
+        {
+            if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
+            return new Generator(engine, tokenizer, EndIds(model, source.Config, tokenizer));
+        }
+        catch
+        {
+            engine.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Everything that ends a text of a model: eos_token_id of generation_config.json and config.json, the tokenizer's EOS, and the token with which the chat template closes the assistant's turn.</summary>
+    public static IReadOnlyList<int> EndIds(string model, ModelConfig config, ITokenizer tokenizer)
+    {
+        var ids = new HashSet<int>([.. GenerationConfig.Beside(model).EosTokenIds, .. config.EosTokenIds]);
+        if (tokenizer.EosId is { } eos) ids.Add(eos);
+        if (tokenizer.ChatTemplate is { } source && ChatTemplate.EndToken(source, tokenizer) is { } end) ids.Add(end);
+        return [.. ids];
+    }
+
+    /// <summary>The tokenizer.</summary>
+    public ITokenizer Tokenizer { get; }
+    /// <summary>The plan of the engine.</summary>
+    public Planning.MemoryPlan Plan => _engine.Plan;
+    /// <summary>Name of the device.</summary>
+    public string DeviceName => _engine.Device.Name;
+    /// <summary>Longest prompt and answer together.</summary>
+    public int ContextLength => _cache.Capacity;
+
+    /// <summary>Starts a text. The prompt is computed by the first <see cref="Generation.MoveNext"/>; a text that was not finished ends here.</summary>
+    /// <exception cref="HeadroomException">The prompt is empty, longer than the context, or an option is out of range.</exception>
+    public Generation Start(ReadOnlySpan<int> prompt, GenerationOptions options)
+    {
+        if (prompt.IsEmpty) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
+        if (options.MaxNewTokens < 1) throw new HeadroomException("max_new_tokens must be at least 1.", "Give a positive number.");
+        if (prompt.Length >= ContextLength)
+            throw new HeadroomException($"The prompt has {prompt.Length} tokens, the planned context {ContextLength}.", "Raise the context length, or start a new conversation.");
+        foreach (int id in prompt)
+            if ((uint)id >= (uint)_logits.Length) throw new HeadroomException($"The tokenizer gives id {id}, the model's vocabulary ends at {_logits.Length - 1}.", "Use the model's own tokenizer.");
+        _running?.Abandon();
+        return _running = new Generation(this, prompt.ToArray(), options);
+    }
+
+    /// <summary>Runs a prompt to its end.</summary>
+    public Generation Run(ReadOnlySpan<int> prompt, GenerationOptions options, CancellationToken stop = default)
+    {
+        var g = Start(prompt, options);
+        while (g.MoveNext(stop))
+        {
+        }
+        return g;
+    }
+
+    internal bool Ends(int id) => _ends.Contains(id);
+    internal int Vocabulary => _logits.Length;
+    internal bool Full => _held.Count >= ContextLength;
+
+    /// <summary>Brings the cache to the prompt; returns how many of its tokens were there already. At least one token is computed, for its logits.</summary>
+    internal int Prefill(ReadOnlySpan<int> prompt)
+    {
+        int same = Math.Min(CollectionsMarshal.AsSpan(_held).CommonPrefixLength(prompt), prompt.Length - 1);
+        _held.RemoveRange(same, _held.Count - same);
+        _cache.Length = same;
+        Append(prompt[same..]);
+        return same;
+    }
+
+    internal void Append(ReadOnlySpan<int> ids)
+    {
+        _engine.Decode(ref _cache, ids, _logits);
+        _held.AddRange(ids);
+    }
+
+    internal Span<float> Logits => _logits;
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _running?.Abandon();
+        _engine.Dispose();
+    }
+}
+
+/// <summary>A text in the making; every <see cref="MoveNext"/> makes one token.</summary>
+public sealed class Generation
+{
+    private readonly Generator _generator;
+    private readonly GenerationOptions _options;
+    private readonly Sampler _sampler;
+    private readonly TextStream _stream;
+    private readonly int[] _prompt;
+    private readonly List<int> _ids = [];
+    private readonly StringBuilder _text = new();
+    private readonly Stopwatch _clock = new();
+    private bool _prefilled, _abandoned;
+
+    internal Generation(Generator generator, int[] prompt, GenerationOptions options)
+    {
+        _generator = generator;
+        _options = options;
+        _prompt = prompt;
+        _sampler = new Sampler(options.Sampling, generator.Vocabulary);
+        _sampler.See(prompt);
+        _stream = new TextStream(generator.Tokenizer, prompt, options.Stop);
+    }
+
+    /// <summary>The text that the last <see cref="MoveNext"/> made certain; may be empty.</summary>
+    public string Piece { get; private set; } = "";
+    /// <summary>Ids so far, without the one that ended the text.</summary>
+    public IReadOnlyList<int> Ids => _ids;
+    /// <summary>The text so far.</summary>
+    public string Text => _text.ToString();
+    /// <summary>Why it ended.</summary>
+    public FinishReason Finish { get; private set; }
+    /// <summary>Tokens of the prompt.</summary>
+    public int PromptTokens => _prompt.Length;
+    /// <summary>Tokens of the prompt that were in the cache from the text before.</summary>
+    public int ReusedTokens { get; private set; }
+    /// <summary>Seconds for the prompt.</summary>
+    public double PromptSeconds { get; private set; }
+    /// <summary>Seconds since then.</summary>
+    public double DecodeSeconds { get; private set; }
+    /// <summary>Tokens a second after the first one, which the prompt's pass gives; 0 when there was only one.</summary>
+    public double TokensPerSecond => _ids.Count > 1 && DecodeSeconds > 0 ? (_ids.Count - 1) / DecodeSeconds : 0;
+
+    /// <summary>Makes the next token; false when the text has ended (its last <see cref="Piece"/> may still hold text that had waited).</summary>
+    public bool MoveNext(CancellationToken stop = default)
+    {
+        Piece = "";
+        if (_abandoned) throw new InvalidOperationException("Another text was started on this generator.");
+        if (Finish != FinishReason.None) return false;
+        if (stop.IsCancellationRequested) return End(FinishReason.Cancelled);
+        if (!_prefilled)
+        {
+            _clock.Start();
+            ReusedTokens = _generator.Prefill(_prompt);
+            PromptSeconds = _clock.Elapsed.TotalSeconds;
+            _prefilled = true;
+        }
+        else if (_generator.Full) return End(FinishReason.Length);
+        else _generator.Append([_ids[^1]]);
+        int next = _sampler.Next(_generator.Logits);
+        DecodeSeconds = _clock.Elapsed.TotalSeconds - PromptSeconds;
+        if (_generator.Ends(next) || _options.StopIds.Contains(next)) return End(FinishReason.Stop);
+        _ids.Add(next);
+        Piece = _stream.Add(next);
+        _text.Append(Piece);
+        if (_stream.Stopped) Finish = FinishReason.Stop;
+        else if (_ids.Count >= _options.MaxNewTokens)
+        {
+            string rest = _stream.End();
+            Finish = _stream.Stopped ? FinishReason.Stop : FinishReason.Length;
+            _text.Append(rest);
+            Piece += rest;
+        }
+        return true;
+    }
+
+    internal void Abandon() => _abandoned = true;
+
+    private bool End(FinishReason why)
+    {
+        Piece = _stream.End();
+        _text.Append(Piece);
+        Finish = why;
+        return false;
+    }
+}
