@@ -10,7 +10,8 @@ namespace Headroom.Cli;
 /// <summary>What long commands share: the device, progress lines, and stopping on Ctrl+C and SIGTERM.</summary>
 internal sealed class Session : IDisposable
 {
-    private readonly CancellationTokenSource _stop = new();
+    private CancellationTokenSource _stop = new();
+    private bool _waiting, _terminated;
     private readonly PosixSignalRegistration[] _signals;
     private readonly bool _terminal = !Console.IsOutputRedirected;
     private readonly TextWriter _out;
@@ -32,8 +33,29 @@ internal sealed class Session : IDisposable
 
     private void Stop(PosixSignalContext context)
     {
-        context.Cancel = !_stop.IsCancellationRequested; // the second signal ends the process
+        if (context.Signal == PosixSignal.SIGTERM) _terminated = true;
+        context.Cancel = !_stop.IsCancellationRequested && !_waiting; // the second signal ends the process, and the first one while it waits for input
         _stop.Cancel();
+    }
+
+    /// <summary>Until it is disposed, a signal ends the process: nothing is running that could be lost.</summary>
+    public IDisposable Waiting()
+    {
+        _waiting = true;
+        return new Waits(this);
+    }
+
+    private sealed class Waits(Session session) : IDisposable
+    {
+        public void Dispose() => session._waiting = false;
+    }
+
+    /// <summary>After Ctrl+C, makes <see cref="Token"/> fresh; false when the process was told to end.</summary>
+    public bool Rearm()
+    {
+        if (_terminated) return false;
+        if (_stop.IsCancellationRequested) _stop = new CancellationTokenSource();
+        return true;
     }
 
     /// <summary>Opens auto, cpu or cuda.</summary>

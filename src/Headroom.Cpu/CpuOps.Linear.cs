@@ -7,7 +7,7 @@ public sealed unsafe partial class CpuOps
     /// <inheritdoc cref="IOps.Linear"/>
     public void Linear(Tensor x, in LinearWeight w, Tensor y)
     {
-        if (x.Rows <= MatVec.MaxRows) MatVec.Run(_pool, x, w, y);
+        if (x.Rows <= RowProduct.MaxRows) RowProduct.Run(_pool, x, w, y);
         else Gemm.Run(this, Operand.RowMajor(x, w.In), new Operand { Kind = OperandKind.WeightTransposed, W = w }, x.Rows, w.Out, w.In, 1, false, y.F, w.Out);
         if (!w.Bias.IsNone) BiasKernels.Add(_pool, w.Bias, y);
     }

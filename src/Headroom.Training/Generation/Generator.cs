@@ -36,10 +36,10 @@ public sealed record GenerationOptions
 }
 
 /// <summary>How a model is opened for generation.</summary>
-/// <param name="ContextLength">Prompt and answer together, tokens: the size of the key/value cache.</param>
+/// <param name="ContextLength">Prompt and answer together, tokens: the size of the key/value cache; null = what the model takes, at most <see cref="Generator.DefaultContext"/>.</param>
 /// <param name="Adapter">Folder of an adapter, or null.</param>
 /// <param name="LoadIn4bit">Hold the projections in NF4.</param>
-public sealed record GeneratorSettings(int ContextLength, string? Adapter = null, bool LoadIn4bit = false);
+public sealed record GeneratorSettings(int? ContextLength = null, string? Adapter = null, bool LoadIn4bit = false);
 
 /// <summary>
 /// The one loop that makes text: generate, chat and <c>IChatClient</c> use it. It keeps the key/value cache between texts and computes of a
@@ -47,6 +47,9 @@ public sealed record GeneratorSettings(int ContextLength, string? Adapter = null
 /// </summary>
 public sealed class Generator : IDisposable
 {
+    /// <summary>Context that is planned when none is asked for.</summary>
+    public const int DefaultContext = 2048;
+
     private readonly Engine _engine;
     private readonly float[] _logits;
     private readonly HashSet<int> _ends;
@@ -72,14 +75,15 @@ public sealed class Generator : IDisposable
     public static Generator Open(IDevice device, string model, ITokenizer tokenizer, GeneratorSettings settings, Action<string>? say = null, Action<long, long>? progress = null)
     {
         using var source = WeightSources.Open(model);
-        if (settings.ContextLength > source.Config.MaxPositionEmbeddings)
-            throw new HeadroomException($"A context of {settings.ContextLength} tokens exceeds the model's {source.Config.MaxPositionEmbeddings}.", "Shorten the prompt, lower max_new_tokens or the context length.");
+        int context = settings.ContextLength ?? Math.Min(DefaultContext, source.Config.MaxPositionEmbeddings);
+        if (context > source.Config.MaxPositionEmbeddings)
+            throw new HeadroomException($"A context of {context} tokens exceeds the model's {source.Config.MaxPositionEmbeddings}.", "Shorten the prompt, lower max_new_tokens or the context length.");
         var adapter = settings.Adapter == null ? null : PeftAdapter.Load(settings.Adapter, say);
         adapter?.CheckBase(source, say);
         var recipe = new Recipe();
         recipe.Quantization.LoadIn4bit = settings.LoadIn4bit;
         var modelSettings = RunSettings.Of(recipe, source, device) with { Mode = TrainMode.None, Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter) };
-        var engine = new Engine(device, source, modelSettings, new BatchLimits(GenerateTokens: settings.ContextLength), progress);
+        var engine = new Engine(device, source, modelSettings, new BatchLimits(GenerateTokens: context), progress);
         try
         {
             if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);

@@ -1,0 +1,105 @@
+using System.CommandLine;
+using System.Text.Json;
+using Headroom.Core;
+using Headroom.Formats.Chat;
+using Headroom.Formats.Tokenizers;
+using Headroom.Training;
+
+namespace Headroom.Cli;
+
+/// <summary>headroom chat: a conversation in the terminal, over the model's chat template.</summary>
+internal static class ChatCommand
+{
+    public static Command Create()
+    {
+        var model = new Argument<string>("model") { Description = "A Hugging Face folder or .gguf file with a chat template. Example: headroom chat SmolLM2-135M-Instruct.gguf --message \"Name three colours.\"" };
+        var system = new Option<string?>("--system") { Description = "The system message." };
+        var message = new Option<string[]>("--message") { Description = "A user message, answered without asking for more. Repeatable: the turns of one conversation.", DefaultValueFactory = _ => [] };
+        var context = new Option<int?>("--context") { Description = $"Tokens that the conversation may take. Default: what the model takes, at most {Generator.DefaultContext}." };
+        var command = new Command("chat", "Talk to a model. /reset starts a new conversation, /exit ends; lines of standard input are messages when it is not a terminal.") { model, system, message, context };
+        var arguments = new GenerationArguments();
+        arguments.AddTo(command);
+        command.SetAction(p => Run(p, arguments, p.GetValue(model)!, p.GetValue(system), p.GetValue(message)!, p.GetValue(context)));
+        return command;
+    }
+
+    private static int Run(ParseResult p, GenerationArguments arguments, string path, string? system, string[] messages, int? context)
+    {
+        var options = arguments.Options(p, path, 512);
+        string deviceName = arguments.Device(p);
+        bool json = arguments.Json(p);
+        if (context is < 2) throw new HeadroomException($"--context is {context}.", "Give the tokens that the conversation may take, such as 2048.");
+        var tokenizer = TokenizerLoader.Load(path);
+        var template = ChatTemplate.Of(tokenizer);
+        using var session = new Session(json);
+        using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), Console.Error.WriteLine, (d, n) => session.Progress("loading", d, n, ""));
+        bool ask = messages.Length == 0 && !Console.IsInputRedirected;
+        if (ask) session.Say($"{Path.GetFileName(path.TrimEnd('/'))} on {generator.DeviceName}, {generator.ContextLength} tokens of context. /reset starts a new conversation, /exit ends.");
+        var history = new List<ChatMessage>();
+        void Reset()
+        {
+            history.Clear();
+            if (system != null) history.Add(new ChatMessage("system", system));
+        }
+        Reset();
+        int turn = 0;
+        while (Next(session, ask, messages, turn) is { } text)
+        {
+            turn++;
+            switch (text.Trim())
+            {
+                case "": continue;
+                case "/exit" or "/quit": return 0;
+                case "/reset":
+                    Reset();
+                    if (ask) session.Say("a new conversation");
+                    continue;
+            }
+            history.Add(new ChatMessage("user", text));
+            try
+            {
+                // Each turn draws its own numbers, the same in every run.
+                var g = generator.Start(template.Encode(history, addGenerationPrompt: true), options with { Sampling = options.Sampling with { Seed = options.Sampling.Seed + turn - 1 } });
+                Answer(g, session, json, text);
+                history.Add(new ChatMessage("assistant", g.Text));
+                if (g.Finish == FinishReason.Cancelled && (!ask || !session.Rearm())) return 0;
+            }
+            catch (HeadroomException e) when (ask && e.ExitCode == 2)
+            {
+                history.RemoveAt(history.Count - 1);
+                Console.Error.WriteLine($"error: {e.Message}\n  {e.ToDo} /reset starts a new conversation.");
+            }
+        }
+        return 0;
+    }
+
+    private static string? Next(Session session, bool ask, string[] messages, int turn)
+    {
+        if (messages.Length > 0) return turn < messages.Length ? messages[turn] : null;
+        if (ask) Console.Write("> ");
+        using (session.Waiting()) return Console.In.ReadLine();
+    }
+
+    private static void Answer(Generation g, Session session, bool json, string message)
+    {
+        bool more;
+        do
+        {
+            more = g.MoveNext(session.Token);
+            if (!json) Console.Write(g.Piece);
+        }
+        while (more);
+        if (json)
+            Console.WriteLine(JsonSerializer.Serialize(new
+            {
+                message, text = g.Text, finish_reason = GenerationArguments.Finish(g), prompt_tokens = g.PromptTokens, reused_tokens = g.ReusedTokens, completion_tokens = g.Ids.Count,
+                prompt_seconds = g.PromptSeconds, tokens_per_second = g.TokensPerSecond,
+            }));
+        else
+        {
+            Console.WriteLine();
+            if (g.Finish == FinishReason.Length) Console.Error.WriteLine("(cut off: --max-new-tokens or --context is reached)");
+            Console.Error.WriteLine(GenerationArguments.Figures(g));
+        }
+    }
+}
