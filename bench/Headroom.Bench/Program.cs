@@ -5,13 +5,14 @@ return args.FirstOrDefault() switch
     "gemm" => GemmBench.Run(args[1..]),
     "step-cuda" => CudaStepBench.Run(args[1..]),
     "ops-cuda" => CudaOpsBench.Run(args[1..]),
+    "decode" => DecodeBench.Run(args[1..]),
     "step" => StepBench.Run(args[1..]),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("Headroom.Bench gemm | step MODEL [--recompute N] [--steps N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... [--steps N] [--profile] [--no-ahead] [--expand MIB] [--out FILE] | ops-cuda [FILE]");
+    Console.Error.WriteLine("Headroom.Bench gemm | step MODEL [--recompute N] [--steps N] | decode MODEL [--tokens N] [--repeats N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... [--steps N] [--profile] [--no-ahead] [--expand MIB] [--out FILE] | ops-cuda [FILE]");
     Console.Error.WriteLine("Each prints a table and writes a CSV under bench/results/.");
     return 2;
 }

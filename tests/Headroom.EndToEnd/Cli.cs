@@ -9,9 +9,12 @@ internal sealed class Cli : IDisposable
 
     public static string Base(string model) => Path.Combine(AppContext.BaseDirectory, "models", model);
 
-    public Process Start(params string[] arguments)
+    public Process Start(params string[] arguments) => Start(false, arguments);
+
+    /// <summary>With <paramref name="input"/>, the caller writes to standard input.</summary>
+    public Process Start(bool input, string[] arguments)
     {
-        var info = new ProcessStartInfo("dotnet") { WorkingDirectory = Folder, RedirectStandardOutput = true, RedirectStandardError = true };
+        var info = new ProcessStartInfo("dotnet") { WorkingDirectory = Folder, RedirectStandardInput = input, RedirectStandardOutput = true, RedirectStandardError = true };
         info.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "headroom.dll"));
         foreach (string a in arguments) info.ArgumentList.Add(a);
         return Process.Start(info)!;

@@ -6,11 +6,11 @@ namespace Headroom.Formats.Chat;
 
 /// <summary>
 /// Runs a parsed template. Work, text and nesting are bounded, so that a hostile template ends in an error: <see cref="MostWork"/> units
-/// (a character or list item handled is one, an evaluation or statement <see cref="Step"/>: four million of them take about a second), <see cref="MostText"/> characters of output, and the stack that there is.
+/// (a character or list item handled is one, an evaluation or statement <see cref="Step"/>: two million of them take less than a second), <see cref="MostText"/> characters of output, and the stack that there is.
 /// </summary>
 internal sealed partial class JinjaInterpreter
 {
-    private const long MostWork = 64_000_000;
+    private const long MostWork = 32_000_000;
     private const int Step = 16;
     private const int MostText = 32 << 20;
 

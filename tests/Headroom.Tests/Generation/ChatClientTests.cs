@@ -92,11 +92,11 @@ public sealed class ChatClientTests
         string file = Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
         using IChatClient client = new HeadroomChatClient(Generator.Open(TestDevice.Open(), file, TokenizerLoader.Load(file), new GeneratorSettings(256)), "smollm2");
         var history = new List<ChatMessage> { new(ChatRole.User, "What is the capital of France?") };
-        var response = await client.GetResponseAsync(history, new ChatOptions { MaxOutputTokens = 24 });
+        var response = await client.GetResponseAsync(history, new ChatOptions { MaxOutputTokens = 12 });
         Assert.Contains("Paris", response.Text);
         history.AddRange(response.Messages);
         history.Add(new(ChatRole.User, "And of Italy?"));
-        var second = await client.GetResponseAsync(history, new ChatOptions { MaxOutputTokens = 8 });
+        var second = await client.GetResponseAsync(history, new ChatOptions { MaxOutputTokens = 4 });
         Assert.True(second.Usage!.CachedInputTokenCount >= response.Usage!.InputTokenCount, $"{second.Usage.CachedInputTokenCount} of {second.Usage.InputTokenCount} tokens reused");
     }
 }
