@@ -27,17 +27,21 @@ public enum TrainMode : byte
 /// <param name="UseRsLora">Scale by alpha / sqrt(r) in place of alpha / r.</param>
 public sealed record LoraSettings(int R, float Alpha, float DropoutP, IReadOnlyList<string> TargetModules, bool UseRsLora = false)
 {
+    /// <summary>Scaling of modules without a pattern of their own: alpha / r, or alpha / sqrt(r) with rsLoRA.</summary>
+    public float Scaling => Scale(R, Alpha);
+
+    private float Scale(int r, float alpha) => UseRsLora ? alpha / MathF.Sqrt(r) : alpha / r;
+
     /// <summary>Finer rules than a list of names; null = <see cref="TargetModules"/> alone.</summary>
     public LoraTargets? Targets { get; init; }
 
-    /// <summary>Rank of a module, 0 when it is not adapted, and its scaling: alpha / r, or alpha / sqrt(r) with rsLoRA.</summary>
+    /// <summary>Rank of a module, 0 when it is not adapted, and its scaling.</summary>
     public (int Rank, float Scaling) For(string path)
     {
         var targets = Targets ?? new LoraTargets { Modules = TargetModules };
         if (!targets.Matches(path)) return (0, 0);
         int r = targets.Rank(path, R);
-        float alpha = targets.Alpha(path, Alpha);
-        return (r, UseRsLora ? alpha / MathF.Sqrt(r) : alpha / r);
+        return (r, Scale(r, targets.Alpha(path, Alpha)));
     }
 }
 
