@@ -146,15 +146,21 @@ internal static unsafe class AttentionTile
     public static void Pack(float* src, nint ld, int n, int d, float scale, float* dst)
     {
         if (n < Lanes) new Span<float>(dst, d * Lanes).Clear();
-        for (int i = 0; i < n; i++, src += ld)
-            for (int c = 0; c < d; c++) dst[c * Lanes + i] = src[c] * scale;
+        Panels.Transpose(src, ld, n, d, dst, Lanes);
+        if (scale == 1f) return;
+        for (int i = 0; i < d * Lanes; i += 8) (Vector256.Load(dst + i) * scale).Store(dst + i);
     }
 
-    /// <summary>dst[i][c] = src[c][i] * scale[i] for i &lt; n.</summary>
+    /// <summary>dst[i][c] = src[c][i] * scale[i] for i &lt; n; src is changed.</summary>
     public static void Unpack(float* src, float* scale, int n, int d, float* dst, nint ld)
     {
-        for (int i = 0; i < n; i++, dst += ld)
-            for (int c = 0; c < d; c++) dst[c] = src[c * Lanes + i] * scale[i];
+        for (int i = 0; i < Lanes; i += 8)
+        {
+            var s = Vector256.Load(scale + i);
+            float* p = src + i;
+            for (int c = 0; c < d; c++, p += Lanes) (Vector256.Load(p) * s).Store(p);
+        }
+        Panels.Transpose(src, Lanes, d, n, dst, (int)ld);
     }
 
     /// <summary>Score rows of keys key0 .. key0 + keys - 1: lanes whose query may not see the key become -infinity.</summary>

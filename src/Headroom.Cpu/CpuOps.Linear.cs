@@ -39,13 +39,29 @@ public sealed unsafe partial class CpuOps
     /// <inheritdoc cref="IOps.LoraBackward"/>
     public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {
-        int r = a.Rows, ins = x.Columns, outs = dy.Columns, rows = x.Rows;
+        int r = a.Rows, outs = dy.Columns, rows = x.Rows;
         Gemm.Run(this, Operand.RowMajor(dy, outs), Operand.RowMajor(b, r), rows, r, outs, scaling, false, dxa.F, r);
-        Gemm.Run(this, Operand.Transposed(dy, outs), Operand.RowMajor(xa, r), outs, r, rows, scaling, true, dB.F, r);
-        Gemm.Run(this, Operand.Transposed(dxa, r), Dropped(x, dropout), r, ins, rows, 1, true, dA.F, ins);
-        if (dx.IsNone) return;
-        if (dropout.P > 0) LoraInputGradient.Run(this, dxa, a, dropout, dx);
-        else Gemm.Run(this, Operand.RowMajor(dxa, r), Operand.RowMajor(a, ins), rows, ins, r, 1, true, dx.F, ins);
+        LoraGradients.Run(this, x, a, scaling, dropout, xa, dy, dxa, dA, dB, dx);
+    }
+
+    /// <inheritdoc cref="IOps.LinearGroup"/>
+    public void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
+    {
+        foreach (ref readonly var p in group)
+        {
+            int r = p.A.IsNone ? 0 : p.A.Rows;
+            if (r == 0 || r > Gemm.MaxExtra || x.Rows <= RowProduct.MaxRows)
+            {
+                Linear(x, p.W, p.Y);
+                if (r > 0) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
+                continue;
+            }
+            // y = [x, xa] [W, scaling * B]^T in one product: y is written once.
+            LoraInput(x, p.A, p.Dropout, p.Xa);
+            Gemm.Run(this, Operand.RowMajor(x, p.W.In), new Operand { Kind = OperandKind.WeightTransposed, W = p.W }, x.Rows, p.W.Out, p.W.In, 1, false, p.Y.F, p.W.Out,
+                new Gemm.Extra { A = p.Xa.F, B = p.B.F, Count = r, Scale = p.Scaling });
+            if (!p.W.Bias.IsNone) BiasKernels.Add(_pool, p.W.Bias, p.Y);
+        }
     }
 
     /// <inheritdoc cref="IOps.LinearCrossEntropy"/>

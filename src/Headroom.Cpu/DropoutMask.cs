@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 using System.Runtime.Intrinsics.X86;
 using Headroom.Core;
@@ -11,13 +12,26 @@ internal static unsafe class DropoutMask
     public static void Apply(in Dropout d, long first, int count, float* x)
     {
         float keep = 1f / (1f - d.P);
-        uint threshold = (uint)Math.Ceiling(d.P * 16777216.0); // u >= p with u = (bits >> 8) * 2^-24
+        uint threshold = Threshold(d);
         int i = 0;
         while (i < count && ((first + i) & 3) != 0) i = Scalar(d, first, i, count, keep, threshold, x);
         if (Avx512F.IsSupported)
-            for (; i + 64 <= count; i += 64) Vector(d, (ulong)(first + i) >> 2, keep, threshold, x + i);
+            for (; i + 64 <= count; i += 64) Block512(d, (ulong)(first + i) >> 2, keep, threshold, x + i);
+        else if (Avx2.IsSupported)
+            for (; i + 32 <= count; i += 32) Block256(d, (ulong)(first + i) >> 2, keep, threshold, x + i);
         while (i < count) i = Scalar(d, first, i, count, keep, threshold, x);
     }
+
+    /// <summary>Scalar twin of <see cref="Apply"/>.</summary>
+    public static void ApplyScalar(in Dropout d, long first, int count, float* x)
+    {
+        float keep = 1f / (1f - d.P);
+        uint threshold = Threshold(d);
+        for (int i = 0; i < count;) i = Scalar(d, first, i, count, keep, threshold, x);
+    }
+
+    /// <summary>u >= p with u = (bits >> 8) * 2^-24, as a comparison of integers.</summary>
+    public static uint Threshold(in Dropout d) => (uint)Math.Ceiling(d.P * 16777216.0);
 
     /// <summary>Finishes the block of four that element i is in; returns the next i.</summary>
     private static int Scalar(in Dropout d, long first, int i, int count, float keep, uint threshold, float* x)
@@ -32,22 +46,20 @@ internal static unsafe class DropoutMask
         return i;
     }
 
-    // 16 counters at a time, in an order that makes the 4 x 16 transposition of the outputs come out contiguous.
-    private static void Vector(in Dropout d, ulong block, float keep, uint threshold, float* x)
+    /// <summary>16 counters at a time, in an order that makes the 4 x 16 transposition of the outputs come out contiguous.</summary>
+    public static void Block512(in Dropout d, ulong block, float keep, uint threshold, float* x)
     {
-        var lane = Vector512.Create(0u, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         if ((uint)block > uint.MaxValue - 16)
         {
             for (int i = 0; i < 64;) i = Scalar(d, (long)block * 4, i, 64, keep, threshold, x);
             return;
         }
-        var c0 = Vector512.Create((uint)block) + lane;
+        var c0 = Vector512.Create((uint)block) + Vector512.Create(0u, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         var c1 = Vector512.Create((uint)(block >> 32));
         var c2 = Vector512.Create(d.Site);
         var c3 = Vector512.Create(d.Step);
         uint k0 = (uint)d.Seed, k1 = (uint)(d.Seed >> 32);
-        var m0 = Vector512.Create(Philox.M0);
-        var m1 = Vector512.Create(Philox.M1);
+        Vector512<uint> m0 = Vector512.Create(Philox.M0), m1 = Vector512.Create(Philox.M1);
         for (int round = 0; round < 10; round++)
         {
             Wide(c0, m0, out var h0, out var l0);
@@ -59,28 +71,78 @@ internal static unsafe class DropoutMask
             k0 += Philox.W0;
             k1 += Philox.W1;
         }
-        var a = Avx512F.UnpackLow(c0, c1).AsUInt64();
-        var b = Avx512F.UnpackLow(c2, c3).AsUInt64();
-        var e = Avx512F.UnpackHigh(c0, c1).AsUInt64();
-        var f = Avx512F.UnpackHigh(c2, c3).AsUInt64();
+        Vector512<ulong> a = Avx512F.UnpackLow(c0, c1).AsUInt64(), b = Avx512F.UnpackLow(c2, c3).AsUInt64();
+        Vector512<ulong> e = Avx512F.UnpackHigh(c0, c1).AsUInt64(), f = Avx512F.UnpackHigh(c2, c3).AsUInt64();
         Store(Avx512F.UnpackLow(a, b).AsUInt32(), keep, threshold, x);
         Store(Avx512F.UnpackHigh(a, b).AsUInt32(), keep, threshold, x + 16);
         Store(Avx512F.UnpackLow(e, f).AsUInt32(), keep, threshold, x + 32);
         Store(Avx512F.UnpackHigh(e, f).AsUInt32(), keep, threshold, x + 48);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Store(Vector512<uint> bits, float keep, uint threshold, float* x)
     {
         var mask = Vector512.GreaterThanOrEqual(bits >> 8, Vector512.Create(threshold)).AsSingle();
         (Vector512.Load(x) * (mask & Vector512.Create(keep))).Store(x);
     }
 
+    // High and low halves of the 32 x 32-bit products, from the 64-bit products of the even and of the odd lanes.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Wide(Vector512<uint> x, Vector512<uint> m, out Vector512<uint> high, out Vector512<uint> low)
     {
-        var even = Avx512F.Multiply(x, m); // 64-bit products of lanes 0, 2, ...
+        var even = Avx512F.Multiply(x, m);
         var odd = Avx512F.Multiply((x.AsUInt64() >> 32).AsUInt32(), m);
         low = x * m;
-        var oddMask = Vector512.Create(0xFFFFFFFF00000000ul);
-        high = ((even >> 32) | (odd & oddMask)).AsUInt32();
+        high = ((even >> 32) | (odd & Vector512.Create(0xFFFFFFFF00000000ul))).AsUInt32();
+    }
+
+    /// <summary>8 counters at a time, in an order that makes the 4 x 8 transposition of the outputs come out contiguous.</summary>
+    public static void Block256(in Dropout d, ulong block, float keep, uint threshold, float* x)
+    {
+        if ((uint)block > uint.MaxValue - 8)
+        {
+            for (int i = 0; i < 32;) i = Scalar(d, (long)block * 4, i, 32, keep, threshold, x);
+            return;
+        }
+        var c0 = Vector256.Create((uint)block) + Vector256.Create(0u, 2, 4, 6, 1, 3, 5, 7);
+        var c1 = Vector256.Create((uint)(block >> 32));
+        var c2 = Vector256.Create(d.Site);
+        var c3 = Vector256.Create(d.Step);
+        uint k0 = (uint)d.Seed, k1 = (uint)(d.Seed >> 32);
+        Vector256<uint> m0 = Vector256.Create(Philox.M0), m1 = Vector256.Create(Philox.M1);
+        for (int round = 0; round < 10; round++)
+        {
+            Wide(c0, m0, out var h0, out var l0);
+            Wide(c2, m1, out var h1, out var l1);
+            c0 = h1 ^ c1 ^ Vector256.Create(k0);
+            c1 = l1;
+            c2 = h0 ^ c3 ^ Vector256.Create(k1);
+            c3 = l0;
+            k0 += Philox.W0;
+            k1 += Philox.W1;
+        }
+        Vector256<ulong> a = Avx2.UnpackLow(c0, c1).AsUInt64(), b = Avx2.UnpackLow(c2, c3).AsUInt64();
+        Vector256<ulong> e = Avx2.UnpackHigh(c0, c1).AsUInt64(), f = Avx2.UnpackHigh(c2, c3).AsUInt64();
+        Store(Avx2.UnpackLow(a, b).AsUInt32(), keep, threshold, x);
+        Store(Avx2.UnpackHigh(a, b).AsUInt32(), keep, threshold, x + 8);
+        Store(Avx2.UnpackLow(e, f).AsUInt32(), keep, threshold, x + 16);
+        Store(Avx2.UnpackHigh(e, f).AsUInt32(), keep, threshold, x + 24);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Store(Vector256<uint> bits, float keep, uint threshold, float* x)
+    {
+        var mask = Vector256.GreaterThanOrEqual(bits >> 8, Vector256.Create(threshold)).AsSingle();
+        (Vector256.Load(x) * (mask & Vector256.Create(keep))).Store(x);
+    }
+
+    // High and low halves of the 32 x 32-bit products, from the 64-bit products of the even and of the odd lanes.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Wide(Vector256<uint> x, Vector256<uint> m, out Vector256<uint> high, out Vector256<uint> low)
+    {
+        var even = Avx2.Multiply(x, m);
+        var odd = Avx2.Multiply((x.AsUInt64() >> 32).AsUInt32(), m);
+        low = x * m;
+        high = ((even >> 32) | (odd & Vector256.Create(0xFFFFFFFF00000000ul))).AsUInt32();
     }
 }

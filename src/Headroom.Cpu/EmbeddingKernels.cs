@@ -1,4 +1,5 @@
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 using Headroom.Core;
 
 namespace Headroom.Cpu;
@@ -50,6 +51,8 @@ internal static unsafe class EmbeddingKernels
     public static void WidenBF16(ushort* x, float* y, int n)
     {
         int i = 0;
+        if (Avx512F.IsSupported)
+            for (; i <= n - 16; i += 16) (Avx512F.ConvertToVector512Int32(Vector256.Load(x + i)) << 16).AsSingle().Store(y + i);
         for (; i <= n - 8; i += 8)
             Vector256.Store((Vector256.WidenLower(Vector128.Load(x + i).ToVector256()) << 16).AsSingle(), y + i);
         WidenBF16Scalar(x + i, y + i, n - i);

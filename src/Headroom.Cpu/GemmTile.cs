@@ -1,11 +1,13 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace Headroom.Cpu;
 
 /// <summary>
-/// The 12 x 32 tile of the single-precision product over packed panels: 24 accumulators, two loads and one broadcast a step fill the 32 AVX-512
-/// registers. Written out because the JIT keeps only named locals in registers.
+/// The 12 x 32 tile of the single-precision product over packed panels. With 512-bit registers 24 accumulators, two loads and one broadcast a step
+/// fill the register file; with 256 bits the tile is four blocks of 6 x 16, with 128 bits eight of 6 x 8. Written out because the JIT keeps only
+/// named locals in registers. Every version adds the terms in the order of k with fused multiply-adds, so all agree bit for bit.
 /// </summary>
 internal static unsafe class GemmTile
 {
@@ -14,10 +16,21 @@ internal static unsafe class GemmTile
     /// <summary>Columns of a tile.</summary>
     public const int NR = 32;
 
-    /// <summary>tile[i, j] = sum over k of a[k, i] * b[k, j], written to <paramref name="c"/> with row stride <paramref name="ldc"/>: assigned or +=, times alpha.</summary>
-    public static void Multiply(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate)
+    /// <summary>
+    /// tile[i, j] = sum over k of a[k, i] * b[k, j], written to <paramref name="c"/> with row stride <paramref name="ldc"/>: assigned or +=, times alpha.
+    /// Only the first <paramref name="columns"/> columns (rounded up to 16) are needed.
+    /// </summary>
+    public static void Multiply(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns = NR)
     {
-        if (Vector512.IsHardwareAccelerated) Vector(kc, a, b, c, ldc, alpha, accumulate);
+        if (Vector512.IsHardwareAccelerated)
+        {
+            if (columns > 16) Vector(kc, a, b, c, ldc, alpha, accumulate);
+            else VectorHalf(kc, a, b, c, ldc, alpha, accumulate);
+        }
+        else if (Vector256.IsHardwareAccelerated)
+            Vector256Tile(kc, a, b, c, ldc, alpha, accumulate, columns);
+        else if (Vector128.IsHardwareAccelerated)
+            Vector128Tile(kc, a, b, c, ldc, alpha, accumulate, columns);
         else Scalar(kc, a, b, c, ldc, alpha, accumulate);
     }
 
@@ -34,10 +47,25 @@ internal static unsafe class GemmTile
             }
     }
 
-    /// <summary>The AVX-512 tile.</summary>
+    /// <summary>256-bit registers: blocks of 6 x 16.</summary>
+    public static void Vector256Tile(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns)
+    {
+        for (int j = 0; j < columns; j += 16)
+            for (int i = 0; i < MR; i += 6) Block256(kc, a + i, b + j, c + i * ldc + j, ldc, alpha, accumulate);
+    }
+
+    /// <summary>128-bit registers: blocks of 6 x 8.</summary>
+    public static void Vector128Tile(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns)
+    {
+        for (int j = 0; j < columns; j += 8)
+            for (int i = 0; i < MR; i += 6) Block128(kc, a + i, b + j, c + i * ldc + j, ldc, alpha, accumulate);
+    }
+
+    /// <summary>512-bit registers, the whole tile.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Vector(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate)
     {
+        Prefetch(c, ldc);
         Vector512<float> c0_0 = Vector512<float>.Zero, c0_1 = Vector512<float>.Zero;
         Vector512<float> c1_0 = Vector512<float>.Zero, c1_1 = Vector512<float>.Zero;
         Vector512<float> c2_0 = Vector512<float>.Zero, c2_1 = Vector512<float>.Zero;
@@ -94,32 +122,215 @@ internal static unsafe class GemmTile
             b += NR;
         }
         var s = Vector512.Create(alpha);
-        Store(c, c0_0, c0_1, s, accumulate);
-        Store(c + 1 * ldc, c1_0, c1_1, s, accumulate);
-        Store(c + 2 * ldc, c2_0, c2_1, s, accumulate);
-        Store(c + 3 * ldc, c3_0, c3_1, s, accumulate);
-        Store(c + 4 * ldc, c4_0, c4_1, s, accumulate);
-        Store(c + 5 * ldc, c5_0, c5_1, s, accumulate);
-        Store(c + 6 * ldc, c6_0, c6_1, s, accumulate);
-        Store(c + 7 * ldc, c7_0, c7_1, s, accumulate);
-        Store(c + 8 * ldc, c8_0, c8_1, s, accumulate);
-        Store(c + 9 * ldc, c9_0, c9_1, s, accumulate);
-        Store(c + 10 * ldc, c10_0, c10_1, s, accumulate);
-        Store(c + 11 * ldc, c11_0, c11_1, s, accumulate);
+        Store(c, c0_0, s, accumulate);
+        Store(c + 16, c0_1, s, accumulate);
+        Store(c + ldc, c1_0, s, accumulate);
+        Store(c + ldc + 16, c1_1, s, accumulate);
+        Store(c + 2 * ldc, c2_0, s, accumulate);
+        Store(c + 2 * ldc + 16, c2_1, s, accumulate);
+        Store(c + 3 * ldc, c3_0, s, accumulate);
+        Store(c + 3 * ldc + 16, c3_1, s, accumulate);
+        Store(c + 4 * ldc, c4_0, s, accumulate);
+        Store(c + 4 * ldc + 16, c4_1, s, accumulate);
+        Store(c + 5 * ldc, c5_0, s, accumulate);
+        Store(c + 5 * ldc + 16, c5_1, s, accumulate);
+        Store(c + 6 * ldc, c6_0, s, accumulate);
+        Store(c + 6 * ldc + 16, c6_1, s, accumulate);
+        Store(c + 7 * ldc, c7_0, s, accumulate);
+        Store(c + 7 * ldc + 16, c7_1, s, accumulate);
+        Store(c + 8 * ldc, c8_0, s, accumulate);
+        Store(c + 8 * ldc + 16, c8_1, s, accumulate);
+        Store(c + 9 * ldc, c9_0, s, accumulate);
+        Store(c + 9 * ldc + 16, c9_1, s, accumulate);
+        Store(c + 10 * ldc, c10_0, s, accumulate);
+        Store(c + 10 * ldc + 16, c10_1, s, accumulate);
+        Store(c + 11 * ldc, c11_0, s, accumulate);
+        Store(c + 11 * ldc + 16, c11_1, s, accumulate);
+    }
+
+    /// <summary>512-bit registers, the first 16 columns (the rank of an adapter is seldom more).</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static void VectorHalf(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate)
+    {
+        Prefetch(c, ldc);
+        Vector512<float> c0_0 = Vector512<float>.Zero;
+        Vector512<float> c1_0 = Vector512<float>.Zero;
+        Vector512<float> c2_0 = Vector512<float>.Zero;
+        Vector512<float> c3_0 = Vector512<float>.Zero;
+        Vector512<float> c4_0 = Vector512<float>.Zero;
+        Vector512<float> c5_0 = Vector512<float>.Zero;
+        Vector512<float> c6_0 = Vector512<float>.Zero;
+        Vector512<float> c7_0 = Vector512<float>.Zero;
+        Vector512<float> c8_0 = Vector512<float>.Zero;
+        Vector512<float> c9_0 = Vector512<float>.Zero;
+        Vector512<float> c10_0 = Vector512<float>.Zero;
+        Vector512<float> c11_0 = Vector512<float>.Zero;
+        for (int k = 0; k < kc; k++)
+        {
+            var b0 = Vector512.Load(b);
+            var a0 = Vector512.Create(a[0]);
+            c0_0 = Vector512.FusedMultiplyAdd(a0, b0, c0_0);
+            var a1 = Vector512.Create(a[1]);
+            c1_0 = Vector512.FusedMultiplyAdd(a1, b0, c1_0);
+            var a2 = Vector512.Create(a[2]);
+            c2_0 = Vector512.FusedMultiplyAdd(a2, b0, c2_0);
+            var a3 = Vector512.Create(a[3]);
+            c3_0 = Vector512.FusedMultiplyAdd(a3, b0, c3_0);
+            var a4 = Vector512.Create(a[4]);
+            c4_0 = Vector512.FusedMultiplyAdd(a4, b0, c4_0);
+            var a5 = Vector512.Create(a[5]);
+            c5_0 = Vector512.FusedMultiplyAdd(a5, b0, c5_0);
+            var a6 = Vector512.Create(a[6]);
+            c6_0 = Vector512.FusedMultiplyAdd(a6, b0, c6_0);
+            var a7 = Vector512.Create(a[7]);
+            c7_0 = Vector512.FusedMultiplyAdd(a7, b0, c7_0);
+            var a8 = Vector512.Create(a[8]);
+            c8_0 = Vector512.FusedMultiplyAdd(a8, b0, c8_0);
+            var a9 = Vector512.Create(a[9]);
+            c9_0 = Vector512.FusedMultiplyAdd(a9, b0, c9_0);
+            var a10 = Vector512.Create(a[10]);
+            c10_0 = Vector512.FusedMultiplyAdd(a10, b0, c10_0);
+            var a11 = Vector512.Create(a[11]);
+            c11_0 = Vector512.FusedMultiplyAdd(a11, b0, c11_0);
+            a += MR;
+            b += NR;
+        }
+        var s = Vector512.Create(alpha);
+        Store(c, c0_0, s, accumulate);
+        Store(c + ldc, c1_0, s, accumulate);
+        Store(c + 2 * ldc, c2_0, s, accumulate);
+        Store(c + 3 * ldc, c3_0, s, accumulate);
+        Store(c + 4 * ldc, c4_0, s, accumulate);
+        Store(c + 5 * ldc, c5_0, s, accumulate);
+        Store(c + 6 * ldc, c6_0, s, accumulate);
+        Store(c + 7 * ldc, c7_0, s, accumulate);
+        Store(c + 8 * ldc, c8_0, s, accumulate);
+        Store(c + 9 * ldc, c9_0, s, accumulate);
+        Store(c + 10 * ldc, c10_0, s, accumulate);
+        Store(c + 11 * ldc, c11_0, s, accumulate);
+    }
+
+    /// <summary>6 x 16.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Block256(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate)
+    {
+        Vector256<float> c0_0 = Vector256<float>.Zero, c0_1 = Vector256<float>.Zero;
+        Vector256<float> c1_0 = Vector256<float>.Zero, c1_1 = Vector256<float>.Zero;
+        Vector256<float> c2_0 = Vector256<float>.Zero, c2_1 = Vector256<float>.Zero;
+        Vector256<float> c3_0 = Vector256<float>.Zero, c3_1 = Vector256<float>.Zero;
+        Vector256<float> c4_0 = Vector256<float>.Zero, c4_1 = Vector256<float>.Zero;
+        Vector256<float> c5_0 = Vector256<float>.Zero, c5_1 = Vector256<float>.Zero;
+        for (int k = 0; k < kc; k++)
+        {
+            var b0 = Vector256.Load(b);
+            var b1 = Vector256.Load(b + 8);
+            var a0 = Vector256.Create(a[0]);
+            c0_0 = Vector256.FusedMultiplyAdd(a0, b0, c0_0);
+            c0_1 = Vector256.FusedMultiplyAdd(a0, b1, c0_1);
+            var a1 = Vector256.Create(a[1]);
+            c1_0 = Vector256.FusedMultiplyAdd(a1, b0, c1_0);
+            c1_1 = Vector256.FusedMultiplyAdd(a1, b1, c1_1);
+            var a2 = Vector256.Create(a[2]);
+            c2_0 = Vector256.FusedMultiplyAdd(a2, b0, c2_0);
+            c2_1 = Vector256.FusedMultiplyAdd(a2, b1, c2_1);
+            var a3 = Vector256.Create(a[3]);
+            c3_0 = Vector256.FusedMultiplyAdd(a3, b0, c3_0);
+            c3_1 = Vector256.FusedMultiplyAdd(a3, b1, c3_1);
+            var a4 = Vector256.Create(a[4]);
+            c4_0 = Vector256.FusedMultiplyAdd(a4, b0, c4_0);
+            c4_1 = Vector256.FusedMultiplyAdd(a4, b1, c4_1);
+            var a5 = Vector256.Create(a[5]);
+            c5_0 = Vector256.FusedMultiplyAdd(a5, b0, c5_0);
+            c5_1 = Vector256.FusedMultiplyAdd(a5, b1, c5_1);
+            a += MR;
+            b += NR;
+        }
+        var s = Vector256.Create(alpha);
+        Store(c, c0_0, s, accumulate);
+        Store(c + 8, c0_1, s, accumulate);
+        Store(c + ldc, c1_0, s, accumulate);
+        Store(c + ldc + 8, c1_1, s, accumulate);
+        Store(c + 2 * ldc, c2_0, s, accumulate);
+        Store(c + 2 * ldc + 8, c2_1, s, accumulate);
+        Store(c + 3 * ldc, c3_0, s, accumulate);
+        Store(c + 3 * ldc + 8, c3_1, s, accumulate);
+        Store(c + 4 * ldc, c4_0, s, accumulate);
+        Store(c + 4 * ldc + 8, c4_1, s, accumulate);
+        Store(c + 5 * ldc, c5_0, s, accumulate);
+        Store(c + 5 * ldc + 8, c5_1, s, accumulate);
+    }
+
+    /// <summary>6 x 8.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Block128(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate)
+    {
+        Vector128<float> c0_0 = Vector128<float>.Zero, c0_1 = Vector128<float>.Zero;
+        Vector128<float> c1_0 = Vector128<float>.Zero, c1_1 = Vector128<float>.Zero;
+        Vector128<float> c2_0 = Vector128<float>.Zero, c2_1 = Vector128<float>.Zero;
+        Vector128<float> c3_0 = Vector128<float>.Zero, c3_1 = Vector128<float>.Zero;
+        Vector128<float> c4_0 = Vector128<float>.Zero, c4_1 = Vector128<float>.Zero;
+        Vector128<float> c5_0 = Vector128<float>.Zero, c5_1 = Vector128<float>.Zero;
+        for (int k = 0; k < kc; k++)
+        {
+            var b0 = Vector128.Load(b);
+            var b1 = Vector128.Load(b + 4);
+            var a0 = Vector128.Create(a[0]);
+            c0_0 = Vector128.FusedMultiplyAdd(a0, b0, c0_0);
+            c0_1 = Vector128.FusedMultiplyAdd(a0, b1, c0_1);
+            var a1 = Vector128.Create(a[1]);
+            c1_0 = Vector128.FusedMultiplyAdd(a1, b0, c1_0);
+            c1_1 = Vector128.FusedMultiplyAdd(a1, b1, c1_1);
+            var a2 = Vector128.Create(a[2]);
+            c2_0 = Vector128.FusedMultiplyAdd(a2, b0, c2_0);
+            c2_1 = Vector128.FusedMultiplyAdd(a2, b1, c2_1);
+            var a3 = Vector128.Create(a[3]);
+            c3_0 = Vector128.FusedMultiplyAdd(a3, b0, c3_0);
+            c3_1 = Vector128.FusedMultiplyAdd(a3, b1, c3_1);
+            var a4 = Vector128.Create(a[4]);
+            c4_0 = Vector128.FusedMultiplyAdd(a4, b0, c4_0);
+            c4_1 = Vector128.FusedMultiplyAdd(a4, b1, c4_1);
+            var a5 = Vector128.Create(a[5]);
+            c5_0 = Vector128.FusedMultiplyAdd(a5, b0, c5_0);
+            c5_1 = Vector128.FusedMultiplyAdd(a5, b1, c5_1);
+            a += MR;
+            b += NR;
+        }
+        var s = Vector128.Create(alpha);
+        Store(c, c0_0, s, accumulate);
+        Store(c + 4, c0_1, s, accumulate);
+        Store(c + ldc, c1_0, s, accumulate);
+        Store(c + ldc + 4, c1_1, s, accumulate);
+        Store(c + 2 * ldc, c2_0, s, accumulate);
+        Store(c + 2 * ldc + 4, c2_1, s, accumulate);
+        Store(c + 3 * ldc, c3_0, s, accumulate);
+        Store(c + 3 * ldc + 4, c3_1, s, accumulate);
+        Store(c + 4 * ldc, c4_0, s, accumulate);
+        Store(c + 4 * ldc + 4, c4_1, s, accumulate);
+        Store(c + 5 * ldc, c5_0, s, accumulate);
+        Store(c + 5 * ldc + 4, c5_1, s, accumulate);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Store(float* c, Vector512<float> x0, Vector512<float> x1, Vector512<float> alpha, bool accumulate)
+    private static void Store(float* c, Vector512<float> x, Vector512<float> alpha, bool accumulate) =>
+        (accumulate ? Vector512.FusedMultiplyAdd(x, alpha, Vector512.Load(c)) : x * alpha).Store(c);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Store(float* c, Vector256<float> x, Vector256<float> alpha, bool accumulate) =>
+        (accumulate ? Vector256.FusedMultiplyAdd(x, alpha, Vector256.Load(c)) : x * alpha).Store(c);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Store(float* c, Vector128<float> x, Vector128<float> alpha, bool accumulate) =>
+        (accumulate ? Vector128.FusedMultiplyAdd(x, alpha, Vector128.Load(c)) : x * alpha).Store(c);
+
+    // The rows of C come from far away; asked for here they arrive while the products run.
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Prefetch(float* c, long ldc)
     {
-        if (accumulate)
+        if (!Sse.IsSupported) return;
+        for (int i = 0; i < MR; i++, c += ldc)
         {
-            Vector512.FusedMultiplyAdd(x0, alpha, Vector512.Load(c)).Store(c);
-            Vector512.FusedMultiplyAdd(x1, alpha, Vector512.Load(c + 16)).Store(c + 16);
-        }
-        else
-        {
-            (x0 * alpha).Store(c);
-            (x1 * alpha).Store(c + 16);
+            Sse.Prefetch0(c);
+            Sse.Prefetch0(c + 31);
         }
     }
 }

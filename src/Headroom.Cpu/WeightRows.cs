@@ -18,30 +18,18 @@ internal static unsafe class WeightRows
                 Unsafe.CopyBlockUnaligned(dst, w.Data.F + at, (uint)count * 4);
                 break;
             case WeightStorage.BF16:
-                Bf16((ushort*)w.Data.Address + at, count, dst);
+                EmbeddingKernels.WidenBF16((ushort*)w.Data.Address + at, dst, count);
                 break;
             case WeightStorage.F16:
-                Half* h = (Half*)w.Data.Address + at;
-                for (int i = 0; i < count; i++) dst[i] = (float)h[i];
+                EmbeddingKernels.WidenF16((Half*)w.Data.Address + at, dst, count);
                 break;
             case WeightStorage.Int8:
-                float scale = w.Absmax.F[row] / 127f;
-                sbyte* q = (sbyte*)w.Data.Address + at;
-                for (int i = 0; i < count; i++) dst[i] = q[i] * scale;
+                EmbeddingKernels.WidenInt8((sbyte*)w.Data.Address + at, w.Absmax.F[row] / 127f, dst, count);
                 break;
             default:
                 Nf4(w, at, count, dst);
                 break;
         }
-    }
-
-    private static void Bf16(ushort* src, int count, float* dst)
-    {
-        int i = 0;
-        if (Avx512F.IsSupported)
-            for (; i + 16 <= count; i += 16)
-                (Avx512F.ConvertToVector512Int32(Vector256.Load(src + i)) << 16).AsSingle().Store(dst + i);
-        for (; i < count; i++) dst[i] = BitConverter.UInt32BitsToSingle((uint)src[i] << 16);
     }
 
     /// <summary>absmax of a block: stored, or map[code] * nested_absmax + offset in two roundings (specs: bitsandbytes).</summary>
@@ -52,38 +40,66 @@ internal static unsafe class WeightRows
 
     private static void Nf4(in LinearWeight w, long at, int count, float* dst)
     {
-        byte* codes = w.Data.B;
         int size = w.BlockSize;
         while (count > 0)
         {
             long block = at / size;
             int n = (int)Math.Min(count, (block + 1) * size - at);
             float absmax = Absmax(w, block);
-            int i = 0;
-            if ((at & 1) == 0 && Avx512F.IsSupported)
-            {
-                var table = Vector512.Load(Nf4Tables.Code);
-                var duplicate = Vector128.Create((byte)0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-                var shift = Vector512.Create(4u, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0);
-                var low = Vector512.Create(15u);
-                var scale = Vector512.Create(absmax);
-                byte* src = codes + (at >> 1);
-                for (; i + 16 <= n; i += 16, src += 8)
-                {
-                    var pairs = Ssse3.Shuffle(Vector128.CreateScalarUnsafe(*(ulong*)src).AsByte(), duplicate);
-                    var code = Avx512F.ShiftRightLogicalVariable(Avx512F.ConvertToVector512UInt32(pairs), shift) & low;
-                    (Avx512F.PermuteVar16x32(table, code.AsInt32()) * scale).Store(dst + i);
-                }
-            }
-            for (; i < n; i++)
-            {
-                long e = at + i;
-                int code = (e & 1) == 0 ? codes[e >> 1] >> 4 : codes[e >> 1] & 15;
-                dst[i] = Nf4Tables.Code[code] * absmax;
-            }
+            // Pieces that start between two codes of a byte are rare: an odd number of columns.
+            if ((at & 1) != 0) Nf4Scalar(w.Data.B, at, n, absmax, dst);
+            else if (Avx512F.IsSupported) Nf4Vector512(w.Data.B, at, n, absmax, dst);
+            else if (Avx2.IsSupported) Nf4Vector256(w.Data.B, at, n, absmax, dst);
+            else Nf4Scalar(w.Data.B, at, n, absmax, dst);
             at += n;
             dst += n;
             count -= n;
         }
+    }
+
+    /// <summary>Scalar twin: <paramref name="n"/> codes from element <paramref name="at"/> on, high nibble first, times <paramref name="absmax"/>.</summary>
+    public static void Nf4Scalar(byte* codes, long at, int n, float absmax, float* dst)
+    {
+        for (int i = 0; i < n; i++)
+        {
+            long e = at + i;
+            int code = (e & 1) == 0 ? codes[e >> 1] >> 4 : codes[e >> 1] & 15;
+            dst[i] = Nf4Tables.Code[code] * absmax;
+        }
+    }
+
+    /// <summary>16 codes at a time; <paramref name="at"/> is even.</summary>
+    public static void Nf4Vector512(byte* codes, long at, int n, float absmax, float* dst)
+    {
+        var table = Vector512.Load(Nf4Tables.Code);
+        var duplicate = Vector128.Create((byte)0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+        var shift = Vector512.Create(4u, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0, 4, 0);
+        var low = Vector512.Create(15u);
+        var scale = Vector512.Create(absmax);
+        byte* src = codes + (at >> 1);
+        int i = 0;
+        for (; i + 16 <= n; i += 16, src += 8)
+        {
+            var pairs = Ssse3.Shuffle(Vector128.CreateScalarUnsafe(*(ulong*)src).AsByte(), duplicate);
+            var code = Avx512F.ShiftRightLogicalVariable(Avx512F.ConvertToVector512UInt32(pairs), shift) & low;
+            (Avx512F.PermuteVar16x32(table, code.AsInt32()) * scale).Store(dst + i);
+        }
+        Nf4Scalar(codes, at + i, n - i, absmax, dst + i);
+    }
+
+    /// <summary>8 codes at a time: the table in two halves, chosen by the code's highest bit; <paramref name="at"/> is even.</summary>
+    public static void Nf4Vector256(byte* codes, long at, int n, float absmax, float* dst)
+    {
+        Vector256<float> lower = Vector256.Load(Nf4Tables.Code), upper = Vector256.Load(Nf4Tables.Code + 8), scale = Vector256.Create(absmax);
+        var shift = Vector256.Create(4u, 0, 12, 8, 20, 16, 28, 24);
+        byte* src = codes + (at >> 1);
+        int i = 0;
+        for (; i + 8 <= n; i += 8, src += 4)
+        {
+            var code = Avx2.ShiftRightLogicalVariable(Vector256.Create(*(uint*)src), shift); // the three lowest bits index, the fourth selects
+            var value = Avx.BlendVariable(Avx2.PermuteVar8x32(lower, code.AsInt32()), Avx2.PermuteVar8x32(upper, code.AsInt32()), (code << 28).AsSingle());
+            (value * scale).Store(dst + i);
+        }
+        Nf4Scalar(codes, at + i, n - i, absmax, dst + i);
     }
 }

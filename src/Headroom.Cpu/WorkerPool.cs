@@ -1,16 +1,24 @@
+using System.Diagnostics;
+
 namespace Headroom.Cpu;
 
 /// <summary>
 /// Fork-join over a fixed set of threads without any allocation per call: work is a static function pointer and a context struct on the caller's stack.
-/// Parts are handed out dynamically, so results must not depend on which thread runs a part.
+/// Parts are handed out dynamically, so results must not depend on which thread runs a part. A call waits for its parts, not for its threads: a worker
+/// that the system holds back takes no part and delays nobody. Idle workers spin for a moment (calls of a training step follow one another within
+/// microseconds), then sleep.
 /// </summary>
 public sealed unsafe class WorkerPool : IDisposable
 {
+    private static readonly long SpinTicks = Stopwatch.Frequency / 20_000; // 50 us
     private readonly Thread[] _threads;
     private readonly SemaphoreSlim[] _wake;
+    private readonly int[] _asleep;
     private delegate*<void*, int, int, void> _work;
     private void* _context;
-    private int _parts, _next, _active;
+    private int _parts, _finished;
+    // Number of the call in the high half, parts not yet taken in the low half. Taking a part is one exchange, so a late worker cannot take part in a call that is over.
+    private long _ticket;
     private volatile bool _stop;
 
     /// <summary>Starts <paramref name="threads"/> - 1 background threads; the caller is the last worker.</summary>
@@ -19,6 +27,7 @@ public sealed unsafe class WorkerPool : IDisposable
         Threads = Math.Max(1, threads);
         _threads = new Thread[Threads - 1];
         _wake = new SemaphoreSlim[Threads - 1];
+        _asleep = new int[Threads - 1];
         for (int i = 0; i < _threads.Length; i++)
         {
             int worker = i + 1;
@@ -42,32 +51,46 @@ public sealed unsafe class WorkerPool : IDisposable
         _work = work;
         _context = context;
         _parts = parts;
-        _next = 0;
-        Volatile.Write(ref _active, _threads.Length);
-        // Workers spin for a while after a call, then sleep; release is a no-op cost of about 1 us for sleepers.
-        foreach (var wake in _wake) wake.Release();
+        _finished = 0;
+        Interlocked.Exchange(ref _ticket, ((_ticket >> 32) + 1) << 32 | (uint)parts);
+        for (int i = 0; i < _asleep.Length && i < parts - 1; i++)
+            if (Volatile.Read(ref _asleep[i]) != 0 && Interlocked.Exchange(ref _asleep[i], 0) != 0) _wake[i].Release();
         Drain(0);
         var spin = new SpinWait();
-        while (Volatile.Read(ref _active) != 0) spin.SpinOnce(sleep1Threshold: -1);
+        while (Volatile.Read(ref _finished) != parts) spin.SpinOnce(sleep1Threshold: -1);
     }
 
     private void Drain(int worker)
     {
-        int part;
-        while ((part = Interlocked.Increment(ref _next) - 1) < _parts) _work(_context, part, worker);
+        while (true)
+        {
+            long ticket = Volatile.Read(ref _ticket);
+            int left = (int)ticket;
+            if (left == 0) return;
+            if (Interlocked.CompareExchange(ref _ticket, ticket - 1, ticket) != ticket) continue;
+            // The part is ours, so the call cannot end and its fields stay as they are until it is finished.
+            _work(_context, _parts - left, worker);
+            Interlocked.Increment(ref _finished);
+        }
     }
 
     private void Loop(int worker)
     {
         var wake = _wake[worker - 1];
-        while (true)
+        ref int asleep = ref _asleep[worker - 1];
+        while (!_stop)
         {
-            wake.Wait();
-            if (_stop) return;
             Drain(worker);
-            Interlocked.Decrement(ref _active);
+            long until = Stopwatch.GetTimestamp() + SpinTicks;
+            while (Idle && Stopwatch.GetTimestamp() < until) Thread.SpinWait(8);
+            if (!Idle) continue;
+            // Say so, then look again: a call that came in between either sees the flag and releases, or is seen here.
+            Interlocked.Exchange(ref asleep, 1);
+            if (Idle || Interlocked.Exchange(ref asleep, 0) == 0) wake.Wait();
         }
     }
+
+    private bool Idle => (int)Volatile.Read(ref _ticket) == 0 && !_stop;
 
     /// <summary>Stops the threads.</summary>
     public void Dispose()

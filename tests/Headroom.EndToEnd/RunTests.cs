@@ -77,6 +77,25 @@ public class RunTests(ITestOutputHelper output)
     }
 
     [Fact]
+    public void BestHoldsTheAdapterOfTheBestEvaluation()
+    {
+        using var cli = new Cli();
+        string recipe = cli.Recipe(Cli.Base("llama-tiny"));
+        string[] held = ["--set", "data.validation_fraction=0.25", "--set", "training.metric_for_best_model=loss"];
+        // A learning rate that ruins the model late in the run, so that the best evaluation is an early one.
+        var (exit, _, error) = cli.Run(["train", recipe, .. held, "--set", "training.eval_strategy=steps", "--set", "training.eval_steps=2", "--set", "training.learning_rate=0.05", "--set", "training.lr_scheduler_type=constant"]);
+        Assert.True(exit == 0, error);
+        var events = Events(Path.Combine(cli.Folder, "runs", "tiny"));
+        var evals = events.Where(e => (string?)e["event"] == "eval").ToArray();
+        var best = evals.MinBy(e => (double)e["loss"]!)!;
+        Assert.True(evals.Length >= 4 && (int)best["step"]! < (int)evals[^1]["step"]!, $"the best of {evals.Length} evaluations is at step {best["step"]}");
+        Assert.Equal((int)best["step"]!, (int)events.Single(e => (string?)e["event"] == "run_end")["best_step"]!);
+        (exit, string text, error) = cli.Run(["eval", recipe, .. held, "--adapter", Path.Combine("runs", "tiny", "best"), "--split", "validation", "--json"]);
+        Assert.True(exit == 0, error);
+        Assert.Equal((double)best["loss"]!, (double)JsonNode.Parse(text)!["loss"]!, 9);
+    }
+
+    [Fact]
     public void ThePlanOfARecipeIsWhatTrainReserves()
     {
         using var cli = new Cli();

@@ -42,13 +42,13 @@ public static partial class DataFiles
     {
         if (field.IsArray || field.MaxRepetitionLevel > 0) throw Unsupported(path, field);
         var type = Nullable.GetUnderlyingType(field.ClrType) ?? field.ClrType;
-        if (type == typeof(string))
+        if (type == typeof(string) || type == typeof(ReadOnlyMemory<char>)) // which of the two depends on how the column was written
         {
             var s = new string?[n];
             WaitAll(path, () => group.ReadAsync(field, s.AsMemory()).AsTask());
             return s;
         }
-        if (type == typeof(byte[]))
+        if (type == typeof(byte[]) || type == typeof(ReadOnlyMemory<byte>))
         {
             var b = new byte[]?[n];
             WaitAll(path, () => group.ReadAsync(field, b.AsMemory()).AsTask());

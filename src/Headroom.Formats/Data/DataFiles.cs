@@ -67,7 +67,7 @@ public static partial class DataFiles
                     return c != 0 ? c : string.CompareOrdinal(a, b);
                 });
                 foreach (string file in files)
-                    yield return new(File.ReadAllText(file, Utf8), side == "pos" ? "1" : "0", null, $"{split}/{side}/{Path.GetFileNameWithoutExtension(file)}");
+                    yield return new(ReadText(file), side == "pos" ? "1" : "0", null, $"{split}/{side}/{Path.GetFileNameWithoutExtension(file)}");
             }
         }
 
@@ -80,6 +80,12 @@ public static partial class DataFiles
         }
     }
 
+    private static string ReadText(string file)
+    {
+        try { return File.ReadAllText(file, Utf8); }
+        catch (DecoderFallbackException) { throw new HeadroomException($"{file} is not UTF-8", "convert the file to UTF-8"); }
+    }
+
     private static readonly UTF8Encoding Utf8 = new(false, true);
 
     private static HeadroomException Bad(string path, long line, string what, string todo) => new($"{path}, line {line}: {what}", todo);
@@ -90,7 +96,7 @@ public static partial class DataFiles
         using Stream file = Open(path);
         byte[] buffer = new byte[1 << 16];
         int start = 0, end = 0, scanned = 0;
-        long line = 0;
+        long line = 0, total = 0;
         while (true)
         {
             int lf = Array.IndexOf(buffer, (byte)'\n', scanned, end - scanned);
@@ -105,8 +111,10 @@ public static partial class DataFiles
                 if (end == buffer.Length) Array.Resize(ref buffer, buffer.Length * 2);
                 int n;
                 try { n = file.Read(buffer, end, buffer.Length - end); }
-                catch (InvalidDataException e) { throw new HeadroomException($"{path} is not a sound gzip file", "fetch it again, or drop .gz from its name if it is plain text", inner: e); }
+                catch (InvalidDataException e) { throw Unsound(path, e); }
+                total += n;
                 if (n > 0) { end += n; continue; }
+                if (file is GZipStream && !Gzip.IsWhole(path, total)) throw Unsound(path, null);
                 if (end == start) yield break;
                 lf = end;
             }
@@ -121,6 +129,9 @@ public static partial class DataFiles
             start = scanned = lf + 1;
         }
     }
+
+    private static HeadroomException Unsound(string path, Exception? e) =>
+        new($"{path} is not a sound gzip file", "fetch it again, or drop .gz from its name if it is plain text", inner: e);
 
     private static Stream Open(string path)
     {

@@ -1,8 +1,10 @@
+using System.Buffers;
 using System.Buffers.Binary;
 using System.IO.MemoryMappedFiles;
 using System.Runtime.InteropServices;
 using System.Text;
 using Headroom.Core;
+using Microsoft.Win32.SafeHandles;
 
 namespace Headroom.Formats;
 
@@ -40,12 +42,14 @@ public sealed record GgufTensor(string Name, GgmlType Type, int Rows, int Column
     public long RowBytes => (long)Columns / Block.Values * Block.Bytes;
 }
 
-/// <summary>A memory-mapped, validated GGUF v2 or v3 file (llama.cpp <c>gguf.cpp</c>, <c>ggml-quants.c</c>), little-endian.</summary>
+/// <summary>
+/// A validated GGUF v2 or v3 file (llama.cpp <c>gguf.cpp</c>, <c>ggml-quants.c</c>), little-endian. The header is parsed from a mapping; tensors are
+/// read through the handle, because touched pages of a mapping count as resident memory of the process until it ends.
+/// </summary>
 public sealed unsafe class GgufFile : IDisposable
 {
-    private readonly MemoryMappedFile? _map;
-    private readonly MemoryMappedViewAccessor? _view;
-    private readonly byte* _start;
+    private readonly SafeFileHandle _handle;
+    private byte* _start; // of the mapping, while the header is parsed
     private readonly long _length;
     private long _at;
 
@@ -56,14 +60,21 @@ public sealed unsafe class GgufFile : IDisposable
         if (!File.Exists(path)) throw new HeadroomException($"There is no file {path}.", "Check the path of the model.");
         _length = new FileInfo(path).Length;
         if (_length < 24) throw Bad("it has fewer than 24 bytes");
-        _map = MemoryMappedFile.CreateFromFile(path, FileMode.Open, null, 0, MemoryMappedFileAccess.Read);
-        _view = _map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
-        byte* p = null;
-        _view.SafeMemoryMappedViewHandle.AcquirePointer(ref p);
-        _start = p;
+        _handle = File.OpenHandle(path);
         try
         {
-            Parse();
+            using var map = MemoryMappedFile.CreateFromFile(_handle, null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
+            using var view = map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
+            view.SafeMemoryMappedViewHandle.AcquirePointer(ref _start);
+            try
+            {
+                Parse();
+            }
+            finally
+            {
+                _start = null;
+                view.SafeMemoryMappedViewHandle.ReleasePointer();
+            }
         }
         catch
         {
@@ -93,9 +104,19 @@ public sealed unsafe class GgufFile : IDisposable
     {
         var t = Tensors[name];
         if (first < 0 || count < 0 || first + count > t.Rows) throw new ArgumentOutOfRangeException(nameof(first));
-        byte* src = _start + t.Offset + first * t.RowBytes;
-        fixed (float* dst = destination[..checked(count * t.Columns)])
-            Dequantize(t.Type, src, dst, (long)count * t.Columns);
+        int bytes = checked((int)(count * t.RowBytes));
+        byte[] raw = ArrayPool<byte>.Shared.Rent(bytes);
+        try
+        {
+            if (FileRead.Exactly(_handle, t.Offset + first * t.RowBytes, raw.AsSpan(0, bytes)) != bytes) throw Bad($"it ends inside tensor {t.Name}");
+            fixed (byte* src = raw)
+            fixed (float* dst = destination[..checked(count * t.Columns)])
+                Dequantize(t.Type, src, dst, (long)count * t.Columns);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(raw);
+        }
     }
 
     /// <summary>Dequantizes consecutive blocks. All arithmetic is float32, as ggml does it.</summary>
@@ -262,10 +283,22 @@ public sealed unsafe class GgufFile : IDisposable
         new($"{System.IO.Path.GetFileName(Path)} is not a valid GGUF file: {why}.", "The file is damaged or incomplete; download or copy it again.");
 
     /// <inheritdoc/>
-    public void Dispose()
+    public void Dispose() => _handle.Dispose();
+}
+
+/// <summary>Reads at a position.</summary>
+internal static class FileRead
+{
+    /// <summary>Fills the span unless the file ends first; returns the bytes read.</summary>
+    public static int Exactly(SafeFileHandle handle, long offset, Span<byte> destination)
     {
-        _view?.SafeMemoryMappedViewHandle.ReleasePointer();
-        _view?.Dispose();
-        _map?.Dispose();
+        int at = 0;
+        while (at < destination.Length)
+        {
+            int n = RandomAccess.Read(handle, destination[at..], offset + at);
+            if (n == 0) break;
+            at += n;
+        }
+        return at;
     }
 }

@@ -21,6 +21,8 @@ public sealed class TrainerHooks
     public Action<StepResult>? OnStep { get; init; }
     /// <summary>Evaluates; returns the metric for the best model and whether greater is better. Null = no evaluation.</summary>
     public Func<int, (double Metric, bool GreaterIsBetter)>? Evaluate { get; init; }
+    /// <summary>After an evaluation that is strictly better than all before it.</summary>
+    public Action<int>? OnBest { get; init; }
     /// <summary>After a checkpoint was written.</summary>
     public Action<int, string>? OnCheckpoint { get; init; }
 }
@@ -77,7 +79,7 @@ public sealed class Trainer
             bad = result.Skipped ? bad + 1 : 0;
             if (bad >= MaxBadSteps) throw NotFinite(checkpointRoot, result.Step);
             bool evaluate = hooks.Evaluate != null && Due(_o.EvalStrategy, _o.EvalSteps);
-            if (evaluate) Evaluated(hooks.Evaluate!(State.Step));
+            if (evaluate && Evaluated(hooks.Evaluate!(State.Step))) hooks.OnBest?.Invoke(State.Step);
             bool end = State.Step == TotalSteps || stop.IsCancellationRequested;
             if (checkpointRoot != null && (Due(_o.SaveStrategy, _o.SaveSteps) || end && _o.SaveStrategy != "no" || stop.IsCancellationRequested) && saved != State.Step)
             {
@@ -117,10 +119,12 @@ public sealed class Trainer
         return new StepResult(step + 1, loss, norm, lr, window.Tokens, window.LabelCount, skip);
     }
 
-    private void Evaluated((double Metric, bool GreaterIsBetter) e)
+    // transformers trainer.py: only a strictly better value replaces the best.
+    private bool Evaluated((double Metric, bool GreaterIsBetter) e)
     {
-        bool better = State.BestMetric is not { } best || (e.GreaterIsBetter ? e.Metric > best : e.Metric < best);
-        if (better && double.IsFinite(e.Metric)) State = State with { BestMetric = e.Metric, BestStep = State.Step };
+        bool better = double.IsFinite(e.Metric) && (State.BestMetric is not { } best || (e.GreaterIsBetter ? e.Metric > best : e.Metric < best));
+        if (better) State = State with { BestMetric = e.Metric, BestStep = State.Step };
+        return better;
     }
 
     private bool Due(string strategy, int every) => strategy switch

@@ -109,8 +109,8 @@ public sealed class TrainingOptions
     public int SaveSteps { get; set; } = 500;
     /// <summary>Checkpoints kept (the best always is); 0 = all.</summary>
     public int SaveTotalLimit { get; set; }
-    /// <summary>End with the adapter of the best evaluation.</summary>
-    public bool LoadBestModelAtEnd { get; set; }
+    /// <summary>End with the adapter of the best evaluation, when there was one (transformers' default is false; here a run's best/ is what its name says).</summary>
+    public bool LoadBestModelAtEnd { get; set; } = true;
     /// <summary>loss, accuracy or f1.</summary>
     public string MetricForBestModel { get; set; } = "f1";
     /// <summary>Recompute every layer's forward in the backward pass; null = as little as the budget allows.</summary>

@@ -34,7 +34,7 @@ public static class TrainRun
     public static RunResult Run(Recipe recipe, string recipeText, ModelOptions model, RunHost host, CancellationToken stop)
     {
         var o = recipe.Training;
-        string events = Path.Combine(host.Folder, "events.jsonl"), checkpoints = Path.Combine(host.Folder, "checkpoints");
+        string events = Path.Combine(host.Folder, "events.jsonl"), checkpoints = Path.Combine(host.Folder, "checkpoints"), best = Path.Combine(host.Folder, "best");
         string? from = host.Resume ? Checkpoints.Latest(checkpoints) : null;
         if (!host.Resume && Directory.Exists(host.Folder) && Directory.EnumerateFileSystemEntries(host.Folder).Any())
             throw new HeadroomException($"The run folder {host.Folder} exists already.", "Go on with --resume, or give another --name.");
@@ -110,6 +110,8 @@ public static class TrainRun
                     last = clock.Elapsed.TotalSeconds;
                     return o.MetricForBestModel switch { "loss" => (p.Loss, false), "accuracy" => (p.Accuracy, true), _ => (p.F1, true) };
                 },
+                // Written at once, so that a later crash leaves the best adapter so far; a resumed run meets the same evaluation and writes the same.
+                OnBest = _ => SaveAdapter(best),
                 OnCheckpoint = (step, path) =>
                 {
                     log.Write("checkpoint", new() { ["step"] = step, ["path"] = Path.GetRelativePath(host.Folder, path) });
@@ -117,12 +119,11 @@ public static class TrainRun
                 },
             }, checkpoints, ModelName(model), stop);
             if (!done) return Stopped(trainer.State.Step);
-            if (o.LoadBestModelAtEnd && trainer.State.BestMetric != null && trainer.State.BestStep != trainer.State.Step)
+            if (o.LoadBestModelAtEnd && trainer.State.BestMetric != null)
             {
-                string best = Checkpoints.Folder(checkpoints, trainer.State.BestStep);
-                if (Directory.Exists(best)) Checkpoints.LoadAdapter(PeftAdapter.Load(best), engine);
+                if (trainer.State.BestStep != trainer.State.Step) Checkpoints.LoadAdapter(PeftAdapter.Load(best), engine);
             }
-            Checkpoints.Adapter(engine, ModelName(model), baseHash).Save(Path.Combine(host.Folder, "best"));
+            else SaveAdapter(best);
             if (data.Test.Count > 0)
             {
                 double at = clock.Elapsed.TotalSeconds;
@@ -143,6 +144,8 @@ public static class TrainRun
             ["label_tokens"] = labelTokens, ["tokens_per_second"] = trainSeconds > 0 ? tokens / trainSeconds : null, ["adapter_sha256"] = hash, ["best_step"] = trainer.State.BestStep,
         });
         return new RunResult(true, trainer.State.Step, zero, tuned, hash, data);
+
+        void SaveAdapter(string to) => Checkpoints.Adapter(engine, ModelName(model), baseHash).Save(to);
 
         RunResult Stopped(int step)
         {

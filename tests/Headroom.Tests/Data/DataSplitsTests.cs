@@ -1,0 +1,125 @@
+using Headroom.Core;
+using Headroom.Formats.Data;
+using Headroom.Training;
+
+namespace Headroom.Tests.Data;
+
+/// <summary>Splits: stratified, seeded, disjoint, and refused with counts when an evaluation on them would mean nothing.</summary>
+public class DataSplitsTests
+{
+    private static readonly TaskOptions Task = new();
+
+    /// <summary>Of every ten rows three are positive.</summary>
+    private static List<DataRow> Rows(string kind, int count) => Enumerable.Range(0, count).Select(i => new DataRow($"{kind} text {i}", i % 10 < 3 ? "1" : "0")).ToList();
+
+    private static HeadroomException Refuses(List<DataRow> train, List<DataRow>? validation, List<DataRow>? test, DataOptions? data, string why)
+    {
+        var e = Assert.Throws<HeadroomException>(() => DataSplits.Split(train, validation, test, data ?? new DataOptions(), Task, 1));
+        Assert.Equal(2, e.ExitCode);
+        Assert.Contains(why, e.Message, StringComparison.Ordinal);
+        Assert.NotEmpty(e.ToDo);
+        return e;
+    }
+
+    [Fact]
+    public void HoldOutIsStratifiedSeededAndDisjoint()
+    {
+        var data = new DataOptions { ValidationFraction = 0.2 };
+        DataSplits Run(int seed) => DataSplits.Split(Rows("a", 500), null, Rows("b", 50), data, Task, seed);
+        var s = Run(1);
+        Assert.Equal((400, 100, 50, 0), (s.Train.Count, s.Validation.Count, s.Test.Count, s.Dropped));
+        Assert.Equal(30, s.Validation.Count(r => r.Label == "1"));
+        Assert.Equal(120, s.Train.Count(r => r.Label == "1"));
+        Assert.Empty(s.Train.Select(r => r.Text).Intersect(s.Validation.Select(r => r.Text)));
+        Assert.Equal(Rows("a", 500).Select(r => r.Text).Order(StringComparer.Ordinal), s.Train.Concat(s.Validation).Select(r => r.Text).Order(StringComparer.Ordinal));
+        Assert.Equal(s.Validation, Run(1).Validation);
+        Assert.NotEqual(s.Validation, Run(2).Validation);
+    }
+
+    [Fact]
+    public void EqualTextsStayTogetherInTheHoldOut()
+    {
+        var rows = Rows("a", 100).SelectMany(r => new[] { r, r with { Text = r.Text.ToUpperInvariant() + "!" } }).ToList();
+        var s = DataSplits.Split(rows, null, null, new DataOptions { ValidationFraction = 0.3 }, Task, 5);
+        Assert.Equal((140, 60), (s.Train.Count, s.Validation.Count));
+        Assert.Empty(s.Train.Select(r => DataSplits.Key(r.Text)).Intersect(s.Validation.Select(r => DataSplits.Key(r.Text))));
+    }
+
+    [Fact]
+    public void LimitsAreStratifiedSeededAndInFileOrder()
+    {
+        var rows = Rows("a", 1000);
+        var some = DataSplits.Take(rows, 101, 7, 1);
+        Assert.Equal(101, some.Count);
+        Assert.InRange(some.Count(r => r.Label == "1"), 30, 31);
+        Assert.Equal(some, DataSplits.Take(rows, 101, 7, 1));
+        Assert.NotEqual(some, DataSplits.Take(rows, 101, 8, 1));
+        Assert.NotEqual(some.Select(r => r.Text), rows.Take(101).Select(r => r.Text));
+        var at = some.Select(r => rows.IndexOf(r)).ToList();
+        Assert.Equal(at.Order(), at);
+        Assert.Same(rows, DataSplits.Take(rows, 0, 7, 1));
+        Assert.Same(rows, DataSplits.Take(rows, 1000, 7, 1));
+    }
+
+    [Fact]
+    public void DuplicatesAcrossSplitsAreCountedDroppedOrAllowed()
+    {
+        List<DataRow> train = Rows("a", 40), test = Rows("b", 20);
+        for (int i = 0; i < 3; i++) test.Add(train[i] with { Text = "  " + train[i].Text.ToUpperInvariant() + "..." }); // letters and digits are the text
+        var e = Refuses(train, null, test, null, "3 of 40 train texts are also among the 23 test texts");
+        Assert.Contains("on_duplicate", e.ToDo, StringComparison.Ordinal);
+        Refuses(Rows("a", 40), [.. Rows("c", 10), train[5]], Rows("b", 20), null, "1 of 40 train texts are also among the 11 validation texts");
+        var dropped = DataSplits.Split(train, null, test, new DataOptions { OnDuplicate = "drop" }, Task, 1);
+        Assert.Equal((37, 23, 3), (dropped.Train.Count, dropped.Test.Count, dropped.Dropped)); // the later split keeps its rows
+        Assert.Equal(40, DataSplits.Split(train, null, test, new DataOptions { OnDuplicate = "allow" }, Task, 1).Train.Count);
+        Refuses(train, null, test, new DataOptions { OnDuplicate = "ignore" }, "data.on_duplicate is 'ignore'");
+        Refuses(train[..5], null, train, new DataOptions { OnDuplicate = "drop" }, "no training rows are left");
+    }
+
+    [Fact]
+    public void EvaluationSetsNeedBothClasses()
+    {
+        var positive = Enumerable.Range(0, 12).Select(i => new DataRow($"p {i}", "1")).ToList();
+        Refuses(Rows("a", 40), null, positive, null, "all 12 test rows have the label '1'");
+        Refuses(Rows("a", 40), positive, Rows("b", 20), null, "all 12 validation rows have the label '1'");
+        Refuses(positive, null, Rows("b", 20), new DataOptions { ValidationFraction = 0.5 }, "all 6 validation rows");
+        Refuses(Rows("a", 40), null, Rows("b", 20), new DataOptions { MaxTestRows = 1 }, "test rows have the label");
+        Assert.Equal(12, DataSplits.Split(positive, null, Rows("b", 20), new DataOptions(), Task, 1).Train.Count); // training on one class is the user's affair
+    }
+
+    [Fact]
+    public void EmptyDataEmptyTextsAndUnknownLabels()
+    {
+        Refuses([], null, null, null, "the train data holds no rows");
+        Refuses(Rows("a", 40), [], null, null, "the validation data holds no rows");
+        Refuses(Rows("a", 40), null, [], null, "the test data holds no rows");
+        Refuses([.. Rows("a", 4), new(" \t", "1"), new("", "0")], null, null, null, "2 of 6 train rows have an empty text (the first is row 5)");
+        var e = Refuses(Rows("a", 40), null, [.. Rows("b", 20), new("c", "neutral"), new("d", "2")], null, "2 of 22 test rows have a label without a label word (row 21: 'neutral')");
+        Assert.Contains("0, 1", e.ToDo, StringComparison.Ordinal);
+        Refuses(Rows("a", 40), null, null, new DataOptions { ValidationFraction = 1 }, "validation_fraction");
+    }
+
+    [Fact]
+    public void AnAclImdbFolderBringsItsOfficialTestSplit()
+    {
+        string root = Directory.CreateTempSubdirectory("headroom-acl").FullName;
+        try
+        {
+            foreach (string part in new[] { "train", "test" })
+                foreach (string side in new[] { "neg", "pos" })
+                {
+                    Directory.CreateDirectory(Path.Combine(root, part, side));
+                    for (int i = 0; i < 4; i++) File.WriteAllText(Path.Combine(root, part, side, $"{i}_5.txt"), $"{part} {side} {i}");
+                }
+            var s = DataSplits.Load(new DataOptions { Train = root }, Task, 1);
+            Assert.Equal((8, 0, 8), (s.Train.Count, s.Validation.Count, s.Test.Count));
+            Assert.All(s.Test, r => Assert.StartsWith("test", r.Text, StringComparison.Ordinal));
+            Assert.Equal((4, 4), (s.Train.Count(r => r.Label == "1"), s.Test.Count(r => r.Label == "0")));
+        }
+        finally
+        {
+            Directory.Delete(root, true);
+        }
+        Assert.Contains("data.train is not set", Assert.Throws<HeadroomException>(() => DataSplits.Load(new DataOptions(), Task, 1)).Message, StringComparison.Ordinal);
+    }
+}

@@ -1,0 +1,127 @@
+using System.Text.RegularExpressions;
+using Headroom.Core;
+using Headroom.Formats.Data;
+using Headroom.Formats.Tokenizers;
+using Headroom.Training;
+
+namespace Headroom.Tests.Data;
+
+/// <summary>Rows to prompt and answer: only the text is ever cut, and what would make labels meaningless is refused.</summary>
+public partial class TaskEncoderTests
+{
+    /// <summary>A word with the blank before it is a token, everything else a token a character; ids in order of appearance.</summary>
+    private sealed partial class WordTokenizer(bool bos = false) : ITokenizer
+    {
+        private readonly List<string> _pieces = ["<s>"];
+
+        public int VocabSize => 10_000;
+        public int? BosId => 0;
+        public int? EosId => null;
+        public bool AddBos => bos;
+        public bool AddEos => false;
+        public string? ChatTemplate => null;
+
+        public int[] Encode(string text, bool addSpecial = false) => Piece().Matches(text).Select(m =>
+        {
+            int at = _pieces.IndexOf(m.Value);
+            if (at >= 0) return at;
+            _pieces.Add(m.Value);
+            return _pieces.Count - 1;
+        }).ToArray();
+
+        public string Decode(ReadOnlySpan<int> ids) => string.Concat(ids.ToArray().Select(i => _pieces[i]));
+        public string IdToToken(int id) => _pieces[id];
+        public int? TokenToId(string token) => _pieces.IndexOf(token);
+
+        [GeneratedRegex(@" ?\w+|.|\n")]
+        private static partial Regex Piece();
+    }
+
+    private static TaskEncoder Encoder(WordTokenizer t, int most = 64, Action<TaskOptions>? change = null)
+    {
+        var task = new TaskOptions { MaxSeqLength = most };
+        change?.Invoke(task);
+        return new TaskEncoder(t, task);
+    }
+
+    private static void Refuses(Action<TaskOptions> change, string why)
+    {
+        var e = Assert.Throws<HeadroomException>(() => Encoder(new WordTokenizer(), 64, change));
+        Assert.Equal(2, e.ExitCode);
+        Assert.Contains(why, e.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void PromptAnswerAndLabels(bool bos)
+    {
+        var t = new WordTokenizer(bos);
+        var encoder = Encoder(t, change: o => o.Replace = new() { ["<br />"] = " " });
+        var row = encoder.Encode(new DataRow("a fine<br />film", "1", "mixed"));
+        Assert.Equal((bos ? "<s>" : "") + "Review: a fine film\nSentiment: positive", t.Decode(row.Ids));
+        Assert.Equal((row.Ids.Length - 1, 1, "mixed"), (row.AnswerStart, row.LabelIndex, row.Tier));
+        Assert.Equal(encoder.Candidates[1], row.Ids[^1]);
+        Assert.Equal(row.Ids[..^1], encoder.Prompt("a fine<br />film"));
+        var all = Encoder(t, change: o => o.Loss = "all");
+        Assert.Equal(1, all.Encode(new DataRow("a", "0")).AnswerStart);
+        Assert.Equal(all.Encode(new DataRow("a", "0")).Ids.Length - 1, all.Encode(new DataRow("a", "0"), training: false).AnswerStart); // evaluation scores the answer
+    }
+
+    [Fact]
+    public void OnlyTheTextIsCut()
+    {
+        var t = new WordTokenizer();
+        var encoder = Encoder(t, most: 12);
+        string text = string.Join(' ', Enumerable.Range(0, 100).Select(i => $"w{i}"));
+        var negative = encoder.Encode(new DataRow(text, "0"));
+        var positive = encoder.Encode(new DataRow(text, "1"));
+        Assert.Equal(12, negative.Ids.Length);
+        Assert.Equal(negative.Ids[..^1], positive.Ids[..^1]); // the cut does not tell the label
+        Assert.StartsWith("Review: w0 w1", t.Decode(negative.Ids), StringComparison.Ordinal);
+        Assert.EndsWith("\nSentiment: negative", t.Decode(negative.Ids), StringComparison.Ordinal);
+        Assert.Equal(2, encoder.CutTexts);
+        encoder.Encode(new DataRow("short", "1"));
+        Assert.Equal(2, encoder.CutTexts);
+    }
+
+    [Fact]
+    public void RefusesWhatWouldCutTheAnswerAway()
+    {
+        // Review : \n Sentiment : and the answer are six tokens: at six nothing of the text is left.
+        var e = Assert.Throws<HeadroomException>(() => Encoder(new WordTokenizer(), most: 6));
+        Assert.Equal(2, e.ExitCode);
+        Assert.Contains("max_seq_length 6 leaves no room for text: the template and answer take 6 tokens, so answers would be cut away", e.Message, StringComparison.Ordinal);
+        Encoder(new WordTokenizer(), most: 7);
+        Refuses(o => o.Labels = new() { ["0"] = " negative", ["1"] = string.Concat(Enumerable.Repeat(" very", 70)) }, "answers would be cut away"); // the longest answer counts
+    }
+
+    [Fact]
+    public void RefusesTasksThatCannotBeScored()
+    {
+        Refuses(o => o.Template = "Review", "must hold {text} once");
+        Refuses(o => o.Template = "{text} {text}", "must hold {text} once");
+        Refuses(o => o.Labels = new() { ["0"] = " negative" }, "holds 1 label words");
+        Refuses(o => o.Labels = new() { ["0"] = " negative", ["1"] = "" }, "label word of '1' has no tokens");
+        Refuses(o => o.Labels = new() { ["0"] = " not good", ["1"] = " not bad" }, "begin with the same token");
+        Refuses(o => o.Loss = "prompt", "task.loss is 'prompt'");
+        var e = Assert.Throws<HeadroomException>(() => Encoder(new WordTokenizer()).Encode(new DataRow("a", "neutral")));
+        Assert.Contains("label 'neutral' has no label word", e.Message, StringComparison.Ordinal);
+        Assert.Contains("0, 1", e.ToDo, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void EncodesAllRowsOnceAndReportsTheFirstFault()
+    {
+        var t = new WordTokenizer();
+        var encoder = Encoder(t, most: 20);
+        for (int i = 0; i < 30; i++) t.Encode($" w{i}"); // ids are given before threads ask for them
+        var rows = Enumerable.Range(0, 30).Select(i => new DataRow(string.Join(' ', Enumerable.Range(0, i + 1).Select(k => $"w{k}")), (i % 2).ToString(System.Globalization.CultureInfo.InvariantCulture))).ToList();
+        var encoded = new EncodedRows(rows, encoder);
+        Assert.Equal(20, encoded.EncodeAll());
+        Assert.Same(encoded[3], encoded[3]);
+        Assert.Equal(7, encoded[0].Ids.Length);
+        rows.Add(new DataRow("w0", "maybe"));
+        Assert.Contains("'maybe'", Assert.Throws<HeadroomException>(() => new EncodedRows(rows, encoder).EncodeAll()).Message, StringComparison.Ordinal);
+    }
+}
