@@ -12,6 +12,7 @@ root.Subcommands.Add(DuelCommand.Create());
 root.Subcommands.Add(PretrainCommand.Create());
 root.Subcommands.Add(EvalCommand.Create());
 root.Subcommands.Add(GenerateCommand.Create());
+root.Subcommands.Add(ExportCommand.Create());
 root.Subcommands.Add(DataCommand.Create());
 root.Subcommands.Add(ReportCommand.Create());
 root.Subcommands.Add(DoctorCommand.Create());
