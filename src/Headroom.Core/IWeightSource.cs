@@ -15,4 +15,8 @@ public interface IWeightSource : IDisposable
     string Hash { get; }
     /// <summary>Element type that loses nothing: BF16 or F16 for 16-bit tensors, else F32.</summary>
     DType SourceDType(string hfName);
+    /// <summary>The type that a GGUF file holds the tensor in; null for other formats.</summary>
+    GgmlType? BlockType(string hfName) => null;
+    /// <summary>Rows as the file's own blocks, whole rows in Hugging Face order; only where <see cref="BlockType"/> is not null.</summary>
+    void ReadBlocks(string hfName, int firstRow, int rowCount, Span<byte> destination) => throw new NotSupportedException("this checkpoint has no GGUF blocks");
 }

@@ -15,6 +15,8 @@ public enum WeightStorage : byte
     NF4,
     /// <summary>NF4 codes with double-quantized (nested) statistics, as bitsandbytes stores them.</summary>
     NF4Double,
+    /// <summary>Blocks of a GGUF file as they lie there (<see cref="LinearWeight.BlockType"/>); frozen.</summary>
+    Gguf,
 }
 
 /// <summary>
@@ -30,9 +32,10 @@ public enum WeightStorage : byte
 /// <param name="Offset">NF4Double: F32 [1], the mean that was subtracted from absmax.</param>
 /// <param name="Bias">F32 [out], or none.</param>
 /// <param name="BlockSize">NF4 block size, 64 by default.</param>
+/// <param name="BlockType">Gguf: the block type; Data is U8 [out, bytes of a row], rows are whole blocks.</param>
 public readonly record struct LinearWeight(
     WeightStorage Storage, int Out, int In, Tensor Data, Tensor Absmax = default, Tensor NestedAbsmax = default,
-    Tensor Offset = default, Tensor Bias = default, int BlockSize = 64)
+    Tensor Offset = default, Tensor Bias = default, int BlockSize = 64, GgmlType BlockType = GgmlType.F32)
 {
     /// <summary>Number of NF4 blocks of <paramref name="count"/> elements.</summary>
     public static int Blocks(long count, int blockSize) => (int)((count + blockSize - 1) / blockSize);

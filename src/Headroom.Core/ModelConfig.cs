@@ -64,6 +64,31 @@ public sealed record ModelConfig
     /// <summary>pad_token_id.</summary>
     public int? PadTokenId { get; init; }
 
+    /// <summary>Hugging Face names of the tensors that a linear product or a look-up reads: embedding table, projections in layer order, untied head.</summary>
+    public IEnumerable<string> MatrixNames()
+    {
+        yield return "model.embed_tokens.weight";
+        for (int i = 0; i < NumHiddenLayers; i++)
+            foreach (string p in (string[])["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"])
+                yield return $"model.layers.{i}.{p}.weight";
+        if (!TieWordEmbeddings) yield return "lm_head.weight";
+    }
+
+    /// <summary>Hugging Face names of norms and biases.</summary>
+    public IEnumerable<string> VectorNames()
+    {
+        for (int i = 0; i < NumHiddenLayers; i++)
+        {
+            string layer = $"model.layers.{i}.";
+            yield return layer + "input_layernorm.weight";
+            yield return layer + "post_attention_layernorm.weight";
+            if (AttentionBias) foreach (string p in (string[])["q", "k", "v"]) yield return $"{layer}self_attn.{p}_proj.bias";
+            if (AttentionOutputBias) yield return layer + "self_attn.o_proj.bias";
+            if (MlpBias) foreach (string p in (string[])["gate", "up", "down"]) yield return $"{layer}mlp.{p}_proj.bias";
+        }
+        yield return "model.norm.weight";
+    }
+
     /// <summary>True when the layer uses the sliding window.</summary>
     public bool LayerSlides(int layer) => SlidingWindow is > 0 && (SlidingLayers is { } s ? s[layer] : layer >= FirstSlidingLayer);
 

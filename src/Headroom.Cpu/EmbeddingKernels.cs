@@ -4,7 +4,7 @@ using Headroom.Core;
 
 namespace Headroom.Cpu;
 
-/// <summary>Embedding look-up from float32, bfloat16, float16 and int8 tables, and its gradient.</summary>
+/// <summary>Embedding look-up from float32, bfloat16, float16, int8 and GGUF tables, and its gradient.</summary>
 internal static unsafe class EmbeddingKernels
 {
     private const int Rows = 16, Columns = 64;
@@ -16,6 +16,7 @@ internal static unsafe class EmbeddingKernels
         public float* Absmax, Y;
         public int Count, H;
         public WeightStorage Storage;
+        public LinearWeight Weight;
     }
 
     public static void Forward(WorkerPool pool, Tensor ids, in LinearWeight table, Tensor y)
@@ -24,7 +25,7 @@ internal static unsafe class EmbeddingKernels
             throw new NotSupportedException("An embedding table cannot be stored as NF4.");
         var c = new Context
         {
-            Ids = ids.I, Table = table.Data.B, Absmax = table.Absmax.F, Y = y.F, Count = (int)ids.Count, H = table.In, Storage = table.Storage,
+            Ids = ids.I, Table = table.Data.B, Absmax = table.Absmax.F, Y = y.F, Count = (int)ids.Count, H = table.In, Storage = table.Storage, Weight = table,
         };
         pool.Run(&ForwardPart, &c, (c.Count + Rows - 1) / Rows);
     }
@@ -42,6 +43,7 @@ internal static unsafe class EmbeddingKernels
                 case WeightStorage.F32: Buffer.MemoryCopy((float*)c->Table + row * h, y, h * 4L, h * 4L); break;
                 case WeightStorage.BF16: WidenBF16((ushort*)c->Table + row * h, y, h); break;
                 case WeightStorage.F16: WidenF16((Half*)c->Table + row * h, y, h); break;
+                case WeightStorage.Gguf: WeightRows.Read(c->Weight, (int)row, 0, h, y); break;
                 default: WidenInt8((sbyte*)c->Table + row * h, c->Absmax[row] / 127f, y, h); break;
             }
         }

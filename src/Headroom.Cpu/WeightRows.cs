@@ -26,9 +26,38 @@ internal static unsafe class WeightRows
             case WeightStorage.Int8:
                 EmbeddingKernels.WidenInt8((sbyte*)w.Data.Address + at, w.Absmax.F[row] / 127f, dst, count);
                 break;
+            case WeightStorage.Gguf:
+                Gguf(w, row, column, count, dst);
+                break;
             default:
                 Nf4(w, at, count, dst);
                 break;
+        }
+    }
+
+    // A piece that begins or ends inside a block goes through a copy of the block's values; products ask for pieces at multiples of 256 almost always.
+    private static void Gguf(in LinearWeight w, int row, int column, int count, float* dst)
+    {
+        var (values, bytes) = w.BlockType.Block();
+        byte* src = w.Data.B + row * w.BlockType.RowBytes(w.In) + (long)(column / values) * bytes;
+        float* block = stackalloc float[GgmlTypes.LargestBlock];
+        for (int inside = column % values; count > 0; inside = 0)
+        {
+            int whole = inside == 0 ? count / values * values : 0;
+            if (whole > 0)
+            {
+                GgmlBlocks.Dequantize(w.BlockType, src, dst, whole);
+                src += (long)(whole / values) * bytes;
+                dst += whole;
+                count -= whole;
+                continue;
+            }
+            int n = Math.Min(count, values - inside);
+            GgmlBlocks.Dequantize(w.BlockType, src, block, values);
+            Unsafe.CopyBlockUnaligned(dst, block + inside, (uint)n * 4);
+            src += bytes;
+            dst += n;
+            count -= n;
         }
     }
 

@@ -18,6 +18,7 @@ internal static unsafe class WeightWriter
 
     public static void Quantize(WorkerPool pool, Tensor src, in LinearWeight dst)
     {
+        if (dst.Storage == WeightStorage.Gguf) throw new NotSupportedException("GGUF blocks are taken from their file as they are.");
         var job = new Job { Src = src, W = dst };
         if (dst.Storage is not (WeightStorage.NF4 or WeightStorage.NF4Double))
         {

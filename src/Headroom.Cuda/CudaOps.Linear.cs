@@ -84,6 +84,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void Quantize(Tensor src, in LinearWeight dst)
     {
+        if (dst.Storage == WeightStorage.Gguf) throw new NotSupportedException("GGUF blocks are taken from their file as they are.");
         _gpu.MakeCurrent();
         _weights.Reset();
         int from = SourceKind(src.DType);

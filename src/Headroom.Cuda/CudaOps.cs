@@ -106,6 +106,11 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     public void Embedding(Tensor ids, in LinearWeight table, Tensor y)
     {
         if (table.Storage is WeightStorage.NF4 or WeightStorage.NF4Double) throw new NotSupportedException("An embedding table cannot be stored as NF4.");
+        if (table.Storage == WeightStorage.Gguf)
+        {
+            _gpu.Launch(K("gguf.cu", y.DType, WeightExpander.GgufKernel("embed_", table)), (y.Rows, 1), RowThreads(table.In), ids, table.Data, y, table.BlockType.RowBytes(table.In), table.In);
+            return;
+        }
         _gpu.Launch(K("elements.cu", y.DType, "embedding"), (y.Rows, 1), 256, ids, table.Data, table.Absmax, WeightExpander.StorageKind(table.Storage), y, table.In);
     }
 

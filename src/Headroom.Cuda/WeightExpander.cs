@@ -6,7 +6,7 @@ namespace Headroom.Cuda;
 /// <summary>
 /// Weights in the activation type, just before their product: direct when stored so, else expanded into one of two scratch buffers.
 /// A micro-step asks for the same weights in the same order every time, so the one that followed last time is expanded ahead on the second
-/// stream, beside the low-rank and element-wise work between two products. Only frozen (NF4, INT8) storages are expanded ahead; trained ones may still change.
+/// stream, beside the low-rank and element-wise work between two products. Only frozen (NF4, INT8, GGUF) storages are expanded ahead; trained ones may still change.
 /// </summary>
 internal sealed class WeightExpander : IDisposable
 {
@@ -52,7 +52,7 @@ internal sealed class WeightExpander : IDisposable
     {
         if (IsDirect(w, act)) return w.Data.Slice(row, rows).Address;
         var step = new Step(new Panel(w.Data.Address, row, rows, act), backward);
-        bool frozen = w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double or WeightStorage.Int8;
+        bool frozen = w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double or WeightStorage.Int8 or WeightStorage.Gguf;
         if (frozen && _content[_current] == step.Panel) { } // the last product's weight again: still there
         else if (_pendingBuffer >= 0 && _pending.Step.Panel == step.Panel)
         {
@@ -121,10 +121,18 @@ internal sealed class WeightExpander : IDisposable
             _gpu.LaunchOn(stream, kernel, (_gpu.Blocks(n, 256 * 8), 1), 256, 0, w.Data, w.Absmax, w.NestedAbsmax, w.Offset, _tables, shift, destination, first, n);
             return;
         }
+        if (w.Storage == WeightStorage.Gguf)
+        {
+            _gpu.LaunchOn(stream, _gpu.Kernel("gguf.cu", act, GgufKernel("expand_", w)), (_gpu.Blocks(n, 256 * 8), 1), 256, 0, w.Data.Slice(row, rows), destination, n);
+            return;
+        }
         int kind = StorageKind(w.Storage);
         nint absmax = w.Absmax.IsNone ? 0 : w.Absmax.Address + row * 4;
         _gpu.LaunchOn(stream, _gpu.Kernel("weights.cu", act, "expand_plain"), (_gpu.Blocks(n, 256 * 4), 1), 256, 0, w.Data.Slice(row, rows), absmax, kind, destination, n, w.In);
     }
+
+    /// <summary>Name of a kernel of gguf.cu for the weight's block type.</summary>
+    public static string GgufKernel(string prefix, in LinearWeight w) => prefix + w.BlockType.ToString().ToLowerInvariant();
 
     /// <summary>The number by which kernels know a plain storage.</summary>
     public static int StorageKind(WeightStorage s) => s switch { WeightStorage.F32 => 0, WeightStorage.BF16 => 1, WeightStorage.F16 => 2, _ => 3 };

@@ -26,7 +26,7 @@ public sealed partial class LlamaModel
         _memory = memory;
         var mode = settings.Mode;
         int h = config.HiddenSize, vocab = config.VocabSize;
-        _embedding = WeightAllocation.Allocate(memory, MemoryCategory.Embeddings, "model.embed_tokens.weight", vocab, h, settings.EmbeddingStorage, false);
+        _embedding = WeightAllocation.Allocate(memory, MemoryCategory.Embeddings, "model.embed_tokens.weight", vocab, h, settings, settings.EmbeddingStorage, false);
         if (mode == TrainMode.Full) _gradEmbedding = WeightAllocation.Train(memory, _trained, "model.embed_tokens.weight", _embedding.Data, true);
         _layers = new Layer[config.NumHiddenLayers];
         for (int i = 0; i < _layers.Length; i++) _layers[i] = new Layer(this, i);
@@ -37,7 +37,7 @@ public sealed partial class LlamaModel
         _gradHead = _gradEmbedding;
         if (!config.TieWordEmbeddings)
         {
-            _head = WeightAllocation.Allocate(memory, MemoryCategory.Embeddings, "lm_head.weight", vocab, h, settings.EmbeddingStorage, false);
+            _head = WeightAllocation.Allocate(memory, MemoryCategory.Embeddings, "lm_head.weight", vocab, h, settings, settings.EmbeddingStorage, false);
             if (mode == TrainMode.Full) _gradHead = WeightAllocation.Train(memory, _trained, "lm_head.weight", _head.Data, true);
         }
         InverseFrequencies = memory.Static(MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, Shape.Of(config.HeadDim / 2));
@@ -89,7 +89,7 @@ public sealed partial class LlamaModel
             int h = c.HiddenSize, q = c.NumAttentionHeads * c.HeadDim, kv = c.NumKeyValueHeads * c.HeadDim, inter = c.IntermediateSize;
             uint site = (uint)index * 8;
             Projection P(string name, int o, int i, bool bias) =>
-                new(m._memory, m._trained, Prefix + name, o, i, m.Settings.LinearStorage, bias, m.Settings.Mode, m.Settings.Lora, site++);
+                new(m._memory, m._trained, Prefix + name, o, i, m.Settings, bias, site++);
             Norm1 = m.Norm(Prefix + "input_layernorm.weight", out GradNorm1);
             Q = P("self_attn.q_proj", q, h, c.AttentionBias);
             K = P("self_attn.k_proj", kv, h, c.AttentionBias);

@@ -15,6 +15,8 @@ public static class ModelLoader
         memory.BeginPhase("load");
         long largest = model.Projections.Max(p => (long)p.Weight.Out * p.Weight.In);
         // Row-wise storages go through it in pieces of whole rows; only NF4 statistics need the whole tensor.
+        if (!model.Projections.Any(p => p.Weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double))
+            largest = Math.Min(largest, Math.Max(ChunkElements, model.Projections.Max(p => p.Weight.In)));
         return memory.Alloc(MemoryCategory.Scratch, "load staging", DType.F32, Shape.Of(checked((int)largest)));
     }
 
@@ -81,6 +83,11 @@ public static class ModelLoader
 
     private static void LoadWeight(string name, in LinearWeight weight, IWeightSource source, IDevice device, Tensor staging, ref float[] host)
     {
+        if (weight.Storage == WeightStorage.Gguf)
+        {
+            LoadBlocks(name, weight, source, device, staging);
+            return;
+        }
         bool whole = weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double;
         // Storages other than NF4 are row-wise, so a table larger than the staging buffer goes through it in pieces.
         int rowsPerPart = whole ? weight.Out : (int)Math.Clamp(staging.Count / weight.In, 1, weight.Out);
@@ -99,6 +106,31 @@ public static class ModelLoader
             }
             if (!device.Ops.AllFinite(part)) throw NonFinite(name);
             device.Ops.Quantize(part, RowsOf(weight, first, rows));
+        }
+    }
+
+    // The file's own bytes; their values are looked at once, because a damaged scale would poison every product.
+    private static void LoadBlocks(string name, in LinearWeight weight, IWeightSource source, IDevice device, Tensor staging)
+    {
+        int rowsPerPart = (int)Math.Clamp(staging.Count / weight.In, 1, weight.Out);
+        byte[] host = ArrayPool<byte>.Shared.Rent(checked(rowsPerPart * weight.Data.Columns));
+        try
+        {
+            for (int first = 0; first < weight.Out; first += rowsPerPart)
+            {
+                int rows = Math.Min(rowsPerPart, weight.Out - first);
+                var span = host.AsSpan(0, rows * weight.Data.Columns);
+                source.ReadBlocks(name, first, rows, span);
+                var part = RowsOf(weight, first, rows);
+                device.Upload(span, part.Data);
+                var values = staging with { Shape = Shape.Of(rows, weight.In) };
+                device.Ops.Dequantize(part, values);
+                if (!device.Ops.AllFinite(values)) throw NonFinite(name);
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(host);
         }
     }
 

@@ -10,9 +10,25 @@ namespace Headroom.Models;
 /// <param name="RecomputeLayers">The first so many layers keep only their input and run their forward again in the backward pass; -1 = all.</param>
 /// <param name="LogitsChunk">Rows whose logits exist at a time. 128 rows x 49,152 tokens are 25 MB.</param>
 /// <param name="ComputeType">Type of activations and their gradients: F32 on CPU; BF16 or F16 also on a GPU.</param>
+/// <param name="BlockTypes">The types of a GGUF base's matrices by Hugging Face name, where a storage is <see cref="WeightStorage.Gguf"/>.</param>
 public sealed record ModelSettings(
     WeightStorage LinearStorage, WeightStorage EmbeddingStorage, TrainMode Mode, LoraSettings? Lora = null,
-    int RecomputeLayers = 0, int LogitsChunk = 128, DType ComputeType = DType.F32);
+    int RecomputeLayers = 0, int LogitsChunk = 128, DType ComputeType = DType.F32, IReadOnlyDictionary<string, GgmlType>? BlockTypes = null)
+{
+    /// <summary>The storage of one matrix: what was asked for; a plain type of a GGUF file is held as that type.</summary>
+    internal (WeightStorage Storage, GgmlType BlockType) StorageOf(string name, WeightStorage asked)
+    {
+        if (asked != WeightStorage.Gguf) return (asked, GgmlType.F32);
+        if (BlockTypes == null || !BlockTypes.TryGetValue(name, out var type)) throw new InvalidOperationException($"no block type is given for {name}");
+        return type switch
+        {
+            GgmlType.F32 => (WeightStorage.F32, type),
+            GgmlType.F16 => (WeightStorage.F16, type),
+            GgmlType.BF16 => (WeightStorage.BF16, type),
+            _ => (WeightStorage.Gguf, type),
+        };
+    }
+}
 
 /// <summary>One variable-length micro-batch on the device; I32 tensors.</summary>
 /// <param name="Ids">[T] token ids.</param>

@@ -51,12 +51,12 @@ public sealed class Projection
     private readonly uint _site;
     private readonly float _scaling, _dropoutP;
 
-    internal Projection(IMemory memory, List<TrainedParameter> trained, string path, int outFeatures, int inFeatures, WeightStorage storage,
-        bool bias, TrainMode mode, LoraSettings? lora, uint site)
+    internal Projection(IMemory memory, List<TrainedParameter> trained, string path, int outFeatures, int inFeatures, ModelSettings settings, bool bias, uint site)
     {
         Path = path;
         _site = site;
-        Weight = WeightAllocation.Allocate(memory, MemoryCategory.BaseWeights, path + ".weight", outFeatures, inFeatures, storage, bias);
+        var (mode, lora) = (settings.Mode, settings.Lora);
+        Weight = WeightAllocation.Allocate(memory, MemoryCategory.BaseWeights, path + ".weight", outFeatures, inFeatures, settings, settings.LinearStorage, bias);
         if (mode == TrainMode.Full)
         {
             GradWeight = WeightAllocation.Train(memory, trained, path + ".weight", Weight.Data, decays: true);
@@ -128,8 +128,10 @@ public sealed class Projection
 /// <summary>Static buffers for weights.</summary>
 internal static class WeightAllocation
 {
-    public static LinearWeight Allocate(IMemory memory, MemoryCategory category, string name, int outFeatures, int inFeatures, WeightStorage storage, bool bias)
+    public static LinearWeight Allocate(IMemory memory, MemoryCategory category, string name, int outFeatures, int inFeatures, ModelSettings settings, WeightStorage asked, bool bias)
     {
+        var (storage, type) = settings.StorageOf(name, asked);
+        if (storage == WeightStorage.Gguf && settings.Mode == TrainMode.Full) throw new InvalidOperationException("GGUF blocks cannot be trained");
         long n = (long)outFeatures * inFeatures;
         int blocks = LinearWeight.Blocks(n, 64);
         var dtype = storage switch
@@ -138,9 +140,11 @@ internal static class WeightAllocation
             WeightStorage.BF16 => DType.BF16,
             WeightStorage.F16 => DType.F16,
             WeightStorage.Int8 => DType.I8,
+            WeightStorage.Gguf => DType.U8,
             _ => DType.U4,
         };
-        var data = memory.Static(category, name, dtype, Shape.Of(outFeatures, inFeatures));
+        int columns = storage == WeightStorage.Gguf ? checked((int)type.RowBytes(inFeatures)) : inFeatures;
+        var data = memory.Static(category, name, dtype, Shape.Of(outFeatures, columns));
         Tensor absmax = default, nested = default, offset = default;
         switch (storage)
         {
@@ -157,7 +161,7 @@ internal static class WeightAllocation
                 break;
         }
         var b = bias ? memory.Static(category, name.Replace(".weight", ".bias"), DType.F32, Shape.Of(outFeatures)) : default;
-        return new LinearWeight(storage, outFeatures, inFeatures, data, absmax, nested, offset, b);
+        return new LinearWeight(storage, outFeatures, inFeatures, data, absmax, nested, offset, b, BlockType: type);
     }
 
     /// <summary>Reserves gradient and moments of a trained tensor and lists it; returns the gradient.</summary>

@@ -285,7 +285,9 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
         long n = (long)w.Out * w.In;
         int blocks = LinearWeight.Blocks(n, w.BlockSize);
         memory.Live(w.Data);
-        Require(w.Data.Count == n, "weight data size");
+        if (w.Storage == WeightStorage.Gguf)
+            Require(w.In % w.BlockType.Block().Values == 0 && w.Data.DType == DType.U8 && w.Data.Count == w.Out * w.BlockType.RowBytes(w.In), "GGUF data size");
+        else Require(w.Data.Count == n, "weight data size");
         if (w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double) Require(w.Absmax.Count == blocks, "absmax count");
         if (w.Storage == WeightStorage.NF4Double) Require(w.NestedAbsmax.Count == LinearWeight.Blocks(blocks, 256) && w.Offset.Count == 1, "nested absmax count");
         if (w.Storage == WeightStorage.Int8) Require(w.Absmax.Count == w.Out, "int8 absmax count");

@@ -10,7 +10,7 @@ public class LinearTests
         get
         {
             var data = new TheoryData<WeightStorage, DType>();
-            foreach (var s in Enum.GetValues<WeightStorage>())
+            foreach (var s in Enum.GetValues<WeightStorage>().Where(s => s != WeightStorage.Gguf))
                 foreach (var t in new[] { DType.F32, DType.BF16, DType.F16 }) data.Add(s, t);
             return data;
         }
@@ -92,6 +92,6 @@ public class LinearTests
     public void QuantizedBitsAreTheCpus(int outs, int ins)
     {
         using var rig = new Rig();
-        foreach (var s in Enum.GetValues<WeightStorage>()) rig.Weight(s, outs, ins);
+        foreach (var s in Enum.GetValues<WeightStorage>().Where(s => s != WeightStorage.Gguf)) rig.Weight(s, outs, ins);
     }
 }

@@ -122,6 +122,16 @@ public sealed unsafe class Rig : IDisposable
         return (cpu, gpu);
     }
 
+    /// <summary>A GGUF weight of random codes and sane scales, the same bytes on both sides.</summary>
+    public (LinearWeight Cpu, LinearWeight Gpu) Blocks(GgmlType type, int outs, int ins)
+    {
+        byte[] bytes = Headroom.Tests.GgmlSamples.Random(type, outs * (ins / type.Block().Values), Random);
+        var d = Raw(DType.U8, DType.U8, outs, (int)type.RowBytes(ins));
+        bytes.CopyTo(new Span<byte>(d.Cpu.B, bytes.Length));
+        Device.Upload(bytes, d.Gpu);
+        return (new LinearWeight(WeightStorage.Gguf, outs, ins, d.Cpu, BlockType: type), new LinearWeight(WeightStorage.Gguf, outs, ins, d.Gpu, BlockType: type));
+    }
+
     public void EqualBits(Pair p, string what)
     {
         var bytes = new byte[p.Gpu.Bytes];

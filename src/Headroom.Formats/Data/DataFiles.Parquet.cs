@@ -8,20 +8,24 @@ public static partial class DataFiles
 {
     private static IEnumerable<DataRow> ReadParquet(string path, DataFileOptions options)
     {
+        Guard(path, () => { ParquetFooter.Check(path); return 0; });
         var reader = Wait(path, () => ParquetReader.CreateAsync(path));
         try
         {
-            var fields = reader.Schema.GetDataFields();
+            var fields = Guard(path, () => reader.Schema.GetDataFields());
             DataField? Find(string name) => Array.Find(fields, f => f.Name == name);
             string names = string.Join(", ", fields.Select(f => f.Name));
             DataField Need(string name) => Find(name) ?? throw new HeadroomException($"{path}: no column '{name}'", $"set text_field and label_field; columns here: {names}");
             DataField text = Need(options.TextField), label = Need(options.LabelField);
             DataField? tier = Find(options.TierField), id = Find(options.IdField);
-            long row = 0;
-            for (int g = 0; g < reader.RowGroupCount; g++)
+            long row = 0, most = Math.Min(int.MaxValue, new FileInfo(path).Length * 64);
+            for (int g = 0, groups = Guard(path, () => reader.RowGroupCount); g < groups; g++)
             {
-                using var group = reader.OpenRowGroupReader(g);
-                int n = checked((int)group.RowCount);
+                int number = g;
+                using var group = Guard(path, () => reader.OpenRowGroupReader(number));
+                // A row takes bits at least somewhere; more of them than that is a damaged footer, and memory for them would be asked for below.
+                if (group.RowCount < 0 || group.RowCount > most) throw new HeadroomException($"{path}: not readable as Parquet (it claims {group.RowCount} rows)", "fetch or write the file again");
+                int n = (int)group.RowCount;
                 var t = Column(path, group, text, n);
                 var l = Column(path, group, label, n);
                 var r = tier == null ? null : Column(path, group, tier, n);
@@ -35,7 +39,7 @@ public static partial class DataFiles
                 }
             }
         }
-        finally { reader.DisposeAsync().AsTask().GetAwaiter().GetResult(); }
+        finally { Wait(path, async () => { await reader.DisposeAsync().ConfigureAwait(false); return 0; }); }
     }
 
     private static string?[] Column(string path, ParquetRowGroupReader group, DataField field, int n)
@@ -85,10 +89,21 @@ public static partial class DataFiles
 
     private static void WaitAll(string path, Func<Task> work) => Wait(path, async () => { await work().ConfigureAwait(false); return 0; });
 
-    private static T Wait<T>(string path, Func<Task<T>> work)
+    /// <summary>How long one step of the library may take (a row group of a column takes seconds at most): damaged pages can make it loop.</summary>
+    internal static TimeSpan Patience { get; set; } = TimeSpan.FromMinutes(2);
+
+    private static T Wait<T>(string path, Func<Task<T>> work) => Guard(path, () =>
     {
-        try { return Task.Run(work).GetAwaiter().GetResult(); }
-        catch (Exception e) when (e is not (HeadroomException or OutOfMemoryException))
+        var task = Task.Run(work);
+        if (Task.WhenAny(task, Task.Delay(Patience)).GetAwaiter().GetResult() != task)
+            throw new HeadroomException($"{path}: reading it takes too long, so it is damaged", "fetch or write the file again");
+        return task.GetAwaiter().GetResult();
+    });
+
+    private static T Guard<T>(string path, Func<T> work)
+    {
+        try { return work(); }
+        catch (Exception e) when (e is not HeadroomException) // an OutOfMemoryException too: only a number of the file can ask for that much
         {
             throw new HeadroomException($"{path}: not readable as Parquet ({e.Message.Split('\n')[0]})", "fetch or write the file again", inner: e);
         }

@@ -8,38 +8,11 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Headroom.Formats;
 
-/// <summary>Tensor types of GGUF that can be read.</summary>
-public enum GgmlType
-{
-    /// <summary>float32.</summary>
-    F32 = 0,
-    /// <summary>float16.</summary>
-    F16 = 1,
-    /// <summary>32 values: f16 scale, 4-bit codes minus 8.</summary>
-    Q4_0 = 2,
-    /// <summary>32 values: f16 scale and minimum, 4-bit codes.</summary>
-    Q4_1 = 3,
-    /// <summary>32 values: f16 scale, int8 codes.</summary>
-    Q8_0 = 8,
-    /// <summary>bfloat16.</summary>
-    BF16 = 30,
-}
-
 /// <summary>One tensor of a GGUF file; Rows x Columns in Hugging Face order (GGUF stores dimensions reversed).</summary>
 public sealed record GgufTensor(string Name, GgmlType Type, int Rows, int Columns, long Offset)
 {
-    /// <summary>(values, bytes) of a block.</summary>
-    public (int Values, int Bytes) Block => Type switch
-    {
-        GgmlType.F32 => (1, 4),
-        GgmlType.F16 or GgmlType.BF16 => (1, 2),
-        GgmlType.Q4_0 => (32, 18),
-        GgmlType.Q4_1 => (32, 20),
-        _ => (32, 34),
-    };
-
     /// <summary>Bytes of one row.</summary>
-    public long RowBytes => (long)Columns / Block.Values * Block.Bytes;
+    public long RowBytes => Type.RowBytes(Columns);
 }
 
 /// <summary>
@@ -48,8 +21,8 @@ public sealed record GgufTensor(string Name, GgmlType Type, int Rows, int Column
 /// </summary>
 public sealed unsafe class GgufFile : IDisposable
 {
-    private readonly SafeFileHandle _handle;
-    private byte* _start; // of the mapping, while the header is parsed
+    private readonly SafeFileHandle? _handle; // none over memory
+    private byte* _start; // of the mapping, while the header is parsed; or of the caller's memory
     private readonly long _length;
     private long _at;
 
@@ -83,35 +56,44 @@ public sealed unsafe class GgufFile : IDisposable
         }
     }
 
+    /// <summary>The same over bytes that the caller keeps in place; <paramref name="name"/> is for messages.</summary>
+    internal GgufFile(byte* start, long length, string name)
+    {
+        _start = start;
+        _length = length;
+        Path = name;
+        if (_length < 24) throw Bad("it has fewer than 24 bytes");
+        Parse();
+    }
+
     /// <summary>The file.</summary>
     public string Path { get; }
-    /// <summary>Metadata: numbers as long, ulong, double or bool; strings; arrays as string[], long[], float[] or bool[].</summary>
-    public Dictionary<string, object> Metadata { get; } = [];
+    /// <summary>The key/value pairs.</summary>
+    public GgufMetadata Metadata { get; } = new();
     /// <summary>Tensors by GGUF name.</summary>
     public Dictionary<string, GgufTensor> Tensors { get; } = [];
 
-    /// <summary>A metadata integer, or null.</summary>
-    public long? Int(string key) => Metadata.GetValueOrDefault(key) switch { long l => l, ulong u when u <= long.MaxValue => (long)u, _ => null };
-    /// <summary>A metadata number, or null.</summary>
-    public double? Number(string key) => Metadata.GetValueOrDefault(key) switch { double d => d, long l => l, ulong u => u, _ => null };
-    /// <summary>A metadata string, or null.</summary>
-    public string? Text(string key) => Metadata.GetValueOrDefault(key) as string;
-    /// <summary>A metadata flag, or null.</summary>
-    public bool? Flag(string key) => Metadata.GetValueOrDefault(key) as bool?;
+    /// <inheritdoc cref="GgufMetadata.Int"/>
+    public long? Int(string key) => Metadata.Int(key);
+    /// <inheritdoc cref="GgufMetadata.Number"/>
+    public double? Number(string key) => Metadata.Number(key);
+    /// <inheritdoc cref="GgufMetadata.Text"/>
+    public string? Text(string key) => Metadata.Text(key);
+    /// <inheritdoc cref="GgufMetadata.Flag"/>
+    public bool? Flag(string key) => Metadata.Flag(key);
 
     /// <summary>Rows [first, first + count) as float32.</summary>
     public void DequantizeRows(string name, int first, int count, Span<float> destination)
     {
         var t = Tensors[name];
-        if (first < 0 || count < 0 || first + count > t.Rows) throw new ArgumentOutOfRangeException(nameof(first));
         int bytes = checked((int)(count * t.RowBytes));
         byte[] raw = ArrayPool<byte>.Shared.Rent(bytes);
         try
         {
-            if (FileRead.Exactly(_handle, t.Offset + first * t.RowBytes, raw.AsSpan(0, bytes)) != bytes) throw Bad($"it ends inside tensor {t.Name}");
+            ReadRows(name, first, count, raw.AsSpan(0, bytes));
             fixed (byte* src = raw)
             fixed (float* dst = destination[..checked(count * t.Columns)])
-                Dequantize(t.Type, src, dst, (long)count * t.Columns);
+                GgmlBlocks.Dequantize(t.Type, src, dst, (long)count * t.Columns);
         }
         finally
         {
@@ -119,50 +101,15 @@ public sealed unsafe class GgufFile : IDisposable
         }
     }
 
-    /// <summary>Dequantizes consecutive blocks. All arithmetic is float32, as ggml does it.</summary>
-    public static void Dequantize(GgmlType type, byte* src, float* dst, long count)
+    /// <summary>The blocks of rows [first, first + count) into the front of <paramref name="destination"/>.</summary>
+    public void ReadRows(string name, int first, int count, Span<byte> destination)
     {
-        switch (type)
-        {
-            case GgmlType.F32:
-                Buffer.MemoryCopy(src, dst, count * 4, count * 4);
-                break;
-            case GgmlType.F16:
-                for (long i = 0; i < count; i++) dst[i] = (float)((Half*)src)[i];
-                break;
-            case GgmlType.BF16:
-                for (long i = 0; i < count; i++) dst[i] = BitConverter.UInt32BitsToSingle((uint)((ushort*)src)[i] << 16);
-                break;
-            case GgmlType.Q8_0:
-                for (; count > 0; count -= 32, src += 34, dst += 32)
-                {
-                    float d = (float)*(Half*)src;
-                    for (int i = 0; i < 32; i++) dst[i] = d * ((sbyte*)src)[2 + i];
-                }
-                break;
-            case GgmlType.Q4_0:
-                for (; count > 0; count -= 32, src += 18, dst += 32)
-                {
-                    float d = (float)*(Half*)src;
-                    for (int i = 0; i < 16; i++)
-                    {
-                        dst[i] = ((src[2 + i] & 15) - 8) * d;
-                        dst[i + 16] = ((src[2 + i] >> 4) - 8) * d;
-                    }
-                }
-                break;
-            case GgmlType.Q4_1:
-                for (; count > 0; count -= 32, src += 20, dst += 32)
-                {
-                    float d = (float)*(Half*)src, m = (float)*(Half*)(src + 2);
-                    for (int i = 0; i < 16; i++)
-                    {
-                        dst[i] = (src[4 + i] & 15) * d + m;
-                        dst[i + 16] = (src[4 + i] >> 4) * d + m;
-                    }
-                }
-                break;
-        }
+        var t = Tensors[name];
+        if (first < 0 || count < 0 || (long)first + count > t.Rows) throw new ArgumentOutOfRangeException(nameof(first));
+        long at = t.Offset + first * t.RowBytes;
+        var part = destination[..checked((int)(count * t.RowBytes))];
+        if (_handle == null) new ReadOnlySpan<byte>(_start + at, part.Length).CopyTo(part);
+        else if (FileRead.Exactly(_handle, at, part) != part.Length) throw Bad($"it ends inside tensor {name}");
     }
 
     private void Parse()
@@ -211,7 +158,7 @@ public sealed unsafe class GgufFile : IDisposable
         UInt128 rows = (UInt128)dims[1] * dims[2] * dims[3];
         if (rows > int.MaxValue) throw Bad($"tensor {name} has too many rows");
         var t = new GgufTensor(name, (GgmlType)type, (int)rows, (int)dims[0], 0);
-        if (t.Columns % t.Block.Values != 0) throw Bad($"the rows of {name} are not whole blocks");
+        if (t.Columns % t.Type.Block().Values != 0) throw Bad($"the rows of {name} are not whole blocks");
         if ((UInt128)rows * (ulong)t.RowBytes > (ulong)_length) throw Bad($"it is too short for tensor {name}");
         return (t, offset);
     }
@@ -283,7 +230,7 @@ public sealed unsafe class GgufFile : IDisposable
         new($"{System.IO.Path.GetFileName(Path)} is not a valid GGUF file: {why}.", "The file is damaged or incomplete; download or copy it again.");
 
     /// <inheritdoc/>
-    public void Dispose() => _handle.Dispose();
+    public void Dispose() => _handle?.Dispose();
 }
 
 /// <summary>Reads at a position.</summary>

@@ -9,9 +9,13 @@ public sealed class GgufSource : IWeightSource
     private float[] _row = [];
 
     /// <summary>Opens the file and reads its configuration.</summary>
-    public GgufSource(string path)
+    public GgufSource(string path) : this(new GgufFile(path))
     {
-        File = new GgufFile(path);
+    }
+
+    internal GgufSource(GgufFile file)
+    {
+        File = file;
         try
         {
             Config = ReadConfig(File);
@@ -20,7 +24,7 @@ public sealed class GgufSource : IWeightSource
         catch (FormatException e)
         {
             File.Dispose();
-            throw new HeadroomException($"{Path.GetFileName(path)}: {e.Message}.", "Use another file of this model.");
+            throw new HeadroomException($"{Path.GetFileName(file.Path)}: {e.Message}.", "Use another file of this model.");
         }
         catch
         {
@@ -37,13 +41,21 @@ public sealed class GgufSource : IWeightSource
     private static ModelConfig ReadConfig(GgufFile f)
     {
         string arch = f.Text("general.architecture") ?? "(none)";
-        if (arch is not ("llama" or "qwen2")) throw new HeadroomException($"The GGUF architecture {arch} is not supported.", "Supported: llama (Llama, Mistral, SmolLM, DeepSeek-LLM), qwen2.");
-        int Need(string key) => f.Int($"{arch}.{key}") is { } v and > 0 and < int.MaxValue ? (int)v
-            : throw new HeadroomException($"{Path.GetFileName(f.Path)} has no {arch}.{key}.", "Use a complete GGUF file.");
+        if (arch is not ("llama" or "qwen2")) throw new HeadroomException($"The GGUF architecture {arch} is not supported.", "Supported: llama (Llama, Mistral, SmolLM, DeepSeek-LLM), qwen2 (Qwen2, Qwen2.5).");
+        int? Optional(string key) => f.Int($"{arch}.{key}") switch
+        {
+            null => null,
+            { } v and > 0 and < int.MaxValue => (int)v,
+            { } v => throw new FormatException($"{arch}.{key} is {v}"),
+        };
+        int Need(string key) => Optional(key) ?? throw new HeadroomException($"{Path.GetFileName(f.Path)} has no {arch}.{key}.", "Use a complete GGUF file.");
+        int? Token(string key) => f.Int($"tokenizer.ggml.{key}_token_id") is { } v and >= 0 and < int.MaxValue ? (int)v : null;
+        if (Optional("expert_count") is { } experts) throw new HeadroomException($"{Path.GetFileName(f.Path)} is a mixture of {experts} experts, which is not supported.", "Use a dense model of architecture llama or qwen2.");
         int heads = Need("attention.head_count"), hidden = Need("embedding_length");
         if (!f.Tensors.TryGetValue("token_embd.weight", out var embedding)) throw new HeadroomException($"{Path.GetFileName(f.Path)} holds no weights.", "Use a GGUF file with tensors, not a vocabulary.");
-        float[]? divisors = null;
-        if (f.Tensors.TryGetValue("rope_freqs.weight", out var freqs)) f.DequantizeRows("rope_freqs.weight", 0, freqs.Rows, divisors = new float[freqs.Columns * freqs.Rows]);
+        int headDim = Optional("attention.key_length") ?? Optional("rope.dimension_count") ?? hidden / heads;
+        if (Optional("rope.dimension_count") is { } rotated && rotated != headDim)
+            throw new HeadroomException($"{Path.GetFileName(f.Path)} rotates {rotated} of {headDim} dimensions of a head, which is not supported.", "Use a model whose heads are rotated whole.");
         return new ModelConfig
         {
             ModelType = arch,
@@ -53,21 +65,44 @@ public sealed class GgufSource : IWeightSource
             IntermediateSize = Need("feed_forward_length"),
             NumHiddenLayers = Need("block_count"),
             NumAttentionHeads = heads,
-            NumKeyValueHeads = (int)(f.Int($"{arch}.attention.head_count_kv") ?? heads),
-            HeadDim = (int)(f.Int($"{arch}.attention.key_length") ?? f.Int($"{arch}.rope.dimension_count") ?? hidden / heads),
+            NumKeyValueHeads = Optional("attention.head_count_kv") ?? heads,
+            HeadDim = headDim,
             MaxPositionEmbeddings = Need("context_length"),
             RmsNormEps = (float)(f.Number($"{arch}.attention.layer_norm_rms_epsilon")
                 ?? throw new HeadroomException($"{Path.GetFileName(f.Path)} has no {arch}.attention.layer_norm_rms_epsilon.", "Use a complete GGUF file.")),
             RopeTheta = f.Number($"{arch}.rope.freq_base") ?? 10000,
-            RopeScaling = f.Text($"{arch}.rope.scaling.type") == "linear" ? new RopeScaling("linear", f.Number($"{arch}.rope.scaling.factor") ?? 1) : null,
-            RopeDivisors = divisors,
+            RopeScaling = Scaling(f, arch, Optional("rope.scaling.original_context_length")),
+            RopeDivisors = Divisors(f, headDim),
             TieWordEmbeddings = !f.Tensors.ContainsKey("output.weight"),
             AttentionBias = f.Tensors.ContainsKey("blk.0.attn_q.bias"),
             AttentionOutputBias = f.Tensors.ContainsKey("blk.0.attn_output.bias"),
-            BosTokenId = (int?)f.Int("tokenizer.ggml.bos_token_id"),
-            EosTokenIds = f.Int("tokenizer.ggml.eos_token_id") is { } eos ? [(int)eos] : [],
-            PadTokenId = (int?)f.Int("tokenizer.ggml.padding_token_id"),
+            MlpBias = f.Tensors.ContainsKey("blk.0.ffn_down.bias"),
+            BosTokenId = Token("bos"),
+            EosTokenIds = Token("eos") is { } eos ? [eos] : [],
+            PadTokenId = Token("padding"),
         };
+    }
+
+    private static RopeScaling? Scaling(GgufFile f, string arch, int? original)
+    {
+        double factor = f.Number($"{arch}.rope.scaling.factor") ?? 1;
+        return f.Text($"{arch}.rope.scaling.type") switch
+        {
+            null or "none" => null,
+            "linear" => new RopeScaling("linear", factor),
+            "yarn" => new RopeScaling("yarn", factor, OriginalMaxPositionEmbeddings: original),
+            var other => throw new HeadroomException($"{Path.GetFileName(f.Path)} scales its rotations by '{other}', which is not supported.", "Supported: none, linear, yarn, and the divisors of rope_freqs.weight."),
+        };
+    }
+
+    // Divisors of the inverse frequencies (Llama 3's scaling): one for each pair of a head.
+    private static float[]? Divisors(GgufFile f, int headDim)
+    {
+        if (!f.Tensors.TryGetValue("rope_freqs.weight", out var t)) return null;
+        if (t.Type != GgmlType.F32 || t.Rows != 1 || t.Columns != headDim / 2) throw new FormatException($"rope_freqs.weight is {t.Type} [{t.Rows}, {t.Columns}] where F32 [{headDim / 2}] is due");
+        var divisors = new float[t.Columns];
+        f.DequantizeRows(t.Name, 0, 1, divisors);
+        return divisors.All(d => float.IsFinite(d) && d > 0) ? divisors : throw new FormatException("rope_freqs.weight holds divisors that are not positive");
     }
 
     /// <summary>GGUF name of a Hugging Face tensor.</summary>
@@ -113,7 +148,7 @@ public sealed class GgufSource : IWeightSource
         WeightShapes.Check(this, hfName);
         var t = Find(hfName);
         var (rows, cols) = ShapeOf(hfName);
-        bool permuted = Config.ModelType == "llama" && (hfName.Contains(".q_proj.") || hfName.Contains(".k_proj."));
+        bool permuted = Permuted(hfName);
         if (cols == 1)
         {
             if (_row.Length < rows) _row = new float[rows];
@@ -124,6 +159,21 @@ public sealed class GgufSource : IWeightSource
         else
             for (int i = 0; i < rowCount; i++) File.DequantizeRows(t.Name, GgufRow(firstRow + i), 1, destination.Slice(i * cols, cols));
     }
+
+    /// <inheritdoc/>
+    public GgmlType? BlockType(string hfName) => Find(hfName).Type;
+
+    /// <inheritdoc/>
+    public void ReadBlocks(string hfName, int firstRow, int rowCount, Span<byte> destination)
+    {
+        WeightShapes.Check(this, hfName);
+        var t = Find(hfName);
+        if (!Permuted(hfName)) File.ReadRows(t.Name, firstRow, rowCount, destination);
+        else
+            for (int i = 0; i < rowCount; i++) File.ReadRows(t.Name, GgufRow(firstRow + i), 1, destination[(int)(i * t.RowBytes)..]);
+    }
+
+    private bool Permuted(string hfName) => Config.ModelType == "llama" && (hfName.Contains(".q_proj.") || hfName.Contains(".k_proj."));
 
     // Per head of d rows: Hugging Face row j < d/2 is GGUF row 2j, row j + d/2 is 2j + 1.
     private int GgufRow(int row)

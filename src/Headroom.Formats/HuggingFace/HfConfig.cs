@@ -107,8 +107,8 @@ public static class HfConfig
             (int?)s["original_max_position_embeddings"], (double?)s["beta_fast"] ?? 32, (double?)s["beta_slow"] ?? 1, (double?)s["attention_factor"]);
     }
 
-    /// <summary>Writes a v4 config.json.</summary>
-    public static string Write(ModelConfig c)
+    /// <summary>Writes a v4 config.json; <paramref name="dtype"/> is torch_dtype. Throws <see cref="HeadroomException"/> for what config.json cannot say.</summary>
+    public static string Write(ModelConfig c, string dtype = "bfloat16")
     {
         var json = new JsonObject
         {
@@ -129,9 +129,41 @@ public static class HfConfig
             ["rms_norm_eps"] = (double)(decimal)c.RmsNormEps,
             ["rope_theta"] = c.RopeTheta,
             ["tie_word_embeddings"] = c.TieWordEmbeddings,
-            ["torch_dtype"] = "bfloat16",
+            ["torch_dtype"] = dtype,
             ["vocab_size"] = c.VocabSize,
         };
+        if (c.MlpBias) json["mlp_bias"] = true;
+        if (c.PadTokenId is { } pad) json["pad_token_id"] = pad;
+        if ((c.RopeDivisors is { } divisors ? Llama3Scaling(c, divisors) : c.RopeScaling) is { } rope) json["rope_scaling"] = Scaling(rope);
+        if (c.SlidingWindow is { } window)
+        {
+            json["sliding_window"] = window;
+            if (c.ModelType == "qwen2") json["use_sliding_window"] = true;
+            if (c.ModelType == "qwen2") json["max_window_layers"] = c.FirstSlidingLayer;
+        }
+        else if (c.ModelType == "mistral") json["sliding_window"] = null;
+        if (c.SlidingLayers is { } slides) json["layer_types"] = new JsonArray(slides.Select(s => (JsonNode)(s ? "sliding_attention" : "full_attention")).ToArray());
         return json.ToJsonString(new JsonSerializerOptions { WriteIndented = true }) + "\n";
+    }
+
+    private static JsonObject Scaling(RopeScaling s)
+    {
+        var json = new JsonObject { ["rope_type"] = s.Type, ["factor"] = s.Factor };
+        if (s.Type == "llama3") (json["low_freq_factor"], json["high_freq_factor"]) = (s.LowFreqFactor, s.HighFreqFactor);
+        if (s.Type == "yarn") (json["beta_fast"], json["beta_slow"]) = (s.BetaFast, s.BetaSlow);
+        if (s.AttentionFactor is { } factor) json["attention_factor"] = factor;
+        if (s.OriginalMaxPositionEmbeddings is { } original) json["original_max_position_embeddings"] = original;
+        return json;
+    }
+
+    // GGUF holds Llama 3's scaling as divisors; the settings of the models that exist (low 1, high 4, 8192 positions before scaling) are tried against them.
+    private static RopeScaling Llama3Scaling(ModelConfig c, float[] divisors)
+    {
+        var guess = new RopeScaling("llama3", divisors.Max(), 1, 4, 8192);
+        float[] plain = (c with { RopeDivisors = null, RopeScaling = null }).InverseFrequencies(out _), scaled = (c with { RopeDivisors = null, RopeScaling = guess }).InverseFrequencies(out _);
+        for (int i = 0; i < divisors.Length; i++)
+            if (Math.Abs(plain[i] / divisors[i] - scaled[i]) > 1e-5 * scaled[i])
+                throw new HeadroomException("The rope_freqs.weight of this GGUF file are not those of a rope_scaling of type llama3 (low_freq_factor 1, high_freq_factor 4, 8192 positions).", "Export from the model's Hugging Face folder, or to GGUF.");
+        return guess;
     }
 }

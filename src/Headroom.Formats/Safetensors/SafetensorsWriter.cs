@@ -13,7 +13,11 @@ public static class SafetensorsWriter
         Write(path, tensors.Select(t => (t.Name, "F32", t.Shape, MemoryMarshal.AsBytes(t.Values.AsSpan()).ToArray())), metadata);
 
     /// <summary>Writes raw tensors; {"format": "pt"} is added to the metadata, as readers of the Python world require.</summary>
-    public static void Write(string path, IEnumerable<(string Name, string DType, long[] Shape, byte[] Data)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    public static void Write(string path, IEnumerable<(string Name, string DType, long[] Shape, byte[] Data)> tensors, IReadOnlyDictionary<string, string>? metadata = null) =>
+        Stream(path, tensors.Select(t => (t.Name, t.DType, t.Shape, (long)t.Data.Length, (Action<Stream>)(f => f.Write(t.Data)))), metadata);
+
+    /// <summary>The same with tensors that are written one after the other, so that they need not be in memory together; each must write <c>Bytes</c> bytes.</summary>
+    public static void Stream(string path, IEnumerable<(string Name, string DType, long[] Shape, long Bytes, Action<Stream> Write)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
     {
         var ordered = tensors.OrderByDescending(t => Rank(t.DType)).ThenBy(t => t.Name, StringComparer.Ordinal).ToList();
         using var header = new MemoryStream();
@@ -35,7 +39,7 @@ public static class SafetensorsWriter
                 json.WriteEndArray();
                 json.WriteStartArray("data_offsets");
                 json.WriteNumberValue(at);
-                json.WriteNumberValue(at += t.Data.Length);
+                json.WriteNumberValue(at += t.Bytes);
                 json.WriteEndArray();
                 json.WriteEndObject();
             }
@@ -48,7 +52,12 @@ public static class SafetensorsWriter
             BinaryPrimitives.WriteInt64LittleEndian(n, header.Length);
             file.Write(n);
             header.WriteTo(file);
-            foreach (var t in ordered) file.Write(t.Data);
+            foreach (var t in ordered)
+            {
+                long due = file.Position + t.Bytes;
+                t.Write(file);
+                if (file.Position != due) throw new InvalidOperationException($"{t.Name} wrote {file.Position - due + t.Bytes} bytes of {t.Bytes}");
+            }
         });
     }
 

@@ -32,6 +32,19 @@ internal sealed class BpeModel
         _cached = _cache.GetAlternateLookup<ReadOnlySpan<char>>();
     }
 
+    /// <summary>Merges (left, right, result) by rank.</summary>
+    public IEnumerable<(int Left, int Right, int Id)> Merges =>
+        _merges.OrderBy(m => m.Value.Rank).ThenBy(m => m.Value.Id).Select(m => ((int)(m.Key >> 32), (int)(uint)m.Key, m.Value.Id));
+
+    /// <summary>Id of each byte, or -1: the alphabet of a byte-level model, else the fallback tokens.</summary>
+    public IReadOnlyList<int> ByteIds => _bytes;
+
+    /// <summary>Id for what cannot be written, or -1.</summary>
+    public int UnknownId => _unk;
+
+    /// <summary>A word that is a whole piece is that piece.</summary>
+    public bool WholeWords => _ignoreMerges;
+
     public static ulong Key(int left, int right) => ((ulong)(uint)left << 32) | (uint)right;
 
     public void Encode(ReadOnlySpan<char> word, List<int> output)

@@ -26,6 +26,8 @@ internal sealed class TokenizerParts
     public int? Bos { get; set; }
     public int? Eos { get; set; }
     public string? ChatTemplate { get; set; }
+    /// <summary>SentencePiece vocabularies: score and kind of each piece as the file has them; else null.</summary>
+    public IReadOnlyList<(string Text, float Score, PieceKind Kind)>? Scored { get; init; }
 }
 
 /// <summary>Byte pair encoding of either kind behind normalizer, added tokens and word splitting.</summary>
@@ -47,6 +49,7 @@ internal sealed class BpeTokenizer : ITokenizer
         AddEos = EosId is { } e && _suffix.Contains(e);
     }
 
+    internal TokenizerParts Parts => _parts;
     public int VocabSize => _parts.Pieces.Length;
     public int? BosId => _parts.Bos;
     public int? EosId => _parts.Eos;

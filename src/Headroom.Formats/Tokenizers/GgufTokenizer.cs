@@ -7,7 +7,7 @@ internal static class GgufTokenizer
 {
     private const string Needs = "Use the model's Hugging Face folder with its tokenizer.json, or a complete GGUF file.";
 
-    public static TokenizerParts Read(GgufFile file)
+    public static TokenizerParts Read(GgufMetadata file)
     {
         string? model = file.Text("tokenizer.ggml.model");
         if (model is not ("llama" or "gpt2"))
@@ -60,7 +60,7 @@ internal static class GgufTokenizer
             }
             var steps = new List<PreStep>();
             if (file.Flag("tokenizer.ggml.add_space_prefix") == true) steps.Add(new ByteLevelStep(prefix: true, split: false));
-            foreach (string s in splits) steps.Add(new RegexStep(new SplitStep(s)));
+            foreach (string s in splits) steps.Add(new RegexStep(SplitStep.Of(s)));
             int bos = Id("bos_token_id", -1), eos = Id("eos_token_id", -1);
             bool wholeWords = KnownSplits.WholeWordsFirst(pre);
             parts = new TokenizerParts
@@ -84,9 +84,9 @@ internal static class GgufTokenizer
         return parts;
     }
 
-    private static T? Get<T>(GgufFile file, string key) where T : class
+    private static T? Get<T>(GgufMetadata file, string key) where T : class
     {
-        if (!file.Metadata.TryGetValue(key, out object? v)) return null;
+        if (!file.TryGetValue(key, out object? v)) return null;
         return v as T ?? throw new FormatException($"{key} is not of the right type");
     }
 }

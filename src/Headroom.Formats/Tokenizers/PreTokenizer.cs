@@ -19,7 +19,18 @@ internal sealed class SplitStep
     private readonly List<(int Lo, int Hi, char Proxy)> _astral = [];
     private readonly char[] _proxy = new char[30];
 
-    public SplitStep(string pattern, SplitBehavior behavior = SplitBehavior.Isolated, bool invert = false, bool literal = false)
+    private static readonly System.Collections.Concurrent.ConcurrentDictionary<(string, SplitBehavior, bool, bool), SplitStep> Made = new();
+
+    /// <summary>The step for a pattern. Compiling one takes milliseconds, so the first few dozen are kept.</summary>
+    public static SplitStep Of(string pattern, SplitBehavior behavior = SplitBehavior.Isolated, bool invert = false, bool literal = false)
+    {
+        var key = (pattern, behavior, invert, literal);
+        if (Made.TryGetValue(key, out var step)) return step;
+        step = new SplitStep(pattern, behavior, invert, literal);
+        return Made.Count < 64 ? Made.GetOrAdd(key, step) : step;
+    }
+
+    private SplitStep(string pattern, SplitBehavior behavior, bool invert, bool literal)
     {
         (_behavior, _invert) = (behavior, invert);
         _regex = Build(pattern, literal ? Regex.Escape(pattern) : Translate(pattern));

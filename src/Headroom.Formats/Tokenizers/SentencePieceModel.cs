@@ -122,6 +122,7 @@ internal static class SentencePieceModel
             Bos = Known(bos),
             Eos = Known(eos),
             Prefix = Known(bos) is { } first ? [first] : [],
+            Scored = pieces,
         };
     }
 

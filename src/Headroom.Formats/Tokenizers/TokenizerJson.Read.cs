@@ -129,10 +129,10 @@ public static partial class TokenizerJson
                 break;
             case "Split":
                 var (pattern, literal) = Pattern(e);
-                if (pattern.Length > 0) steps.Add(new RegexStep(new SplitStep(pattern, Behavior(e), Flag(e, "invert") ?? false, literal)));
+                if (pattern.Length > 0) steps.Add(new RegexStep(SplitStep.Of(pattern, Behavior(e), Flag(e, "invert") ?? false, literal)));
                 break;
             case "Digits":
-                steps.Add(new RegexStep(new SplitStep(Flag(e, "individual_digits") ?? false ? @"\p{N}" : @"\p{N}+")));
+                steps.Add(new RegexStep(SplitStep.Of(Flag(e, "individual_digits") ?? false ? @"\p{N}" : @"\p{N}+")));
                 break;
             case "ByteLevel":
                 byteLevel = true;
@@ -151,9 +151,9 @@ public static partial class TokenizerJson
                 };
                 steps.Add(new MetaspaceStep(mark[0], scheme, Flag(e, "split") ?? true));
                 break;
-            case "WhitespaceSplit": steps.Add(new RegexStep(new SplitStep(@"\s+", SplitBehavior.Removed))); break;
-            case "Whitespace": steps.Add(new RegexStep(new SplitStep(@"\w+|[^\w\s]+", SplitBehavior.Removed, invert: true))); break;
-            case "Punctuation": steps.Add(new RegexStep(new SplitStep(@"[!-/:-@\[-`{-~\p{P}]", Behavior(e)))); break;
+            case "WhitespaceSplit": steps.Add(new RegexStep(SplitStep.Of(@"\s+", SplitBehavior.Removed))); break;
+            case "Whitespace": steps.Add(new RegexStep(SplitStep.Of(@"\w+|[^\w\s]+", SplitBehavior.Removed, invert: true))); break;
+            case "Punctuation": steps.Add(new RegexStep(SplitStep.Of(@"[!-/:-@\[-`{-~\p{P}]", Behavior(e)))); break;
             default: throw new HeadroomException($"The tokenizer has a pre-tokenizer of type {type}, which is not supported.", OtherFile);
         }
     }

@@ -12,7 +12,9 @@ public static class TokenizerLoader
     /// <summary>Loads a tokenizer.</summary>
     /// <param name="path">A tokenizer.json (or tokenizer.json.gz), a SentencePiece tokenizer.model, a GGUF file, or a folder that holds one of these. Settings beside the file (tokenizer_config.json, special_tokens_map.json, chat_template.jinja) count too.</param>
     /// <exception cref="HeadroomException">There is no such file, it is damaged, or it is of a kind that cannot be read.</exception>
-    public static ITokenizer Load(string path)
+    public static ITokenizer Load(string path) => LoadBpe(path);
+
+    internal static BpeTokenizer LoadBpe(string path)
     {
         ArgumentNullException.ThrowIfNull(path);
         string file = Directory.Exists(path) ? Inside(path) : path;
@@ -24,31 +26,63 @@ public static class TokenizerLoader
             if (IsGguf(file))
             {
                 using var gguf = new GgufFile(file);
-                parts = GgufTokenizer.Read(gguf);
+                parts = GgufTokenizer.Read(gguf.Metadata);
             }
             else
             {
-                byte[] data = ReadAll(file);
-                int first = 0;
-                while (first < data.Length && data[first] is (byte)' ' or (byte)'\n' or (byte)'\r' or (byte)'\t' or 0xEF or 0xBB or 0xBF) first++;
-                if (first == data.Length) throw new FormatException("it is empty");
-                if (data[first] == (byte)'{')
-                {
-                    using var json = JsonDocument.Parse(data.AsMemory(first));
-                    parts = TokenizerJson.Read(json.RootElement);
-                }
-                else parts = SentencePieceModel.Read(data);
+                parts = Read(ReadAll(file));
                 Settings(Path.GetDirectoryName(Path.GetFullPath(file))!, parts, ref now);
             }
             now = name;
             return new BpeTokenizer(parts);
         }
-        catch (Exception e) when (e is JsonException or FormatException or InvalidOperationException or InvalidDataException or ArgumentException or OverflowException or KeyNotFoundException or IOException or UnauthorizedAccessException)
+        catch (Exception e) when (IsBadFile(e))
         {
-            string why = e.Message.TrimEnd('.');
-            throw new HeadroomException($"The tokenizer file {now} cannot be read: {why}.", "The file is damaged, incomplete or of another kind; download or copy it again.", inner: e);
+            throw Bad(now, e);
         }
     }
+
+    /// <summary>A tokenizer from the bytes of a tokenizer.json or a tokenizer.model alone.</summary>
+    internal static BpeTokenizer FromBytes(byte[] data)
+    {
+        try
+        {
+            return new BpeTokenizer(Read(data));
+        }
+        catch (Exception e) when (IsBadFile(e))
+        {
+            throw Bad("", e);
+        }
+    }
+
+    /// <summary>A tokenizer from GGUF metadata.</summary>
+    internal static BpeTokenizer FromGguf(GgufFile file)
+    {
+        try
+        {
+            return new BpeTokenizer(GgufTokenizer.Read(file.Metadata));
+        }
+        catch (Exception e) when (IsBadFile(e))
+        {
+            throw Bad(Path.GetFileName(file.Path), e);
+        }
+    }
+
+    private static TokenizerParts Read(byte[] data)
+    {
+        int first = 0;
+        while (first < data.Length && data[first] is (byte)' ' or (byte)'\n' or (byte)'\r' or (byte)'\t' or 0xEF or 0xBB or 0xBF) first++;
+        if (first == data.Length) throw new FormatException("it is empty");
+        if (data[first] != (byte)'{') return SentencePieceModel.Read(data);
+        using var json = JsonDocument.Parse(data.AsMemory(first));
+        return TokenizerJson.Read(json.RootElement);
+    }
+
+    private static bool IsBadFile(Exception e) =>
+        e is JsonException or FormatException or InvalidOperationException or InvalidDataException or ArgumentException or OverflowException or KeyNotFoundException or IOException or UnauthorizedAccessException;
+
+    private static HeadroomException Bad(string name, Exception e) =>
+        new($"The tokenizer file {name} cannot be read: {e.Message.TrimEnd('.')}.", "The file is damaged, incomplete or of another kind; download or copy it again.", inner: e);
 
     private static string Inside(string folder)
     {

@@ -1,0 +1,183 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Text.Json;
+using Headroom.Core;
+using Headroom.Cpu;
+using Headroom.Formats;
+using Headroom.Formats.Tokenizers;
+using Headroom.Models;
+using Headroom.Training;
+
+namespace Headroom.Cli;
+
+/// <summary>headroom export: a base, or a base with an adapter merged into it, as a file that other programs read.</summary>
+internal static class ExportCommand
+{
+    private sealed record Options(string Model, string? Tokenizer, string? Adapter, string Format, string? Type, string Out, bool? In4bit, string[] Prompts, string Device, bool Json);
+
+    public static Command Create()
+    {
+        var model = new Argument<string>("model") { Description = "A Hugging Face folder or .gguf file. Example: headroom export models/llama-tiny --adapter runs/duel/best --format gguf --type q8_0 --out tiny.gguf" };
+        var adapter = new Option<string?>("--adapter") { Description = "Folder of an adapter (PEFT form) to merge." };
+        var format = new Option<string>("--format") { Description = "gguf (one file), safetensors (a Hugging Face folder), adapter (a copy of the adapter) or vocab (the tokenizer alone as GGUF)", DefaultValueFactory = _ => "gguf" };
+        format.AcceptOnlyFromAmong("gguf", "safetensors", "adapter", "vocab");
+        var type = new Option<string?>("--type") { Description = "Type of the matrices: f16, q8_0, q4_0, f32 or bf16 (gguf; f16 when absent); bf16, f16 or f32 (safetensors; the base's own 16-bit type when absent)." };
+        var output = new Option<string>("--out") { Description = "File or folder to write.", Required = true };
+        var tokenizer = new Option<string?>("--tokenizer") { Description = "The tokenizer, when it does not lie with the model." };
+        var in4bit = new Option<bool?>("--load-in-4bit") { Description = "Merge into the NF4 values that the adapter was trained on; absent: as the recipe of the adapter's run says, else no." };
+        var prompt = new Option<string[]>("--prompt") { Description = "A prompt of the check. Repeatable; absent: a few sentences.", DefaultValueFactory = _ => [] };
+        var device = new Option<string>("--device") { Description = "Device of the check: auto, cpu or cuda", DefaultValueFactory = _ => "cpu" };
+        device.AcceptOnlyFromAmong("auto", "cpu", "cuda");
+        var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
+        var command = new Command("export", "Write a model for other programs, and check the copy against the original.") { model, adapter, format, type, output, tokenizer, in4bit, prompt, device, json };
+        command.SetAction(p => Run(new Options(p.GetValue(model)!, p.GetValue(tokenizer), p.GetValue(adapter), p.GetValue(format)!, p.GetValue(type), p.GetValue(output)!, p.GetValue(in4bit), p.GetValue(prompt)!, p.GetValue(device)!, p.GetValue(json))));
+        return command;
+    }
+
+    private static int Run(Options o)
+    {
+        using var session = new Session(o.Json);
+        string tokenizer = o.Tokenizer ?? o.Model, final = Path.GetFullPath(o.Out);
+        if (Directory.Exists(final) && (o.Format is "gguf" or "vocab" || Directory.EnumerateFileSystemEntries(final).Any()))
+            throw new HeadroomException($"{o.Out} is there already.", "Give a name that is free.");
+        Directory.CreateDirectory(Path.GetDirectoryName(final)!);
+        if (o.Format == "adapter")
+        {
+            if (o.Adapter == null) throw new HeadroomException("--format adapter needs --adapter.", "Give the folder of the adapter.");
+            InPlace(final, folder => PeftAdapter.Load(o.Adapter).Save(folder));
+            session.Say($"adapter written to {o.Out}");
+            return 0;
+        }
+        if (o.Format == "vocab")
+        {
+            string arch = File.Exists(Path.Combine(o.Model, "config.json")) && HfConfig.Load(Path.Combine(o.Model, "config.json")).ModelType == "qwen2" ? "qwen2" : "llama";
+            GgufExporter.WriteVocabulary(arch, GgufVocabulary.Of(tokenizer, TokenizerLoader.Load(tokenizer).VocabSize), final);
+            session.Say($"vocabulary written to {o.Out}");
+            return 0;
+        }
+        using var source = WeightSources.Open(o.Model);
+        var adapter = o.Adapter == null ? null : PeftAdapter.Load(o.Adapter);
+        if (adapter?.BaseHash is { } hash && hash != source.Hash) throw new HeadroomException("The adapter was trained on another base (its hash differs).", $"Give the base it belongs to: {adapter.BaseModel ?? "unknown"}.");
+        bool gguf = o.Format == "gguf";
+        string type = o.Type ?? (gguf ? "f16" : source.SourceDType("model.layers.0.self_attn.q_proj.weight") == DType.F16 ? "f16" : "bf16");
+        if (gguf ? !GgufExporter.Types.ContainsKey(type) : !CheckpointExporter.Types.ContainsKey(type))
+            throw new HeadroomException($"--type {type} is not a type of {o.Format}.", $"Use {string.Join(", ", gguf ? GgufExporter.Types.Keys : CheckpointExporter.Types.Keys)}.");
+        if (gguf && source.Config.SlidingWindow is { } window && source.Config.SlidingWindow < source.Config.MaxPositionEmbeddings)
+            session.Say($"note: GGUF has no key for this model's sliding window; llama.cpp attends to more than {window} positions.");
+        var storage = Trained(o, session);
+        using var cpu = storage == null ? null : new CpuDevice();
+        using var merged = new MergedSource(source, adapter, storage, cpu?.Ops);
+        void Progress(long done, long total)
+        {
+            session.Token.ThrowIfCancellationRequested();
+            session.Progress("export", done, total, "");
+        }
+        ExportComparison result = null!;
+        try
+        {
+            var words = TokenizerLoader.Load(tokenizer);
+            var vocabulary = gguf ? GgufVocabulary.Of(tokenizer, source.Config.VocabSize, source.Config.PadTokenId) : null;
+            // Written and checked under another name: a file that fails is never seen under the one that was asked for.
+            InPlace(final, temporary =>
+            {
+                if (gguf) GgufExporter.Write(merged, vocabulary!, type, temporary, Path.GetFileName(Path.GetFullPath(o.Model).TrimEnd('/')), Progress);
+                else
+                {
+                    Directory.CreateDirectory(temporary);
+                    CheckpointExporter.Write(merged, o.Model, o.Tokenizer, type, temporary, Progress);
+                }
+                result = Check(o, session, source, adapter, storage, words, temporary, type);
+            });
+        }
+        catch (OperationCanceledException)
+        {
+            throw new HeadroomException("Stopped.", "Run it again; nothing was left behind.", 1);
+        }
+        session.Say($"written to {o.Out}");
+        if (o.Json)
+            Console.WriteLine(JsonSerializer.Serialize(new
+            {
+                path = final, format = o.Format, type, positions = result.Positions, largest_logit_difference = result.LargestDifference, relative_difference = result.RelativeDifference,
+                decided = result.Decided, agreeing = result.Agreeing, agreement = result.Agreement,
+            }));
+        return 0;
+    }
+
+    /// <summary>The storage that the adapter was trained on, when it is not the file's own.</summary>
+    private static WeightStorage? Trained(Options o, Session session)
+    {
+        bool? in4bit = o.In4bit;
+        var storage = WeightStorage.NF4Double;
+        if (in4bit == null && o.Adapter != null)
+            for (var folder = new DirectoryInfo(Path.GetFullPath(o.Adapter)); folder != null && in4bit == null; folder = folder.Parent)
+            {
+                string recipe = Path.Combine(folder.FullName, "recipe.yaml");
+                if (!File.Exists(recipe) || !File.Exists(Path.Combine(folder.FullName, "events.jsonl"))) continue;
+                var q = RecipeLoader.Load(recipe).Quantization;
+                in4bit = q.LoadIn4bit || q.LoadIn8bit;
+                storage = q.LoadIn4bit ? q.Bnb4bitUseDoubleQuant ? WeightStorage.NF4Double : WeightStorage.NF4 : WeightStorage.Int8;
+            }
+        if (in4bit != true) return null;
+        session.Say($"the projections are merged as they were trained: {storage}");
+        return storage;
+    }
+
+    private static ExportComparison Check(Options o, Session session, IWeightSource source, PeftAdapter? adapter, WeightStorage? storage, ITokenizer words, string path, string type)
+    {
+        int most = Math.Min(ExportCheck.LongestPrompt, source.Config.MaxPositionEmbeddings);
+        string[] texts = o.Prompts.Length > 0 ? o.Prompts : [.. ExportCheck.Prompts];
+        var copied = TokenizerLoader.Load(path);
+        var prompts = new List<int[]>();
+        foreach (string text in texts)
+        {
+            int[] ids = words.Encode(text, true);
+            if (!ids.AsSpan().SequenceEqual(copied.Encode(text, true))) throw new HeadroomException($"The exported tokenizer gives other ids for {JsonSerializer.Serialize(text)}.", "This is a fault of the export; nothing was kept.", 1);
+            if (ids.Length > 0) prompts.Add(ids.Length > most ? ids[..most] : ids);
+        }
+        if (prompts.Count == 0) throw new HeadroomException("The prompts have no tokens.", "Give --prompt some text.");
+        var lora = adapter == null ? null : new LoraSettings(adapter.R, adapter.LoraAlpha, adapter.LoraDropout, adapter.TargetModules, adapter.UseRslora);
+        ModelSettings Settings(IWeightSource s, IDevice d, WeightStorage? linear, LoraSettings? l)
+        {
+            var recipe = new Recipe();
+            recipe.Quantization.LoadIn4bit = false;
+            var settings = RunSettings.Of(recipe, s, d) with { Mode = TrainMode.None, Lora = l };
+            return linear is { } held ? settings with { LinearStorage = held } : settings;
+        }
+        var device = session.Open(o.Device);
+        var reference = ExportCheck.Logits(device, source, Settings(source, device, storage, lora), adapter, prompts);
+        using var copy = WeightSources.Open(path);
+        device = session.Open(o.Device);
+        var exported = ExportCheck.Logits(device, copy, Settings(copy, device, null, null), null, prompts);
+        var r = ExportCheck.Compare(reference, exported, source.Config.VocabSize);
+        var (difference, agreement) = ExportCheck.Bounds(type);
+        session.Say(string.Create(CultureInfo.InvariantCulture, $"check on {r.Positions} positions: largest logit difference {r.LargestDifference:G3}, {r.RelativeDifference:G3} of the logits' deviation (at most {difference}), "
+            + $"{r.Agreeing} of {r.Decided} decided tokens agree (at least {agreement:P0}; decided: a lead of {ExportCheck.Gap})"));
+        if (!(r.RelativeDifference <= difference) || r.Agreement < agreement)
+            throw new HeadroomException(string.Create(CultureInfo.InvariantCulture, $"The export is not the model: relative logit difference {r.RelativeDifference:G3} (at most {difference}), token agreement {r.Agreement:P1} (at least {agreement:P0})."),
+                "Nothing was kept. Export with a larger --type.", 1);
+        return r;
+    }
+
+    /// <summary>Lets <paramref name="write"/> make a file or folder under a temporary name and moves it to its place; what fails is removed.</summary>
+    private static void InPlace(string final, Action<string> write)
+    {
+        string temporary = Path.Combine(Path.GetDirectoryName(final)!, $".{Path.GetFileNameWithoutExtension(final)}.{Environment.ProcessId}.tmp{Path.GetExtension(final)}");
+        try
+        {
+            write(temporary);
+            if (Directory.Exists(temporary))
+            {
+                if (Directory.Exists(final)) Directory.Delete(final);
+                Directory.Move(temporary, final);
+            }
+            else File.Move(temporary, final, overwrite: true);
+        }
+        catch (Exception e)
+        {
+            if (Directory.Exists(temporary)) Directory.Delete(temporary, true);
+            File.Delete(temporary);
+            if (e is IOException or UnauthorizedAccessException) throw new HeadroomException($"Cannot write {final}: {e.Message}", "Choose another folder or free some space.", 1, e);
+            throw;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+using System.Numerics;
+using Headroom.Core;
+using Headroom.Formats;
+using Headroom.Models;
+
+namespace Headroom.Training;
+
+/// <summary>
+/// A base with an adapter merged into it, tensor by tensor: each projection as the run held it (dequantized NF4 where it was trained so) plus
+/// scaling * B A in float32 (PEFT <c>merge_and_unload</c>). Nothing is rounded here; whoever writes it rounds once. Holds one tensor at a time.
+/// </summary>
+public sealed class MergedSource : IWeightSource
+{
+    private readonly IWeightSource _base;
+    private readonly PeftAdapter? _adapter;
+    private readonly WeightStorage? _storage;
+    private readonly IOps? _ops;
+    private readonly float _scaling;
+    private string _cached = "";
+    private float[] _values = [];
+
+    /// <summary>Wraps a base, which the caller keeps and disposes.</summary>
+    /// <param name="source">The base.</param>
+    /// <param name="adapter">Its adapter, or null.</param>
+    /// <param name="storage">Storage of the projections in training when it is not the file's own values: NF4, NF4Double or Int8; null = own values.</param>
+    /// <param name="ops">CPU ops; needed with <paramref name="storage"/>.</param>
+    /// <exception cref="HeadroomException">A tensor of the adapter matches nothing in the base.</exception>
+    public MergedSource(IWeightSource source, PeftAdapter? adapter, WeightStorage? storage, IOps? ops)
+    {
+        (_base, _adapter, _storage, _ops) = (source, adapter, storage, ops);
+        if (storage != null && ops == null) throw new ArgumentNullException(nameof(ops));
+        if (adapter == null) return;
+        _scaling = new LoraSettings(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules, adapter.UseRslora).Scaling;
+        int matched = 0;
+        foreach (string name in source.Config.MatrixNames())
+        {
+            if (!Pair(name, out var a, out var b)) continue;
+            var (rows, cols) = source.ShapeOf(name);
+            if (a.Shape is not [_, var ins] || b.Shape is not [var outs, _] || ins != cols || outs != rows || a.Shape[0] != b.Shape[1])
+                throw new HeadroomException($"The adapter's pair for {name} is [{string.Join(", ", a.Shape)}] and [{string.Join(", ", b.Shape)}] where the weight is [{rows}, {cols}].", "It belongs to another model.");
+            matched += 2;
+        }
+        if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
+    }
+
+    /// <inheritdoc/>
+    public ModelConfig Config => _base.Config;
+    /// <inheritdoc/>
+    public string Hash => _base.Hash;
+    /// <inheritdoc/>
+    public bool Has(string hfName) => _base.Has(hfName);
+    /// <inheritdoc/>
+    public (int Rows, int Cols) ShapeOf(string hfName) => _base.ShapeOf(hfName);
+    /// <inheritdoc/>
+    public DType SourceDType(string hfName) => DType.F32;
+
+    /// <inheritdoc/>
+    public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination)
+    {
+        var (rows, cols) = ShapeOf(hfName);
+        if (_storage is { } storage && hfName.EndsWith("_proj.weight", StringComparison.Ordinal))
+        {
+            if (_cached != hfName)
+            {
+                // Statistics of NF4 run over the whole tensor.
+                if (_values.Length < (long)rows * cols) _values = new float[checked(rows * cols)];
+                _base.ReadRows(hfName, 0, rows, _values.AsSpan(0, rows * cols));
+                HostWeights.AsStored(_ops!, storage, rows, cols, _values.AsSpan(0, rows * cols));
+                _cached = hfName;
+            }
+            _values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
+        }
+        else _base.ReadRows(hfName, firstRow, rowCount, destination);
+        if (Pair(hfName, out var a, out var b)) AddDelta(a.Values, b.Values, (int)a.Shape[0], firstRow, rowCount, cols, destination);
+    }
+
+    private bool Pair(string hfName, out (long[] Shape, float[] Values) a, out (long[] Shape, float[] Values) b)
+    {
+        a = b = default;
+        if (_adapter == null || !hfName.EndsWith(".weight", StringComparison.Ordinal)) return false;
+        string module = hfName[..^".weight".Length];
+        return _adapter.Tensors.TryGetValue(module + ".lora_A.weight", out a) & _adapter.Tensors.TryGetValue(module + ".lora_B.weight", out b);
+    }
+
+    // Row by row: the sum over the rank first, then scaled and added, as PEFT rounds.
+    private void AddDelta(float[] a, float[] b, int rank, int firstRow, int rowCount, int cols, Span<float> destination)
+    {
+        var delta = new float[cols];
+        int n = Vector<float>.Count;
+        for (int row = 0; row < rowCount; row++)
+        {
+            Array.Clear(delta);
+            for (int k = 0; k < rank; k++)
+            {
+                float s = b[(firstRow + row) * rank + k];
+                var ak = a.AsSpan(k * cols, cols);
+                int i = 0;
+                for (; i + n <= cols; i += n) (new Vector<float>(delta, i) + new Vector<float>(ak[i..]) * s).CopyTo(delta, i);
+                for (; i < cols; i++) delta[i] += ak[i] * s;
+            }
+            var d = destination.Slice(row * cols, cols);
+            for (int i = 0; i < cols; i++) d[i] += delta[i] * _scaling;
+        }
+    }
+
+    /// <summary>Does nothing: the base belongs to the caller.</summary>
+    public void Dispose() { }
+}

@@ -1,0 +1,262 @@
+using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Cpu;
+using Headroom.Formats;
+using Headroom.Formats.Tokenizers;
+using Headroom.Models;
+using Headroom.Training;
+
+namespace Headroom.Tests.Formats;
+
+/// <summary>Merged weights against PEFT, GGUF and safetensors files against what was put in.</summary>
+public sealed class ExportTests : IDisposable
+{
+    private readonly TempFolder _folder = new();
+
+    public static TheoryData<string> Models()
+    {
+        var data = new TheoryData<string>();
+        string root = Path.Combine(Shared.Golden, "hf");
+        if (Directory.Exists(root)) foreach (string d in Directory.GetDirectories(root).Order()) data.Add(Path.GetFileName(d));
+        else data.Add("llama-mha");
+        return data;
+    }
+
+    private string At(string name) => Path.Combine(_folder.Path, name);
+
+    private static (IWeightSource Base, PeftAdapter Adapter) Open(string model) =>
+        (WeightSources.Open(Shared.GoldenFile($"hf/{model}")), PeftAdapter.Load(Shared.GoldenFile($"hf/{model}/adapter")));
+
+    private static float[] Read(IWeightSource s, string name)
+    {
+        var (rows, cols) = s.ShapeOf(name);
+        var values = new float[rows * cols];
+        s.ReadRows(name, 0, rows, values);
+        return values;
+    }
+
+    [Theory, MemberData(nameof(Models))]
+    public void MergedIsPefts(string model)
+    {
+        var (source, adapter) = Open(model);
+        using (source)
+        {
+            using var golden = SafetensorsFile.Open(Shared.GoldenFile($"hf/{model}/golden.safetensors"));
+            using var merged = new MergedSource(source, adapter, null, null);
+            int n = 0;
+            foreach (string key in golden.Tensors.Keys.Where(k => k.StartsWith("merged.", StringComparison.Ordinal)))
+            {
+                float[] due = golden.ReadF32(key), actual = Read(merged, key["merged.".Length..]);
+                for (int i = 0; i < due.Length; i++) Assert.True(MathF.Abs(due[i] - actual[i]) <= 1e-6f, $"{key}[{i}]: {actual[i]} against {due[i]}");
+                n++;
+            }
+            Assert.Equal(7, n);
+        }
+    }
+
+    /// <summary>As it was trained: the dequantized NF4 base, the same bits that the QLoRA golden was made with, plus the delta.</summary>
+    [Theory, MemberData(nameof(Models))]
+    public void MergedIntoTheBaseAsTrained(string model)
+    {
+        var (source, adapter) = Open(model);
+        using (source)
+        {
+            using var cpu = new CpuDevice(2);
+            using MergedSource plain = new(source, null, null, null), held = new(source, null, WeightStorage.NF4Double, cpu.Ops), merged = new(source, adapter, WeightStorage.NF4Double, cpu.Ops), simple = new(source, adapter, null, null);
+            const string name = "model.layers.1.mlp.down_proj.weight";
+            float[] w = Read(plain, name), q = Read(held, name), m = Read(merged, name), s = Read(simple, name);
+            double error = 0, norm = 0;
+            for (int i = 0; i < w.Length; i++)
+            {
+                Assert.Equal(s[i] - w[i], m[i] - q[i], 1e-6);
+                error += (q[i] - w[i]) * (double)(q[i] - w[i]);
+                norm += (double)w[i] * w[i];
+            }
+            Assert.InRange(Math.Sqrt(error / norm), 0.02, 0.2); // NF4's error on normal weights is about 0.1
+            Assert.Equal(Read(plain, "model.embed_tokens.weight"), Read(held, "model.embed_tokens.weight"));
+        }
+    }
+
+    [Fact]
+    public void AdapterOfAnotherModelIsRefused()
+    {
+        using var source = WeightSources.Open(Shared.GoldenFile("hf/llama-mha"));
+        Assert.Throws<HeadroomException>(() => new MergedSource(source, PeftAdapter.Load(Shared.GoldenFile("hf/llama-gqa-tied/adapter")), null, null));
+    }
+
+    [Theory, MemberData(nameof(Models))]
+    public void GgufHoldsTheModel(string model)
+    {
+        var (source, adapter) = Open(model);
+        using (source)
+        {
+            using var merged = new MergedSource(source, adapter, null, null);
+            GgufExporter.Write(merged, [], "f32", At("m.gguf"), model);
+            using var back = new GgufSource(At("m.gguf"));
+            ModelConfig a = source.Config, b = back.Config;
+            Assert.Equal((a.VocabSize, a.HiddenSize, a.IntermediateSize, a.NumHiddenLayers, a.NumAttentionHeads, a.NumKeyValueHeads, a.HeadDim, a.TieWordEmbeddings, a.AttentionBias, a.MaxPositionEmbeddings, a.RmsNormEps),
+                (b.VocabSize, b.HiddenSize, b.IntermediateSize, b.NumHiddenLayers, b.NumAttentionHeads, b.NumKeyValueHeads, b.HeadDim, b.TieWordEmbeddings, b.AttentionBias, b.MaxPositionEmbeddings, b.RmsNormEps));
+            float[] fa = a.InverseFrequencies(out float ka), fb = b.InverseFrequencies(out float kb);
+            for (int i = 0; i < fa.Length; i++) Assert.True(MathF.Abs(fa[i] - fb[i]) <= 1e-6f * fa[i]);
+            Assert.Equal(ka, kb);
+            foreach (string name in a.MatrixNames().Concat(a.VectorNames())) Assert.Equal(Read(merged, name), Read(back, name));
+            Assert.Equal(a.RopeScaling?.Type == "llama3", back.File.Tensors.ContainsKey("rope_freqs.weight"));
+            // The rows in the file: pairs of a head stand side by side for "llama", in halves for "qwen2".
+            const string q = "model.layers.0.self_attn.q_proj.weight";
+            float[] rows = Read(merged, q), raw = new float[a.HiddenSize];
+            int d = a.HeadDim;
+            foreach (int j in new[] { 0, 1, d / 2 - 1 })
+                foreach (int half in new[] { 0, 1 })
+                {
+                    back.File.DequantizeRows("blk.0.attn_q.weight", d + (a.ModelType == "qwen2" ? j + half * d / 2 : 2 * j + half), 1, raw);
+                    Assert.Equal(rows.AsSpan((d + j + half * d / 2) * a.HiddenSize, a.HiddenSize).ToArray(), raw);
+                }
+        }
+    }
+
+    [Theory, InlineData("f16", GgmlType.F16), InlineData("bf16", GgmlType.BF16), InlineData("q8_0", GgmlType.Q8_0), InlineData("q4_0", GgmlType.Q4_0)]
+    public void TypesAndLayout(string type, GgmlType due)
+    {
+        Samples.Gguf(At("s.gguf"), type);
+        using var f = new GgufFile(At("s.gguf"));
+        var c = Samples.Config();
+        Assert.Equal(due, f.Tensors["blk.0.attn_q.weight"].Type);
+        // 40 columns are not whole blocks of 32; norms are always float32; Q4_0's output matrix is one better.
+        Assert.Equal(due.IsPlain() ? due : GgmlType.F16, f.Tensors["blk.0.ffn_down.weight"].Type);
+        Assert.Equal(due == GgmlType.Q4_0 ? GgmlType.Q8_0 : due, f.Tensors["output.weight"].Type);
+        Assert.All(f.Tensors.Values.Where(t => t.Name.Contains("norm")), t => Assert.Equal(GgmlType.F32, t.Type));
+        Assert.All(f.Tensors.Values, t => Assert.Equal(0, t.Offset % 32));
+        Assert.Equal(0, new FileInfo(At("s.gguf")).Length % 32);
+        Assert.Equal(type switch { "f16" => 1, "bf16" => 32, "q8_0" => 7, _ => 2 }, f.Int("general.file_type"));
+        Assert.Equal(due.IsPlain() ? null : 2, f.Int("general.quantization_version"));
+        using var weights = new Samples.Weights(c);
+        var values = new float[32];
+        f.DequantizeRows("blk.0.ffn_gate.weight", 7, 1, values);
+        float[] asked = Read(weights, "model.layers.0.mlp.gate_proj.weight").AsSpan(7 * 32, 32).ToArray();
+        float bound = asked.Max(MathF.Abs) * due switch { GgmlType.F16 => 1e-3f, GgmlType.BF16 => 5e-3f, GgmlType.Q8_0 => 5e-3f, _ => 0.14f };
+        for (int i = 0; i < 32; i++) Assert.True(MathF.Abs(asked[i] - values[i]) <= bound);
+        Assert.Single(Directory.GetFiles(_folder.Path));
+    }
+
+    [Fact]
+    public void WhatDoesNotFitLeavesNoFile()
+    {
+        using var weights = new Samples.Weights(Samples.Config(), 1e5f);
+        var e = Assert.Throws<HeadroomException>(() => GgufExporter.Write(weights, [], "f16", At("x.gguf"), null));
+        Assert.Contains("too large for F16", e.Message);
+        Assert.Empty(Directory.GetFiles(_folder.Path));
+    }
+
+    /// <summary>A file is written whose q rows are not in llama.cpp's order: the check must see it.</summary>
+    [Fact]
+    public void TheCheckSeesAWrongRowOrder()
+    {
+        string path = Shared.DataFile("models/stories260K/hf");
+        using var source = WeightSources.Open(path);
+        var words = TokenizerLoader.Load(path);
+        var prompts = ExportCheck.Prompts.Select(p => words.Encode(p, true)).ToList();
+        GgufExporter.Write(source, GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("good.gguf"), null);
+        GgufExporter.Write(new Rotated(source), GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("bad.gguf"), null);
+        List<float[]> Logits(IWeightSource s) => ExportCheck.Logits(new CpuDevice(2), s, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None), null, prompts);
+        using IWeightSource good = WeightSources.Open(At("good.gguf")), bad = WeightSources.Open(At("bad.gguf"));
+        var reference = Logits(source);
+        var right = ExportCheck.Compare(reference, Logits(good), source.Config.VocabSize);
+        Assert.Equal((0f, 1.0), (right.LargestDifference, right.Agreement));
+        var wrong = ExportCheck.Compare(reference, Logits(bad), source.Config.VocabSize);
+        var (difference, agreement) = ExportCheck.Bounds("q8_0");
+        Assert.True(wrong.RelativeDifference > difference && wrong.Agreement < agreement, wrong.ToString());
+    }
+
+    private sealed class Rotated(IWeightSource source) : IWeightSource
+    {
+        public ModelConfig Config => source.Config;
+        public string Hash => source.Hash;
+        public bool Has(string hfName) => source.Has(hfName);
+        public (int Rows, int Cols) ShapeOf(string hfName) => source.ShapeOf(hfName);
+        public DType SourceDType(string hfName) => source.SourceDType(hfName);
+        public void Dispose() { }
+
+        public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination)
+        {
+            source.ReadRows(hfName, firstRow, rowCount, destination);
+            if (!hfName.Contains("q_proj")) return;
+            int cols = ShapeOf(hfName).Cols;
+            float[] first = destination[..cols].ToArray();
+            destination[cols..].CopyTo(destination);
+            first.CopyTo(destination[^cols..]);
+        }
+    }
+
+    [Fact]
+    public void SafetensorsFolderWithShards()
+    {
+        string path = Shared.DataFile("models/stories260K/hf");
+        using var source = WeightSources.Open(path);
+        CheckpointExporter.Write(source, path, null, "bf16", _folder.Path, shardBytes: 200_000);
+        Assert.True(Directory.GetFiles(_folder.Path, "model-*.safetensors").Length > 2);
+        using var back = WeightSources.Open(_folder.Path);
+        foreach (string name in source.Config.MatrixNames().Concat(source.Config.VectorNames()))
+        {
+            float[] due = Read(source, name), actual = Read(back, name);
+            for (int i = 0; i < due.Length; i++) Assert.Equal(BitConverter.UInt32BitsToSingle((uint)GgmlWriter.Bf16(due[i]) << 16), actual[i]);
+        }
+        var config = JsonNode.Parse(File.ReadAllText(At("config.json")))!;
+        Assert.Equal("bfloat16", (string?)(config["dtype"] ?? config["torch_dtype"]));
+        Assert.True(File.Exists(At("generation_config.json")));
+        Assert.Equal(TokenizerLoader.Load(path).Encode("Once upon a time", true), TokenizerLoader.Load(_folder.Path).Encode("Once upon a time", true));
+        Assert.Empty(Directory.GetFiles(_folder.Path, "*.tmp*"));
+    }
+
+    /// <summary>Scaled rotations survive the way through GGUF's divisors back into config.json.</summary>
+    [Fact]
+    public void Llama3ScalingComesBack()
+    {
+        var c = Samples.Config() with { HiddenSize = 512, HeadDim = 128, RopeTheta = 500000, MaxPositionEmbeddings = 131072, RopeScaling = new RopeScaling("llama3", 32, 1, 4, 8192) };
+        var read = HfConfig.Parse(HfConfig.Write(c with { RopeScaling = null, RopeDivisors = GgufExporter.Divisors(c) }));
+        Assert.Equal(c.RopeScaling, read.RopeScaling);
+        Assert.Throws<HeadroomException>(() => HfConfig.Write(c with { RopeScaling = null, RopeDivisors = [.. GgufExporter.Divisors(c)!.Select((d, i) => i == 30 ? d * 1.5f : d)] }));
+    }
+
+    [Theory]
+    [InlineData("llama2", "tokenizer.json", "default")]
+    [InlineData("llama2", "tokenizer.model", "default")]
+    [InlineData("llama3", "tokenizer.json.gz", "llama-bpe")]
+    [InlineData("qwen3", "tokenizer.json.gz", "qwen2")]
+    [InlineData("deepseek-llm-7b", "tokenizer.json", "deepseek-llm")]
+    [InlineData("deepseek-llm-7b", "ggml-vocab-deepseek-llm.gguf", "deepseek-llm")]
+    public void VocabulariesGiveTheSameIds(string folder, string file, string pre)
+    {
+        string path = Shared.DataFile($"tokenizers/{folder}/{file}");
+        var tokenizer = TokenizerLoader.Load(path);
+        GgufExporter.WriteVocabulary("llama", GgufVocabulary.Of(path, tokenizer.VocabSize), At("v.gguf"));
+        using (var f = new GgufFile(At("v.gguf"))) Assert.Equal(pre, f.Text("tokenizer.ggml.pre"));
+        var back = TokenizerLoader.Load(At("v.gguf"));
+        Assert.Equal((tokenizer.VocabSize, tokenizer.BosId, tokenizer.EosId, tokenizer.AddBos, tokenizer.ChatTemplate), (back.VocabSize, back.BosId, back.EosId, back.AddBos, back.ChatTemplate));
+        string[] texts = File.ReadAllText(Shared.DataFile($"tokenizers/{folder}/golden.inp")).Split("\n__ggml_vocab_test__\n");
+        int[][] ids = File.ReadAllText(Shared.DataFile($"tokenizers/{folder}/golden.out")).Split('\n').Select(l => l.Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(int.Parse).ToArray()).ToArray();
+        for (int i = 0; i < texts.Length; i++) Assert.Equal(ids[i], back.Encode(texts[i]));
+    }
+
+    [Theory, InlineData("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf"), InlineData("tokenizers/deepseek-llm-7b/ggml-vocab-deepseek-llm.gguf")]
+    public void GgufTokenizerAsTokenizerJson(string file)
+    {
+        string path = Shared.DataFile(file);
+        using (var f = new GgufFile(path)) TokenizerJson.WriteFromGguf(_folder.Path, f);
+        ITokenizer a = TokenizerLoader.Load(path), b = TokenizerLoader.Load(_folder.Path);
+        const string text = "A story: 1234 caf\u00E9s, \u4E2D\u6587 and it's \U0001F600 <|im_start|>user\n  two  blanks";
+        Assert.Equal(a.Encode(text, true), b.Encode(text, true));
+        Assert.Equal((a.VocabSize, a.BosId, a.EosId, a.ChatTemplate), (b.VocabSize, b.BosId, b.EosId, b.ChatTemplate));
+    }
+
+    [Fact]
+    public void SentencePieceThroughGgufToTokenizerJson()
+    {
+        string path = Shared.DataFile("models/stories260K/hf");
+        GgufExporter.WriteVocabulary("llama", GgufVocabulary.Of(path, 512), At("v.gguf"));
+        var json = Directory.CreateDirectory(At("json")).FullName;
+        using (var f = new GgufFile(At("v.gguf"))) TokenizerJson.WriteFromGguf(json, f);
+        Assert.Equal(TokenizerLoader.Load(path).Encode("Once upon a  time, na\u00EFve \u4E2D", true), TokenizerLoader.Load(json).Encode("Once upon a  time, na\u00EFve \u4E2D", true));
+    }
+
+    public void Dispose() => _folder.Dispose();
+}
