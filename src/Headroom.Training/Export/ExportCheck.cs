@@ -29,8 +29,8 @@ public static class ExportCheck
         ["Once upon a time, there was a little girl who", "The capital of France is a city that", "I watched this film last night, and I have to say that it was", "To compute 12 + 30, first add the tens:"];
 
     /// <summary>
-    /// Bounds by type: the largest relative difference and the smallest agreement that pass. Measured on SmolLM2-135M and the tiny models and set to about
-    /// three times what a right export shows; a wrong row order or tokenizer is off by 1 and more.
+    /// Bounds by type: the largest relative difference and the smallest agreement that pass. Measured on SmolLM2-135M and the tiny models; a wrong row order or tokenizer
+    /// is off by 1 and more. Four bits for a model that was stored in four bits before do not pass (SmolLM2's Q4_1 file as Q4_0 keeps 59 % of its decided tokens).
     /// </summary>
     public static (double Difference, double Agreement) Bounds(string type) => type switch
     {
@@ -38,7 +38,7 @@ public static class ExportCheck
         "f16" => (0.02, 0.97),
         "bf16" => (0.1, 0.95),
         "q8_0" => (0.1, 0.95),
-        _ => (0.9, 0.4),
+        _ => (0.75, 0.6),
     };
 
     /// <summary>Logits of every token at every position of each prompt, one engine for all.</summary>
