@@ -83,7 +83,10 @@ public interface IOps
     /// <summary>dTable[ids[t]] += dy[t], in token order.</summary>
     void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable);
 
-    /// <summary>RMSNorm (transformers <c>modeling_llama.py</c>): rstd = (mean(x^2) + eps)^-1/2, y = x * rstd * weight. x, y [T, H]; rstd F32 [T].</summary>
+    /// <summary>
+    /// RMSNorm (transformers <c>modeling_llama.py</c>): rstd = (mean(x^2) + eps)^-1/2, y = x * rstd * weight. x [T, H]; rstd F32 [T]; y [T, H], or
+    /// wider: further columns are left alone (see <see cref="LinearGroup"/>).
+    /// </summary>
     void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd);
     /// <summary>Fused residual add: sum = x + branch, then RMSNorm of sum. sum may be x itself.</summary>
     void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd);
@@ -104,7 +107,10 @@ public interface IOps
     /// <summary>dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1 - p).</summary>
     void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx);
 
-    /// <summary>Linear and LoRA of every projection of a group over one x; a device may do them together.</summary>
+    /// <summary>
+    /// Linear and LoRA of every projection of a group over one x; a device may do them together. x [T, in], or [T, in + n * 64] in 16-bit compute:
+    /// the last columns then are the ops' own (a GPU puts every xa there, so that [x, xa] [W, scaling B]^T is one product).
+    /// </summary>
     void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
     {
         foreach (ref readonly var p in group)
@@ -141,7 +147,7 @@ public interface IOps
     /// <summary>Attention of N new rows of one sequence over a cache: kCache, vCache [capacity, kv * d] already hold rows 0 .. past + N - 1; q, o [N, heads * d].</summary>
     void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape shape, Tensor o);
 
-    /// <summary>y = silu(gate) * up, all [T, I]. y may be gate.</summary>
+    /// <summary>y = silu(gate) * up, all [T, I]. y may be gate, or wider than it: further columns are left alone.</summary>
     void SwiGlu(Tensor gate, Tensor up, Tensor y);
     /// <summary>dGate, dUp from dy. dGate may be gate and dUp may be up.</summary>
     void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp);

@@ -10,7 +10,9 @@ namespace Headroom.Cuda;
 /// <param name="ScratchBytes">Bytes for dropped inputs and low-rank factors; a larger batch goes through in pieces of rows.</param>
 /// <param name="MatmulBytes">Bytes the matrix library may use.</param>
 /// <param name="ExpandAhead">Expand the next weight into a second buffer on a second stream while a product runs.</param>
-public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true);
+/// <param name="BesideTokens">Products over T rows leave ceil(BesideTokens / T) processors to the expansion of the next weight; 0 = none.</param>
+public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true,
+    int BesideTokens = 16384);
 
 /// <summary>Bytes in use on a GPU, as the driver and the management library see them; -1 = not known.</summary>
 /// <param name="Total">Size of the card.</param>
@@ -98,6 +100,7 @@ public sealed unsafe class CudaDevice : IDevice
     {
         if (source.Length > destination.Bytes) throw new InvalidOperationException("upload is larger than its destination");
         _gpu.MakeCurrent();
+        if (destination.DType == DType.F32) _ops.ParametersChange();
         _staging.Upload(source, destination.Address);
     }
 

@@ -28,17 +28,17 @@ public sealed unsafe partial class CudaOps
         {
             Parts down = default;
             down[0] = DownPart(x, a, false, 1, dropout, xa);
-            LaunchDown(down, 1, x, a.Rows);
+            LaunchDown(down, 1, x.Rows, a.Rows, x.DType);
             return;
         }
         var act = x.DType;
-        int r = a.Rows, ins = x.Columns;
+        int r = a.Rows, ins = a.Columns;
         nint at = _scratch, a16 = Narrow(a, act, ref at);
         int step = RowsInScratch(at, ins, act);
         for (int row = 0; row < x.Rows; row += step)
         {
             int n = Math.Min(step, x.Rows - row);
-            nint dropped = Dropped(x, row, n, dropout, at);
+            nint dropped = Dropped(x, ins, row, n, dropout, at);
             _gemm.Run(false, true, n, r, ins, 1, dropped, ins, a16, ins, act, 0, xa.Slice(row, n).Address, r, act);
         }
     }
@@ -53,7 +53,7 @@ public sealed unsafe partial class CudaOps
             return;
         }
         var act = x.DType;
-        int r = a.Rows, ins = x.Columns, outs = b.Rows;
+        int r = a.Rows, ins = a.Columns, outs = b.Rows;
         nint at = _scratch, a16 = Narrow(a, act, ref at), b16 = Narrow(b, act, ref at);
         _gemm.Run(false, false, x.Rows, r, outs, scaling, dy.Address, outs, b16, r, act, 0, dxa.Address, r, act);
         _gemm.Run(true, false, outs, r, x.Rows, scaling, dy.Address, outs, xa.Address, r, act, 1, dB.Address, r, DType.F32);
@@ -61,7 +61,7 @@ public sealed unsafe partial class CudaOps
         for (int row = 0; row < x.Rows; row += step)
         {
             int n = Math.Min(step, x.Rows - row);
-            nint dropped = Dropped(x, row, n, dropout, at), dxaRows = dxa.Slice(row, n).Address;
+            nint dropped = Dropped(x, ins, row, n, dropout, at), dxaRows = dxa.Slice(row, n).Address;
             _gemm.Run(true, false, r, ins, n, 1, dxaRows, r, dropped, ins, act, 1, dA.Address, ins, DType.F32);
             if (dx.IsNone) continue;
             nint dxRows = dx.Slice(row, n).Address;
@@ -95,13 +95,18 @@ public sealed unsafe partial class CudaOps
         return to;
     }
 
-    private nint Dropped(Tensor x, int row, int rows, in Dropout dropout, nint to)
+    private nint Dropped(Tensor x, int columns, int row, int rows, in Dropout dropout, nint to)
     {
         nint from = x.Slice(row, rows).Address;
+        if (x.Columns != columns)
+        {
+            _gpu.Launch(K("elements.cu", x.DType, "pack_rows"), (rows, 1), 256, from, to, columns, x.Columns);
+            from = to;
+        }
         if (dropout.P <= 0) return from;
         var mask = new Mask(dropout);
-        long count = (long)rows * x.Columns;
-        _gpu.Launch(K("elements.cu", x.DType, "dropout"), (_gpu.Blocks(count, 2048), 1), 256, from, to, (long)row * x.Columns, count, Arg.Struct(&mask));
+        long count = (long)rows * columns;
+        _gpu.Launch(K("elements.cu", x.DType, "dropout"), (_gpu.Blocks(count, 2048), 1), 256, from, to, (long)row * columns, count, Arg.Struct(&mask));
         return to;
     }
 

@@ -11,7 +11,7 @@ public sealed partial class LlamaModel
         {
             var s = _saved[i];
             if (Recomputes(i))
-                s = LayerForward(i, s.Input, batch, dropout, null, default, keep: true);
+                s = LayerForward(i, s.Input, batch, dropout, null, default, keep: true, training: true);
             LayerBackward(i, batch, dropout, s, dh);
             _memory.Free(s.Input);
         }

@@ -59,7 +59,8 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd)
     {
-        Same(x, y);
+        Padded(y, x.Rows, x.Columns);
+        Like(x, y);
         F32(weight, x.Columns);
         F32(rstd, x.Rows);
         Count("rms_norm", 4.0 * x.Count, x, y);
@@ -70,7 +71,8 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     {
         Same(x, branch);
         Same(x, sum);
-        Same(x, y);
+        Padded(y, x.Rows, x.Columns);
+        Like(x, y);
         F32(weight, x.Columns);
         F32(rstd, x.Rows);
         Count("add_rms_norm", 5.0 * x.Count, x, branch, sum, y);
@@ -91,7 +93,7 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     public void Linear(Tensor x, in LinearWeight w, Tensor y)
     {
         Weight(w);
-        Act(x, x.Rows, w.In);
+        Padded(x, x.Rows, w.In);
         if (y.DType != DType.F32) Like(x, y);
         Act(y, x.Rows, w.Out);
         Count("linear", 2.0 * x.Rows * w.In * w.Out, w.Bytes, x, y);
@@ -121,16 +123,17 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
     {
         LoraShapes(x, a, b, xa, y);
-        Count("lora", 2.0 * x.Rows * a.Rows * (x.Columns + y.Columns), x, a, b, y, y);
+        Count("lora", 2.0 * x.Rows * a.Rows * (a.Columns + y.Columns), x, a, b, y, y);
     }
 
     /// <inheritdoc/>
     public void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa)
     {
-        F32(a, a.Rows, x.Columns);
+        F32(a, a.Rows, a.Columns);
+        Padded(x, x.Rows, a.Columns);
         Act(xa, x.Rows, a.Rows);
         Like(x, xa);
-        Count("lora", 2.0 * x.Rows * a.Rows * x.Columns, x, a, xa);
+        Count("lora", 2.0 * x.Rows * a.Count, x, a, xa);
     }
 
     /// <inheritdoc/>
@@ -201,7 +204,7 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void SwiGlu(Tensor gate, Tensor up, Tensor y) { Same(gate, up); Same(gate, y); Count("swiglu", 6.0 * y.Count, gate, up, y); }
+    public void SwiGlu(Tensor gate, Tensor up, Tensor y) { Same(gate, up); Padded(y, gate.Rows, gate.Columns); Like(gate, y); Count("swiglu", 6.0 * y.Count, gate, up, y); }
     /// <inheritdoc/>
     public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp)
     {
@@ -314,7 +317,8 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
 
     private void LoraShapes(Tensor x, Tensor a, Tensor b, Tensor xa, Tensor y)
     {
-        F32(a, a.Rows, x.Columns);
+        F32(a, a.Rows, a.Columns);
+        Padded(x, x.Rows, a.Columns);
         F32(b, y.Columns, a.Rows);
         Act(xa, x.Rows, a.Rows);
         Act(y, x.Rows, y.Columns);
@@ -347,6 +351,14 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     {
         memory.Live(x);
         Require(x.DType is DType.F32 or DType.BF16 or DType.F16 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
+    }
+
+    // As an activation, or wider by whole groups of 64 columns in 16 bit.
+    private void Padded(Tensor x, int rows, int columns)
+    {
+        memory.Live(x);
+        int extra = x.Columns - columns;
+        Require(x.Rows == rows && (extra == 0 || extra > 0 && extra % 64 == 0 && (x.DType is DType.BF16 or DType.F16)), $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
     }
 
     private static void Like(Tensor a, Tensor b) => Require(a.DType == b.DType, $"{a.DType} beside {b.DType}");

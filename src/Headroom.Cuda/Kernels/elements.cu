@@ -127,7 +127,8 @@ extern "C" __global__ void rope(T* x, const float* co, const float* si, int head
 
 DEV float silu(float g) { return g / (1.f + EXP(-g)); }
 
-extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n)
+// Rows of y may be pad columns wider; magic = ceil(2^40 / octets of a row) finds the row.
+extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n, int pad, u64 magic)
 {
     i64 stride = (i64)gridDim.x * blockDim.x * 8;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
@@ -137,7 +138,7 @@ extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n)
             float g[8], u[8];
             load8(gate + i, g); load8(up + i, u);
             for (int k = 0; k < 8; k++) g[k] = silu(g[k]) * u[k];
-            store8(y + i, g);
+            store8(pad ? y + i + ((u64)(i >> 3) * magic >> 40) * pad : y + i, g);
         }
         else for (i64 k = i; k < n; k++) from_f(silu(to_f(gate[k])) * to_f(up[k]), y[k]);
     }
@@ -185,6 +186,12 @@ extern "C" __global__ void bias_backward(const T* dy, float* dbias, int rows, in
     float sum = dbias[i];
     for (int t = 0; t < rows; t++) sum += to_f(dy[(i64)t * n + i]);
     dbias[i] = sum;
+}
+
+// dst [rows, columns] = src, whose rows are ld elements apart.
+extern "C" __global__ void pack_rows(const T* src, T* dst, int columns, int ld)
+{
+    for (int i = threadIdx.x; i < columns; i += blockDim.x) dst[(i64)blockIdx.x * columns + i] = src[(i64)blockIdx.x * ld + i];
 }
 
 // y = mask * x, elements numbered from first on (a multiple of 4 unless the count is small).
