@@ -22,7 +22,6 @@ public static class CudaStepBench
         string output = Option(args, "--out") ?? Path.Combine("bench", "results", "cuda-step.csv");
         int steps = int.Parse(Option(args, "--steps") ?? "5", CultureInfo.InvariantCulture);
         bool profile = args.Contains("--profile"), ahead = !args.Contains("--no-ahead");
-        int beside = int.Parse(Option(args, "--beside") ?? "16384", CultureInfo.InvariantCulture);
         long expand = long.Parse(Option(args, "--expand") ?? "88", CultureInfo.InvariantCulture) << 20;
         Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(output))!);
         if (!File.Exists(output))
@@ -31,7 +30,7 @@ public static class CudaStepBench
         {
             string[] p = spec.Split(':');
             int[] shape = p[1].Split('x').Select(s => int.Parse(s, CultureInfo.InvariantCulture)).ToArray();
-            Case(p[0], shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), steps, profile, new CudaOptions(ExpandAhead: ahead, ExpandBytes: expand, BesideTokens: beside), output);
+            Case(p[0], shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), steps, profile, new CudaOptions(ExpandAhead: ahead, ExpandBytes: expand), output);
         }
         return 0;
     }

@@ -6,13 +6,11 @@ namespace Headroom.Cuda;
 
 /// <summary>How a device is opened.</summary>
 /// <param name="Ordinal">Which GPU.</param>
-/// <param name="ExpandBytes">Bytes of each buffer that weights are expanded into; a larger weight goes through in pieces of rows.</param>
+/// <param name="ExpandBytes">Largest piece of a weight that is expanded at a time; a larger weight goes through in pieces of rows.</param>
 /// <param name="ScratchBytes">Bytes for dropped inputs and low-rank factors; a larger batch goes through in pieces of rows.</param>
 /// <param name="MatmulBytes">Bytes the matrix library may use.</param>
-/// <param name="ExpandAhead">Expand the next weight into a second buffer on a second stream while a product runs.</param>
-/// <param name="BesideTokens">Products over T rows leave ceil(BesideTokens / T) processors to the expansion of the next weight; 0 = none.</param>
-public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true,
-    int BesideTokens = 16384);
+/// <param name="ExpandAhead">Expand the next weights on a second stream, into a ring of twice ExpandBytes, beside the work between products.</param>
+public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true);
 
 /// <summary>Bytes in use on a GPU, as the driver and the management library see them; -1 = not known.</summary>
 /// <param name="Total">Size of the card.</param>

@@ -11,12 +11,12 @@ public sealed unsafe partial class CudaOps
     private void Linear(Tensor x, in LinearWeight w, Tensor y, in WeightTail tail)
     {
         _gpu.MakeCurrent();
-        int step = _weights.RowsAtATime(w, x.DType, tail), width = w.In + tail.Pad, processors = _weights.ProductProcessors(w, x.DType, x.Rows);
+        int step = _weights.RowsAtATime(w, x.DType, tail), width = w.In + tail.Pad;
         for (int row = 0; row < w.Out; row += step)
         {
             int n = Math.Min(step, w.Out - row);
-            nint panel = _weights.Acquire(w, x.DType, row, n, backward: false, x.Rows, tail);
-            _gemm.Run(false, true, x.Rows, n, width, 1, x.Address, x.Columns, panel, width, x.DType, 0, y.Address + (nint)y.DType.Bytes(row), w.Out, y.DType, processors);
+            nint panel = _weights.Acquire(w, x.DType, row, n, backward: false, tail);
+            _gemm.Run(false, true, x.Rows, n, width, 1, x.Address, x.Columns, panel, width, x.DType, 0, y.Address + (nint)y.DType.Bytes(row), w.Out, y.DType);
             _weights.Release(w, x.DType);
         }
         if (!w.Bias.IsNone) _gpu.Launch(K("elements.cu", y.DType, "add_bias"), (y.Rows, 1), 256, w.Bias, y, w.Out);
@@ -29,13 +29,13 @@ public sealed unsafe partial class CudaOps
     private void BackwardInput(Tensor dy, int leading, in LinearWeight w, bool accumulate, Tensor dx)
     {
         _gpu.MakeCurrent();
-        int step = _weights.RowsAtATime(w, dx.DType), processors = _weights.ProductProcessors(w, dx.DType, dx.Rows);
+        int step = _weights.RowsAtATime(w, dx.DType);
         for (int row = 0; row < w.Out; row += step)
         {
             int n = Math.Min(step, w.Out - row);
-            nint panel = _weights.Acquire(w, dx.DType, row, n, backward: true, dx.Rows);
+            nint panel = _weights.Acquire(w, dx.DType, row, n, backward: true);
             _gemm.Run(false, false, dx.Rows, w.In, n, 1, dy.Address + (nint)dx.DType.Bytes(row), leading, panel, w.In, dx.DType, accumulate || row > 0 ? 1 : 0,
-                dx.Address, w.In, dx.DType, processors);
+                dx.Address, w.In, dx.DType);
             _weights.Release(w, dx.DType);
         }
     }

@@ -26,7 +26,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
     {
-        if (Fusable(x, group))
+        if (Fusable(group))
         {
             FusedForward(x, group, products: true);
             return;
@@ -41,7 +41,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx)
     {
-        if (Fusable(x, group))
+        if (Fusable(group))
         {
             FusedBackward(x, group, dx, products: true);
             return;
@@ -54,10 +54,10 @@ public sealed unsafe partial class CudaOps
         }
     }
 
-    private bool Fusable(Tensor x, ReadOnlySpan<AdaptedLinear> group)
+    private bool Fusable(ReadOnlySpan<AdaptedLinear> group)
     {
         foreach (ref readonly var p in group)
-            if (p.A.IsNone || p.A.Rows != group[0].A.Rows || !TensorCoreLora(x, p.A, p.B.Rows)) return false;
+            if (p.A.IsNone || p.A.Rows != group[0].A.Rows || !TensorCoreLora(p.Y, p.A, p.B.Rows)) return false;
         return group.Length is >= 1 and <= 3;
     }
 
@@ -90,23 +90,24 @@ public sealed unsafe partial class CudaOps
     {
         _gpu.MakeCurrent();
         Parts down = default, outer = default, up = default;
-        int r = group[0].A.Rows, widest = group[0].A.Columns, n = group.Length, rows = x.Rows;
+        int r = group[0].A.Rows, widest = group[0].A.Columns, n = group.Length, rows = group[0].Y.Rows, outers = 0;
+        var act = group[0].Y.DType;
         for (int i = 0; i < n; i++)
         {
             ref readonly var p = ref group[i];
             down[i] = DownPart(p.Y, p.B, true, p.Scaling, default, p.Dxa);
-            outer[i] = OuterPart(x, p.A.Columns, p.Dxa, 1, p.Dropout, false, p.DA);
-            outer[n + i] = OuterPart(p.Y, p.Y.Columns, p.Xa, p.Scaling, default, true, p.DB);
+            if (!p.DA.IsNone) outer[outers++] = OuterPart(x, p.A.Columns, p.Dxa, 1, p.Dropout, false, p.DA);
+            outer[outers++] = OuterPart(p.Y, p.Y.Columns, p.Xa, p.Scaling, default, true, p.DB);
             if (!dx.IsNone) up[i] = UpPart(p.Dxa, p.A, false, 1, p.Dropout, dx);
             widest = Math.Max(widest, p.Y.Columns);
         }
         for (int i = 0; i < Math.Max(2, n); i++)
         {
             if (products && i < n && !dx.IsNone) LinearBackwardInput(group[i].Y, group[i].W, i > 0, dx);
-            if (i == 0) LaunchDown(down, n, rows, r, x.DType);
-            if (i == 1) LaunchOuter(outer, 2 * n, rows, widest, x.DType, r);
+            if (i == 0) LaunchDown(down, n, rows, r, act);
+            if (i == 1) LaunchOuter(outer, outers, rows, widest, act, r);
         }
-        if (!dx.IsNone) LaunchUp(up, n, rows, dx.Columns, x.DType, r);
+        if (!dx.IsNone) LaunchUp(up, n, rows, dx.Columns, act, r);
     }
 
     // Parts of one x are shared by a block when there are registers for that; rows a block grow once such blocks fill the card.
@@ -115,7 +116,7 @@ public sealed unsafe partial class CudaOps
         bool together = shared && count > 1 && r == 16;
         int groups = together ? 1 : count;
         long full = _gpu.Processors * 7L / 8; // most of a wave
-        int tile = !together && rows / 64L * groups >= full ? 64 : rows / 32L * groups >= full ? 32 : 16;
+        int tile = rows / 64L * groups >= full ? 64 : rows / 32L * groups >= full ? 32 : 16;
         string name = $"lora_down{tile}{(together ? $"_{count}" : "")}";
         _gpu.Launch(K("lora.cu", act, name, r), ((rows + tile - 1) / tile, groups), r > 32 ? 256 : 512, Arg.Struct(&parts), rows, zeros.From, zeros.To);
     }

@@ -31,14 +31,14 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
             at += Round(bytes);
             return p;
         }
-        nint first = Take(o.ExpandBytes), second = o.ExpandAhead ? Take(o.ExpandBytes) : first, matmul = Take(o.MatmulBytes);
+        nint ring = Take((o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes)), matmul = Take(o.MatmulBytes);
         _scratch = Take(o.ScratchBytes);
         _scratchBytes = o.ScratchBytes;
         _meta = Take(MetaBytes);
         _tables = Take(TableFloats * 4);
         _result = Take(256);
         _gemm = new Gemm(gpu, matmul, o.MatmulBytes);
-        _weights = new WeightExpander(gpu, first, second, _tables, o);
+        _weights = new WeightExpander(gpu, ring, _tables, o);
         var tables = new float[TableFloats];
         Nf4.Codes.CopyTo(tables, 0);
         float[] map = Nf4.DynamicMap();
@@ -156,6 +156,6 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         _gpu.Launch(K("elements.cu", y.DType, "swiglu"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, y, gate.Count, y.Columns - gate.Columns, Magic(gate.Columns / 8));
 
     /// <inheritdoc/>
-    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp) =>
-        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(dy.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, dy.Count);
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y) =>
+        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(dy.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, y, dy.Count);
 }

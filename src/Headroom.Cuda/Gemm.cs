@@ -11,7 +11,7 @@ namespace Headroom.Cuda;
 /// </summary>
 internal sealed unsafe class Gemm : IDisposable
 {
-    private readonly record struct Key(bool TransA, bool TransB, int M, int N, int K, int Lda, int Ldb, int Ldc, DType In, DType Out, int Align, bool Accumulate, int Processors);
+    private readonly record struct Key(bool TransA, bool TransB, int M, int N, int K, int Lda, int Ldb, int Ldc, DType In, DType Out, int Align, bool Accumulate);
 
     private sealed class Plan(LtMatmulDesc desc, LtLayout a, LtLayout b, LtLayout c, CublasLt.Heuristic choice) : IDisposable
     {
@@ -43,17 +43,14 @@ internal sealed unsafe class Gemm : IDisposable
         _lt = LtHandle.Create();
     }
 
-    /// <summary>
-    /// Row-major C[m, n] = alpha * op(A) op(B) + beta * C; op(A) is [m, k], op(B) [k, n]; ta, tb: stored transposed. <paramref name="processors"/>: how many
-    /// the product may take, 0 = all.
-    /// </summary>
-    public void Run(bool ta, bool tb, int m, int n, int k, float alpha, nint a, int lda, nint b, int ldb, DType input, float beta, nint c, int ldc, DType output, int processors = 0)
+    /// <summary>Row-major C[m, n] = alpha * op(A) op(B) + beta * C; op(A) is [m, k], op(B) [k, n]; ta, tb: stored transposed.</summary>
+    public void Run(bool ta, bool tb, int m, int n, int k, float alpha, nint a, int lda, nint b, int ldb, DType input, float beta, nint c, int ldc, DType output)
     {
         if (m == 0 || n == 0) return;
         // cuBLAS is column-major: the transposed product, operands swapped, gives the same memory.
         nint all = a | b | c;
         int align = 1 << Math.Min(8, BitOperations.TrailingZeroCount((ulong)all | 256));
-        var key = new Key(tb, ta, n, m, k, ldb, lda, ldc, input, output, align, beta != 0, processors);
+        var key = new Key(tb, ta, n, m, k, ldb, lda, ldc, input, output, align, beta != 0);
         if (!_plans.TryGetValue(key, out var plan))
         {
             if (_plans.Count >= MaxPlans) Forget(); // ragged batches bring new shapes for ever
@@ -81,8 +78,6 @@ internal sealed unsafe class Gemm : IDisposable
         int ta = k.TransA ? 1 : 0, tb = k.TransB ? 1 : 0;
         CudaException.CheckLt(CublasLt.cublasLtMatmulDescSetAttribute(d, CublasLt.DescTransA, &ta, 4), nameof(CublasLt.cublasLtMatmulDescSetAttribute));
         CudaException.CheckLt(CublasLt.cublasLtMatmulDescSetAttribute(d, CublasLt.DescTransB, &tb, 4), nameof(CublasLt.cublasLtMatmulDescSetAttribute));
-        int processors = k.Processors;
-        if (processors > 0) CudaException.CheckLt(CublasLt.cublasLtMatmulDescSetAttribute(d, CublasLt.DescProcessors, &processors, 4), nameof(CublasLt.cublasLtMatmulDescSetAttribute));
         var a = k.TransA ? Layout(input, k.K, k.M, k.Lda) : Layout(input, k.M, k.K, k.Lda);
         var b = k.TransB ? Layout(input, k.N, k.K, k.Ldb) : Layout(input, k.K, k.N, k.Ldb);
         var c = Layout(output, k.M, k.N, k.Ldc);

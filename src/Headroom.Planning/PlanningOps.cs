@@ -139,12 +139,22 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {
-        LoraShapes(x, a, b, xa, dy);
         Same(xa, dxa);
-        Same(a, dA);
         Same(b, dB);
-        if (!dx.IsNone) Same(x, dx);
-        Count("lora_backward", 2.0 * x.Rows * a.Rows * (2.0 * dy.Columns + (dx.IsNone ? 1.0 : 2.0) * x.Columns), x, dy, a, b, dA, dB);
+        Act(xa, dy.Rows, a.Rows);
+        F32(b, dy.Columns, a.Rows);
+        if (!dx.IsNone) Act(dx, dy.Rows, a.Columns);
+        Count("lora_backward", 2.0 * dy.Rows * a.Rows * (2.0 * dy.Columns + (dx.IsNone ? 0.0 : 1.0) * a.Columns), dy, a, b, dB);
+        if (!dA.IsNone) LoraBackwardA(x, dropout, dxa, dA);
+    }
+
+    /// <inheritdoc/>
+    public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA)
+    {
+        F32(dA, dxa.Columns, x.Columns);
+        Act(dxa, x.Rows, dxa.Columns);
+        Like(x, dxa);
+        Count("lora_backward", 2.0 * x.Rows * dA.Count, x, dA);
     }
 
     /// <inheritdoc/>
@@ -206,9 +216,10 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void SwiGlu(Tensor gate, Tensor up, Tensor y) { Same(gate, up); Padded(y, gate.Rows, gate.Columns); Like(gate, y); Count("swiglu", 6.0 * y.Count, gate, up, y); }
     /// <inheritdoc/>
-    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp)
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y)
     {
         Same(gate, up);
+        if (!y.IsNone) Same(gate, y);
         Same(gate, dy);
         Same(gate, dGate);
         Same(gate, dUp);

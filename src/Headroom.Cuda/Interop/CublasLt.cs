@@ -9,7 +9,7 @@ internal static unsafe partial class CublasLt
 
     public const int Compute32F = 68;
     public const int Real32F = 0, Real16F = 2, Real16BF = 14;
-    public const int DescTransA = 3, DescTransB = 4, DescProcessors = 15;
+    public const int DescTransA = 3, DescTransB = 4;
     public const int PrefMaxWorkspace = 1, PrefReductionMask = 3, PrefAlignA = 5, PrefAlignB = 6, PrefAlignC = 7, PrefAlignD = 8;
 
     /// <summary>cublasLtMatmulHeuristicResult_t.</summary>

@@ -144,14 +144,15 @@ extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n, int p
     }
 }
 
-DEV void swiglu_grad(float g, float u, float d, float& dg, float& du)
+DEV void swiglu_grad(float g, float u, float d, float& dg, float& du, float& y)
 {
     float s = 1.f / (1.f + EXP(-g));
+    y = silu(g) * u;
     du = d * g * s;
     dg = d * u * s * (1.f + g * (1.f - s));
 }
 
-extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, i64 n)
+extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, T* y, i64 n)
 {
     i64 stride = (i64)gridDim.x * blockDim.x * 8;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
@@ -160,14 +161,16 @@ extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* 
         {
             float g[8], u[8], d[8];
             load8(gate + i, g); load8(up + i, u); load8(dy + i, d);
-            for (int k = 0; k < 8; k++) swiglu_grad(g[k], u[k], d[k], g[k], u[k]);
+            for (int k = 0; k < 8; k++) swiglu_grad(g[k], u[k], d[k], g[k], u[k], d[k]);
             store8(dgate + i, g); store8(dup + i, u);
+            if (y) store8(y + i, d);
         }
         else for (i64 k = i; k < n; k++)
         {
-            float a, b;
-            swiglu_grad(to_f(gate[k]), to_f(up[k]), to_f(dy[k]), a, b);
+            float a, b, z;
+            swiglu_grad(to_f(gate[k]), to_f(up[k]), to_f(dy[k]), a, b, z);
             from_f(a, dgate[k]); from_f(b, dup[k]);
+            if (y) from_f(z, y[k]);
         }
     }
 }

@@ -5,7 +5,11 @@
 #define NT (RANK / 8)
 #define KS (RANK / 16)
 #define LORA_WARPS (RANK > 32 ? 8 : 16)
-#define OUTER_PAIRS (RANK > 32 ? 2 : 4)
+#if RANK > 32
+#define OUTER_PAIRS 2
+#else
+#define OUTER_PAIRS 4
+#endif
 
 // One adapted projection's operands in a launch that serves several (q, k and v, or gate and up): fewer and fuller launches.
 // ldx: elements from one row of x to the next. tail: column of x that also takes y, or -1.
@@ -60,16 +64,28 @@ DEV void drop8(V4& v, u64 index, const Mask& mask)
     keep4(mask, (index >> 2) + 1, v.z, v.w);
 }
 
-// y [rows, RANK] = scale * drop(x) M^T for COUNT projections of one x; M is [RANK, n], or [n, RANK] when transposed. A block takes MT * 16 rows,
-// its warps share the columns: few rows when the batch is small, so that every processor has a block; more when M's traffic would count.
-// Columns fill .. fillTo of x's rows, beside the tails, become zero: they meet zeros in the product, but must not be NaN.
-template <int MT, int COUNT> DEV void down(const Part* parts, int rows, int fill, int fillTo)
+// Eight elements of N rows, 8 rows apart; zeros beyond the ends.
+template <int N> DEV void down_rows(V4* v, const T* x, int ldx, int row, int rows, int k, int n)
 {
-    constexpr int ahead = COUNT * MT <= 2 ? 2 : 1;
+#pragma unroll
+    for (int i = 0; i < N; i++, row += 8)
+    {
+        v[i] = { 0, 0, 0, 0 };
+        if (row < rows && k < n) v[i] = *(const V4*)(x + (i64)row * ldx + k);
+    }
+}
+
+// y [rows, RANK] = scale * drop(x) M^T for COUNT projections of one x; M is [RANK, n], or [n, RANK] when transposed. A block takes RG * MT * 16
+// rows, RG groups of its warps share the columns of MT * 16: few rows when the batch is small, so that every processor has a block; more when
+// M's traffic would count (the groups read the same part of M at about the same time, from the first-level cache).
+// Columns fill .. fillTo of x's rows, beside the tails, become zero: they meet zeros in the product, but must not be NaN.
+template <int MT, int COUNT, int RG> DEV void down(const Part* parts, int rows, int fill, int fillTo)
+{
+    constexpr int share = LORA_WARPS / RG;
     T* x = parts[0].x;
     const int n = parts[0].n, ldx = parts[0].ldx;
     __shared__ float sums[LORA_WARPS][16 * RANK];
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, row0 = blockIdx.x * 16 * MT;
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, first0 = blockIdx.x * 16 * MT * RG, row0 = first0 + warp / share * 16 * MT;
     float acc[COUNT][MT][NT][4];
 #pragma unroll
     for (int q = 0; q < COUNT; q++)
@@ -79,60 +95,61 @@ template <int MT, int COUNT> DEV void down(const Part* parts, int rows, int fill
             for (int t = 0; t < NT; t++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) acc[q][i][t][e] = 0;
-#pragma unroll ahead
-    for (int k0 = warp * 32; k0 < n; k0 += LORA_WARPS * 32)
+    // A step is 64 columns, whole lines of x: both halves are on their way before either is used.
+#pragma unroll 1
+    for (int at = warp % share * 64; at < n; at += share * 64)
     {
-        int k = k0 + c * 8;
-        V4 v[2 * MT];
+        V4 both[2][2 * MT];
+        down_rows<2 * MT>(both[0], x, ldx, row0 + g, rows, at + c * 8, n);
+        down_rows<2 * MT>(both[1], x, ldx, row0 + g, rows, at + 32 + c * 8, n);
 #pragma unroll
-        for (int i = 0; i < 2 * MT; i++)
+        for (int half = 0; half < 2; half++)
         {
-            int row = row0 + g + 8 * i;
-            v[i] = { 0, 0, 0, 0 };
-            if (row < rows) v[i] = *(const V4*)(x + (i64)row * ldx + k);
-        }
+            const int k0 = at + 32 * half, k = k0 + c * 8;
+            const V4* v = both[half];
 #pragma unroll
-        for (int q = 0; q < COUNT; q++)
-        {
-            const Part& p = parts[q];
-            const float* __restrict__ m = p.m;
-            u32 b[NT][4];
-            if (p.transposed)
+            for (int q = 0; q < COUNT; q++)
             {
+                const Part& p = parts[q];
+                const float* __restrict__ m = p.m;
+                u32 b[NT][4];
+                if (p.transposed)
+                {
 #pragma unroll
-                for (int j = 0; j < 4; j++)
+                    for (int j = 0; j < 4; j++)
 #pragma unroll
-                    for (int t = 0; t < NT; t += 2)
+                        for (int t = 0; t < NT; t += 2)
+                        {
+                            F4 f = *(const F4*)(m + (i64)(k0 + (g >> 1) * 8 + 2 * j + (g & 1)) * RANK + t * 8 + 4 * c);
+                            b[t][j] = transpose8(pair(f.x, f.y));
+                            b[t + 1][j] = transpose8(pair(f.z, f.w));
+                        }
+                }
+                else
+#pragma unroll
+                    for (int t = 0; t < NT; t++)
                     {
-                        F4 f = *(const F4*)(m + (i64)(k0 + (g >> 1) * 8 + 2 * j + (g & 1)) * RANK + t * 8 + 4 * c);
-                        b[t][j] = transpose8(pair(f.x, f.y));
-                        b[t + 1][j] = transpose8(pair(f.z, f.w));
+                        const float* r = m + (i64)rank_of(t, g) * n + k;
+                        F4 f = *(const F4*)r, h = *(const F4*)(r + 4);
+                        b[t][0] = pair(f.x, f.y); b[t][1] = pair(f.z, f.w); b[t][2] = pair(h.x, h.y); b[t][3] = pair(h.z, h.w);
                     }
-            }
-            else
 #pragma unroll
-                for (int t = 0; t < NT; t++)
+                for (int i = 0; i < MT; i++)
                 {
-                    const float* r = m + (i64)rank_of(t, g) * n + k;
-                    F4 f = *(const F4*)r, h = *(const F4*)(r + 4);
-                    b[t][0] = pair(f.x, f.y); b[t][1] = pair(f.z, f.w); b[t][2] = pair(h.x, h.y); b[t][3] = pair(h.z, h.w);
-                }
+                    V4 lo = v[2 * i], hi = v[2 * i + 1];
+                    if (p.drop)
+                    {
+                        u64 at = (u64)(row0 + g + 16 * i) * n + k;
+                        drop8(lo, at, p.mask);
+                        drop8(hi, at + 8ull * n, p.mask);
+                    }
+                    u32 first[4] = { lo.x, hi.x, lo.y, hi.y }, second[4] = { lo.z, hi.z, lo.w, hi.w };
 #pragma unroll
-            for (int i = 0; i < MT; i++)
-            {
-                V4 lo = v[2 * i], hi = v[2 * i + 1];
-                if (p.drop)
-                {
-                    u64 at = (u64)(row0 + g + 16 * i) * n + k;
-                    drop8(lo, at, p.mask);
-                    drop8(hi, at + 8ull * n, p.mask);
-                }
-                u32 first[4] = { lo.x, hi.x, lo.y, hi.y }, second[4] = { lo.z, hi.z, lo.w, hi.w };
-#pragma unroll
-                for (int t = 0; t < NT; t++)
-                {
-                    mma16816(acc[q][i][t], first, b[t][0], b[t][1]);
-                    mma16816(acc[q][i][t], second, b[t][2], b[t][3]);
+                    for (int t = 0; t < NT; t++)
+                    {
+                        mma16816(acc[q][i][t], first, b[t][0], b[t][1]);
+                        mma16816(acc[q][i][t], second, b[t][2], b[t][3]);
+                    }
                 }
             }
         }
@@ -149,12 +166,13 @@ template <int MT, int COUNT> DEV void down(const Part* parts, int rows, int fill
 #pragma unroll
                 for (int e = 0; e < 4; e++) sums[warp][(g + (e >> 1) * 8) * RANK + rank_of(t, 2 * c + (e & 1))] = acc[q][i][t][e];
             __syncthreads();
-            for (int o = threadIdx.x; o < 16 * RANK; o += LORA_WARPS * 32)
+            for (int at = threadIdx.x; at < RG * 16 * RANK; at += LORA_WARPS * 32)
             {
+                int group = at / (16 * RANK), o = at % (16 * RANK);
                 float s = 0;
 #pragma unroll
-                for (int w = 0; w < LORA_WARPS; w++) s += sums[w][o]; // a fixed order
-                int row = row0 + i * 16 + o / RANK;
+                for (int w = 0; w < share; w++) s += sums[group * share + w][o]; // a fixed order
+                int row = first0 + group * 16 * MT + i * 16 + o / RANK;
                 if (row >= rows) continue;
                 T value = make<T>(p.drop ? s * p.scale * p.mask.keep : s * p.scale);
                 p.y[(i64)row * RANK + o % RANK] = value;
@@ -163,24 +181,26 @@ template <int MT, int COUNT> DEV void down(const Part* parts, int rows, int fill
         }
     int width = fillTo - fill;
     if (width > 0 && blockIdx.y == 0)
-        for (int o = threadIdx.x; o < 16 * MT * width; o += LORA_WARPS * 32)
-            if (row0 + o / width < rows) x[(i64)(row0 + o / width) * ldx + fill + o % width].u = 0;
+        for (int o = threadIdx.x; o < 16 * MT * RG * width; o += LORA_WARPS * 32)
+            if (first0 + o / width < rows) x[(i64)(first0 + o / width) * ldx + fill + o % width].u = 0;
 }
 
-#define DOWN(NAME, MT, COUNT) \
+#define DOWN(NAME, MT, COUNT, RG) \
     extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) NAME(const __grid_constant__ Parts parts, int rows, int fill, int fillTo) \
     { \
-        down<MT, COUNT>(parts.part + (COUNT > 1 ? 0 : blockIdx.y), rows, fill, fillTo); \
+        down<MT, COUNT, RG>(parts.part + (COUNT > 1 ? 0 : blockIdx.y), rows, fill, fillTo); \
     }
-DOWN(lora_down16, 1, 1)
-DOWN(lora_down32, 2, 1)
-DOWN(lora_down64, 4, 1)
+DOWN(lora_down16, 1, 1, 1)
+DOWN(lora_down32, 2, 1, 1)
+DOWN(lora_down64, 2, 1, 2)
 #if RANK == 16
 // Two or three projections that read one x, for which it is loaded once.
-DOWN(lora_down16_2, 1, 2)
-DOWN(lora_down32_2, 2, 2)
-DOWN(lora_down16_3, 1, 3)
-DOWN(lora_down32_3, 2, 3)
+DOWN(lora_down16_2, 1, 2, 1)
+DOWN(lora_down32_2, 1, 2, 2)
+DOWN(lora_down64_2, 2, 2, 2)
+DOWN(lora_down16_3, 1, 3, 1)
+DOWN(lora_down32_3, 1, 3, 2)
+DOWN(lora_down64_3, 2, 3, 2)
 #endif
 
 // The part's M as B fragments for the 32 columns from col0 on: lane (g, c) gets columns col0 + (g >> 1) * 8 + 2 j + (g & 1).
@@ -279,6 +299,27 @@ extern "C" __global__ void __launch_bounds__(256, 2) lora_up(const __grid_consta
 extern "C" __global__ void __launch_bounds__(256, 2) lora_up2(const __grid_constant__ Parts parts, int rows, int span) { up<2>(parts.part, rows, span); }
 extern "C" __global__ void __launch_bounds__(256, 2) lora_up3(const __grid_constant__ Parts parts, int rows, int span) { up<3>(parts.part, rows, span); }
 
+// A lane's columns of rows t, t + 1, t + 8, t + 9; zeros beyond the end.
+DEV void outer_rows(u32 (*v)[OUTER_PAIRS], const T* x, int ldx, int t, int rows)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+    {
+        int row = t + (i & 1) + (i >> 1) * 8;
+#pragma unroll
+        for (int j = 0; j < OUTER_PAIRS; j++) v[i][j] = 0;
+        if (row >= rows) continue;
+        const T* at = x + (i64)row * ldx;
+#if OUTER_PAIRS == 4
+        V4 w = *(const V4*)at;
+        v[i][0] = w.x; v[i][1] = w.y; v[i][2] = w.z; v[i][3] = w.w;
+#else
+        V2 w = *(const V2*)at;
+        v[i][0] = w.x; v[i][1] = w.y;
+#endif
+    }
+}
+
 // sum += scale * drop(x)^T z over the rows: [n, RANK] when transposed, else [RANK, n]. A block takes 8 * 2 * OUTER_PAIRS columns, its warps share
 // the rows; a lane has two columns for each pair, of four rows.
 extern "C" __global__ void __launch_bounds__(512) lora_outer(const __grid_constant__ Parts parts, int rows)
@@ -298,29 +339,12 @@ extern "C" __global__ void __launch_bounds__(512) lora_outer(const __grid_consta
         for (int k = 0; k < NT; k++)
 #pragma unroll
             for (int e = 0; e < 4; e++) acc[j][k][e] = 0;
+    // Loading the next rows ahead of this step's work took registers and with them a third of the speed; two steps unrolled do better.
 #pragma unroll ahead
     for (int t0 = warp * 16; t0 < rows; t0 += warps * 16)
     {
         u32 v[4][OUTER_PAIRS], b[NT][2];
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-        {
-            int t = t0 + 2 * c + (i & 1) + (i >> 1) * 8;
-#pragma unroll
-            for (int j = 0; j < OUTER_PAIRS; j++) v[i][j] = 0;
-            if (t >= rows) continue;
-            const T* at = x + (i64)t * ldx + col;
-            if (OUTER_PAIRS == 4)
-            {
-                V4 w = *(const V4*)at;
-                v[i][0] = w.x; v[i][1] = w.y; v[i][OUTER_PAIRS - 2] = w.z; v[i][OUTER_PAIRS - 1] = w.w;
-            }
-            else
-            {
-                V2 w = *(const V2*)at;
-                v[i][0] = w.x; v[i][1] = w.y;
-            }
-        }
+        outer_rows(v, x + col, ldx, t0 + 2 * c, rows);
 #pragma unroll
         for (int h = 0; h < 2; h++)
 #pragma unroll

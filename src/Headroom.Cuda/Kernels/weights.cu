@@ -33,21 +33,21 @@ DEV void expand8(u32 c, float a, const float* code, T* dst)
 }
 
 // Further columns after each row of an expanded weight: scale * b of an adapter [rows, rank] at one place, zeros beside it.
-// magic = ceil(2^40 / octets of a row) divides by a product and a shift.
-struct Tail { const float* b; u64 magic; int pad, rank, column, octets, rows; float scale; };
+// An octet's row is umulhi(octet, magic) >> shift.
+struct Tail { const float* b; u32 magic; int shift, pad, rank, column, octets, rows; float scale; };
 
 // NF4: elements first .. first + n of the flattened weight, first a multiple of 8. Block sizes are powers of two (shift).
-extern "C" __global__ void __launch_bounds__(1024) expand_nf4(const u8* codes, const void* absmax, const float* nested, const float* offset, const float* tables,
-    int shift, T* dst, i64 first, i64 n, Tail tail)
+// A block takes 1,024 octets (blocks from "main" on: of the tail) and ends; a thread has four of them in flight.
+extern "C" __global__ void __launch_bounds__(256, 6) expand_nf4(const u8* codes, const void* absmax, const float* nested, const float* offset, const float* tables,
+    int shift, T* dst, i64 first, i64 n, Tail tail, int main)
 {
-    __shared__ float code[16], map[256];
+    __shared__ float code[16];
+    const float* map = tables + 16;
     if (threadIdx.x < 16) code[threadIdx.x] = tables[threadIdx.x];
-    for (int i = threadIdx.x; i < 256; i += blockDim.x) map[i] = tables[16 + i];
     __syncthreads();
-    i64 wave = (i64)gridDim.x * blockDim.x, at = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     if (shift < 3 || (n & 7) != 0)
     {
-        for (; at < n; at += wave)
+        for (i64 at = (i64)blockIdx.x * 8192 + threadIdx.x; at < n && at < (i64)(blockIdx.x + 1) * 8192; at += 256)
         {
             i64 e = first + at;
             u8 b = codes[e >> 1];
@@ -55,42 +55,42 @@ extern "C" __global__ void __launch_bounds__(1024) expand_nf4(const u8* codes, c
         }
         return;
     }
-    // Four independent pieces of eight elements a thread: enough loads in flight to keep the memory busy.
-    const u32* words = (const u32*)(codes + (first >> 1));
-    i64 octets = n >> 3, block0 = first >> 3;
-    for (; at < octets; at += 4 * wave)
+    if ((int)blockIdx.x >= main)
     {
-        u32 c[4];
-        float a[4];
-#pragma unroll
-        for (int u = 0; u < 4; u++)
-            if (at + u * wave < octets) c[u] = words[at + u * wave];
-#pragma unroll
-        for (int u = 0; u < 4; u++)
-            if (at + u * wave < octets) a[u] = nf4_absmax(absmax, nested, offset, map, (block0 + at + u * wave) >> (shift - 3));
-#pragma unroll
-        for (int u = 0; u < 4; u++)
+        int each = tail.pad >> 3;
+        for (u32 o = (blockIdx.x - main) * 1024 + threadIdx.x, k = 0; k < 4; k++, o += 256)
         {
-            i64 o = at + u * wave;
-            if (o >= octets) continue;
-            T* d = dst + o * 8;
-            if (tail.pad) d += ((u64)o * tail.magic >> 40) * tail.pad;
-            expand8(c[u], a[u], code, d);
+            int row = o / each;
+            if (row >= tail.rows) return;
+            int column = (int)(o - row * each) * 8, from = column - tail.column;
+            float v[8] = {};
+            if (from >= 0 && from < tail.rank)
+            {
+                load8(tail.b + (i64)row * tail.rank + from, v);
+#pragma unroll
+                for (int i = 0; i < 8; i++) v[i] *= tail.scale;
+            }
+            store8(dst + row * ((i64)tail.octets * 8 + tail.pad) + (i64)tail.octets * 8 + column, v);
         }
+        return;
     }
-    if (!tail.pad) return;
-    int each = tail.pad >> 3;
-    for (i64 o = (i64)blockIdx.x * blockDim.x + threadIdx.x; o < (i64)tail.rows * each; o += wave)
-    {
-        i64 row = o / each;
-        int column = (int)(o - row * each) * 8, from = column - tail.column;
-        float v[8] = {};
-        if (from >= 0 && from < tail.rank)
-        {
-            load8(tail.b + row * tail.rank + from, v);
+    const u32* words = (const u32*)(codes + (first >> 1));
+    u32 octets = (u32)(n >> 3), at = blockIdx.x * 1024 + threadIdx.x, block0 = (u32)(first >> 3);
+    u32 c[4];
+    float a[4];
 #pragma unroll
-            for (int k = 0; k < 8; k++) v[k] *= tail.scale;
-        }
-        store8(dst + row * ((i64)tail.octets * 8 + tail.pad) + (i64)tail.octets * 8 + column, v);
+    for (u32 u = 0; u < 4; u++)
+        if (at + u * 256 < octets) c[u] = words[at + u * 256];
+#pragma unroll
+    for (u32 u = 0; u < 4; u++)
+        if (at + u * 256 < octets) a[u] = nf4_absmax(absmax, nested, offset, map, (block0 + at + u * 256) >> (shift - 3));
+#pragma unroll
+    for (u32 u = 0; u < 4; u++)
+    {
+        u32 o = at + u * 256;
+        if (o >= octets) return;
+        i64 d = (i64)o * 8;
+        if (tail.pad) d += (__umulhi(o, tail.magic) >> tail.shift) * tail.pad;
+        expand8(c[u], a[u], code, dst + d);
     }
 }
