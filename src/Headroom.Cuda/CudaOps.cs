@@ -156,6 +156,6 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         _gpu.Launch(K("elements.cu", y.DType, "swiglu"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, y, gate.Count, y.Columns - gate.Columns, Magic(gate.Columns / 8));
 
     /// <inheritdoc/>
-    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y) =>
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default) =>
         _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(dy.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, y, dy.Count);
 }

@@ -216,7 +216,7 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void SwiGlu(Tensor gate, Tensor up, Tensor y) { Same(gate, up); Padded(y, gate.Rows, gate.Columns); Like(gate, y); Count("swiglu", 6.0 * y.Count, gate, up, y); }
     /// <inheritdoc/>
-    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y)
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default)
     {
         Same(gate, up);
         if (!y.IsNone) Same(gate, y);
