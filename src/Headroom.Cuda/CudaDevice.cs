@@ -33,6 +33,14 @@ public sealed unsafe class CudaDevice : IDevice
         _options = options;
         _usedBefore = usedBefore;
         _gpu = new Gpu(options.Ordinal);
+        long needed = CudaOps.WorkspaceBytes(options);
+        CudaException.Check(Driver.cuMemGetInfo(out nuint free, out _), nameof(Driver.cuMemGetInfo));
+        if ((long)free < needed)
+        {
+            string name = _gpu.Name;
+            _gpu.Dispose();
+            throw new HeadroomException($"{name} has {free / 1048576.0:F0} MiB free; {needed / 1048576.0:F0} MiB are needed before a model.", "Close the program that holds the memory, or run with --device cpu.");
+        }
         _workspace = DeviceMemory.Allocate(CudaOps.WorkspaceBytes(options));
         _staging = new Staging(_gpu);
         _ops = new CudaOps(_gpu, _staging, _workspace.Value, options);
@@ -89,7 +97,7 @@ public sealed unsafe class CudaDevice : IDevice
         CudaException.Check(Driver.cuMemGetInfo(out nuint free, out _), nameof(Driver.cuMemGetInfo));
         if ((long)free < bytes)
             throw new HeadroomException($"The plan needs {bytes / 1048576.0:F0} MiB on {Name}, of which {free / 1048576.0:F0} MiB are free.",
-                "Close the program that holds the memory, or plan for less: see headroom plan --vram.", 1);
+                "Close the program that holds the memory, or plan for less: see headroom plan --vram.");
         _arena = DeviceMemory.Allocate(bytes);
         // Nothing reads a buffer before it is written; zeros keep a fault of that kind from depending on what ran before.
         CudaException.Check(Driver.cuMemsetD8Async(_arena.Value, 0, (nuint)bytes, _gpu.Main.Value), nameof(Driver.cuMemsetD8Async));

@@ -95,61 +95,58 @@ template <int MT, int COUNT, int RG> DEV void down(const Part* parts, int rows, 
             for (int t = 0; t < NT; t++)
 #pragma unroll
                 for (int e = 0; e < 4; e++) acc[q][i][t][e] = 0;
-    // A step is 64 columns, whole lines of x: both halves are on their way before either is used.
+    V4 v[2 * MT], next[2 * MT];
+    int k0 = warp % share * 32;
+    down_rows<2 * MT>(next, x, ldx, row0 + g, rows, k0 + c * 8, n);
 #pragma unroll 1
-    for (int at = warp % share * 64; at < n; at += share * 64)
+    for (; k0 < n; k0 += share * 32)
     {
-        V4 both[2][2 * MT];
-        down_rows<2 * MT>(both[0], x, ldx, row0 + g, rows, at + c * 8, n);
-        down_rows<2 * MT>(both[1], x, ldx, row0 + g, rows, at + 32 + c * 8, n);
+        int k = k0 + c * 8;
 #pragma unroll
-        for (int half = 0; half < 2; half++)
+        for (int i = 0; i < 2 * MT; i++) v[i] = next[i];
+        down_rows<2 * MT>(next, x, ldx, row0 + g, rows, k + share * 32, n);
+#pragma unroll
+        for (int q = 0; q < COUNT; q++)
         {
-            const int k0 = at + 32 * half, k = k0 + c * 8;
-            const V4* v = both[half];
-#pragma unroll
-            for (int q = 0; q < COUNT; q++)
+            const Part& p = parts[q];
+            const float* __restrict__ m = p.m;
+            u32 b[NT][4];
+            if (p.transposed)
             {
-                const Part& p = parts[q];
-                const float* __restrict__ m = p.m;
-                u32 b[NT][4];
-                if (p.transposed)
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+#pragma unroll
+                    for (int t = 0; t < NT; t += 2)
+                    {
+                        F4 f = *(const F4*)(m + (i64)(k0 + (g >> 1) * 8 + 2 * j + (g & 1)) * RANK + t * 8 + 4 * c);
+                        b[t][j] = transpose8(pair(f.x, f.y));
+                        b[t + 1][j] = transpose8(pair(f.z, f.w));
+                    }
+            }
+            else
+#pragma unroll
+                for (int t = 0; t < NT; t++)
                 {
-#pragma unroll
-                    for (int j = 0; j < 4; j++)
-#pragma unroll
-                        for (int t = 0; t < NT; t += 2)
-                        {
-                            F4 f = *(const F4*)(m + (i64)(k0 + (g >> 1) * 8 + 2 * j + (g & 1)) * RANK + t * 8 + 4 * c);
-                            b[t][j] = transpose8(pair(f.x, f.y));
-                            b[t + 1][j] = transpose8(pair(f.z, f.w));
-                        }
+                    const float* r = m + (i64)rank_of(t, g) * n + k;
+                    F4 f = *(const F4*)r, h = *(const F4*)(r + 4);
+                    b[t][0] = pair(f.x, f.y); b[t][1] = pair(f.z, f.w); b[t][2] = pair(h.x, h.y); b[t][3] = pair(h.z, h.w);
                 }
-                else
 #pragma unroll
-                    for (int t = 0; t < NT; t++)
-                    {
-                        const float* r = m + (i64)rank_of(t, g) * n + k;
-                        F4 f = *(const F4*)r, h = *(const F4*)(r + 4);
-                        b[t][0] = pair(f.x, f.y); b[t][1] = pair(f.z, f.w); b[t][2] = pair(h.x, h.y); b[t][3] = pair(h.z, h.w);
-                    }
-#pragma unroll
-                for (int i = 0; i < MT; i++)
+            for (int i = 0; i < MT; i++)
+            {
+                V4 lo = v[2 * i], hi = v[2 * i + 1];
+                if (p.drop)
                 {
-                    V4 lo = v[2 * i], hi = v[2 * i + 1];
-                    if (p.drop)
-                    {
-                        u64 at = (u64)(row0 + g + 16 * i) * n + k;
-                        drop8(lo, at, p.mask);
-                        drop8(hi, at + 8ull * n, p.mask);
-                    }
-                    u32 first[4] = { lo.x, hi.x, lo.y, hi.y }, second[4] = { lo.z, hi.z, lo.w, hi.w };
+                    u64 at = (u64)(row0 + g + 16 * i) * n + k;
+                    drop8(lo, at, p.mask);
+                    drop8(hi, at + 8ull * n, p.mask);
+                }
+                u32 first[4] = { lo.x, hi.x, lo.y, hi.y }, second[4] = { lo.z, hi.z, lo.w, hi.w };
 #pragma unroll
-                    for (int t = 0; t < NT; t++)
-                    {
-                        mma16816(acc[q][i][t], first, b[t][0], b[t][1]);
-                        mma16816(acc[q][i][t], second, b[t][2], b[t][3]);
-                    }
+                for (int t = 0; t < NT; t++)
+                {
+                    mma16816(acc[q][i][t], first, b[t][0], b[t][1]);
+                    mma16816(acc[q][i][t], second, b[t][2], b[t][3]);
                 }
             }
         }
