@@ -90,7 +90,7 @@ internal static class BenchCommand
         }
         FormattableString lines = $"""
             {device}, {rows} x {length}: {x.TokensPerSecond:F0} tokens/s, {x.StepMilliseconds:F1} ms a step
-            {x.Tflops:F2} of {x.ProductTflops:F2} TFLOP/s that a large product reaches here ({x.Utilisation * 100:F0} %); copies run at {x.CopyTbs:F2} TB/s
+            {x.Tflops:G3} of {x.ProductTflops:G3} TFLOP/s that a large product reaches here ({x.Utilisation * 100:F0} %); copies run at {x.CopyTbs:F2} TB/s
             planned {x.PlannedBytes / 1048576.0:F0} MiB, {(x.Memory is { Process: >= 0 } m ? string.Create(CultureInfo.InvariantCulture, $"process {m.Process / 1048576.0:F0} MiB") : "process not measured on this device")}
             """;
         Console.WriteLine(lines.ToString(CultureInfo.InvariantCulture));
