@@ -74,7 +74,9 @@ public sealed class TimingOps(IOps ops, bool processorTime) : IOps
     public void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape shape, Tensor o)
     { long t = Now; ops.CachedAttention(q, kCache, vCache, past, shape, o); Add("cached_attention", t); }
     public void SwiGlu(Tensor gate, Tensor up, Tensor y) { long t = Now; ops.SwiGlu(gate, up, y); Add("swiglu", t); }
-    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp) { long t = Now; ops.SwiGluBackward(gate, up, dy, dGate, dUp); Add("swiglu_backward", t); }
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default)
+    { long t = Now; ops.SwiGluBackward(gate, up, dy, dGate, dUp, y); Add("swiglu_backward", t); }
+    public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA) { long t = Now; ops.LoraBackwardA(x, dropout, dxa, dA); Add("lora_backward", t); }
     public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)
     { long t = Now; ops.LinearCrossEntropy(hidden, head, labels, gradScale, logits, losses, dHidden, dHead); Add("linear_cross_entropy", t); }
     public void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)

@@ -50,7 +50,7 @@ public interface IDevice : IDisposable
     string Name { get; }
     /// <summary>The ops.</summary>
     IOps Ops { get; }
-    /// <summary>Bytes the ops hold beside the arena.</summary>
+    /// <summary>Bytes of the device that the process holds beside the arena: the ops' workspace and, on a GPU, context and code.</summary>
     long WorkspaceBytes { get; }
     /// <summary>Reserves the arena, once; returns its base address (64-byte aligned at least).</summary>
     nint Reserve(long bytes);
@@ -58,4 +58,13 @@ public interface IDevice : IDisposable
     void Upload(ReadOnlySpan<byte> source, Tensor destination);
     /// <summary>Device to host.</summary>
     void Download(Tensor source, Span<byte> destination);
+    /// <summary>Runs work on the device and waits for it: milliseconds that the device took. For measurements.</summary>
+    double Time(Action work)
+    {
+        long start = System.Diagnostics.Stopwatch.GetTimestamp();
+        work();
+        return System.Diagnostics.Stopwatch.GetElapsedTime(start).TotalMilliseconds;
+    }
+    /// <summary>Bytes in use now, or null where the device has no memory of its own.</summary>
+    MemoryUse? ReadMemory() => null;
 }

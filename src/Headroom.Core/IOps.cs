@@ -30,7 +30,7 @@ public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads,
 /// <param name="Xa">dropout(x) A^T [T, r].</param>
 /// <param name="Y">Output [T, out], or its gradient in the backward direction.</param>
 /// <param name="Dxa">Backward: scratch [T, r].</param>
-/// <param name="DA">Backward: gradient of A.</param>
+/// <param name="DA">Backward: gradient of A, or none when it is left to <see cref="IOps.LoraBackwardA"/>.</param>
 /// <param name="DB">Backward: gradient of B.</param>
 public readonly record struct AdaptedLinear(
     LinearWeight W, Tensor A, Tensor B, float Scaling, Dropout Dropout, Tensor Xa, Tensor Y, Tensor Dxa = default, Tensor DA = default, Tensor DB = default);
@@ -83,7 +83,10 @@ public interface IOps
     /// <summary>dTable[ids[t]] += dy[t], in token order.</summary>
     void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable);
 
-    /// <summary>RMSNorm (transformers <c>modeling_llama.py</c>): rstd = (mean(x^2) + eps)^-1/2, y = x * rstd * weight. x, y [T, H]; rstd F32 [T].</summary>
+    /// <summary>
+    /// RMSNorm (transformers <c>modeling_llama.py</c>): rstd = (mean(x^2) + eps)^-1/2, y = x * rstd * weight. x [T, H]; rstd F32 [T]; y [T, H], or
+    /// wider: further columns are left alone (see <see cref="LinearGroup"/>).
+    /// </summary>
     void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd);
     /// <summary>Fused residual add: sum = x + branch, then RMSNorm of sum. sum may be x itself.</summary>
     void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd);
@@ -101,10 +104,19 @@ public interface IOps
     void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y);
     /// <summary>The first half of <see cref="LoraForward"/>: xa = dropout(x) A^T, for a recomputed layer whose output is not needed again.</summary>
     void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa);
-    /// <summary>dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1 - p).</summary>
+    /// <summary>
+    /// dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1 - p). Without dA, x is not
+    /// read: <see cref="LoraBackwardA"/> can follow when x exists.
+    /// </summary>
     void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx);
 
-    /// <summary>Linear and LoRA of every projection of a group over one x; a device may do them together.</summary>
+    /// <summary>The part of <see cref="LoraBackward"/> that needs x: dA += dxa^T dropout(x).</summary>
+    void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA);
+
+    /// <summary>
+    /// Linear and LoRA of every projection of a group over one x; a device may do them together. x [T, in], or [T, in + n * 64] in 16-bit compute:
+    /// the last columns then are the ops' own (a GPU puts every xa there, so that [x, xa] [W, scaling B]^T is one product).
+    /// </summary>
     void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
     {
         foreach (ref readonly var p in group)
@@ -113,7 +125,10 @@ public interface IOps
             if (!p.A.IsNone) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
         }
     }
-    /// <summary>Gradients of a group: adapters +=, dx = the sum over the projections (skipped when none). Weight gradients of the base are not in it.</summary>
+    /// <summary>
+    /// Gradients of a group: adapters +=, dx = the sum over the projections (skipped when none). Weight gradients of the base are not in it.
+    /// x may be none for projections without <see cref="AdaptedLinear.DA"/>.
+    /// </summary>
     void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx)
     {
         for (int i = 0; i < group.Length; i++)
@@ -141,10 +156,10 @@ public interface IOps
     /// <summary>Attention of N new rows of one sequence over a cache: kCache, vCache [capacity, kv * d] already hold rows 0 .. past + N - 1; q, o [N, heads * d].</summary>
     void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape shape, Tensor o);
 
-    /// <summary>y = silu(gate) * up, all [T, I]. y may be gate.</summary>
+    /// <summary>y = silu(gate) * up, all [T, I]. y may be gate, or wider than it: further columns are left alone.</summary>
     void SwiGlu(Tensor gate, Tensor up, Tensor y);
-    /// <summary>dGate, dUp from dy. dGate may be gate and dUp may be up.</summary>
-    void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp);
+    /// <summary>dGate, dUp from dy, and y = silu(gate) * up again (skipped when none). dGate may be gate, dUp up, and y dy.</summary>
+    void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default);
 
     /// <summary>
     /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; all counted),

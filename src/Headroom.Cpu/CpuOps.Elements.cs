@@ -33,8 +33,8 @@ public sealed unsafe partial class CpuOps
     /// <inheritdoc cref="IOps.SwiGlu"/>
     public void SwiGlu(Tensor gate, Tensor up, Tensor y) => SwiGluKernels.Forward(_pool, gate, up, y);
     /// <inheritdoc cref="IOps.SwiGluBackward"/>
-    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp) =>
-        SwiGluKernels.Backward(_pool, gate, up, dy, dGate, dUp);
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default) =>
+        SwiGluKernels.Backward(_pool, gate, up, dy, dGate, dUp, y);
 
     /// <inheritdoc cref="IOps.GlobalNorm"/>
     public double GlobalNorm(ReadOnlySpan<Tensor> tensors) => OptimizerKernels.GlobalNorm(_pool, tensors);

@@ -39,7 +39,7 @@ public sealed unsafe partial class CpuOps
     /// <inheritdoc cref="IOps.LoraBackward"/>
     public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {
-        int r = a.Rows, outs = dy.Columns, rows = x.Rows;
+        int r = a.Rows, outs = dy.Columns, rows = dy.Rows;
         Gemm.Run(this, Operand.RowMajor(dy, outs), Operand.RowMajor(b, r), rows, r, outs, scaling, false, dxa.F, r);
         LoraGradients.Run(this, x, a, scaling, dropout, xa, dy, dxa, dA, dB, dx);
     }
@@ -63,6 +63,9 @@ public sealed unsafe partial class CpuOps
             if (!p.W.Bias.IsNone) BiasKernels.Add(_pool, p.W.Bias, p.Y);
         }
     }
+
+    /// <inheritdoc cref="IOps.LoraBackwardA"/>
+    public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA) => LoraGradients.RunA(this, x, dropout, dxa, dA);
 
     /// <inheritdoc cref="IOps.LinearCrossEntropy"/>
     public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)

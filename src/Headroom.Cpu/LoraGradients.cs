@@ -24,16 +24,23 @@ internal static unsafe class LoraGradients
         public byte* Scratch;
     }
 
-    /// <summary>dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask / (1 - p) * (dxa A), skipped when none.</summary>
+    /// <summary>dB += scaling * dy^T xa; dA += dxa^T dropout(x), skipped when none (then x is not read); dx += mask / (1 - p) * (dxa A), skipped when none.</summary>
     public static void Run(CpuOps ops, Tensor x, Tensor a, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {
         var job = new Job
         {
             X = x.F, Xa = xa.F, Dy = dy.F, Dxa = dxa.F, A = a.F, DA = dA.F, DB = dB.F, Dx = dx.F,
-            Count = x.Rows, Ins = x.Columns, Outs = dy.Columns, R = a.Rows, Scaling = scaling, Dropout = dropout, Scratch = ops.Scratch(0),
+            Count = dy.Rows, Ins = a.Columns, Outs = dy.Columns, R = a.Rows, Scaling = scaling, Dropout = dropout, Scratch = ops.Scratch(0),
         };
         if (job.R > MaxRank) throw new NotSupportedException($"lora rank {job.R} is larger than {MaxRank}");
         ops.Pool.Run(&OutputPart, &job, (job.Outs + Columns - 1) / Columns);
+        if (!dA.IsNone || !dx.IsNone) ops.Pool.Run(&InputPart, &job, (job.Ins + Columns - 1) / Columns);
+    }
+
+    /// <summary>dA += dxa^T dropout(x) alone.</summary>
+    public static void RunA(CpuOps ops, Tensor x, in Dropout dropout, Tensor dxa, Tensor dA)
+    {
+        var job = new Job { X = x.F, Dxa = dxa.F, DA = dA.F, Count = x.Rows, Ins = x.Columns, R = dA.Rows, Dropout = dropout };
         ops.Pool.Run(&InputPart, &job, (job.Ins + Columns - 1) / Columns);
     }
 
@@ -70,7 +77,7 @@ internal static unsafe class LoraGradients
         for (int row = 0; row < j.Count; row += Rows)
         {
             int rows = Math.Min(Rows, j.Count - row);
-            float* x = j.X + (long)row * j.Ins + from, dxa = j.Dxa + (long)row * r;
+            float* x = j.DA == null ? null : j.X + (long)row * j.Ins + from, dxa = j.Dxa + (long)row * r;
             nint ldx = j.Ins;
             if (drop)
             {
@@ -78,12 +85,12 @@ internal static unsafe class LoraGradients
                 for (int i = 0; i < rows; i++)
                 {
                     DropoutMask.Apply(j.Dropout, (long)(row + i) * j.Ins + from, columns, mask + i * Columns);
-                    Multiply(x + i * ldx, mask + i * Columns, dropped + i * Columns, columns);
+                    if (x != null) Multiply(x + i * ldx, mask + i * Columns, dropped + i * Columns, columns);
                 }
             }
-            else
+            else if (x != null)
                 for (int i = 0; i < rows; i++) Copy(x + i * ldx, dropped + i * Columns, columns);
-            Accumulate(r, dxa, rows, dropped, Columns, columns, j.DA + from, j.Ins);
+            if (x != null) Accumulate(r, dxa, rows, dropped, Columns, columns, j.DA + from, j.Ins);
             if (j.Dx == null) continue;
             Outer(rows, dxa, r, j.A + from, j.Ins, columns, product);
             for (int i = 0; i < rows; i++)

@@ -6,28 +6,26 @@ namespace Headroom.Cuda;
 
 /// <summary>How a device is opened.</summary>
 /// <param name="Ordinal">Which GPU.</param>
-/// <param name="ExpandBytes">Bytes of each buffer that weights are expanded into; a larger weight goes through in pieces of rows.</param>
+/// <param name="ExpandBytes">Largest piece of a weight that is expanded at a time; a larger weight goes through in pieces of rows.</param>
 /// <param name="ScratchBytes">Bytes for dropped inputs and low-rank factors; a larger batch goes through in pieces of rows.</param>
 /// <param name="MatmulBytes">Bytes the matrix library may use.</param>
-/// <param name="ExpandAhead">Expand the next weight into a second buffer on a second stream while a product runs.</param>
+/// <param name="ExpandAhead">Expand the next weights on a second stream, into a ring of twice ExpandBytes, beside the work between products.</param>
 public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true);
-
-/// <summary>Bytes in use on a GPU, as the driver and the management library see them; -1 = not known.</summary>
-/// <param name="Total">Size of the card.</param>
-/// <param name="Used">Used by all processes.</param>
-/// <param name="Process">Used by this process.</param>
-/// <param name="Reserved">Reserved by this device object: arena and workspace.</param>
-public readonly record struct CudaMemoryUse(long Total, long Used, long Process, long Reserved);
 
 /// <summary>An NVIDIA GPU as a device: one arena, one workspace, and <see cref="CudaOps"/> over them.</summary>
 public sealed unsafe class CudaDevice : IDevice
 {
+    // Kernels of this project and of the matrix library, loaded at their first use.
+    private const long CodeBytes = 32L << 20;
+    private const long DefaultContextBytes = 320L << 20;
     private readonly Gpu _gpu;
     private readonly CudaOps _ops;
     private readonly Staging _staging;
     private readonly DeviceMemory _workspace;
     private readonly CudaOptions _options;
     private readonly long _usedBefore;
+    private readonly long _overhead;
+    private CudaEvent? _from, _to;
     private DeviceMemory? _arena;
 
     private CudaDevice(CudaOptions options, long usedBefore)
@@ -35,9 +33,20 @@ public sealed unsafe class CudaDevice : IDevice
         _options = options;
         _usedBefore = usedBefore;
         _gpu = new Gpu(options.Ordinal);
+        long needed = CudaOps.WorkspaceBytes(options);
+        CudaException.Check(Driver.cuMemGetInfo(out nuint free, out _), nameof(Driver.cuMemGetInfo));
+        if ((long)free < needed)
+        {
+            string name = _gpu.Name;
+            _gpu.Dispose();
+            throw new HeadroomException($"{name} has {free / 1048576.0:F0} MiB free; {needed / 1048576.0:F0} MiB are needed before a model.", "Close the program that holds the memory, or run with --device cpu.");
+        }
         _workspace = DeviceMemory.Allocate(CudaOps.WorkspaceBytes(options));
         _staging = new Staging(_gpu);
         _ops = new CudaOps(_gpu, _staging, _workspace.Value, options);
+        Synchronize();
+        var use = Memory();
+        _overhead = (use.Process > _workspace.Bytes ? use.Process - _workspace.Bytes : DefaultContextBytes) + CodeBytes;
     }
 
     /// <summary>Opens the device. Throws <see cref="HeadroomException"/> with the reason when there is none.</summary>
@@ -71,7 +80,9 @@ public sealed unsafe class CudaDevice : IDevice
     /// <inheritdoc/>
     public IOps Ops => _ops;
     /// <inheritdoc/>
-    public long WorkspaceBytes => _workspace.Bytes;
+    public long WorkspaceBytes => _workspace.Bytes + _overhead;
+    /// <summary>The part of <see cref="WorkspaceBytes"/> that the driver took: context and streams as measured when the device was opened, and room for code loaded later.</summary>
+    public long OverheadBytes => _overhead;
     /// <summary>Compute capability, as 90.</summary>
     public int Capability => _gpu.Capability;
     /// <summary>The 16-bit type to compute in: BF16 where the device has it, else F16.</summary>
@@ -86,7 +97,7 @@ public sealed unsafe class CudaDevice : IDevice
         CudaException.Check(Driver.cuMemGetInfo(out nuint free, out _), nameof(Driver.cuMemGetInfo));
         if ((long)free < bytes)
             throw new HeadroomException($"The plan needs {bytes / 1048576.0:F0} MiB on {Name}, of which {free / 1048576.0:F0} MiB are free.",
-                "Close the program that holds the memory, or plan for less: see headroom plan --vram.", 1);
+                "Close the program that holds the memory, or plan for less: see headroom plan --vram.");
         _arena = DeviceMemory.Allocate(bytes);
         // Nothing reads a buffer before it is written; zeros keep a fault of that kind from depending on what ran before.
         CudaException.Check(Driver.cuMemsetD8Async(_arena.Value, 0, (nuint)bytes, _gpu.Main.Value), nameof(Driver.cuMemsetD8Async));
@@ -98,6 +109,7 @@ public sealed unsafe class CudaDevice : IDevice
     {
         if (source.Length > destination.Bytes) throw new InvalidOperationException("upload is larger than its destination");
         _gpu.MakeCurrent();
+        if (destination.DType == DType.F32) _ops.ParametersChange();
         _staging.Upload(source, destination.Address);
     }
 
@@ -120,14 +132,29 @@ public sealed unsafe class CudaDevice : IDevice
     /// Bytes in use now. The process's own share is the management library's figure; where it gives none (containers hide process ids),
     /// the growth of the device's use since before this device was opened.
     /// </summary>
-    public CudaMemoryUse MemoryUse()
+    public MemoryUse Memory()
     {
         _gpu.MakeCurrent();
         long reserved = _workspace.Bytes + (_arena?.Bytes ?? 0);
-        if (Driver.cuMemGetInfo(out nuint free, out nuint total) != 0) return new CudaMemoryUse(-1, -1, -1, reserved);
+        if (Driver.cuMemGetInfo(out nuint free, out nuint total) != 0) return new MemoryUse(-1, -1, -1, reserved);
         long used = (long)(total - free), process = CudaDoctor.ProcessBytes(_options.Ordinal);
-        return new CudaMemoryUse((long)total, used, process >= 0 ? process : used - _usedBefore, reserved);
+        return new MemoryUse((long)total, used, process >= 0 ? process : used - _usedBefore, reserved);
     }
+
+    /// <inheritdoc/>
+    public double Time(Action work)
+    {
+        _gpu.MakeCurrent();
+        _from ??= CudaEvent.Create(timed: true);
+        _to ??= CudaEvent.Create(timed: true);
+        _from.Record(_gpu.Main);
+        work();
+        _to.Record(_gpu.Main);
+        return _from.To(_to);
+    }
+
+    /// <inheritdoc/>
+    public MemoryUse? ReadMemory() => Memory();
 
     /// <inheritdoc/>
     public void Dispose()
@@ -136,6 +163,8 @@ public sealed unsafe class CudaDevice : IDevice
         Driver.cuStreamSynchronize(_gpu.Main.Value);
         Driver.cuStreamSynchronize(_gpu.Side.Value);
         _ops.Dispose();
+        _from?.Dispose();
+        _to?.Dispose();
         _staging.Dispose();
         _arena?.Dispose();
         _workspace.Dispose();

@@ -5,15 +5,17 @@ using Headroom.Cuda.Interop;
 namespace Headroom.Cuda;
 
 /// <summary>A call of the driver, the compiler or the matrix library that failed, with the call's name and the vendor's word for the status.</summary>
-public sealed class CudaException(string call, string status, string todo) : HeadroomException($"{call} failed: {status}.", todo, 1)
+public sealed class CudaException(string call, string status, string todo) : DeviceException(call, $"{call} failed: {status}.", todo)
 {
-    /// <summary>The function that failed.</summary>
-    public string Call { get; } = call;
+    [ThreadStatic] private static Gpu? t_gpu;
+
+    /// <summary>The device whose work this thread issues: a fault of a kernel shows only at a later call, so the message also names the last kernel.</summary>
+    internal static void Watch(Gpu? gpu) => t_gpu = gpu;
 
     /// <summary>Throws unless a driver status is 0.</summary>
     internal static void Check(int status, string call)
     {
-        if (status != 0) throw new CudaException(call, Text(status), ToDoFor(status));
+        if (status != 0) throw new CudaException(call, Text(status) + (t_gpu?.LastKernel is { } k ? $"; the last operation issued was {k}" : ""), ToDoFor(status));
     }
 
     /// <summary>Throws unless a cuBLASLt status is 0.</summary>

@@ -5,15 +5,18 @@ namespace Headroom.Cuda;
 public sealed unsafe partial class CudaOps
 {
     /// <inheritdoc/>
-    public void Linear(Tensor x, in LinearWeight w, Tensor y)
+    public void Linear(Tensor x, in LinearWeight w, Tensor y) => Linear(x, w, y, default);
+
+    // With a tail, [x, xa] [W, scaling B]^T: x's own further columns hold every xa of the group.
+    private void Linear(Tensor x, in LinearWeight w, Tensor y, in WeightTail tail)
     {
         _gpu.MakeCurrent();
-        int step = _weights.RowsAtATime(w, x.DType);
+        int step = _weights.RowsAtATime(w, x.DType, tail), width = w.In + tail.Pad;
         for (int row = 0; row < w.Out; row += step)
         {
             int n = Math.Min(step, w.Out - row);
-            nint panel = _weights.Acquire(w, x.DType, row, n, backward: false);
-            _gemm.Run(false, true, x.Rows, n, w.In, 1, x.Address, w.In, panel, w.In, x.DType, 0, y.Address + (nint)y.DType.Bytes(row), w.Out, y.DType);
+            nint panel = _weights.Acquire(w, x.DType, row, n, backward: false, tail);
+            _gemm.Run(false, true, x.Rows, n, width, 1, x.Address, x.Columns, panel, width, x.DType, 0, y.Address + (nint)y.DType.Bytes(row), w.Out, y.DType);
             _weights.Release(w, x.DType);
         }
         if (!w.Bias.IsNone) _gpu.Launch(K("elements.cu", y.DType, "add_bias"), (y.Rows, 1), 256, w.Bias, y, w.Out);

@@ -28,17 +28,17 @@ public sealed unsafe partial class CudaOps
         {
             Parts down = default;
             down[0] = DownPart(x, a, false, 1, dropout, xa);
-            LaunchDown(down, 1, x, a.Rows);
+            LaunchDown(down, 1, x.Rows, a.Rows, x.DType);
             return;
         }
         var act = x.DType;
-        int r = a.Rows, ins = x.Columns;
+        int r = a.Rows, ins = a.Columns;
         nint at = _scratch, a16 = Narrow(a, act, ref at);
         int step = RowsInScratch(at, ins, act);
         for (int row = 0; row < x.Rows; row += step)
         {
             int n = Math.Min(step, x.Rows - row);
-            nint dropped = Dropped(x, row, n, dropout, at);
+            nint dropped = Dropped(x, ins, row, n, dropout, at);
             _gemm.Run(false, true, n, r, ins, 1, dropped, ins, a16, ins, act, 0, xa.Slice(row, n).Address, r, act);
         }
     }
@@ -47,24 +47,22 @@ public sealed unsafe partial class CudaOps
     public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {
         _gpu.MakeCurrent();
-        if (TensorCoreLora(x, a, b.Rows))
+        if (TensorCoreLora(dy, a, b.Rows))
         {
             FusedBackward(x, [new AdaptedLinear(default, a, b, scaling, dropout, xa, dy, dxa, dA, dB)], dx);
             return;
         }
-        var act = x.DType;
-        int r = a.Rows, ins = x.Columns, outs = b.Rows;
-        nint at = _scratch, a16 = Narrow(a, act, ref at), b16 = Narrow(b, act, ref at);
-        _gemm.Run(false, false, x.Rows, r, outs, scaling, dy.Address, outs, b16, r, act, 0, dxa.Address, r, act);
-        _gemm.Run(true, false, outs, r, x.Rows, scaling, dy.Address, outs, xa.Address, r, act, 1, dB.Address, r, DType.F32);
+        LowRankGradients(dy, b, scaling, xa, dxa, dB);
+        if (!dA.IsNone) LoraBackwardA(x, dropout, dxa, dA);
+        if (dx.IsNone) return;
+        var act = dy.DType;
+        int r = a.Rows, ins = a.Columns;
+        nint at = _scratch, a16 = Narrow(a, act, ref at);
         int step = RowsInScratch(at, ins, act);
-        for (int row = 0; row < x.Rows; row += step)
+        for (int row = 0; row < dy.Rows; row += step)
         {
-            int n = Math.Min(step, x.Rows - row);
-            nint dropped = Dropped(x, row, n, dropout, at), dxaRows = dxa.Slice(row, n).Address;
-            _gemm.Run(true, false, r, ins, n, 1, dxaRows, r, dropped, ins, act, 1, dA.Address, ins, DType.F32);
-            if (dx.IsNone) continue;
-            nint dxRows = dx.Slice(row, n).Address;
+            int n = Math.Min(step, dy.Rows - row);
+            nint dxaRows = dxa.Slice(row, n).Address, dxRows = dx.Slice(row, n).Address;
             if (dropout.P <= 0)
             {
                 _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 1, dxRows, ins, act);
@@ -74,6 +72,36 @@ public sealed unsafe partial class CudaOps
             var mask = new Mask(dropout);
             long count = (long)n * ins;
             _gpu.Launch(K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins, count, Arg.Struct(&mask));
+        }
+    }
+
+    private void LowRankGradients(Tensor dy, Tensor b, float scaling, Tensor xa, Tensor dxa, Tensor dB)
+    {
+        var act = dy.DType;
+        int r = b.Columns, outs = b.Rows;
+        nint at = _scratch, b16 = Narrow(b, act, ref at);
+        _gemm.Run(false, false, dy.Rows, r, outs, scaling, dy.Address, outs, b16, r, act, 0, dxa.Address, r, act);
+        _gemm.Run(true, false, outs, r, dy.Rows, scaling, dy.Address, outs, xa.Address, r, act, 1, dB.Address, r, DType.F32);
+    }
+
+    /// <inheritdoc/>
+    public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA)
+    {
+        _gpu.MakeCurrent();
+        if (TensorCoreLora(x, dA, dA.Columns))
+        {
+            Parts outer = default;
+            outer[0] = OuterPart(x, dA.Columns, dxa, 1, dropout, false, dA);
+            LaunchOuter(outer, 1, x.Rows, dA.Columns, x.DType, dA.Rows);
+            return;
+        }
+        var act = x.DType;
+        int r = dA.Rows, ins = dA.Columns, step = RowsInScratch(_scratch, ins, act);
+        for (int row = 0; row < x.Rows; row += step)
+        {
+            int n = Math.Min(step, x.Rows - row);
+            nint dropped = Dropped(x, ins, row, n, dropout, _scratch);
+            _gemm.Run(true, false, r, ins, n, 1, dxa.Slice(row, n).Address, r, dropped, ins, act, 1, dA.Address, ins, DType.F32);
         }
     }
 
@@ -95,13 +123,18 @@ public sealed unsafe partial class CudaOps
         return to;
     }
 
-    private nint Dropped(Tensor x, int row, int rows, in Dropout dropout, nint to)
+    private nint Dropped(Tensor x, int columns, int row, int rows, in Dropout dropout, nint to)
     {
         nint from = x.Slice(row, rows).Address;
+        if (x.Columns != columns)
+        {
+            _gpu.Launch(K("elements.cu", x.DType, "pack_rows"), (rows, 1), 256, from, to, columns, x.Columns);
+            from = to;
+        }
         if (dropout.P <= 0) return from;
         var mask = new Mask(dropout);
-        long count = (long)rows * x.Columns;
-        _gpu.Launch(K("elements.cu", x.DType, "dropout"), (_gpu.Blocks(count, 2048), 1), 256, from, to, (long)row * x.Columns, count, Arg.Struct(&mask));
+        long count = (long)rows * columns;
+        _gpu.Launch(K("elements.cu", x.DType, "dropout"), (_gpu.Blocks(count, 2048), 1), 256, from, to, (long)row * columns, count, Arg.Struct(&mask));
         return to;
     }
 

@@ -13,7 +13,7 @@ public sealed unsafe partial class CudaOps
         public nint X, M, Z, Y, Out;
         public int N, Transposed;
         public float Scale;
-        public int Drop;
+        public int Drop, Ldx, Tail;
         public Mask Mask;
     }
 
@@ -26,7 +26,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
     {
-        if (Fusable(x, group))
+        if (Fusable(group))
         {
             FusedForward(x, group, products: true);
             return;
@@ -41,7 +41,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx)
     {
-        if (Fusable(x, group))
+        if (Fusable(group))
         {
             FusedBackward(x, group, dx, products: true);
             return;
@@ -54,71 +54,92 @@ public sealed unsafe partial class CudaOps
         }
     }
 
-    private bool Fusable(Tensor x, ReadOnlySpan<AdaptedLinear> group)
+    private bool Fusable(ReadOnlySpan<AdaptedLinear> group)
     {
         foreach (ref readonly var p in group)
-            if (p.A.IsNone || p.A.Rows != group[0].A.Rows || !TensorCoreLora(x, p.A, p.B.Rows)) return false;
+            if (p.A.IsNone || p.A.Rows != group[0].A.Rows || !TensorCoreLora(p.Y, p.A, p.B.Rows)) return false;
         return group.Length is >= 1 and <= 3;
     }
 
-    // Every xa in one launch, then the outputs. The launches stand between the products, because the next weight is expanded beside them.
+    // Every xa in one launch; then the products, which take the adapters along when x has room for every xa and the weights are expanded anyway.
+    // Else the adapters' outputs are added after their products.
     private void FusedForward(Tensor x, ReadOnlySpan<AdaptedLinear> group, bool products = false)
     {
         _gpu.MakeCurrent();
         Parts down = default, up = default;
-        int widest = 0, r = group[0].A.Rows, waiting = 0;
-        for (int i = 0; i < group.Length; i++) down[i] = DownPart(x, group[i].A, false, 1, group[i].Dropout, group[i].Xa);
-        for (int i = 0; i < group.Length; i++)
+        int r = group[0].A.Rows, ins = group[0].A.Columns, count = group.Length, pad = x.Columns - ins;
+        bool tail = products && pad >= count * r;
+        foreach (ref readonly var p in group) tail &= WeightExpander.TakesTail(p.W);
+        for (int i = 0; i < count; i++)
+        {
+            down[i] = DownPart(x, group[i].A, false, 1, group[i].Dropout, group[i].Xa);
+            if (tail) down[i].Tail = ins + i * r;
+        }
+        LaunchDown(down, count, x.Rows, r, x.DType, tail ? (ins + count * r, x.Columns) : default, shared: true);
+        for (int i = 0; i < count; i++)
         {
             ref readonly var p = ref group[i];
-            if (products) Linear(x, p.W, p.Y);
-            if (i == 0) LaunchDown(down, group.Length, x, r);
-            up[waiting++] = UpPart(p.Xa, p.B, true, p.Scaling, default, p.Y);
-            widest = Math.Max(widest, p.Y.Columns);
-            if (i == 0 && group.Length > 1) continue;
-            LaunchUp(up, waiting, x.Rows, widest, 0, x.DType, r);
-            waiting = 0;
+            if (products) Linear(x, p.W, p.Y, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default);
+            up[0] = UpPart(p.Xa, p.B, true, p.Scaling, default, p.Y);
+            if (!tail) LaunchUp(up, 1, x.Rows, p.Y.Columns, x.DType, r);
         }
     }
 
-    // Every dxa, every dA and dB, and the sum that dx takes: three launches, each after a product as above.
+    // Every dxa, every dA and dB, and the sum that dx takes: three launches, each after a product.
     private void FusedBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx, bool products = false)
     {
         _gpu.MakeCurrent();
         Parts down = default, outer = default, up = default;
-        int widest = x.Columns, r = group[0].A.Rows, n = group.Length, rows = x.Rows;
+        int r = group[0].A.Rows, widest = group[0].A.Columns, n = group.Length, rows = group[0].Y.Rows, outers = 0;
+        var act = group[0].Y.DType;
         for (int i = 0; i < n; i++)
         {
             ref readonly var p = ref group[i];
             down[i] = DownPart(p.Y, p.B, true, p.Scaling, default, p.Dxa);
-            outer[i] = OuterPart(x, p.Dxa, 1, p.Dropout, false, p.DA);
-            outer[n + i] = OuterPart(p.Y, p.Xa, p.Scaling, default, true, p.DB);
+            if (!p.DA.IsNone) outer[outers++] = OuterPart(x, p.A.Columns, p.Dxa, 1, p.Dropout, false, p.DA);
+            outer[outers++] = OuterPart(p.Y, p.Y.Columns, p.Xa, p.Scaling, default, true, p.DB);
             if (!dx.IsNone) up[i] = UpPart(p.Dxa, p.A, false, 1, p.Dropout, dx);
             widest = Math.Max(widest, p.Y.Columns);
         }
         for (int i = 0; i < Math.Max(2, n); i++)
         {
             if (products && i < n && !dx.IsNone) LinearBackwardInput(group[i].Y, group[i].W, i > 0, dx);
-            if (i == 0) LaunchDown(down, n, x, r);
-            if (i == 1) _gpu.Launch(K("lora.cu", x.DType, "lora_outer", r), (widest / 32, 2 * n), r > 32 ? 256 : 512, Arg.Struct(&outer), rows);
+            if (i == 0) LaunchDown(down, n, rows, r, act);
+            if (i == 1) LaunchOuter(outer, outers, rows, widest, act, r);
         }
-        if (!dx.IsNone) LaunchUp(up, n, rows, dx.Columns, n, x.DType, r);
+        if (!dx.IsNone) LaunchUp(up, n, rows, dx.Columns, act, r);
     }
 
-    private void LaunchDown(Parts parts, int count, Tensor x, int r)
+    // Parts of one x are shared by a block when there are registers for that; rows a block grow once such blocks fill the card.
+    private void LaunchDown(Parts parts, int count, int rows, int r, DType act, (int From, int To) zeros = default, bool shared = false)
     {
-        // 32 rows a block once those blocks fill the card.
-        int tile = x.Rows * count >= 32 * _gpu.Processors ? 32 : 16;
-        _gpu.Launch(K("lora.cu", x.DType, tile == 32 ? "lora_down32" : "lora_down16", r), ((x.Rows + tile - 1) / tile, count), r > 32 ? 256 : 512,
-            Arg.Struct(&parts), x.Rows);
+        bool together = shared && count > 1 && r == 16;
+        int groups = together ? 1 : count;
+        long full = _gpu.Processors * 7L / 8; // most of a wave
+        int tile = rows / 64L * groups >= full ? 64 : rows / 32L * groups >= full ? 32 : 16;
+        string name = $"lora_down{tile}{(together ? $"_{count}" : "")}";
+        _gpu.Launch(K("lora.cu", act, name, r), ((rows + tile - 1) / tile, groups), r > 32 ? 256 : 512, Arg.Struct(&parts), rows, zeros.From, zeros.To);
     }
 
-    private void LaunchUp(Parts parts, int count, int rows, int columns, int sum, DType act, int r) =>
-        _gpu.LaunchOn(_gpu.Main, K("lora.cu", act, "lora_up", r), ((columns + 255) / 256, (rows + 63) / 64), sum > 0 ? 1 : count, 256, 0, Arg.Struct(&parts), rows, sum);
+    private void LaunchOuter(Parts parts, int count, int rows, int widest, DType act, int r)
+    {
+        int columns = r > 32 ? 32 : 64, blocks = (widest + columns - 1) / columns;
+        _gpu.Launch(K("lora.cu", act, "lora_outer", r), (blocks, count), blocks * count < 2 * _gpu.Processors ? 512 : 256, Arg.Struct(&parts), rows);
+    }
+
+    // count parts into one y of so many columns.
+    private void LaunchUp(Parts parts, int count, int rows, int columns, DType act, int r)
+    {
+        int across = (columns + 255) / 256;
+        int span = Math.Max(16, (int)((long)rows * across / (6L * _gpu.Processors) + 15) / 16 * 16); // about three waves of two blocks a processor
+        string name = count == 1 ? "lora_up" : $"lora_up{count}";
+        _gpu.Launch(K("lora.cu", act, name, r), (across, (rows + span - 1) / span), 256, Arg.Struct(&parts), rows, span);
+    }
 
     private static Part DownPart(Tensor x, Tensor m, bool transposed, float scale, in Dropout d, Tensor y) => new()
     {
-        X = x.Address, M = m.Address, Y = y.Address, N = x.Columns, Transposed = transposed ? 1 : 0, Scale = scale, Drop = d.P > 0 ? 1 : 0, Mask = new Mask(d),
+        X = x.Address, M = m.Address, Y = y.Address, N = transposed ? m.Rows : m.Columns, Transposed = transposed ? 1 : 0, Scale = scale, Drop = d.P > 0 ? 1 : 0, Ldx = x.Columns,
+        Tail = -1, Mask = new Mask(d),
     };
 
     private static Part UpPart(Tensor z, Tensor m, bool transposed, float scale, in Dropout d, Tensor y) => new()
@@ -126,8 +147,8 @@ public sealed unsafe partial class CudaOps
         Z = z.Address, M = m.Address, Y = y.Address, N = y.Columns, Transposed = transposed ? 1 : 0, Scale = scale, Drop = d.P > 0 ? 1 : 0, Mask = new Mask(d),
     };
 
-    private static Part OuterPart(Tensor x, Tensor z, float scale, in Dropout d, bool transposed, Tensor sum) => new()
+    private static Part OuterPart(Tensor x, int columns, Tensor z, float scale, in Dropout d, bool transposed, Tensor sum) => new()
     {
-        X = x.Address, Z = z.Address, Out = sum.Address, N = x.Columns, Transposed = transposed ? 1 : 0, Scale = scale, Drop = d.P > 0 ? 1 : 0, Mask = new Mask(d),
+        X = x.Address, Z = z.Address, Out = sum.Address, N = columns, Transposed = transposed ? 1 : 0, Scale = scale, Drop = d.P > 0 ? 1 : 0, Ldx = x.Columns, Mask = new Mask(d),
     };
 }

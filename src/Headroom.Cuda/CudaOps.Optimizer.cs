@@ -69,6 +69,7 @@ public sealed unsafe partial class CudaOps
         if (slots.IsEmpty) return;
         if (slots.Length > TensorsAtATime) throw new NotSupportedException("too many tensors for one update");
         _gpu.MakeCurrent();
+        _weights.Stale();
         if (_adams.Length < slots.Length) _adams = new AdamEntry[slots.Length];
         for (int i = 0; i < slots.Length; i++)
         {

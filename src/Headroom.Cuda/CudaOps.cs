@@ -31,14 +31,14 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
             at += Round(bytes);
             return p;
         }
-        nint first = Take(o.ExpandBytes), second = o.ExpandAhead ? Take(o.ExpandBytes) : first, matmul = Take(o.MatmulBytes);
+        nint ring = Take((o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes)), matmul = Take(o.MatmulBytes);
         _scratch = Take(o.ScratchBytes);
         _scratchBytes = o.ScratchBytes;
         _meta = Take(MetaBytes);
         _tables = Take(TableFloats * 4);
         _result = Take(256);
         _gemm = new Gemm(gpu, matmul, o.MatmulBytes);
-        _weights = new WeightExpander(gpu, first, second, o.ExpandBytes, _tables, o.ExpandAhead);
+        _weights = new WeightExpander(gpu, ring, _tables, o);
         var tables = new float[TableFloats];
         Nf4.Codes.CopyTo(tables, 0);
         float[] map = Nf4.DynamicMap();
@@ -57,6 +57,12 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         _gemm.Dispose();
         _weights.Dispose();
     }
+
+    /// <summary>ceil(2^40 / d): (n * magic) >> 40 is n / d for n below 2^40 / d.</summary>
+    internal static long Magic(int d) => d == 0 ? 0 : ((1L << 40) + d - 1) / d;
+
+    /// <summary>Adapters are about to change from outside.</summary>
+    internal void ParametersChange() => _weights.Stale();
 
     private static long Round(long bytes) => (bytes + 255) & ~255L;
 
@@ -120,11 +126,11 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <inheritdoc/>
     public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd) =>
-        _gpu.Launch(K("norm.cu", x.DType, "rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, weight, eps, y, rstd, x.Columns);
+        _gpu.Launch(K("norm.cu", x.DType, "rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, weight, eps, y, rstd, x.Columns, y.Columns);
 
     /// <inheritdoc/>
     public void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd) =>
-        _gpu.Launch(K("norm.cu", x.DType, "add_rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, branch, weight, eps, sum, y, rstd, x.Columns);
+        _gpu.Launch(K("norm.cu", x.DType, "add_rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, branch, weight, eps, sum, y, rstd, x.Columns, y.Columns);
 
     /// <inheritdoc/>
     public void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
@@ -147,9 +153,9 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <inheritdoc/>
     public void SwiGlu(Tensor gate, Tensor up, Tensor y) =>
-        _gpu.Launch(K("elements.cu", y.DType, "swiglu"), (_gpu.Blocks(y.Count, 2048), 1), 256, gate, up, y, y.Count);
+        _gpu.Launch(K("elements.cu", y.DType, "swiglu"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, y, gate.Count, y.Columns - gate.Columns, Magic(gate.Columns / 8));
 
     /// <inheritdoc/>
-    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp) =>
-        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(dy.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, dy.Count);
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default) =>
+        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(dy.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, y, dy.Count);
 }

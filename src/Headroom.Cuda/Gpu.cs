@@ -53,6 +53,8 @@ internal sealed unsafe class Gpu : IDisposable
         Name = System.Runtime.InteropServices.Marshal.PtrToStringUTF8((nint)name) ?? "GPU";
         _context = PrimaryContext.Retain(device);
         MakeCurrent();
+        // The default of 1,024 bytes a thread reserves 200 MiB on an H100; the driver raises it for a kernel that needs more. A driver that refuses keeps its own.
+        Driver.cuCtxSetLimit(Driver.LimitStackSize, 256);
         Main = CudaStream.Create();
         Side = CudaStream.Create();
         Hopper = Capability == 90 && driver >= 12000;
@@ -75,6 +77,10 @@ internal sealed unsafe class Gpu : IDisposable
 
     private readonly Dictionary<nint, string> _names = [];
     private CudaEvent? _from, _to;
+    private nint _lastKernel;
+
+    /// <summary>Name of the kernel that was issued last, or null.</summary>
+    public string? LastKernel => _names.GetValueOrDefault(_lastKernel);
 
     /// <summary>Runs an issue of work on the main stream under the profile, when there is one.</summary>
     public void Timed(string name, Action issue)
@@ -94,6 +100,7 @@ internal sealed unsafe class Gpu : IDisposable
         if (t_current == _context.Value) return;
         CudaException.Check(Driver.cuCtxSetCurrent(_context.Value), nameof(Driver.cuCtxSetCurrent));
         t_current = _context.Value;
+        CudaException.Watch(this);
     }
 
     /// <summary>A kernel of a file compiled for an activation type (and a size, 0 = none, passed as RANK and HEAD).</summary>
@@ -134,6 +141,7 @@ internal sealed unsafe class Gpu : IDisposable
                 _to ??= CudaEvent.Create(timed: true);
                 _from.Record(stream);
             }
+            _lastKernel = kernel;
             CudaException.Check(Driver.cuLaunchKernel(kernel, (uint)grid.X, (uint)grid.Y, (uint)gridZ, (uint)block, 1, 1, (uint)shared, stream.Value, parameters, null), nameof(Driver.cuLaunchKernel));
         }
         if (Profile != null)
@@ -167,5 +175,6 @@ internal sealed unsafe class Gpu : IDisposable
         Side.Dispose();
         _context.Dispose();
         t_current = 0;
+        CudaException.Watch(null);
     }
 }

@@ -11,7 +11,7 @@ public sealed partial class LlamaModel
         {
             var s = _saved[i];
             if (Recomputes(i))
-                s = LayerForward(i, s.Input, batch, dropout, null, default, keep: true);
+                s = LayerForward(i, s.Input, batch, dropout, null, default, keep: true, training: true);
             LayerBackward(i, batch, dropout, s, dh);
             _memory.Free(s.Input);
         }
@@ -27,14 +27,16 @@ public sealed partial class LlamaModel
         int tokens = dh.Rows, hidden = Config.HiddenSize, inter = Config.IntermediateSize;
 
         // MLP: next = mid + down(swiglu(gate, up)); swiglu and the norm's output are recomputed, never kept.
+        // One pass in place: gate and up become their gradients, the gradient of swiglu becomes swiglu, which only down's A still waits for.
         var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter);
-        _ops.SwiGlu(s.Gate, s.Up, act);
-        var dAct = Temp(MemoryCategory.Scratch, "swiglu gradient", tokens, inter);
-        layer.Down.Backward(_ops, _memory, act, dropout, s.XaDown, dh, dAct);
+        AdaptedLinear down = layer.Down.BackwardPart(_memory, dropout, s.XaDown, dh, gradA: false);
+        _ops.LinearGroupBackward(default, [down], act);
+        _ops.SwiGluBackward(s.Gate, s.Up, act, s.Gate, s.Up, act);
+        layer.Down.BackwardA(_ops, act, down);
+        layer.Down.BackwardWeight(_ops, act, dh);
+        _memory.Free(down.Dxa);
         _memory.Free(act);
         _memory.Free(s.XaDown);
-        _ops.SwiGluBackward(s.Gate, s.Up, dAct, s.Gate, s.Up); // in place: gate and up become their gradients
-        _memory.Free(dAct);
         var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
         var rstd = _memory.Alloc(MemoryCategory.Scratch, "rstd", DType.F32, Shape.Of(tokens));
         _ops.RmsNorm(s.Mid, layer.Norm2, Config.RmsNormEps, x, rstd);

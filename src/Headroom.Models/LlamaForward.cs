@@ -53,7 +53,7 @@ public sealed partial class LlamaModel
         {
             bool keepAll = save && !Recomputes(i);
             var next = Temp(save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
-            var s = LayerForward(i, h, batch, dropout, cache, next, keepAll);
+            var s = LayerForward(i, h, batch, dropout, cache, next, keepAll, training: save);
             if (save) _saved[i] = s;
             else _memory.Free(h);
             h = next;
@@ -65,7 +65,7 @@ public sealed partial class LlamaModel
     /// One decoder layer: next = mid + mlp(norm2(mid)), mid = input + attention(norm1(input)). With <paramref name="keep"/> the intermediate
     /// tensors stay alive and are returned; else only the input is. Without <paramref name="next"/> (a recomputed layer) the output is not made.
     /// </summary>
-    private Saved LayerForward(int index, Tensor input, in BatchTensors batch, in Dropout dropout, KvCache? cache, Tensor next, bool keep)
+    private Saved LayerForward(int index, Tensor input, in BatchTensors batch, in Dropout dropout, KvCache? cache, Tensor next, bool keep, bool training)
     {
         var layer = _layers[index];
         var kept = keep ? MemoryCategory.SavedActivations : MemoryCategory.Scratch;
@@ -82,7 +82,7 @@ public sealed partial class LlamaModel
         s.XaQ = layer.Q.AllocXa(_memory, kept, Settings.ComputeType, tokens);
         s.XaK = layer.K.AllocXa(_memory, kept, Settings.ComputeType, tokens);
         s.XaV = layer.V.AllocXa(_memory, kept, Settings.ComputeType, tokens);
-        var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
+        var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden + Padding(layer.Q, layer.K, layer.V));
         _ops.RmsNorm(input, layer.Norm1, Config.RmsNormEps, x, s.Rstd1);
         _ops.LinearGroup(x, [layer.Q.ForwardPart(dropout, s.XaQ, s.Q), layer.K.ForwardPart(dropout, s.XaK, s.K), layer.V.ForwardPart(dropout, s.XaV, s.V)]);
         _memory.Free(x);
@@ -118,7 +118,7 @@ public sealed partial class LlamaModel
         // MLP block
         s.Mid = Temp(kept, "mid residual", tokens, hidden);
         s.Rstd2 = _memory.Alloc(kept, "rstd", DType.F32, Shape.Of(tokens));
-        x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
+        x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden + Padding(layer.Gate, layer.Up));
         _ops.AddRmsNorm(input, branch, layer.Norm2, Config.RmsNormEps, s.Mid, x, s.Rstd2);
         s.Gate = Temp(kept, "gate", tokens, inter);
         s.Up = Temp(kept, "up", tokens, inter);
@@ -126,7 +126,10 @@ public sealed partial class LlamaModel
         s.XaUp = layer.Up.AllocXa(_memory, kept, Settings.ComputeType, tokens);
         _ops.LinearGroup(x, [layer.Gate.ForwardPart(dropout, s.XaGate, s.Gate), layer.Up.ForwardPart(dropout, s.XaUp, s.Up)]);
         _memory.Free(x);
-        var act = keep ? Temp(MemoryCategory.Scratch, "swiglu", tokens, inter) : s.Gate;
+        // In place where gate is not needed again, unless the padding speeds up a step whose backward pass needs more memory anyway.
+        int padding = training && !next.IsNone ? Padding(layer.Down) : 0;
+        bool own = keep || padding > 0;
+        var act = own ? Temp(MemoryCategory.Scratch, "swiglu", tokens, inter + padding) : s.Gate;
         _ops.SwiGlu(s.Gate, s.Up, act);
         s.XaDown = layer.Down.AllocXa(_memory, kept, Settings.ComputeType, tokens);
         if (next.IsNone) layer.Down.ForwardInput(_ops, act, dropout, s.XaDown);
@@ -136,11 +139,8 @@ public sealed partial class LlamaModel
             _ops.Sum(s.Mid, branch, next);
         }
         _memory.Free(branch);
-        if (keep)
-        {
-            _memory.Free(act);
-            return s;
-        }
+        if (own) _memory.Free(act);
+        if (keep) return s;
         _memory.Free(s.Gate);
         _memory.Free(s.Up);
         _memory.Free(s.XaGate);
@@ -149,6 +149,18 @@ public sealed partial class LlamaModel
         _memory.Free(s.Mid);
         _memory.Free(s.Rstd2);
         return new Saved { Input = input };
+    }
+
+    // Columns for the xa of a group that shares its input: one 16-bit product then does the base weight and the adapters (see IOps.LinearGroup).
+    private int Padding(params ReadOnlySpan<Projection> group)
+    {
+        int ranks = 0;
+        foreach (var p in group)
+        {
+            if (p.Rank == 0) return 0;
+            ranks += p.Rank;
+        }
+        return Settings.ComputeType == DType.F32 ? 0 : (ranks + 63) / 64 * 64;
     }
 
     /// <summary>Final norm of the given rows (all rows when none): [N, H].</summary>

@@ -95,9 +95,15 @@ public sealed class Projection
     /// <summary>This projection in a forward group.</summary>
     internal AdaptedLinear ForwardPart(in Dropout run, Tensor xa, Tensor y) => new(Weight, A, B, _scaling, Site(run), xa, y);
 
-    /// <summary>This projection in a backward group; the caller frees <see cref="AdaptedLinear.Dxa"/>.</summary>
-    internal AdaptedLinear BackwardPart(IMemory memory, in Dropout run, Tensor xa, Tensor dy) => new(Weight, A, B, _scaling, Site(run), xa, dy,
-        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", dy.DType, Shape.Of(dy.Rows, Rank)), GradA, GradB);
+    /// <summary>This projection in a backward group; the caller frees <see cref="AdaptedLinear.Dxa"/>. Without <paramref name="gradA"/>, <see cref="BackwardA"/> is to follow.</summary>
+    internal AdaptedLinear BackwardPart(IMemory memory, in Dropout run, Tensor xa, Tensor dy, bool gradA = true) => new(Weight, A, B, _scaling, Site(run), xa, dy,
+        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", dy.DType, Shape.Of(dy.Rows, Rank)), gradA ? GradA : default, GradB);
+
+    /// <summary>The gradient of A that a part made without it left out.</summary>
+    internal void BackwardA(IOps ops, Tensor x, in AdaptedLinear part)
+    {
+        if (Rank > 0) ops.LoraBackwardA(x, part.Dropout, part.Dxa, GradA);
+    }
 
     internal void Forward(IOps ops, Tensor x, in Dropout run, Tensor xa, Tensor y) => ops.LinearGroup(x, [ForwardPart(run, xa, y)]);
 

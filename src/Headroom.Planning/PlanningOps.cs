@@ -59,7 +59,8 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd)
     {
-        Same(x, y);
+        Padded(y, x.Rows, x.Columns);
+        Like(x, y);
         F32(weight, x.Columns);
         F32(rstd, x.Rows);
         Count("rms_norm", 4.0 * x.Count, x, y);
@@ -70,7 +71,8 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     {
         Same(x, branch);
         Same(x, sum);
-        Same(x, y);
+        Padded(y, x.Rows, x.Columns);
+        Like(x, y);
         F32(weight, x.Columns);
         F32(rstd, x.Rows);
         Count("add_rms_norm", 5.0 * x.Count, x, branch, sum, y);
@@ -91,7 +93,7 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     public void Linear(Tensor x, in LinearWeight w, Tensor y)
     {
         Weight(w);
-        Act(x, x.Rows, w.In);
+        Padded(x, x.Rows, w.In);
         if (y.DType != DType.F32) Like(x, y);
         Act(y, x.Rows, w.Out);
         Count("linear", 2.0 * x.Rows * w.In * w.Out, w.Bytes, x, y);
@@ -121,27 +123,38 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
     {
         LoraShapes(x, a, b, xa, y);
-        Count("lora", 2.0 * x.Rows * a.Rows * (x.Columns + y.Columns), x, a, b, y, y);
+        Count("lora", 2.0 * x.Rows * a.Rows * (a.Columns + y.Columns), x, a, b, y, y);
     }
 
     /// <inheritdoc/>
     public void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa)
     {
-        F32(a, a.Rows, x.Columns);
+        F32(a, a.Rows, a.Columns);
+        Padded(x, x.Rows, a.Columns);
         Act(xa, x.Rows, a.Rows);
         Like(x, xa);
-        Count("lora", 2.0 * x.Rows * a.Rows * x.Columns, x, a, xa);
+        Count("lora", 2.0 * x.Rows * a.Count, x, a, xa);
     }
 
     /// <inheritdoc/>
     public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {
-        LoraShapes(x, a, b, xa, dy);
         Same(xa, dxa);
-        Same(a, dA);
         Same(b, dB);
-        if (!dx.IsNone) Same(x, dx);
-        Count("lora_backward", 2.0 * x.Rows * a.Rows * (2.0 * dy.Columns + (dx.IsNone ? 1.0 : 2.0) * x.Columns), x, dy, a, b, dA, dB);
+        Act(xa, dy.Rows, a.Rows);
+        F32(b, dy.Columns, a.Rows);
+        if (!dx.IsNone) Act(dx, dy.Rows, a.Columns);
+        Count("lora_backward", 2.0 * dy.Rows * a.Rows * (2.0 * dy.Columns + (dx.IsNone ? 0.0 : 1.0) * a.Columns), dy, a, b, dB);
+        if (!dA.IsNone) LoraBackwardA(x, dropout, dxa, dA);
+    }
+
+    /// <inheritdoc/>
+    public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA)
+    {
+        F32(dA, dxa.Columns, x.Columns);
+        Act(dxa, x.Rows, dxa.Columns);
+        Like(x, dxa);
+        Count("lora_backward", 2.0 * x.Rows * dA.Count, x, dA);
     }
 
     /// <inheritdoc/>
@@ -201,11 +214,12 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void SwiGlu(Tensor gate, Tensor up, Tensor y) { Same(gate, up); Same(gate, y); Count("swiglu", 6.0 * y.Count, gate, up, y); }
+    public void SwiGlu(Tensor gate, Tensor up, Tensor y) { Same(gate, up); Padded(y, gate.Rows, gate.Columns); Like(gate, y); Count("swiglu", 6.0 * y.Count, gate, up, y); }
     /// <inheritdoc/>
-    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp)
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default)
     {
         Same(gate, up);
+        if (!y.IsNone) Same(gate, y);
         Same(gate, dy);
         Same(gate, dGate);
         Same(gate, dUp);
@@ -314,7 +328,8 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
 
     private void LoraShapes(Tensor x, Tensor a, Tensor b, Tensor xa, Tensor y)
     {
-        F32(a, a.Rows, x.Columns);
+        F32(a, a.Rows, a.Columns);
+        Padded(x, x.Rows, a.Columns);
         F32(b, y.Columns, a.Rows);
         Act(xa, x.Rows, a.Rows);
         Act(y, x.Rows, y.Columns);
@@ -347,6 +362,14 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     {
         memory.Live(x);
         Require(x.DType is DType.F32 or DType.BF16 or DType.F16 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
+    }
+
+    // As an activation, or wider by whole groups of 64 columns in 16 bit.
+    private void Padded(Tensor x, int rows, int columns)
+    {
+        memory.Live(x);
+        int extra = x.Columns - columns;
+        Require(x.Rows == rows && (extra == 0 || extra > 0 && extra % 64 == 0 && (x.DType is DType.BF16 or DType.F16)), $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
     }
 
     private static void Like(Tensor a, Tensor b) => Require(a.DType == b.DType, $"{a.DType} beside {b.DType}");

@@ -11,7 +11,7 @@ public class DoctorTests
         else
         {
             Assert.Equal("", why);
-            var use = device.MemoryUse();
+            var use = device.Memory();
             Assert.InRange(use.Reserved, 1, use.Total);
             Assert.True(use.Process >= use.Reserved, $"process {use.Process}, reserved {use.Reserved}");
         }

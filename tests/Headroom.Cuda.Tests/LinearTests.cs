@@ -72,6 +72,50 @@ public class LinearTests
         }
     }
 
+    /// <summary>A group whose input has room for every xa: norm or swiglu, then base weights and adapters in one product each.</summary>
+    [Theory, InlineData(DType.BF16, 16, 3), InlineData(DType.BF16, 16, 2), InlineData(DType.F16, 32, 3), InlineData(DType.BF16, 64, 1), InlineData(DType.F16, 16, 1)]
+    public void GroupWithRoomForItsAdapters(DType t, int r, int count)
+    {
+        using var rig = new Rig(new CudaOptions(ExpandBytes: 1 << 20));
+        double tol = Rig.Tolerance(t);
+        foreach (var (rows, ins) in new[] { (37, 128), (300, 576), (64, 1024), (4300, 256) })
+            foreach (var storage in new[] { WeightStorage.NF4Double, WeightStorage.NF4, WeightStorage.Int8, t == DType.BF16 ? WeightStorage.BF16 : WeightStorage.F16 })
+            {
+                int pad = (count * r + 63) / 64 * 64;
+                Pair raw = rig.Normal(t, rows, ins), norm = rig.Normal(DType.F32, ins), rstd = rig.Empty(DType.F32, rows), x = rig.Empty(t, rows, ins), wide = rig.Empty(t, rows, ins + pad);
+                rig.Cpu.RmsNorm(raw.Cpu, norm.Cpu, 1e-5f, x.Cpu, rstd.Cpu);
+                if (count == 1)
+                {
+                    rig.Cpu.SwiGlu(raw.Cpu, raw.Cpu, x.Cpu);
+                    rig.Gpu.SwiGlu(raw.Gpu, raw.Gpu, wide.Gpu);
+                }
+                else rig.Gpu.RmsNorm(raw.Gpu, norm.Gpu, 1e-5f, wide.Gpu, rstd.Gpu);
+                List<AdaptedLinear> cpu = [], gpu = [];
+                List<(Pair Xa, Pair Y)> outputs = [];
+                for (int i = 0; i < count; i++)
+                {
+                    int outs = i == 0 ? 192 : 64;
+                    var w = rig.Weight(storage, outs, ins);
+                    Pair a = rig.Normal(DType.F32, r, ins, 0.1f), b = rig.Normal(DType.F32, outs, r, 0.1f), xa = rig.Empty(t, rows, r), y = rig.Empty(t, rows, outs);
+                    var d = new Dropout(0.1f, 77, 5, (uint)i);
+                    cpu.Add(new AdaptedLinear(w.Cpu, a.Cpu, b.Cpu, 2, d, xa.Cpu, y.Cpu));
+                    gpu.Add(new AdaptedLinear(w.Gpu, a.Gpu, b.Gpu, 2, d, xa.Gpu, y.Gpu));
+                    outputs.Add((xa, y));
+                }
+                rig.Cpu.LinearGroup(x.Cpu, cpu.ToArray());
+                for (int pass = 0; pass < 2; pass++) // the second finds the weights expanded ahead
+                {
+                    rig.Gpu.LinearGroup(wide.Gpu, gpu.ToArray());
+                    for (int i = 0; i < count; i++)
+                    {
+                        rig.Close(outputs[i].Xa, tol, $"xa {i} {storage} {rows}x{ins}");
+                        rig.Close(outputs[i].Y, tol, $"y {i} {storage} {rows}x{ins}");
+                    }
+                }
+                rig.Rewind();
+            }
+    }
+
     /// <summary>The weight is one, so the product shows the mask itself: the GPU's must be the CPU's, element for element.</summary>
     [Theory, InlineData(false), InlineData(true)]
     public void DropoutMaskIsTheCpus(bool fused)

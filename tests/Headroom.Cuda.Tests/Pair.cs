@@ -38,6 +38,9 @@ public sealed unsafe class Rig : IDisposable
         return p;
     }
 
+    /// <summary>Forgets every tensor of the GPU; the CPU's live on until the end.</summary>
+    public void Rewind() => _at = 0;
+
     private Pair Raw(DType gpu, DType cpu, int rows, int columns)
     {
         var shape = Shape.Of(rows, columns);

@@ -127,7 +127,8 @@ extern "C" __global__ void rope(T* x, const float* co, const float* si, int head
 
 DEV float silu(float g) { return g / (1.f + EXP(-g)); }
 
-extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n)
+// Rows of y may be pad columns wider; magic = ceil(2^40 / octets of a row) finds the row.
+extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n, int pad, u64 magic)
 {
     i64 stride = (i64)gridDim.x * blockDim.x * 8;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
@@ -137,20 +138,21 @@ extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n)
             float g[8], u[8];
             load8(gate + i, g); load8(up + i, u);
             for (int k = 0; k < 8; k++) g[k] = silu(g[k]) * u[k];
-            store8(y + i, g);
+            store8(pad ? y + i + ((u64)(i >> 3) * magic >> 40) * pad : y + i, g);
         }
         else for (i64 k = i; k < n; k++) from_f(silu(to_f(gate[k])) * to_f(up[k]), y[k]);
     }
 }
 
-DEV void swiglu_grad(float g, float u, float d, float& dg, float& du)
+DEV void swiglu_grad(float g, float u, float d, float& dg, float& du, float& y)
 {
     float s = 1.f / (1.f + EXP(-g));
+    y = silu(g) * u;
     du = d * g * s;
     dg = d * u * s * (1.f + g * (1.f - s));
 }
 
-extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, i64 n)
+extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, T* y, i64 n)
 {
     i64 stride = (i64)gridDim.x * blockDim.x * 8;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
@@ -159,14 +161,16 @@ extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* 
         {
             float g[8], u[8], d[8];
             load8(gate + i, g); load8(up + i, u); load8(dy + i, d);
-            for (int k = 0; k < 8; k++) swiglu_grad(g[k], u[k], d[k], g[k], u[k]);
+            for (int k = 0; k < 8; k++) swiglu_grad(g[k], u[k], d[k], g[k], u[k], d[k]);
             store8(dgate + i, g); store8(dup + i, u);
+            if (y) store8(y + i, d);
         }
         else for (i64 k = i; k < n; k++)
         {
-            float a, b;
-            swiglu_grad(to_f(gate[k]), to_f(up[k]), to_f(dy[k]), a, b);
+            float a, b, z;
+            swiglu_grad(to_f(gate[k]), to_f(up[k]), to_f(dy[k]), a, b, z);
             from_f(a, dgate[k]); from_f(b, dup[k]);
+            if (y) from_f(z, y[k]);
         }
     }
 }
@@ -185,6 +189,12 @@ extern "C" __global__ void bias_backward(const T* dy, float* dbias, int rows, in
     float sum = dbias[i];
     for (int t = 0; t < rows; t++) sum += to_f(dy[(i64)t * n + i]);
     dbias[i] = sum;
+}
+
+// dst [rows, columns] = src, whose rows are ld elements apart.
+extern "C" __global__ void pack_rows(const T* src, T* dst, int columns, int ld)
+{
+    for (int i = threadIdx.x; i < columns; i += blockDim.x) dst[(i64)blockIdx.x * columns + i] = src[(i64)blockIdx.x * ld + i];
 }
 
 // y = mask * x, elements numbered from first on (a multiple of 4 unless the count is small).

@@ -1,14 +1,21 @@
 // LoRA products on tensor cores with the dropout mask made in registers: nothing dropped is ever stored.
 // The sum index of a product may be permuted freely, so each lane owns eight consecutive elements of a row (16 bytes, two Philox
-// blocks) and feeds them to two mma steps; the other operand is read in the same permutation.
+// blocks) and feeds them to two mma steps; the other operand is read in the same permutation. The ranks of two mma tiles are interleaved
+// (see rank_of), so that a lane reads four of them at once.
 #define NT (RANK / 8)
 #define KS (RANK / 16)
 #define LORA_WARPS (RANK > 32 ? 8 : 16)
+#if RANK > 32
+#define OUTER_PAIRS 2
+#else
+#define OUTER_PAIRS 4
+#endif
 
+// One adapted projection's operands in a launch that serves several (q, k and v, or gate and up): fewer and fuller launches.
+// ldx: elements from one row of x to the next. tail: column of x that also takes y, or -1.
+struct Part { T* x; const float* m; const T* z; T* y; float* out; int n, transposed; float scale; int drop, ldx, tail; Mask mask; };
 // Parameters are picked by a number known at run time: __grid_constant__ keeps them in constant memory, where a plain parameter would be
 // copied to every thread's own memory first.
-// One adapted projection's operands in a launch that serves several (q, k and v, or gate and up): fewer and fuller launches.
-struct Part { const T* x; const float* m; const T* z; T* y; float* out; int n, transposed; float scale; int drop; Mask mask; };
 struct Parts { Part part[6]; };
 
 DEV void mma16816(float* c, const u32* a, u32 b0, u32 b1)
@@ -21,12 +28,34 @@ DEV void mma16816(float* c, const u32* a, u32 b0, u32 b1)
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Transposes an 8 x 8 tile of 16-bit elements that the warp holds as mma fragments.
+DEV u32 transpose8(u32 a)
+{
+    u32 d;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
+    return d;
+}
+
 DEV u32 byte_perm(u32 a, u32 b, u32 s)
 {
     u32 r;
     asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(s));
     return r;
 }
+
+DEV u32 pair(float lo, float hi)
+{
+    u32 r;
+#if ACT == 1
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+#else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+#endif
+    return r;
+}
+
+// The rank that column i of mma tile t stands for: tiles come in pairs of 16 ranks, dealt two and two.
+DEV int rank_of(int t, int i) { return (t >> 1) * 16 + (i >> 1) * 4 + (t & 1) * 2 + (i & 1); }
 
 // Clears the dropped ones of eight packed elements; 1 / (1 - p) goes into the product's scale.
 DEV void drop8(V4& v, u64 index, const Mask& mask)
@@ -35,148 +64,208 @@ DEV void drop8(V4& v, u64 index, const Mask& mask)
     keep4(mask, (index >> 2) + 1, v.z, v.w);
 }
 
-// y [rows, RANK] = scale * drop(x) M^T; M is [RANK, n], or [n, RANK] when transposed. A block takes MT * 16 rows, its warps share the
-// columns: few rows when the batch is small, so that every processor has a block; more when M's traffic would count.
-template <int MT> DEV void down(const Part& p, int rows)
+// Eight elements of N rows, 8 rows apart; zeros beyond the ends.
+template <int N> DEV void down_rows(V4* v, const T* x, int ldx, int row, int rows, int k, int n)
 {
-    const T* __restrict__ x = p.x;
-    const float* __restrict__ m = p.m;
-    const int n = p.n, transposed = p.transposed, drop = p.drop;
-    const float scale = p.scale;
-    const Mask mask = p.mask;
-    T* y = p.y;
-    __shared__ float part[LORA_WARPS][16 * RANK];
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, row0 = blockIdx.x * 16 * MT;
-    float acc[MT][NT][4];
 #pragma unroll
-    for (int i = 0; i < MT; i++)
+    for (int i = 0; i < N; i++, row += 8)
+    {
+        v[i] = { 0, 0, 0, 0 };
+        if (row < rows && k < n) v[i] = *(const V4*)(x + (i64)row * ldx + k);
+    }
+}
+
+// y [rows, RANK] = scale * drop(x) M^T for COUNT projections of one x; M is [RANK, n], or [n, RANK] when transposed. A block takes RG * MT * 16
+// rows, RG groups of its warps share the columns of MT * 16: few rows when the batch is small, so that every processor has a block; more when
+// M's traffic would count (the groups read the same part of M at about the same time, from the first-level cache).
+// Columns fill .. fillTo of x's rows, beside the tails, become zero: they meet zeros in the product, but must not be NaN.
+template <int MT, int COUNT, int RG> DEV void down(const Part* parts, int rows, int fill, int fillTo)
+{
+    constexpr int share = LORA_WARPS / RG;
+    T* x = parts[0].x;
+    const int n = parts[0].n, ldx = parts[0].ldx;
+    __shared__ float sums[LORA_WARPS][16 * RANK];
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, first0 = blockIdx.x * 16 * MT * RG, row0 = first0 + warp / share * 16 * MT;
+    float acc[COUNT][MT][NT][4];
 #pragma unroll
-        for (int t = 0; t < NT; t++)
+    for (int q = 0; q < COUNT; q++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) acc[i][t][e] = 0;
-#pragma unroll 2
-    for (int k0 = warp * 32; k0 < n; k0 += LORA_WARPS * 32)
+        for (int i = 0; i < MT; i++)
+#pragma unroll
+            for (int t = 0; t < NT; t++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) acc[q][i][t][e] = 0;
+    V4 v[2 * MT], next[2 * MT];
+    int k0 = warp % share * 32;
+    down_rows<2 * MT>(next, x, ldx, row0 + g, rows, k0 + c * 8, n);
+#pragma unroll 1
+    for (; k0 < n; k0 += share * 32)
     {
         int k = k0 + c * 8;
-        V4 v[2 * MT];
 #pragma unroll
-        for (int i = 0; i < 2 * MT; i++)
-        {
-            int row = row0 + g + 8 * i;
-            v[i] = { 0, 0, 0, 0 };
-            if (row < rows) v[i] = *(const V4*)(x + (i64)row * n + k);
-        }
-        float b[NT][8];
+        for (int i = 0; i < 2 * MT; i++) v[i] = next[i];
+        down_rows<2 * MT>(next, x, ldx, row0 + g, rows, k + share * 32, n);
 #pragma unroll
-        for (int t = 0; t < NT; t++)
+        for (int q = 0; q < COUNT; q++)
         {
-            if (transposed)
+            const Part& p = parts[q];
+            const float* __restrict__ m = p.m;
+            u32 b[NT][4];
+            if (p.transposed)
             {
 #pragma unroll
-                for (int j = 0; j < 8; j++) b[t][j] = m[(i64)(k + j) * RANK + t * 8 + g];
+                for (int j = 0; j < 4; j++)
+#pragma unroll
+                    for (int t = 0; t < NT; t += 2)
+                    {
+                        F4 f = *(const F4*)(m + (i64)(k0 + (g >> 1) * 8 + 2 * j + (g & 1)) * RANK + t * 8 + 4 * c);
+                        b[t][j] = transpose8(pair(f.x, f.y));
+                        b[t + 1][j] = transpose8(pair(f.z, f.w));
+                    }
             }
-            else load8(m + (i64)(t * 8 + g) * n + k, b[t]);
-        }
-        if (drop)
+            else
 #pragma unroll
-            for (int i = 0; i < 2 * MT; i++) drop8(v[i], (u64)(row0 + g + 8 * i) * n + k, mask);
-#pragma unroll
-        for (int t = 0; t < NT; t++)
-        {
-            u32 p0 = pack2(T(), b[t][0], b[t][1]), p1 = pack2(T(), b[t][2], b[t][3]), p2 = pack2(T(), b[t][4], b[t][5]), p3 = pack2(T(), b[t][6], b[t][7]);
+                for (int t = 0; t < NT; t++)
+                {
+                    const float* r = m + (i64)rank_of(t, g) * n + k;
+                    F4 f = *(const F4*)r, h = *(const F4*)(r + 4);
+                    b[t][0] = pair(f.x, f.y); b[t][1] = pair(f.z, f.w); b[t][2] = pair(h.x, h.y); b[t][3] = pair(h.z, h.w);
+                }
 #pragma unroll
             for (int i = 0; i < MT; i++)
             {
-                u32 first[4] = { v[2 * i].x, v[2 * i + 1].x, v[2 * i].y, v[2 * i + 1].y }, second[4] = { v[2 * i].z, v[2 * i + 1].z, v[2 * i].w, v[2 * i + 1].w };
-                mma16816(acc[i][t], first, p0, p1);
-                mma16816(acc[i][t], second, p2, p3);
+                V4 lo = v[2 * i], hi = v[2 * i + 1];
+                if (p.drop)
+                {
+                    u64 at = (u64)(row0 + g + 16 * i) * n + k;
+                    drop8(lo, at, p.mask);
+                    drop8(hi, at + 8ull * n, p.mask);
+                }
+                u32 first[4] = { lo.x, hi.x, lo.y, hi.y }, second[4] = { lo.z, hi.z, lo.w, hi.w };
+#pragma unroll
+                for (int t = 0; t < NT; t++)
+                {
+                    mma16816(acc[q][i][t], first, b[t][0], b[t][1]);
+                    mma16816(acc[q][i][t], second, b[t][2], b[t][3]);
+                }
             }
         }
     }
 #pragma unroll
-    for (int i = 0; i < MT; i++)
-    {
-        if (i > 0) __syncthreads();
+    for (int q = 0; q < COUNT; q++)
 #pragma unroll
-        for (int t = 0; t < NT; t++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) part[warp][(g + (e >> 1) * 8) * RANK + t * 8 + c * 2 + (e & 1)] = acc[i][t][e];
-        __syncthreads();
-        for (int o = threadIdx.x; o < 16 * RANK; o += LORA_WARPS * 32)
+        for (int i = 0; i < MT; i++)
         {
-            float s = 0;
+            const Part& p = parts[q];
+            if (q + i > 0) __syncthreads();
 #pragma unroll
-            for (int w = 0; w < LORA_WARPS; w++) s += part[w][o]; // a fixed order
-            int row = row0 + i * 16 + o / RANK;
-            if (row < rows) from_f(drop ? s * scale * mask.keep : s * scale, y[(i64)row * RANK + o % RANK]);
+            for (int t = 0; t < NT; t++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) sums[warp][(g + (e >> 1) * 8) * RANK + rank_of(t, 2 * c + (e & 1))] = acc[q][i][t][e];
+            __syncthreads();
+            for (int at = threadIdx.x; at < RG * 16 * RANK; at += LORA_WARPS * 32)
+            {
+                int group = at / (16 * RANK), o = at % (16 * RANK);
+                float s = 0;
+#pragma unroll
+                for (int w = 0; w < share; w++) s += sums[group * share + w][o]; // a fixed order
+                int row = first0 + group * 16 * MT + i * 16 + o / RANK;
+                if (row >= rows) continue;
+                T value = make<T>(p.drop ? s * p.scale * p.mask.keep : s * p.scale);
+                p.y[(i64)row * RANK + o % RANK] = value;
+                if (p.tail >= 0) x[(i64)row * ldx + p.tail + o % RANK] = value;
+            }
         }
+    int width = fillTo - fill;
+    if (width > 0 && blockIdx.y == 0)
+        for (int o = threadIdx.x; o < 16 * MT * RG * width; o += LORA_WARPS * 32)
+            if (first0 + o / width < rows) x[(i64)(first0 + o / width) * ldx + fill + o % width].u = 0;
+}
+
+#define DOWN(NAME, MT, COUNT, RG) \
+    extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) NAME(const __grid_constant__ Parts parts, int rows, int fill, int fillTo) \
+    { \
+        down<MT, COUNT, RG>(parts.part + (COUNT > 1 ? 0 : blockIdx.y), rows, fill, fillTo); \
     }
+DOWN(lora_down16, 1, 1, 1)
+DOWN(lora_down32, 2, 1, 1)
+DOWN(lora_down64, 2, 1, 2)
+#if RANK == 16
+// Two or three projections that read one x, for which it is loaded once.
+DOWN(lora_down16_2, 1, 2, 1)
+DOWN(lora_down32_2, 1, 2, 2)
+DOWN(lora_down64_2, 2, 2, 2)
+DOWN(lora_down16_3, 1, 3, 1)
+DOWN(lora_down32_3, 1, 3, 2)
+DOWN(lora_down64_3, 2, 3, 2)
+#endif
+
+// The part's M as B fragments for the 32 columns from col0 on: lane (g, c) gets columns col0 + (g >> 1) * 8 + 2 j + (g & 1).
+DEV void up_operand(const Part& p, int n, int col0, int g, int c, u32 (*b)[4][2])
+{
+    const float* __restrict__ m = p.m;
+#pragma unroll
+    for (int s = 0; s < KS; s++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+        {
+            int col = col0 + (g >> 1) * 8 + 2 * j + (g & 1), k = s * 16 + 2 * c;
+#pragma unroll
+            for (int h = 0; h < 2; h++, k += 8)
+            {
+                float lo = p.transposed ? m[(i64)col * RANK + k] : m[(i64)k * n + col];
+                float hi = p.transposed ? m[(i64)col * RANK + k + 1] : m[(i64)(k + 1) * n + col];
+                b[s][j][h] = pair(lo, hi);
+            }
+        }
 }
 
-extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down16(const __grid_constant__ Parts parts, int rows)
+// y [rows, n] += the sum over COUNT parts of mask * (scale * z M); M is [RANK, n], or [n, RANK] when transposed. A warp takes 32 columns and
+// walks down span rows, 16 at a time: M stays in registers, the next rows of y are on their way while these are worked on.
+template <int COUNT> DEV void up(const Part* parts, int rows, int span)
 {
-    down<1>(parts.part[blockIdx.y], rows);
-}
-
-extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_down32(const __grid_constant__ Parts parts, int rows)
-{
-    down<2>(parts.part[blockIdx.y], rows);
-}
-
-// y [rows, n] += mask * (scale * z M); M is [RANK, n], or [n, RANK] when transposed. A warp takes 32 columns and 64 rows, 16 rows at a time:
-// the loop is kept rolled, because unrolled it took 240 registers and one block filled a processor (12 % occupancy, a third of the speed).
-// With sum > 0 that many parts add to one y, which is read and written once; else blockIdx.z is the part.
-extern "C" __global__ void __launch_bounds__(256, RANK > 16 ? 2 : 3) lora_up(const __grid_constant__ Parts parts, int rows, int sum)
-{
-    const Part& first = parts.part[sum > 0 ? 0 : blockIdx.z];
-    T* y = first.y;
-    const int n = first.n, count = sum > 0 ? sum : 1;
+    constexpr bool hold = RANK == 16 || COUNT == 1;
+    T* y = parts[0].y;
+    const int n = parts[0].n;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col0 = (blockIdx.x * 8 + warp) * 32;
     if (col0 >= n) return;
-    u32 b[KS][4][2];
+    u32 b[hold ? COUNT : 1][KS][4][2];
+    if (hold)
+#pragma unroll
+        for (int q = 0; q < COUNT; q++) up_operand(parts[q], n, col0, g, c, b[q]);
+    int start = blockIdx.y * span, end = start + span < rows ? start + span : rows;
+    V4 next[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+        if (start + g + h * 8 < end) next[h] = *(const V4*)(y + (i64)(start + g + h * 8) * n + col0 + c * 8);
 #pragma unroll 1
-    for (int tile = 0; tile < 4; tile++)
+    for (int tile = start; tile < end; tile += 16)
     {
-        int row = blockIdx.y * 64 + tile * 16 + g;
-        if (row - g >= rows) return;
-        V4 old[2];
+        int row = tile + g;
+        V4 old[2] = { next[0], next[1] };
 #pragma unroll
         for (int h = 0; h < 2; h++)
-            if (row + h * 8 < rows) old[h] = *(const V4*)(y + (i64)(row + h * 8) * n + col0 + c * 8);
-#pragma unroll 1
-        for (int q = 0; q < count; q++)
+            if (row + 16 + h * 8 < end) next[h] = *(const V4*)(y + (i64)(row + 16 + h * 8) * n + col0 + c * 8);
+#pragma unroll
+        for (int q = 0; q < COUNT; q++)
         {
-            const Part& part = parts.part[sum > 0 ? q : blockIdx.z];
-            const float* __restrict__ m = part.m;
-            if (tile == 0 || count > 1)
-#pragma unroll
-                for (int s = 0; s < KS; s++)
-#pragma unroll
-                    for (int j = 0; j < 4; j++)
-                    {
-                        int col = col0 + (g >> 1) * 8 + 2 * j + (g & 1), k = s * 16 + 2 * c;
-#pragma unroll
-                        for (int h = 0; h < 2; h++, k += 8)
-                        {
-                            float lo = part.transposed ? m[(i64)col * RANK + k] : m[(i64)k * n + col];
-                            float hi = part.transposed ? m[(i64)col * RANK + k + 1] : m[(i64)(k + 1) * n + col];
-                            b[s][j][h] = pack2(T(), lo, hi);
-                        }
-                    }
+            const Part& p = parts[q];
+            if (!hold) up_operand(p, n, col0, g, c, b[0]);
+            u32 (*m)[4][2] = b[hold ? q : 0];
             float acc[4][4] = {};
 #pragma unroll
             for (int s = 0; s < KS; s++)
             {
-                const T* p = part.z + (i64)row * RANK + s * 16 + 2 * c;
+                const T* z = p.z + (i64)row * RANK + s * 16 + 2 * c;
                 u32 a[4] = { 0, 0, 0, 0 };
-                if (row < rows) { a[0] = *(const u32*)p; a[2] = *(const u32*)(p + 8); }
-                if (row + 8 < rows) { a[1] = *(const u32*)(p + 8 * RANK); a[3] = *(const u32*)(p + 8 * RANK + 8); }
+                if (row < end) { a[0] = *(const u32*)z; a[2] = *(const u32*)(z + 8); }
+                if (row + 8 < end) { a[1] = *(const u32*)(z + 8 * RANK); a[3] = *(const u32*)(z + 8 * RANK + 8); }
 #pragma unroll
-                for (int j = 0; j < 4; j++) mma16816(acc[j], a, b[s][j][0], b[s][j][1]);
+                for (int j = 0; j < 4; j++) mma16816(acc[j], a, m[s][j][0], m[s][j][1]);
             }
-            const bool drop = part.drop != 0;
-            const float scale = drop ? part.scale * part.mask.keep : part.scale;
-            const u32 threshold = part.mask.threshold << 8;
+            const bool drop = p.drop != 0;
+            const float scale = drop ? p.scale * p.mask.keep : p.scale;
+            const u32 threshold = p.mask.threshold << 8;
 #pragma unroll
             for (int h = 0; h < 2; h++)
             {
@@ -184,98 +273,124 @@ extern "C" __global__ void __launch_bounds__(256, RANK > 16 ? 2 : 3) lora_up(con
                 u32 r[8];
                 if (drop)
                 {
-                    philox((u32)block, (u32)(block >> 32), part.mask.site, part.mask.step, part.mask.key0, part.mask.key1, r);
-                    philox((u32)(block + 1), (u32)((block + 1) >> 32), part.mask.site, part.mask.step, part.mask.key0, part.mask.key1, r + 4);
+                    philox((u32)block, (u32)(block >> 32), p.mask.site, p.mask.step, p.mask.key0, p.mask.key1, r);
+                    philox((u32)(block + 1), (u32)((block + 1) >> 32), p.mask.site, p.mask.step, p.mask.key0, p.mask.key1, r + 4);
                 }
                 float v[8];
                 unpack2(T(), old[h].x, v[0], v[1]); unpack2(T(), old[h].y, v[2], v[3]); unpack2(T(), old[h].z, v[4], v[5]); unpack2(T(), old[h].w, v[6], v[7]);
 #pragma unroll
                 for (int j = 0; j < 8; j++)
                     if (!drop || r[j] >= threshold) v[j] += acc[j >> 1][2 * h + (j & 1)] * scale;
-                old[h].x = pack2(T(), v[0], v[1]); old[h].y = pack2(T(), v[2], v[3]); old[h].z = pack2(T(), v[4], v[5]); old[h].w = pack2(T(), v[6], v[7]);
+                old[h].x = pair(v[0], v[1]); old[h].y = pair(v[2], v[3]); old[h].z = pair(v[4], v[5]); old[h].w = pair(v[6], v[7]);
             }
         }
 #pragma unroll
         for (int h = 0; h < 2; h++)
-            if (row + h * 8 < rows) *(V4*)(y + (i64)(row + h * 8) * n + col0 + c * 8) = old[h];
+            if (row + h * 8 < end) *(V4*)(y + (i64)(row + h * 8) * n + col0 + c * 8) = old[h];
     }
 }
 
-// sum += scale * drop(x)^T z over the rows: [n, RANK] when transposed, else [RANK, n]. A block takes 32 columns, its warps share the rows;
-// a lane has four columns (one Philox block) of four rows.
-extern "C" __global__ void __launch_bounds__(LORA_WARPS * 32) lora_outer(const __grid_constant__ Parts parts, int rows)
+// Each part into its own y: blockIdx.z is the part.
+extern "C" __global__ void __launch_bounds__(256, 2) lora_up(const __grid_constant__ Parts parts, int rows, int span) { up<1>(parts.part + blockIdx.z, rows, span); }
+// Two or three parts into one y, which is read and written once.
+extern "C" __global__ void __launch_bounds__(256, 2) lora_up2(const __grid_constant__ Parts parts, int rows, int span) { up<2>(parts.part, rows, span); }
+extern "C" __global__ void __launch_bounds__(256, 2) lora_up3(const __grid_constant__ Parts parts, int rows, int span) { up<3>(parts.part, rows, span); }
+
+// A lane's columns of rows t, t + 1, t + 8, t + 9; zeros beyond the end.
+DEV void outer_rows(u32 (*v)[OUTER_PAIRS], const T* x, int ldx, int t, int rows)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+    {
+        int row = t + (i & 1) + (i >> 1) * 8;
+#pragma unroll
+        for (int j = 0; j < OUTER_PAIRS; j++) v[i][j] = 0;
+        if (row >= rows) continue;
+        const T* at = x + (i64)row * ldx;
+#if OUTER_PAIRS == 4
+        V4 w = *(const V4*)at;
+        v[i][0] = w.x; v[i][1] = w.y; v[i][2] = w.z; v[i][3] = w.w;
+#else
+        V2 w = *(const V2*)at;
+        v[i][0] = w.x; v[i][1] = w.y;
+#endif
+    }
+}
+
+// sum += scale * drop(x)^T z over the rows: [n, RANK] when transposed, else [RANK, n]. A block takes 8 * 2 * OUTER_PAIRS columns, its warps share
+// the rows; a lane has two columns for each pair, of four rows.
+extern "C" __global__ void __launch_bounds__(512) lora_outer(const __grid_constant__ Parts parts, int rows)
 {
     const Part& p = parts.part[blockIdx.y];
-    const T* __restrict__ x = p.x;
+    const T* x = p.x;
     const T* __restrict__ z = p.z;
-    const int n = p.n, transposed = p.transposed, drop = p.drop;
-    const float scale = p.scale;
-    const Mask mask = p.mask;
-    float* out = p.out;
-    if (blockIdx.x * 32 >= n) return;
-    __shared__ float part[LORA_WARPS][16 * RANK];
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col = blockIdx.x * 32 + g * 4;
-    float acc[2][NT][4];
+    const int n = p.n, ldx = p.ldx, drop = p.drop, warps = blockDim.x >> 5;
+    constexpr int wide = 2 * OUTER_PAIRS, ahead = RANK == 16 ? 2 : 1;
+    if ((int)blockIdx.x * 8 * wide >= n) return;
+    __shared__ float sums[16][16 * (RANK > 32 ? 32 : RANK)];
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col = blockIdx.x * 8 * wide + g * wide;
+    float acc[OUTER_PAIRS][NT][4];
 #pragma unroll
-    for (int j = 0; j < 2; j++)
+    for (int j = 0; j < OUTER_PAIRS; j++)
 #pragma unroll
         for (int k = 0; k < NT; k++)
 #pragma unroll
             for (int e = 0; e < 4; e++) acc[j][k][e] = 0;
-#pragma unroll 2
-    for (int t0 = warp * 16; t0 < rows; t0 += LORA_WARPS * 16)
+    // Loading the next rows ahead of this step's work took registers and with them a third of the speed; two steps unrolled do better.
+#pragma unroll ahead
+    for (int t0 = warp * 16; t0 < rows; t0 += warps * 16)
     {
-        V2 v[4];
-        u32 b[NT][2];
+        u32 v[4][OUTER_PAIRS], b[NT][2];
+        outer_rows(v, x + col, ldx, t0 + 2 * c, rows);
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-        {
-            int t = t0 + 2 * c + (i & 1) + (i >> 1) * 8;
-            v[i] = { 0, 0 };
-            if (t < rows) v[i] = *(const V2*)(x + (i64)t * n + col);
-        }
+        for (int h = 0; h < 2; h++)
 #pragma unroll
-        for (int k = 0; k < NT; k++)
-#pragma unroll
-            for (int h = 0; h < 2; h++)
+            for (int k = 0; k < NT; k += 2)
             {
-                int t = t0 + 2 * c + h * 8;
-                u32 lo = t < rows ? z[(i64)t * RANK + k * 8 + g].u : 0, hi = t + 1 < rows ? z[(i64)(t + 1) * RANK + k * 8 + g].u : 0;
-                b[k][h] = lo | (hi << 16);
+                V2 w = { 0, 0 };
+                if (t0 + h * 8 + g < rows) w = *(const V2*)(z + (i64)(t0 + h * 8 + g) * RANK + k * 8 + 4 * c);
+                b[k][h] = transpose8(w.x);
+                b[k + 1][h] = transpose8(w.y);
             }
         if (drop)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                keep4(mask, ((u64)(t0 + 2 * c + (i & 1) + (i >> 1) * 8) * n + col) >> 2, v[i].x, v[i].y);
+            {
+                u64 block = ((u64)(t0 + 2 * c + (i & 1) + (i >> 1) * 8) * n + col) >> 2;
 #pragma unroll
-        for (int j = 0; j < 2; j++)
+                for (int j = 0; j < OUTER_PAIRS; j += 2) keep4(p.mask, block + (j >> 1), v[i][j], v[i][j + 1]);
+            }
+#pragma unroll
+        for (int j = 0; j < OUTER_PAIRS; j++)
         {
-            u32 w0 = j ? v[0].y : v[0].x, w1 = j ? v[1].y : v[1].x, w2 = j ? v[2].y : v[2].x, w3 = j ? v[3].y : v[3].x;
-            u32 a[4] = { byte_perm(w0, w1, 0x5410), byte_perm(w0, w1, 0x7632), byte_perm(w2, w3, 0x5410), byte_perm(w2, w3, 0x7632) };
+            u32 a[4] = { byte_perm(v[0][j], v[1][j], 0x5410), byte_perm(v[0][j], v[1][j], 0x7632), byte_perm(v[2][j], v[3][j], 0x5410), byte_perm(v[2][j], v[3][j], 0x7632) };
 #pragma unroll
             for (int k = 0; k < NT; k++) mma16816(acc[j][k], a, b[k][0], b[k][1]);
         }
     }
+    // Half of the ranks at a time when there are many, to stay within 48 KB.
+    constexpr int some = RANK > 32 ? 32 : RANK;
 #pragma unroll
-    for (int j = 0; j < 2; j++)
-    {
-        if (j > 0) __syncthreads();
-        // Row g of the tile is column 4 g + 2 j, row g + 8 the one after it.
+    for (int j = 0; j < OUTER_PAIRS; j++)
 #pragma unroll
-        for (int k = 0; k < NT; k++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) part[warp][(g * 2 + (e >> 1)) * RANK + k * 8 + c * 2 + (e & 1)] = acc[j][k][e];
-        __syncthreads();
-        for (int o = threadIdx.x; o < 16 * RANK; o += LORA_WARPS * 32)
+        for (int half = 0; half < RANK; half += some)
         {
-            float s = 0;
+            if (j + half > 0) __syncthreads();
+            // Row g of the tile is column g * wide + 2 j, row g + 8 the one after it.
 #pragma unroll
-            for (int w = 0; w < LORA_WARPS; w++) s += part[w][o]; // a fixed order
-            int row = o / RANK;
-            if (drop) s *= mask.keep;
-            i64 at = blockIdx.x * 32 + (row >> 1) * 4 + 2 * j + (row & 1);
-            if (transposed) out[at * RANK + o % RANK] += scale * s;
-            else out[(i64)(o % RANK) * n + at] += scale * s;
+            for (int k = 0; k < some / 8; k++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) sums[warp][(g * 2 + (e >> 1)) * some + rank_of(k, 2 * c + (e & 1))] = acc[j][half / 8 + k][e];
+            __syncthreads();
+            for (int o = threadIdx.x; o < 16 * some; o += blockDim.x)
+            {
+                float s = 0;
+                for (int w = 0; w < warps; w++) s += sums[w][o]; // a fixed order
+                int row = o / some, rank = half + o % some;
+                if (drop) s *= p.mask.keep;
+                i64 at = blockIdx.x * 8 * wide + (row >> 1) * wide + 2 * j + (row & 1);
+                float* out = p.transposed ? p.out + at * RANK + rank : p.out + (i64)rank * n + at;
+                *out += p.scale * s;
+            }
         }
-    }
 }

@@ -1,4 +1,4 @@
-// RMSNorm, fused residual add, gradient. One block a row; the second pass over a row hits the first-level cache.
+// RMSNorm, fused residual add, gradient; ldy: elements from one row of y to the next. One block a row; the second pass over a row hits the first-level cache.
 
 DEV void norm_row(const T* x, const float* w, float eps, T* y, float* rstd, int h, float squares)
 {
@@ -15,7 +15,7 @@ DEV void norm_row(const T* x, const float* w, float eps, T* y, float* rstd, int 
     else for (int i = threadIdx.x; i < h; i += blockDim.x) from_f(to_f(x[i]) * r * w[i], y[i]);
 }
 
-extern "C" __global__ void rms_norm(const T* x, const float* w, float eps, T* y, float* rstd, int h)
+extern "C" __global__ void rms_norm(const T* x, const float* w, float eps, T* y, float* rstd, int h, int ldy)
 {
     i64 at = (i64)blockIdx.x * h;
     x += at;
@@ -28,11 +28,11 @@ extern "C" __global__ void rms_norm(const T* x, const float* w, float eps, T* y,
             for (int k = 0; k < 8; k++) s += v[k] * v[k];
         }
     else for (int i = threadIdx.x; i < h; i += blockDim.x) s += to_f(x[i]) * to_f(x[i]);
-    norm_row(x, w, eps, y + at, rstd + blockIdx.x, h, s);
+    norm_row(x, w, eps, y + (i64)blockIdx.x * ldy, rstd + blockIdx.x, h, s);
 }
 
 // The norm is of the stored (rounded) sum, which is what the backward pass reads. Each thread reads back only what it wrote.
-extern "C" __global__ void add_rms_norm(const T* x, const T* branch, const float* w, float eps, T* sum, T* y, float* rstd, int h)
+extern "C" __global__ void add_rms_norm(const T* x, const T* branch, const float* w, float eps, T* sum, T* y, float* rstd, int h, int ldy)
 {
     i64 at = (i64)blockIdx.x * h;
     x += at; branch += at; sum += at;
@@ -51,7 +51,7 @@ extern "C" __global__ void add_rms_norm(const T* x, const T* branch, const float
         from_f(v, sum[i]);
         s += v * v;
     }
-    norm_row(sum, w, eps, y + at, rstd + blockIdx.x, h, s);
+    norm_row(sum, w, eps, y + (i64)blockIdx.x * ldy, rstd + blockIdx.x, h, s);
 }
 
 // dx += rstd * (dy * w - x * rstd^2 * mean(dy * w * x)).

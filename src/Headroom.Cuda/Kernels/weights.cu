@@ -1,6 +1,6 @@
 // Stored weights expanded to T just before their product.
 
-// One element of storage kind 0 F32, 1 BF16, 2 F16, 3 INT8; a grid-stride loop of 8 elements a thread where the count allows.
+// One element of storage kind 0 F32, 1 BF16, 2 F16, 3 INT8.
 extern "C" __global__ void expand_plain(const void* src, const float* absmax, int kind, T* dst, i64 n, int columns)
 {
     i64 stride = (i64)gridDim.x * blockDim.x;
@@ -12,7 +12,6 @@ extern "C" __global__ void expand_plain(const void* src, const float* absmax, in
     }
 }
 
-// NF4: elements first .. first + n of the flattened weight, first a multiple of 8. Block sizes are powers of two (shift).
 // absmax is a float per block, or (nested) map[code] * nestedAbsmax[block / 256] + offset in two roundings.
 DEV float nf4_absmax(const void* absmax, const float* nested, const float* offset, const float* map, i64 block)
 {
@@ -33,35 +32,65 @@ DEV void expand8(u32 c, float a, const float* code, T* dst)
     store8(dst, v);
 }
 
-extern "C" __global__ void __launch_bounds__(256) expand_nf4(const u8* codes, const void* absmax, const float* nested, const float* offset, const float* tables,
-    int shift, T* dst, i64 first, i64 n)
+// Further columns after each row of an expanded weight: scale * b of an adapter [rows, rank] at one place, zeros beside it.
+// An octet's row is umulhi(octet, magic) >> shift.
+struct Tail { const float* b; u32 magic; int shift, pad, rank, column, octets, rows; float scale; };
+
+// NF4: elements first .. first + n of the flattened weight, first a multiple of 8. Block sizes are powers of two (shift).
+// A block takes 1,024 octets (blocks from "main" on: of the tail) and ends; a thread has four of them in flight.
+extern "C" __global__ void __launch_bounds__(256, 6) expand_nf4(const u8* codes, const void* absmax, const float* nested, const float* offset, const float* tables,
+    int shift, T* dst, i64 first, i64 n, Tail tail, int main)
 {
-    __shared__ float code[16], map[256];
+    __shared__ float code[16];
+    const float* map = tables + 16;
     if (threadIdx.x < 16) code[threadIdx.x] = tables[threadIdx.x];
-    map[threadIdx.x] = tables[16 + threadIdx.x];
     __syncthreads();
-    // Four independent pieces of eight elements a thread: enough loads in flight to keep the memory busy.
-    i64 wave = (i64)gridDim.x * 256 * 8, at = ((i64)blockIdx.x * 256 + threadIdx.x) * 8;
-    if (shift >= 3)
-        for (; at + 3 * wave + 8 <= n; at += 4 * wave)
-        {
-            u32 c[4];
-            float a[4];
-#pragma unroll
-            for (int u = 0; u < 4; u++) c[u] = *(const u32*)(codes + ((first + at + u * wave) >> 1));
-#pragma unroll
-            for (int u = 0; u < 4; u++) a[u] = nf4_absmax(absmax, nested, offset, map, (first + at + u * wave) >> shift);
-#pragma unroll
-            for (int u = 0; u < 4; u++) expand8(c[u], a[u], code, dst + at + u * wave);
-        }
-    for (; at < n; at += wave)
+    if (shift < 3 || (n & 7) != 0)
     {
-        i64 e = first + at;
-        if (at + 8 <= n && shift >= 3) expand8(*(const u32*)(codes + (e >> 1)), nf4_absmax(absmax, nested, offset, map, e >> shift), code, dst + at);
-        else for (i64 k = 0; k < 8 && at + k < n; k++)
+        for (i64 at = (i64)blockIdx.x * 8192 + threadIdx.x; at < n && at < (i64)(blockIdx.x + 1) * 8192; at += 256)
         {
-            u8 b = codes[(e + k) >> 1];
-            from_f(__fmul_rn(code[((e + k) & 1) == 0 ? b >> 4 : b & 15], nf4_absmax(absmax, nested, offset, map, (e + k) >> shift)), dst[at + k]);
+            i64 e = first + at;
+            u8 b = codes[e >> 1];
+            from_f(__fmul_rn(code[(e & 1) == 0 ? b >> 4 : b & 15], nf4_absmax(absmax, nested, offset, map, e >> shift)), dst[at]);
         }
+        return;
+    }
+    if ((int)blockIdx.x >= main)
+    {
+        int each = tail.pad >> 3;
+        for (u32 o = (blockIdx.x - main) * 1024 + threadIdx.x, k = 0; k < 4; k++, o += 256)
+        {
+            int row = o / each;
+            if (row >= tail.rows) return;
+            int column = (int)(o - row * each) * 8, from = column - tail.column;
+            float v[8] = {};
+            if (from >= 0 && from < tail.rank)
+            {
+                load8(tail.b + (i64)row * tail.rank + from, v);
+#pragma unroll
+                for (int i = 0; i < 8; i++) v[i] *= tail.scale;
+            }
+            store8(dst + row * ((i64)tail.octets * 8 + tail.pad) + (i64)tail.octets * 8 + column, v);
+        }
+        return;
+    }
+    const u32* words = (const u32*)(codes + (first >> 1));
+    u32 octets = (u32)(n >> 3), at = blockIdx.x * 1024 + threadIdx.x, block0 = (u32)(first >> 3);
+    u32 c[4];
+    float a[4];
+#pragma unroll
+    for (u32 u = 0; u < 4; u++)
+        if (at + u * 256 < octets) c[u] = words[at + u * 256];
+#pragma unroll
+    for (u32 u = 0; u < 4; u++)
+        if (at + u * 256 < octets) a[u] = nf4_absmax(absmax, nested, offset, map, (block0 + at + u * 256) >> (shift - 3));
+#pragma unroll
+    for (u32 u = 0; u < 4; u++)
+    {
+        u32 o = at + u * 256;
+        if (o >= octets) return;
+        i64 d = (i64)o * 8;
+        if (tail.pad) d += (__umulhi(o, tail.magic) >> tail.shift) * tail.pad;
+        expand8(c[u], a[u], code, dst + d);
     }
 }

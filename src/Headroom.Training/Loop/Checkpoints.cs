@@ -16,7 +16,9 @@ namespace Headroom.Training;
 /// <param name="BestStep">Its step.</param>
 /// <param name="RecipeHash">Recipe of the run.</param>
 /// <param name="BaseHash">SHA-256 of the base weights.</param>
-public readonly record struct TrainerState(int Step, long MicroSteps, double? BestMetric, int BestStep, string RecipeHash, string BaseHash);
+/// <param name="SkippedSteps">Steps whose update was left out because the gradients were not finite: they count as steps, but neither schedule nor optimizer moved.</param>
+/// <param name="LossScale">fp16: where the loss scaling stands; null = not started or not used.</param>
+public readonly record struct TrainerState(int Step, long MicroSteps, double? BestMetric, int BestStep, string RecipeHash, string BaseHash, int SkippedSteps = 0, LossScale? LossScale = null);
 
 /// <summary>Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.</summary>
 public static partial class Checkpoints
@@ -52,7 +54,10 @@ public static partial class Checkpoints
             base_sha256 = state.BaseHash,
             global_step = state.Step,
             micro_steps = state.MicroSteps,
+            loss_scale = state.LossScale?.Scale,
+            loss_scale_good_steps = state.LossScale?.GoodSteps,
             recipe_sha256 = state.RecipeHash,
+            skipped_steps = state.SkippedSteps,
         }, new JsonSerializerOptions { WriteIndented = true }) + "\n");
         if (Directory.Exists(folder)) Directory.Delete(folder, true);
         Directory.Move(temporary, folder);
@@ -67,7 +72,8 @@ public static partial class Checkpoints
         {
             var json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "trainer_state.json")))!;
             state = new TrainerState((int)json["global_step"]!, (long)json["micro_steps"]!, (double?)json["best_metric"], (int)json["best_global_step"]!,
-                (string)json["recipe_sha256"]!, (string)json["base_sha256"]!);
+                (string)json["recipe_sha256"]!, (string)json["base_sha256"]!, (int?)json["skipped_steps"] ?? 0,
+                (double?)json["loss_scale"] is { } scale ? new LossScale(scale, (int?)json["loss_scale_good_steps"] ?? 0) : null);
         }
         catch (Exception e) when (e is JsonException or NullReferenceException or InvalidOperationException or IOException)
         {

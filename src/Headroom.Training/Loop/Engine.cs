@@ -37,6 +37,7 @@ public sealed class Engine : IDisposable
 {
     private readonly IDevice _device;
     private readonly ArenaMemory _memory;
+    private readonly nint _arena;
     private readonly BatchLimits _limits;
     private readonly float[] _losses;
     private readonly Tensor[] _grads;
@@ -56,7 +57,8 @@ public sealed class Engine : IDisposable
         _limits = limits;
         Settings = settings;
         Plan = MakePlan(config, settings, limits, device.WorkspaceBytes, out _);
-        _memory = new ArenaMemory(Plan, device.Reserve(Plan.ArenaBytes));
+        _arena = device.Reserve(Plan.ArenaBytes);
+        _memory = new ArenaMemory(Plan, _arena);
         Model = new LlamaModel(config, settings, device.Ops, _memory);
         _losses = new float[Math.Max(1, Math.Max(limits.TrainLabels, limits.EvalTokens))];
         _slots = Model.Trained.Select(t => t.Slot).ToArray();
@@ -144,6 +146,9 @@ public sealed class Engine : IDisposable
         Model.ForwardBackward(b, dropout, gradScale, losses);
         return SumLosses(losses);
     }
+
+    /// <summary>The part of the arena that phases use, as bytes: free to write between two phases, for measurements.</summary>
+    internal Tensor TemporaryBytes => new(_arena + (nint)Plan.StaticBytes, DType.U8, Shape.Of((int)Math.Min(int.MaxValue & ~4095, Plan.ArenaBytes - Plan.StaticBytes)));
 
     /// <summary>Gradient norm before clipping.</summary>
     public double GradientNorm() => _device.Ops.GlobalNorm(_grads);

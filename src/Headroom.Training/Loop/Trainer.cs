@@ -12,7 +12,8 @@ namespace Headroom.Training;
 /// <param name="Tokens">Tokens computed.</param>
 /// <param name="LabelTokens">Tokens the loss counts.</param>
 /// <param name="Skipped">True when the gradient was not finite and the update was left out.</param>
-public readonly record struct StepResult(int Step, double Loss, double GradNorm, double LearningRate, int Tokens, int LabelTokens, bool Skipped);
+/// <param name="LossScale">fp16: factor that the loss of this step was scaled by.</param>
+public readonly record struct StepResult(int Step, double Loss, double GradNorm, double LearningRate, int Tokens, int LabelTokens, bool Skipped, double? LossScale = null);
 
 /// <summary>What a trainer does beside stepping.</summary>
 public sealed class TrainerHooks
@@ -76,7 +77,9 @@ public sealed class Trainer
             var result = Step(window);
             feed.Recycle(window);
             hooks.OnStep?.Invoke(result);
-            bad = result.Skipped ? bad + 1 : 0;
+            // Loss scaling backs off when only the gradients overflow; a loss that is not finite it cannot mend.
+            bool mendable = State.LossScale is { Exhausted: false } && double.IsFinite(result.Loss);
+            bad = result.Skipped && !mendable ? bad + 1 : 0;
             if (bad >= MaxBadSteps) throw NotFinite(checkpointRoot, result.Step);
             bool evaluate = hooks.Evaluate != null && Due(_o.EvalStrategy, _o.EvalSteps);
             if (evaluate && Evaluated(hooks.Evaluate!(State.Step))) hooks.OnBest?.Invoke(State.Step);
@@ -97,26 +100,28 @@ public sealed class Trainer
     {
         double sum = 0;
         long micro = State.MicroSteps;
-        float scale = 1f / Math.Max(1, window.LabelCount);
+        LossScale? scaler = _engine.Settings.ComputeType == DType.F16 ? State.LossScale ?? LossScale.Start : null;
+        double lossScale = scaler?.Scale ?? 1;
+        float scale = (float)(lossScale / Math.Max(1, window.LabelCount));
         for (int i = 0; i < window.Count; i++)
         {
             var dropout = new Dropout(_engine.Settings.Lora?.DropoutP ?? 0, (ulong)(uint)_o.Seed, (uint)micro, 0);
             sum += _engine.MicroStep(window[i].Host, dropout, scale);
             micro++;
         }
-        int step = State.Step;
-        double lr = _o.LearningRate * Schedules.Factor(_o.LrSchedulerType, step, WarmupSteps, TotalSteps, _o.LearningRate);
-        double norm = _engine.GradientNorm();
+        int step = State.Step, updates = step - State.SkippedSteps;
+        double lr = _o.LearningRate * Schedules.Factor(_o.LrSchedulerType, updates, WarmupSteps, TotalSteps, _o.LearningRate);
+        double norm = _engine.GradientNorm() / lossScale;
         double loss = sum / Math.Max(1, window.LabelCount);
         bool skip = !double.IsFinite(norm) || !double.IsFinite(loss);
         if (skip) _engine.ZeroGradients();
         else
         {
             double clip = _o.MaxGradNorm > 0 ? Math.Min(1, _o.MaxGradNorm / (norm + 1e-6)) : 1;
-            _engine.Update(new AdamWStep(lr, _o.AdamBeta1, _o.AdamBeta2, _o.AdamEpsilon, step + 1, (float)clip));
+            _engine.Update(new AdamWStep(lr, _o.AdamBeta1, _o.AdamBeta2, _o.AdamEpsilon, updates + 1, (float)(clip / lossScale)));
         }
-        State = State with { Step = step + 1, MicroSteps = micro };
-        return new StepResult(step + 1, loss, norm, lr, window.Tokens, window.LabelCount, skip);
+        State = State with { Step = step + 1, MicroSteps = micro, SkippedSteps = State.SkippedSteps + (skip ? 1 : 0), LossScale = scaler?.After(!skip) };
+        return new StepResult(step + 1, loss, norm, lr, window.Tokens, window.LabelCount, skip, scaler?.Scale);
     }
 
     // transformers trainer.py: only a strictly better value replaces the best.

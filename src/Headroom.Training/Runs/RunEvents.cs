@@ -33,7 +33,7 @@ internal static class RunEvents
     public static JsonObject Step(StepResult s, double seconds, int stepsPerEpoch) => new()
     {
         ["step"] = s.Step, ["epoch"] = s.Step / (double)stepsPerEpoch, ["loss"] = Finite(s.Loss), ["grad_norm"] = Finite(s.GradNorm), ["learning_rate"] = s.LearningRate,
-        ["tokens"] = s.Tokens, ["label_tokens"] = s.LabelTokens, ["seconds"] = seconds, ["skipped"] = s.Skipped,
+        ["tokens"] = s.Tokens, ["label_tokens"] = s.LabelTokens, ["seconds"] = seconds, ["skipped"] = s.Skipped, ["loss_scale"] = s.LossScale,
     };
 
     public static JsonObject Eval(int step, string split, Predictions p, double seconds)
@@ -60,11 +60,13 @@ internal static class RunEvents
         return WithRows(e, p);
     }
 
-    public static void Memory(EventLog log, string when, Engine engine)
+    public static void Memory(EventLog log, string when, Engine engine, int? step = null)
     {
         var (resident, peak) = ProcessMemory.Read();
+        var device = engine.Device.ReadMemory();
         log.Write("memory", new()
         {
+            ["step"] = step, ["device_total_bytes"] = device?.Total, ["device_used_bytes"] = device?.Used, ["device_process_bytes"] = device?.Process, ["arena_bytes"] = engine.Plan.ArenaBytes,
             ["when"] = when, ["reserved_bytes"] = engine.Plan.TotalBytes, ["resident_bytes"] = resident, ["peak_resident_bytes"] = peak, ["managed_bytes"] = GC.GetTotalMemory(false),
         });
     }

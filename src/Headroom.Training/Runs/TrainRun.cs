@@ -30,6 +30,7 @@ public sealed record RunResult(bool Completed, int Step, Predictions? ZeroShot, 
 /// </summary>
 public static class TrainRun
 {
+    private const double MemorySeconds = 5; // between two looks at the device's memory
     /// <summary>Runs to the end, or to <paramref name="stop"/>.</summary>
     public static RunResult Run(Recipe recipe, string recipeText, ModelOptions model, RunHost host, CancellationToken stop)
     {
@@ -78,7 +79,7 @@ public static class TrainRun
         var clock = Stopwatch.StartNew();
         Predictions? zero = null, tuned = null;
         long tokens = 0, labelTokens = 0;
-        double trainSeconds = 0;
+        double trainSeconds = 0, nextMemory = 0;
         try
         {
             if (from == null && data.Test.Count > 0)
@@ -99,6 +100,11 @@ public static class TrainRun
                     labelTokens += s.LabelTokens;
                     trainSeconds += seconds;
                     log.Write("step", RunEvents.Step(s, seconds, trainer.StepsPerEpoch));
+                    if (now >= nextMemory)
+                    {
+                        RunEvents.Memory(log, "training", engine, s.Step);
+                        nextMemory = now + MemorySeconds;
+                    }
                     host.Progress("training", s.Step, trainer.TotalSteps, $"loss {s.Loss:F4}, grad norm {s.GradNorm:F3}, lr {s.LearningRate:G3}, {tokens / trainSeconds:F0} tokens/s");
                 },
                 Evaluate = data.Validation.Count == 0 || o.EvalStrategy == "no" ? null : step =>
@@ -135,6 +141,13 @@ public static class TrainRun
         catch (OperationCanceledException)
         {
             return Stopped(trainer.State.Step);
+        }
+        catch (DeviceException e)
+        {
+            string? good = Checkpoints.Latest(checkpoints);
+            log.Write("failed", new() { ["at_step"] = trainer.State.Step, ["call"] = e.Call, ["error"] = e.Message });
+            throw new HeadroomException($"After step {trainer.State.Step}: {e.Message}",
+                (good == null ? "No checkpoint was written before" : $"The last good checkpoint is {good}: go on with --resume") + "; when it happens again, run headroom doctor.", 1);
         }
         string hash = Checkpoints.TrainedHash(engine);
         RunEvents.Memory(log, "end", engine);

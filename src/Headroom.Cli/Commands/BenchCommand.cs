@@ -1,0 +1,102 @@
+using System.CommandLine;
+using System.Globalization;
+using System.Text.Json;
+using Headroom.Core;
+using Headroom.Cuda;
+using Headroom.Formats;
+using Headroom.Training;
+
+namespace Headroom.Cli;
+
+/// <summary>headroom bench step: whole training steps of any architecture, with random weights.</summary>
+internal static class BenchCommand
+{
+    public static Command Create()
+    {
+        var model = new Argument<string>("model") { Description = "A config.json, or a model's folder or file (only its configuration is read). Example: headroom bench step Llama-2-7b-hf/config.json --rows 4 --length 512" };
+        var rows = new Option<int>("--rows") { Description = "Sequences of a micro-batch.", DefaultValueFactory = _ => 4 };
+        var length = new Option<int>("--length") { Description = "Tokens of a sequence.", DefaultValueFactory = _ => 512 };
+        var recompute = new Option<int>("--recompute") { Description = "Layers that recompute; -1 = all.", DefaultValueFactory = _ => 0 };
+        var steps = new Option<int>("--steps") { Description = "Timed steps.", DefaultValueFactory = _ => 5 };
+        var rank = new Option<int>("--r") { Description = "LoRA rank, on all seven projections.", DefaultValueFactory = _ => 16 };
+        var dropout = new Option<float>("--dropout") { Description = "lora_dropout.", DefaultValueFactory = _ => 0.1f };
+        var dtype = new Option<string>("--dtype") { Description = "auto, fp32, bf16 or fp16.", DefaultValueFactory = _ => "auto" };
+        var device = new Option<string>("--device") { Description = "auto, cpu or cuda.", DefaultValueFactory = _ => "auto" };
+        var answers = new Option<bool>("--answer-only") { Description = "Label only the last token of each sequence." };
+        var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
+        var step = new Command("step", "Time whole QLoRA steps (NF4, double quantization) with random weights and tokens: tokens/s, planned and measured bytes, time per op against its floor.")
+            { model, rows, length, recompute, steps, rank, dropout, dtype, device, answers, json };
+        step.SetAction(p =>
+        {
+            using var session = new Session(p.GetValue(json));
+            int r = p.GetValue(rows), n = p.GetValue(length), count = p.GetValue(steps);
+            if (r < 1 || n < 2 || count < 1 || (long)r * n > 1 << 24) throw new HeadroomException($"--rows {r} --length {n} --steps {count} cannot be run.", "Give at least one row of two tokens and one step.");
+            if (p.GetValue(device) is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {p.GetValue(device)} is unknown.", "Use auto, cpu or cuda.");
+            var config = ReadConfig(p.GetValue(model)!);
+            var opened = session.Open(p.GetValue(device)!);
+            try
+            {
+                var compute = Compute(p.GetValue(dtype)!, opened);
+                var result = StepBenchmark.Run(opened, config, new StepBenchmarkOptions(r, n, p.GetValue(recompute), compute, count, p.GetValue(rank), p.GetValue(dropout), AnswerOnly: p.GetValue(answers)), session.Say);
+                Print(result, opened.Name, r, n, p.GetValue(json));
+            }
+            catch
+            {
+                opened.Dispose();
+                throw;
+            }
+            return 0;
+        });
+        return new Command("bench", "Measure this machine.") { step };
+    }
+
+    private static ModelConfig ReadConfig(string path)
+    {
+        if (path.EndsWith(".json", StringComparison.OrdinalIgnoreCase))
+        {
+            if (!File.Exists(path)) throw new HeadroomException($"{path} does not exist.", "Give a config.json or a model.");
+            return HfConfig.Load(path);
+        }
+        using var source = WeightSources.Open(path);
+        return source.Config;
+    }
+
+    private static DType Compute(string name, IDevice device)
+    {
+        var gpu = device as CudaDevice;
+        return name switch
+        {
+            "auto" => gpu?.Preferred16Bit ?? DType.F32,
+            "fp32" => DType.F32,
+            "bf16" or "fp16" when gpu == null => throw new HeadroomException($"--dtype {name}: the CPU computes in fp32.", "Use --dtype fp32, or a GPU."),
+            "bf16" when gpu.Preferred16Bit != DType.BF16 => throw new HeadroomException($"{gpu.Name} does not compute in bf16.", "Use --dtype fp16."),
+            "bf16" => DType.BF16,
+            "fp16" => DType.F16,
+            _ => throw new HeadroomException($"--dtype {name} is unknown.", "Use auto, fp32, bf16 or fp16."),
+        };
+    }
+
+    private static void Print(StepBenchmarkResult x, string device, int rows, int length, bool json)
+    {
+        if (json)
+        {
+            Console.WriteLine(JsonSerializer.Serialize(new
+            {
+                device, rows, length, tokens_per_second = x.TokensPerSecond, step_ms = x.StepMilliseconds, tflops = x.Tflops, product_tflops = x.ProductTflops, utilisation = x.Utilisation, copy_tbs = x.CopyTbs,
+                planned_bytes = x.PlannedBytes, process_bytes = x.Memory?.Process, device_used_bytes = x.Memory?.Used, loss = x.Loss,
+                ops = x.Ops.Select(o => new { op = o.Op, calls = o.Calls, ms = o.Milliseconds, floor_ms = o.FloorMilliseconds }),
+            }));
+            return;
+        }
+        FormattableString lines = $"""
+            {device}, {rows} x {length}: {x.TokensPerSecond:F0} tokens/s, {x.StepMilliseconds:F1} ms a step
+            {x.Tflops:G3} of {x.ProductTflops:G3} TFLOP/s that a large product reaches here ({x.Utilisation * 100:F0} %); copies run at {x.CopyTbs:F2} TB/s
+            planned {x.PlannedBytes / 1048576.0:F0} MiB, {(x.Memory is { Process: >= 0 } m ? string.Create(CultureInfo.InvariantCulture, $"process {m.Process / 1048576.0:F0} MiB") : "process not measured on this device")}
+            """;
+        Console.WriteLine(lines.ToString(CultureInfo.InvariantCulture));
+        Console.WriteLine($"{"op",-24} {"calls",6} {"ms",10} {"floor ms",10}");
+        foreach (var o in x.Ops)
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{o.Op,-24} {o.Calls,6} {o.Milliseconds,10:F2} {(o.FloorMilliseconds > 0 ? o.FloorMilliseconds.ToString("F2", CultureInfo.InvariantCulture) : "-"),10}"));
+        Console.WriteLine("each op timed alone; the adapters of a group are timed with its products");
+    }
+}

@@ -1,0 +1,160 @@
+using System.Diagnostics;
+using Headroom.Core;
+using Headroom.Models;
+using Headroom.Planning;
+
+namespace Headroom.Training;
+
+/// <summary>What a step benchmark runs.</summary>
+/// <param name="Rows">Sequences of a micro-batch.</param>
+/// <param name="Length">Tokens of a sequence.</param>
+/// <param name="RecomputeLayers">The first so many layers recompute; -1 = all.</param>
+/// <param name="Compute">Type of activations.</param>
+/// <param name="Steps">Timed steps, after three that are not.</param>
+/// <param name="R">LoRA rank, on all seven projections.</param>
+/// <param name="DropoutP">lora_dropout.</param>
+/// <param name="Linear">Storage of the seven projections.</param>
+/// <param name="AnswerOnly">Label only the last token of each sequence, as a classification task does.</param>
+public sealed record StepBenchmarkOptions(int Rows, int Length, int RecomputeLayers, DType Compute, int Steps = 5, int R = 16, float DropoutP = 0.1f,
+    WeightStorage Linear = WeightStorage.NF4Double, bool AnswerOnly = false);
+
+/// <summary>One op kind's time in a step against its floor.</summary>
+/// <param name="Op">Name, as the plan counts it.</param>
+/// <param name="Calls">Calls in a step.</param>
+/// <param name="Milliseconds">Measured, each call alone.</param>
+/// <param name="FloorMilliseconds">The larger of FLOPs over the product rate and fewest bytes over the copy rate, both measured on this device.</param>
+public sealed record OpTime(string Op, int Calls, double Milliseconds, double FloorMilliseconds);
+
+/// <summary>Result of a step benchmark.</summary>
+/// <param name="TokensPerSecond">Of the median step.</param>
+/// <param name="StepMilliseconds">Median of whole steps: micro-step, norm, update.</param>
+/// <param name="Tflops">FLOPs of the step as the plan counts them (recompute included) over the median, TFLOP/s.</param>
+/// <param name="ProductTflops">Rate of a large dense product on this device, measured in the same run.</param>
+/// <param name="CopyTbs">Copy rate, read + written, TB/s, measured in the same run.</param>
+/// <param name="PlannedBytes">Everything the plan says that the process takes of the device.</param>
+/// <param name="Memory">Measured afterwards; null on a CPU.</param>
+/// <param name="Loss">Loss of the last step.</param>
+/// <param name="Ops">Time per op, slowest first.</param>
+public sealed record StepBenchmarkResult(double TokensPerSecond, double StepMilliseconds, double Tflops, double ProductTflops, double CopyTbs, long PlannedBytes,
+    MemoryUse? Memory, double Loss, IReadOnlyList<OpTime> Ops)
+{
+    /// <summary>Rate of the whole step over that of a large dense product.</summary>
+    public double Utilisation => Tflops / ProductTflops;
+}
+
+/// <summary>Whole QLoRA steps of any architecture with random weights and random tokens on any device; then one more step with every op timed alone.</summary>
+public static class StepBenchmark
+{
+    private static readonly string[] All = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+    /// <summary>Runs on a device that has reserved nothing yet; the device is closed afterwards.</summary>
+    public static StepBenchmarkResult Run(IDevice device, ModelConfig config, StepBenchmarkOptions o, Action<string>? say = null)
+    {
+        int tokens = o.Rows * o.Length, labels = o.AnswerOnly ? o.Rows : tokens;
+        var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
+        var settings = new ModelSettings(o.Linear, embedding, TrainMode.Adapters, new LoraSettings(o.R, 2 * o.R, o.DropoutP, All), o.RecomputeLayers,
+            Math.Min(labels, o.Compute == DType.F32 ? 128 : 1024), o.Compute);
+        var limits = new BatchLimits(tokens, o.Rows, labels);
+        Engine.MakePlan(config, settings, limits, device.WorkspaceBytes, out PlanningOps counted);
+        var timed = new TimedDevice(device);
+        using var engine = new Engine(timed, config, settings, limits);
+        say?.Invoke($"planned {engine.Plan.TotalBytes / 1048576.0:F0} MiB; filling with random weights");
+        engine.FillRandom(1);
+        engine.InitializeAdapters(1);
+        var random = new PhiloxRandom(1);
+        var batch = new MicroBatch(tokens, o.Rows);
+        for (int r = 0; r < o.Rows; r++)
+            batch.Add(new EncodedRow(Enumerable.Range(0, o.Length).Select(_ => random.Next(config.VocabSize)).ToArray(), o.AnswerOnly ? o.Length - 1 : 1));
+        var times = new List<double>();
+        double loss = 0, scale = o.Compute == DType.F16 ? LossScale.Start.Scale : 1;
+        int step = 0;
+        void Step()
+        {
+            loss = engine.MicroStep(batch.Host, new Dropout(o.DropoutP, 1, (uint)step, 0), (float)(scale / batch.LabelCount)) / batch.LabelCount;
+            double norm = engine.GradientNorm() / scale;
+            if (double.IsFinite(norm)) engine.Update(new AdamWStep(1e-4, 0.9, 0.999, 1e-8, step + 1, (float)(Math.Min(1, 1 / (norm + 1e-6)) / scale)));
+            else
+            {
+                engine.ZeroGradients();
+                scale /= 2;
+            }
+            step++;
+        }
+        for (int s = 0; s < o.Steps + 3; s++)
+        {
+            long start = Stopwatch.GetTimestamp();
+            device.Time(Step); // waits for the update
+            double ms = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
+            if (s >= 3) times.Add(ms);
+            say?.Invoke($"step {s}: loss {loss:F4}, {ms:F1} ms, {tokens / ms * 1000:F0} tokens/s");
+        }
+        var memory = device.ReadMemory();
+        times.Sort();
+        double median = times[times.Count / 2];
+        timed.Timing = true;
+        Step();
+        timed.Timing = false;
+        double copy = CopyRate(device, engine.TemporaryBytes), product = ProductRate(device, engine.TemporaryBytes, o.Compute);
+        var ops = timed.Timed.Times.Select(t => new OpTime(t.Key, t.Value.Calls, t.Value.Milliseconds, Floor(counted, t.Key, copy, product))).OrderByDescending(t => t.Milliseconds).ToList();
+        return new StepBenchmarkResult(tokens / median * 1000, median, counted.Flops / median / 1e9, product, copy, engine.Plan.TotalBytes, memory, loss, ops);
+    }
+
+    // The adapters of a group are timed with its products.
+    private static double Floor(PlanningOps counted, string op, double copyTbs, double productTflops)
+    {
+        double flops = 0, bytes = 0;
+        foreach (string name in op switch { "linear" => new[] { "linear", "lora" }, "linear_backward_input" => ["linear_backward_input", "lora_backward"], "lora_backward" or "lora" => [], _ => [op] })
+            if (counted.Counts.TryGetValue(name, out var c))
+            {
+                flops += c.Flops;
+                bytes += c.Bytes;
+            }
+        return Math.Max(flops / productTflops / 1e9, bytes / copyTbs / 1e9);
+    }
+
+    private static double CopyRate(IDevice device, Tensor bytes)
+    {
+        int n = (int)Math.Min(bytes.Count / 2 / 4096 * 4096, 1 << 28);
+        return 2.0 * n / Best(device, () => device.Ops.Copy(bytes.Slice(0, n), bytes.Slice(n, n))) / 1e9;
+    }
+
+    private static double ProductRate(IDevice device, Tensor bytes, DType type)
+    {
+        int n = 4096;
+        while (type.Bytes(3L * n * n) > bytes.Count) n /= 2;
+        if (type == DType.F32) n = Math.Min(n, 1024);
+        long each = type.Bytes((long)n * n);
+        Tensor At(int i) => new(bytes.Address + (nint)(i * each), type, Shape.Of(n, n));
+        // Small random numbers: zeros would draw less power and run faster than a step can.
+        var values = new ushort[each / 2];
+        var random = new PhiloxRandom(7);
+        for (int i = 0; i < values.Length; i++)
+            values[i] = type == DType.F16 ? BitConverter.HalfToUInt16Bits((Half)(random.NextFloat() - 0.5f)) : (ushort)(BitConverter.SingleToUInt32Bits(random.NextFloat() - 0.5f) >> 16);
+        foreach (int i in new[] { 0, 1 }) device.Upload(System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()), At(i));
+        var w = new LinearWeight(type switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => WeightStorage.F32 }, n, n, At(1));
+        return 2.0 * n * n * n / Best(device, () => device.Ops.Linear(At(0), w, At(2))) / 1e9;
+    }
+
+    private static double Best(IDevice device, Action work)
+    {
+        double best = double.MaxValue;
+        for (int i = 0; i < 12; i++) best = Math.Min(best, device.Time(work));
+        return best;
+    }
+
+    /// <summary>A device whose ops can be timed one by one.</summary>
+    private sealed class TimedDevice(IDevice inner) : IDevice
+    {
+        public TimedOps Timed { get; } = new(inner);
+        public bool Timing { set => Timed.On = value; }
+        public string Name => inner.Name;
+        public IOps Ops => Timed;
+        public long WorkspaceBytes => inner.WorkspaceBytes;
+        public nint Reserve(long bytes) => inner.Reserve(bytes);
+        public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);
+        public void Download(Tensor source, Span<byte> destination) => inner.Download(source, destination);
+        public double Time(Action work) => inner.Time(work);
+        public MemoryUse? ReadMemory() => inner.ReadMemory();
+        public void Dispose() => inner.Dispose();
+    }
+}

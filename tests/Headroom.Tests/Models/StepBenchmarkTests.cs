@@ -1,0 +1,29 @@
+using Headroom.Core;
+using Headroom.Cpu;
+using Headroom.Training;
+
+namespace Headroom.Tests.Models;
+
+/// <summary>The step benchmark measures what the plan counts.</summary>
+public class StepBenchmarkTests
+{
+    [Theory, InlineData(0, false), InlineData(-1, true)]
+    public void EveryCountedOpIsTimedAndNoneBeatsItsFloor(int recompute, bool answerOnly)
+    {
+        var result = StepBenchmark.Run(new CpuDevice(2), TinyModel.Small(), new StepBenchmarkOptions(2, 40, recompute, DType.F32, Steps: 2, R: 4, AnswerOnly: answerOnly));
+        Assert.Equal(80 / result.StepMilliseconds * 1000, result.TokensPerSecond, 6);
+        Assert.InRange(result.Loss, 4, 7); // ln 200 = 5.3
+        Assert.InRange(result.Utilisation, 1e-6, 1);
+        Assert.True(result.PlannedBytes > CpuOps.WorkspaceBytes(2));
+        Assert.Null(result.Memory);
+        var times = result.Ops.ToDictionary(o => o.Op);
+        // 3 layers: four groups (q k v, o, gate up, down) each way; a recomputed layer runs all but down a second time.
+        Assert.Equal(recompute == 0 ? 12 : 21, times["linear"].Calls);
+        Assert.Equal(12, times["linear_backward_input"].Calls);
+        Assert.Equal(3, times["attention_backward"].Calls);
+        Assert.Equal(recompute == 0 ? 3 : 6, times["attention"].Calls);
+        foreach (string op in new[] { "linear", "linear_backward_input", "attention", "swiglu_backward", "rms_norm", "linear_cross_entropy" })
+            Assert.True(times[op].FloorMilliseconds > 0, op);
+        Assert.True(times["adamw"].Milliseconds > 0);
+    }
+}
