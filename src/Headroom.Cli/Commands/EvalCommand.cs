@@ -30,6 +30,8 @@ internal static class EvalCommand
     {
         var (recipe, _) = Recipes.Load(path, sets, deviceName, null, null);
         if (recipe.Models.Count != 1) throw new HeadroomException($"eval takes one model, the recipe names {recipe.Models.Count}.", "Give a recipe with one model.");
+        using var session = new Session(json);
+        Recipes.Fetch(recipe, session);
         var model = recipe.Models[0];
         var data = DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         var rows = split == "test" ? data.Test : data.Validation;
@@ -40,7 +42,6 @@ internal static class EvalCommand
         var encoder = new TaskEncoder(TokenizerLoader.Load(model.Tokenizer ?? model.Path), recipe.Task);
         var encoded = new EncodedRows(rows, encoder, false);
         int longest = encoded.EncodeAll(), batch = recipe.Training.PerDeviceEvalBatchSize, tokens = batch * longest;
-        using var session = new Session(json);
         var device = session.Open(recipe.Device);
         var settings = RunSettings.Of(recipe, source, device) with
         {

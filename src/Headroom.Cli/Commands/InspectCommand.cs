@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Hub;
 
 namespace Headroom.Cli;
 
@@ -19,7 +20,8 @@ internal static class InspectCommand
 
     private static int Run(string path, bool json)
     {
-        var c = ModelPaths.Config(path);
+        using var session = new Session(json);
+        var c = ModelPaths.Config(path, session);
         long attention = (long)c.HiddenSize * c.HeadDim * (2 * c.NumAttentionHeads + 2 * c.NumKeyValueHeads), mlp = 3L * c.HiddenSize * c.IntermediateSize;
         long linear = c.NumHiddenLayers * (attention + mlp), table = (long)c.VocabSize * c.HiddenSize, embeddings = c.TieWordEmbeddings ? table : 2 * table;
         long norms = (2L * c.NumHiddenLayers + 1) * c.HiddenSize;
@@ -50,9 +52,10 @@ internal static class InspectCommand
 /// <summary>Finds configurations without opening weights.</summary>
 internal static class ModelPaths
 {
-    /// <summary>From a config.json, a folder that holds one, or a .gguf file.</summary>
-    public static ModelConfig Config(string path)
+    /// <summary>From a config.json, a folder that holds one, a .gguf file, or a hub name (config.json alone is downloaded).</summary>
+    public static ModelConfig Config(string path, Session session)
     {
+        if (HubName.IsMeant(path)) return HfConfig.Load(session.Hub.Config(path, session.Token).ConfigPath);
         if (path.EndsWith(".json", StringComparison.OrdinalIgnoreCase)) return HfConfig.Load(path);
         if (Directory.Exists(path)) return HfConfig.Load(Path.Combine(path, "config.json"));
         using var source = WeightSources.Open(path);

@@ -59,10 +59,12 @@ public static class SafetensorsWriter
 /// <summary>Files that are whole or not there: temporary file in the same folder, fsync, rename.</summary>
 public static class AtomicFile
 {
+    private static int _count; // two threads may write one path
+
     /// <summary>Writes through <paramref name="write"/>.</summary>
     public static void Write(string path, Action<FileStream> write)
     {
-        string temporary = path + ".tmp" + Environment.ProcessId;
+        string temporary = $"{path}.tmp{Environment.ProcessId}-{Interlocked.Increment(ref _count)}";
         try
         {
             using (var file = new FileStream(temporary, FileMode.Create, FileAccess.Write))

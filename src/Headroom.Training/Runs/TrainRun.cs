@@ -55,7 +55,7 @@ public static class TrainRun
             AtomicFile.WriteText(Path.Combine(host.Folder, "recipe.yaml"), recipeText);
             AtomicFile.WriteText(Path.Combine(host.Folder, "manifest.json"), new JsonObject
             {
-                ["name"] = recipe.Name, ["model"] = ModelName(model), ["model_path"] = model.Path, ["base_sha256"] = baseHash, ["recipe_sha256"] = recipeHash,
+                ["name"] = recipe.Name, ["model"] = ModelName(model), ["model_path"] = model.Path, ["model_hub"] = model.HubId, ["base_sha256"] = baseHash, ["recipe_sha256"] = recipeHash,
                 ["seed"] = o.Seed, ["device"] = device.Name, ["created"] = DateTime.UtcNow.ToString("O"),
             }.ToJsonString(new() { WriteIndented = true }) + "\n");
         }
@@ -117,7 +117,7 @@ public static class TrainRun
                     log.Write("checkpoint", new() { ["step"] = step, ["path"] = Path.GetRelativePath(host.Folder, path) });
                     last = clock.Elapsed.TotalSeconds;
                 },
-            }, checkpoints, ModelName(model), stop);
+            }, checkpoints, model.BaseName(), stop);
             if (!done) return Stopped(trainer.State.Step);
             if (o.LoadBestModelAtEnd && trainer.State.BestMetric != null)
             {
@@ -145,7 +145,7 @@ public static class TrainRun
         });
         return new RunResult(true, trainer.State.Step, zero, tuned, hash, data);
 
-        void SaveAdapter(string to) => Checkpoints.Adapter(engine, ModelName(model), baseHash).Save(to);
+        void SaveAdapter(string to) => Checkpoints.Adapter(engine, model.BaseName(), baseHash).Save(to);
 
         RunResult Stopped(int step)
         {
