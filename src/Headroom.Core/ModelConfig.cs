@@ -61,6 +61,8 @@ public sealed record ModelConfig
     public int? BosTokenId { get; init; }
     /// <summary>eos_token_id; one or more.</summary>
     public int[] EosTokenIds { get; init; } = [];
+    /// <summary>What quantization_config says of the linear layers (bitsandbytes NF4, flat or nested); null = not quantized.</summary>
+    public WeightStorage? Quantized { get; init; }
     /// <summary>pad_token_id.</summary>
     public int? PadTokenId { get; init; }
 

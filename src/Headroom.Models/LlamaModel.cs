@@ -89,7 +89,7 @@ public sealed partial class LlamaModel
             int h = c.HiddenSize, q = c.NumAttentionHeads * c.HeadDim, kv = c.NumKeyValueHeads * c.HeadDim, inter = c.IntermediateSize;
             uint site = (uint)index * 8;
             Projection P(string name, int o, int i, bool bias) =>
-                new(m._memory, m._trained, Prefix + name, o, i, m.Settings.LinearStorage, bias, m.Settings.Mode, m.Settings.Lora, site++);
+                new(m._memory, m._trained, Prefix + name, o, i, m.Settings.StorageOf(Prefix + name + ".weight"), bias, m.Settings.Mode, m.Settings.Lora, site++);
             Norm1 = m.Norm(Prefix + "input_layernorm.weight", out GradNorm1);
             Q = P("self_attn.q_proj", q, h, c.AttentionBias);
             K = P("self_attn.k_proj", kv, h, c.AttentionBias);

@@ -12,7 +12,14 @@ namespace Headroom.Models;
 /// <param name="ComputeType">Type of activations and their gradients: F32 on CPU; BF16 or F16 also on a GPU.</param>
 public sealed record ModelSettings(
     WeightStorage LinearStorage, WeightStorage EmbeddingStorage, TrainMode Mode, LoraSettings? Lora = null,
-    int RecomputeLayers = 0, int LogitsChunk = 128, DType ComputeType = DType.F32);
+    int RecomputeLayers = 0, int LogitsChunk = 128, DType ComputeType = DType.F32)
+{
+    /// <summary>Projections in another storage than <see cref="LinearStorage"/>, by the name of their weight: what a 4-bit checkpoint left as it was.</summary>
+    public IReadOnlyDictionary<string, WeightStorage>? Storages { get; init; }
+
+    /// <summary>Storage of a projection's weight.</summary>
+    internal WeightStorage StorageOf(string weight) => Storages != null && Storages.TryGetValue(weight, out var own) ? own : LinearStorage;
+}
 
 /// <summary>One variable-length micro-batch on the device; I32 tensors.</summary>
 /// <param name="Ids">[T] token ids.</param>

@@ -78,9 +78,22 @@ public static class HfConfig
             BosTokenId = (int?)json["bos_token_id"],
             EosTokenIds = json["eos_token_id"] switch { JsonArray many => many.Select(m => (int)m!).ToArray(), { } one => [(int)one], null => [] },
             PadTokenId = (int?)json["pad_token_id"],
+            Quantized = Quantization(json["quantization_config"] as JsonObject, path),
         };
         Check(config);
         return config;
+    }
+
+    /// <summary>quantization_config (transformers <c>utils/quantization_config.py</c>): bitsandbytes nf4 is read, everything else is refused by its name.</summary>
+    private static WeightStorage? Quantization(JsonObject? q, string path)
+    {
+        if (q == null) return null;
+        bool Flag(string key) => (bool?)q[key] ?? (bool?)q["_" + key] ?? false;
+        string method = (string?)q["quant_method"] ?? (Flag("load_in_4bit") || Flag("load_in_8bit") ? "bitsandbytes" : "(none)");
+        string? bad = method != "bitsandbytes" ? method : Flag("load_in_8bit") ? "bitsandbytes int8" : !Flag("load_in_4bit") ? "bitsandbytes, neither 4 nor 8 bit"
+            : (string?)q["bnb_4bit_quant_type"] is { } type and not "nf4" ? $"bitsandbytes {type}" : q["bnb_4bit_quant_type"] == null ? "bitsandbytes fp4" : null;
+        if (bad != null) throw new HeadroomException($"The checkpoint of {path} is quantized with {bad}, which cannot be read.", "Use the 16-bit checkpoint, or a bitsandbytes one of type nf4.");
+        return Flag("bnb_4bit_use_double_quant") ? WeightStorage.NF4Double : WeightStorage.NF4;
     }
 
     /// <summary>Throws when sizes are not those of a model.</summary>

@@ -12,8 +12,12 @@ public static class SafetensorsWriter
     public static void WriteF32(string path, IEnumerable<(string Name, long[] Shape, float[] Values)> tensors, IReadOnlyDictionary<string, string>? metadata = null) =>
         Write(path, tensors.Select(t => (t.Name, "F32", t.Shape, MemoryMarshal.AsBytes(t.Values.AsSpan()).ToArray())), metadata);
 
-    /// <summary>Writes raw tensors; {"format": "pt"} is added to the metadata, as readers of the Python world require.</summary>
-    public static void Write(string path, IEnumerable<(string Name, string DType, long[] Shape, byte[] Data)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    /// <summary>Writes raw tensors that are in memory.</summary>
+    public static void Write(string path, IEnumerable<(string Name, string DType, long[] Shape, byte[] Data)> tensors, IReadOnlyDictionary<string, string>? metadata = null) =>
+        Write(path, tensors.Select(t => new SafetensorPart(t.Name, t.DType, t.Shape, t.Data.Length, file => file.Write(t.Data))), metadata);
+
+    /// <summary>Writes tensors one at a time, each when its turn comes; {"format": "pt"} is added to the metadata, as readers of the Python world require.</summary>
+    public static void Write(string path, IEnumerable<SafetensorPart> tensors, IReadOnlyDictionary<string, string>? metadata = null)
     {
         var ordered = tensors.OrderByDescending(t => Rank(t.DType)).ThenBy(t => t.Name, StringComparer.Ordinal).ToList();
         using var header = new MemoryStream();
@@ -35,7 +39,7 @@ public static class SafetensorsWriter
                 json.WriteEndArray();
                 json.WriteStartArray("data_offsets");
                 json.WriteNumberValue(at);
-                json.WriteNumberValue(at += t.Data.Length);
+                json.WriteNumberValue(at += t.Bytes);
                 json.WriteEndArray();
                 json.WriteEndObject();
             }
@@ -48,13 +52,21 @@ public static class SafetensorsWriter
             BinaryPrimitives.WriteInt64LittleEndian(n, header.Length);
             file.Write(n);
             header.WriteTo(file);
-            foreach (var t in ordered) file.Write(t.Data);
+            foreach (var t in ordered)
+            {
+                long before = file.Position;
+                t.Write(file);
+                if (file.Position - before != t.Bytes) throw new InvalidOperationException($"{t.Name} wrote {file.Position - before} bytes, not {t.Bytes}");
+            }
         });
     }
 
     private static int Rank(string dtype) => Array.IndexOf(
         ["BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64"], dtype);
 }
+
+/// <summary>A tensor to be written: its bytes are asked for when its place in the file is reached, so that a large model never lies in memory twice.</summary>
+public sealed record SafetensorPart(string Name, string DType, long[] Shape, long Bytes, Action<Stream> Write);
 
 /// <summary>Files that are whole or not there: temporary file in the same folder, fsync, rename.</summary>
 public static class AtomicFile

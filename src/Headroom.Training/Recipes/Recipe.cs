@@ -49,8 +49,8 @@ public sealed class QuantizationOptions
     public bool LoadIn8bit { get; set; }
     /// <summary>nf4.</summary>
     public string Bnb4bitQuantType { get; set; } = "nf4";
-    /// <summary>Nested statistics.</summary>
-    public bool Bnb4bitUseDoubleQuant { get; set; } = true;
+    /// <summary>Nested statistics; null = as a 4-bit checkpoint has them, else true.</summary>
+    public bool? Bnb4bitUseDoubleQuant { get; set; }
 }
 
 /// <summary>Adapters (PEFT <c>LoraConfig</c>).</summary>
