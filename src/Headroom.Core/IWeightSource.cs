@@ -13,6 +13,8 @@ public interface IWeightSource : IDisposable
     void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination);
     /// <summary>Lower-case hex SHA-256 over the weights; identifies the base of an adapter.</summary>
     string Hash { get; }
+    /// <summary>Starts to compute <see cref="Hash"/> on another thread, beside the loading of the weights.</summary>
+    void BeginHash() { }
     /// <summary>Element type that loses nothing: BF16 or F16 for 16-bit tensors, else F32. For a tensor that is quantized already, the type that its makers dequantize it to.</summary>
     DType SourceDType(string hfName);
     /// <summary>How the file already holds the tensor quantized, NF4 or NF4Double; null when it does not.</summary>

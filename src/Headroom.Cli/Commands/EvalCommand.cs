@@ -37,7 +37,7 @@ internal static class EvalCommand
         var rows = split == "test" ? data.Test : data.Validation;
         if (rows.Count == 0) throw new HeadroomException($"The recipe has no {split} rows.", $"Set data.{split}.");
         var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder, Console.Error.WriteLine);
-        using var source = WeightSources.Open(model.Path);
+        using var source = QuantizedCache.Default.Open(model.Path, recipe.Quantization, session.Say);
         adapter?.CheckBase(source, Console.Error.WriteLine);
         var encoder = new TaskEncoder(TokenizerLoader.Load(model.Tokenizer ?? model.Path), recipe.Task);
         var encoded = new EncodedRows(rows, encoder, false);
@@ -48,6 +48,7 @@ internal static class EvalCommand
             Mode = TrainMode.None,
             Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
         };
+        source.Config.CheckLength(longest);
         using var engine = new Engine(device, source, settings, new BatchLimits(EvalTokens: tokens, EvalSequences: batch, Candidates: encoder.Candidates.Length));
         if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
         var p = Evaluator.Run(engine, encoded, encoder.Candidates, batch, tokens, (d, n) =>

@@ -35,7 +35,7 @@ internal static class PlanCommand
         using var session = new Session(json);
         var config = ModelPaths.Config(path, session);
         var lora = new LoraOptions { R = r };
-        var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
+        var settings = new ModelSettings(config.Quantized ?? WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
             new LoraSettings(r, lora.LoraAlpha, lora.LoraDropout, lora.TargetModules, lora.UseRslora));
         var limits = new BatchLimits(rows * length, rows, rows * (length - 1), rows * length, rows);
         long workspace = CpuOps.WorkspaceBytes(Environment.ProcessorCount);

@@ -15,15 +15,25 @@ public sealed class CheckpointSource : IWeightSource
     private readonly Dictionary<string, BnbTensor> _quantized = [];
     private readonly List<SafetensorsFile> _files = [];
     private readonly bool _flat;
-    private string? _hash;
+    private readonly Lazy<Task<string>> _hash;
 
     /// <summary>Opens and validates every shard.</summary>
-    public CheckpointSource(string folder)
+    public CheckpointSource(string folder) : this(folder, null, null)
     {
+    }
+
+    /// <summary>
+    /// Opens a quantized copy in the place of <paramref name="original"/>: its configuration and hash are those of the original, whose weights hash to
+    /// <paramref name="baseHash"/>. The copy must name that hash itself.
+    /// </summary>
+    public CheckpointSource(string folder, CheckpointSource? original, string? baseHash)
+    {
+        _hash = new(() => baseHash != null ? Task.FromResult(baseHash) : Task.Run(() => BaseHashes.Default.Of(Files)));
         try
         {
-            Config = HfConfig.Load(Path.Combine(folder, "config.json"));
-            ConfigJson = File.ReadAllText(Path.Combine(folder, "config.json"));
+            var own = HfConfig.Load(Path.Combine(folder, "config.json"));
+            Config = original == null ? own : original.Config with { Quantized = own.Quantized };
+            ConfigJson = original?.ConfigJson ?? File.ReadAllText(Path.Combine(folder, "config.json"));
             var index = SafetensorsIndex.Load(folder);
             AnnouncedBytes = index?.TotalSize;
             foreach (string name in index?.Shards ?? ["model.safetensors"])
@@ -43,6 +53,8 @@ public sealed class CheckpointSource : IWeightSource
                 if (!key.Contains(BnbTensor.StateKey, StringComparison.Ordinal)) continue;
                 if (!_quantized.TryAdd(owner, new BnbTensor(owner, key, _where.GetValueOrDefault))) throw new HeadroomException($"{owner} has two quantization states.", "The checkpoint is damaged; download it again.");
             }
+            if (baseHash != null && _files[0].Metadata.GetValueOrDefault(BaseHashKey) != baseHash)
+                throw new HeadroomException($"The quantized copy in {folder} is of another base.", "Clear the cache: headroom cache --clear.");
             _flat = _quantized.Values.Any(q => q.NeedsExpansion);
             if (Config.TieWordEmbeddings && Has("lm_head.weight") && Has("model.embed_tokens.weight")
                 && !SHA256.HashData(_where["lm_head.weight"].Bytes("lm_head.weight")).AsSpan().SequenceEqual(SHA256.HashData(_where["model.embed_tokens.weight"].Bytes("model.embed_tokens.weight"))))
@@ -54,6 +66,12 @@ public sealed class CheckpointSource : IWeightSource
             throw;
         }
     }
+
+    /// <summary>Key of the metadata in which a quantized copy names the hash of its base.</summary>
+    public const string BaseHashKey = "base_sha256";
+
+    /// <summary>The weight files, in the order that the hash takes them.</summary>
+    public IReadOnlyList<string> Files => [.. _files.Select(f => f.Path)];
 
     /// <inheritdoc/>
     public ModelConfig Config { get; }
@@ -110,7 +128,10 @@ public sealed class CheckpointSource : IWeightSource
     }
 
     /// <inheritdoc/>
-    public string Hash => _hash ??= FileHash.Of(_files.Select(f => f.Path));
+    public string Hash => _hash.Value.GetAwaiter().GetResult();
+
+    /// <inheritdoc/>
+    public void BeginHash() => _ = _hash.Value;
 
     private SafetensorsFile Find(string hfName) => _where.GetValueOrDefault(hfName)
         ?? throw new HeadroomException($"The checkpoint has no tensor {hfName}.", "It is incomplete, or config.json belongs to another model.");
@@ -152,20 +173,5 @@ public static class WeightShapes
         var shape = source.ShapeOf(hfName);
         if (Expected(source.Config, hfName) is { } due && due != shape)
             throw new HeadroomException($"{hfName} is [{shape.Rows}, {shape.Cols}] where the configuration asks for [{due.Rows}, {due.Cols}].", "The weights and the configuration belong to different models.");
-    }
-}
-
-/// <summary>SHA-256 over files.</summary>
-public static class FileHash
-{
-    /// <summary>Lower-case hex SHA-256 of one file's content, or of the hashes of several in order.</summary>
-    public static string Of(IEnumerable<string> paths)
-    {
-        var hashes = paths.Select(p =>
-        {
-            using var f = File.OpenRead(p);
-            return SHA256.HashData(f);
-        }).ToList();
-        return Convert.ToHexStringLower(hashes.Count == 1 ? hashes[0] : SHA256.HashData(hashes.SelectMany(h => h).ToArray()));
     }
 }

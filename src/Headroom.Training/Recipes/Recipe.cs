@@ -51,6 +51,9 @@ public sealed class QuantizationOptions
     public string Bnb4bitQuantType { get; set; } = "nf4";
     /// <summary>Nested statistics; null = as a 4-bit checkpoint has them, else true.</summary>
     public bool? Bnb4bitUseDoubleQuant { get; set; }
+    /// <summary>Keep a quantized copy of the base for the next start; null = of bases of 1 GiB and more. Not part of the recipe's hash: it changes no result.</summary>
+    [System.Text.Json.Serialization.JsonIgnore]
+    public bool? Cache { get; set; }
 }
 
 /// <summary>Adapters (PEFT <c>LoraConfig</c>).</summary>

@@ -43,9 +43,10 @@ public static class TrainRun
         using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress);
         var (data, encoder, source, settings, limits, device) = (prepared.Data, prepared.Encoder, prepared.Source, prepared.Settings, prepared.Limits, prepared.Device);
         var (tokenizer, train, validation, test, evalTokens, longest) = (prepared.Tokenizer, prepared.Train, prepared.Validation, prepared.Test, limits.EvalTokens, prepared.Longest);
-        host.Progress("hashing the base", 0, 1, "");
-        string baseHash = source.Hash, recipeHash = RecipeLoader.Hash(recipe);
+        source.BeginHash(); // beside loading
         using var engine = new Engine(device, source, settings, limits, (d, t) => host.Progress("loading", d, t, ""));
+        string baseHash = source.Hash, recipeHash = RecipeLoader.Hash(recipe);
+        QuantizedCache.Default.Save(engine, source, recipe.Quantization, host.Say);
         engine.InitializeAdapters((ulong)(uint)o.Seed);
         var trainer = new Trainer(engine, o, train, longest) { State = new TrainerState(0, 0, null, 0, recipeHash, baseHash) };
         if (from != null) trainer.State = Checkpoints.Load(from, engine, recipeHash, baseHash);
