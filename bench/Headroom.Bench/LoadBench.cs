@@ -19,7 +19,7 @@ public static class LoadBench
         string temporary = Directory.CreateTempSubdirectory("headroom-load-").FullName;
         try
         {
-            string model = args.Length > 0 && Directory.Exists(args[0]) ? args[0] : Make(temporary, args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 1024);
+            string model = args.Length > 0 && Directory.Exists(args[0]) ? args[0] : Make(temporary, args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 512);
             using var source = new CheckpointSource(model);
             long bytes = source.Stored.Bytes;
             string copy = Path.Combine(temporary, "copy");

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Text.Json;
+using Headroom.Core;
 using Headroom.Training;
 
 namespace Headroom.Cli;

@@ -57,7 +57,7 @@ internal static class InspectCommand
     private static (long Bytes, string Text)? Stored(string path, Session session)
     {
         if (HubName.IsMeant(path)) return session.Hub.Config(path, session.Token).WeightBytes is { } remote ? (remote, " on the hub") : null;
-        if (File.Exists(path) && !path.EndsWith(".json", StringComparison.OrdinalIgnoreCase) && !path.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase)) return (new FileInfo(path).Length, " in one file");
+        if (File.Exists(path) && !path.EndsWith(".json", StringComparison.OrdinalIgnoreCase) && !path.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase)) return (FileSize.Of(path), " in one file");
         if (!Directory.Exists(path) || !Directory.EnumerateFiles(path, "*.safetensors").Any()) return null;
         using var source = new CheckpointSource(path);
         var (bytes, files) = source.Stored;

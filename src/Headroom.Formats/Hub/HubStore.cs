@@ -58,7 +58,7 @@ public sealed partial class HubStore : IDisposable
         string config = (await One(repo, "config.json", true, stop).ConfigureAwait(false))!;
         if (await One(repo, "model.safetensors.index.json", false, stop).ConfigureAwait(false) is { } index) return (config, TotalSize(index));
         var (path, remote) = await repo.Find("model.safetensors", false, stop).ConfigureAwait(false);
-        return (config, path != null ? new FileInfo(path).Length : remote?.Size);
+        return (config, path != null ? FileSize.Of(path) : remote?.Size);
     });
 
     /// <summary>A folder with the tokenizer files of a model.</summary>

@@ -29,7 +29,7 @@ public sealed unsafe class SafetensorsFile : IDisposable
     {
         Path = path;
         if (!File.Exists(path)) throw new HeadroomException($"There is no file {path}.", "Check the path of the model.");
-        long length = new FileInfo(path).Length;
+        long length = FileSize.Of(path);
         if (length < 8) throw Bad("HeaderTooSmall: the file has fewer than 8 bytes");
         _map = MemoryMappedFile.CreateFromFile(path, FileMode.Open, null, 0, MemoryMappedFileAccess.Read);
         _view = _map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);

@@ -76,6 +76,20 @@ public sealed class HubTests : IDisposable
     }
 
     [Fact]
+    public void ASnapshotOfLinksOpensAsAModel()
+    {
+        foreach (string f in (string[])["config.json", "model.safetensors"]) _hub.Files["org/real/" + f] = File.ReadAllBytes(Shared.GoldenFile("hf/llama-mha/" + f));
+        _hub.Large.Add("org/real/model.safetensors");
+        using var store = Store();
+        string folder = store.Model("org/real");
+        Assert.NotNull(new FileInfo(Path.Combine(folder, "model.safetensors")).LinkTarget);
+        using var source = Headroom.Formats.WeightSources.Open(folder);
+        Assert.True(source.Has("model.embed_tokens.weight"));
+        Assert.Equal(Headroom.Formats.BaseHashes.Compute([Shared.GoldenFile("hf/llama-mha/model.safetensors")]), source.Hash);
+        Assert.Equal(_hub.Files["org/real/model.safetensors"].Length, store.Config("org/real").WeightBytes);
+    }
+
+    [Fact]
     public void FollowsRenamedRepositoriesWithTheSameMethod()
     {
         _hub.Renamed["old/name"] = "org/model";
