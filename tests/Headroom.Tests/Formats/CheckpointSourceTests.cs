@@ -49,6 +49,23 @@ public sealed class CheckpointSourceTests : IDisposable
     }
 
     [Fact]
+    public void SixteenBitValuesAtEveryOffset()
+    {
+        var bits = new ushort[200];
+        for (int i = 0; i < bits.Length; i++) bits[i] = (ushort)(i * 331 + 7);
+        string path = Path.Combine(_folder, "x.safetensors");
+        SafetensorsWriter.Write(path, [("b", "BF16", [200], System.Runtime.InteropServices.MemoryMarshal.AsBytes(bits.AsSpan()).ToArray())]);
+        using var file = SafetensorsFile.Open(path);
+        for (int first = 0; first < 70; first += 3)
+            for (int n = 0; first + n <= 200; n += 13)
+            {
+                var values = new float[n];
+                file.ReadF32("b", first, values);
+                for (int i = 0; i < n; i++) Assert.Equal((uint)bits[first + i] << 16, BitConverter.SingleToUInt32Bits(values[i]));
+            }
+    }
+
+    [Fact]
     public void AMissingShardIsNamed()
     {
         Shard();
