@@ -6,13 +6,14 @@ return args.FirstOrDefault() switch
     "step-cuda" => CudaStepBench.Run(args[1..]),
     "ops-cuda" => CudaOpsBench.Run(args[1..]),
     "decode" => DecodeBench.Run(args[1..]),
+    "load" => LoadBench.Run(args[1..]),
     "step" => StepBench.Run(args[1..]),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("Headroom.Bench gemm [--threads N] [--rounds N] | step MODEL [--recompute N] [--steps N] [--chunk N] [--threads N] [--profile] | decode MODEL [--tokens N] [--repeats N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... [--steps N] [--profile] [--no-ahead] [--expand MIB] [--out FILE] | ops-cuda [FILE]");
+    Console.Error.WriteLine("Headroom.Bench gemm [--threads N] [--rounds N] | load MODEL|SIZE_MIB | step MODEL [--recompute N] [--steps N] [--chunk N] [--threads N] [--profile] | decode MODEL [--tokens N] [--repeats N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... [--steps N] [--profile] [--no-ahead] [--expand MIB] [--out FILE] | ops-cuda [FILE]");
     Console.Error.WriteLine("Each prints a table and writes a CSV under bench/results/.");
     return 2;
 }

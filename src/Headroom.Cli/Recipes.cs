@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Formats.Hub;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -18,10 +19,28 @@ internal static class Recipes
         return (recipe, text);
     }
 
-    /// <summary>Makes the paths of a recipe absolute.</summary>
+    /// <summary>Puts local paths in the place of hub names; what is not in the cache is downloaded. A local path that exists wins (see <see cref="Resolve"/>).</summary>
+    public static void Fetch(Recipe recipe, Session session)
+    {
+        foreach (var m in recipe.Models)
+        {
+            if (m.Tokenizer != null && HubName.IsMeant(m.Tokenizer)) m.Tokenizer = session.Hub.Tokenizer(m.Tokenizer, session.Token);
+            if (!HubName.IsMeant(m.Path)) continue;
+            var name = HubName.Parse(HubKind.Model, m.Path);
+            m.HubId = name.ToString();
+            m.Name ??= name.ShortName;
+            m.Path = session.Hub.Model(m.Path, session.Token);
+        }
+        string? Split(string? source, params string[] splits) => source != null && HubName.IsMeant(source) ? session.Hub.Split(source, splits, true, session.Token) : source;
+        recipe.Data.Train = Split(recipe.Data.Train, "train")!;
+        recipe.Data.Validation = Split(recipe.Data.Validation, "validation", "valid", "val", "dev");
+        recipe.Data.Test = Split(recipe.Data.Test, "test");
+    }
+
+    /// <summary>Makes the paths of a recipe absolute; hub names stay.</summary>
     public static void Resolve(Recipe recipe, string folder)
     {
-        string? Whole(string? p) => string.IsNullOrEmpty(p) || p.StartsWith(Reviews.Name, StringComparison.Ordinal) ? p : Path.GetFullPath(Path.Combine(folder, p));
+        string? Whole(string? p) => string.IsNullOrEmpty(p) || p.StartsWith(Reviews.Name, StringComparison.Ordinal) || HubName.IsMeant(p, folder) ? p : Path.GetFullPath(Path.Combine(folder, p));
         foreach (var m in recipe.Models)
         {
             if (m.Path.Length == 0) throw new HeadroomException("A model of the recipe has no path.", "Write path: folder or file.gguf below it.");

@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
+using Headroom.Formats.Hub;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -27,6 +28,14 @@ internal sealed class Session : IDisposable
         if (json) _terminal = false;
         _signals = [PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop), PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop)];
     }
+
+    private HubStore? _hub;
+
+    /// <summary>The hub, for names that are no local path; nothing is asked of the network before it is used.</summary>
+    public HubStore Hub => _hub ??= new HubStore(HubSettings.FromEnvironment(), Say, Progress);
+
+    /// <summary>A model's path: the given one, or for a hub name (org/name, org/name@revision) the folder it was downloaded to.</summary>
+    public string Model(string path) => HubName.IsMeant(path) ? Hub.Model(path, Token) : path;
 
     /// <summary>Set by Ctrl+C and SIGTERM.</summary>
     public CancellationToken Token => _stop.Token;
@@ -120,6 +129,7 @@ internal sealed class Session : IDisposable
     public void Dispose()
     {
         EndLine();
+        _hub?.Dispose();
         foreach (var s in _signals) s.Dispose();
         _stop.Dispose();
     }

@@ -61,6 +61,8 @@ public sealed record ModelConfig
     public int? BosTokenId { get; init; }
     /// <summary>eos_token_id; one or more.</summary>
     public int[] EosTokenIds { get; init; } = [];
+    /// <summary>What quantization_config says of the linear layers (bitsandbytes NF4, flat or nested); null = not quantized.</summary>
+    public WeightStorage? Quantized { get; init; }
     /// <summary>pad_token_id.</summary>
     public int? PadTokenId { get; init; }
 
@@ -89,6 +91,25 @@ public sealed record ModelConfig
         yield return "model.norm.weight";
     }
 
+    /// <summary>Parameters of the projections, of the embedding table with an untied head, and of norms and biases.</summary>
+    public (long Linear, long Embeddings, long Vectors) Parameters
+    {
+        get
+        {
+            long q = (long)NumAttentionHeads * HeadDim, kv = (long)NumKeyValueHeads * HeadDim, table = (long)VocabSize * HiddenSize;
+            long biases = (AttentionBias ? q + 2 * kv : 0) + (AttentionOutputBias ? HiddenSize : 0) + (MlpBias ? 2L * IntermediateSize + HiddenSize : 0);
+            return (NumHiddenLayers * (HiddenSize * (2 * q + 2 * kv) + 3L * HiddenSize * IntermediateSize), TieWordEmbeddings ? table : 2 * table,
+                (2L * NumHiddenLayers + 1) * HiddenSize + NumHiddenLayers * biases);
+        }
+    }
+
+    /// <summary>Throws when texts of <paramref name="tokens"/> tokens need frequencies that change with the length (dynamic scaling beyond max_position_embeddings).</summary>
+    public void CheckLength(int tokens)
+    {
+        if (RopeScaling?.Type == "dynamic" && tokens > MaxPositionEmbeddings)
+            throw new HeadroomException($"{tokens} tokens are beyond the model's {MaxPositionEmbeddings} positions, where its dynamic rope scaling changes with the length; that is not supported.", "Use shorter texts: task.max_seq_length.");
+    }
+
     /// <summary>True when the layer uses the sliding window.</summary>
     public bool LayerSlides(int layer) => SlidingWindow is > 0 && (SlidingLayers is { } s ? s[layer] : layer >= FirstSlidingLayer);
 
@@ -103,7 +124,7 @@ public sealed record ModelConfig
             for (int i = 0; i < inv.Length; i++) inv[i] /= divisors[i];
         switch (RopeScaling?.Type)
         {
-            case null or "default" or "dynamic": // dynamic changes only beyond max_position_embeddings, which is not trained here
+            case null or "default" or "dynamic": // dynamic changes only beyond max_position_embeddings, which CheckLength refuses
                 break;
             case "linear":
                 for (int i = 0; i < inv.Length; i++) inv[i] /= (float)RopeScaling.Factor;

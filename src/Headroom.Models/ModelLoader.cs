@@ -88,6 +88,17 @@ public static class ModelLoader
             LoadBlocks(name, weight, source, device, staging);
             return;
         }
+        if (source.QuantizedAs(name) == weight.Storage)
+        {
+            // Codes and statistics as the file has them: what a peer quantized is not quantized again.
+            var parts = source.ReadQuantized(name);
+            device.Upload(parts.Codes, weight.Data);
+            device.Upload(parts.Absmax, weight.Absmax);
+            if (weight.Storage != WeightStorage.NF4Double) return;
+            Upload(device, parts.NestedAbsmax, weight.NestedAbsmax);
+            Upload(device, [parts.Offset], weight.Offset);
+            return;
+        }
         bool whole = weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double;
         // Storages other than NF4 are row-wise, so a table larger than the staging buffer goes through it in pieces.
         int rowsPerPart = whole ? weight.Out : (int)Math.Clamp(staging.Count / weight.In, 1, weight.Out);

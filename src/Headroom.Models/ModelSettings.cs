@@ -15,9 +15,13 @@ public sealed record ModelSettings(
     WeightStorage LinearStorage, WeightStorage EmbeddingStorage, TrainMode Mode, LoraSettings? Lora = null,
     int RecomputeLayers = 0, int LogitsChunk = 128, DType ComputeType = DType.F32, IReadOnlyDictionary<string, GgmlType>? BlockTypes = null)
 {
-    /// <summary>The storage of one matrix: what was asked for; a plain type of a GGUF file is held as that type.</summary>
+    /// <summary>Projections in another storage than <see cref="LinearStorage"/>, by the name of their weight: what a 4-bit checkpoint left as it was.</summary>
+    public IReadOnlyDictionary<string, WeightStorage>? Storages { get; init; }
+
+    /// <summary>The storage of one matrix: the checkpoint's own where <see cref="Storages"/> names it, else what was asked for; a plain type of a GGUF file is held as that type.</summary>
     internal (WeightStorage Storage, GgmlType BlockType) StorageOf(string name, WeightStorage asked)
     {
+        if (Storages != null && Storages.TryGetValue(name, out var own)) return (own, GgmlType.F32);
         if (asked != WeightStorage.Gguf) return (asked, GgmlType.F32);
         if (BlockTypes == null || !BlockTypes.TryGetValue(name, out var type)) throw new InvalidOperationException($"no block type is given for {name}");
         return type switch

@@ -7,6 +7,16 @@ internal sealed class Cli : IDisposable
 {
     public string Folder { get; } = Directory.CreateTempSubdirectory("headroom-").FullName;
 
+    /// <summary>Environment of the tool; the user's own caches and tokens are out of its reach.</summary>
+    public Dictionary<string, string> Environment { get; } = [];
+
+    public Cli()
+    {
+        Environment["HEADROOM_CACHE"] = Path.Combine(Folder, "cache");
+        Environment["HF_HOME"] = Path.Combine(Folder, "hf");
+        Environment["HF_ENDPOINT"] = "http://127.0.0.1:1"; // no test asks the real hub
+    }
+
     public static string Base(string model) => Path.Combine(AppContext.BaseDirectory, "models", model);
 
     public Process Start(params string[] arguments) => Start(false, arguments);
@@ -17,6 +27,7 @@ internal sealed class Cli : IDisposable
         var info = new ProcessStartInfo("dotnet") { WorkingDirectory = Folder, RedirectStandardInput = input, RedirectStandardOutput = true, RedirectStandardError = true };
         info.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "headroom.dll"));
         foreach (string a in arguments) info.ArgumentList.Add(a);
+        foreach (var (name, value) in Environment) info.Environment[name] = value;
         return Process.Start(info)!;
     }
 

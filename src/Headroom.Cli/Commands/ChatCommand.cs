@@ -25,13 +25,14 @@ internal static class ChatCommand
 
     private static int Run(ParseResult p, GenerationArguments arguments, string path, string? system, string[] messages, int? context)
     {
+        bool json = arguments.Json(p);
+        using var session = new Session(json);
+        path = session.Model(path);
         var options = arguments.Options(p, path, 512);
         string deviceName = arguments.Device(p);
-        bool json = arguments.Json(p);
         if (context is < 2) throw new HeadroomException($"--context is {context}.", "Give the tokens that the conversation may take, such as 2048.");
         var tokenizer = TokenizerLoader.Load(path);
         var template = ChatTemplate.Of(tokenizer);
-        using var session = new Session(json);
         using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), Console.Error.WriteLine, (d, n) => session.Progress("loading", d, n, ""));
         bool ask = messages.Length == 0 && !Console.IsInputRedirected;
         if (ask) session.Say($"{Path.GetFileName(path.TrimEnd('/'))} on {generator.DeviceName}, {generator.ContextLength} tokens of context. /reset starts a new conversation, /exit ends.");

@@ -35,6 +35,7 @@ internal static class DuelCommand
         }
         string folder = Path.Combine(runs, recipe.Name);
         using var session = new Session(json);
+        Recipes.Fetch(recipe, session);
         var result = DuelRun.Run(recipe, text, folder, resume, (own, again) => session.Host(own, again, recipe), session.Token);
         if (!result.Completed)
         {

@@ -30,23 +30,25 @@ internal static class EvalCommand
     {
         var (recipe, _) = Recipes.Load(path, sets, deviceName, null, null);
         if (recipe.Models.Count != 1) throw new HeadroomException($"eval takes one model, the recipe names {recipe.Models.Count}.", "Give a recipe with one model.");
+        using var session = new Session(json);
+        Recipes.Fetch(recipe, session);
         var model = recipe.Models[0];
         var data = DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         var rows = split == "test" ? data.Test : data.Validation;
         if (rows.Count == 0) throw new HeadroomException($"The recipe has no {split} rows.", $"Set data.{split}.");
         var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder, Console.Error.WriteLine);
-        using var source = WeightSources.Open(model.Path);
+        using var source = QuantizedCache.Default.Open(model.Path, recipe.Quantization, session.Say);
         adapter?.CheckBase(source, Console.Error.WriteLine);
         var encoder = new TaskEncoder(TokenizerLoader.Load(model.Tokenizer ?? model.Path), recipe.Task);
         var encoded = new EncodedRows(rows, encoder, false);
         int longest = encoded.EncodeAll(), batch = recipe.Training.PerDeviceEvalBatchSize, tokens = batch * longest;
-        using var session = new Session(json);
         var device = session.Open(recipe.Device);
         var settings = RunSettings.Of(recipe, source, device) with
         {
             Mode = TrainMode.None,
             Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
         };
+        source.Config.CheckLength(longest);
         using var engine = new Engine(device, source, settings, new BatchLimits(EvalTokens: tokens, EvalSequences: batch, Candidates: encoder.Candidates.Length));
         if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
         var p = Evaluator.Run(engine, encoded, encoder.Candidates, batch, tokens, (d, n) =>

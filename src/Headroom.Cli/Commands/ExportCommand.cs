@@ -37,6 +37,7 @@ internal static class ExportCommand
     private static int Run(Options o)
     {
         using var session = new Session(o.Json);
+        o = o with { Model = session.Model(o.Model) };
         string tokenizer = o.Tokenizer ?? o.Model, final = Path.GetFullPath(o.Out);
         if (Directory.Exists(final) && (o.Format is "gguf" or "vocab" || Directory.EnumerateFileSystemEntries(final).Any()))
             throw new HeadroomException($"{o.Out} is there already.", "Give a name that is free.");
@@ -115,7 +116,7 @@ internal static class ExportCommand
                 if (!File.Exists(recipe) || !File.Exists(Path.Combine(folder.FullName, "events.jsonl"))) continue;
                 var q = RecipeLoader.Load(recipe).Quantization;
                 in4bit = q.LoadIn4bit || q.LoadIn8bit;
-                storage = q.LoadIn4bit ? q.Bnb4bitUseDoubleQuant ? WeightStorage.NF4Double : WeightStorage.NF4 : WeightStorage.Int8;
+                storage = q.LoadIn4bit ? q.Bnb4bitUseDoubleQuant ?? true ? WeightStorage.NF4Double : WeightStorage.NF4 : WeightStorage.Int8;
             }
         if (in4bit != true) return null;
         session.Say($"the projections are merged as they were trained: {storage}");
@@ -139,7 +140,7 @@ internal static class ExportCommand
         ModelSettings Settings(IWeightSource s, IDevice d, WeightStorage? linear, LoraSettings? l)
         {
             var recipe = new Recipe();
-            recipe.Quantization.LoadIn4bit = false;
+            recipe.Quantization.LoadIn4bit = s.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;
             var settings = RunSettings.Of(recipe, s, d) with { Mode = TrainMode.None, Lora = l };
             return linear is { } held ? settings with { LinearStorage = held } : settings;
         }

@@ -12,7 +12,7 @@ internal static class GenerateCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder or .gguf file. Example: headroom generate models/llama-tiny --prompt \"The concert was\" --max-new-tokens 30" };
+        var model = new Argument<string>("model") { Description = "A Hugging Face folder, a .gguf file, or a hub name (org/name). Example: headroom generate models/llama-tiny --prompt \"The concert was\" --max-new-tokens 30" };
         var prompt = new Option<string?>("--prompt") { Description = "The text to go on from; without it, standard input is read." };
         var command = new Command("generate", "Continue a prompt.") { model, prompt };
         var arguments = new GenerationArguments();
@@ -23,9 +23,11 @@ internal static class GenerateCommand
 
     private static int Run(ParseResult p, GenerationArguments arguments, string path, string? prompt)
     {
+        bool json = arguments.Json(p);
+        using var session = new Session(json);
+        path = session.Model(path);
         var options = arguments.Options(p, path, 64);
         string deviceName = arguments.Device(p);
-        bool json = arguments.Json(p);
         if (prompt == null)
         {
             if (!Console.IsInputRedirected) throw new HeadroomException("There is no prompt.", "Give --prompt \"...\", or write the prompt to standard input.");
@@ -34,7 +36,6 @@ internal static class GenerateCommand
         var tokenizer = TokenizerLoader.Load(path);
         int[] ids = tokenizer.EncodePrompt(prompt);
         if (ids.Length == 0) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
-        using var session = new Session(json);
         using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, ids.Length + options.MaxNewTokens), Console.Error.WriteLine, (d, n) => session.Progress("loading", d, n, ""));
         var g = generator.Start(ids, options);
         bool more;

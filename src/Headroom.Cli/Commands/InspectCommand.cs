@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Hub;
 
 namespace Headroom.Cli;
 
@@ -10,7 +11,7 @@ internal static class InspectCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder, config.json or .gguf file. Example: headroom inspect models/SmolLM2.gguf" };
+        var model = new Argument<string>("model") { Description = "A Hugging Face folder, config.json, .gguf file, or hub name (no weights are downloaded). Example: headroom inspect models/SmolLM2.gguf" };
         var json = new Option<bool>("--json") { Description = "Machine-readable output." };
         var command = new Command("inspect", "Print what a model really is: architecture, parameters, bytes.") { model, json };
         command.SetAction(r => Run(r.GetValue(model)!, r.GetValue(json)));
@@ -19,40 +20,59 @@ internal static class InspectCommand
 
     private static int Run(string path, bool json)
     {
-        var c = ModelPaths.Config(path);
-        long attention = (long)c.HiddenSize * c.HeadDim * (2 * c.NumAttentionHeads + 2 * c.NumKeyValueHeads), mlp = 3L * c.HiddenSize * c.IntermediateSize;
-        long linear = c.NumHiddenLayers * (attention + mlp), table = (long)c.VocabSize * c.HiddenSize, embeddings = c.TieWordEmbeddings ? table : 2 * table;
-        long norms = (2L * c.NumHiddenLayers + 1) * c.HiddenSize;
-        long nf4 = linear / 2 + linear / 64 + linear / 64 / 256 * 4;
+        using var session = new Session(json);
+        var c = ModelPaths.Config(path, session);
+        var stored = Stored(path, session);
+        var (linear, embeddings, vectors) = c.Parameters;
+        long nf4 = linear / 2 + linear / 64 + linear / 64 / 256 * 4, total = linear + embeddings + vectors;
+        int[] sliding = [.. Enumerable.Range(0, c.NumHiddenLayers).Where(c.LayerSlides)];
         if (json)
         {
             Console.WriteLine(JsonSerializer.Serialize(new
             {
                 architecture = c.Architecture, vocab_size = c.VocabSize, hidden_size = c.HiddenSize, intermediate_size = c.IntermediateSize,
                 num_hidden_layers = c.NumHiddenLayers, num_attention_heads = c.NumAttentionHeads, num_key_value_heads = c.NumKeyValueHeads, head_dim = c.HeadDim,
-                rope_theta = c.RopeTheta, rope_scaling = c.RopeScaling?.Type, sliding_window = c.SlidingWindow, tie_word_embeddings = c.TieWordEmbeddings,
-                parameters = linear + embeddings + norms, linear_parameters = linear, embedding_parameters = embeddings, nf4_linear_bytes = nf4, embedding_bytes_16bit = embeddings * 2,
+                rope_theta = c.RopeTheta, rope_scaling = c.RopeScaling?.Type, sliding_window = sliding.Length > 0 ? c.SlidingWindow : null, sliding_layers = sliding.Length,
+                attention_bias = c.AttentionBias, tie_word_embeddings = c.TieWordEmbeddings, quantized = c.Quantized?.ToString(),
+                parameters = total, linear_parameters = linear, embedding_parameters = embeddings, nf4_linear_bytes = nf4, embedding_bytes_16bit = embeddings * 2,
+                checkpoint_bytes = stored?.Bytes, checkpoint = stored?.Text,
             }));
             return 0;
         }
+        string window = sliding.Length == 0 ? "full" : $"sliding window {c.SlidingWindow} in {(sliding.Length == c.NumHiddenLayers ? "every layer" : $"{sliding.Length} of {c.NumHiddenLayers} layers")}";
         Console.WriteLine($"""
             {c.Architecture}: {c.NumHiddenLayers} layers, hidden {c.HiddenSize}, intermediate {c.IntermediateSize}
-            attention: {c.NumAttentionHeads} heads of {c.HeadDim}, {c.NumKeyValueHeads} key/value heads, {(c.SlidingWindow is { } w ? $"sliding window {w}" : "full")}
-            rope: theta {c.RopeTheta}, scaling {c.RopeScaling?.Type ?? "none"}; {c.MaxPositionEmbeddings} positions
+            attention: {c.NumAttentionHeads} heads of {c.HeadDim}, {c.NumKeyValueHeads} key/value heads, {window}{(c.AttentionBias ? ", biases on q, k and v" : "")}
+            rope: theta {c.RopeTheta}, scaling {(c.RopeScaling is { } r ? $"{r.Type} by {r.Factor}" : "none")}; {c.MaxPositionEmbeddings} positions
             vocabulary {c.VocabSize}, embeddings {(c.TieWordEmbeddings ? "tied" : "not tied")}
-            parameters {linear + embeddings + norms:N0}: linear {linear:N0}, embeddings {embeddings:N0}, norms {norms:N0}
+            parameters {total:N0}: linear {linear:N0}, embeddings {embeddings:N0}, norms and biases {vectors:N0}
             bytes: linear NF4 {Units.Bytes(nf4)} (16-bit {Units.Bytes(linear * 2)}), embeddings 16-bit {Units.Bytes(embeddings * 2)}
             """);
+        if (c.Quantized is { } q) Console.WriteLine($"quantized: bitsandbytes NF4, {(q == WeightStorage.NF4Double ? "double-quantized" : "flat")} statistics");
+        if (stored is { } s) Console.WriteLine($"checkpoint: {Units.Bytes(s.Bytes)}{s.Text}");
         return 0;
+    }
+
+    /// <summary>The weights as they lie on disk or on the hub; null for a lone config.json.</summary>
+    private static (long Bytes, string Text)? Stored(string path, Session session)
+    {
+        if (HubName.IsMeant(path)) return session.Hub.Config(path, session.Token).WeightBytes is { } remote ? (remote, " on the hub") : null;
+        if (File.Exists(path) && !path.EndsWith(".json", StringComparison.OrdinalIgnoreCase) && !path.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase)) return (FileSize.Of(path), " in one file");
+        if (!Directory.Exists(path) || !Directory.EnumerateFiles(path, "*.safetensors").Any()) return null;
+        using var source = new CheckpointSource(path);
+        var (bytes, files) = source.Stored;
+        string types = string.Join(", ", source.DTypes.Select(t => $"{t.DType} {Units.Bytes(t.Bytes)}"));
+        return (bytes, $" in {files} file{(files == 1 ? "" : "s")} ({types})" + (source.AnnouncedBytes is { } a && a != bytes ? $"; the index announces {a:N0} bytes where there are {bytes:N0}" : ""));
     }
 }
 
 /// <summary>Finds configurations without opening weights.</summary>
 internal static class ModelPaths
 {
-    /// <summary>From a config.json, a folder that holds one, or a .gguf file.</summary>
-    public static ModelConfig Config(string path)
+    /// <summary>From a config.json, a folder that holds one, a .gguf file, or a hub name (config.json alone is downloaded).</summary>
+    public static ModelConfig Config(string path, Session session)
     {
+        if (HubName.IsMeant(path)) return HfConfig.Load(session.Hub.Config(path, session.Token).ConfigPath);
         if (path.EndsWith(".json", StringComparison.OrdinalIgnoreCase)) return HfConfig.Load(path);
         if (Directory.Exists(path)) return HfConfig.Load(Path.Combine(path, "config.json"));
         using var source = WeightSources.Open(path);

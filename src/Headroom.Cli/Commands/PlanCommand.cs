@@ -13,7 +13,7 @@ internal static class PlanCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A recipe (.yaml): exactly what train will reserve for each of its models. Or a Hugging Face folder, config.json or .gguf file with the sizes below. Example: headroom plan recipes/imdb-smollm2.yaml; headroom plan config.json --rows 4 --length 512 --vram 6GiB" };
+        var model = new Argument<string>("model") { Description = "A recipe (.yaml): exactly what train will reserve for each of its models. Or a Hugging Face folder, config.json, .gguf file or hub name (only its config.json is downloaded) with the sizes below. Example: headroom plan recipes/imdb-smollm2.yaml; headroom plan config.json --rows 4 --length 512 --vram 6GiB" };
         var set = new Option<string[]>("--set") { Description = "With a recipe: override a key. Repeatable.", DefaultValueFactory = _ => [] };
         var device = new Option<string?>("--device") { Description = "With a recipe: auto, cpu or cuda." };
         var rows = new Option<int>("--rows") { Description = "per_device_train_batch_size", DefaultValueFactory = _ => new TrainingOptions().PerDeviceTrainBatchSize };
@@ -32,9 +32,10 @@ internal static class PlanCommand
     private static int Run(string path, int rows, int length, int r, string? vram, bool buffers, bool json)
     {
         if (rows < 1 || length < 2 || r < 1) throw new HeadroomException("--rows and --r must be at least 1, --length at least 2.", "Give positive sizes.");
-        var config = ModelPaths.Config(path);
+        using var session = new Session(json);
+        var config = ModelPaths.Config(path, session);
         var lora = new LoraOptions { R = r };
-        var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
+        var settings = new ModelSettings(config.Quantized ?? WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
             new LoraSettings(r, lora.LoraAlpha, lora.LoraDropout, lora.TargetModules, lora.UseRslora));
         var limits = new BatchLimits(rows * length, rows, rows * (length - 1), rows * length, rows);
         long workspace = CpuOps.WorkspaceBytes(Environment.ProcessorCount);
@@ -51,6 +52,7 @@ internal static class PlanCommand
         var (recipe, _) = Recipes.Load(path, sets, deviceName, vram, null);
         if (recipe.Models.Count == 0) throw new HeadroomException("The recipe names no model.", "Add models: with a - path: entry.");
         using var session = new Session(json);
+        Recipes.Fetch(recipe, session);
         var all = new List<object>();
         foreach (var model in recipe.Models)
         {

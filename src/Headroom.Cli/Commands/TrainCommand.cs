@@ -29,6 +29,7 @@ internal static class TrainCommand
         if (recipe.Models.Count != 1) throw new HeadroomException($"train takes one model, the recipe names {recipe.Models.Count}.", "Use headroom duel for two or more.");
         string folder = Path.Combine(runs, recipe.Name);
         using var session = new Session(json);
+        Recipes.Fetch(recipe, session);
         var result = TrainRun.Run(recipe, text, recipe.Models[0], session.Host(folder, resume, recipe), session.Token);
         if (!result.Completed)
         {

@@ -31,11 +31,12 @@ public sealed record DataFileOptions
 /// <summary>Reads labelled texts from JSON Lines, CSV, TSV (each also gzipped), Parquet, and the folders of the Large Movie Review Dataset.</summary>
 public static partial class DataFiles
 {
-    /// <summary>The rows of a file or folder, in a stable order. The kind goes by the name: .jsonl, .csv, .tsv, each with or without .gz, .parquet, or a folder with pos and neg.</summary>
+    /// <summary>The rows of a file or folder, in a stable order. The kind goes by the name: .jsonl, .csv, .tsv, each with or without .gz, .parquet, or a folder with pos and neg. A * in the file name reads every file that matches, by name.</summary>
     public static IEnumerable<DataRow> Read(string path, DataFileOptions? options = null)
     {
         options ??= new();
         if (Directory.Exists(path)) return ReadFolder(path);
+        if (!File.Exists(path) && Path.GetFileName(path).Contains('*')) return Pattern(path).SelectMany(p => Read(p, options));
         if (!File.Exists(path)) throw new HeadroomException($"data file {path} does not exist", "check the path in the configuration");
         string name = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? path[..^3] : path;
         return Path.GetExtension(name).ToLowerInvariant() switch
@@ -46,6 +47,15 @@ public static partial class DataFiles
             ".parquet" => ReadParquet(path, options),
             var e => throw new HeadroomException($"{path}: data files ending in '{e}' are not supported", "use .jsonl, .csv, .tsv (also .gz), .parquet, or a folder with pos and neg"),
         };
+    }
+
+    private static string[] Pattern(string path)
+    {
+        string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
+        string[] files = Directory.Exists(folder) ? Directory.GetFiles(folder, Path.GetFileName(path)) : [];
+        if (files.Length == 0) throw new HeadroomException($"no data file matches {path}", "check the path in the configuration");
+        Array.Sort(files, StringComparer.Ordinal);
+        return files;
     }
 
     /// <summary>The train or test part of an unpacked Large Movie Review Dataset: a folder with pos and neg, one text file a review; files sort by number.</summary>

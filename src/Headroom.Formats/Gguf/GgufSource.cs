@@ -5,7 +5,7 @@ namespace Headroom.Formats;
 /// <summary>A GGUF model under Hugging Face names; q and k rows of architecture "llama" are put back into half-split order.</summary>
 public sealed class GgufSource : IWeightSource
 {
-    private string? _hash;
+    private readonly Lazy<Task<string>> _hash;
     private float[] _row = [];
 
     /// <summary>Opens the file and reads its configuration.</summary>
@@ -16,6 +16,7 @@ public sealed class GgufSource : IWeightSource
     internal GgufSource(GgufFile file)
     {
         File = file;
+        _hash = new(() => Task.Run(() => BaseHashes.Default.Of([File.Path])));
         try
         {
             Config = ReadConfig(File);
@@ -186,7 +187,10 @@ public sealed class GgufSource : IWeightSource
     public DType SourceDType(string hfName) => Find(hfName).Type switch { GgmlType.BF16 => DType.BF16, GgmlType.F16 => DType.F16, _ => DType.F32 };
 
     /// <inheritdoc/>
-    public string Hash => _hash ??= FileHash.Of([File.Path]);
+    public string Hash => _hash.Value.GetAwaiter().GetResult();
+
+    /// <inheritdoc/>
+    public void BeginHash() => _ = _hash.Value;
 
     private GgufTensor Find(string hfName) => File.Tensors.GetValueOrDefault(GgufName(hfName))
         ?? throw new HeadroomException($"{Path.GetFileName(File.Path)} has no tensor {GgufName(hfName)}.", "Use a complete GGUF file.");

@@ -5,25 +5,57 @@ using Headroom.Core;
 
 namespace Headroom.Formats;
 
-/// <summary>A Hugging Face folder: config.json and model.safetensors, or shards with model.safetensors.index.json.</summary>
+/// <summary>
+/// A Hugging Face folder: config.json and model.safetensors, or shards with model.safetensors.index.json. Weights are 16 or 32 bit, or 4-bit
+/// as bitsandbytes writes them; which one is told tensor by tensor, by the presence of a quant_state key.
+/// </summary>
 public sealed class CheckpointSource : IWeightSource
 {
     private readonly Dictionary<string, SafetensorsFile> _where = [];
+    private readonly Dictionary<string, BnbTensor> _quantized = [];
     private readonly List<SafetensorsFile> _files = [];
-    private string? _hash;
+    private readonly bool _flat;
+    private readonly Lazy<Task<string>> _hash;
 
     /// <summary>Opens and validates every shard.</summary>
-    public CheckpointSource(string folder)
+    public CheckpointSource(string folder) : this(folder, null, null)
     {
+    }
+
+    /// <summary>
+    /// Opens a quantized copy in the place of <paramref name="original"/>: its configuration and hash are those of the original, whose weights hash to
+    /// <paramref name="baseHash"/>. The copy must name that hash itself.
+    /// </summary>
+    public CheckpointSource(string folder, CheckpointSource? original, string? baseHash)
+    {
+        _hash = new(() => baseHash != null ? Task.FromResult(baseHash) : Task.Run(() => BaseHashes.Default.Of(Files)));
         try
         {
-            Config = HfConfig.Load(Path.Combine(folder, "config.json"));
-            foreach (string name in ShardNames(folder))
+            var own = HfConfig.Load(Path.Combine(folder, "config.json"));
+            Config = original == null ? own : original.Config with { Quantized = own.Quantized };
+            ConfigJson = original?.ConfigJson ?? File.ReadAllText(Path.Combine(folder, "config.json"));
+            var index = SafetensorsIndex.Load(folder);
+            AnnouncedBytes = index?.TotalSize;
+            foreach (string name in index?.Shards ?? ["model.safetensors"])
             {
                 var file = SafetensorsFile.Open(Path.Combine(folder, name));
                 _files.Add(file);
-                foreach (string tensor in file.Tensors.Keys) _where.TryAdd(tensor, file);
+                foreach (string tensor in file.Tensors.Keys)
+                    if (!_where.TryAdd(tensor, file)) throw new HeadroomException($"{tensor} is in two shards, {Path.GetFileName(_where[tensor].Path)} and {name}.", "The shards belong to different models; download the model again.");
             }
+            index?.Check(_where);
+            foreach (string key in _where.Keys)
+            {
+                if (key.EndsWith(".SCB", StringComparison.Ordinal) || key.EndsWith(".weight_format", StringComparison.Ordinal))
+                    throw new HeadroomException($"{key} belongs to a bitsandbytes int8 checkpoint, which cannot be read.", "Use the 16-bit checkpoint (with load_in_8bit: true, if you want 8 bits).");
+                if (BnbTensor.OwnerOf(key) is not { } owner) continue;
+                if (!BnbTensor.IsComponent(key)) throw new HeadroomException($"{key} is no part of a bitsandbytes 4-bit weight.", "The checkpoint is of a kind that cannot be read; use the 16-bit one.");
+                if (!key.Contains(BnbTensor.StateKey, StringComparison.Ordinal)) continue;
+                if (!_quantized.TryAdd(owner, new BnbTensor(owner, key, _where.GetValueOrDefault))) throw new HeadroomException($"{owner} has two quantization states.", "The checkpoint is damaged; download it again.");
+            }
+            if (baseHash != null && _files[0].Metadata.GetValueOrDefault(BaseHashKey) != baseHash)
+                throw new HeadroomException($"The quantized copy in {folder} is of another base.", "Clear the cache: headroom cache --clear.");
+            _flat = _quantized.Values.Any(q => q.NeedsExpansion);
             if (Config.TieWordEmbeddings && Has("lm_head.weight") && Has("model.embed_tokens.weight")
                 && !SHA256.HashData(_where["lm_head.weight"].Bytes("lm_head.weight")).AsSpan().SequenceEqual(SHA256.HashData(_where["model.embed_tokens.weight"].Bytes("model.embed_tokens.weight"))))
                 throw new HeadroomException("config.json ties the embeddings, but lm_head.weight differs from model.embed_tokens.weight.", "Set tie_word_embeddings to false, or use the original checkpoint.");
@@ -35,25 +67,27 @@ public sealed class CheckpointSource : IWeightSource
         }
     }
 
+    /// <summary>Key of the metadata in which a quantized copy names the hash of its base.</summary>
+    public const string BaseHashKey = "base_sha256";
+
+    /// <summary>The weight files, in the order that the hash takes them.</summary>
+    public IReadOnlyList<string> Files => [.. _files.Select(f => f.Path)];
+
     /// <inheritdoc/>
     public ModelConfig Config { get; }
 
-    private static IEnumerable<string> ShardNames(string folder)
-    {
-        string index = Path.Combine(folder, "model.safetensors.index.json");
-        if (!File.Exists(index)) return ["model.safetensors"];
-        try
-        {
-            var map = JsonNode.Parse(File.ReadAllText(index))?["weight_map"] as JsonObject ?? throw new JsonException("no weight_map");
-            var names = map.Select(kv => (string)kv.Value!).Distinct().Order(StringComparer.Ordinal).ToList();
-            if (names.FirstOrDefault(n => n != Path.GetFileName(n)) is { } bad) throw new JsonException($"'{bad}' is not a file name");
-            return names;
-        }
-        catch (Exception e) when (e is JsonException or InvalidOperationException)
-        {
-            throw new HeadroomException($"model.safetensors.index.json is damaged: {e.Message}", "Download the model again.");
-        }
-    }
+    /// <inheritdoc/>
+    public string ConfigJson { get; }
+
+    /// <summary>Bytes of all tensors, and the number of files they are in.</summary>
+    public (long Bytes, int Files) Stored => (_where.Sum(t => t.Value.Tensors[t.Key].End - t.Value.Tensors[t.Key].Begin), _files.Count);
+
+    /// <summary>total_size of the index, or null.</summary>
+    public long? AnnouncedBytes { get; }
+
+    /// <summary>dtypes of the tensors with the bytes of each, largest first.</summary>
+    public IReadOnlyList<(string DType, long Bytes)> DTypes =>
+        [.. _where.GroupBy(t => t.Value.Tensors[t.Key].DType, t => t.Value.Tensors[t.Key].End - t.Value.Tensors[t.Key].Begin).Select(g => (g.Key, g.Sum())).OrderByDescending(g => g.Item2)];
 
     /// <inheritdoc/>
     public bool Has(string hfName) => _where.ContainsKey(hfName);
@@ -61,6 +95,7 @@ public sealed class CheckpointSource : IWeightSource
     /// <inheritdoc/>
     public (int Rows, int Cols) ShapeOf(string hfName)
     {
+        if (_quantized.TryGetValue(hfName, out var q)) return (q.Rows, q.Cols);
         var shape = Find(hfName).Tensors[hfName].Shape;
         return shape.Length switch
         {
@@ -75,14 +110,28 @@ public sealed class CheckpointSource : IWeightSource
     {
         WeightShapes.Check(this, hfName);
         var (_, cols) = ShapeOf(hfName);
-        Find(hfName).ReadF32(hfName, (long)firstRow * cols, destination[..(rowCount * cols)]);
+        if (_quantized.TryGetValue(hfName, out var q)) q.ReadRows(firstRow, rowCount, destination);
+        else Find(hfName).ReadF32(hfName, (long)firstRow * cols, destination[..(rowCount * cols)]);
     }
 
     /// <inheritdoc/>
-    public DType SourceDType(string hfName) => Find(hfName).Tensors[hfName].DType switch { "BF16" => DType.BF16, "F16" => DType.F16, _ => DType.F32 };
+    public DType SourceDType(string hfName) => _quantized.TryGetValue(hfName, out var q) ? q.DType : Find(hfName).Tensors[hfName].DType switch { "BF16" => DType.BF16, "F16" => DType.F16, _ => DType.F32 };
 
     /// <inheritdoc/>
-    public string Hash => _hash ??= FileHash.Of(_files.Select(f => f.Path));
+    public WeightStorage? QuantizedAs(string hfName) => !_quantized.TryGetValue(hfName, out var q) ? null : q.IsNested && !_flat ? WeightStorage.NF4Double : WeightStorage.NF4;
+
+    /// <inheritdoc/>
+    public QuantizedParts ReadQuantized(string hfName)
+    {
+        WeightShapes.Check(this, hfName);
+        return _quantized[hfName].Parts(_flat);
+    }
+
+    /// <inheritdoc/>
+    public string Hash => _hash.Value.GetAwaiter().GetResult();
+
+    /// <inheritdoc/>
+    public void BeginHash() => _ = _hash.Value;
 
     private SafetensorsFile Find(string hfName) => _where.GetValueOrDefault(hfName)
         ?? throw new HeadroomException($"The checkpoint has no tensor {hfName}.", "It is incomplete, or config.json belongs to another model.");
@@ -124,20 +173,5 @@ public static class WeightShapes
         var shape = source.ShapeOf(hfName);
         if (Expected(source.Config, hfName) is { } due && due != shape)
             throw new HeadroomException($"{hfName} is [{shape.Rows}, {shape.Cols}] where the configuration asks for [{due.Rows}, {due.Cols}].", "The weights and the configuration belong to different models.");
-    }
-}
-
-/// <summary>SHA-256 over files.</summary>
-public static class FileHash
-{
-    /// <summary>Lower-case hex SHA-256 of one file's content, or of the hashes of several in order.</summary>
-    public static string Of(IEnumerable<string> paths)
-    {
-        var hashes = paths.Select(p =>
-        {
-            using var f = File.OpenRead(p);
-            return SHA256.HashData(f);
-        }).ToList();
-        return Convert.ToHexStringLower(hashes.Count == 1 ? hashes[0] : SHA256.HashData(hashes.SelectMany(h => h).ToArray()));
     }
 }

@@ -13,6 +13,8 @@ public static class HfConfig
         ["MistralForCausalLM"] = "mistral",
         ["Qwen2ForCausalLM"] = "qwen2",
     };
+    private const string SupportedText = "Supported: LlamaForCausalLM (Llama 2 and 3, TinyLlama, SmolLM2, DeepSeek-LLM), MistralForCausalLM (Mistral 7B), Qwen2ForCausalLM (Qwen2, Qwen2.5).";
+    private static readonly string[] RopeTypes = ["default", "linear", "dynamic", "llama3", "yarn"];
 
     /// <summary>Reads a config.json file.</summary>
     public static ModelConfig Load(string path)
@@ -42,14 +44,19 @@ public static class HfConfig
         string? type = (string?)json["model_type"];
         architecture ??= Supported.FirstOrDefault(s => s.Value == type).Key ?? type ?? "(none)";
         if (!Supported.TryGetValue(architecture, out string? known))
-            throw new HeadroomException($"The architecture {architecture} of {path} is not supported.", "Supported: " + string.Join(", ", Supported.Keys) + ".");
+            throw new HeadroomException($"The architecture {architecture} of {path} is not supported.", SupportedText);
         type ??= known;
+        if (type != known) throw new FormatException($"model_type is {type}, but architectures names {architecture}");
+        if ((string?)json["hidden_act"] is { } act and not ("silu" or "swish"))
+            throw new HeadroomException($"The activation {act} of {path} is not supported.", "Supported: silu.");
         int Int(string key, int fallback) => json[key] is { } n ? (int)n.GetValue<double>() : fallback;
         bool Bool(string key, bool fallback) => json[key] is { } n ? n.GetValue<bool>() : fallback;
         int hidden = Int("hidden_size", 4096), heads = Int("num_attention_heads", 32);
         if (hidden <= 0 || heads <= 0) throw new FormatException("hidden_size and num_attention_heads must be positive");
         var rope = json["rope_parameters"] as JsonObject;
         var scaling = json["rope_scaling"] as JsonObject ?? rope;
+        if ((double?)(rope?["partial_rotary_factor"] ?? json["partial_rotary_factor"]) is { } part and not 1)
+            throw new HeadroomException($"partial_rotary_factor {part} of {path} is not supported.", "Supported: rotations of whole heads.");
         int kv = Int("num_key_value_heads", type == "mistral" ? 8 : heads);
         bool useWindow = type switch { "mistral" => true, "qwen2" => Bool("use_sliding_window", false), _ => false };
         int? window = useWindow && json["sliding_window"] is { } w ? w.GetValue<int>() : useWindow && !json.ContainsKey("sliding_window") ? 4096 : null;
@@ -67,20 +74,38 @@ public static class HfConfig
             MaxPositionEmbeddings = Int("max_position_embeddings", type switch { "qwen2" => 32768, "mistral" => 131072, _ => 2048 }),
             RmsNormEps = (float)((double?)json["rms_norm_eps"] ?? 1e-6),
             RopeTheta = (double?)(rope?["rope_theta"] ?? json["rope_theta"]) ?? 10000,
-            RopeScaling = Scaling(scaling),
+            RopeScaling = Scaling(scaling, path),
             TieWordEmbeddings = Bool("tie_word_embeddings", false),
             AttentionBias = type == "qwen2" || Bool("attention_bias", false),
             AttentionOutputBias = type != "qwen2" && Bool("attention_bias", false),
             MlpBias = type == "llama" && Bool("mlp_bias", false),
             SlidingWindow = window,
             FirstSlidingLayer = type == "qwen2" ? Int("max_window_layers", 28) : 0,
-            SlidingLayers = json["layer_types"] is JsonArray types ? types.Select(t => (string?)t == "sliding_attention").ToArray() : null,
+            SlidingLayers = json["layer_types"] is JsonArray types ? types.Select(t => (string?)t switch
+            {
+                "sliding_attention" => true,
+                "full_attention" => false,
+                var other => throw new HeadroomException($"The layer type {other} of {path} is not supported.", "Supported: full_attention, sliding_attention."),
+            }).ToArray() : null,
             BosTokenId = (int?)json["bos_token_id"],
             EosTokenIds = json["eos_token_id"] switch { JsonArray many => many.Select(m => (int)m!).ToArray(), { } one => [(int)one], null => [] },
             PadTokenId = (int?)json["pad_token_id"],
+            Quantized = Quantization(json["quantization_config"] as JsonObject, path),
         };
         Check(config);
         return config;
+    }
+
+    /// <summary>quantization_config (transformers <c>utils/quantization_config.py</c>): bitsandbytes nf4 is read, everything else is refused by its name.</summary>
+    private static WeightStorage? Quantization(JsonObject? q, string path)
+    {
+        if (q == null) return null;
+        bool Flag(string key) => (bool?)q[key] ?? (bool?)q["_" + key] ?? false;
+        string method = (string?)q["quant_method"] ?? (Flag("load_in_4bit") || Flag("load_in_8bit") ? "bitsandbytes" : "(none)");
+        string? bad = method != "bitsandbytes" ? method : Flag("load_in_8bit") ? "bitsandbytes int8" : !Flag("load_in_4bit") ? "bitsandbytes, neither 4 nor 8 bit"
+            : (string?)q["bnb_4bit_quant_type"] is { } type and not "nf4" ? $"bitsandbytes {type}" : q["bnb_4bit_quant_type"] == null ? "bitsandbytes fp4" : null;
+        if (bad != null) throw new HeadroomException($"The checkpoint of {path} is quantized with {bad}, which cannot be read.", "Use the 16-bit checkpoint, or a bitsandbytes one of type nf4.");
+        return Flag("bnb_4bit_use_double_quant") ? WeightStorage.NF4Double : WeightStorage.NF4;
     }
 
     /// <summary>Throws when sizes are not those of a model.</summary>
@@ -99,12 +124,19 @@ public static class HfConfig
         Need(c.SlidingLayers == null || c.SlidingLayers.Length == c.NumHiddenLayers, "layer_types does not have one entry a layer");
     }
 
-    private static RopeScaling? Scaling(JsonObject? s)
+    private static RopeScaling? Scaling(JsonObject? s, string path)
     {
         string? type = (string?)(s?["rope_type"] ?? s?["type"]);
         if (s == null || type is null or "default") return null;
-        return new RopeScaling(type, (double?)s["factor"] ?? 1, (double?)s["low_freq_factor"] ?? 1, (double?)s["high_freq_factor"] ?? 4,
-            (int?)s["original_max_position_embeddings"], (double?)s["beta_fast"] ?? 32, (double?)s["beta_slow"] ?? 1, (double?)s["attention_factor"]);
+        if (!RopeTypes.Contains(type)) throw new HeadroomException($"The rope scaling '{type}' of {path} is not supported.", "Supported: " + string.Join(", ", RopeTypes) + ".");
+        double factor = (double?)s["factor"] ?? throw new FormatException("rope scaling has no factor");
+        if (!(factor > 0) || !double.IsFinite(factor)) throw new FormatException($"the factor of rope scaling is {factor}");
+        double? attention = (double?)s["attention_factor"], m = (double?)s["mscale"], all = (double?)s["mscale_all_dim"];
+        if (type == "yarn" && attention == null && m is > 0 && all is > 0)
+            attention = factor > 1 ? (0.1 * m * Math.Log(factor) + 1) / (0.1 * all * Math.Log(factor) + 1) : 1;
+        if (type == "yarn" && (bool?)s["truncate"] == false) throw new HeadroomException($"The yarn scaling of {path} does not truncate its bounds (truncate: false), which is not supported.", "Supported: truncate true, the default.");
+        return new RopeScaling(type, factor, (double?)s["low_freq_factor"] ?? 1, (double?)s["high_freq_factor"] ?? 4,
+            (int?)s["original_max_position_embeddings"], (double?)s["beta_fast"] ?? 32, (double?)s["beta_slow"] ?? 1, attention);
     }
 
     /// <summary>Writes a v4 config.json; <paramref name="dtype"/> is torch_dtype. Throws <see cref="HeadroomException"/> for what config.json cannot say.</summary>
@@ -122,6 +154,8 @@ public static class HfConfig
             ["initializer_range"] = 0.02,
             ["intermediate_size"] = c.IntermediateSize,
             ["max_position_embeddings"] = c.MaxPositionEmbeddings,
+            ["max_window_layers"] = c.ModelType == "qwen2" ? c.FirstSlidingLayer : null,
+            ["mlp_bias"] = c.ModelType == "llama" ? c.MlpBias : null,
             ["model_type"] = c.ModelType,
             ["num_attention_heads"] = c.NumAttentionHeads,
             ["num_hidden_layers"] = c.NumHiddenLayers,

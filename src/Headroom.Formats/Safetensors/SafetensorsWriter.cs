@@ -12,12 +12,12 @@ public static class SafetensorsWriter
     public static void WriteF32(string path, IEnumerable<(string Name, long[] Shape, float[] Values)> tensors, IReadOnlyDictionary<string, string>? metadata = null) =>
         Write(path, tensors.Select(t => (t.Name, "F32", t.Shape, MemoryMarshal.AsBytes(t.Values.AsSpan()).ToArray())), metadata);
 
-    /// <summary>Writes raw tensors; {"format": "pt"} is added to the metadata, as readers of the Python world require.</summary>
+    /// <summary>Writes raw tensors that are in memory.</summary>
     public static void Write(string path, IEnumerable<(string Name, string DType, long[] Shape, byte[] Data)> tensors, IReadOnlyDictionary<string, string>? metadata = null) =>
-        Stream(path, tensors.Select(t => (t.Name, t.DType, t.Shape, (long)t.Data.Length, (Action<Stream>)(f => f.Write(t.Data)))), metadata);
+        Write(path, tensors.Select(t => new SafetensorPart(t.Name, t.DType, t.Shape, t.Data.Length, file => file.Write(t.Data))), metadata);
 
-    /// <summary>The same with tensors that are written one after the other, so that they need not be in memory together; each must write <c>Bytes</c> bytes.</summary>
-    public static void Stream(string path, IEnumerable<(string Name, string DType, long[] Shape, long Bytes, Action<Stream> Write)> tensors, IReadOnlyDictionary<string, string>? metadata = null)
+    /// <summary>Writes tensors one at a time, each when its turn comes; {"format": "pt"} is added to the metadata, as readers of the Python world require.</summary>
+    public static void Write(string path, IEnumerable<SafetensorPart> tensors, IReadOnlyDictionary<string, string>? metadata = null)
     {
         var ordered = tensors.OrderByDescending(t => Rank(t.DType)).ThenBy(t => t.Name, StringComparer.Ordinal).ToList();
         using var header = new MemoryStream();
@@ -54,9 +54,9 @@ public static class SafetensorsWriter
             header.WriteTo(file);
             foreach (var t in ordered)
             {
-                long due = file.Position + t.Bytes;
+                long before = file.Position;
                 t.Write(file);
-                if (file.Position != due) throw new InvalidOperationException($"{t.Name} wrote {file.Position - due + t.Bytes} bytes of {t.Bytes}");
+                if (file.Position - before != t.Bytes) throw new InvalidOperationException($"{t.Name} wrote {file.Position - before} bytes, not {t.Bytes}");
             }
         });
     }
@@ -65,13 +65,18 @@ public static class SafetensorsWriter
         ["BOOL", "F4", "F6_E2M3", "F6_E3M2", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64"], dtype);
 }
 
+/// <summary>A tensor to be written: its bytes are asked for when its place in the file is reached, so that a large model never lies in memory twice.</summary>
+public sealed record SafetensorPart(string Name, string DType, long[] Shape, long Bytes, Action<Stream> Write);
+
 /// <summary>Files that are whole or not there: temporary file in the same folder, fsync, rename.</summary>
 public static class AtomicFile
 {
+    private static int _count; // two threads may write one path
+
     /// <summary>Writes through <paramref name="write"/>.</summary>
     public static void Write(string path, Action<FileStream> write)
     {
-        string temporary = path + ".tmp" + Environment.ProcessId;
+        string temporary = $"{path}.tmp{Environment.ProcessId}-{Interlocked.Increment(ref _count)}";
         try
         {
             using (var file = new FileStream(temporary, FileMode.Create, FileAccess.Write))

@@ -53,10 +53,10 @@ public static class CheckpointExporter
         {
             string file = shards.Count == 1 ? "model.safetensors" : $"model-{s + 1:D5}-of-{shards.Count:D5}.safetensors";
             foreach (string n in shards[s]) map[n] = file;
-            SafetensorsWriter.Stream(Path.Combine(folder, file), shards[s].Select(n =>
+            SafetensorsWriter.Write(Path.Combine(folder, file), shards[s].Select(n =>
             {
                 var (rows, cols) = source.ShapeOf(n);
-                return (n, dtype, IsVector(n, cols) ? new long[] { rows } : [rows, cols], Count(source, n) * size, (Action<Stream>)(f => Tensor(source, n, rows, cols, dtype, f, k => progress?.Invoke(done += k, total))));
+                return new SafetensorPart(n, dtype, IsVector(n, cols) ? [rows] : [rows, cols], Count(source, n) * size, f => Tensor(source, n, rows, cols, dtype, f, k => progress?.Invoke(done += k, total)));
             }));
         }
         if (shards.Count > 1)

@@ -74,14 +74,16 @@ public sealed class Generator : IDisposable
     /// <exception cref="HeadroomException">The model or adapter cannot be used, or the context is longer than the model's.</exception>
     public static Generator Open(IDevice device, string model, ITokenizer tokenizer, GeneratorSettings settings, Action<string>? say = null, Action<long, long>? progress = null)
     {
-        using var source = WeightSources.Open(model);
+        var recipe = new Recipe();
+        recipe.Quantization.LoadIn4bit = settings.LoadIn4bit;
+        using var source = QuantizedCache.Default.Open(model, recipe.Quantization, say);
         int context = settings.ContextLength ?? Math.Min(DefaultContext, source.Config.MaxPositionEmbeddings);
         if (context > source.Config.MaxPositionEmbeddings)
             throw new HeadroomException($"A context of {context} tokens exceeds the model's {source.Config.MaxPositionEmbeddings}.", "Shorten the prompt, lower max_new_tokens or the context length.");
         var adapter = settings.Adapter == null ? null : PeftAdapter.Load(settings.Adapter, say);
         adapter?.CheckBase(source, say);
-        var recipe = new Recipe();
-        recipe.Quantization.LoadIn4bit = settings.LoadIn4bit;
+        // A 4-bit checkpoint stays what it is.
+        recipe.Quantization.LoadIn4bit = settings.LoadIn4bit || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;
         var modelSettings = RunSettings.Of(recipe, source, device) with { Mode = TrainMode.None, Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter) };
         var engine = new Engine(device, source, modelSettings, new BatchLimits(GenerateTokens: context), progress);
         try

@@ -28,12 +28,16 @@ public sealed class Recipe
 /// <summary>One base model.</summary>
 public sealed class ModelOptions
 {
-    /// <summary>Folder, .gguf or .safetensors file; relative to the recipe.</summary>
+    /// <summary>Folder, .gguf or .safetensors file, relative to the recipe; or a hub name, org/name or org/name@revision.</summary>
     public string Path { get; set; } = "";
     /// <summary>Name in reports; null = the file name.</summary>
     public string? Name { get; set; }
-    /// <summary>Tokenizer folder or file; null = from the model.</summary>
+    /// <summary>Tokenizer folder, file or hub name; null = from the model.</summary>
     public string? Tokenizer { get; set; }
+    /// <summary>The hub name that <see cref="Path"/> was resolved from. A field: it is no key of a recipe.</summary>
+    public string? HubId;
+    /// <summary>What an adapter names as its base: the hub name, which readers elsewhere can load, else the name in reports.</summary>
+    public string BaseName() => HubId ?? TrainRun.ModelName(this);
 }
 
 /// <summary>Quantization of the frozen base (transformers <c>BitsAndBytesConfig</c>).</summary>
@@ -45,8 +49,11 @@ public sealed class QuantizationOptions
     public bool LoadIn8bit { get; set; }
     /// <summary>nf4.</summary>
     public string Bnb4bitQuantType { get; set; } = "nf4";
-    /// <summary>Nested statistics.</summary>
-    public bool Bnb4bitUseDoubleQuant { get; set; } = true;
+    /// <summary>Nested statistics; null = as a 4-bit checkpoint has them, else true.</summary>
+    public bool? Bnb4bitUseDoubleQuant { get; set; }
+    /// <summary>Keep a quantized copy of the base for the next start; null = of bases of 1 GiB and more. Not part of the recipe's hash: it changes no result.</summary>
+    [System.Text.Json.Serialization.JsonIgnore]
+    public bool? Cache { get; set; }
 }
 
 /// <summary>Adapters (PEFT <c>LoraConfig</c>).</summary>
@@ -124,11 +131,11 @@ public sealed class TrainingOptions
 /// <summary>Rows to train and evaluate on.</summary>
 public sealed class DataOptions
 {
-    /// <summary>Training rows: JSONL, CSV, TSV, Parquet, an aclImdb folder, or embedded:reviews.</summary>
+    /// <summary>Training rows: JSONL, CSV, TSV, Parquet, an aclImdb folder, embedded:reviews, or the hub name of a data set (its train split).</summary>
     public string Train { get; set; } = "";
-    /// <summary>Validation rows; null = a stratified part of train.</summary>
+    /// <summary>Validation rows (of a hub data set, its validation split); null = a stratified part of train.</summary>
     public string? Validation { get; set; }
-    /// <summary>Test rows.</summary>
+    /// <summary>Test rows (of a hub data set, its test split).</summary>
     public string? Test { get; set; }
     /// <summary>Field of the text.</summary>
     public string TextField { get; set; } = "text";

@@ -72,6 +72,7 @@ public static class DuelRun
             }
             var one = JsonSerializer.Deserialize<Recipe>(JsonSerializer.Serialize(recipe))!;
             one.Models = [model];
+            one.Quantization.Cache = recipe.Quantization.Cache; // not serialized
             one.Name = $"{recipe.Name}/{Folder(name, seed)}";
             one.Training.Seed = seed;
             one.Seeds = [];

@@ -46,7 +46,7 @@ public sealed class PreparedRun : IDisposable
         var data = DataSplits.Load(recipe.Data, recipe.Task, o.Seed);
         var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
         var encoder = new TaskEncoder(tokenizer, recipe.Task);
-        var source = WeightSources.Open(model.Path);
+        var source = QuantizedCache.Default.Open(model.Path, recipe.Quantization);
         IDevice? device = null;
         try
         {
@@ -55,6 +55,7 @@ public sealed class PreparedRun : IDisposable
             EncodedRows train = new(data.Train, encoder), validation = new(data.Validation, encoder, false), test = new(data.Test, encoder, false);
             progress("tokenizing", 0, data.Train.Count, "");
             int longest = Math.Max(train.EncodeAll(), Math.Max(validation.EncodeAll(), test.EncodeAll()));
+            source.Config.CheckLength(longest);
             int trainTokens = o.PerDeviceTrainBatchSize * longest, evalTokens = data.Validation.Count + data.Test.Count == 0 ? 0 : o.PerDeviceEvalBatchSize * longest;
             int labels = recipe.Task.Loss == "all" ? trainTokens : o.PerDeviceTrainBatchSize * encoder.Answers.Max(a => a.Length);
             var limits = new BatchLimits(trainTokens, o.PerDeviceTrainBatchSize, labels, evalTokens, o.PerDeviceEvalBatchSize, encoder.Candidates.Length);

@@ -11,11 +11,10 @@ internal static class RunEvents
     {
         var c = engine.Model.Config;
         var plan = engine.Plan;
-        long linear = engine.Model.Projections.Sum(p => (long)p.Weight.Out * p.Weight.In), table = (long)c.VocabSize * c.HiddenSize;
         return new JsonObject
         {
             ["name"] = recipe.Name, ["model"] = model, ["base_sha256"] = baseHash, ["seed"] = recipe.Training.Seed, ["device"] = engine.Device.Name, ["architecture"] = c.Architecture,
-            ["parameters"] = linear + (c.TieWordEmbeddings ? table : 2 * table) + (2L * c.NumHiddenLayers + 1) * c.HiddenSize,
+            ["parameters"] = c.Parameters.Linear + c.Parameters.Embeddings + c.Parameters.Vectors,
             ["trainable_parameters"] = engine.Model.Trained.Sum(t => t.Slot.Weight.Count), ["trainable_by_module"] = ByModule(engine),
             ["effective_batch"] = recipe.Training.PerDeviceTrainBatchSize * recipe.Training.GradientAccumulationSteps,
             ["total_steps"] = trainer.TotalSteps, ["steps_per_epoch"] = trainer.StepsPerEpoch, ["train_rows"] = data.Train.Count, ["validation_rows"] = data.Validation.Count, ["test_rows"] = data.Test.Count,

@@ -17,7 +17,8 @@ public static class RunSettings
         // A GGUF base keeps the file's own types: nothing is rounded a second time, and nothing takes more memory than the file.
         bool gguf = source.BlockType("model.embed_tokens.weight") != null;
         var own = gguf ? WeightStorage.Gguf : source.SourceDType("model.layers.0.self_attn.q_proj.weight") switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => WeightStorage.F32 };
-        var linear = q.LoadIn4bit ? q.Bnb4bitUseDoubleQuant ? WeightStorage.NF4Double : WeightStorage.NF4 : q.LoadIn8bit ? WeightStorage.Int8 : own;
+        var stored = Stored(recipe, source);
+        var linear = stored.Linear ?? (q.LoadIn4bit ? q.Bnb4bitUseDoubleQuant ?? true ? WeightStorage.NF4Double : WeightStorage.NF4 : q.LoadIn8bit ? WeightStorage.Int8 : own);
         // 16 bits hold a Q8_0 or 16-bit table to within its own rounding; a float32 table keeps its type.
         var embedding = gguf ? WeightStorage.Gguf : source.SourceDType("model.embed_tokens.weight") switch { DType.F16 => WeightStorage.F16, DType.BF16 => WeightStorage.BF16, _ => WeightStorage.F32 };
         var l = recipe.Lora;
@@ -25,7 +26,26 @@ public static class RunSettings
         return new ModelSettings(linear, embedding, TrainMode.Adapters, lora, recipe.Training.GradientCheckpointing == true ? -1 : 0)
         {
             BlockTypes = gguf ? source.Config.MatrixNames().ToDictionary(n => n, n => source.BlockType(n)!.Value) : null,
+            Storages = stored.Others,
             ComputeType = precision switch { "bf16" => DType.BF16, "fp16" => DType.F16, _ => DType.F32 },
         };
+    }
+
+    /// <summary>
+    /// The storage of a checkpoint that is quantized already, and the projections that it holds in another one (skipped modules, in their own type);
+    /// (null, null) for others. A recipe that asks for something else is refused: nothing is quantized twice.
+    /// </summary>
+    private static (WeightStorage? Linear, IReadOnlyDictionary<string, WeightStorage>? Others) Stored(Recipe recipe, IWeightSource source)
+    {
+        string[] names = [.. source.Config.MatrixNames().Where(n => n.StartsWith("model.layers.", StringComparison.Ordinal))];
+        var kinds = names.Select(source.QuantizedAs).ToArray();
+        if (kinds.FirstOrDefault(k => k != null) is not { } linear) return (null, null);
+        var q = recipe.Quantization;
+        string has = linear == WeightStorage.NF4Double ? "4-bit NF4 with double-quantized statistics" : "4-bit NF4 with flat statistics";
+        if (!q.LoadIn4bit) throw new HeadroomException($"The checkpoint is quantized already ({has}), but quantization.load_in_4bit is false.", "Set load_in_4bit to true, or give the 16-bit checkpoint.");
+        if (q.Bnb4bitUseDoubleQuant is { } asked && asked != (linear == WeightStorage.NF4Double))
+            throw new HeadroomException($"The checkpoint is quantized already ({has}), but quantization.bnb_4bit_use_double_quant is {(asked ? "true" : "false")}.", "Remove that key, or give the 16-bit checkpoint.");
+        var others = names.Zip(kinds).Where(n => n.Second != linear).ToDictionary(n => n.First, n => n.Second ?? source.SourceDType(n.First) switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => WeightStorage.F32 });
+        return (linear, others.Count > 0 ? others : null);
     }
 }

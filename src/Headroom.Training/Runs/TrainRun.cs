@@ -44,9 +44,10 @@ public static class TrainRun
         using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress);
         var (data, encoder, source, settings, limits, device) = (prepared.Data, prepared.Encoder, prepared.Source, prepared.Settings, prepared.Limits, prepared.Device);
         var (tokenizer, train, validation, test, evalTokens, longest) = (prepared.Tokenizer, prepared.Train, prepared.Validation, prepared.Test, limits.EvalTokens, prepared.Longest);
-        host.Progress("hashing the base", 0, 1, "");
-        string baseHash = source.Hash, recipeHash = RecipeLoader.Hash(recipe);
+        source.BeginHash(); // beside loading
         using var engine = new Engine(device, source, settings, limits, (d, t) => host.Progress("loading", d, t, ""));
+        string baseHash = source.Hash, recipeHash = RecipeLoader.Hash(recipe);
+        QuantizedCache.Default.Save(engine, source, recipe.Quantization, host.Say);
         engine.InitializeAdapters((ulong)(uint)o.Seed);
         var trainer = new Trainer(engine, o, train, longest) { State = new TrainerState(0, 0, null, 0, recipeHash, baseHash) };
         if (from != null) trainer.State = Checkpoints.Load(from, engine, recipeHash, baseHash);
@@ -56,7 +57,7 @@ public static class TrainRun
             AtomicFile.WriteText(Path.Combine(host.Folder, "recipe.yaml"), recipeText);
             AtomicFile.WriteText(Path.Combine(host.Folder, "manifest.json"), new JsonObject
             {
-                ["name"] = recipe.Name, ["model"] = ModelName(model), ["model_path"] = model.Path, ["base_sha256"] = baseHash, ["recipe_sha256"] = recipeHash,
+                ["name"] = recipe.Name, ["model"] = ModelName(model), ["model_path"] = model.Path, ["model_hub"] = model.HubId, ["base_sha256"] = baseHash, ["recipe_sha256"] = recipeHash,
                 ["seed"] = o.Seed, ["device"] = device.Name, ["created"] = DateTime.UtcNow.ToString("O"),
             }.ToJsonString(new() { WriteIndented = true }) + "\n");
         }
@@ -123,7 +124,7 @@ public static class TrainRun
                     log.Write("checkpoint", new() { ["step"] = step, ["path"] = Path.GetRelativePath(host.Folder, path) });
                     last = clock.Elapsed.TotalSeconds;
                 },
-            }, checkpoints, ModelName(model), stop);
+            }, checkpoints, model.BaseName(), stop);
             if (!done) return Stopped(trainer.State.Step);
             if (o.LoadBestModelAtEnd && trainer.State.BestMetric != null)
             {
@@ -158,7 +159,7 @@ public static class TrainRun
         });
         return new RunResult(true, trainer.State.Step, zero, tuned, hash, data);
 
-        void SaveAdapter(string to) => Checkpoints.Adapter(engine, ModelName(model), baseHash).Save(to);
+        void SaveAdapter(string to) => Checkpoints.Adapter(engine, model.BaseName(), baseHash).Save(to);
 
         RunResult Stopped(int step)
         {

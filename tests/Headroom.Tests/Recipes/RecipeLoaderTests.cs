@@ -18,7 +18,7 @@ public class RecipeLoaderTests
             task: { template: "A {text} B", labels: { "0": " no", "1": " yes" } }
             """, ["training.max_steps=7", "lora.r=9"]);
         Assert.Equal("a.gguf", r.Models[0].Path);
-        Assert.False(r.Quantization.LoadIn4bit || r.Quantization.Bnb4bitUseDoubleQuant);
+        Assert.False(r.Quantization.LoadIn4bit || r.Quantization.Bnb4bitUseDoubleQuant != false);
         Assert.Equal((9, 8f, 2, true), (r.Lora.R, r.Lora.LoraAlpha, r.Lora.TargetModules.Count, r.Lora.UseRslora));
         Assert.Equal((2, 5e-4, 0.8, true, 7), (r.Training.PerDeviceTrainBatchSize, r.Training.LearningRate, r.Training.AdamBeta1, r.Training.GradientCheckpointing!.Value, r.Training.MaxSteps));
         Assert.Equal(" yes", r.Task.Labels["1"]);

@@ -1,0 +1,84 @@
+using System.Runtime.InteropServices;
+using Headroom.Core;
+using Headroom.Formats;
+
+namespace Headroom.Training;
+
+/// <summary>Writes a loaded NF4 model as a bitsandbytes checkpoint folder: what is on the device, bit for bit; nothing is quantized again.</summary>
+public static class QuantizedCheckpoint
+{
+    private static readonly string[] Beside =
+        ["generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt"];
+
+    /// <summary>
+    /// Writes model.safetensors and config.json, and copies tokenizer files from <paramref name="sourceFolder"/> when there is one. The folder
+    /// appears whole or not at all. Embeddings, norms and biases keep the type that the source has them in.
+    /// </summary>
+    /// <param name="engine">A model whose projections are NF4 or NF4Double.</param>
+    /// <param name="source">The checkpoint it was loaded from.</param>
+    /// <param name="folder">Folder to make; must not exist.</param>
+    /// <param name="sourceFolder">Folder with the tokenizer, or null.</param>
+    /// <param name="metadata">Further strings for the file's metadata.</param>
+    public static void Write(Engine engine, IWeightSource source, string folder, string? sourceFolder = null, IReadOnlyDictionary<string, string>? metadata = null)
+    {
+        folder = Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder));
+        if (Path.Exists(folder)) throw new HeadroomException($"{folder} exists already.", "Give another folder, or remove it.");
+        string temporary = $"{folder}.tmp{Environment.ProcessId}-{Guid.NewGuid():N}";
+        try
+        {
+            Directory.CreateDirectory(temporary);
+            foreach (string name in sourceFolder == null ? [] : Beside)
+                if (File.Exists(Path.Combine(sourceFolder!, name))) File.Copy(Path.Combine(sourceFolder!, name), Path.Combine(temporary, name));
+            bool nested = engine.Settings.LinearStorage == WeightStorage.NF4Double;
+            var dtype = source.SourceDType("model.layers.0.self_attn.q_proj.weight");
+            AtomicFile.WriteText(Path.Combine(temporary, "config.json"), BnbWriter.Config(source.ConfigJson ?? HfConfig.Write(source.Config), nested, dtype));
+            SafetensorsWriter.Write(Path.Combine(temporary, "model.safetensors"), Tensors(engine, source), metadata);
+            Directory.Move(temporary, folder);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new HeadroomException($"{folder} cannot be written: {e.Message}", "Give another folder or free some space.", 1, e);
+        }
+        finally
+        {
+            if (Directory.Exists(temporary)) Directory.Delete(temporary, true);
+        }
+    }
+
+    private static IEnumerable<SafetensorPart> Tensors(Engine engine, IWeightSource source)
+    {
+        var model = engine.Model;
+        void Read(Tensor t, Span<byte> to) => engine.Device.Download(t, to);
+        SafetensorPart Vector(string name, Tensor t)
+        {
+            byte[] bytes = Narrow(engine.Read(t), source.SourceDType(name));
+            return new SafetensorPart(name, NameOf(source.SourceDType(name)), [t.Count], bytes.Length, f => f.Write(bytes));
+        }
+        SafetensorPart Table(string name, LinearWeight w)
+        {
+            if (w.Data.DType is not (DType.F32 or DType.BF16 or DType.F16)) throw new HeadroomException($"{name} is held as {w.Storage}, which a bitsandbytes checkpoint cannot hold.", "Use a base in 16 or 32 bits.");
+            return BnbWriter.Stored(name, NameOf(w.Data.DType), [w.Out, w.In], w.Data, Read);
+        }
+        yield return Table("model.embed_tokens.weight", model.EmbeddingTable);
+        if (!model.Config.TieWordEmbeddings) yield return Table("lm_head.weight", model.Head);
+        foreach (var (name, weight) in model.Norms) yield return Vector(name, weight);
+        foreach (var p in model.Projections)
+        {
+            string name = p.Path + ".weight";
+            if (p.Weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double)
+                foreach (var part in BnbWriter.Weight(name, p.Weight, source.SourceDType(name), Read)) yield return part;
+            else yield return Table(name, p.Weight);
+            if (!p.Weight.Bias.IsNone) yield return Vector(p.Path + ".bias", p.Weight.Bias);
+        }
+    }
+
+    private static string NameOf(DType t) => t switch { DType.BF16 => "BF16", DType.F16 => "F16", _ => "F32" };
+
+    /// <summary>float32 values that came from 16 bits, back to those bits.</summary>
+    private static byte[] Narrow(float[] values, DType dtype) => dtype switch
+    {
+        DType.BF16 => MemoryMarshal.AsBytes(Array.ConvertAll(values, v => (ushort)(BitConverter.SingleToUInt32Bits(v) >> 16)).AsSpan()).ToArray(),
+        DType.F16 => MemoryMarshal.AsBytes(Array.ConvertAll(values, v => (Half)v).AsSpan()).ToArray(),
+        _ => MemoryMarshal.AsBytes(values.AsSpan()).ToArray(),
+    };
+}

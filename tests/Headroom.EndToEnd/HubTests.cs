@@ -1,0 +1,100 @@
+using System.Text;
+using System.Text.Json.Nodes;
+using Headroom.Tests.Hub;
+
+namespace Headroom.EndToEnd;
+
+/// <summary>Models and data sets by hub name through the tool.</summary>
+public class HubTests
+{
+    private const string Secret = "hf_thetokenthatisnevershown";
+
+    private static FakeHub Serve(Cli cli)
+    {
+        var hub = new FakeHub();
+        foreach (string f in Directory.EnumerateFiles(Cli.Base("llama-tiny")))
+        {
+            string key = "org/llama-tiny/" + Path.GetFileName(f);
+            hub.Files[key] = File.ReadAllBytes(f);
+            if (f.EndsWith(".safetensors", StringComparison.Ordinal)) hub.Large.Add(key);
+        }
+        cli.Environment["HF_ENDPOINT"] = hub.Endpoint;
+        cli.Environment["HF_TOKEN"] = Secret;
+        cli.Environment["NO_PROXY"] = "127.0.0.1";
+        return hub;
+    }
+
+    [Fact]
+    public void TrainsByName()
+    {
+        using var cli = new Cli();
+        using var hub = Serve(cli);
+        string Rows(int n, string name) => string.Concat(Enumerable.Range(0, n).Select(i => $"{{\"text\": \"{name} {i}: {(i % 2 == 1 ? "a wonderful" : "an awful")} film by Marlow\", \"label\": {i % 2}}}\n"));
+        hub.Files["datasets/some/reviews/train.jsonl"] = Encoding.UTF8.GetBytes(Rows(16, "first"));
+        hub.Files["datasets/some/reviews/test.jsonl"] = Encoding.UTF8.GetBytes(Rows(8, "second"));
+        string recipe = cli.Recipe("org/llama-tiny");
+        string[] arguments = ["train", recipe, "--set", "data.train=some/reviews", "--set", "data.test=some/reviews", "--set", "training.max_steps=2", "--json"];
+        var (exit, text, error) = cli.Run(arguments);
+        Assert.True(exit == 0, error);
+        Assert.DoesNotContain(Secret, text + error, StringComparison.Ordinal);
+        string run = Path.Combine(cli.Folder, "runs", "tiny");
+        var manifest = JsonNode.Parse(File.ReadAllText(Path.Combine(run, "manifest.json")))!;
+        Assert.Equal(("llama-tiny", "org/llama-tiny"), ((string?)manifest["model"], (string?)manifest["model_hub"]));
+        Assert.Contains(FakeHub.Commit, (string?)manifest["model_path"], StringComparison.Ordinal);
+        Assert.Equal("org/llama-tiny", (string?)JsonNode.Parse(File.ReadAllText(Path.Combine(run, "best", "adapter_config.json")))!["base_model_name_or_path"]);
+        foreach (string f in Directory.EnumerateFiles(run, "*", SearchOption.AllDirectories)) Assert.DoesNotContain(Secret, File.ReadAllText(f), StringComparison.Ordinal);
+
+        // Offline the same names work from the cache; a model that is not there says what to do.
+        cli.Environment["HF_HUB_OFFLINE"] = "1";
+        int before = hub.Requests.Count;
+        (exit, text, error) = cli.Run("generate", "org/llama-tiny", "--prompt", "The concert was", "--max-new-tokens", "4", "--device", "cpu", "--json");
+        Assert.True(exit == 0, error);
+        (exit, _, error) = cli.Run("generate", "org/other", "--prompt", "x", "--device", "cpu");
+        Assert.True(exit == 2 && error.Contains("HF_HUB_OFFLINE", StringComparison.Ordinal), error);
+        Assert.Equal(before, hub.Requests.Count);
+    }
+
+    [Fact]
+    public void InspectsByNameWithoutTheWeights()
+    {
+        using var cli = new Cli();
+        using var hub = Serve(cli);
+        var (exit, text, error) = cli.Run("inspect", "org/llama-tiny", "--json");
+        Assert.True(exit == 0, error);
+        var json = JsonNode.Parse(text)!;
+        Assert.Equal("LlamaForCausalLM", (string?)json["architecture"]);
+        Assert.Equal(hub.Files["org/llama-tiny/model.safetensors"].Length, (long)json["checkpoint_bytes"]!);
+        Assert.DoesNotContain(hub.Requests, r => r.Storage);
+        (exit, _, error) = cli.Run("inspect", "org/nothing");
+        Assert.True(exit == 2 && error.Contains("Check the spelling", StringComparison.Ordinal) && error.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length == 2, error);
+    }
+
+    [Fact]
+    public void QuantizedCheckpointsAndTheCache()
+    {
+        using var cli = new Cli();
+        string model = Cli.Base("llama-tiny"), four = Path.Combine(cli.Folder, "four");
+        var (exit, _, error) = cli.Run("quantize", model, four, "--device", "cpu");
+        Assert.True(exit == 0, error);
+        string[] ask = ["--prompt", "The concert was", "--max-new-tokens", "8", "--temperature", "0", "--device", "cpu", "--json"];
+        string a = cli.Run(["generate", model, "--load-in-4bit", .. ask]).Out, b = cli.Run(["generate", four, .. ask]).Out;
+        Assert.Equal(JsonNode.Parse(a)!["ids"]!.ToJsonString(), JsonNode.Parse(b)!["ids"]!.ToJsonString());
+        string text = cli.Run("inspect", four).Out;
+        Assert.Contains("bitsandbytes NF4, double-quantized", text, StringComparison.Ordinal);
+
+        string recipe = cli.Recipe(cli.CopyBase("llama-tiny"));
+        foreach (string f in Directory.EnumerateFiles(Path.Combine(cli.Folder, "base"))) File.SetLastWriteTimeUtc(f, DateTime.UtcNow.AddHours(-1));
+        string Losses(string name)
+        {
+            (exit, _, error) = cli.Run("train", recipe, "--name", name, "--set", "quantization.cache=true", "--set", "training.max_steps=2");
+            Assert.True(exit == 0, error);
+            return string.Concat(File.ReadLines(Path.Combine(cli.Folder, "runs", name, "events.jsonl")).Select(l => JsonNode.Parse(l)!).Where(e => (string?)e["event"] == "step").Select(e => $"{e["loss"]} {e["grad_norm"]};"));
+        }
+        string first = Losses("first");
+        Assert.Single(Directory.GetDirectories(Path.Combine(cli.Folder, "cache", "quantized")));
+        Assert.Equal(first, Losses("second"));
+        Assert.Contains("nf4-double", cli.Run("cache").Out, StringComparison.Ordinal);
+        Assert.Contains("deleted", cli.Run("cache", "--clear").Out, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(Path.Combine(cli.Folder, "cache", "quantized")));
+    }
+}
