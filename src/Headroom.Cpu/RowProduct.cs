@@ -8,7 +8,7 @@ namespace Headroom.Cpu;
 /// <summary>
 /// y = x W^T for a few rows of x (generation): every row of W is read once, from memory into registers, and multiplied with all rows of x there.
 /// The speed is that of reading the weight; packing it for the blocked product would read and write it once more.
-/// F32, BF16 and NF4 are converted in the registers, other storages in pieces through the first-level cache. Values are those of <see cref="WeightRows"/>.
+/// F32, BF16 and NF4 are converted in the registers, other storages through the cache, a row at a time. Values are those of <see cref="WeightRows"/>.
 /// </summary>
 internal static unsafe class RowProduct
 {
@@ -17,7 +17,9 @@ internal static unsafe class RowProduct
     /// alone give equal losses: so it takes no more rows than the shortest batches of generation have.
     /// </summary>
     public const int MaxRows = 4;
-    private const int Piece = 512, RowsPerPart = 32;
+    private const int RowsPerPart = 32;
+    // Rows up to this width are one piece (64 KB, second-level cache), so that every storage is summed in the order of the float32 row.
+    private const int Piece = 16384;
 
     private struct Job
     {
@@ -39,7 +41,7 @@ internal static unsafe class RowProduct
         // NF4 blocks of whole vectors that end with the row; anything else goes through WeightRows.
         bool nf4 = j.W.Storage is WeightStorage.NF4 or WeightStorage.NF4Double && j.W.In % j.W.BlockSize == 0 && j.W.BlockSize % 32 == 0;
         int fused = !Avx512F.IsSupported || j.W.In % 32 != 0 ? 0 : j.W.Storage switch { WeightStorage.F32 => 1, WeightStorage.BF16 => 2, _ => nf4 ? 3 : 0 };
-        float* sums = stackalloc float[MaxRows];
+        float* sums = stackalloc float[MaxRows], temp = stackalloc float[fused == 0 ? Math.Min(Piece, j.W.In) : 1];
         for (int n = first; n < end; n++)
         {
             for (int m = 0; m < j.X.Rows; m += 2)
@@ -54,7 +56,7 @@ internal static unsafe class RowProduct
                     case 3: Nf4(j.W, n, x, two, sums + m); break;
                 }
             }
-            if (fused == 0) Pieces(j, n, sums);
+            if (fused == 0) Pieces(j, n, temp, sums);
             for (int m = 0; m < j.X.Rows; m++) j.Y.F[(long)m * j.W.Out + n] = sums[m];
         }
     }
@@ -125,9 +127,8 @@ internal static unsafe class RowProduct
         if (two) sums[1] = Vector512.Sum(b0 + b1);
     }
 
-    private static void Pieces(in Job j, int n, float* sums)
+    private static void Pieces(in Job j, int n, float* temp, float* sums)
     {
-        float* temp = stackalloc float[Piece];
         for (int m = 0; m < j.X.Rows; m++) sums[m] = 0;
         for (int k = 0; k < j.W.In; k += Piece)
         {
