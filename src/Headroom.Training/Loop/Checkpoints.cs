@@ -18,11 +18,14 @@ namespace Headroom.Training;
 /// <param name="BaseHash">SHA-256 of the base weights.</param>
 /// <param name="SkippedSteps">Steps whose update was left out because the gradients were not finite: they count as steps, but neither schedule nor optimizer moved.</param>
 /// <param name="LossScale">fp16: where the loss scaling stands; null = not started or not used.</param>
-public readonly record struct TrainerState(int Step, long MicroSteps, double? BestMetric, int BestStep, string RecipeHash, string BaseHash, int SkippedSteps = 0, LossScale? LossScale = null);
+/// <param name="EvaluationDue">The evaluation of this step was cut off by a stop; a resumed run begins with it.</param>
+public readonly record struct TrainerState(int Step, long MicroSteps, double? BestMetric, int BestStep, string RecipeHash, string BaseHash, int SkippedSteps = 0, LossScale? LossScale = null, bool EvaluationDue = false);
 
 /// <summary>Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.</summary>
 public static partial class Checkpoints
 {
+    private const string Unfinished = ".tmp"; // folders that are being written or deleted; what a kill leaves of them goes with the next save
+
     /// <summary>Folder of a step.</summary>
     public static string Folder(string root, int step) => Path.Combine(root, $"checkpoint-{step}");
 
@@ -38,8 +41,9 @@ public static partial class Checkpoints
     /// <summary>Saves adapter, moments and state.</summary>
     public static string Save(string root, Engine engine, string? baseModel, TrainerState state)
     {
-        string folder = Folder(root, state.Step), temporary = folder + ".tmp";
-        if (Directory.Exists(temporary)) Directory.Delete(temporary, true);
+        string folder = Folder(root, state.Step), temporary = folder + Unfinished;
+        Directory.CreateDirectory(root);
+        foreach (string left in Directory.GetDirectories(root, "checkpoint-*" + Unfinished)) Directory.Delete(left, true);
         Directory.CreateDirectory(temporary);
         Adapter(engine, baseModel, state.BaseHash).Save(temporary);
         SafetensorsWriter.WriteF32(Path.Combine(temporary, "optimizer.safetensors"), engine.Model.Trained.SelectMany(t => new[]
@@ -52,6 +56,7 @@ public static partial class Checkpoints
             best_global_step = state.BestStep,
             best_metric = state.BestMetric,
             base_sha256 = state.BaseHash,
+            evaluation_due = state.EvaluationDue,
             global_step = state.Step,
             micro_steps = state.MicroSteps,
             loss_scale = state.LossScale?.Scale,
@@ -59,8 +64,10 @@ public static partial class Checkpoints
             recipe_sha256 = state.RecipeHash,
             skipped_steps = state.SkippedSteps,
         }, new JsonSerializerOptions { WriteIndented = true }) + "\n");
-        if (Directory.Exists(folder)) Directory.Delete(folder, true);
+        DirectoryFlush.Run(temporary); // the files are on disk, now their names are
+        if (Directory.Exists(folder)) Remove(folder);
         Directory.Move(temporary, folder);
+        DirectoryFlush.Run(root);
         return folder;
     }
 
@@ -73,9 +80,10 @@ public static partial class Checkpoints
             var json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "trainer_state.json")))!;
             state = new TrainerState((int)json["global_step"]!, (long)json["micro_steps"]!, (double?)json["best_metric"], (int)json["best_global_step"]!,
                 (string)json["recipe_sha256"]!, (string)json["base_sha256"]!, (int?)json["skipped_steps"] ?? 0,
-                (double?)json["loss_scale"] is { } scale ? new LossScale(scale, (int?)json["loss_scale_good_steps"] ?? 0) : null);
+                (double?)json["loss_scale"] is { } scale ? new LossScale(scale, (int?)json["loss_scale_good_steps"] ?? 0) : null,
+                (bool?)json["evaluation_due"] ?? false);
         }
-        catch (Exception e) when (e is JsonException or NullReferenceException or InvalidOperationException or IOException)
+        catch (Exception e) when (e is JsonException or NullReferenceException or InvalidOperationException or FormatException or OverflowException or ArgumentException or IOException)
         {
             throw new HeadroomException($"The checkpoint {folder} is damaged.", "Delete it and resume from the one before.");
         }
@@ -145,7 +153,15 @@ public static partial class Checkpoints
         if (limit <= 0) return;
         var all = All(root).ToList();
         foreach (var (step, path) in all.Take(Math.Max(0, all.Count - limit)))
-            if (step != bestStep) Directory.Delete(path, true);
+            if (step != bestStep) Remove(path);
+    }
+
+    // Renamed first: a kill in the middle must not leave half a checkpoint under its name.
+    private static void Remove(string folder)
+    {
+        string gone = folder + ".old" + Unfinished;
+        Directory.Move(folder, gone);
+        Directory.Delete(gone, true);
     }
 
     private static long[] Dims(Tensor t) => t.Shape.Rank == 1 ? [t.Rows] : [t.Rows, t.Columns];

@@ -64,13 +64,18 @@ public sealed class Trainer
     public TrainerState State { get; set; } = new(0, 0, null, 0, "", "");
 
     /// <summary>
-    /// Runs from <see cref="State"/> to the end, or until <paramref name="stop"/> (then a full checkpoint is written after the update at hand).
-    /// Returns true when it reached the end. Throws <see cref="HeadroomException"/> (exit code 1) when the loss stays NaN or infinite.
+    /// Runs from <see cref="State"/> to the end, or until <paramref name="stop"/> (then a full checkpoint is written after the update at hand;
+    /// <see cref="TrainerHooks.Evaluate"/> may throw <see cref="OperationCanceledException"/>). Returns true when it reached the end. Throws <see cref="HeadroomException"/> (exit code 1) when the loss stays NaN or infinite.
     /// </summary>
     public bool Run(TrainerHooks hooks, string? checkpointRoot, string? baseModel, CancellationToken stop = default)
     {
         using var feed = new BatchFeed(_rows, _o, _maxRowTokens, State.Step, TotalSteps);
         int bad = 0, saved = State.Step;
+        if (State.EvaluationDue)
+        {
+            Evaluate(hooks, stop);
+            if (stop.IsCancellationRequested) return Finished;
+        }
         while (State.Step < TotalSteps)
         {
             var window = feed.Next();
@@ -81,16 +86,16 @@ public sealed class Trainer
             bool mendable = State.LossScale is { Exhausted: false } && double.IsFinite(result.Loss);
             bad = result.Skipped && !mendable ? bad + 1 : 0;
             if (bad >= MaxBadSteps) throw NotFinite(checkpointRoot, result.Step);
-            bool evaluate = hooks.Evaluate != null && Due(_o.EvalStrategy, _o.EvalSteps);
-            if (evaluate && Evaluated(hooks.Evaluate!(State.Step))) hooks.OnBest?.Invoke(State.Step);
+            if (Due(_o.EvalStrategy, _o.EvalSteps)) Evaluate(hooks, stop);
             bool end = State.Step == TotalSteps || stop.IsCancellationRequested;
             if (checkpointRoot != null && (Due(_o.SaveStrategy, _o.SaveSteps) || end && _o.SaveStrategy != "no" || stop.IsCancellationRequested) && saved != State.Step)
             {
                 saved = State.Step;
-                hooks.OnCheckpoint?.Invoke(State.Step, Checkpoints.Save(checkpointRoot, _engine, baseModel, State));
+                string written = Checkpoints.Save(checkpointRoot, _engine, baseModel, State); // not in the call: without a hook its arguments would not be evaluated
+                hooks.OnCheckpoint?.Invoke(State.Step, written);
                 Checkpoints.Prune(checkpointRoot, _o.SaveTotalLimit, State.BestStep);
             }
-            if (stop.IsCancellationRequested) return State.Step == TotalSteps;
+            if (stop.IsCancellationRequested) return Finished;
         }
         return true;
     }
@@ -124,12 +129,26 @@ public sealed class Trainer
         return new StepResult(step + 1, loss, norm, lr, window.Tokens, window.LabelCount, skip, scaler?.Scale);
     }
 
-    // transformers trainer.py: only a strictly better value replaces the best.
-    private bool Evaluated((double Metric, bool GreaterIsBetter) e)
+    private bool Finished => State.Step == TotalSteps && !State.EvaluationDue;
+
+    // An evaluation that a stop cuts off is noted in the checkpoint and made up for after the resume: which model is the best must not depend on where a run was stopped.
+    private void Evaluate(TrainerHooks hooks, CancellationToken stop)
     {
-        bool better = double.IsFinite(e.Metric) && (State.BestMetric is not { } best || (e.GreaterIsBetter ? e.Metric > best : e.Metric < best));
-        if (better) State = State with { BestMetric = e.Metric, BestStep = State.Step };
-        return better;
+        State = State with { EvaluationDue = false };
+        if (hooks.Evaluate == null) return;
+        try
+        {
+            var (metric, greaterIsBetter) = hooks.Evaluate(State.Step);
+            // transformers trainer.py: only a strictly better value replaces the best.
+            if (!double.IsFinite(metric) || (State.BestMetric is { } best && !(greaterIsBetter ? metric > best : metric < best))) return;
+            State = State with { BestMetric = metric, BestStep = State.Step };
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        {
+            State = State with { EvaluationDue = true };
+            return;
+        }
+        hooks.OnBest?.Invoke(State.Step);
     }
 
     private bool Due(string strategy, int every) => strategy switch
