@@ -17,7 +17,7 @@ internal static class ExportCommand
 
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder or .gguf file. Example: headroom export models/llama-tiny --adapter runs/duel/best --format gguf --type q8_0 --out tiny.gguf" };
+        var model = new Argument<string>("model") { Description = "A Hugging Face folder or .gguf file. Example: headroom export models/llama-tiny --adapter runs/duel/llama-tiny/best --format gguf --type q8_0 --out tiny.gguf" };
         var adapter = new Option<string?>("--adapter") { Description = "Folder of an adapter (PEFT form) to merge." };
         var format = new Option<string>("--format") { Description = "gguf (one file), safetensors (a Hugging Face folder), adapter (a copy of the adapter) or vocab (the tokenizer alone as GGUF)", DefaultValueFactory = _ => "gguf" };
         format.AcceptOnlyFromAmong("gguf", "safetensors", "adapter", "vocab");
@@ -41,7 +41,15 @@ internal static class ExportCommand
         string tokenizer = o.Tokenizer ?? o.Model, final = Path.GetFullPath(o.Out);
         if (Directory.Exists(final) && (o.Format is "gguf" or "vocab" || Directory.EnumerateFileSystemEntries(final).Any()))
             throw new HeadroomException($"{o.Out} is there already.", "Give a name that is free.");
-        Directory.CreateDirectory(Path.GetDirectoryName(final)!);
+        if (Path.GetDirectoryName(final) == null) throw new HeadroomException($"{o.Out} is no name for a file or folder.", "Give another --out.");
+        try
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(final)!);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new HeadroomException($"{o.Out} cannot be written: {e.Message}", "Give another --out.");
+        }
         if (o.Format == "adapter")
         {
             if (o.Adapter == null) throw new HeadroomException("--format adapter needs --adapter.", "Give the folder of the adapter.");
@@ -58,7 +66,7 @@ internal static class ExportCommand
         }
         using var source = WeightSources.Open(o.Model);
         var adapter = o.Adapter == null ? null : PeftAdapter.Load(o.Adapter);
-        if (adapter?.BaseHash is { } hash && hash != source.Hash) throw new HeadroomException("The adapter was trained on another base (its hash differs).", $"Give the base it belongs to: {adapter.BaseModel ?? "unknown"}.");
+        adapter?.CheckBase(source, session.Say);
         bool gguf = o.Format == "gguf";
         string type = o.Type ?? (gguf ? "f16" : source.SourceDType("model.layers.0.self_attn.q_proj.weight") == DType.F16 ? "f16" : "bf16");
         if (gguf ? !GgufExporter.Types.ContainsKey(type) : !CheckpointExporter.Types.ContainsKey(type))
@@ -136,7 +144,7 @@ internal static class ExportCommand
             if (ids.Length > 0) prompts.Add(ids.Length > most ? ids[..most] : ids);
         }
         if (prompts.Count == 0) throw new HeadroomException("The prompts have no tokens.", "Give --prompt some text.");
-        var lora = adapter == null ? null : new LoraSettings(adapter.R, adapter.LoraAlpha, adapter.LoraDropout, adapter.TargetModules, adapter.UseRslora);
+        var lora = adapter == null ? null : Checkpoints.SettingsOf(adapter);
         ModelSettings Settings(IWeightSource s, IDevice d, WeightStorage? linear, LoraSettings? l)
         {
             var recipe = new Recipe();

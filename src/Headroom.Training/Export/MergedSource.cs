@@ -15,7 +15,7 @@ public sealed class MergedSource : IWeightSource
     private readonly PeftAdapter? _adapter;
     private readonly WeightStorage? _storage;
     private readonly IOps? _ops;
-    private readonly float _scaling;
+    private readonly LoraSettings? _lora;
     private string _cached = "";
     private float[] _values = [];
 
@@ -30,7 +30,7 @@ public sealed class MergedSource : IWeightSource
         (_base, _adapter, _storage, _ops) = (source, adapter, storage, ops);
         if (storage != null && ops == null) throw new ArgumentNullException(nameof(ops));
         if (adapter == null) return;
-        _scaling = new LoraSettings(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules, adapter.UseRslora).Scaling;
+        _lora = Checkpoints.SettingsOf(adapter);
         int matched = 0;
         foreach (string name in source.Config.MatrixNames())
         {
@@ -71,19 +71,21 @@ public sealed class MergedSource : IWeightSource
             _values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
         }
         else _base.ReadRows(hfName, firstRow, rowCount, destination);
-        if (Pair(hfName, out var a, out var b)) AddDelta(a.Values, b.Values, (int)a.Shape[0], firstRow, rowCount, cols, destination);
+        if (Pair(hfName, out var a, out var b)) AddDelta(a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols, destination);
     }
 
     private bool Pair(string hfName, out (long[] Shape, float[] Values) a, out (long[] Shape, float[] Values) b)
     {
         a = b = default;
         if (_adapter == null || !hfName.EndsWith(".weight", StringComparison.Ordinal)) return false;
-        string module = hfName[..^".weight".Length];
+        string module = Module(hfName);
         return _adapter.Tensors.TryGetValue(module + ".lora_A.weight", out a) & _adapter.Tensors.TryGetValue(module + ".lora_B.weight", out b);
     }
 
+    private static string Module(string hfName) => hfName[..^".weight".Length];
+
     // Row by row: the sum over the rank first, then scaled and added, as PEFT rounds.
-    private void AddDelta(float[] a, float[] b, int rank, int firstRow, int rowCount, int cols, Span<float> destination)
+    private void AddDelta(float[] a, float[] b, int rank, float scaling, int firstRow, int rowCount, int cols, Span<float> destination)
     {
         var delta = new float[cols];
         int n = Vector<float>.Count;
@@ -99,7 +101,7 @@ public sealed class MergedSource : IWeightSource
                 for (; i < cols; i++) delta[i] += ak[i] * s;
             }
             var d = destination.Slice(row * cols, cols);
-            for (int i = 0; i < cols; i++) d[i] += delta[i] * _scaling;
+            for (int i = 0; i < cols; i++) d[i] += delta[i] * scaling;
         }
     }
 

@@ -54,6 +54,46 @@ public sealed class ExportTests : IDisposable
         }
     }
 
+    /// <summary>A module with an alpha or a rank of its own (alpha_pattern, rank_pattern) is merged with its own scaling: B A alpha / r.</summary>
+    [Theory, InlineData(false), InlineData(true)]
+    public void PatternsHoldInTheMerge(bool rslora)
+    {
+        var (source, plain) = Open("llama-mha");
+        using (source)
+        {
+            var tensors = plain.Tensors.ToDictionary();
+            foreach (string key in tensors.Keys.Where(k => k.Contains(".v_proj.", StringComparison.Ordinal)).ToList())
+            {
+                // Half the rank: the first rows of A, the first columns of B.
+                var (shape, values) = tensors[key];
+                int half = plain.R / 2;
+                tensors[key] = key.Contains(".lora_A.", StringComparison.Ordinal) ? ([half, shape[1]], values[..(half * (int)shape[1])])
+                    : ([shape[0], half], values.Where((_, i) => i % plain.R < half).ToArray());
+            }
+            var adapter = new PeftAdapter
+            {
+                R = plain.R, LoraAlpha = plain.LoraAlpha, UseRslora = rslora, TargetModules = plain.TargetModules, Tensors = tensors,
+                Targets = plain.Targets! with { RankPattern = [new("v_proj", plain.R / 2)], AlphaPattern = [new("q_proj", 3 * plain.LoraAlpha)] },
+            };
+            using MergedSource merged = new(source, adapter, null, null);
+            foreach (string module in new[] { "q_proj", "k_proj", "v_proj" })
+            {
+                string path = "model.layers.1.self_attn." + module;
+                float[] w = Read(source, path + ".weight"), m = Read(merged, path + ".weight");
+                var (a, b) = (tensors[path + ".lora_A.weight"], tensors[path + ".lora_B.weight"]);
+                int r = (int)a.Shape[0], cols = (int)a.Shape[1];
+                double scaling = plain.LoraAlpha * (module == "q_proj" ? 3 : 1) / (rslora ? Math.Sqrt(r) : r);
+                Assert.Equal(module == "v_proj" ? plain.R / 2 : plain.R, r);
+                for (int i = 0; i < w.Length; i++)
+                {
+                    double delta = 0;
+                    for (int k = 0; k < r; k++) delta += (double)b.Values[i / cols * r + k] * a.Values[k * cols + i % cols];
+                    Assert.Equal(w[i] + scaling * delta, m[i], 1e-5);
+                }
+            }
+        }
+    }
+
     /// <summary>As it was trained: the dequantized NF4 base, the same bits that the QLoRA golden was made with, plus the delta.</summary>
     [Theory, MemberData(nameof(Models))]
     public void MergedIntoTheBaseAsTrained(string model)
