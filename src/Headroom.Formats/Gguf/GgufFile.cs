@@ -119,7 +119,7 @@ public sealed unsafe class GgufFile : IDisposable
         if (version is not (2 or 3)) throw Bad($"version {version} (2 and 3 can be read)");
         ulong tensors = U64(), pairs = U64();
         // A pair takes at least 13 bytes, a tensor entry at least 32: larger counts cannot be true.
-        if (pairs > (ulong)_length / 13 || tensors > (ulong)_length / 24) throw Bad("its counts do not fit its length");
+        if (pairs > (ulong)_length / 13 || tensors > (ulong)_length / 32) throw Bad("its counts do not fit its length");
         for (ulong i = 0; i < pairs; i++)
         {
             string key = String();
@@ -189,7 +189,7 @@ public sealed unsafe class GgufFile : IDisposable
         uint type = U32();
         ulong count = U64();
         int size = type switch { 0 or 1 or 7 => 1, 2 or 3 => 2, 4 or 5 or 6 => 4, 8 or 10 or 11 or 12 => 8, _ => throw Bad($"array type {type}") };
-        if (count > (ulong)(_length - _at) / (ulong)size) throw Bad("an array is longer than the file");
+        if (count > (ulong)(_length - _at) / (ulong)size || count > int.MaxValue) throw Bad("an array is longer than the file");
         int n = (int)count;
         switch (type)
         {

@@ -2,6 +2,7 @@ using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Formats.Data;
 
 namespace Headroom.Training;
@@ -45,11 +46,7 @@ public static class Reviews
         Directory.CreateDirectory(folder);
         var (train, validation, test) = Generate(seed);
         foreach (var (name, rows) in new[] { ("train", train), ("validation", validation), ("test", test) })
-        {
-            string path = Path.Combine(folder, name + ".jsonl"), partial = path + ".partial";
-            File.WriteAllText(partial, JsonLines(rows), new UTF8Encoding(false));
-            File.Move(partial, path, overwrite: true);
-        }
+            AtomicFile.WriteText(Path.Combine(folder, name + ".jsonl"), JsonLines(rows));
     }
 
     /// <summary>Rows as JSON Lines.</summary>

@@ -48,6 +48,7 @@ public static class Evaluator
             batch.Clear();
             int count = 0;
             while (first + count < n && count < batchRows && batch.Tokens + rows[first + count].AnswerStart <= maxTokens) batch.AddPrompt(rows[first + count++]);
+            if (count == 0) throw new ArgumentException($"row {first} is longer than maxTokens {maxTokens}", nameof(rows));
             engine.Scores(batch.Host, candidates, scores, lse);
             for (int i = 0; i < count; i++)
             {

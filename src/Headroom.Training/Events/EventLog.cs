@@ -17,7 +17,19 @@ public sealed class EventLog : IDisposable
             var kept = Read(path).Where(e => (int?)e["step"] is not { } s || s <= last).Where(e => (string?)e["event"] != "run_end").Select(e => e.ToJsonString()).ToList();
             Formats.AtomicFile.WriteText(path, string.Concat(kept.Select(l => l + "\n")));
         }
+        bool broken = EndsInside(path);
         _writer = new StreamWriter(new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.Read)) { NewLine = "\n" };
+        if (broken) _writer.WriteLine();
+    }
+
+    // The end of a line that a kill cut off; what is appended must not become part of it.
+    private static bool EndsInside(string path)
+    {
+        if (!File.Exists(path)) return false;
+        using var file = File.OpenRead(path);
+        if (file.Length == 0) return false;
+        file.Seek(-1, SeekOrigin.End);
+        return file.ReadByte() != '\n';
     }
 
     /// <summary>The file.</summary>
