@@ -11,7 +11,7 @@ internal static class InspectCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder, config.json, .gguf file, or hub name (no weights are downloaded). Example: headroom inspect models/SmolLM2.gguf" };
+        var model = new Argument<string>("model") { Description = "A Hugging Face folder, config.json, .gguf file, or hub name (no weights are downloaded). Example: headroom inspect models/llama-tiny" };
         var json = new Option<bool>("--json") { Description = "Machine-readable output." };
         var command = new Command("inspect", "Print what a model really is: architecture, parameters, bytes.") { model, json };
         command.SetAction(r => Run(r.GetValue(model)!, r.GetValue(json)));

@@ -90,9 +90,9 @@ public sealed class Engine : IDisposable
         ModelLoader.Staging(model, memory);
         if (limits.EvalTokens > 0)
         {
-            LossesIn(model, memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
+            LossesIn(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
             model.Losses(b, losses);
-            ScoresIn(model, memory, limits.EvalTokens, limits.EvalSequences, limits.EvalSequences, limits.Candidates, out b, out var c, out var s, out var lse);
+            ScoresIn(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalSequences, limits.Candidates, out b, out var c, out var s, out var lse);
             model.Scores(b, c, s, lse);
         }
         if (limits.GenerateTokens > 0)
@@ -169,7 +169,7 @@ public sealed class Engine : IDisposable
     /// <summary>Sum of token losses without training.</summary>
     public double Losses(in HostBatch batch, Span<float> perLabel = default)
     {
-        LossesIn(Model, _memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
+        LossesIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
         Fill(batch, b);
         Model.Losses(b, losses);
         double sum = SumLosses(losses);
@@ -181,7 +181,7 @@ public sealed class Engine : IDisposable
     public void Scores(in HostBatch batch, ReadOnlySpan<int> candidates, Span<float> scores, Span<float> logSumExp)
     {
         int n = batch.LabelRows.Length;
-        ScoresIn(Model, _memory, batch.Ids.Length, batch.Offsets.Length - 1, n, candidates.Length, out var b, out var c, out var s, out var lse);
+        ScoresIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, n, candidates.Length, out var b, out var c, out var s, out var lse);
         Fill(batch, b);
         Upload(candidates, c);
         Model.Scores(b, c, s, lse);
@@ -243,14 +243,14 @@ public sealed class Engine : IDisposable
         losses = memory.Alloc(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
     }
 
-    private static void LossesIn(LlamaModel model, IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
+    private static void LossesIn(IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
     {
         memory.BeginPhase("eval loss");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
         losses = memory.Alloc(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
     }
 
-    private static void ScoresIn(LlamaModel model, IMemory memory, int tokens, int sequences, int labels, int candidates, out BatchTensors b, out Tensor c, out Tensor s, out Tensor lse)
+    private static void ScoresIn(IMemory memory, int tokens, int sequences, int labels, int candidates, out BatchTensors b, out Tensor c, out Tensor s, out Tensor lse)
     {
         memory.BeginPhase("eval");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);

@@ -133,7 +133,7 @@ public sealed class DataOptions
 {
     /// <summary>Training rows: JSONL, CSV, TSV, Parquet, an aclImdb folder, embedded:reviews, or the hub name of a data set (its train split).</summary>
     public string Train { get; set; } = "";
-    /// <summary>Validation rows (of a hub data set, its validation split); null = a stratified part of train.</summary>
+    /// <summary>Validation rows (of a hub data set, its validation split); null = a stratified part of train when validation_fraction is set, else none.</summary>
     public string? Validation { get; set; }
     /// <summary>Test rows (of a hub data set, its test split).</summary>
     public string? Test { get; set; }
