@@ -42,14 +42,7 @@ internal static class ExportCommand
         if (Directory.Exists(final) && (o.Format is "gguf" or "vocab" || Directory.EnumerateFileSystemEntries(final).Any()))
             throw new HeadroomException($"{o.Out} is there already.", "Give a name that is free.");
         if (Path.GetDirectoryName(final) == null) throw new HeadroomException($"{o.Out} is no name for a file or folder.", "Give another --out.");
-        try
-        {
-            Directory.CreateDirectory(Path.GetDirectoryName(final)!);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw new HeadroomException($"{o.Out} cannot be written: {e.Message}", "Give another --out.");
-        }
+        OutputFolder.Create(Path.GetDirectoryName(final)!, "Give another --out.");
         if (o.Format == "adapter")
         {
             if (o.Adapter == null) throw new HeadroomException("--format adapter needs --adapter.", "Give the folder of the adapter.");

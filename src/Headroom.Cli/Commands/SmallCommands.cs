@@ -19,14 +19,7 @@ internal static class DataCommand
         reviews.SetAction(p =>
         {
             string folder = p.GetValue(output)!;
-            try
-            {
-                Reviews.Write(folder, p.GetValue(seed));
-            }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-            {
-                throw new HeadroomException($"{folder} cannot be written: {e.Message}", "Give another folder.");
-            }
+            Reviews.Write(folder, p.GetValue(seed));
             if (p.GetValue(json)) Console.WriteLine(JsonSerializer.Serialize(new { folder, train = Reviews.TrainRows, validation = Reviews.ValidationRows, test = Reviews.TestRows }));
             else Console.WriteLine($"{folder}: {Reviews.TrainRows} training, {Reviews.ValidationRows} validation, {Reviews.TestRows} test rows");
             return 0;

@@ -43,7 +43,7 @@ public static class Reviews
     /// <summary>Writes train.jsonl, validation.jsonl and test.jsonl (UTF-8, LF); a file is complete or not there.</summary>
     public static void Write(string folder, int seed = 1)
     {
-        Directory.CreateDirectory(folder);
+        OutputFolder.Create(folder, "Give another folder.");
         var (train, validation, test) = Generate(seed);
         foreach (var (name, rows) in new[] { ("train", train), ("validation", validation), ("test", test) })
             AtomicFile.WriteText(Path.Combine(folder, name + ".jsonl"), JsonLines(rows));

@@ -41,14 +41,14 @@ public static class Pretrainer
     /// <summary>Makes the base in <paramref name="folder"/>, which must not hold one; returns the mean loss over the last tenth of the updates, or null when stopped.</summary>
     public static double? Run(PretrainOptions o, string folder, IDevice device, Action<string> say, Action<string, long, long, string> progress, CancellationToken stop)
     {
-        if (File.Exists(Path.Combine(folder, "config.json"))) throw new HeadroomException($"{folder} holds a model already.", "Give another --out.");
+        if (File.Exists(Path.Combine(folder, "config.json"))) throw new HeadroomException($"{folder} holds a model already.", "Give another folder.");
         if (o.HiddenSize % o.NumAttentionHeads != 0) throw new HeadroomException($"hidden_size {o.HiddenSize} is not a multiple of num_attention_heads {o.NumAttentionHeads}.", "Choose sizes that divide.");
         var texts = PretrainCorpus.Generate(o.Notes, o.Seed);
         bool bytes = o.Tokenizer == "byte-level";
         // Label words are ordinary words of the corpus; the prompt's own words are shown to the tokenizer so that it does not spell them.
         IEnumerable<string> learn = texts.Append("Review: Sentiment: negative positive").Append("Sentiment: positive").Append("Review: I").Append("Sentiment: negative");
         var bpe = bytes ? BpeTrainer.TrainByteLevel(learn, o.VocabSize, ["<|begin_of_sentence|>", "<|end_of_sentence|>"]) : BpeTrainer.TrainSentencePieceStyle(learn, o.VocabSize);
-        Directory.CreateDirectory(folder);
+        OutputFolder.Create(folder, "Give another folder.");
         if (bytes) TokenizerJson.Write(folder, bpe, "<|begin_of_sentence|>", "<|end_of_sentence|>", true);
         else TokenizerJson.Write(folder, bpe);
         var tokenizer = TokenizerLoader.Load(folder);

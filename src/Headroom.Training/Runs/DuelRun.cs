@@ -32,14 +32,7 @@ public static class DuelRun
             _ = new TaskEncoder(TokenizerLoader.Load(m.Tokenizer ?? m.Path), recipe.Task);
         }
         string Folder(string model, int seed) => string.Concat((seeds.Length == 1 ? model : $"{model}-seed{seed}").Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
-        try
-        {
-            Directory.CreateDirectory(folder);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw new HeadroomException($"The run folder {folder} cannot be written: {e.Message}", "Give another folder with --runs.");
-        }
+        OutputFolder.Create(folder, "Give another folder with --runs.");
         var clock = Stopwatch.StartNew();
         using var log = new EventLog(Path.Combine(folder, "events.jsonl"));
         var plan = seeds.SelectMany(s => recipe.Models.Select(m => (Model: m, Name: TrainRun.ModelName(m), Seed: s))).ToArray();
