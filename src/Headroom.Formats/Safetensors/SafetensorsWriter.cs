@@ -68,7 +68,7 @@ public static class SafetensorsWriter
 /// <summary>A tensor to be written: its bytes are asked for when its place in the file is reached, so that a large model never lies in memory twice.</summary>
 public sealed record SafetensorPart(string Name, string DType, long[] Shape, long Bytes, Action<Stream> Write);
 
-/// <summary>Files that are whole or not there: temporary file in the same folder, fsync, rename.</summary>
+/// <summary>Files that are whole or not there: temporary file in the same folder, fsync, rename, fsync of the folder.</summary>
 public static class AtomicFile
 {
     private static int _count; // two threads may write one path
@@ -85,6 +85,7 @@ public static class AtomicFile
                 file.Flush(flushToDisk: true);
             }
             File.Move(temporary, path, overwrite: true);
+            DirectoryFlush.Run(Path.GetDirectoryName(Path.GetFullPath(path))!);
         }
         catch (Exception e)
         {

@@ -51,7 +51,8 @@ public sealed class EventLog : IDisposable
     /// <summary>Reads events; a half-written last line (a kill) is ignored.</summary>
     public static IEnumerable<JsonObject> Read(string path)
     {
-        foreach (string line in File.ReadLines(path))
+        using var reader = new StreamReader(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite)); // a run may be writing
+        while (reader.ReadLine() is { } line)
         {
             JsonObject? e = null;
             try

@@ -47,7 +47,15 @@ public sealed class Engine : IDisposable
     public Engine(IDevice device, IWeightSource source, ModelSettings settings, BatchLimits limits, Action<long, long>? progress = null)
         : this(device, source.Config, settings, limits)
     {
-        ModelLoader.Load(Model, source, device, _memory, progress);
+        try
+        {
+            ModelLoader.Load(Model, source, device, _memory, progress);
+        }
+        catch
+        {
+            device.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Plans and reserves; the weights are left for the caller to set (pretraining).</summary>
@@ -56,10 +64,18 @@ public sealed class Engine : IDisposable
         _device = device;
         _limits = limits;
         Settings = settings;
-        Plan = MakePlan(config, settings, limits, device.WorkspaceBytes, out _);
-        _arena = device.Reserve(Plan.ArenaBytes);
-        _memory = new ArenaMemory(Plan, _arena);
-        Model = new LlamaModel(config, settings, device.Ops, _memory);
+        try
+        {
+            Plan = MakePlan(config, settings, limits, device.WorkspaceBytes, out _);
+            _arena = device.Reserve(Plan.ArenaBytes);
+            _memory = new ArenaMemory(Plan, _arena);
+            Model = new LlamaModel(config, settings, device.Ops, _memory);
+        }
+        catch
+        {
+            device.Dispose(); // an engine owns its device from here on
+            throw;
+        }
         _losses = new float[Math.Max(1, Math.Max(limits.TrainLabels, limits.EvalTokens))];
         _slots = Model.Trained.Select(t => t.Slot).ToArray();
         _grads = _slots.Select(s => s.Grad).ToArray();

@@ -104,8 +104,8 @@ public sealed class TrainingOptions
     public double WarmupRatio { get; set; }
     /// <summary>Seed of adapters, order and dropout.</summary>
     public int Seed { get; set; } = 42;
-    /// <summary>Updates between log lines on the terminal.</summary>
-    public int LoggingSteps { get; set; } = 10;
+    /// <summary>Updates between lines with the mean loss since the last one; 0 = progress by time only.</summary>
+    public int LoggingSteps { get; set; }
     /// <summary>no, steps or epoch.</summary>
     public string EvalStrategy { get; set; } = "no";
     /// <summary>Updates between evaluations.</summary>

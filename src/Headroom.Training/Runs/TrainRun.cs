@@ -65,7 +65,8 @@ public static class TrainRun
         {
             throw new HeadroomException($"The run folder {host.Folder} cannot be written: {e.Message}", "Give another folder with --runs.");
         }
-        using var log = new EventLog(events, host.Resume ? trainer.State.Step : null);
+        if (from == null && host.Resume) File.Delete(events); // it was stopped before its first checkpoint: it starts anew
+        using var log = new EventLog(events, from != null ? trainer.State.Step : null);
         if (from != null) log.Write("resumed", new() { ["step"] = trainer.State.Step });
         else log.Write("run_start", RunEvents.Start(recipe, recipeText, ModelName(model), baseHash, engine, trainer, data, encoder));
         RunEvents.Memory(log, "loaded", engine);
@@ -79,8 +80,8 @@ public static class TrainRun
         });
         var clock = Stopwatch.StartNew();
         Predictions? zero = null, tuned = null;
-        long tokens = 0, labelTokens = 0;
-        double trainSeconds = 0, nextMemory = 0;
+        long tokens = 0;
+        double trainSeconds = 0, nextMemory = 0, logged = 0;
         try
         {
             if (from == null && data.Test.Count > 0)
@@ -98,13 +99,18 @@ public static class TrainRun
                     double now = clock.Elapsed.TotalSeconds, seconds = now - last;
                     last = now;
                     tokens += s.Tokens;
-                    labelTokens += s.LabelTokens;
+                    logged += s.Loss;
                     trainSeconds += seconds;
                     log.Write("step", RunEvents.Step(s, seconds, trainer.StepsPerEpoch));
                     if (now >= nextMemory)
                     {
                         RunEvents.Memory(log, "training", engine, s.Step);
                         nextMemory = now + MemorySeconds;
+                    }
+                    if (o.LoggingSteps > 0 && s.Step % o.LoggingSteps == 0)
+                    {
+                        host.Say($"step {s.Step}: loss {logged / o.LoggingSteps:F4}, grad norm {s.GradNorm:F3}, lr {s.LearningRate:G3}");
+                        logged = 0;
                     }
                     host.Progress("training", s.Step, trainer.TotalSteps, $"loss {s.Loss:F4}, grad norm {s.GradNorm:F3}, lr {s.LearningRate:G3}, {tokens / trainSeconds:F0} tokens/s");
                 },
@@ -152,10 +158,14 @@ public static class TrainRun
         }
         string hash = Checkpoints.TrainedHash(engine);
         RunEvents.Memory(log, "end", engine);
+        // Over all steps of the log, those before a resume too.
+        var steps = EventLog.Read(events).Where(e => (string?)e["event"] == "step").ToList();
+        long Sum(string key) => steps.Sum(e => (long?)e[key] ?? 0);
+        double stepSeconds = steps.Sum(e => (double?)e["seconds"] ?? 0);
         log.Write("run_end", new()
         {
-            ["completed"] = true, ["steps"] = trainer.State.Step, ["seconds"] = clock.Elapsed.TotalSeconds, ["train_seconds"] = trainSeconds, ["tokens"] = tokens,
-            ["label_tokens"] = labelTokens, ["tokens_per_second"] = trainSeconds > 0 ? tokens / trainSeconds : null, ["adapter_sha256"] = hash, ["best_step"] = trainer.State.BestStep,
+            ["completed"] = true, ["steps"] = trainer.State.Step, ["seconds"] = clock.Elapsed.TotalSeconds, ["train_seconds"] = stepSeconds, ["tokens"] = Sum("tokens"),
+            ["label_tokens"] = Sum("label_tokens"), ["tokens_per_second"] = stepSeconds > 0 ? Sum("tokens") / stepSeconds : null, ["adapter_sha256"] = hash, ["best_step"] = trainer.State.BestStep,
         });
         return new RunResult(true, trainer.State.Step, zero, tuned, hash, data);
 
