@@ -41,7 +41,7 @@ internal static class ExportCommand
         string tokenizer = o.Tokenizer ?? o.Model, final = Path.GetFullPath(o.Out);
         if (Directory.Exists(final) && (o.Format is "gguf" or "vocab" || Directory.EnumerateFileSystemEntries(final).Any()))
             throw new HeadroomException($"{o.Out} is there already.", "Give a name that is free.");
-        Directory.CreateDirectory(Path.GetDirectoryName(final)!);
+        AtomicFile.CreateFolder(Path.GetDirectoryName(final)!);
         if (o.Format == "adapter")
         {
             if (o.Adapter == null) throw new HeadroomException("--format adapter needs --adapter.", "Give the folder of the adapter.");

@@ -94,6 +94,20 @@ public static class AtomicFile
         }
     }
 
+    /// <summary>Makes a folder and those above it.</summary>
+    /// <exception cref="HeadroomException">It cannot be made, or a file has its name (bad input: nothing was written yet).</exception>
+    public static void CreateFolder(string folder)
+    {
+        try
+        {
+            Directory.CreateDirectory(folder);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new HeadroomException($"The folder {folder} cannot be made: {e.Message}", "Give another folder.", inner: e);
+        }
+    }
+
     /// <summary>Writes text as UTF-8.</summary>
     public static void WriteText(string path, string text) => Write(path, f => f.Write(System.Text.Encoding.UTF8.GetBytes(text)));
 }
