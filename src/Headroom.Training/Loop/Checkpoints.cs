@@ -75,7 +75,7 @@ public static partial class Checkpoints
                 (string)json["recipe_sha256"]!, (string)json["base_sha256"]!, (int?)json["skipped_steps"] ?? 0,
                 (double?)json["loss_scale"] is { } scale ? new LossScale(scale, (int?)json["loss_scale_good_steps"] ?? 0) : null);
         }
-        catch (Exception e) when (e is JsonException or NullReferenceException or InvalidOperationException or IOException)
+        catch (Exception e) when (e is JsonException or NullReferenceException or InvalidOperationException or FormatException or IOException)
         {
             throw new HeadroomException($"The checkpoint {folder} is damaged.", "Delete it and resume from the one before.");
         }
@@ -150,6 +150,6 @@ public static partial class Checkpoints
 
     private static long[] Dims(Tensor t) => t.Shape.Rank == 1 ? [t.Rows] : [t.Rows, t.Columns];
 
-    [GeneratedRegex(@"^checkpoint-(\d+)$")]
+    [GeneratedRegex(@"^checkpoint-(\d{1,9})$")]
     private static partial Regex Name();
 }
