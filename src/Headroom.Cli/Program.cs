@@ -33,8 +33,8 @@ try
 }
 catch (HeadroomException e)
 {
-    Console.Error.WriteLine("error: " + e.Message);
-    Console.Error.WriteLine("  " + e.ToDo);
+    Console.Error.WriteLine("error: " + HeadroomException.Sentence(e.Message));
+    Console.Error.WriteLine("  " + HeadroomException.Sentence(e.ToDo));
     if (parsed.GetValue(verbose)) Console.Error.WriteLine(e);
     return e.ExitCode;
 }

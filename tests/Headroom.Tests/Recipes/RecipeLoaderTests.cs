@@ -84,7 +84,7 @@ public class RecipeLoaderTests
     [InlineData("lora: *nope", "nope")]
     [InlineData("lora: &l { r: *l }", "lora.r")]
     [InlineData("lora: [r]", "'lora'")]
-    [InlineData("training:\n\tseed: 1", "line 2")]
+    [InlineData("training:\n\tseed: 1", "line 1")]
     public void BadDocumentsAreRefused(string yaml, string says)
     {
         var e = Assert.Throws<HeadroomException>(() => RecipeLoader.Parse(yaml));
