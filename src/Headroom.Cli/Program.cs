@@ -23,14 +23,30 @@ root.Subcommands.Add(DoctorCommand.Create());
 var parsed = root.Parse(args);
 try
 {
+    if (args.Length == 0) // the commands and their help, but as an error: nothing was done
+    {
+        root.Parse("--help").Invoke(new InvocationConfiguration { Output = Console.Error });
+        return 2;
+    }
+    CommandLine.Check(parsed);
     return parsed.Invoke(new InvocationConfiguration { EnableDefaultExceptionHandler = false });
 }
 catch (HeadroomException e)
 {
-    Console.Error.WriteLine("error: " + e.Message);
-    Console.Error.WriteLine("  " + e.ToDo);
+    Console.Error.WriteLine("error: " + HeadroomException.Sentence(e.Message));
+    Console.Error.WriteLine("  " + HeadroomException.Sentence(e.ToDo));
     if (parsed.GetValue(verbose)) Console.Error.WriteLine(e);
     return e.ExitCode;
+}
+catch (Exception e) when (e is IOException or UnauthorizedAccessException && !parsed.GetValue(verbose))
+{
+    if (!CommandLine.IsClosedPipe(e)) Console.Error.WriteLine($"error: {e.Message.Split('\n')[0].TrimEnd('.')}.\n  Check that the path can be read or written and that the disk is not full.");
+    return 1;
+}
+catch (OutOfMemoryException) when (!parsed.GetValue(verbose))
+{
+    Console.Error.WriteLine("error: There is not enough memory.\n  Ask headroom plan what the run needs, and give smaller sizes or a --vram budget.");
+    return 1;
 }
 catch (Exception e) when (!parsed.GetValue(verbose))
 {

@@ -10,10 +10,11 @@ internal static class Recipes
     public static (Recipe Recipe, string Text) Load(string path, string[] sets, string? device, string? vram, string? name)
     {
         var recipe = RecipeLoader.Load(path, sets);
-        if (device != null) recipe.Device = device is "auto" or "cpu" or "cuda" ? device : throw new HeadroomException($"--device {device} is unknown.", "Use auto, cpu or cuda.");
+        if (device != null) recipe.Device = device;
         if (vram != null) recipe.Vram = vram;
         if (name != null) recipe.Name = name;
-        string text = File.ReadAllText(path);
+        RecipeLoader.Check(recipe);
+        string text = RecipeLoader.ReadText(path);
         if (sets.Length > 0) text = text.TrimEnd() + "\n# overrides:\n" + string.Concat(sets.Select(s => "#   --set " + s + "\n"));
         Resolve(recipe, Path.GetDirectoryName(Path.GetFullPath(path))!);
         return (recipe, text);
@@ -43,7 +44,6 @@ internal static class Recipes
         string? Whole(string? p) => string.IsNullOrEmpty(p) || p.StartsWith(Reviews.Name, StringComparison.Ordinal) || HubName.IsMeant(p, folder) ? p : Path.GetFullPath(Path.Combine(folder, p));
         foreach (var m in recipe.Models)
         {
-            if (m.Path.Length == 0) throw new HeadroomException("A model of the recipe has no path.", "Write path: folder or file.gguf below it.");
             m.Path = Whole(m.Path)!;
             m.Tokenizer = Whole(m.Tokenizer);
         }

@@ -19,7 +19,7 @@ internal sealed class Session : IDisposable
     private readonly Stopwatch _since = new();
     private string _what = "";
     private long _shownAt, _first;
-    private bool _line;
+    private bool _line, _saidDevice;
 
     /// <summary>With <paramref name="json"/>, progress goes to standard error.</summary>
     public Session(bool json)
@@ -70,12 +70,14 @@ internal sealed class Session : IDisposable
     /// <summary>Opens auto, cpu or cuda.</summary>
     public IDevice Open(string device)
     {
+        if (device is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {device} is unknown.", "Use auto, cpu or cuda.");
         if (device == "cpu") return new CpuDevice();
         var gpu = CudaDevice.TryOpen(out string why);
         if (gpu != null) return gpu;
         string[] lines = why.Split('\n');
         if (device == "cuda") throw new HeadroomException(lines[0], lines.Length > 1 ? lines[1] : "Run with --device cpu.");
-        Say($"device: CPU ({lines[0].TrimEnd('.')})");
+        if (!_saidDevice) Say($"device: CPU ({lines[0].TrimEnd('.')})");
+        _saidDevice = true;
         return new CpuDevice();
     }
 

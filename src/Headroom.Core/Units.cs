@@ -17,10 +17,10 @@ public static class Units
     public static long Parse(string text)
     {
         string t = text.Trim();
-        (string Suffix, double Factor)[] units = [("GiB", 1L << 30), ("MiB", 1L << 20), ("GB", 1e9), ("MB", 1e6), ("G", 1L << 30), ("M", 1L << 20), ("", 1)];
+        (string Suffix, double Factor)[] units = [("TiB", 1L << 40), ("GiB", 1L << 30), ("MiB", 1L << 20), ("KiB", 1L << 10), ("GB", 1e9), ("MB", 1e6), ("G", 1L << 30), ("M", 1L << 20), ("", 1)];
         foreach (var (suffix, factor) in units)
             if (t.EndsWith(suffix, StringComparison.OrdinalIgnoreCase)
-                && double.TryParse(t[..^suffix.Length], CultureInfo.InvariantCulture, out double v) && v > 0) return (long)(v * factor);
+                && double.TryParse(t[..^suffix.Length], NumberStyles.Float, CultureInfo.InvariantCulture, out double v) && v * factor is >= 1 and < long.MaxValue) return (long)(v * factor);
         throw new HeadroomException($"'{text}' is not a size.", "Write it like 24GiB or 900MiB.");
     }
 }

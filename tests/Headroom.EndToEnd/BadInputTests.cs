@@ -64,6 +64,9 @@ public class BadInputTests
     [InlineData("training.lr_scheduler_type=wavy", "wavy")]
     [InlineData("data.train=nothing.jsonl", "nothing.jsonl")]
     [InlineData("training.learning_rate=fast", "learning_rate")]
+    [InlineData("training.eval_strategy=epoch", "no validation rows")]
+    [InlineData("lora.r=100000", "lora.r")]
+    [InlineData("data.validation_fraction=0.001", "holds out no row")]
     public void RecipeKeys(string set, string says)
     {
         using var cli = new Cli();
@@ -97,5 +100,30 @@ public class BadInputTests
         Refused(cli, "exists", "train", recipe);
         Assert.Equal("kept", File.ReadAllText(mine));
         Refused(cli, "events.jsonl", "report", cli.Folder);
+    }
+
+    [Fact]
+    public void CommandLines()
+    {
+        using var cli = new Cli();
+        string recipe = cli.Recipe(Cli.Base("llama-tiny"));
+        Refused(cli, "nonsense", "nonsense");
+        Refused(cli, "--nonsense", "train", recipe, "--nonsense");
+        Refused(cli, "recipe", "train");
+        Refused(cli, "empty", "generate", "");
+        Refused(cli, "--rows", "plan", recipe, "--rows", "x");
+        Refused(cli, "name", "train", recipe, "--name", "../tiny");
+        Refused(cli, "cannot be made", "pretrain", Path.Combine(recipe, "below"), "--notes", "50");
+        Refused(cli, "cannot be made", "export", Cli.Base("llama-tiny"), "--out", Path.Combine(recipe, "below", "x.gguf"));
+        var (exit, text, error) = cli.Run();
+        Assert.True(exit == 2 && text.Length == 0 && error.Contains("duel", StringComparison.Ordinal), error);
+    }
+
+    [Fact]
+    public void DuelThatIsRefusedLeavesNoFolder()
+    {
+        using var cli = new Cli();
+        Refused(cli, "precision", "duel", "--name", "tiny", "--set", "training.precision=fp16");
+        Refused(cli, "resume", "duel", "--name", "tiny", "--resume");
     }
 }

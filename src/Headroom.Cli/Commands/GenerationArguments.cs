@@ -53,6 +53,7 @@ internal sealed class GenerationArguments
             if (given && s.Temperature == 0) throw new HeadroomException($"{name} has no effect at temperature 0 (greedy decoding).", "Give --temperature too, for example 0.7.");
         int most = p.GetValue(_tokens) ?? config.MaxNewTokens ?? maxNewTokens;
         if (most < 1) throw new HeadroomException("--max-new-tokens must be at least 1.", "Give a positive number.");
+        if (p.GetValue(_stopIds)!.Any(i => i < 0)) throw new HeadroomException("--stop-id is negative.", "Give a token id.");
         return new GenerationOptions { MaxNewTokens = most, Sampling = s, Stop = p.GetValue(_stop)!, StopIds = p.GetValue(_stopIds)! };
     }
 

@@ -32,8 +32,11 @@ internal static class PlanCommand
     private static int Run(string path, int rows, int length, int r, string? vram, bool buffers, bool json)
     {
         if (rows < 1 || length < 2 || r < 1) throw new HeadroomException("--rows and --r must be at least 1, --length at least 2.", "Give positive sizes.");
+        PreparedRun.BatchTokens(rows, length, "per_device_train_batch_size");
         using var session = new Session(json);
         var config = ModelPaths.Config(path, session);
+        if (r > Math.Max(config.HiddenSize, config.IntermediateSize)) throw new HeadroomException($"--r is {r}, more than any side of the model's matrices ({config.HiddenSize} and {config.IntermediateSize}).", "Give a smaller rank, such as 16.");
+        config.CheckLength(length);
         var lora = new LoraOptions { R = r };
         var settings = new ModelSettings(config.Quantized ?? WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
             new LoraSettings(r, lora.LoraAlpha, lora.LoraDropout, lora.TargetModules, lora.UseRslora));

@@ -25,6 +25,7 @@ internal static class PretrainCommand
         var lr = new Option<double>("--learning-rate") { Description = "Peak learning rate", DefaultValueFactory = _ => d.LearningRate };
         var seed = new Option<int>("--seed") { Description = "Seed", DefaultValueFactory = _ => d.Seed };
         var device = new Option<string>("--device") { Description = "auto, cpu or cuda", DefaultValueFactory = _ => "cpu" };
+        device.AcceptOnlyFromAmong("auto", "cpu", "cuda");
         var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
         var command = new Command("pretrain", "Make a small base model from the embedded corpus.") { output, tokenizer, vocab, hidden, inter, layers, heads, notes, epochs, lr, seed, device, json };
         command.SetAction(p =>
@@ -34,8 +35,10 @@ internal static class PretrainCommand
                 Tokenizer = p.GetValue(tokenizer)!, VocabSize = p.GetValue(vocab), HiddenSize = p.GetValue(hidden), IntermediateSize = p.GetValue(inter), NumHiddenLayers = p.GetValue(layers),
                 NumAttentionHeads = p.GetValue(heads), Notes = p.GetValue(notes), Epochs = p.GetValue(epochs), LearningRate = p.GetValue(lr), Seed = p.GetValue(seed),
             };
-            if (o.VocabSize < 512 || o.HiddenSize < 1 || o.IntermediateSize < 1 || o.NumHiddenLayers < 1 || o.NumAttentionHeads < 1 || o.Notes < 1 || o.Epochs <= 0)
+            if (o.VocabSize < 512 || o.HiddenSize < 1 || o.IntermediateSize < 1 || o.NumHiddenLayers < 1 || o.NumAttentionHeads < 1 || o.Notes < 1 || !(o.Epochs > 0))
                 throw new HeadroomException("--vocab must be at least 512 and every other size positive.", "Give larger sizes.");
+            if (o.VocabSize > 1 << 17 || o.HiddenSize > 1 << 14 || o.IntermediateSize > 1 << 16 || o.NumHiddenLayers > 256 || o.Notes > 10_000_000 || o.Epochs > 1000)
+                throw new HeadroomException("A size is beyond what pretrain is for.", "At most: --vocab 131072, --hidden 16384, --intermediate 65536, --layers 256, --notes 10000000, --epochs 1000.");
             string folder = p.GetValue(output)!;
             using var session = new Session(p.GetValue(json));
             double? loss = Pretrainer.Run(o, folder, session.Open(p.GetValue(device)!), session.Say, session.Progress, session.Token);

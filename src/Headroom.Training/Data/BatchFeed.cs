@@ -59,22 +59,24 @@ public sealed class BatchFeed : IDisposable
     {
         _rows = rows;
         _options = options;
+        int batch = Math.Min(options.PerDeviceTrainBatchSize, rows.Count);
         for (int i = 0; i < 3; i++)
-            _free.Add(new Window(options.GradientAccumulationSteps, options.PerDeviceTrainBatchSize * maxRowTokens, options.PerDeviceTrainBatchSize));
+            _free.Add(new Window(Math.Min(options.GradientAccumulationSteps, BatchesPerEpoch(rows.Count, options)), batch * maxRowTokens, batch)); // an epoch holds no more
         _thread = new Thread(() => Pack(firstStep, totalSteps)) { IsBackground = true, Name = "headroom-feed" };
         _thread.Start();
     }
 
     /// <summary>Micro-batches an epoch: ceil(rows / batch).</summary>
-    public static int BatchesPerEpoch(int rows, TrainingOptions o) => (rows + o.PerDeviceTrainBatchSize - 1) / o.PerDeviceTrainBatchSize;
+    public static int BatchesPerEpoch(int rows, TrainingOptions o) => (int)(((long)rows + o.PerDeviceTrainBatchSize - 1) / o.PerDeviceTrainBatchSize);
 
     /// <summary>Updates an epoch: ceil(batches / accumulation).</summary>
     public static int StepsPerEpoch(int rows, TrainingOptions o) =>
-        Math.Max(1, (BatchesPerEpoch(rows, o) + o.GradientAccumulationSteps - 1) / o.GradientAccumulationSteps);
+        (int)Math.Max(1, ((long)BatchesPerEpoch(rows, o) + o.GradientAccumulationSteps - 1) / o.GradientAccumulationSteps);
 
     /// <summary>All updates: max_steps, or ceil(epochs * updates per epoch).</summary>
     public static int TotalSteps(int rows, TrainingOptions o) =>
-        o.MaxSteps > 0 ? o.MaxSteps : (int)Math.Ceiling(o.NumTrainEpochs * StepsPerEpoch(rows, o));
+        o.MaxSteps > 0 ? o.MaxSteps : Math.Ceiling(o.NumTrainEpochs * StepsPerEpoch(rows, o)) is var steps && steps <= int.MaxValue ? (int)steps
+        : throw new Core.HeadroomException($"num_train_epochs {o.NumTrainEpochs} of {rows} rows are more updates than can be counted.", "Set fewer epochs, or max_steps.");
 
     /// <summary>The order of an epoch.</summary>
     public static int[] Order(IRowSource rows, TrainingOptions o, int epoch)
@@ -85,8 +87,8 @@ public sealed class BatchFeed : IDisposable
         random.Shuffle<int>(order);
         if (o.TrainSamplingStrategy != "group_by_length") return order;
         // transformers trainer_pt_utils.py: sort by length within mega-batches, longest first, and the longest of all to the front.
-        int batch = o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps;
-        int mega = batch * Math.Max(1, Math.Min(rows.Count / (batch * 4), 50));
+        int batch = (int)Math.Min((long)o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps, Math.Max(1, rows.Count));
+        int mega = batch * (int)Math.Max(1, Math.Min(rows.Count / (batch * 4L), 50));
         for (int i = 0; i < order.Length; i += mega)
             Array.Sort(order, i, Math.Min(mega, order.Length - i), Comparer<int>.Create((a, b) =>
                 rows[b].Ids.Length != rows[a].Ids.Length ? rows[b].Ids.Length.CompareTo(rows[a].Ids.Length) : a.CompareTo(b)));
@@ -131,7 +133,7 @@ public sealed class BatchFeed : IDisposable
                     var batch = window.Batches[b];
                     batch.Clear();
                     int at = (first + b) * _options.PerDeviceTrainBatchSize;
-                    for (int i = at; i < Math.Min(at + _options.PerDeviceTrainBatchSize, order.Length); i++) batch.Add(_rows[order[i]]);
+                    for (int i = at; i < Math.Min((long)at + _options.PerDeviceTrainBatchSize, order.Length); i++) batch.Add(_rows[order[i]]);
                     window.LabelCount += batch.LabelCount;
                     window.Tokens += batch.Tokens;
                 }

@@ -59,7 +59,14 @@ public sealed class DataSplits
         Check(train, "train", task);
         if (validation != null) Check(validation, "validation", task);
         if (test != null) Check(test, "test", task);
-        if (validation == null && data.ValidationFraction > 0) (train, validation) = HoldOut(train, data.ValidationFraction, seed);
+        if (validation == null && data.ValidationFraction > 0)
+        {
+            int rows = train.Count;
+            (train, validation) = HoldOut(train, data.ValidationFraction, seed);
+            string share = FormattableString.Invariant($"data.validation_fraction {data.ValidationFraction} of {rows} rows");
+            if (validation.Count == 0) throw new HeadroomException($"{share} holds out no row.", "Raise it, or set it to 0.");
+            if (train.Count == 0) throw new HeadroomException($"{share} leaves no training row.", "Lower it.");
+        }
 
         var parts = new (string Name, List<DataRow> Rows)[] { ("train", train), ("validation", validation ?? []), ("test", test ?? []) };
         int dropped = 0;

@@ -37,6 +37,7 @@ public static class Evaluator
     public static Predictions Run(Engine engine, IRowSource rows, int[] candidates, int batchRows, int maxTokens, Action<int, int>? progress = null)
     {
         int n = rows.Count, c = candidates.Length;
+        batchRows = Math.Min(batchRows, n);
         var batch = new MicroBatch(maxTokens, batchRows);
         int[] gold = new int[n], predicted = new int[n];
         var margin = new float[n];

@@ -166,6 +166,6 @@ public static partial class Checkpoints
 
     private static long[] Dims(Tensor t) => t.Shape.Rank == 1 ? [t.Rows] : [t.Rows, t.Columns];
 
-    [GeneratedRegex(@"^checkpoint-(\d+)$")]
+    [GeneratedRegex(@"^checkpoint-(\d{1,9})$")]
     private static partial Regex Name();
 }

@@ -43,6 +43,8 @@ public static class Pretrainer
     {
         if (File.Exists(Path.Combine(folder, "config.json"))) throw new HeadroomException($"{folder} holds a model already.", "Give another folder.");
         if (o.HiddenSize % o.NumAttentionHeads != 0) throw new HeadroomException($"hidden_size {o.HiddenSize} is not a multiple of num_attention_heads {o.NumAttentionHeads}.", "Choose sizes that divide.");
+        if (o.HiddenSize / o.NumAttentionHeads % 2 != 0) throw new HeadroomException($"A head has {o.HiddenSize / o.NumAttentionHeads} dimensions; rotary positions need an even number.", "Choose a hidden_size that is an even multiple of num_attention_heads.");
+        if (!(o.LearningRate > 0) || !double.IsFinite(o.LearningRate)) throw new HeadroomException($"The learning rate is {o.LearningRate}.", "Give a positive number such as 2e-3.");
         var texts = PretrainCorpus.Generate(o.Notes, o.Seed);
         bool bytes = o.Tokenizer == "byte-level";
         // Label words are ordinary words of the corpus; the prompt's own words are shown to the tokenizer so that it does not spell them.

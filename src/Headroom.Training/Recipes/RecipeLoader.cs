@@ -11,32 +11,66 @@ using YamlDotNet.RepresentationModel;
 namespace Headroom.Training;
 
 /// <summary>YAML to <see cref="Recipe"/>: the keys are the option types' property names in snake_case; nothing is listed a second time.</summary>
-public static class RecipeLoader
+public static partial class RecipeLoader
 {
+    private const int MostBytes = 1 << 20, MostDepth = 32;
+    private static readonly NullabilityInfoContext Nullability = new();
+
     /// <summary>Loads a recipe and applies overrides such as training.learning_rate=1e-4. Throws <see cref="HeadroomException"/> with the line for unknown or conflicting keys.</summary>
-    public static Recipe Load(string path, IEnumerable<string>? sets = null)
+    public static Recipe Load(string path, IEnumerable<string>? sets = null) => Parse(ReadText(path), sets, path);
+
+    /// <summary>Text of a recipe file: UTF-8, or UTF-16 with a byte order mark. A model or a data file given by mistake is not read whole.</summary>
+    /// <exception cref="HeadroomException">It is not there, cannot be read, is too large or is no text.</exception>
+    public static string ReadText(string path)
     {
-        if (!File.Exists(path)) throw new HeadroomException($"There is no recipe {path}.", "Give a YAML file; recipes/ has examples.");
-        return Parse(File.ReadAllText(path), sets, path);
+        if (!File.Exists(path)) throw new HeadroomException(Directory.Exists(path) ? $"{path} is a folder, not a recipe." : $"There is no recipe {(path.Length == 0 ? "with an empty name" : path)}.", "Give a YAML file; recipes/ has examples.");
+        try
+        {
+            using var file = File.OpenRead(path);
+            byte[] bytes = new byte[MostBytes + 1];
+            int length = file.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false);
+            if (length > MostBytes) throw new HeadroomException($"{path} is larger than {Units.Bytes(MostBytes)}, so it is no recipe.", "Give a YAML file; recipes/ has examples.");
+            using var text = new StreamReader(new MemoryStream(bytes, 0, length), new UTF8Encoding(false, true));
+            return text.ReadToEnd();
+        }
+        catch (DecoderFallbackException)
+        {
+            throw new HeadroomException($"The recipe {path} is not UTF-8 text.", "Give a YAML file, saved as UTF-8; recipes/ has examples.");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new HeadroomException($"The recipe {path} cannot be read: {e.Message}", "Give a file that can be read.");
+        }
     }
 
     /// <summary>Parses YAML text.</summary>
     public static Recipe Parse(string yaml, IEnumerable<string>? sets = null, string name = "recipe")
     {
         var recipe = new Recipe();
-        try
-        {
-            var stream = new YamlStream();
-            stream.Load(new StringReader(yaml));
-            if (stream.Documents.Count > 0) Fill(recipe, stream.Documents[0].RootNode, name, "");
-        }
-        catch (YamlException e)
-        {
-            throw new HeadroomException($"{name}, line {e.Start.Line}: {e.InnerException?.Message ?? e.Message}", "Mend the YAML there.");
-        }
+        if (Root(yaml, name) is { } root) Fill(recipe, root, name, "");
         foreach (string set in sets ?? []) Override(recipe, set);
         Check(recipe);
         return recipe;
+    }
+
+    /// <summary>The one document of a YAML text, or null when it is empty.</summary>
+    private static YamlNode? Root(string yaml, string name)
+    {
+        try
+        {
+            // Counted first: the reader of nodes calls itself for every level, and a stack that is full ends the process.
+            var parser = new Parser(new StringReader(yaml));
+            for (int depth = 0; parser.MoveNext();)
+                if ((depth += parser.Current!.NestingIncrease) > MostDepth) throw At(parser.Current.Start.Line, name, $"more than {MostDepth} levels of nesting", "A recipe has sections with keys below them, nothing deeper.");
+            var stream = new YamlStream();
+            stream.Load(new StringReader(yaml));
+            if (stream.Documents.Count > 1) throw At(stream.Documents[1].RootNode.Start.Line, name, "a second YAML document begins", "Give each recipe a file of its own.");
+            return stream.Documents.Count == 0 || stream.Documents[0].RootNode is YamlScalarNode { Value: null or "", Style: ScalarStyle.Plain } ? null : stream.Documents[0].RootNode;
+        }
+        catch (YamlException e)
+        {
+            throw At(e.Start.Line, name, (e.InnerException?.Message ?? e.Message).TrimEnd('.'), "Mend the YAML there.");
+        }
     }
 
     /// <summary>SHA-256 over every option's value: two recipes with one hash are the same run.</summary>
@@ -60,11 +94,12 @@ public static class RecipeLoader
 
     private static void Fill(object target, YamlNode node, string name, string path)
     {
-        if (node is not YamlMappingNode map) throw At(node, name, $"'{path}' needs keys below it", "Write key: value pairs, indented.");
+        if (node is not YamlMappingNode map)
+            throw At(node, name, path.Length == 0 ? "the recipe is no map of keys" : $"'{path.TrimEnd('.')}' needs keys below it", path.Length == 0 ? "Write key: value pairs; recipes/ has examples." : "Write key: value pairs, indented.");
         var keys = Keys(target.GetType());
         foreach (var (keyNode, value) in map.Children)
         {
-            string key = ((YamlScalarNode)keyNode).Value ?? "";
+            string key = Text(keyNode, name, path.TrimEnd('.'));
             if (!keys.TryGetValue(key, out var property)) throw At(keyNode, name, $"unknown key '{path}{key}'", $"Did you mean '{Nearest(key, keys.Keys)}'?");
             Assign(target, property, value, name, path + key);
         }
@@ -88,78 +123,56 @@ public static class RecipeLoader
         {
             if (value is not YamlSequenceNode items) throw At(value, name, $"'{path}' is a list", "Write [a, b] or - entries.");
             var list = (IList)Activator.CreateInstance(type)!;
-            foreach (var item in items) list.Add(Scalar(type.GetGenericArguments()[0], Text(item, name, path), item, name, path));
+            foreach (var item in items) list.Add(Scalar(type.GetGenericArguments()[0], false, item, name, path));
             property.SetValue(target, list);
         }
         else if (type == typeof(Dictionary<string, string>))
         {
             if (value is not YamlMappingNode pairs) throw At(value, name, $"'{path}' is a map", "Write key: value pairs.");
-            property.SetValue(target, pairs.Children.ToDictionary(p => Text(p.Key, name, path), p => Text(p.Value, name, path)));
+            property.SetValue(target, pairs.Children.ToDictionary(p => Text(p.Key, name, path), p => (string)Scalar(typeof(string), false, p.Value, name, path)!));
         }
-        else property.SetValue(target, Scalar(type, Text(value, name, path), value, name, path));
+        else property.SetValue(target, Scalar(type, Nullability.Create(property).WriteState == NullabilityState.Nullable, value, name, path));
     }
 
     private static string Text(YamlNode node, string name, string path) =>
-        node is YamlScalarNode s ? s.Value ?? "" : throw At(node, name, $"'{path}' takes one value", "Write it on one line.");
+        node is YamlScalarNode s ? s.Value ?? "" : throw At(node, name, path.Length == 0 ? "a key is one word" : $"'{path}' takes one value", "Write it on one line.");
 
-    private static object? Scalar(Type type, string text, YamlNode? node, string name, string path)
+    private static object? Scalar(Type type, bool nullable, YamlNode node, string name, string path)
     {
-        var bare = Nullable.GetUnderlyingType(type);
-        if ((bare != null || type == typeof(string)) && text is "null" or "~") return null;
-        try
-        {
-            var t = bare ?? type;
-            if (t == typeof(bool)) return text.ToLowerInvariant() switch { "true" => true, "false" => false, _ => throw new FormatException() };
-            return Convert.ChangeType(text, t, CultureInfo.InvariantCulture);
-        }
-        catch (Exception e) when (e is FormatException or OverflowException)
-        {
-            throw At(node, name, $"'{path}' cannot be '{text}'", $"It takes a {(bare ?? type).Name switch { "Boolean" => "true or false", "Int32" => "whole number", "Double" or "Single" => "number", var n => n }}.");
-        }
+        string text = Text(node, name, path);
+        bool plain = node is YamlScalarNode { Style: ScalarStyle.Plain or ScalarStyle.Any }, none = plain && text is "null" or "~" or "Null" or "NULL";
+        if (nullable && (none || plain && text.Length == 0)) return null;
+        var t = Nullable.GetUnderlyingType(type) ?? type;
+        if (t == typeof(string)) return none ? throw At(node, name, $"'{path}' cannot be null", "Give it a value, or leave the key out.") : text;
+        // No thousands separators: 1,5 is not fifteen. No infinities either: no option means one.
+        if (t == typeof(bool) && bool.TryParse(text, out bool flag)) return flag;
+        if (t == typeof(int) && int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int whole)) return whole;
+        if (t == typeof(double) && double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double number) && double.IsFinite(number)) return number;
+        if (t == typeof(float) && float.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out float single) && float.IsFinite(single)) return single;
+        throw At(node, name, $"'{path}' cannot be '{text}'", $"It takes {(t == typeof(bool) ? "true or false" : t == typeof(int) ? "a whole number" : "a number, with a point: 0.05 or 1e-4")}.");
     }
 
     private static void Override(Recipe recipe, string set)
     {
         int equals = set.IndexOf('=');
-        if (equals <= 0) throw new HeadroomException($"--set {set} has no value.", "Write --set training.learning_rate=1e-4.");
+        if (equals <= 0) throw new HeadroomException($"--set {set} has no {(equals < 0 ? "value" : "key")}.", "Write --set training.learning_rate=1e-4.");
         object target = recipe;
-        string[] parts = set[..equals].Trim().Split('.');
+        string path = set[..equals].Trim();
+        string[] parts = path.Split('.');
         for (int i = 0; i < parts.Length; i++)
         {
             var keys = Keys(target.GetType());
-            if (!keys.TryGetValue(parts[i], out var property)) throw new HeadroomException($"--set: unknown key '{parts[i]}'.", $"Did you mean '{Nearest(parts[i], keys.Keys)}'?");
-            if (i + 1 < parts.Length)
-            {
-                target = property.GetValue(target) ?? throw new HeadroomException($"--set: '{parts[i]}' has no keys.", "Name a key of a section.");
-                continue;
-            }
-            var stream = new YamlStream();
-            stream.Load(new StringReader(set[(equals + 1)..]));
-            Assign(target, property, stream.Documents.Count > 0 ? stream.Documents[0].RootNode : new YamlScalarNode(""), "--set", set[..equals]);
+            if (!keys.TryGetValue(parts[i], out var property)) throw new HeadroomException($"--set {path}: unknown key '{parts[i]}'.", $"Did you mean '{Nearest(parts[i], keys.Keys)}'?");
+            if (i + 1 == parts.Length) Assign(target, property, Root(set[(equals + 1)..], "--set " + path) ?? new YamlScalarNode(""), "--set " + path, path);
+            else if (property.PropertyType.Namespace == typeof(Recipe).Namespace) target = property.GetValue(target)!;
+            else throw new HeadroomException($"--set {path}: '{parts[i]}' has no keys below it.", $"Write --set {string.Join('.', parts[..(i + 1)])}=value.");
         }
     }
 
-    private static void Check(Recipe r)
-    {
-        static void Need(bool ok, string what, string todo)
-        {
-            if (!ok) throw new HeadroomException(what, todo);
-        }
-        Need(!(r.Quantization.LoadIn4bit && r.Quantization.LoadIn8bit), "quantization: load_in_4bit and load_in_8bit are both true.", "Set one of them to false.");
-        Need(r.Quantization.Bnb4bitQuantType == "nf4", $"quantization.bnb_4bit_quant_type '{r.Quantization.Bnb4bitQuantType}' is not supported.", "Use nf4.");
-        Need(r.Training.Precision is "auto" or "fp32" or "bf16" or "fp16", $"training.precision '{r.Training.Precision}' is unknown.", "Use auto, fp32, bf16 or fp16.");
-        Need(Schedules.Names.Contains(r.Training.LrSchedulerType), $"training.lr_scheduler_type '{r.Training.LrSchedulerType}' is unknown.", "Use one of: " + string.Join(", ", Schedules.Names) + ".");
-        Need(r.Training is { PerDeviceTrainBatchSize: > 0, PerDeviceEvalBatchSize: > 0, GradientAccumulationSteps: > 0 }, "Batch sizes and gradient_accumulation_steps must be at least 1.", "Set them to 1 or more.");
-        Need(r.Training.LearningRate > 0 && double.IsFinite(r.Training.LearningRate), "training.learning_rate must be positive.", "Set it to a number such as 2e-4.");
-        Need(r.Lora is { R: > 0, LoraDropout: >= 0 and < 1 }, "lora.r must be at least 1 and lora_dropout in [0, 1).", "Set them so.");
-        Need(r.Task.Template.Contains("{text}", StringComparison.Ordinal), "task.template has no {text}.", "Put {text} where the row's text goes.");
-        Need(r.Task.Loss is "answer" or "all", $"task.loss '{r.Task.Loss}' is unknown.", "Use answer or all.");
-        Need(r.Training.TrainSamplingStrategy is "random" or "sequential" or "group_by_length", $"training.train_sampling_strategy '{r.Training.TrainSamplingStrategy}' is unknown.", "Use random, sequential or group_by_length.");
-        Need(r.Device is "auto" or "cpu" or "cuda", $"device '{r.Device}' is unknown.", "Use auto, cpu or cuda.");
-    }
+    private static HeadroomException At(YamlNode node, string name, string what, string todo) => At(node.Start.Line, name, what, todo);
 
-    private static HeadroomException At(YamlNode? node, string name, string what, string todo) =>
-        new($"{Path.GetFileName(name)}{(node == null ? "" : $", line {node.Start.Line}")}: {what}.", todo);
+    private static HeadroomException At(long line, string name, string what, string todo) =>
+        new($"{(name.StartsWith("--", StringComparison.Ordinal) ? name : $"{Path.GetFileName(name)}, line {line}")}: {what}.", todo);
 
     private static string Nearest(string key, IEnumerable<string> known) => known.MinBy(k => Distance(key, k))!;
 

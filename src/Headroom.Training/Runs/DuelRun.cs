@@ -21,17 +21,20 @@ public static class DuelRun
         if (recipe.Models.Count < 2) throw new HeadroomException($"A duel takes two or more models, the recipe names {recipe.Models.Count}.", "Add models, or use headroom train.");
         int[] seeds = recipe.Seeds.Count > 0 ? [.. recipe.Seeds] : [recipe.Training.Seed];
         string[] names = [.. recipe.Models.Select(TrainRun.ModelName)];
-        if (names.Distinct().Count() < names.Length) throw new HeadroomException("Two models of the duel have one name.", "Give each model a name of its own.");
+        if (names.Select(Plain).Distinct().Count() < names.Length) throw new HeadroomException("Two models of the duel have one name.", "Give each model a name of its own (name: beside path:; signs other than letters, digits, point, - and _ do not count).");
         if (seeds.Distinct().Count() < seeds.Length) throw new HeadroomException("A seed stands twice in seeds.", "Give each seed once.");
         if (!resume && Directory.Exists(folder) && Directory.EnumerateFileSystemEntries(folder).Any())
             throw new HeadroomException($"The run folder {folder} exists already.", "Go on with --resume, or give another --name.");
+        if (resume && !File.Exists(Path.Combine(folder, "events.jsonl"))) throw new HeadroomException($"There is no duel in {folder} to resume.", "Start it without --resume.");
         var data = DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         foreach (var m in recipe.Models) // what is wrong with the last model is said before the first is trained
         {
-            using var source = WeightSources.Open(m.Path);
-            _ = new TaskEncoder(TokenizerLoader.Load(m.Tokenizer ?? m.Path), recipe.Task);
+            var h = host(folder, false);
+            using var prepared = PreparedRun.Of(recipe, m, h.OpenDevice, h.BudgetBytes, static (_, _, _, _) => { });
+            prepared.Device.Dispose();
         }
-        string Folder(string model, int seed) => string.Concat((seeds.Length == 1 ? model : $"{model}-seed{seed}").Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
+        static string Plain(string model) => string.Concat(model.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
+        string Folder(string model, int seed) => seeds.Length == 1 ? Plain(model) : $"{Plain(model)}-seed{seed}";
         OutputFolder.Create(folder, "Give another folder with --runs.");
         var clock = Stopwatch.StartNew();
         using var log = new EventLog(Path.Combine(folder, "events.jsonl"));

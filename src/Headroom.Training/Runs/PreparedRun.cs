@@ -56,9 +56,15 @@ public sealed class PreparedRun : IDisposable
             progress("tokenizing", 0, data.Train.Count, "");
             int longest = Math.Max(train.EncodeAll(), Math.Max(validation.EncodeAll(), test.EncodeAll()));
             source.Config.CheckLength(longest);
-            int trainTokens = o.PerDeviceTrainBatchSize * longest, evalTokens = data.Validation.Count + data.Test.Count == 0 ? 0 : o.PerDeviceEvalBatchSize * longest;
-            int labels = recipe.Task.Loss == "all" ? trainTokens : o.PerDeviceTrainBatchSize * encoder.Answers.Max(a => a.Length);
-            var limits = new BatchLimits(trainTokens, o.PerDeviceTrainBatchSize, labels, evalTokens, o.PerDeviceEvalBatchSize, encoder.Candidates.Length);
+            if (recipe.Lora.R > Math.Max(source.Config.HiddenSize, source.Config.IntermediateSize))
+                throw new HeadroomException($"lora.r is {recipe.Lora.R}, more than any side of the model's matrices ({source.Config.HiddenSize} and {source.Config.IntermediateSize}).", "Set a smaller rank, such as 16.");
+            if (o.EvalStrategy != "no" && data.Validation.Count == 0)
+                throw new HeadroomException($"training.eval_strategy is {o.EvalStrategy}, but there are no validation rows.", "Set data.validation or data.validation_fraction, or eval_strategy to no.");
+            // No batch holds more rows than there are.
+            int trainRows = Math.Min(o.PerDeviceTrainBatchSize, data.Train.Count), evalRows = Math.Min(o.PerDeviceEvalBatchSize, Math.Max(1, Math.Max(data.Validation.Count, data.Test.Count)));
+            int trainTokens = BatchTokens(trainRows, longest, "per_device_train_batch_size"), evalTokens = data.Validation.Count + data.Test.Count == 0 ? 0 : BatchTokens(evalRows, longest, "per_device_eval_batch_size");
+            int labels = recipe.Task.Loss == "all" ? trainTokens : trainRows * encoder.Answers.Max(a => a.Length);
+            var limits = new BatchLimits(trainTokens, trainRows, labels, evalTokens, evalRows, encoder.Candidates.Length);
             device = openDevice();
             var settings = RunSettings.Of(recipe, source, device);
             var (plan, recompute) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budgetBytes);
@@ -75,6 +81,10 @@ public sealed class PreparedRun : IDisposable
             throw;
         }
     }
+
+    /// <summary>Tokens of the largest batch; refuses one that no device holds before a number of it overflows.</summary>
+    public static int BatchTokens(int rows, int longest, string key) => (long)rows * longest is var tokens && tokens <= 1 << 24 ? (int)tokens
+        : throw new HeadroomException($"A batch of {rows} rows of {longest} tokens is too large.", $"Set a smaller training.{key}, or task.max_seq_length.");
 
     /// <summary>Closes the weights. The device belongs to whoever made an engine on it.</summary>
     public void Dispose() => Source.Dispose();

@@ -45,6 +45,80 @@ public class RecipeLoaderTests
     [InlineData("training: 3")]
     public void BadValuesAreRefused(string yaml) => Assert.Equal(2, Assert.Throws<HeadroomException>(() => RecipeLoader.Parse(yaml)).ExitCode);
 
+    public static TheoryData<string, string> BadSets() => new()
+    {
+        { "training.eval_strategy=wavy", "eval_strategy" }, { "training.save_strategy=best", "save_strategy" }, { "training.metric_for_best_model=bleu", "metric_for_best_model" },
+        { "training.lr_scheduler_type=null", "null" }, { "training.precision=int3", "precision" }, { "training.train_sampling_strategy=none", "train_sampling_strategy" },
+        { "quantization.bnb_4bit_quant_type=fp4", "fp4" }, { "device=tpu", "tpu" }, { "task.loss=some", "loss" }, { "data.on_duplicate=maybe", "on_duplicate" },
+        { "lora.target_modules=[]", "empty" }, { "lora.target_modules=[q_proj, q_projj]", "q_projj" }, { "lora.target_modules=[null]", "null" }, { "lora.target_modules=all", "list" },
+        { "lora.r=0", "lora.r" }, { "lora.lora_alpha=0", "lora_alpha" }, { "lora.lora_alpha=nan", "nan" }, { "lora.lora_alpha=1e39", "1e39" }, { "lora.lora_dropout=1", "lora_dropout" },
+        { "training.max_steps=0", "max_steps" }, { "training.max_steps=-5", "max_steps" }, { "training.save_steps=0", "save_steps" }, { "training.eval_steps=0", "eval_steps" },
+        { "training.logging_steps=0", "logging_steps" }, { "training.save_total_limit=-1", "save_total_limit" }, { "training.warmup_ratio=2", "warmup_ratio" }, { "training.warmup_steps=-3", "warmup_steps" },
+        { "training.adam_beta1=1.5", "adam_beta1" }, { "training.adam_beta2=1", "adam_beta2" }, { "training.adam_epsilon=0", "adam_epsilon" }, { "training.weight_decay=-1", "weight_decay" },
+        { "training.max_grad_norm=-1", "max_grad_norm" }, { "training.learning_rate=1e400", "1e400" }, { "training.learning_rate=0", "learning_rate" }, { "training.learning_rate=1,5", "1,5" },
+        { "training.num_train_epochs=0", "num_train_epochs" }, { "training.num_train_epochs=1e300", "num_train_epochs" }, { "training.seed=1e30", "seed" }, { "training.seed=0x10", "seed" }, { "seeds=[1, 1]", "twice" },
+        { "training.per_device_train_batch_size=0", "per_device_train_batch_size" }, { "training.gradient_accumulation_steps=-1", "gradient_accumulation_steps" },
+        { "data.validation_fraction=-1", "validation_fraction" }, { "data.validation_fraction=1", "validation_fraction" }, { "data.max_train_rows=-1", "max_train_rows" }, { "data.text_field=null", "text_field" },
+        { "data.train=\"a\\0b\"", "control" }, { "task.template=null", "template" }, { "task.template=none", "{text}" }, { "task.labels={\"0\": a, \"0\": b}", "Duplicate" }, { "task.labels={\"0\": null}", "null" },
+        { "task.replace={\"\": x}", "empty" }, { "task.max_seq_length=0", "max_seq_length" }, { "name=", "name" }, { "name=..", "name" }, { "name=a/b", "name" }, { "name=\"a\\nb\"", "name" },
+        { "models=[{path: null}]", "null" }, { "models=[{path: x, name: ..}]", "model name" }, { "models=[x]", "keys" }, { "vram=lots", "size" }, { "vram=1e400GiB", "size" }, { "vram=1,5GiB", "size" },
+        { "training.seed=[1", "--set" }, { "training.seed=*x", "--set" }, { "training.seed.x=1", "no keys" }, { "models.path=1", "no keys" }, { "training", "no value" }, { "=1", "no key" }, { "training.=1", "unknown key" },
+    };
+
+    [Theory, MemberData(nameof(BadSets))]
+    public void BadOverridesAreRefusedInTwoLines(string set, string says)
+    {
+        var e = Assert.Throws<HeadroomException>(() => RecipeLoader.Parse("models: [{ path: a.gguf }]", [set]));
+        Assert.Equal(2, e.ExitCode);
+        Assert.Contains(says, e.Message, StringComparison.OrdinalIgnoreCase);
+        Assert.All(new[] { e.Message, e.ToDo }, line => Assert.True(!line.Contains('\n') && line[^1] is '.' or '?', line));
+    }
+
+    [Theory]
+    [InlineData("- a\n- b", "map")]
+    [InlineData("hello", "map")]
+    [InlineData("name: a\nname: b", "Duplicate")]
+    [InlineData("? [a, b]\n: c", "key")]
+    [InlineData("lora: { ? { a: b } : 3 }", "lora")]
+    [InlineData("name: a\n---\nname: b", "second")]
+    [InlineData("lora: *nope", "nope")]
+    [InlineData("lora: &l { r: *l }", "lora.r")]
+    [InlineData("lora: [r]", "'lora'")]
+    [InlineData("training:\n\tseed: 1", "line 1")]
+    public void BadDocumentsAreRefused(string yaml, string says)
+    {
+        var e = Assert.Throws<HeadroomException>(() => RecipeLoader.Parse(yaml));
+        Assert.Equal(2, e.ExitCode);
+        Assert.Contains(says, e.Message, StringComparison.Ordinal);
+    }
+
+    [Theory, InlineData("["), InlineData("{a: "), InlineData("- ")]
+    public void DeepNestingIsRefusedAndDoesNotEndTheProcess(string open) =>
+        Assert.Contains("nesting", Assert.Throws<HeadroomException>(() => RecipeLoader.Parse(string.Concat(Enumerable.Repeat(open, 50_000)))).Message, StringComparison.Ordinal);
+
+    [Fact]
+    public void EmptyIsNoValueWhereNoneIsAllowed()
+    {
+        var r = RecipeLoader.Parse("vram:\ndata: { validation: null }\ntask: { labels: { \"0\": \"null\", \"1\": \" b\" } }");
+        Assert.Null(r.Vram);
+        Assert.Null(r.Data.Validation);
+        Assert.Equal("null", r.Task.Labels["0"]); // quoted, it is a word
+    }
+
+    [Theory]
+    [InlineData(new byte[] { (byte)'n', (byte)':', 0xE9 }, "UTF-8")]
+    [InlineData(null, "larger")]
+    public void FilesThatAreNoTextAreRefused(byte[]? bytes, string says)
+    {
+        string path = Path.GetTempFileName();
+        try
+        {
+            File.WriteAllBytes(path, bytes ?? new byte[2 << 20]);
+            Assert.Contains(says, Assert.Throws<HeadroomException>(() => RecipeLoader.Load(path)).Message, StringComparison.Ordinal);
+        }
+        finally { File.Delete(path); }
+    }
+
     [Fact]
     public void HashFollowsValues() => Assert.NotEqual(RecipeLoader.Hash(new Recipe()), RecipeLoader.Hash(RecipeLoader.Parse("lora: { r: 17 }")));
 }
