@@ -60,7 +60,7 @@ public static partial class RecipeLoader
         OneOf("training.lr_scheduler_type", t.LrSchedulerType, Schedules.Names);
         AtLeast("training.warmup_steps", t.WarmupSteps, 0);
         Range("training.warmup_ratio", t.WarmupRatio, 0, 1);
-        AtLeast("training.logging_steps", t.LoggingSteps, 1);
+        AtLeast("training.logging_steps", t.LoggingSteps, 0);
         OneOf("training.eval_strategy", t.EvalStrategy, "no", "steps", "epoch");
         AtLeast("training.eval_steps", t.EvalSteps, 1);
         OneOf("training.save_strategy", t.SaveStrategy, "no", "steps", "epoch");

@@ -53,7 +53,7 @@ public class RecipeLoaderTests
         { "lora.target_modules=[]", "empty" }, { "lora.target_modules=[q_proj, q_projj]", "q_projj" }, { "lora.target_modules=[null]", "null" }, { "lora.target_modules=all", "list" },
         { "lora.r=0", "lora.r" }, { "lora.lora_alpha=0", "lora_alpha" }, { "lora.lora_alpha=nan", "nan" }, { "lora.lora_alpha=1e39", "1e39" }, { "lora.lora_dropout=1", "lora_dropout" },
         { "training.max_steps=0", "max_steps" }, { "training.max_steps=-5", "max_steps" }, { "training.save_steps=0", "save_steps" }, { "training.eval_steps=0", "eval_steps" },
-        { "training.logging_steps=0", "logging_steps" }, { "training.save_total_limit=-1", "save_total_limit" }, { "training.warmup_ratio=2", "warmup_ratio" }, { "training.warmup_steps=-3", "warmup_steps" },
+        { "training.logging_steps=-1", "logging_steps" }, { "training.save_total_limit=-1", "save_total_limit" }, { "training.warmup_ratio=2", "warmup_ratio" }, { "training.warmup_steps=-3", "warmup_steps" },
         { "training.adam_beta1=1.5", "adam_beta1" }, { "training.adam_beta2=1", "adam_beta2" }, { "training.adam_epsilon=0", "adam_epsilon" }, { "training.weight_decay=-1", "weight_decay" },
         { "training.max_grad_norm=-1", "max_grad_norm" }, { "training.learning_rate=1e400", "1e400" }, { "training.learning_rate=0", "learning_rate" }, { "training.learning_rate=1,5", "1,5" },
         { "training.num_train_epochs=0", "num_train_epochs" }, { "training.num_train_epochs=1e300", "num_train_epochs" }, { "training.seed=1e30", "seed" }, { "training.seed=0x10", "seed" }, { "seeds=[1, 1]", "twice" },
