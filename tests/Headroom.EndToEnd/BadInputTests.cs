@@ -113,8 +113,8 @@ public class BadInputTests
         Refused(cli, "empty", "generate", "");
         Refused(cli, "--rows", "plan", recipe, "--rows", "x");
         Refused(cli, "name", "train", recipe, "--name", "../tiny");
-        Refused(cli, "cannot be made", "pretrain", Path.Combine(recipe, "below"), "--notes", "50");
-        Refused(cli, "cannot be made", "export", Cli.Base("llama-tiny"), "--out", Path.Combine(recipe, "below", "x.gguf"));
+        Refused(cli, "cannot be written", "pretrain", Path.Combine(recipe, "below"), "--notes", "50");
+        Refused(cli, "cannot be written", "export", Cli.Base("llama-tiny"), "--out", Path.Combine(recipe, "below", "x.gguf"));
         var (exit, text, error) = cli.Run();
         Assert.True(exit == 2 && text.Length == 0 && error.Contains("duel", StringComparison.Ordinal), error);
     }

@@ -65,7 +65,7 @@ public class ChatTests
         void Refused(string says, params string[] arguments)
         {
             var (exit, _, error) = cli.Run(arguments);
-            Assert.True(exit == 2 && error.Contains(says, StringComparison.Ordinal) && error.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length == 2, $"exit {exit}: {error}");
+            Assert.True(exit == 2 && error.Contains(says, StringComparison.OrdinalIgnoreCase) && error.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length == 2, $"exit {exit}: {error}");
         }
         string model = Cli.Base("llama-tiny");
         Refused("chat template", "chat", model, "--device", "cpu", "--message", "Hi");
