@@ -1,6 +1,18 @@
 using Headroom.Bench;
+using Headroom.Core;
 
-return args.FirstOrDefault() switch
+try
+{
+    return Run(args);
+}
+catch (HeadroomException e)
+{
+    Console.Error.WriteLine("error: " + e.Message);
+    Console.Error.WriteLine("  " + e.ToDo);
+    return e.ExitCode;
+}
+
+static int Run(string[] args) => args.FirstOrDefault() switch
 {
     "gemm" => GemmBench.Run(args[1..]),
     "step-cuda" => CudaStepBench.Run(args[1..]),
