@@ -22,7 +22,8 @@ public static class StepBench
         var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
             new LoraSettings(16, 32, 0.1f, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), recompute, Option("--chunk", 128));
         var cpu = new CpuDevice(threads);
-        var timing = profile ? new TimingDevice(cpu, processorTime: threads == 1) : null;
+        // A busy machine disturbs processor time less than wall time, when one thread runs.
+        var timing = profile ? new TimedDevice(cpu, threads == 1 ? ProcessorTime : null) { Timing = true } : null;
         var limits = new BatchLimits(rows * length, rows, rows * length);
         using var engine = new Engine(timing ?? (IDevice)cpu, source, settings, limits);
         engine.InitializeAdapters(1);
@@ -30,10 +31,10 @@ public static class StepBench
         var random = new PhiloxRandom(1);
         for (int r = 0; r < rows; r++) batch.Add(new EncodedRow(Enumerable.Range(0, length).Select(_ => random.Next(source.Config.VocabSize)).ToArray(), 1));
         var times = new List<double>();
-        var best = new Dictionary<string, (int Calls, double Seconds)>();
+        var best = new Dictionary<string, (int Calls, double Milliseconds)>();
         for (int s = 0; s < steps + warm; s++)
         {
-            timing?.Timing.Entries.Clear();
+            timing?.Timed.Clear();
             double cpuStart = Environment.CpuUsage.TotalTime.TotalSeconds;
             long start = Stopwatch.GetTimestamp();
             double loss = engine.MicroStep(batch.Host, new Dropout(0.1f, 1, (uint)s, 0), 1f / batch.LabelCount) / batch.LabelCount;
@@ -42,13 +43,14 @@ public static class StepBench
             Console.WriteLine($"step {s}: loss {loss:F4}, {seconds:F2} s, {rows * length / seconds:F0} tokens/s ({processor:F2} s of processor time)");
             if (s < warm) continue;
             times.Add(seconds);
-            foreach (var (name, e) in timing?.Timing.Entries ?? [])
-                if (!best.TryGetValue(name, out var b) || e.Seconds < b.Seconds) best[name] = (e.Calls, e.Seconds);
+            if (timing == null) continue;
+            foreach (var (name, e) in timing.Timed.Times)
+                if (!best.TryGetValue(name, out var b) || e.Milliseconds < b.Milliseconds) best[name] = e;
         }
         if (profile) PrintProfile(best, times.Min(), source.Config, settings, limits);
         times.Sort();
         double bestRate = rows * length / times[0], median = rows * length / times[times.Count / 2];
-        double arena = engine.Plan.ArenaBytes / MiB, planned = engine.Plan.TotalBytes / MiB, peak = PeakResident() / MiB;
+        double arena = engine.Plan.ArenaBytes / MiB, planned = engine.Plan.TotalBytes / MiB, peak = ProcessMemory.Read().Peak / MiB;
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
             $"best {bestRate:F1}, median {median:F1} tokens/s; planned {planned:F0} MiB (arena {arena:F0}), peak resident {peak:F0} MiB"));
         if (profile) return 0;
@@ -61,26 +63,25 @@ public static class StepBench
     }
 
     // The smallest time of every op over all steps, beside the planned FLOPs: on a busy machine the sum is nearer to the truth than any one step.
-    private static void PrintProfile(Dictionary<string, (int Calls, double Seconds)> best, double step, ModelConfig config, ModelSettings settings, BatchLimits limits)
+    private static void PrintProfile(Dictionary<string, (int Calls, double Milliseconds)> best, double step, ModelConfig config, ModelSettings settings, BatchLimits limits)
     {
         Engine.MakePlan(config, settings, limits, 0, out var planning);
         Console.WriteLine($"{"op",-26}{"calls",7}{"ms",9}{"share",8}{"GFLOP/s",9}");
-        double total = best.Values.Sum(b => b.Seconds);
-        foreach (var (name, b) in best.OrderByDescending(b => b.Value.Seconds))
+        double total = best.Values.Sum(b => b.Milliseconds);
+        foreach (var (name, b) in best.OrderByDescending(b => b.Value.Milliseconds))
         {
-            double flops = name.Split('+').Sum(n => planning.Counts.TryGetValue(n, out var c) ? c.Flops : 0);
-            Console.WriteLine($"{name,-26}{b.Calls,7}{b.Seconds * 1e3,9:F1}{b.Seconds / total,8:P1}" + (flops > 0 ? $"{flops / b.Seconds / 1e9,9:F0}" : ""));
+            double flops = TimedOps.Counted(name).Sum(n => planning.Counts.TryGetValue(n, out var c) ? c.Flops : 0);
+            Console.WriteLine($"{name,-26}{b.Calls,7}{b.Milliseconds,9:F1}{b.Milliseconds / total,8:P1}" + (flops > 0 ? $"{flops / b.Milliseconds / 1e6,9:F0}" : ""));
         }
-        Console.WriteLine($"{"sum of the best",-33}{total * 1e3,9:F1}");
+        Console.WriteLine($"{"sum of the best",-33}{total,9:F1}");
         Console.WriteLine($"{"best step",-33}{step * 1e3,9:F1}");
     }
 
-    /// <summary>VmHWM: the largest resident set so far, mapped files and the runtime included.</summary>
-    public static long PeakResident()
+    private static double ProcessorTime(Action work)
     {
-        string? line = File.Exists("/proc/self/status") ? File.ReadLines("/proc/self/status").FirstOrDefault(l => l.StartsWith("VmHWM:", StringComparison.Ordinal)) : null;
-        return line == null ? Process.GetCurrentProcess().PeakWorkingSet64
-            : long.Parse(line.AsSpan(6).Trim().TrimEnd("kB").Trim(), CultureInfo.InvariantCulture) * 1024;
+        var start = Environment.CpuUsage.TotalTime;
+        work();
+        return (Environment.CpuUsage.TotalTime - start).TotalMilliseconds;
     }
 
     public static string CpuName() => File.Exists("/proc/cpuinfo")

@@ -99,11 +99,10 @@ public static class StepBenchmark
         return new StepBenchmarkResult(tokens / median * 1000, median, counted.Flops / median / 1e9, product, copy, engine.Plan.TotalBytes, memory, loss, ops);
     }
 
-    // The adapters of a group are timed with its products.
     private static double Floor(PlanningOps counted, string op, double copyTbs, double productTflops)
     {
         double flops = 0, bytes = 0;
-        foreach (string name in op switch { "linear" => new[] { "linear", "lora" }, "linear_backward_input" => ["linear_backward_input", "lora_backward"], "lora_backward" or "lora" => [], _ => [op] })
+        foreach (string name in TimedOps.Counted(op))
             if (counted.Counts.TryGetValue(name, out var c))
             {
                 flops += c.Flops;
@@ -140,21 +139,5 @@ public static class StepBenchmark
         double best = double.MaxValue;
         for (int i = 0; i < 12; i++) best = Math.Min(best, device.Time(work));
         return best;
-    }
-
-    /// <summary>A device whose ops can be timed one by one.</summary>
-    private sealed class TimedDevice(IDevice inner) : IDevice
-    {
-        public TimedOps Timed { get; } = new(inner);
-        public bool Timing { set => Timed.On = value; }
-        public string Name => inner.Name;
-        public IOps Ops => Timed;
-        public long WorkspaceBytes => inner.WorkspaceBytes;
-        public nint Reserve(long bytes) => inner.Reserve(bytes);
-        public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);
-        public void Download(Tensor source, Span<byte> destination) => inner.Download(source, destination);
-        public double Time(Action work) => inner.Time(work);
-        public MemoryUse? ReadMemory() => inner.ReadMemory();
-        public void Dispose() => inner.Dispose();
     }
 }

@@ -3,9 +3,11 @@ using Headroom.Core;
 namespace Headroom.Training;
 
 /// <summary>Ops that time every call of the ops they wrap, by the names that <see cref="Planning.PlanningOps"/> counts under. A group's products and adapters are one call.</summary>
-internal sealed class TimedOps(IDevice device) : IOps
+/// <param name="ops">The ops that compute.</param>
+/// <param name="time">Runs some work and gives its milliseconds.</param>
+public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
 {
-    private readonly IOps _ops = device.Ops;
+    private readonly IOps _ops = ops;
     private readonly Dictionary<string, (int Calls, double Milliseconds)> _times = [];
 
     /// <summary>Calls and milliseconds by op.</summary>
@@ -14,6 +16,15 @@ internal sealed class TimedOps(IDevice device) : IOps
     /// <summary>Off, calls go through untimed.</summary>
     public bool On { get; set; }
 
+    /// <summary>Forgets what was timed.</summary>
+    public void Clear() => _times.Clear();
+
+    /// <summary>The counted ops that a timed one stands for: the adapters of a group are timed with its products.</summary>
+    public static IReadOnlyList<string> Counted(string op) => op switch
+    {
+        "linear" => ["linear", "lora"], "linear_backward_input" => ["linear_backward_input", "lora_backward"], "lora_backward" or "lora" => [], _ => [op],
+    };
+
     private void Time(string op, Action work)
     {
         if (!On)
@@ -21,7 +32,7 @@ internal sealed class TimedOps(IDevice device) : IOps
             work();
             return;
         }
-        double ms = device.Time(work);
+        double ms = time(work);
         var (calls, before) = _times.GetValueOrDefault(op);
         _times[op] = (calls + 1, before + ms);
     }

@@ -81,7 +81,6 @@ internal static class RunEvents
             effective batch {recipe.Training.PerDeviceTrainBatchSize} x {recipe.Training.GradientAccumulationSteps} = {recipe.Training.PerDeviceTrainBatchSize * recipe.Training.GradientAccumulationSteps}, {trainer.TotalSteps} updates, {trainer.WarmupSteps} of them warm-up
             trainable {engine.Model.Trained.Sum(t => t.Slot.Weight.Count):N0}: {string.Join(", ", by)}
             first example, masked: {System.Text.Json.JsonSerializer.Serialize(shown, Relaxed)} learned: {System.Text.Json.JsonSerializer.Serialize(answer, Relaxed)}
-            planned and reserved: {engine.Plan.TotalBytes / 1048576.0:F1} MiB (peak in phase {engine.Plan.PeakPhase}, {engine.Settings.RecomputeLayers} of {engine.Model.Config.NumHiddenLayers} layers recompute)
             """);
     }
 

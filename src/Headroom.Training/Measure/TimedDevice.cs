@@ -1,0 +1,32 @@
+using Headroom.Core;
+
+namespace Headroom.Training;
+
+/// <summary>A device whose ops can be timed one by one.</summary>
+/// <param name="inner">The device.</param>
+/// <param name="time">Runs some work and gives its milliseconds; null = the device's own clock.</param>
+public sealed class TimedDevice(IDevice inner, Func<Action, double>? time = null) : IDevice
+{
+    /// <summary>The timed ops.</summary>
+    public TimedOps Timed { get; } = new(inner.Ops, time ?? inner.Time);
+    /// <summary>On, every op is timed.</summary>
+    public bool Timing { set => Timed.On = value; }
+    /// <inheritdoc/>
+    public string Name => inner.Name;
+    /// <inheritdoc/>
+    public IOps Ops => Timed;
+    /// <inheritdoc/>
+    public long WorkspaceBytes => inner.WorkspaceBytes;
+    /// <inheritdoc/>
+    public nint Reserve(long bytes) => inner.Reserve(bytes);
+    /// <inheritdoc/>
+    public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);
+    /// <inheritdoc/>
+    public void Download(Tensor source, Span<byte> destination) => inner.Download(source, destination);
+    /// <inheritdoc/>
+    public double Time(Action work) => inner.Time(work);
+    /// <inheritdoc/>
+    public MemoryUse? ReadMemory() => inner.ReadMemory();
+    /// <inheritdoc/>
+    public void Dispose() => inner.Dispose();
+}
