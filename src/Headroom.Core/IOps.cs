@@ -75,7 +75,7 @@ public interface IOps
     }
     /// <summary>y[i] = x[rows[i]]; x [T, n], rows I32 [N], y [N, n].</summary>
     void GatherRows(Tensor x, Tensor rows, Tensor y);
-    /// <summary>x = 0, then x[rows[i]] = y[i] (row numbers are distinct); y [N, n], x [T, n].</summary>
+    /// <summary>x = 0, then x[rows[i]] = y[i]; y [N, n], x [T, n]. Row numbers are distinct, but for those whose y is zero.</summary>
     void ScatterRows(Tensor y, Tensor rows, Tensor x);
 
     /// <summary>y[t] = table[ids[t]], dequantized; ids I32 [T], table [V, H] in any storage but NF4, y [T, H].</summary>
@@ -162,7 +162,8 @@ public interface IOps
     void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default);
 
     /// <summary>
-    /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; all counted),
+    /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; a negative one does not
+    /// count: its row's loss and gradient are zero),
     /// logits scratch [chunk, V]. losses F32 [N] = -log softmax(hidden W^T)[label]; dHidden [N, H] = gradScale * gradient (skipped when none);
     /// dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none).
     /// </summary>

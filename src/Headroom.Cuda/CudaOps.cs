@@ -18,6 +18,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     private readonly Gemm _gemm;
     private readonly WeightExpander _weights;
     private readonly nint _scratch, _meta, _tables, _result;
+    private readonly DeviceWord _gradScale;
     private readonly long _scratchBytes;
 
     internal CudaOps(Gpu gpu, Staging staging, nint workspace, CudaOptions o)
@@ -37,6 +38,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         _meta = Take(MetaBytes);
         _tables = Take(TableFloats * 4);
         _result = Take(256);
+        _gradScale = new DeviceWord(gpu, Take(256));
         _gemm = new Gemm(gpu, matmul, o.MatmulBytes);
         _weights = new WeightExpander(gpu, ring, _tables, o);
         var tables = new float[TableFloats];
@@ -49,7 +51,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <summary>Bytes of device memory the ops hold beside the arena.</summary>
     public static long WorkspaceBytes(CudaOptions o) =>
-        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 256;
+        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 2 * 256;
 
     /// <inheritdoc/>
     public void Dispose()
@@ -64,17 +66,40 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <summary>Adapters are about to change from outside.</summary>
     internal void ParametersChange() => _weights.Stale();
 
+    /// <summary>False while a test's switch or a profile asks for launches one by one.</summary>
+    internal bool Recordable => FusedKernels && HopperKernels && _gpu.Profile == null;
+
+    /// <summary>
+    /// Before a micro-step is recorded or replayed: what changes between micro-steps is on the device, and nothing is expanded or being expanded. A record
+    /// ends with <see cref="ParametersChange"/>, so that every replay starts and ends so, and the second stream has joined the main one.
+    /// </summary>
+    internal void BeginStep(uint dropoutStep, float gradScale)
+    {
+        _weights.Stale();
+        _gradScale.Set(BitConverter.SingleToUInt32Bits(gradScale));
+        foreach (var word in _gpu.DropoutSteps) word.Set(dropoutStep);
+    }
+
+    /// <summary>A record came to nothing.</summary>
+    internal void DropStep() => _weights.Drop();
+
     private static long Round(long bytes) => (bytes + 255) & ~255L;
 
     private nint K(string file, DType act, string name, int size = 0) => _gpu.Kernel(file, act, name, size);
 
-    /// <summary>Philox constants of a dropout site, laid out as the kernels' Mask.</summary>
+    /// <summary>Philox constants of a dropout site, laid out as the kernels' Mask. Its step is no part of it: see <see cref="StepOf"/>.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct Mask(in Dropout d)
     {
-        public uint Key0 = (uint)d.Seed, Key1 = (uint)(d.Seed >> 32), Step = d.Step, Site = d.Site;
+        public uint Key0 = (uint)d.Seed, Key1 = (uint)(d.Seed >> 32), NoStep = 0, Site = d.Site;
         public uint Threshold = (uint)Math.Ceiling(d.P * 16777216.0);
         public float Keep = 1f / (1f - d.P);
+    }
+
+    // The kernels of a file are about to make masks of this dropout.
+    private void StepOf(in Dropout d, string file, DType act, int size = 0)
+    {
+        if (d.P > 0) _gpu.DropoutStep(file, act, size).Set(d.Step);
     }
 
     /// <inheritdoc/>

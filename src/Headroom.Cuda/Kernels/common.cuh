@@ -116,7 +116,12 @@ DEV float block_max(float x)
 }
 
 // Philox4x32-10 (Salmon et al., SC 2011), as Headroom.Core.Philox.
-struct Mask { u32 key0, key1, step, site, threshold; float keep; };
+// The micro-step's number is a word of the module and no argument, so that a recorded micro-step can be replayed with another one: constant memory,
+// read where it is used, costs no register. Step has its place in Mask only.
+extern "C" { __constant__ u32 dropout_step; }
+struct Step { DEV operator u32() const { return dropout_step; } };
+struct Mask { u32 key0, key1; Step step; u32 site, threshold; float keep; };
+static_assert(sizeof(Mask) == 24, "as the host lays it out");
 DEV void philox(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, u32 k1, u32* out)
 {
 #pragma unroll
