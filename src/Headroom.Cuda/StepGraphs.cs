@@ -30,24 +30,27 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
     public long Replays { get; private set; }
     /// <summary>Micro-steps that were recorded.</summary>
     public long Records { get; private set; }
-    /// <summary>Device memory of all graphs, as the driver's free bytes fell.</summary>
-    public long Bytes => _bytes;
+    /// <summary>The most device memory that all graphs took, by the fall of the driver's free bytes.</summary>
+    public long PeakBytes { get; private set; }
     /// <summary>Why graphs are off, or null.</summary>
     public string? Failure { get; private set; }
-    /// <summary>For tests: called while a micro-step is recorded.</summary>
-    internal Action? WhileRecording { get; set; }
+    /// <summary>False issues every micro-step launch by launch; for tests and comparisons.</summary>
+    public bool On { get; set; } = true;
+    /// <summary>Called while a micro-step is recorded; for tests.</summary>
+    public Action? WhileRecording { get; set; }
 
     /// <summary>Issues a micro-step.</summary>
     public void Run(in StepShape key, uint dropoutStep, float gradScale, Action issue)
     {
         _steps++;
-        if (Failure == null && _shapes.TryGetValue(key, out var shape))
+        bool on = On && Failure == null;
+        if (on && _shapes.TryGetValue(key, out var shape))
         {
             shape.Used = _steps;
             if (shape.Graph == null && Room()) Record(shape, dropoutStep, gradScale, issue);
             if (shape.Graph != null && Replay(shape.Graph, dropoutStep, gradScale)) return;
         }
-        else if (Failure == null)
+        else if (on)
         {
             if (_shapes.Count >= MostShapes)
                 foreach (var (k, s) in _shapes)
@@ -100,6 +103,7 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
             gpu.Main.Synchronize();
             shape.Bytes = Math.Max(0, before - FreeBytes());
             _bytes += shape.Bytes;
+            PeakBytes = Math.Max(PeakBytes, _bytes);
             _largest = Math.Max(_largest, shape.Bytes);
             _graphs++;
             Records++;

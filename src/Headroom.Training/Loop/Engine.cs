@@ -45,7 +45,7 @@ public sealed class Engine : IDisposable
     private readonly int[] _hostBatch;
     private readonly BatchPadding _padding;
     private readonly Action _issue;
-    private (BatchTensors Batch, Dropout Dropout, float GradScale, Tensor Losses) _step;
+    private (int Tokens, int Sequences, int Labels, Dropout Dropout, float GradScale) _step;
 
     /// <summary>Plans, reserves and loads.</summary>
     public Engine(IDevice device, IWeightSource source, ModelSettings settings, BatchLimits limits, Action<long, long>? progress = null)
@@ -84,7 +84,7 @@ public sealed class Engine : IDisposable
         _losses = new float[Math.Max(1, Math.Max(limits.TrainLabels, limits.EvalTokens))];
         _hostBatch = new int[Plan.Buffers.Where(b => b.Category == MemoryCategory.Batch && b.DType == DType.I32).Select(b => b.Shape.Count).DefaultIfEmpty().Max()];
         _padding = new BatchPadding(limits, limits.TrainTokens > 0 && device.GainsFromFewShapes(counted.Flops, counted.Counts.Values.Sum(c => c.Calls), settings.ComputeType));
-        _issue = () => Model.ForwardBackward(_step.Batch, _step.Dropout, _step.GradScale, _step.Losses);
+        _issue = Issue;
         _slots = Model.Trained.Select(t => t.Slot).ToArray();
         _grads = _slots.Select(s => s.Grad).ToArray();
         foreach (var s in _slots)
@@ -169,9 +169,16 @@ public sealed class Engine : IDisposable
         var (tokens, sequences, labels) = _padding.Of(batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length);
         TrainIn(_memory, tokens, sequences, labels, out var b, out var losses);
         Fill(batch, b);
-        _step = (b, dropout, gradScale, losses);
+        _step = (tokens, sequences, labels, dropout, gradScale);
         _device.MicroStep(new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), dropout.Step, gradScale, _issue);
         return SumLosses(losses.Head(batch.Labels.Length));
+    }
+
+    // The device may call it twice: the phase starts anew, at the same addresses.
+    private void Issue()
+    {
+        TrainIn(_memory, _step.Tokens, _step.Sequences, _step.Labels, out var b, out var losses);
+        Model.ForwardBackward(b, _step.Dropout, _step.GradScale, losses);
     }
 
     /// <summary>The part of the arena that phases use, as bytes: free to write between two phases, for measurements.</summary>
