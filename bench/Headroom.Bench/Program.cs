@@ -17,6 +17,7 @@ static int Run(string[] args) => args.FirstOrDefault() switch
     "gemm" => GemmBench.Run(args[1..]),
     "step-cuda" => CudaStepBench.Run(args[1..]),
     "ops-cuda" => CudaOpsBench.Run(args[1..]),
+    "tune-cuda" => CudaTuneBench.Run(args[1..]),
     "decode" => DecodeBench.Run(args[1..]),
     "load" => LoadBench.Run(args[1..]),
     "step" => StepBench.Run(args[1..]),

@@ -2,13 +2,20 @@ namespace Headroom.Core;
 
 /// <summary>
 /// Inverted dropout without a stored mask: element (row, column) of site <paramref name="Site"/> is kept when Philox4x32-10
-/// with key = seed and counter = (index / 4, site, step) gives u &gt;= p in its lane index % 4, index = row * columns + column.
+/// with key = seed and counter = (index / 8, site, step) gives a 16-bit number &gt;= <see cref="Threshold"/>, index = row * columns + column. A block of
+/// four words serves eight elements: word (index % 8) / 2, its low half for even indices and its high half for odd ones. Kept elements are multiplied by 1 / (1 - p).
 /// </summary>
 /// <param name="P">Probability of dropping, 0 = off.</param>
 /// <param name="Seed">64-bit key.</param>
 /// <param name="Step">Counter word: micro-step number.</param>
 /// <param name="Site">Counter word: layer and projection.</param>
-public readonly record struct Dropout(float P, ulong Seed, uint Step, uint Site);
+public readonly record struct Dropout(float P, ulong Seed, uint Step, uint Site)
+{
+    /// <summary>p in steps of 2^-16, rounded up: a p of 0.1 drops 0.100006 of the elements.</summary>
+    public uint Threshold => (uint)Math.Min(65535, Math.Ceiling(P * 65536.0));
+    /// <summary>Factor of a kept element, 1 / (1 - p).</summary>
+    public float Keep => 1f / (1f - P);
+}
 
 /// <summary>Shape of grouped-query attention.</summary>
 /// <param name="NumHeads">num_attention_heads.</param>

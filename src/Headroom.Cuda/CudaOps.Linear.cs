@@ -123,6 +123,9 @@ public sealed unsafe partial class CudaOps
         else _weights.ExpandTo(src, DType.F32, dst.Address);
     }
 
+    /// <summary>The products' algorithms; for measurements.</summary>
+    internal Gemm Products => _gemm;
+
     /// <summary>A stored weight in the type of <paramref name="dst"/>; for measurements.</summary>
     internal void Expand(in LinearWeight src, Tensor dst) => _weights.ExpandTo(src, dst.DType, dst.Address);
 

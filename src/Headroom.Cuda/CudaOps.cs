@@ -73,8 +73,8 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     private struct Mask(in Dropout d)
     {
         public uint Key0 = (uint)d.Seed, Key1 = (uint)(d.Seed >> 32), Step = d.Step, Site = d.Site;
-        public uint Threshold = (uint)Math.Ceiling(d.P * 16777216.0);
-        public float Keep = 1f / (1f - d.P);
+        public uint Threshold = d.Threshold << 16;
+        public float Keep = d.Keep;
     }
 
     /// <inheritdoc/>

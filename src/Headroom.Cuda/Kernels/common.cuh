@@ -128,26 +128,30 @@ DEV void philox(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, u32 k1, u32* out)
     }
     out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
 }
-// Multipliers of elements 4 * block .. 4 * block + 3: 0 or 1 / (1 - p).
-DEV void mask4(const Mask& m, u64 block, float* f)
+// The random words of elements 8 * block .. 8 * block + 7, two elements a word: the low half is the even one's.
+DEV void mask_bits(const Mask& m, u64 block, u32* r) { philox((u32)block, (u32)(block >> 32), m.site, m.step, m.key0, m.key1, r); }
+// The threshold is in the high half of its word: a word's own low half cannot change the comparison.
+DEV bool keeps_low(const Mask& m, u32 word) { return (word << 16) >= m.threshold; }
+DEV bool keeps_high(const Mask& m, u32 word) { return word >= m.threshold; }
+// Keeps or clears two packed 16-bit elements; the factor 1 / (1 - p) is left to the caller.
+DEV u32 keep2(const Mask& m, u32 word, u32 v) { return v & ((keeps_low(m, word) ? 0x0000FFFFu : 0u) | (keeps_high(m, word) ? 0xFFFF0000u : 0u)); }
+// Multipliers of elements 8 * block .. 8 * block + 7: 0 or 1 / (1 - p).
+DEV void mask8(const Mask& m, u64 block, float* f)
 {
     u32 r[4];
-    philox((u32)block, (u32)(block >> 32), m.site, m.step, m.key0, m.key1, r);
+    mask_bits(m, block, r);
 #pragma unroll
-    for (int i = 0; i < 4; i++) f[i] = (r[i] >> 8) >= m.threshold ? m.keep : 0.f;
-}
-// Keeps or clears four packed 16-bit elements; the factor 1 / (1 - p) is left to the caller.
-DEV void keep4(const Mask& m, u64 block, u32& a, u32& b)
-{
-    u32 r[4], t = m.threshold << 8;
-    philox((u32)block, (u32)(block >> 32), m.site, m.step, m.key0, m.key1, r);
-    a &= (r[0] >= t ? 0x0000FFFFu : 0u) | (r[1] >= t ? 0xFFFF0000u : 0u);
-    b &= (r[2] >= t ? 0x0000FFFFu : 0u) | (r[3] >= t ? 0xFFFF0000u : 0u);
+    for (int i = 0; i < 4; i++)
+    {
+        f[2 * i] = keeps_low(m, r[i]) ? m.keep : 0.f;
+        f[2 * i + 1] = keeps_high(m, r[i]) ? m.keep : 0.f;
+    }
 }
 DEV float mask1(const Mask& m, u64 index)
 {
-    float f[4];
-    mask4(m, index >> 2, f);
-    int lane = (int)(index & 3);
-    return lane == 0 ? f[0] : lane == 1 ? f[1] : lane == 2 ? f[2] : f[3];
+    u32 r[4];
+    mask_bits(m, index >> 3, r);
+    int pair = (int)(index >> 1) & 3;
+    u32 word = pair == 0 ? r[0] : pair == 1 ? r[1] : pair == 2 ? r[2] : r[3];
+    return (index & 1 ? keeps_high(m, word) : keeps_low(m, word)) ? m.keep : 0.f;
 }

@@ -197,19 +197,18 @@ extern "C" __global__ void pack_rows(const T* src, T* dst, int columns, int ld)
     for (int i = threadIdx.x; i < columns; i += blockDim.x) dst[(i64)blockIdx.x * columns + i] = src[(i64)blockIdx.x * ld + i];
 }
 
-// y = mask * x, elements numbered from first on (a multiple of 4 unless the count is small).
+// y = mask * x, elements numbered from first on (a multiple of 8 unless the count is small).
 extern "C" __global__ void dropout(const T* x, T* y, i64 first, i64 n, Mask m)
 {
     i64 stride = (i64)gridDim.x * blockDim.x * 8;
-    bool aligned = (first & 3) == 0 && (((u64)x | (u64)y) & 15) == 0;
+    bool aligned = (first & 7) == 0 && (((u64)x | (u64)y) & 15) == 0;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
     {
         if (aligned && i + 8 <= n)
         {
             float v[8], f[8];
             load8(x + i, v);
-            mask4(m, (u64)(first + i) >> 2, f);
-            mask4(m, ((u64)(first + i) >> 2) + 1, f + 4);
+            mask8(m, (u64)(first + i) >> 3, f);
             for (int k = 0; k < 8; k++) v[k] *= f[k];
             store8(y + i, v);
         }

@@ -1,6 +1,6 @@
 // LoRA products on tensor cores with the dropout mask made in registers: nothing dropped is ever stored.
-// The sum index of a product may be permuted freely, so each lane owns eight consecutive elements of a row (16 bytes, two Philox
-// blocks) and feeds them to two mma steps; the other operand is read in the same permutation. The ranks of two mma tiles are interleaved
+// The sum index of a product may be permuted freely, so each lane owns eight consecutive elements of a row (16 bytes, one Philox
+// block) and feeds them to two mma steps; the other operand is read in the same permutation. The ranks of two mma tiles are interleaved
 // (see rank_of), so that a lane reads four of them at once.
 #define NT (RANK / 8)
 #define KS (RANK / 16)
@@ -60,8 +60,12 @@ DEV int rank_of(int t, int i) { return (t >> 1) * 16 + (i >> 1) * 4 + (t & 1) * 
 // Clears the dropped ones of eight packed elements; 1 / (1 - p) goes into the product's scale.
 DEV void drop8(V4& v, u64 index, const Mask& mask)
 {
-    keep4(mask, index >> 2, v.x, v.y);
-    keep4(mask, (index >> 2) + 1, v.z, v.w);
+    u32 r[4];
+    mask_bits(mask, index >> 3, r);
+    v.x = keep2(mask, r[0], v.x);
+    v.y = keep2(mask, r[1], v.y);
+    v.z = keep2(mask, r[2], v.z);
+    v.w = keep2(mask, r[3], v.w);
 }
 
 // Eight elements of N rows, 8 rows apart; zeros beyond the ends.
@@ -265,22 +269,16 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
             }
             const bool drop = p.drop != 0;
             const float scale = drop ? p.scale * p.mask.keep : p.scale;
-            const u32 threshold = p.mask.threshold << 8;
 #pragma unroll
             for (int h = 0; h < 2; h++)
             {
-                u64 block = ((u64)(row + 8 * h) * n + col0 + c * 8) >> 2;
-                u32 r[8];
-                if (drop)
-                {
-                    philox((u32)block, (u32)(block >> 32), p.mask.site, p.mask.step, p.mask.key0, p.mask.key1, r);
-                    philox((u32)(block + 1), (u32)((block + 1) >> 32), p.mask.site, p.mask.step, p.mask.key0, p.mask.key1, r + 4);
-                }
+                u32 r[4];
+                if (drop) mask_bits(p.mask, ((u64)(row + 8 * h) * n + col0 + c * 8) >> 3, r);
                 float v[8];
                 unpack2(T(), old[h].x, v[0], v[1]); unpack2(T(), old[h].y, v[2], v[3]); unpack2(T(), old[h].z, v[4], v[5]); unpack2(T(), old[h].w, v[6], v[7]);
 #pragma unroll
                 for (int j = 0; j < 8; j++)
-                    if (!drop || r[j] >= threshold) v[j] += acc[j >> 1][2 * h + (j & 1)] * scale;
+                    if (!drop || (j & 1 ? keeps_high(p.mask, r[j >> 1]) : keeps_low(p.mask, r[j >> 1]))) v[j] += acc[j >> 1][2 * h + (j & 1)] * scale;
                 old[h].x = pair(v[0], v[1]); old[h].y = pair(v[2], v[3]); old[h].z = pair(v[4], v[5]); old[h].w = pair(v[6], v[7]);
             }
         }
@@ -356,9 +354,11 @@ extern "C" __global__ void __launch_bounds__(512) lora_outer(const __grid_consta
 #pragma unroll
             for (int i = 0; i < 4; i++)
             {
-                u64 block = ((u64)(t0 + 2 * c + (i & 1) + (i >> 1) * 8) * n + col) >> 2;
+                u32 r[4];
+                mask_bits(p.mask, ((u64)(t0 + 2 * c + (i & 1) + (i >> 1) * 8) * n + col) >> 3, r);
 #pragma unroll
-                for (int j = 0; j < OUTER_PAIRS; j += 2) keep4(p.mask, block + (j >> 1), v[i][j], v[i][j + 1]);
+                for (int j = 0; j < OUTER_PAIRS; j++)
+                    v[i][j] = keep2(p.mask, OUTER_PAIRS == 4 ? r[j] : (col & 4) ? r[(2 + j) & 3] : r[j], v[i][j]);
             }
 #pragma unroll
         for (int j = 0; j < OUTER_PAIRS; j++)
