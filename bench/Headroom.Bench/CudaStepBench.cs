@@ -15,7 +15,7 @@ public static class CudaStepBench
     {
         string output = Option(args, "--out") ?? Path.Combine("bench", "results", "cuda-step.csv");
         int steps = int.Parse(Option(args, "--steps") ?? "5", CultureInfo.InvariantCulture);
-        bool profile = args.Contains("--profile"), ahead = !args.Contains("--no-ahead");
+        bool profile = args.Contains("--profile"), kernels = args.Contains("--kernels"), ahead = !args.Contains("--no-ahead");
         long expand = long.Parse(Option(args, "--expand") ?? "88", CultureInfo.InvariantCulture) << 20;
         Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(output))!);
         if (!File.Exists(output))
@@ -24,22 +24,26 @@ public static class CudaStepBench
         {
             string[] p = spec.Split(':');
             int[] shape = p[1].Split('x').Select(s => int.Parse(s, CultureInfo.InvariantCulture)).ToArray();
-            Case(p[0], shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), steps, profile, new CudaOptions(ExpandAhead: ahead, ExpandBytes: expand), output);
+            Case(p[0], shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), steps, profile, kernels, new CudaOptions(ExpandAhead: ahead, ExpandBytes: expand), output);
         }
         return 0;
     }
 
-    private static void Case(string model, int rows, int length, int recompute, int steps, bool profile, CudaOptions options, string output)
+    private static void Case(string model, int rows, int length, int recompute, int steps, bool profile, bool kernels, CudaOptions options, string output)
     {
         var device = CudaDevice.Open(options);
         double mib = 1024.0 * 1024;
         long overhead = device.OverheadBytes;
+        if (kernels) device.Gpu.Profile = [];
         var r = StepBenchmark.Run(device, HfConfig.Load(model), new StepBenchmarkOptions(rows, length, recompute, device.Preferred16Bit, steps));
         string name = Path.GetFileName(Path.GetDirectoryName(Path.GetFullPath(model))) ?? model; // the folder of config.json
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
             $"{name} {rows}x{length} recompute {recompute}: {r.TokensPerSecond:F0} tokens/s, {r.StepMilliseconds:F1} ms, {r.Tflops:F0} of {r.ProductTflops:F0} TFLOP/s, plan {r.PlannedBytes / mib:F0} MiB of which context and code {overhead / mib:F0}, process {r.Memory?.Process / mib:F0} MiB, loss {r.Loss:F4}"));
         File.AppendAllText(output, string.Create(CultureInfo.InvariantCulture,
             $"{DateTime.UtcNow:yyyy-MM-dd},{device.Name},{name},{rows},{length},{recompute},{r.TokensPerSecond:F0},{r.StepMilliseconds:F2},{r.Tflops:F1},{r.PlannedBytes / mib:F0},{r.Memory?.Process / mib:F0},{r.Loss:F4}\n"));
+        // Every kernel alone, in one line: the figure above is not a rate then. Micro-steps: three to warm up and one under the op profile.
+        foreach (var (kernel, (count, ms)) in device.Gpu.Profile?.OrderByDescending(k => k.Value.Milliseconds).Take(40) ?? [])
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"  {ms / (steps + 4),8:F2} ms a step, {ms / count * 1000,8:F1} us x {(double)count / (steps + 4),6:F1} {kernel}"));
         if (!profile) return;
         foreach (var o in r.Ops) Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"  {o.Milliseconds,8:F2} ms {o.FloorMilliseconds,8:F2} floor {o.Calls,5} x {o.Op}"));
     }

@@ -97,7 +97,7 @@ public interface IOps
     void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd);
     /// <summary>Fused residual add: sum = x + branch, then RMSNorm of sum. sum may be x itself.</summary>
     void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd);
-    /// <summary>dx += gradient of RMSNorm; dWeight += sum over tokens (skipped when none). x is the norm's input.</summary>
+    /// <summary>dx += gradient of RMSNorm; dWeight += sum over tokens (skipped when none). x is the norm's input; dy [T, H], or wider: further columns are not read.</summary>
     void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight);
 
     /// <summary>y = x W^T + bias. x [T, in], y [T, out].</summary>
@@ -134,7 +134,8 @@ public interface IOps
     }
     /// <summary>
     /// Gradients of a group: adapters +=, dx = the sum over the projections (skipped when none). Weight gradients of the base are not in it.
-    /// x may be none for projections without <see cref="AdaptedLinear.DA"/>.
+    /// x may be none for projections without <see cref="AdaptedLinear.DA"/>. dx [T, in], or [T, in + n * 64] in 16-bit compute: the last columns then are
+    /// the ops' own (a GPU has every dxa come out there, as dy [W, scaling B] is one product).
     /// </summary>
     void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx)
     {
@@ -156,8 +157,12 @@ public interface IOps
     /// (log-sum-exp of the scaled scores). Sequences never see each other. Dao et al., 2022/2023.
     /// </summary>
     void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor o, Tensor lse);
-    /// <summary>Gradient of <see cref="Attention"/>; delta F32 [T, heads] is scratch (rowsum(dO * O)).</summary>
-    void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv);
+    /// <summary>
+    /// Gradient of <see cref="Attention"/>; delta F32 [T, heads] is scratch (rowsum(dO * O)). With the tables of <see cref="RopeTable"/>, dq and dk are
+    /// the gradients before the rotation of q and k (see <see cref="Rope"/>).
+    /// </summary>
+    void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+        Tensor cos = default, Tensor sin = default);
     /// <summary>Plain attention that materialises the scores of one sequence and head at a time, for comparison; same result as <see cref="Attention"/>. scores F32 [longest, longest] is scratch.</summary>
     void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor scores, Tensor o);
     /// <summary>Attention of N new rows of one sequence over a cache: kCache, vCache [capacity, kv * d] already hold rows 0 .. past + N - 1; q, o [N, heads * d].</summary>
@@ -165,7 +170,7 @@ public interface IOps
 
     /// <summary>y = silu(gate) * up, all [T, I]. y may be gate, or wider than it: further columns are left alone.</summary>
     void SwiGlu(Tensor gate, Tensor up, Tensor y);
-    /// <summary>dGate, dUp from dy, and y = silu(gate) * up again (skipped when none). dGate may be gate, dUp up, and y dy.</summary>
+    /// <summary>dGate, dUp from dy, and y = silu(gate) * up again (skipped when none). dGate may be gate, dUp up, and y dy; dy and y may be wider: further columns are left alone.</summary>
     void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default);
 
     /// <summary>

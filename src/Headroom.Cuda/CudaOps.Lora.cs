@@ -65,13 +65,13 @@ public sealed unsafe partial class CudaOps
             nint dxaRows = dxa.Slice(row, n).Address, dxRows = dx.Slice(row, n).Address;
             if (dropout.P <= 0)
             {
-                _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 1, dxRows, ins, act);
+                _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 1, dxRows, dx.Columns, act);
                 continue;
             }
             _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 0, at, ins, act);
             var mask = new Mask(dropout);
             long count = (long)n * ins;
-            _gpu.Launch(K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins, count, Arg.Struct(&mask));
+            _gpu.Launch(K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins, count, Arg.Struct(&mask), ins, dx.Columns - ins);
         }
     }
 

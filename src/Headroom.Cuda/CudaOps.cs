@@ -136,8 +136,8 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     public void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
     {
         if (!dWeight.IsNone)
-            _gpu.Launch(K("norm.cu", x.DType, "rms_norm_weight"), ((x.Columns + 63) / 64, 1), 64, x, rstd, dy, dWeight, x.Rows, x.Columns);
-        _gpu.Launch(K("norm.cu", x.DType, "rms_norm_backward"), (x.Rows, 1), RowThreads(x.Columns), x, weight, rstd, dy, dx, x.Columns);
+            _gpu.Launch(K("norm.cu", x.DType, "rms_norm_weight"), ((x.Columns + 63) / 64, 1), 64, x, rstd, dy, dWeight, x.Rows, x.Columns, dy.Columns);
+        _gpu.Launch(K("norm.cu", x.DType, "rms_norm_backward"), (x.Rows, 1), RowThreads(x.Columns), x, weight, rstd, dy, dx, x.Columns, dy.Columns);
     }
 
     // Eight elements a thread, whole warps.
@@ -157,5 +157,5 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <inheritdoc/>
     public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default) =>
-        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(dy.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, y, dy.Count);
+        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, y, gate.Count, dy.Columns - gate.Columns, Magic(gate.Columns / 8));
 }

@@ -12,7 +12,7 @@
 #endif
 
 // One adapted projection's operands in a launch that serves several (q, k and v, or gate and up): fewer and fuller launches.
-// ldx: elements from one row of x to the next. tail: column of x that also takes y, or -1.
+// ldx: elements from one row of x (in up: of y) to the next. tail: column of x that also takes y, or -1.
 struct Part { T* x; const float* m; const T* z; T* y; float* out; int n, transposed; float scale; int drop, ldx, tail; Mask mask; };
 // Parameters are picked by a number known at run time: __grid_constant__ keeps them in constant memory, where a plain parameter would be
 // copied to every thread's own memory first.
@@ -230,7 +230,7 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
 {
     constexpr bool hold = RANK == 16 || COUNT == 1;
     T* y = parts[0].y;
-    const int n = parts[0].n;
+    const int n = parts[0].n, ldy = parts[0].ldx;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col0 = (blockIdx.x * 8 + warp) * 32;
     if (col0 >= n) return;
     u32 b[hold ? COUNT : 1][KS][4][2];
@@ -241,7 +241,7 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
     V4 next[2];
 #pragma unroll
     for (int h = 0; h < 2; h++)
-        if (start + g + h * 8 < end) next[h] = *(const V4*)(y + (i64)(start + g + h * 8) * n + col0 + c * 8);
+        if (start + g + h * 8 < end) next[h] = *(const V4*)(y + (i64)(start + g + h * 8) * ldy + col0 + c * 8);
 #pragma unroll 1
     for (int tile = start; tile < end; tile += 16)
     {
@@ -249,7 +249,7 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
         V4 old[2] = { next[0], next[1] };
 #pragma unroll
         for (int h = 0; h < 2; h++)
-            if (row + 16 + h * 8 < end) next[h] = *(const V4*)(y + (i64)(row + 16 + h * 8) * n + col0 + c * 8);
+            if (row + 16 + h * 8 < end) next[h] = *(const V4*)(y + (i64)(row + 16 + h * 8) * ldy + col0 + c * 8);
 #pragma unroll
         for (int q = 0; q < COUNT; q++)
         {
@@ -284,7 +284,7 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
         }
 #pragma unroll
         for (int h = 0; h < 2; h++)
-            if (row + h * 8 < end) *(V4*)(y + (i64)(row + h * 8) * n + col0 + c * 8) = old[h];
+            if (row + h * 8 < end) *(V4*)(y + (i64)(row + h * 8) * ldy + col0 + c * 8) = old[h];
     }
 }
 
@@ -393,4 +393,13 @@ extern "C" __global__ void __launch_bounds__(512) lora_outer(const __grid_consta
                 *out += p.scale * s;
             }
         }
+}
+
+// The further columns of a gradient's rows, [rows, count * RANK] from x on, to count matrices [rows, RANK]: the dxa that came with the product.
+extern "C" __global__ void lora_split(const __grid_constant__ Parts parts, int rows, int ld, int count)
+{
+    int each = RANK / 8, at = blockIdx.x * blockDim.x + threadIdx.x, row = at / (count * each), octet = at % (count * each);
+    if (row >= rows) return;
+    const Part& p = parts.part[octet / each];
+    *(V4*)(p.y + (i64)row * RANK + octet % each * 8) = *(const V4*)(parts.part[0].x + (i64)row * ld + octet * 8);
 }
