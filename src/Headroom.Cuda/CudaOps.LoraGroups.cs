@@ -132,10 +132,16 @@ public sealed unsafe partial class CudaOps
         _gpu.Launch(K("lora.cu", act, name, r), ((rows + tile - 1) / tile, groups), r > 32 ? 256 : 512, Arg.Struct(&parts), rows, zeros.From, zeros.To);
     }
 
+    // Rows are shared out until three blocks a processor are there. Parts come first in the grid: those of one x run side by side and read it from the second-level cache.
     private void LaunchOuter(Parts parts, int count, int rows, int widest, DType act, int r)
     {
-        int columns = r > 32 ? 32 : 64, blocks = (widest + columns - 1) / columns;
-        _gpu.Launch(K("lora.cu", act, "lora_outer", r), (blocks, count), blocks * count < 2 * _gpu.Processors ? 512 : 256, Arg.Struct(&parts), rows);
+        const int columns = 256, tile = 32, slots = 4; // as lora_outer.cu
+        int slabs = (widest + columns - 1) / columns, shared = slots * tile * (columns + r) * 2;
+        int splits = Math.Clamp(Math.Min(3 * _gpu.Processors / (slabs * count), (rows + 4 * tile - 1) / (4 * tile)), 1, (int)Math.Max(1, _scratchBytes / ((long)slabs * count * columns * r * 4)));
+        if ((long)slabs * count > OuterCounters) splits = 1;
+        int share = ((rows + splits - 1) / splits + tile - 1) / tile * tile;
+        splits = (rows + share - 1) / share;
+        _gpu.LaunchOn(_gpu.Main, Allowed(K("lora_outer.cu", act, "lora_outer", r), shared), (count, slabs), splits, 256, shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
     }
 
     // count parts into one y of so many columns.

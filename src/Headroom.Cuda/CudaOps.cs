@@ -17,7 +17,9 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     private readonly Staging _staging;
     private readonly Gemm _gemm;
     private readonly WeightExpander _weights;
-    private readonly nint _scratch, _meta, _tables, _result;
+    private const int OuterCounters = 4096;
+
+    private readonly nint _scratch, _meta, _tables, _result, _counters;
     private readonly long _scratchBytes;
 
     internal CudaOps(Gpu gpu, Staging staging, nint workspace, CudaOptions o)
@@ -37,6 +39,8 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         _meta = Take(MetaBytes);
         _tables = Take(TableFloats * 4);
         _result = Take(256);
+        _counters = Take(OuterCounters * 4);
+        CudaException.Check(Driver.cuMemsetD8Async(_counters, 0, OuterCounters * 4, gpu.Main.Value), "zero");
         _gemm = new Gemm(gpu, matmul, o.MatmulBytes);
         _weights = new WeightExpander(gpu, ring, _tables, o);
         var tables = new float[TableFloats];
@@ -49,7 +53,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <summary>Bytes of device memory the ops hold beside the arena.</summary>
     public static long WorkspaceBytes(CudaOptions o) =>
-        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 256;
+        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 256 + OuterCounters * 4;
 
     /// <inheritdoc/>
     public void Dispose()
