@@ -2,8 +2,9 @@ namespace Headroom.Core;
 
 /// <summary>
 /// Inverted dropout without a stored mask: element (row, column) of site <paramref name="Site"/> is kept when Philox4x32-10
-/// with key = seed and counter = (index / 8, site, step) gives a 16-bit number &gt;= <see cref="Threshold"/>, index = row * columns + column. A block of
-/// four words serves eight elements: word (index % 8) / 2, its low half for even indices and its high half for odd ones. Kept elements are multiplied by 1 / (1 - p).
+/// with key = seed and counter = (index / 8, site, step) gives a 15-bit number &gt;= <see cref="Threshold"/>, index = row * columns + column. A block of
+/// four words serves eight elements: word (index % 8) / 2, the lower 15 bits of its low half for even indices and of its high half for odd ones (numbers that a GPU
+/// compares two at a time, as halves of a float pair). Kept elements are multiplied by 1 / (1 - p).
 /// </summary>
 /// <param name="P">Probability of dropping, 0 = off.</param>
 /// <param name="Seed">64-bit key.</param>
@@ -11,8 +12,10 @@ namespace Headroom.Core;
 /// <param name="Site">Counter word: layer and projection.</param>
 public readonly record struct Dropout(float P, ulong Seed, uint Step, uint Site)
 {
-    /// <summary>p in steps of 2^-16, rounded up: a p of 0.1 drops 0.100006 of the elements.</summary>
-    public uint Threshold => (uint)Math.Min(65535, Math.Ceiling(P * 65536.0));
+    /// <summary>Largest p: above it the compared numbers would be NaN.</summary>
+    public const float MaxP = 0.96875f;
+    /// <summary>p in steps of 2^-15, rounded up: a p of 0.1 drops 0.100006 of the elements.</summary>
+    public uint Threshold => (uint)Math.Ceiling(Math.Min(P, MaxP) * 32768.0);
     /// <summary>Factor of a kept element, 1 / (1 - p).</summary>
     public float Keep => 1f / (1f - P);
 }
@@ -82,7 +85,7 @@ public interface IOps
     }
     /// <summary>y[i] = x[rows[i]]; x [T, n], rows I32 [N], y [N, n].</summary>
     void GatherRows(Tensor x, Tensor rows, Tensor y);
-    /// <summary>x = 0, then x[rows[i]] = y[i] (row numbers are distinct); y [N, n], x [T, n].</summary>
+    /// <summary>x = 0, then x[rows[i]] = y[i]; y [N, n], x [T, n]. Row numbers are distinct, but for those whose y is zero.</summary>
     void ScatterRows(Tensor y, Tensor rows, Tensor x);
 
     /// <summary>y[t] = table[ids[t]], dequantized; ids I32 [T], table [V, H] in any storage but NF4, y [T, H].</summary>
@@ -174,7 +177,8 @@ public interface IOps
     void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default);
 
     /// <summary>
-    /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; all counted),
+    /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; a negative one does not
+    /// count: its row's loss and gradient are zero),
     /// logits scratch [chunk, V]. losses F32 [N] = -log softmax(hidden W^T)[label]; dHidden [N, H] = gradScale * gradient (skipped when none);
     /// dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none).
     /// </summary>

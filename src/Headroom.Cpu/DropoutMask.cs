@@ -36,7 +36,7 @@ internal static unsafe class DropoutMask
         for (; i < count && (ulong)(first + i) >> 3 == block; i++)
         {
             uint word = ((first + i) >> 1 & 3) switch { 0 => r.X0, 1 => r.X1, 2 => r.X2, _ => r.X3 };
-            x[i] *= word >> (int)((first + i) & 1) * 16 << 16 >= threshold << 16 ? keep : 0f;
+            x[i] *= (word >> (int)((first + i) & 1) * 16 & 0x7FFF) >= threshold ? keep : 0f;
         }
         return i;
     }
@@ -79,7 +79,8 @@ internal static unsafe class DropoutMask
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Store(Vector512<uint> words, uint threshold, float keep, float* x)
     {
-        Vector512<uint> least = Vector512.Create(threshold), low = Vector512.WidenLower(words.AsUInt16()), high = Vector512.WidenUpper(words.AsUInt16());
+        Vector512<uint> least = Vector512.Create(threshold), low, high;
+        (low, high) = Vector512.Widen(words.AsUInt16() & Vector512.Create((ushort)0x7FFF));
         (Vector512.Load(x) * (Vector512.GreaterThanOrEqual(low, least).AsSingle() & Vector512.Create(keep))).Store(x);
         (Vector512.Load(x + 16) * (Vector512.GreaterThanOrEqual(high, least).AsSingle() & Vector512.Create(keep))).Store(x + 16);
     }
@@ -132,7 +133,8 @@ internal static unsafe class DropoutMask
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Store(Vector256<uint> words, uint threshold, float keep, float* x)
     {
-        Vector256<uint> least = Vector256.Create(threshold), low = Vector256.WidenLower(words.AsUInt16()), high = Vector256.WidenUpper(words.AsUInt16());
+        Vector256<uint> least = Vector256.Create(threshold), low, high;
+        (low, high) = Vector256.Widen(words.AsUInt16() & Vector256.Create((ushort)0x7FFF));
         (Vector256.Load(x) * (Vector256.GreaterThanOrEqual(low, least).AsSingle() & Vector256.Create(keep))).Store(x);
         (Vector256.Load(x + 8) * (Vector256.GreaterThanOrEqual(high, least).AsSingle() & Vector256.Create(keep))).Store(x + 8);
     }

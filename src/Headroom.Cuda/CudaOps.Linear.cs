@@ -66,7 +66,8 @@ public sealed unsafe partial class CudaOps
             Tensor h = hidden.Slice(row, n), z = logits.Head(n);
             Linear(h, head, z);
             bool gradient = !dHidden.IsNone || !dHead.IsNone;
-            _gpu.Launch(K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), gradScale, losses.Slice(row, n), head.Out, gradient ? 1 : 0);
+            _gradScale.Set(BitConverter.SingleToUInt32Bits(gradScale));
+            _gpu.Launch(K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), _gradScale.Address, losses.Slice(row, n), head.Out, gradient ? 1 : 0);
             var dz = new Tensor(z.Address, act, Shape.Of(n, head.Out));
             if (!dHidden.IsNone) BackwardInput(dz, leading, head, false, dHidden.Slice(row, n));
             if (!dHead.IsNone) BackwardWeight(h, dz, leading, dHead);

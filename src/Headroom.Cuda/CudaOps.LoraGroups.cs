@@ -57,7 +57,7 @@ public sealed unsafe partial class CudaOps
     private bool Fusable(ReadOnlySpan<AdaptedLinear> group)
     {
         foreach (ref readonly var p in group)
-            if (p.A.IsNone || p.A.Rows != group[0].A.Rows || !TensorCoreLora(p.Y, p.A, p.B.Rows)) return false;
+            if (p.A.IsNone || p.A.Rows != group[0].A.Rows || p.Dropout.Step != group[0].Dropout.Step || !TensorCoreLora(p.Y, p.A, p.B.Rows)) return false;
         return group.Length is >= 1 and <= 3;
     }
 
@@ -75,6 +75,7 @@ public sealed unsafe partial class CudaOps
             down[i] = DownPart(x, group[i].A, false, 1, group[i].Dropout, group[i].Xa);
             if (tail) down[i].Tail = ins + i * r;
         }
+        foreach (ref readonly var p in group) StepOf(p.Dropout, "lora.cu", x.DType, r);
         LaunchDown(down, count, x.Rows, r, x.DType, tail ? (ins + count * r, x.Columns) : default, shared: true);
         for (int i = 0; i < count; i++)
         {
@@ -104,6 +105,8 @@ public sealed unsafe partial class CudaOps
             outerB[i] = OuterPart(p.Y, p.Y.Columns, p.Xa, p.Scaling, default, true, p.DB);
             if (!dx.IsNone) up[i] = UpPart(p.Dxa, p.A, false, 1, p.Dropout, dx);
             widest = Math.Max(widest, p.Y.Columns);
+            StepOf(p.Dropout, "lora.cu", act, r);
+            StepOf(p.Dropout, "lora_outer.cu", act, r);
         }
         for (int i = 0; i < n; i++)
         {

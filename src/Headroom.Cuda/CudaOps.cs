@@ -20,6 +20,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     private const int OuterCounters = 4096;
 
     private readonly nint _scratch, _meta, _tables, _result, _counters;
+    private readonly DeviceWord _gradScale;
     private readonly long _scratchBytes;
 
     internal CudaOps(Gpu gpu, Staging staging, nint workspace, CudaOptions o)
@@ -41,6 +42,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         _result = Take(256);
         _counters = Take(OuterCounters * 4);
         CudaException.Check(Driver.cuMemsetD8Async(_counters, 0, OuterCounters * 4, gpu.Main.Value), "zero");
+        _gradScale = new DeviceWord(gpu, Take(256));
         _gemm = new Gemm(gpu, matmul, o.MatmulBytes);
         _weights = new WeightExpander(gpu, ring, _tables, o);
         var tables = new float[TableFloats];
@@ -53,7 +55,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <summary>Bytes of device memory the ops hold beside the arena.</summary>
     public static long WorkspaceBytes(CudaOptions o) =>
-        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 256 + OuterCounters * 4;
+        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 2 * 256 + OuterCounters * 4;
 
     /// <inheritdoc/>
     public void Dispose()
@@ -68,17 +70,39 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <summary>Adapters are about to change from outside.</summary>
     internal void ParametersChange() => _weights.Stale();
 
+    /// <summary>False while a test's switch or a profile asks for launches one by one.</summary>
+    internal bool Recordable => FusedKernels && HopperKernels && _gpu.Profile == null;
+
+    /// <summary>
+    /// Before a micro-step is recorded or replayed: what changes between micro-steps is on the device, and nothing is expanded or being expanded. A record
+    /// ends with <see cref="ParametersChange"/>, so that every replay starts and ends so, and the second stream has joined the main one.
+    /// </summary>
+    internal void BeginStep(ulong seed, uint dropoutStep, float gradScale)
+    {
+        _weights.Stale();
+        _gradScale.Set(BitConverter.SingleToUInt32Bits(gradScale));
+        foreach (var state in _gpu.DropoutStates) state.Set(seed, dropoutStep);
+    }
+
+    /// <summary>A record came to nothing.</summary>
+    internal void DropStep() => _weights.Drop();
+
     private static long Round(long bytes) => (bytes + 255) & ~255L;
 
     private nint K(string file, DType act, string name, int size = 0) => _gpu.Kernel(file, act, name, size);
 
-    /// <summary>Philox constants of a dropout site, laid out as the kernels' Mask.</summary>
+    /// <summary>Constants of a dropout site, laid out as the kernels' Mask. Seed and step are no part of it: see <see cref="StepOf"/>.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct Mask(in Dropout d)
     {
-        public uint Key0 = (uint)d.Seed, Key1 = (uint)(d.Seed >> 32), Step = d.Step, Site = d.Site;
-        public uint Threshold = d.Threshold << 16;
+        public uint Site = d.Site, Threshold = d.Threshold * 0x10001;
         public float Keep = d.Keep;
+    }
+
+    // The kernels of a file are about to make masks of this dropout.
+    private void StepOf(in Dropout d, string file, DType act, int size = 0)
+    {
+        if (d.P > 0) _gpu.DropoutState(file, act, size).Set(d.Seed, d.Step);
     }
 
     /// <inheritdoc/>

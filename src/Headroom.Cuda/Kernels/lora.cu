@@ -220,13 +220,13 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
 #pragma unroll
             for (int h = 0; h < 2; h++)
             {
-                u32 r[4];
-                if (drop) mask_bits(p.mask, ((u64)(row + 8 * h) * n + col0 + c * 8) >> 3, r);
+                u32 k[4] = { ~0u, ~0u, ~0u, ~0u };
+                if (drop) mask_words(p.mask, ((u64)(row + 8 * h) * n + col0 + c * 8) >> 3, k);
                 float v[8];
                 unpack2(T(), old[h].x, v[0], v[1]); unpack2(T(), old[h].y, v[2], v[3]); unpack2(T(), old[h].z, v[4], v[5]); unpack2(T(), old[h].w, v[6], v[7]);
 #pragma unroll
                 for (int j = 0; j < 8; j++)
-                    if (!drop || (j & 1 ? keeps_high(p.mask, r[j >> 1]) : keeps_low(p.mask, r[j >> 1]))) v[j] += acc[j >> 1][2 * h + (j & 1)] * scale;
+                    if (k[j >> 1] & (j & 1 ? 0x80000000u : 0x8000u)) v[j] += acc[j >> 1][2 * h + (j & 1)] * scale;
                 old[h].x = pair(v[0], v[1]); old[h].y = pair(v[2], v[3]); old[h].z = pair(v[4], v[5]); old[h].w = pair(v[6], v[7]);
             }
         }

@@ -33,10 +33,7 @@ DEV u32 pair(float lo, float hi)
 // Clears the dropped ones of eight packed elements; 1 / (1 - p) goes into the product's scale.
 DEV void drop8(V4& v, u64 index, const Mask& mask)
 {
-    u32 r[4];
-    mask_bits(mask, index >> 3, r);
-    v.x = keep2(mask, r[0], v.x);
-    v.y = keep2(mask, r[1], v.y);
-    v.z = keep2(mask, r[2], v.z);
-    v.w = keep2(mask, r[3], v.w);
+    u32 k[4];
+    mask_words(mask, index >> 3, k);
+    v.x &= k[0]; v.y &= k[1]; v.z &= k[2]; v.w &= k[3];
 }

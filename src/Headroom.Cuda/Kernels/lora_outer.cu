@@ -28,10 +28,10 @@ DEV void load_transposed(u32* d, u32 at)
 }
 
 // Reads past the first-level cache: another block wrote it.
-DEV float load_other(const float* p)
+DEV F4 load_other(const F4* p)
 {
-    float f;
-    asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(f) : "l"(p) : "memory");
+    F4 f;
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(f.x), "=f"(f.y), "=f"(f.z), "=f"(f.w) : "l"(p) : "memory");
     return f;
 }
 
@@ -116,11 +116,11 @@ extern "C" __global__ void __launch_bounds__(256) lora_outer(const __grid_consta
     }
     if (gridDim.z > 1)
     {
-        const int each = 8 * NT * 256; // sums of a block
-        float* mine = partial + (((i64)blockIdx.x * gridDim.y + blockIdx.y) * gridDim.z + blockIdx.z) * each + tid;
-        const float* all = mine - (i64)blockIdx.z * each;
+        const int each = 2 * NT * 256; // sums of a block, four together
+        F4* mine = (F4*)partial + (((i64)blockIdx.x * gridDim.y + blockIdx.y) * gridDim.z + blockIdx.z) * each + tid;
+        const F4* all = mine - (i64)blockIdx.z * each;
 #pragma unroll
-        for (int i = 0; i < 8 * NT; i++) mine[i * 256] = acc[i / (4 * NT)][i / 4 % NT][i % 4];
+        for (int i = 0; i < 2 * NT; i++) mine[i * 256] = { acc[i / NT][i % NT][0], acc[i / NT][i % NT][1], acc[i / NT][i % NT][2], acc[i / NT][i % NT][3] };
         __threadfence();
         __syncthreads();
         if (tid == 0) last = atomicInc(counters + blockIdx.x * gridDim.y + blockIdx.y, gridDim.z - 1) == gridDim.z - 1;
@@ -128,12 +128,22 @@ extern "C" __global__ void __launch_bounds__(256) lora_outer(const __grid_consta
         if (!last) return;
         __threadfence();
 #pragma unroll
-        for (int i = 0; i < 8 * NT; i++)
-        {
-            float sum = 0;
-            for (int b = 0; b < (int)gridDim.z; b++) sum += load_other(all + (i64)b * each + i * 256);
-            acc[i / (4 * NT)][i / 4 % NT][i % 4] = sum;
-        }
+        for (int i = 0; i < 2 * NT; i++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) acc[i / NT][i % NT][e] = 0;
+#if RANK == 16 // many loads at a time: one block reads them all
+#pragma unroll 6
+#else
+#pragma unroll 1
+#endif
+        for (int b = 0; b < (int)gridDim.z; b++)
+#pragma unroll
+            for (int i = 0; i < 2 * NT; i++)
+            {
+                F4 s = load_other(all + (i64)b * each + i * 256);
+                float* a = acc[i / NT][i % NT];
+                a[0] += s.x; a[1] += s.y; a[2] += s.z; a[3] += s.w;
+            }
     }
     float scale = drop ? p.scale * p.mask.keep : p.scale;
 #pragma unroll
