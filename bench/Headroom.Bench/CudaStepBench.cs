@@ -16,7 +16,7 @@ public static class CudaStepBench
     {
         string output = Option(args, "--out") ?? Path.Combine("bench", "results", "cuda-step.csv");
         int steps = int.Parse(Option(args, "--steps") ?? "5", CultureInfo.InvariantCulture);
-        bool profile = args.Contains("--profile"), ahead = !args.Contains("--no-ahead");
+        bool profile = args.Contains("--profile"), kernels = args.Contains("--kernels"), ahead = !args.Contains("--no-ahead");
         bool? graphs = args.Contains("--no-graphs") ? false : args.Contains("--graphs") ? true : null;
         long expand = long.Parse(Option(args, "--expand") ?? "88", CultureInfo.InvariantCulture) << 20;
         Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(output))!);
@@ -29,15 +29,16 @@ public static class CudaStepBench
             var device = CudaDevice.Open(new CudaOptions(ExpandAhead: ahead, ExpandBytes: expand, Graphs: graphs));
             var options = new StepBenchmarkOptions(shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), device.Preferred16Bit, steps,
                 AnswerOnly: args.Contains("--answers"), Ragged: args.Contains("--ragged"));
-            Case(p[0], device, options, profile, output);
+            Case(p[0], device, options, profile, kernels, output);
         }
         return 0;
     }
 
-    private static void Case(string model, CudaDevice device, StepBenchmarkOptions o, bool profile, string output)
+    private static void Case(string model, CudaDevice device, StepBenchmarkOptions o, bool profile, bool kernels, string output)
     {
         double mib = 1024.0 * 1024;
         long overhead = device.OverheadBytes;
+        if (kernels) device.Gpu.Profile = [];
         var r = StepBenchmark.Run(device, HfConfig.Load(model), o);
         string batch = (o.Ragged ? "ragged" : "full") + (o.AnswerOnly ? " answers" : ""), graphs = device.Notice != null ? "failed" : device.Graphs.Records > 0 ? "on" : "off";
         string name = Path.GetFileName(Path.GetDirectoryName(Path.GetFullPath(model))) ?? model; // the folder of config.json
@@ -48,6 +49,9 @@ public static class CudaStepBench
         if (device.Notice is { } notice) Console.WriteLine("  " + notice);
         if (device.Graphs is { Records: > 0 } g)
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"  graphs: {g.Records} recorded, {g.Replays} replayed, {g.PeakBytes / mib:F1} MiB of the device ({string.Join(" ", g.Sizes.Select(b => b >> 20))}), {g.RecordTime.TotalMilliseconds / Math.Max(1, g.Records):F1} ms a record"));
+        // Every kernel alone, in one line: the figure above is not a rate then. Micro-steps: three to warm up and one under the op profile.
+        foreach (var (kernel, (count, ms)) in device.Gpu.Profile?.OrderByDescending(k => k.Value.Milliseconds).Take(40) ?? [])
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"  {ms / (o.Steps + 4),8:F2} ms a step, {ms / count * 1000,8:F1} us x {(double)count / (o.Steps + 4),6:F1} {kernel}"));
         if (!profile) return;
         foreach (var x in r.Ops) Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"  {x.Milliseconds,8:F2} ms {x.FloorMilliseconds,8:F2} floor {x.Calls,5} x {x.Op}"));
     }

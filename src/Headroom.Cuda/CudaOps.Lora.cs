@@ -66,14 +66,14 @@ public sealed unsafe partial class CudaOps
             nint dxaRows = dxa.Slice(row, n).Address, dxRows = dx.Slice(row, n).Address;
             if (dropout.P <= 0)
             {
-                _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 1, dxRows, ins, act);
+                _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 1, dxRows, dx.Columns, act);
                 continue;
             }
             _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 0, at, ins, act);
             var mask = new Mask(dropout);
             StepOf(dropout, "elements.cu", act);
             long count = (long)n * ins;
-            _gpu.Launch(K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins, count, Arg.Struct(&mask));
+            _gpu.Launch(K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins, count, Arg.Struct(&mask), ins, dx.Columns - ins);
         }
     }
 
@@ -94,7 +94,7 @@ public sealed unsafe partial class CudaOps
         {
             Parts outer = default;
             outer[0] = OuterPart(x, dA.Columns, dxa, 1, dropout, false, dA);
-            StepOf(dropout, "lora.cu", x.DType, dA.Rows);
+            StepOf(dropout, "lora_outer.cu", x.DType, dA.Rows);
             LaunchOuter(outer, 1, x.Rows, dA.Columns, x.DType, dA.Rows);
             return;
         }

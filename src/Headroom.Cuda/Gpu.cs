@@ -47,6 +47,30 @@ internal sealed class DeviceWord(Gpu gpu, nint address)
     }
 }
 
+/// <summary>The seed and step of dropout that the kernels of a module read: the step, and the keys of Philox's ten rounds (key, key + W, key + 2 W ..., W the two increments).</summary>
+internal sealed class DropoutState
+{
+    private readonly DeviceWord _step;
+    private readonly DeviceWord[] _keys = new DeviceWord[20];
+
+    public DropoutState(Gpu gpu, nint step, nint keys)
+    {
+        _step = new DeviceWord(gpu, step);
+        for (int i = 0; i < _keys.Length; i++) _keys[i] = new DeviceWord(gpu, keys + 4 * i);
+    }
+
+    /// <summary>What later launches read.</summary>
+    public void Set(ulong seed, uint step)
+    {
+        _step.Set(step);
+        for (int round = 0; round < 10; round++)
+        {
+            _keys[2 * round].Set((uint)seed + (uint)round * Philox.W0);
+            _keys[2 * round + 1].Set((uint)(seed >> 32) + (uint)round * Philox.W1);
+        }
+    }
+}
+
 /// <summary>The context, streams and compiled kernels of one device; every launch goes through here.</summary>
 internal sealed unsafe class Gpu : IDisposable
 {
@@ -55,7 +79,7 @@ internal sealed unsafe class Gpu : IDisposable
     private readonly KernelCompiler _compiler;
     private readonly Dictionary<(string, DType, int), CudaModule> _modules = [];
     private readonly Dictionary<(string, DType, int, string), nint> _functions = [];
-    private readonly Dictionary<(string, DType, int), DeviceWord> _words = [];
+    private readonly Dictionary<(string, DType, int), DropoutState> _dropout = [];
     private bool _disposed;
 
     public Gpu(int ordinal)
@@ -135,12 +159,16 @@ internal sealed unsafe class Gpu : IDisposable
         return _functions[(file, act, size, name)] = f;
     }
 
-    /// <summary>The dropout_step that the kernels of a file, compiled so, read.</summary>
-    public DeviceWord DropoutStep(string file, DType act, int size) => _words.TryGetValue((file, act, size), out var word) ? word
-        : _words[(file, act, size)] = new DeviceWord(this, Module(file, act, size).Global("dropout_step"));
+    /// <summary>The dropout that the kernels of a file, compiled so, read.</summary>
+    public DropoutState DropoutState(string file, DType act, int size)
+    {
+        if (_dropout.TryGetValue((file, act, size), out var state)) return state;
+        var module = Module(file, act, size);
+        return _dropout[(file, act, size)] = new DropoutState(this, module.Global("dropout_step"), module.Global("dropout_keys"));
+    }
 
-    /// <summary>Every dropout_step in use.</summary>
-    public IEnumerable<DeviceWord> DropoutSteps => _words.Values;
+    /// <summary>The dropout of every module in use.</summary>
+    public IEnumerable<DropoutState> DropoutStates => _dropout.Values;
 
     private CudaModule Module(string file, DType act, int size)
     {

@@ -55,8 +55,8 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         if (on && _shapes.TryGetValue(key, out var shape))
         {
             shape.Used = _steps;
-            if (shape.Graph == null && Room(replay.Bytes)) Record(shape, replay, dropoutStep, gradScale, issue);
-            if (shape.Graph != null && Replay(shape.Graph, dropoutStep, gradScale)) return;
+            if (shape.Graph == null && Room(replay.Bytes)) Record(shape, replay, key.Seed, dropoutStep, gradScale, issue);
+            if (shape.Graph != null && Replay(shape.Graph, key.Seed, dropoutStep, gradScale)) return;
         }
         else if (on)
         {
@@ -68,11 +68,11 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         issue();
     }
 
-    private bool Replay(CudaGraph graph, uint dropoutStep, float gradScale)
+    private bool Replay(CudaGraph graph, ulong seed, uint dropoutStep, float gradScale)
     {
         try
         {
-            ops.BeginStep(dropoutStep, gradScale);
+            ops.BeginStep(seed, dropoutStep, gradScale);
             graph.Launch(gpu.Main);
             Replays++;
             return true;
@@ -84,13 +84,13 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         }
     }
 
-    private void Record(Shape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
+    private void Record(Shape shape, in StepReplay replay, ulong seed, uint dropoutStep, float gradScale, Action issue)
     {
         nint recorded = 0;
         long start = System.Diagnostics.Stopwatch.GetTimestamp();
         try
         {
-            ops.BeginStep(dropoutStep, gradScale);
+            ops.BeginStep(seed, dropoutStep, gradScale);
             // Relaxed: a library that loads a kernel or asks for memory does not spoil the record.
             CudaException.Check(Driver.cuStreamBeginCapture(gpu.Main.Value, Driver.CaptureRelaxed), nameof(Driver.cuStreamBeginCapture));
             int status;
