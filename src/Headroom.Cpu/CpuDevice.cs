@@ -6,6 +6,7 @@ namespace Headroom.Cpu;
 /// <summary>The CPU as a device: one arena from the C allocator, and <see cref="CpuOps"/> over it.</summary>
 public sealed unsafe class CpuDevice : IDevice
 {
+    private const int Piece = 1 << 20;
     private readonly CpuOps _ops;
     private readonly int _threads;
     private void* _arena;
@@ -38,7 +39,28 @@ public sealed unsafe class CpuDevice : IDevice
     public void Upload(ReadOnlySpan<byte> source, Tensor destination)
     {
         if (source.Length > destination.Bytes) throw new InvalidOperationException("upload is larger than its destination");
-        source.CopyTo(new Span<byte>((void*)destination.Address, source.Length));
+        fixed (byte* s = source)
+        {
+            nint from = (nint)s;
+            int bytes = source.Length;
+            Lanes.Run(_threads, (bytes + Piece - 1) / Piece, (_, piece) =>
+            {
+                int at = piece * Piece, n = Math.Min(Piece, bytes - at);
+                new ReadOnlySpan<byte>((byte*)from + at, n).CopyTo(new Span<byte>((byte*)destination.Address + at, n));
+            });
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Upload(RowReader read, Tensor destination)
+    {
+        long rowBytes = destination.DType.Bytes(destination.Columns);
+        int rows = destination.Rows, step = (int)Math.Clamp(Piece / Math.Max(1, rowBytes), 1, Math.Max(1, rows));
+        Lanes.Run(_threads, (rows + step - 1) / step, (_, piece) =>
+        {
+            int first = piece * step, n = Math.Min(step, rows - first);
+            read(first, n, new Span<byte>((byte*)destination.Address + first * rowBytes, checked((int)(n * rowBytes))));
+        });
     }
 
     /// <inheritdoc/>

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
+using Headroom.Core;
 
 namespace Headroom.Formats;
 
@@ -68,16 +69,19 @@ public sealed class BaseHashes(string folder, long minimumBytes)
             Directory.CreateDirectory(folder);
             AtomicFile.WriteText(Path.Combine(folder, Fingerprint(files)), hash);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or Core.HeadroomException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or HeadroomException)
         {
         }
     }
 
-    /// <summary>The hash by reading everything; the files side by side.</summary>
+    /// <summary>
+    /// The hash by reading everything; the files side by side, on threads of lower priority (see <see cref="LowPriority"/>): the weights are usually
+    /// loaded at the same time.
+    /// </summary>
     public static string Compute(IReadOnlyList<string> files)
     {
         var hashes = new byte[files.Count][];
-        Parallel.For(0, files.Count, i =>
+        LowPriority.Run(files.Count, i =>
         {
             using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
             using var file = new FileStream(files[i], FileMode.Open, FileAccess.Read, FileShare.Read, 1, FileOptions.SequentialScan);
