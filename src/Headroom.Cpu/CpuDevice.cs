@@ -6,7 +6,7 @@ namespace Headroom.Cpu;
 /// <summary>The CPU as a device: one arena from the C allocator, and <see cref="CpuOps"/> over it.</summary>
 public sealed unsafe class CpuDevice : IDevice
 {
-    private const int Piece = 1 << 20;
+    private const int Piece = 1 << 20, Reach = 16 << 20;
     private readonly CpuOps _ops;
     private readonly int _threads;
     private void* _arena;
@@ -31,8 +31,13 @@ public sealed unsafe class CpuDevice : IDevice
         if (_arena != null) throw new InvalidOperationException("the arena is reserved already");
         _arena = NativeMemory.AlignedAlloc((nuint)bytes, 4096);
         // Touch every page now: what the plan says must be there before the first step, not at step 50.
-        for (long at = 0; at < bytes; at += 4096) ((byte*)_arena)[at] = 0;
-        return (nint)_arena;
+        nint arena = (nint)_arena;
+        Lanes.Run(_threads, (int)((bytes + Reach - 1) / Reach), (_, piece) =>
+        {
+            long end = Math.Min(bytes, (piece + 1L) * Reach);
+            for (long at = (long)piece * Reach; at < end; at += 4096) ((byte*)arena)[at] = 0;
+        });
+        return arena;
     }
 
     /// <inheritdoc/>
