@@ -4,9 +4,9 @@ using Headroom.Core;
 namespace Headroom.Cpu;
 
 /// <summary>The CPU as a device: one arena from the C allocator, and <see cref="CpuOps"/> over it.</summary>
-public sealed unsafe class CpuDevice : IDevice
+public sealed unsafe partial class CpuDevice : IDevice
 {
-    private const int Piece = 1 << 20, Reach = 16 << 20;
+    private const int Piece = 1 << 20, Reach = 16 << 20, HugePage = 2 << 20;
     private readonly CpuOps _ops;
     private readonly int _threads;
     private void* _arena;
@@ -29,7 +29,9 @@ public sealed unsafe class CpuDevice : IDevice
     public nint Reserve(long bytes)
     {
         if (_arena != null) throw new InvalidOperationException("the arena is reserved already");
-        _arena = NativeMemory.AlignedAlloc((nuint)bytes, 4096);
+        _arena = NativeMemory.AlignedAlloc((nuint)bytes, bytes >= HugePage ? (nuint)HugePage : 4096);
+        // In pages of 2 MiB the kernel hands the memory over in half the time and a product misses fewer translations; a system without them says no.
+        if (OperatingSystem.IsLinux() && bytes >= HugePage) _ = Advise(_arena, (nuint)bytes / HugePage * HugePage, 14); // MADV_HUGEPAGE
         // Touch every page now: what the plan says must be there before the first step, not at step 50.
         nint arena = (nint)_arena;
         Lanes.Run(_threads, (int)((bytes + Reach - 1) / Reach), (_, piece) =>
@@ -71,6 +73,9 @@ public sealed unsafe class CpuDevice : IDevice
     /// <inheritdoc/>
     public void Download(Tensor source, Span<byte> destination) =>
         new ReadOnlySpan<byte>((void*)source.Address, destination.Length).CopyTo(destination);
+
+    [LibraryImport("libc", EntryPoint = "madvise")]
+    private static partial int Advise(void* address, nuint bytes, int advice);
 
     /// <inheritdoc/>
     public void Dispose()

@@ -6,14 +6,21 @@ namespace Headroom.Cpu;
 /// <summary>Codes of one NF4 block: the number of thresholds below x / absmax, two a byte, the first in the high half. Every form gives the same bits.</summary>
 internal static unsafe class Nf4Encoder
 {
-    /// <summary>Largest magnitude.</summary>
+    /// <summary>Largest magnitude of finite values.</summary>
     public static float AbsMax(float* x, int n)
     {
-        var most = Vector256<float>.Zero;
         int i = 0;
-        for (; i <= n - 8; i += 8) most = Vector256.Max(most, Vector256.Abs(Vector256.Load(x + i)));
-        float max = 0;
-        for (int l = 0; l < 8; l++) max = MathF.Max(max, most[l]);
+        var most = Vector256<float>.Zero;
+        if (Avx512F.IsSupported)
+        {
+            var wide = Vector512<float>.Zero;
+            for (; i <= n - 16; i += 16) wide = Vector512.MaxNative(wide, Vector512.Abs(Vector512.Load(x + i)));
+            most = Vector256.MaxNative(wide.GetLower(), wide.GetUpper());
+        }
+        for (; i <= n - 8; i += 8) most = Vector256.MaxNative(most, Vector256.Abs(Vector256.Load(x + i)));
+        var four = Vector128.MaxNative(most.GetLower(), most.GetUpper());
+        var two = Vector128.MaxNative(four, Vector128.Shuffle(four, Vector128.Create(2, 3, 0, 1)));
+        float max = MathF.Max(two[0], two[1]);
         for (; i < n; i++) max = MathF.Max(max, MathF.Abs(x[i]));
         return max;
     }
