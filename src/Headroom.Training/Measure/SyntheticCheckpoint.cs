@@ -21,6 +21,8 @@ public static class SyntheticCheckpoint
     public static long Write(string folder, ModelConfig config, long shardBytes = 5L << 30)
     {
         Directory.CreateDirectory(folder);
+        AtomicFile.WriteText(Path.Combine(folder, "config.json"), HfConfig.Write(config));
+        config = HfConfig.Load(Path.Combine(folder, "config.json")); // as readers will see it
         var noise = new byte[Noise];
         var random = new PhiloxRandom(1);
         for (int i = 0; i < noise.Length; i += 2) BitConverter.TryWriteBytes(noise.AsSpan(i), (ushort)(BitConverter.SingleToUInt32Bits(random.NextNormal() * 0.02f) >> 16));
@@ -57,7 +59,6 @@ public static class SyntheticCheckpoint
         }
         AtomicFile.WriteText(Path.Combine(folder, "model.safetensors.index.json"),
             new JsonObject { ["metadata"] = new JsonObject { ["total_size"] = total }, ["weight_map"] = map }.ToJsonString(new JsonSerializerOptions { WriteIndented = true }));
-        AtomicFile.WriteText(Path.Combine(folder, "config.json"), HfConfig.Write(config));
         return total;
     }
 }
