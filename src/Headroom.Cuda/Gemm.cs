@@ -92,11 +92,11 @@ internal sealed unsafe class Gemm : IDisposable
         Set(p, CublasLt.PrefAlignB, &align, 4);
         Set(p, CublasLt.PrefAlignC, &align, 4);
         Set(p, CublasLt.PrefAlignD, &align, 4);
-        CublasLt.Heuristic choice = default;
-        int status = CublasLt.cublasLtMatmulAlgoGetHeuristic(_lt.Value, d, a.Value, b.Value, c.Value, c.Value, p, 1, &choice, out int found);
-        if (status != 0 || found == 0 || choice.State != 0)
+        var choices = stackalloc CublasLt.Heuristic[Rank + 1];
+        int status = CublasLt.cublasLtMatmulAlgoGetHeuristic(_lt.Value, d, a.Value, b.Value, c.Value, c.Value, p, Rank + 1, choices, out int found);
+        if (status != 0 || found == 0 || choices[0].State != 0)
             throw new CudaException("cublasLtMatmulAlgoGetHeuristic", $"status {status}, no algorithm for {k}", "Report this shape; CPU runs it.");
-        return new Plan(desc, a, b, c, choice);
+        return new Plan(desc, a, b, c, choices[Math.Min(Rank, found - 1)]);
     }
 
     private static void Set(nint preference, int attribute, void* value, nuint bytes) =>
@@ -109,6 +109,9 @@ internal sealed unsafe class Gemm : IDisposable
     }
 
     private static int Type(DType t) => t switch { DType.BF16 => CublasLt.Real16BF, DType.F16 => CublasLt.Real16F, _ => CublasLt.Real32F };
+
+    /// <summary>Which of the library's choices is taken, 0 = its first; for measurements.</summary>
+    internal int Rank { get; set { field = value; Forget(); } }
 
     private void Forget()
     {

@@ -6,14 +6,15 @@ namespace Headroom.Cuda;
 
 /// <summary>
 /// Copies between pageable host memory and the device through page-locked memory, in the order of the main stream. Small uploads go through a ring and
-/// return when their bytes are in it. Large ones go through slots of a few lanes: each lane has two, and fills one while the other one's copy runs, so
-/// that reading, copying and the device's work overlap; they return when everything is read and issued.
+/// return when their bytes are in it; small downloads have a place of their own behind it, so that they wait once, for everything. Large copies go
+/// through slots of a few lanes: each lane has two, and fills one while the other one's copy runs, so that reading, copying and the device's work
+/// overlap; large uploads return when everything is read and issued.
 /// </summary>
 internal sealed unsafe class Staging : IDisposable
 {
-    private const int RingBytes = 4 << 20, SlotBytes = 2 << 20, Small = 1 << 20, MostLanes = 8;
+    private const int RingBytes = 4 << 20, DownloadBytes = 256 << 10, SlotBytes = 2 << 20, Small = 1 << 20, MostLanes = 8;
     private readonly Gpu _gpu;
-    private readonly PinnedMemory _ring = PinnedMemory.Allocate(RingBytes);
+    private readonly PinnedMemory _ring = PinnedMemory.Allocate(RingBytes + DownloadBytes);
     private PinnedMemory? _lanes; // made by the first large copy
     private CudaEvent[] _free = []; // of each slot: recorded behind the last copy from or to it
     private int[] _turn = [];
@@ -23,6 +24,7 @@ internal sealed unsafe class Staging : IDisposable
 
     public void Upload(ReadOnlySpan<byte> source, nint destination)
     {
+        _gpu.OutsideRecord();
         if (source.Length > Small)
         {
             fixed (byte* s = source)
@@ -47,6 +49,7 @@ internal sealed unsafe class Staging : IDisposable
     /// <summary>Rows of <paramref name="rowBytes"/> bytes, read straight into the page-locked slots by several threads.</summary>
     public void Upload(RowReader read, int rows, long rowBytes, nint destination)
     {
+        _gpu.OutsideRecord();
         if (rowBytes > SlotBytes) // a row longer than a slot is read whole, then copied as bytes
         {
             var row = new byte[rowBytes];
@@ -69,7 +72,8 @@ internal sealed unsafe class Staging : IDisposable
 
     public void Download(nint source, Span<byte> destination)
     {
-        if (destination.Length > Small)
+        _gpu.OutsideRecord();
+        if (destination.Length > DownloadBytes)
         {
             int bytes = destination.Length;
             fixed (byte* d = destination)
@@ -82,13 +86,14 @@ internal sealed unsafe class Staging : IDisposable
                     return () => new ReadOnlySpan<byte>((void*)slot, n).CopyTo(new Span<byte>((byte*)to + at, n));
                 });
             }
+            _at = 0; // every upload is done too: the ring is free
             return;
         }
-        _gpu.Main.Synchronize(); // every upload is done too: the ring is free
-        _at = 0;
-        CudaException.Check(Driver.cuMemcpyDtoHAsync(_ring.Value, source, (nuint)destination.Length, _gpu.Main.Value), nameof(Driver.cuMemcpyDtoHAsync));
+        nint place = _ring.Value + RingBytes;
+        CudaException.Check(Driver.cuMemcpyDtoHAsync(place, source, (nuint)destination.Length, _gpu.Main.Value), nameof(Driver.cuMemcpyDtoHAsync));
         _gpu.Main.Synchronize();
-        new ReadOnlySpan<byte>((void*)_ring.Value, destination.Length).CopyTo(destination);
+        _at = 0;
+        new ReadOnlySpan<byte>((void*)place, destination.Length).CopyTo(destination);
     }
 
     /// <summary>Runs issue(piece, slot) for every piece on the lanes, each in a free slot; what it returns is run when its copy is done.</summary>

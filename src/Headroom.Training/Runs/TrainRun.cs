@@ -41,10 +41,9 @@ public static class TrainRun
             throw new HeadroomException($"The run folder {host.Folder} exists already.", "Go on with --resume, or give another --name.");
         if (host.Resume && !File.Exists(events)) throw new HeadroomException($"There is no run in {host.Folder} to resume.", "Start it without --resume.");
 
-        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress);
+        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true);
         var (data, encoder, source, settings, limits, device) = (prepared.Data, prepared.Encoder, prepared.Source, prepared.Settings, prepared.Limits, prepared.Device);
         var (tokenizer, train, validation, test, evalTokens, longest) = (prepared.Tokenizer, prepared.Train, prepared.Validation, prepared.Test, limits.EvalTokens, prepared.Longest);
-        source.BeginHash(); // beside loading
         using var engine = new Engine(device, source, settings, limits, (d, t) => host.Progress("loading", d, t, ""));
         string baseHash = source.Hash, recipeHash = RecipeLoader.Hash(recipe);
         QuantizedCache.Default.Save(engine, source, recipe.Quantization, host.Say);
@@ -82,6 +81,7 @@ public static class TrainRun
         Predictions? zero = null, tuned = null;
         long tokens = 0;
         double trainSeconds = 0, nextMemory = 0, logged = 0;
+        string? notice = null;
         try
         {
             if (from == null && data.Test.Count > 0)
@@ -102,6 +102,11 @@ public static class TrainRun
                     logged += s.Loss;
                     trainSeconds += seconds;
                     log.Write("step", RunEvents.Step(s, seconds, trainer.StepsPerEpoch));
+                    if (device.Notice is { } said && said != notice)
+                    {
+                        log.Write("notice", new() { ["at_step"] = s.Step, ["text"] = said });
+                        host.Say(notice = said);
+                    }
                     if (now >= nextMemory)
                     {
                         RunEvents.Memory(log, "training", engine, s.Step);

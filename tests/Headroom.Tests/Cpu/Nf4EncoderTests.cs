@@ -67,6 +67,19 @@ public sealed unsafe class Nf4EncoderTests
         }
     }
 
+    /// <summary>Every float16 there is.</summary>
+    [Fact]
+    public void HalvesAreWidenedExactly()
+    {
+        var x = Enumerable.Range(0, 65536).Select(i => BitConverter.UInt16BitsToHalf((ushort)i)).ToArray();
+        var y = new float[65536];
+        fixed (Half* from = x)
+        fixed (float* to = y) EmbeddingKernels.WidenF16(from, to, 65536);
+        for (int i = 0; i < 65536; i++)
+            if (Half.IsNaN(x[i])) Assert.True(float.IsNaN(y[i]));
+            else Assert.Equal(BitConverter.SingleToUInt32Bits((float)x[i]), BitConverter.SingleToUInt32Bits(y[i]));
+    }
+
     /// <summary>Codes of statistics: the entry of the map that is nearest to the rounded value, found by trying all.</summary>
     [Fact]
     public void StatisticsTakeTheNearestEntry()
