@@ -46,6 +46,12 @@ public sealed unsafe partial class CpuDevice : IDevice
     public void Upload(ReadOnlySpan<byte> source, Tensor destination)
     {
         if (source.Length > destination.Bytes) throw new InvalidOperationException("upload is larger than its destination");
+        if (source.Length <= Piece) source.CopyTo(new Span<byte>((void*)destination.Address, source.Length));
+        else UploadLarge(source, destination);
+    }
+
+    private void UploadLarge(ReadOnlySpan<byte> source, Tensor destination) // apart, since the lambda takes memory from the collector on entry
+    {
         fixed (byte* s = source)
         {
             nint from = (nint)s;

@@ -73,27 +73,30 @@ internal sealed unsafe class Staging : IDisposable
     public void Download(nint source, Span<byte> destination)
     {
         _gpu.OutsideRecord();
-        if (destination.Length > DownloadBytes)
+        if (destination.Length > DownloadBytes) DownloadLarge(source, destination);
+        else
         {
-            int bytes = destination.Length;
-            fixed (byte* d = destination)
-            {
-                nint to = (nint)d;
-                Run((bytes + SlotBytes - 1) / SlotBytes, (piece, slot) =>
-                {
-                    int at = piece * SlotBytes, n = Math.Min(SlotBytes, bytes - at);
-                    CudaException.Check(Driver.cuMemcpyDtoHAsync(slot, source + at, (nuint)n, _gpu.Main.Value), nameof(Driver.cuMemcpyDtoHAsync));
-                    return () => new ReadOnlySpan<byte>((void*)slot, n).CopyTo(new Span<byte>((byte*)to + at, n));
-                });
-            }
-            _at = 0; // every upload is done too: the ring is free
-            return;
+            nint place = _ring.Value + RingBytes;
+            CudaException.Check(Driver.cuMemcpyDtoHAsync(place, source, (nuint)destination.Length, _gpu.Main.Value), nameof(Driver.cuMemcpyDtoHAsync));
+            _gpu.Main.Synchronize();
+            new ReadOnlySpan<byte>((void*)place, destination.Length).CopyTo(destination);
         }
-        nint place = _ring.Value + RingBytes;
-        CudaException.Check(Driver.cuMemcpyDtoHAsync(place, source, (nuint)destination.Length, _gpu.Main.Value), nameof(Driver.cuMemcpyDtoHAsync));
-        _gpu.Main.Synchronize();
-        _at = 0;
-        new ReadOnlySpan<byte>((void*)place, destination.Length).CopyTo(destination);
+        _at = 0; // every upload is done too: the ring is free
+    }
+
+    private void DownloadLarge(nint source, Span<byte> destination) // apart, since the lambda takes memory from the collector on entry
+    {
+        int bytes = destination.Length;
+        fixed (byte* d = destination)
+        {
+            nint to = (nint)d;
+            Run((bytes + SlotBytes - 1) / SlotBytes, (piece, slot) =>
+            {
+                int at = piece * SlotBytes, n = Math.Min(SlotBytes, bytes - at);
+                CudaException.Check(Driver.cuMemcpyDtoHAsync(slot, source + at, (nuint)n, _gpu.Main.Value), nameof(Driver.cuMemcpyDtoHAsync));
+                return () => new ReadOnlySpan<byte>((void*)slot, n).CopyTo(new Span<byte>((byte*)to + at, n));
+            });
+        }
     }
 
     /// <summary>Runs issue(piece, slot) for every piece on the lanes, each in a free slot; what it returns is run when its copy is done.</summary>
