@@ -194,7 +194,12 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
     for (int tile = start; tile < end; tile += 16)
     {
         int row = tile + g;
-        V4 old[2] = { next[0], next[1] };
+        float v[2][8];
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+        {
+            unpack2(T(), next[h].x, v[h][0], v[h][1]); unpack2(T(), next[h].y, v[h][2], v[h][3]); unpack2(T(), next[h].z, v[h][4], v[h][5]); unpack2(T(), next[h].w, v[h][6], v[h][7]);
+        }
 #pragma unroll
         for (int h = 0; h < 2; h++)
             if (row + 16 + h * 8 < end) next[h] = *(const V4*)(y + (i64)(row + 16 + h * 8) * ldy + col0 + c * 8);
@@ -222,17 +227,15 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
             {
                 u32 k[4] = { ~0u, ~0u, ~0u, ~0u };
                 if (drop) mask_words(p.mask, ((u64)(row + 8 * h) * n + col0 + c * 8) >> 3, k);
-                float v[8];
-                unpack2(T(), old[h].x, v[0], v[1]); unpack2(T(), old[h].y, v[2], v[3]); unpack2(T(), old[h].z, v[4], v[5]); unpack2(T(), old[h].w, v[6], v[7]);
 #pragma unroll
                 for (int j = 0; j < 8; j++)
-                    if (k[j >> 1] & (j & 1 ? 0x80000000u : 0x8000u)) v[j] += acc[j >> 1][2 * h + (j & 1)] * scale;
-                old[h].x = pair(v[0], v[1]); old[h].y = pair(v[2], v[3]); old[h].z = pair(v[4], v[5]); old[h].w = pair(v[6], v[7]);
+                    if (k[j >> 1] & (j & 1 ? 0x80000000u : 0x8000u)) v[h][j] += acc[j >> 1][2 * h + (j & 1)] * scale;
             }
         }
 #pragma unroll
         for (int h = 0; h < 2; h++)
-            if (row + h * 8 < end) *(V4*)(y + (i64)(row + h * 8) * ldy + col0 + c * 8) = old[h];
+            if (row + h * 8 < end)
+                *(V4*)(y + (i64)(row + h * 8) * ldy + col0 + c * 8) = { pair(v[h][0], v[h][1]), pair(v[h][2], v[h][3]), pair(v[h][4], v[h][5]), pair(v[h][6], v[h][7]) };
     }
 }
 
