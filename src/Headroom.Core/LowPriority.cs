@@ -9,7 +9,8 @@ namespace Headroom.Core;
 /// </summary>
 public static partial class LowPriority
 {
-    private const int Nice = 10;
+    private const int Nice = 10, Few = 4;
+    private static int s_held;
 
     /// <summary>Runs work(0 .. count - 1), one piece a thread, at most as many as there are processors; returns when all are done. The first exception comes out as it is.</summary>
     public static void Run(int count, Action<int> work)
@@ -35,6 +36,30 @@ public static partial class LowPriority
         }
         foreach (var thread in threads) thread.Join();
         failed?.Throw();
+    }
+
+    /// <summary>
+    /// Until the result is disposed, work of low priority waits at its next <see cref="Step"/>, where <paramref name="processors"/> are so few that it
+    /// would be in the way even so: a fork-join waits for its slowest part. Nothing that waits for such work may be inside.
+    /// </summary>
+    public static IDisposable Hold(int processors)
+    {
+        int held = processors <= Few ? 1 : 0;
+        Interlocked.Add(ref s_held, held);
+        return new Held(held);
+    }
+
+    /// <summary>Between two pieces of work: goes on when nothing holds it.</summary>
+    public static void Step()
+    {
+        while (Volatile.Read(ref s_held) > 0) Thread.Sleep(1);
+    }
+
+    private sealed class Held(int count) : IDisposable
+    {
+        private int _count = count;
+
+        public void Dispose() => Interlocked.Add(ref s_held, -Interlocked.Exchange(ref _count, 0));
     }
 
     [LibraryImport("libc", EntryPoint = "getpriority")]

@@ -23,6 +23,7 @@ public static class ModelLoader
     /// <summary>Loads every weight. Throws <see cref="HeadroomException"/> for a missing or non-finite tensor.</summary>
     public static void Load(LlamaModel model, IWeightSource source, IDevice device, IMemory memory, Action<long, long>? progress = null)
     {
+        using var quiet = LowPriority.Hold(Environment.ProcessorCount); // the base's hash
         var staging = Staging(model, memory);
         var config = model.Config;
         var jobs = new List<(string Name, LinearWeight Weight)> { ("model.embed_tokens.weight", model.EmbeddingTable) };

@@ -47,6 +47,21 @@ public sealed class LanesTests
         Assert.Throws<HeadroomException>(() => LowPriority.Run(3, i => throw new HeadroomException($"{i}", "no")));
     }
 
+    [Fact]
+    public void HeldWorkWaitsForTheLastHolder()
+    {
+        using var many = LowPriority.Hold(64); // enough processors: nothing waits
+        LowPriority.Step();
+        var first = LowPriority.Hold(2);
+        var second = LowPriority.Hold(2);
+        var work = Task.Run(LowPriority.Step);
+        first.Dispose();
+        first.Dispose(); // counts once
+        Assert.False(work.Wait(100));
+        second.Dispose();
+        Assert.True(work.Wait(TimeSpan.FromSeconds(60)));
+    }
+
     [Theory, InlineData(1, 1), InlineData(700, 3), InlineData(3, 700_001), InlineData(50_000, 64)]
     public unsafe void AnUploadAsksForEachRowOnce(int rows, int columns)
     {
