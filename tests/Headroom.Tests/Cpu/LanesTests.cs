@@ -48,7 +48,7 @@ public sealed class LanesTests
     }
 
     [Fact]
-    public void HeldWorkWaitsForTheLastHolder()
+    public async Task HeldWorkWaitsForTheLastHolder()
     {
         using var many = LowPriority.Hold(64); // enough processors: nothing waits
         LowPriority.Step();
@@ -57,9 +57,10 @@ public sealed class LanesTests
         var work = Task.Run(LowPriority.Step);
         first.Dispose();
         first.Dispose(); // counts once
-        Assert.False(work.Wait(100));
+        await Task.WhenAny(work, Task.Delay(100, TestContext.Current.CancellationToken));
+        Assert.False(work.IsCompleted);
         second.Dispose();
-        Assert.True(work.Wait(TimeSpan.FromSeconds(60)));
+        await work.WaitAsync(TimeSpan.FromSeconds(60), TestContext.Current.CancellationToken);
     }
 
     [Theory, InlineData(1, 1), InlineData(700, 3), InlineData(3, 700_001), InlineData(50_000, 64)]
