@@ -126,7 +126,8 @@ internal static class ExportCommand
 
     private static ExportComparison Check(Options o, Session session, IWeightSource source, PeftAdapter? adapter, WeightStorage? storage, ITokenizer words, string path, string type)
     {
-        int most = Math.Min(ExportCheck.LongestPrompt, source.Config.MaxPositionEmbeddings);
+        // Beyond a sliding window, which GGUF does not hold, the copy is another model; the note says so.
+        int most = Math.Min(ExportCheck.LongestPrompt, Math.Min(source.Config.MaxPositionEmbeddings, o.Format == "gguf" ? source.Config.SlidingWindow ?? int.MaxValue : int.MaxValue));
         string[] texts = o.Prompts.Length > 0 ? o.Prompts : [.. ExportCheck.Prompts];
         var copied = TokenizerLoader.Load(path);
         var prompts = new List<int[]>();
