@@ -178,6 +178,13 @@ internal sealed unsafe class WeightExpander : IDisposable
         _current = default;
     }
 
+    /// <summary>After a record that came to nothing: none of what was issued in it runs, and its events are not to be waited for.</summary>
+    public void Drop()
+    {
+        _waiting = 0;
+        _current = default;
+    }
+
     /// <summary>Expands on the main stream into any place.</summary>
     public void ExpandTo(in LinearWeight w, DType act, nint destination) => Expand(_gpu.Main, w, new Panel(w.Data.Address, 0, w.Out, act, default), destination);
 

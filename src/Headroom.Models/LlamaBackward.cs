@@ -28,7 +28,7 @@ public sealed partial class LlamaModel
 
         // MLP: next = mid + down(swiglu(gate, up)); swiglu and the norm's output are recomputed, never kept.
         // One pass in place: gate and up become their gradients, the gradient of swiglu becomes swiglu, which only down's A still waits for.
-        var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter);
+        var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter + Padding(layer.Down));
         AdaptedLinear down = layer.Down.BackwardPart(_memory, dropout, s.XaDown, dh, gradA: false);
         _ops.LinearGroupBackward(default, [down], act);
         _ops.SwiGluBackward(s.Gate, s.Up, act, s.Gate, s.Up, act);
@@ -40,7 +40,7 @@ public sealed partial class LlamaModel
         var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
         var rstd = _memory.Alloc(MemoryCategory.Scratch, "rstd", DType.F32, Shape.Of(tokens));
         _ops.RmsNorm(s.Mid, layer.Norm2, Config.RmsNormEps, x, rstd);
-        var dx = Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden);
+        var dx = Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(layer.Gate, layer.Up));
         layer.Gate.BackwardWeight(_ops, x, s.Gate);
         layer.Up.BackwardWeight(_ops, x, s.Up);
         AdaptedLinear gate = layer.Gate.BackwardPart(_memory, dropout, s.XaGate, s.Gate), up = layer.Up.BackwardPart(_memory, dropout, s.XaUp, s.Up);
@@ -48,6 +48,7 @@ public sealed partial class LlamaModel
         _memory.Free(gate.Dxa);
         _memory.Free(up.Dxa);
         _ops.RmsNormBackward(s.Mid, layer.Norm2, s.Rstd2, dx, dh, layer.GradNorm2);
+        _memory.Free(dx);
         _memory.Free(s.Gate);
         _memory.Free(s.Up);
         _memory.Free(s.XaGate);
@@ -62,7 +63,7 @@ public sealed partial class LlamaModel
         var dk = Temp(MemoryCategory.Scratch, "dk", tokens, s.K.Columns);
         var dv = Temp(MemoryCategory.Scratch, "dv", tokens, s.V.Columns);
         var delta = Temp32(MemoryCategory.Scratch, "delta", tokens, Config.NumAttentionHeads);
-        _ops.AttentionBackward(s.Q, s.K, s.V, s.O, s.Lse, dO, batch.Offsets, layer.Attention, delta, dq, dk, dv);
+        _ops.AttentionBackward(s.Q, s.K, s.V, s.O, s.Lse, dO, batch.Offsets, layer.Attention, delta, dq, dk, dv, _cos, _sin);
         _memory.Free(delta);
         _memory.Free(dO);
         _memory.Free(s.Q);
@@ -71,17 +72,15 @@ public sealed partial class LlamaModel
         _memory.Free(s.O);
         _memory.Free(s.Lse);
         _memory.Free(s.XaO);
-        _ops.Rope(dq, _cos, _sin, Config.HeadDim, inverse: true);
-        _ops.Rope(dk, _cos, _sin, Config.HeadDim, inverse: true);
         _ops.RmsNorm(s.Input, layer.Norm1, Config.RmsNormEps, x, rstd);
         // Below the first layer nothing is trained when the base is frozen, so its input gradient is not computed.
         bool last = index == 0 && Settings.Mode != TrainMode.Full;
-        var dx1 = last ? default : dx;
+        dx = last ? default : Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(layer.Q, layer.K, layer.V));
         layer.Q.BackwardWeight(_ops, x, dq);
         layer.K.BackwardWeight(_ops, x, dk);
         layer.V.BackwardWeight(_ops, x, dv);
         AdaptedLinear q = layer.Q.BackwardPart(_memory, dropout, s.XaQ, dq), k = layer.K.BackwardPart(_memory, dropout, s.XaK, dk), v = layer.V.BackwardPart(_memory, dropout, s.XaV, dv);
-        _ops.LinearGroupBackward(x, [q, k, v], dx1);
+        _ops.LinearGroupBackward(x, [q, k, v], dx);
         _memory.Free(q.Dxa);
         _memory.Free(k.Dxa);
         _memory.Free(v.Dxa);
@@ -91,7 +90,7 @@ public sealed partial class LlamaModel
         _memory.Free(dv);
         _memory.Free(x);
         _memory.Free(rstd);
-        _memory.Free(dx);
+        if (!last) _memory.Free(dx);
         _memory.Free(s.XaQ);
         _memory.Free(s.XaK);
         _memory.Free(s.XaV);

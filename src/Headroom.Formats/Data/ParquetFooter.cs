@@ -152,7 +152,8 @@ internal sealed record ParquetFooter(IReadOnlyList<ParquetLeaf> Leaves, IReadOnl
     {
         string path = string.Join('.', leaf.Path);
         if (column.Text(1) is { Length: > 0 }) throw new HeadroomException($"{name}: column '{path}' lies in another file", "write the data as one file");
-        if (column.Has(8) || column.Record(3) is not { } m) throw new HeadroomException($"{name}: column '{path}' is encrypted or has no description", "write the data as one file without encryption");
+        if (column.Has(8) || column.Record(3) is not { } m)
+            throw new HeadroomException($"{name}: column '{path}' is encrypted or has no description", "write the data as one file without encryption");
         Require(m.Number(1) == leaf.Type, $"column '{path}' has two types");
         Require(m.Texts(3).AsSpan().SequenceEqual(leaf.Path), $"column '{path}' is named {string.Join('.', m.Texts(3))} in a row group");
         Require(m.Number(4) is >= 0 and <= 7, $"column '{path}' is compressed in an unknown way");

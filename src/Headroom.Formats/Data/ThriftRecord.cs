@@ -9,7 +9,8 @@ internal readonly record struct ThriftField(short Id, ThriftType Type, ThriftTyp
 /// <summary>A structure's definition.</summary>
 internal sealed class ThriftStruct(params ThriftField[] fields)
 {
-    private readonly ThriftField?[] _byId = Enumerable.Range(0, fields.Length == 0 ? 1 : fields.Max(f => f.Id) + 1).Select(i => fields.Where(f => f.Id == i).Select(f => (ThriftField?)f).FirstOrDefault()).ToArray();
+    private readonly ThriftField?[] _byId = Enumerable.Range(0, fields.Select(f => f.Id + 1).DefaultIfEmpty(1).Max())
+        .Select(i => fields.Where(f => f.Id == i).Select(f => (ThriftField?)f).FirstOrDefault()).ToArray();
 
     /// <summary>The required fields.</summary>
     public IReadOnlyList<short> Required { get; } = fields.Where(f => f.Required).Select(f => f.Id).ToArray();
