@@ -149,7 +149,7 @@ internal static class ExportCommand
         }
         using var copy = WeightSources.Open(path);
         var stored = o.Format == "gguf" ? GgufExporter.Types[type].Type : type switch { "f32" => GgmlType.F32, "f16" => GgmlType.F16, _ => GgmlType.BF16 };
-        var c = source.Config;
+        var c = merged.Config;
         var (error, beyond) = o.Format == "gguf"
             ? ExportCheck.Weights(merged, copy, (name, columns) => GgufExporter.TypeOf(name, stored, columns, c.TieWordEmbeddings), GgmlType.F32)
             : ExportCheck.Weights(merged, copy, (_, _) => stored, stored);
@@ -160,7 +160,8 @@ internal static class ExportCommand
         var exported = ExportCheck.Logits(device, copy, Settings(copy, device, null, null), null, prompts);
         var r = ExportCheck.Compare(reference, exported, c.VocabSize);
         var (difference, agreement) = ExportCheck.Bounds(type);
-        session.Say(string.Create(CultureInfo.InvariantCulture, $"check on {r.Positions} positions: weights {error:P2} off, largest logit difference {r.LargestDifference:G3}, {r.RelativeDifference:G3} of the logits' deviation (at most {difference}), "
+        session.Say(string.Create(CultureInfo.InvariantCulture, $"check on {r.Positions} positions: weights {error:P2} off, largest logit difference {r.LargestDifference:G3}, "
+            + $"{r.RelativeDifference:G3} of the logits' deviation (at most {difference}), "
             + $"{r.Agreeing} of {r.Decided} decided tokens agree (at least {agreement:P0}; decided: a lead of {ExportCheck.Gap})"));
         if (r.RelativeDifference <= difference && r.Agreement >= agreement) return r;
         string figures = string.Create(CultureInfo.InvariantCulture, $"relative logit difference {r.RelativeDifference:G3} (at most {difference}), token agreement {r.Agreement:P1} (at least {agreement:P0})");

@@ -197,10 +197,12 @@ public static class TokenizerLoader
         foreach (var p in root.EnumerateObject()) Add(p.Name, p.Value);
         if (TokenizerJson.Optional(root, "extra_special_tokens") is { ValueKind: JsonValueKind.Object } extra)
             foreach (var p in extra.EnumerateObject()) Add(p.Name, p.Value);
-        if (TokenizerJson.Optional(root, "additional_special_tokens") is { ValueKind: JsonValueKind.Array } more && parts.AdditionalSpecialTokens.Count == 0) parts.AdditionalSpecialTokens = [.. more.EnumerateArray().Select(Text).OfType<string>()];
+        if (TokenizerJson.Optional(root, "additional_special_tokens") is { ValueKind: JsonValueKind.Array } more && parts.AdditionalSpecialTokens.Count == 0)
+            parts.AdditionalSpecialTokens = [.. more.EnumerateArray().Select(Text).OfType<string>()];
         // What the class of the tokenizer fills in when the file does not say (tokenization_llama.py, tokenization_qwen2.py); a null in the file is an answer.
         string kind = TokenizerJson.Text(root, "tokenizer_class") ?? "";
-        foreach (var (prefix, name, text) in new[] { ("LlamaTokenizer", "unk_token", "<unk>"), ("CodeLlamaTokenizer", "unk_token", "<unk>"), ("Qwen2Tokenizer", "unk_token", "<|endoftext|>"), ("Qwen2Tokenizer", "pad_token", "<|endoftext|>") })
+        foreach (var (prefix, name, text) in new[]
+            { ("LlamaTokenizer", "unk_token", "<unk>"), ("CodeLlamaTokenizer", "unk_token", "<unk>"), ("Qwen2Tokenizer", "unk_token", "<|endoftext|>"), ("Qwen2Tokenizer", "pad_token", "<|endoftext|>") })
             if (kind.StartsWith(prefix, StringComparison.Ordinal) && !root.TryGetProperty(name, out _)) all.TryAdd(name, text);
     }
 
