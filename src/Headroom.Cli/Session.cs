@@ -67,8 +67,8 @@ internal sealed class Session : IDisposable
         return true;
     }
 
-    /// <summary>Opens auto, cpu or cuda; to train, with <paramref name="graphs"/>, room for CUDA graphs.</summary>
-    public IDevice Open(string device, bool graphs = false)
+    /// <summary>Opens auto, cpu or cuda; <paramref name="graphs"/> as training.cuda_graphs.</summary>
+    public IDevice Open(string device, bool? graphs = null)
     {
         if (device is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {device} is unknown.", "Use auto, cpu or cuda.");
         if (device == "cpu") return new CpuDevice();

@@ -73,6 +73,9 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <summary>False while a test's switch or a profile asks for launches one by one.</summary>
     internal bool Recordable => FusedKernels && HopperKernels && _gpu.Profile == null;
 
+    /// <summary>False: weights are expanded when they are asked for, on the main stream.</summary>
+    internal bool ExpandsAhead { set => _weights.Ahead = value; }
+
     /// <summary>
     /// Before a micro-step is recorded or replayed: what changes between micro-steps is on the device, and nothing is expanded or being expanded. A record
     /// ends with <see cref="ParametersChange"/>, so that every replay starts and ends so, and the second stream has joined the main one.

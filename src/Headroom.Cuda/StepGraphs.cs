@@ -11,10 +11,10 @@ namespace Headroom.Cuda;
 /// </summary>
 internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
 {
-    /// <summary>Device memory that all graphs may take together, counted in the plan.</summary>
-    public const long MostBytes = 32L << 20;
-    private const int MostGraphs = 32, MostShapes = 1024;
-    private const long IdleSteps = 8 * MostGraphs; // a graph that was not used for so long makes room for another
+    /// <summary>Graphs at a time: the common ones of the sizes that ragged batches are padded to; others are issued.</summary>
+    public const int MostGraphs = 16;
+    private const int MostShapes = 1024;
+    private const long IdleSteps = 16 * MostGraphs; // a graph that was not used for so long makes room for another
 
     private sealed class Shape
     {
@@ -23,13 +23,19 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
     }
 
     private readonly Dictionary<StepShape, Shape> _shapes = [];
-    private long _steps, _bytes, _largest;
+    private readonly List<long> _sizes = [];
+    private long _steps, _bytes;
     private int _graphs;
+    private bool _full;
 
     /// <summary>Micro-steps that were replayed.</summary>
     public long Replays { get; private set; }
     /// <summary>Micro-steps that were recorded.</summary>
     public long Records { get; private set; }
+    /// <summary>Device memory that each record took.</summary>
+    public IReadOnlyList<long> Sizes => _sizes;
+    /// <summary>Time that recording took.</summary>
+    public TimeSpan RecordTime { get; private set; }
     /// <summary>The most device memory that all graphs took, by the fall of the driver's free bytes.</summary>
     public long PeakBytes { get; private set; }
     /// <summary>Why graphs are off, or null.</summary>
@@ -38,16 +44,18 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
     public bool On { get; set; } = true;
     /// <summary>Called while a micro-step is recorded; for tests.</summary>
     public Action? WhileRecording { get; set; }
+    /// <summary>Records expand weights ahead as those of large models do; for tests.</summary>
+    public bool Ahead { get; set; }
 
     /// <summary>Issues a micro-step.</summary>
-    public void Run(in StepShape key, uint dropoutStep, float gradScale, Action issue)
+    public void Run(in StepShape key, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
     {
         _steps++;
         bool on = On && Failure == null;
         if (on && _shapes.TryGetValue(key, out var shape))
         {
             shape.Used = _steps;
-            if (shape.Graph == null && Room()) Record(shape, key.Seed, dropoutStep, gradScale, issue);
+            if (shape.Graph == null && Room(replay.Bytes)) Record(shape, replay, key.Seed, dropoutStep, gradScale, issue);
             if (shape.Graph != null && Replay(shape.Graph, key.Seed, dropoutStep, gradScale)) return;
         }
         else if (on)
@@ -76,9 +84,10 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         }
     }
 
-    private void Record(Shape shape, ulong seed, uint dropoutStep, float gradScale, Action issue)
+    private void Record(Shape shape, in StepReplay replay, ulong seed, uint dropoutStep, float gradScale, Action issue)
     {
         nint recorded = 0;
+        long start = System.Diagnostics.Stopwatch.GetTimestamp();
         try
         {
             ops.BeginStep(seed, dropoutStep, gradScale);
@@ -88,6 +97,7 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
             try
             {
                 gpu.Recording = true;
+                ops.ExpandsAhead = Ahead || !replay.FewShapes;
                 issue();
                 ops.ParametersChange();
                 WhileRecording?.Invoke();
@@ -95,6 +105,7 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
             finally
             {
                 gpu.Recording = false;
+                ops.ExpandsAhead = true;
                 status = Driver.cuStreamEndCapture(gpu.Main.Value, out recorded);
             }
             CudaException.Check(status, nameof(Driver.cuStreamEndCapture));
@@ -102,12 +113,14 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
             shape.Graph = CudaGraph.Instantiate(recorded, gpu.Main);
             gpu.Main.Synchronize();
             shape.Bytes = Math.Max(0, before - FreeBytes());
+            _sizes.Add(shape.Bytes);
             _bytes += shape.Bytes;
             PeakBytes = Math.Max(PeakBytes, _bytes);
-            _largest = Math.Max(_largest, shape.Bytes);
             _graphs++;
             Records++;
-            if (_bytes > MostBytes) Drop(shape); // the plan does not count so much: this one goes, and no other comes
+            if (_bytes <= replay.Bytes) return;
+            Drop(shape); // the plan does not count so much
+            _full = true;
         }
         catch (Exception e) // whatever it is, issuing the micro-step shows whether it was recording that failed
         {
@@ -117,20 +130,22 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         finally
         {
             if (recorded != 0) Driver.cuGraphDestroy(recorded);
+            RecordTime += System.Diagnostics.Stopwatch.GetElapsedTime(start);
         }
     }
 
     // Another graph fits the counts, perhaps after the one that was idle longest has gone.
-    private bool Room()
+    private bool Room(long most)
     {
-        if (_graphs < MostGraphs && _bytes + _largest <= MostBytes) return true;
+        if (!_full && _graphs < MostGraphs && _bytes + _bytes / Math.Max(1, _graphs) <= most) return true;
         Shape? idle = null;
         foreach (var s in _shapes.Values)
             if (s.Graph != null && (idle == null || s.Used < idle.Used)) idle = s;
         if (idle == null || _steps - idle.Used < IdleSteps) return false;
         gpu.Main.Synchronize();
         Drop(idle);
-        return _bytes + _largest <= MostBytes;
+        _full = false;
+        return true;
     }
 
     private void Drop(Shape shape)
@@ -152,7 +167,11 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
 
     public void Dispose()
     {
-        foreach (var s in _shapes.Values) s.Graph?.Dispose();
+        foreach (var s in _shapes.Values)
+        {
+            s.Graph?.Dispose();
+            s.Graph = null;
+        }
         _shapes.Clear();
         _bytes = _graphs = 0;
     }

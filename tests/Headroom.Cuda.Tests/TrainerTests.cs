@@ -134,8 +134,8 @@ public class TrainerTests
             if (round == 0) loaded = device.Memory().Used; // every kernel of these shapes has been loaded
             if (round == 1) first = device.Memory().Used; // and every shape has its graph
         }
-        Assert.True(device.Graphs!.Records > 0);
-        Assert.InRange(first - loaded, 0, StepGraphs.MostBytes);
+        Assert.True(device.Graphs.Records > 0);
+        Assert.InRange(first - loaded, 0, engine.Plan.WorkspaceBytes - device.WorkspaceBytes); // what the plan counts for graphs
         var use = device.Memory();
         Assert.Equal(first, use.Used);
         long plan = engine.Plan.TotalBytes;

@@ -24,10 +24,10 @@ internal static class BenchCommand
         var device = new Option<string>("--device") { Description = "auto, cpu or cuda.", DefaultValueFactory = _ => "auto" };
         var answers = new Option<bool>("--answer-only") { Description = "Label only the last token of each sequence." };
         var ragged = new Option<bool>("--ragged") { Description = "Every step a new batch of sequences as long as film reviews are (lognormal around 225 tokens), at most --length." };
-        var plain = new Option<bool>("--no-graphs") { Description = "On a GPU, issue every launch of a micro-step: no CUDA graphs." };
+        var graphs = new Option<bool?>("--graphs") { Description = "On a GPU, true or false: replay micro-steps as CUDA graphs; default: where launching them takes longer than they do." };
         var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
         var step = new Command("step", "Time whole QLoRA steps (NF4, double quantization) with random weights and tokens: tokens/s, planned and measured bytes, time per op against its floor.")
-            { model, rows, length, recompute, steps, rank, dropout, dtype, device, answers, ragged, plain, json };
+            { model, rows, length, recompute, steps, rank, dropout, dtype, device, answers, ragged, graphs, json };
         step.SetAction(p =>
         {
             using var session = new Session(p.GetValue(json));
@@ -35,7 +35,7 @@ internal static class BenchCommand
             if (r < 1 || n < 2 || count < 1 || (long)r * n > 1 << 24) throw new HeadroomException($"--rows {r} --length {n} --steps {count} cannot be run.", "Give at least one row of two tokens and one step.");
             if (p.GetValue(device) is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {p.GetValue(device)} is unknown.", "Use auto, cpu or cuda.");
             var config = ReadConfig(p.GetValue(model)!);
-            var opened = session.Open(p.GetValue(device)!, graphs: !p.GetValue(plain));
+            var opened = session.Open(p.GetValue(device)!, p.GetValue(graphs));
             try
             {
                 var compute = Compute(p.GetValue(dtype)!, opened);

@@ -28,7 +28,7 @@ internal sealed class BatchPadding(BatchLimits limits, bool pads)
         int to = Math.Min((tokens + _grain - 1) / _grain * _grain, limits.TrainTokens);
         // Where most tokens are labelled the padding's are too, so that both numbers grow together; else there are few, and a few more cost little.
         bool dense = 2 * labels > tokens;
-        int all = dense ? labels + (to - tokens) : Math.Max(labels, Math.Min((labels + LabelGrain - 1) / LabelGrain * LabelGrain, limits.TrainLabels));
+        int few = Math.Min((labels + LabelGrain - 1) / LabelGrain * LabelGrain, limits.TrainLabels), all = dense ? labels + (to - tokens) : Math.Max(labels, few);
         if (all > labels && to == tokens) to = Math.Min(to + _grain, limits.TrainTokens); // a label that does not count needs a row of the padding
         if (all > limits.TrainLabels) return (tokens, sequences, labels);
         return (to, Sequences(limits), all);

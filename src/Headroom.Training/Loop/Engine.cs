@@ -44,6 +44,7 @@ public sealed class Engine : IDisposable
     private readonly ParameterSlot[] _slots;
     private readonly int[] _hostBatch;
     private readonly BatchPadding _padding;
+    private readonly StepReplay _replay;
     private readonly Action _issue;
     private (int Tokens, int Sequences, int Labels, Dropout Dropout, float GradScale) _step;
 
@@ -68,10 +69,10 @@ public sealed class Engine : IDisposable
         _device = device;
         _limits = limits;
         Settings = settings;
-        PlanningOps counted;
         try
         {
-            Plan = MakePlan(config, settings, limits, device.WorkspaceBytes, out counted);
+            Plan = MakePlan(config, settings, limits, device.WorkspaceBytes, out var counted, device);
+            _replay = Replay(device, counted, settings);
             _arena = device.Reserve(Plan.ArenaBytes);
             _memory = new ArenaMemory(Plan, _arena);
             Model = new LlamaModel(config, settings, device.Ops, _memory);
@@ -83,7 +84,7 @@ public sealed class Engine : IDisposable
         }
         _losses = new float[Math.Max(1, Math.Max(limits.TrainLabels, limits.EvalTokens))];
         _hostBatch = new int[Plan.Buffers.Where(b => b.Category == MemoryCategory.Batch && b.DType == DType.I32).Select(b => b.Shape.Count).DefaultIfEmpty().Max()];
-        _padding = new BatchPadding(limits, limits.TrainTokens > 0 && device.GainsFromFewShapes(counted.Flops, counted.Counts.Values.Sum(c => c.Calls), settings.ComputeType));
+        _padding = new BatchPadding(limits, _replay.FewShapes);
         _issue = Issue;
         _slots = Model.Trained.Select(t => t.Slot).ToArray();
         _grads = _slots.Select(s => s.Grad).ToArray();
@@ -105,8 +106,11 @@ public sealed class Engine : IDisposable
     /// <summary>The device.</summary>
     public IDevice Device => _device;
 
-    /// <summary>Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step.</summary>
-    public static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops)
+    /// <summary>
+    /// Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step. With a <paramref name="device"/>, what it
+    /// takes to replay micro-steps is counted too.
+    /// </summary>
+    public static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops, IDevice? device = null)
     {
         var memory = new PlanningMemory();
         ops = new PlanningOps(memory);
@@ -133,8 +137,11 @@ public sealed class Engine : IDisposable
             b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) }; // what is counted is a batch that is not padded
             model.ForwardBackward(b, new Dropout(settings.Lora?.DropoutP ?? 0, 0, 0, 0), 1, losses);
         }
-        return memory.Build(workspaceBytes);
+        return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
     }
+
+    private static StepReplay Replay(IDevice device, PlanningOps counted, ModelSettings settings) =>
+        counted.Flops > 0 ? device.Replay(counted.Flops, counted.Counts.Values.Sum(c => c.Calls), settings.ComputeType) : default;
 
     /// <summary>Sets initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>), B = 0.</summary>
     public void InitializeAdapters(ulong seed)
@@ -170,7 +177,7 @@ public sealed class Engine : IDisposable
         TrainIn(_memory, tokens, sequences, labels, out var b, out var losses);
         Fill(batch, b);
         _step = (tokens, sequences, labels, dropout, gradScale);
-        _device.MicroStep(new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), dropout.Step, gradScale, _issue);
+        _device.MicroStep(new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _replay, dropout.Step, gradScale, _issue);
         return SumLosses(losses.Head(batch.Labels.Length));
     }
 

@@ -26,13 +26,13 @@ public sealed class TimedDevice(IDevice inner, Func<Action, double>? time = null
     /// <inheritdoc/>
     public double Time(Action work) => inner.Time(work);
     /// <inheritdoc/>
-    public void MicroStep(in StepShape shape, uint dropoutStep, float gradScale, Action issue)
+    public StepReplay Replay(double flops, long calls, DType compute) => inner.Replay(flops, calls, compute);
+    /// <inheritdoc/>
+    public void MicroStep(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
     {
         if (Timed.On) issue();
-        else inner.MicroStep(shape, dropoutStep, gradScale, issue);
+        else inner.MicroStep(shape, replay, dropoutStep, gradScale, issue);
     }
-    /// <inheritdoc/>
-    public bool GainsFromFewShapes(double flops, long calls, DType compute) => inner.GainsFromFewShapes(flops, calls, compute);
     /// <inheritdoc/>
     public string? Notice => inner.Notice;
     /// <inheritdoc/>

@@ -22,10 +22,10 @@ public class BatchPaddingTests
         public nint Reserve(long bytes) => _cpu.Reserve(bytes);
         public void Upload(ReadOnlySpan<byte> source, Tensor destination) => _cpu.Upload(source, destination);
         public void Download(Tensor source, Span<byte> destination) => _cpu.Download(source, destination);
-        public bool GainsFromFewShapes(double flops, long calls, DType compute) => few;
+        public StepReplay Replay(double flops, long calls, DType compute) => new(0, few);
         public void Dispose() => _cpu.Dispose();
 
-        public void MicroStep(in StepShape shape, uint dropoutStep, float gradScale, Action issue)
+        public void MicroStep(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
         {
             Shapes.Add(shape);
             issue();
@@ -34,7 +34,8 @@ public class BatchPaddingTests
 
     private static Engine Open(FewShapes device, bool answers, TrainMode mode)
     {
-        var settings = new ModelSettings(mode == TrainMode.Full ? WeightStorage.F32 : WeightStorage.NF4Double, WeightStorage.F32, mode, mode == TrainMode.Full ? null : TinyModel.Lora(0.1f), LogitsChunk: 32);
+        bool full = mode == TrainMode.Full;
+        var settings = new ModelSettings(full ? WeightStorage.F32 : WeightStorage.NF4Double, WeightStorage.F32, mode, full ? null : TinyModel.Lora(0.1f), LogitsChunk: 32);
         var engine = new Engine(device, new RandomSource(TinyModel.Small()), settings, new BatchLimits(Rows * Longest, Rows, answers ? Rows * Answer : Rows * Longest));
         var random = new PhiloxRandom(5);
         engine.InitializeAdapters(3);
