@@ -58,11 +58,18 @@ public sealed partial class LlamaModel
     /// <summary>The output head [V, H]; the embedding table when tied.</summary>
     public LinearWeight Head => _head;
     /// <summary>Every projection, in layer order.</summary>
-    public IEnumerable<Projection> Projections => _layers.SelectMany(l => new[] { l.Q, l.K, l.V, l.O, l.Gate, l.Up, l.Down });
+    public IEnumerable<Projection> Projections => _layers.SelectMany(l => Enumerable.Range(0, 7).Select(i => l[i]));
     /// <summary>Every norm weight with its name.</summary>
     public IEnumerable<(string Name, Tensor Weight)> Norms =>
         _layers.SelectMany(l => new[] { (l.Prefix + "input_layernorm.weight", l.Norm1), (l.Prefix + "post_attention_layernorm.weight", l.Norm2) })
             .Append(("model.norm.weight", _finalNorm));
+
+    /// <summary>What DoRA derives from its adapters, anew: due after every change of them. Nothing without DoRA.</summary>
+    public void RefreshAdapters()
+    {
+        foreach (var l in _layers)
+            for (int i = 0; i < 7; i++) l[i].Refresh(_ops);
+    }
 
     private bool Recomputes(int layer) => Settings.RecomputeLayers < 0 || layer < Settings.RecomputeLayers;
 
@@ -106,12 +113,14 @@ public sealed partial class LlamaModel
         public readonly Tensor Norm1, Norm2, GradNorm1, GradNorm2;
         public readonly Projection Q, K, V, O, Gate, Up, Down;
         public readonly AttentionShape Attention;
+
+        public Projection this[int i] => i switch { 0 => Q, 1 => K, 2 => V, 3 => O, 4 => Gate, 5 => Up, _ => Down };
     }
 
     /// <summary>What a layer keeps for its backward pass.</summary>
     private struct Saved
     {
         public Tensor Input, Rstd1, Q, K, V, O, Lse, Mid, Rstd2, Gate, Up;
-        public Tensor XaQ, XaK, XaV, XaO, XaGate, XaUp, XaDown;
+        public Kept KeptQ, KeptK, KeptV, KeptO, KeptGate, KeptUp, KeptDown;
     }
 }

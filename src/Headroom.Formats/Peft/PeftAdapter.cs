@@ -10,6 +10,9 @@ public sealed class PeftAdapter
 {
     private const string Prefix = "base_model.model.", Config = "adapter_config.json", Weights = "adapter_model.safetensors", HashKey = "base_sha256";
 
+    /// <summary>What follows a module's path in the name of DoRA's magnitude; PEFT leaves ".weight" out there.</summary>
+    public const string MagnitudeSuffix = ".lora_magnitude_vector";
+
     /// <summary>Rank.</summary>
     public required int R { get; init; }
     /// <summary>lora_alpha.</summary>
@@ -18,6 +21,8 @@ public sealed class PeftAdapter
     public float LoraDropout { get; init; }
     /// <summary>alpha / sqrt(r).</summary>
     public bool UseRslora { get; init; }
+    /// <summary>DoRA: every pair has a magnitude [out].</summary>
+    public bool UseDora { get; init; }
     /// <summary>Adapted projection names; a set, in no order that means anything.</summary>
     public required IReadOnlyList<string> TargetModules { get; init; }
     /// <summary>Finer rules than a list of names (regex targets, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern); null = <see cref="TargetModules"/> alone.</summary>
@@ -54,7 +59,7 @@ public sealed class PeftAdapter
         foreach (var (name, info) in file.Tensors)
         {
             if (!name.StartsWith(Prefix, StringComparison.Ordinal) || Module(name) == null)
-                throw new HeadroomException($"The adapter holds {name}, which is not a lora_A or lora_B weight.", "Only LoRA pairs of linear layers can be read: no DoRA vectors, embeddings, biases or saved modules.");
+                throw new HeadroomException($"The adapter holds {name}, which is not a lora_A or lora_B weight or a magnitude.", "Only LoRA pairs and DoRA magnitudes of linear layers can be read: no embeddings, biases or saved modules.");
             if (info.DType is not ("F32" or "F16" or "BF16")) throw new HeadroomException($"The adapter's {name} has dtype {info.DType}.", "Save the adapter as F32, BF16 or F16.");
             float[] values = file.ReadF32(name);
             if (values.Any(v => !float.IsFinite(v))) throw new HeadroomException($"The adapter's {name} holds NaN or infinite values.", "The run that wrote it failed; use an earlier checkpoint.");
@@ -63,27 +68,32 @@ public sealed class PeftAdapter
         if (tensors.Count == 0) throw new HeadroomException($"The adapter in {folder} is empty.", "Use a complete adapter.");
         // Without target_modules PEFT falls back on a list per model type; what the file holds is what was targeted.
         var modules = config.Targets.Pattern != null || config.Targets.Modules.Count > 0 ? config.Targets.Modules
-            : tensors.Keys.Select(k => k.Split('.')[^3]).Distinct().ToList();
+            : tensors.Keys.Select(k => Module(k)!.Split('.')[^1]).Distinct().ToList();
         var targets = config.Targets with { Modules = modules };
-        CheckPairs(tensors, targets, config.R);
+        CheckPairs(tensors, targets, config);
         return new PeftAdapter
         {
-            R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, TargetModules = modules,
+            R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, UseDora = config.UseDora,
+            TargetModules = modules,
             Targets = targets, BaseModel = config.BaseModel, BaseHash = file.Metadata.GetValueOrDefault(HashKey), Tensors = tensors,
         };
     }
 
-    // The module path of a pair's tensor, prefix included, or null.
-    private static string? Module(string name) =>
-        name.EndsWith(".lora_A.weight", StringComparison.Ordinal) || name.EndsWith(".lora_B.weight", StringComparison.Ordinal) ? name[..^14] : null;
+    // The module path of an adapter's tensor, prefix included, or null.
+    private static string? Module(string name)
+    {
+        foreach (string suffix in new[] { ".lora_A.weight", ".lora_B.weight", MagnitudeSuffix })
+            if (name.EndsWith(suffix, StringComparison.Ordinal)) return name[..^suffix.Length];
+        return null;
+    }
 
-    // Every A has its B, both of the rank that the configuration says.
-    private static void CheckPairs(Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, int r)
+    // Every A has its B, both of the rank that the configuration says; with DoRA a magnitude too, and only then.
+    private static void CheckPairs(Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, PeftConfig config)
     {
         foreach (string module in tensors.Keys.Select(k => Module(k)!).Distinct())
         {
             if (!targets.Matches(module)) throw new HeadroomException($"The adapter holds weights for {module}, which its target_modules do not name.", "Its two files do not belong together; use a complete adapter.");
-            int rank = targets.Rank(module, r);
+            int rank = targets.Rank(module, config.R);
             foreach (char ab in "AB")
             {
                 string name = $"{module}.lora_{ab}.weight";
@@ -91,6 +101,12 @@ public sealed class PeftAdapter
                 if (t.Shape.Length != 2 || t.Shape[ab == 'A' ? 0 : 1] != rank)
                     throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", t.Shape)}], which does not fit the rank {rank}.", "Its two files do not belong together; use a complete adapter.");
             }
+            string magnitude = module + MagnitudeSuffix;
+            bool has = tensors.TryGetValue(magnitude, out var m);
+            if (has && !config.UseDora) throw new HeadroomException($"The adapter holds {magnitude}, but its use_dora is false.", "Its two files do not belong together; use a complete adapter.");
+            if (!has && config.UseDora) throw new HeadroomException($"The adapter has no {magnitude}.", "The file is incomplete; copy it again.");
+            if (has && (m.Shape.Length != 1 || m.Shape[0] != tensors[$"{module}.lora_B.weight"].Shape[0]))
+                throw new HeadroomException($"The adapter's {magnitude} is [{string.Join(", ", m.Shape)}], which does not fit its lora_B.", "Its two files do not belong together; use a complete adapter.");
         }
     }
 
@@ -134,7 +150,7 @@ public sealed class PeftAdapter
             ["revision"] = null,
             ["target_modules"] = t.Pattern is { } pattern ? pattern : List(t.Modules),
             ["task_type"] = "CAUSAL_LM",
-            ["use_dora"] = false,
+            ["use_dora"] = UseDora,
             ["use_rslora"] = UseRslora,
         };
         // Readers before PEFT 0.14 stop at keys they do not know: only what is used is written beyond the old set.

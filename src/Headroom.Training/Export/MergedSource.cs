@@ -7,7 +7,7 @@ namespace Headroom.Training;
 
 /// <summary>
 /// A base with an adapter merged into it, tensor by tensor: each projection as the run held it (dequantized NF4 where it was trained so) plus
-/// scaling * B A in float32 (PEFT <c>merge_and_unload</c>). Nothing is rounded here; whoever writes it rounds once. Holds one tensor at a time.
+/// scaling * B A in float32 (PEFT <c>merge_and_unload</c>), with DoRA its rows scaled to their magnitudes (<c>lora/dora.py</c>). Nothing is rounded here; whoever writes it rounds once. Holds one tensor at a time.
 /// </summary>
 public sealed class MergedSource : IWeightSource
 {
@@ -38,7 +38,7 @@ public sealed class MergedSource : IWeightSource
             var (rows, cols) = source.ShapeOf(name);
             if (a.Shape is not [_, var ins] || b.Shape is not [var outs, _] || ins != cols || outs != rows || a.Shape[0] != b.Shape[1])
                 throw new HeadroomException($"The adapter's pair for {name} is [{string.Join(", ", a.Shape)}] and [{string.Join(", ", b.Shape)}] where the weight is [{rows}, {cols}].", "It belongs to another model.");
-            matched += 2;
+            matched += adapter.UseDora ? 3 : 2; // a pair has its magnitude: the adapter's loader sees to that
         }
         if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
     }
@@ -71,7 +71,23 @@ public sealed class MergedSource : IWeightSource
             _values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
         }
         else _base.ReadRows(hfName, firstRow, rowCount, destination);
-        if (Pair(hfName, out var a, out var b)) AddDelta(a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols, destination);
+        if (!Pair(hfName, out var a, out var b)) return;
+        AddDelta(a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols, destination);
+        if (_adapter!.UseDora) ScaleRows(_adapter.Tensors[Module(hfName) + PeftAdapter.MagnitudeSuffix].Values.AsSpan(firstRow, rowCount), cols, destination);
+    }
+
+    // Each row to the length that its magnitude says; a row of zeros stays one, as in training.
+    private static void ScaleRows(ReadOnlySpan<float> magnitudes, int cols, Span<float> rows)
+    {
+        for (int row = 0; row < magnitudes.Length; row++)
+        {
+            var values = rows.Slice(row * cols, cols);
+            double squares = 0;
+            foreach (float v in values) squares += (double)v * v;
+            if (squares == 0) continue;
+            float scale = magnitudes[row] / (float)Math.Sqrt(squares);
+            for (int i = 0; i < cols; i++) values[i] *= scale;
+        }
     }
 
     private bool Pair(string hfName, out (long[] Shape, float[] Values) a, out (long[] Shape, float[] Values) b)

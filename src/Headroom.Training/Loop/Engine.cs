@@ -42,6 +42,7 @@ public sealed class Engine : IDisposable
     private readonly float[] _losses;
     private readonly Tensor[] _grads;
     private readonly ParameterSlot[] _slots;
+    private bool _adaptersChanged = true;
 
     /// <summary>Plans, reserves and loads.</summary>
     public Engine(IDevice device, IWeightSource source, ModelSettings settings, BatchLimits limits, Action<long, long>? progress = null)
@@ -118,6 +119,7 @@ public sealed class Engine : IDisposable
             DecodeIn(model, memory, Math.Min(limits.PromptTokens, limits.GenerateTokens), out var b, out var logits);
             model.Decode(b, cache, logits);
         }
+        model.RefreshAdapters();
         ops.ResetCounts();
         if (limits.TrainTokens > 0)
         {
@@ -127,7 +129,7 @@ public sealed class Engine : IDisposable
         return memory.Build(workspaceBytes);
     }
 
-    /// <summary>Sets initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>), B = 0.</summary>
+    /// <summary>Sets initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>), B = 0, DoRA's magnitudes the norms of the rows.</summary>
     public void InitializeAdapters(ulong seed)
     {
         uint stream = 0;
@@ -141,6 +143,7 @@ public sealed class Engine : IDisposable
             for (int i = 0; i < values.Length; i++) values[i] = (2 * random.NextFloat() - 1) * bound;
             Write(p.A, values);
             Write(p.B, new float[p.B.Count]);
+            p.StartMagnitude(_device.Ops);
         }
     }
 
@@ -157,6 +160,7 @@ public sealed class Engine : IDisposable
     /// <summary>One training micro-step: gradients += , returns the sum of token losses. Allocates nothing.</summary>
     public double MicroStep(in HostBatch batch, in Dropout dropout, float gradScale)
     {
+        RefreshAdapters();
         TrainIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
         Fill(batch, b);
         Model.ForwardBackward(b, dropout, gradScale, losses);
@@ -173,6 +177,7 @@ public sealed class Engine : IDisposable
     public void Update(in AdamWStep step)
     {
         _device.Ops.AdamW(_slots, step);
+        _adaptersChanged = true;
         ZeroGradients();
     }
 
@@ -185,6 +190,7 @@ public sealed class Engine : IDisposable
     /// <summary>Sum of token losses without training.</summary>
     public double Losses(in HostBatch batch, Span<float> perLabel = default)
     {
+        RefreshAdapters();
         LossesIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
         Fill(batch, b);
         Model.Losses(b, losses);
@@ -196,6 +202,7 @@ public sealed class Engine : IDisposable
     /// <summary>Logits of candidates [N, C] and log-sum-exp [N] at the label rows of the batch.</summary>
     public void Scores(in HostBatch batch, ReadOnlySpan<int> candidates, Span<float> scores, Span<float> logSumExp)
     {
+        RefreshAdapters();
         int n = batch.LabelRows.Length;
         ScoresIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, n, candidates.Length, out var b, out var c, out var s, out var lse);
         Fill(batch, b);
@@ -216,6 +223,7 @@ public sealed class Engine : IDisposable
     public void Decode(ref KvCache cache, ReadOnlySpan<int> ids, Span<float> logits)
     {
         if (cache.Length + ids.Length > cache.Capacity) throw new HeadroomException("The text is longer than the planned context.", "Raise the context length.");
+        RefreshAdapters();
         Span<int> offsets = stackalloc int[2];
         int chunk = Math.Min(_limits.PromptTokens, _limits.GenerateTokens);
         Span<int> positions = stackalloc int[Math.Min(chunk, ids.Length)];
@@ -234,6 +242,14 @@ public sealed class Engine : IDisposable
         _device.Download(last, MemoryMarshal.AsBytes(logits[..Model.Config.VocabSize]));
     }
 
+    // Before the pass that needs it, outside of what a device may record and replay.
+    private void RefreshAdapters()
+    {
+        if (!_adaptersChanged) return;
+        Model.RefreshAdapters();
+        _adaptersChanged = false;
+    }
+
     /// <summary>Reads a float32 tensor.</summary>
     public float[] Read(Tensor tensor)
     {
@@ -247,6 +263,7 @@ public sealed class Engine : IDisposable
     {
         if (values.Length != tensor.Count) throw new InvalidOperationException($"{values.Length} values for {tensor.Shape}");
         ModelLoader.Upload(_device, values, tensor);
+        _adaptersChanged = true;
     }
 
     /// <inheritdoc/>

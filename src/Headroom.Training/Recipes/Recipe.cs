@@ -69,6 +69,8 @@ public sealed class LoraOptions
     public List<string> TargetModules { get; set; } = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
     /// <summary>alpha / sqrt(r) in place of alpha / r.</summary>
     public bool UseRslora { get; set; }
+    /// <summary>DoRA: a trained magnitude for every row of an adapted weight.</summary>
+    public bool UseDora { get; set; }
 }
 
 /// <summary>Optimization (transformers <c>TrainingArguments</c>).</summary>

@@ -87,7 +87,7 @@ internal static class RunEvents
     private static readonly System.Text.Json.JsonSerializerOptions Relaxed = new() { Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
     private static JsonObject ByModule(Engine engine) => new(engine.Model.Projections.Where(p => p.Rank > 0).GroupBy(p => p.Path.Split('.')[^1])
-        .Select(g => KeyValuePair.Create(g.Key, (JsonNode?)g.Sum(p => p.A.Count + p.B.Count))));
+        .Select(g => KeyValuePair.Create(g.Key, (JsonNode?)g.Sum(p => p.A.Count + p.B.Count + p.Magnitude.Count))));
 
     private static JsonObject Metrics(Predictions p, double seconds) => new()
     {

@@ -20,6 +20,26 @@ public class ModelGradientTests
     }
 
     [Theory]
+    [InlineData(0f, false, false, 0)]
+    [InlineData(0f, true, true, -1)]
+    [InlineData(0.3f, true, true, 0)]
+    [InlineData(0.1f, false, true, 1)]
+    public void DoraGradients(float dropout, bool tied, bool bias, int recompute)
+    {
+        var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout, r: 2, dora: true), recompute, LogitsChunk: 4);
+        Compare(TinyModel.Smallest(tied, bias), settings, new Dropout(dropout, 123, 9, 0));
+    }
+
+    [Theory]
+    [InlineData(0f)]
+    [InlineData(0.2f)]
+    public void DoraOfSomeProjectionsOnly(float dropout)
+    {
+        var lora = new LoraSettings(2, 4, dropout, ["v_proj", "up_proj", "down_proj"], UseRsLora: true) { UseDora = true };
+        Compare(TinyModel.Smallest(), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), new Dropout(dropout, 5, 1, 0));
+    }
+
+    [Theory]
     [InlineData(false, false, null)]
     [InlineData(true, true, 3)]
     public void FullGradients(bool tied, bool bias, int? window) =>
