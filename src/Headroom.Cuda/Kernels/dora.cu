@@ -1,0 +1,138 @@
+// DoRA (Liu et al., 2024): row norms of the adapted weight, the scaling of a product's columns and its gradient; dropout as a tensor.
+
+// y = drop(x), or what it takes away, x - drop(x), when rest; += when accumulate. y may be x.
+extern "C" __global__ void drop_part(const T* x, T* y, i64 n, int rest, int accumulate, Mask m)
+{
+    i64 stride = (i64)gridDim.x * blockDim.x * 8;
+    bool aligned = (((u64)x | (u64)y) & 15) == 0;
+    for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
+    {
+        float v[8], f[8], old[8] = {};
+        bool whole = aligned && i + 8 <= n;
+        mask4(m, (u64)i >> 2, f);
+        mask4(m, ((u64)i >> 2) + 1, f + 4);
+        if (whole)
+        {
+            load8(x + i, v);
+            if (accumulate) load8(y + i, old);
+        }
+        else
+            for (int k = 0; k < 8; k++)
+            {
+                v[k] = i + k < n ? to_f(x[i + k]) : 0.f;
+                if (accumulate && i + k < n) old[k] = to_f(y[i + k]);
+            }
+#pragma unroll
+        for (int k = 0; k < 8; k++) v[k] = old[k] + (rest ? v[k] - v[k] * f[k] : v[k] * f[k]);
+        if (whole) store8(y + i, v);
+        else for (int k = 0; k < 8 && i + k < n; k++) from_f(v[k], y[i + k]);
+    }
+}
+
+// y = scale * u + bias by columns, += when accumulate; y may be u. Whole octets eight at a time.
+extern "C" __global__ void dora_forward(const T* u, const float* scale, const float* bias, int accumulate, T* y, int n)
+{
+    const T* r = u + (i64)blockIdx.x * n;
+    T* d = y + (i64)blockIdx.x * n;
+    if ((n & 7) == 0)
+    {
+        for (int i = threadIdx.x * 8; i < n; i += blockDim.x * 8)
+        {
+            float v[8], s[8], b[8] = {}, old[8] = {};
+            load8(r + i, v); load8(scale + i, s);
+            if (bias) load8(bias + i, b);
+            if (accumulate) load8(d + i, old);
+#pragma unroll
+            for (int k = 0; k < 8; k++) v[k] = v[k] * s[k] + (b[k] + old[k]);
+            store8(d + i, v);
+        }
+        return;
+    }
+    for (int i = threadIdx.x; i < n; i += blockDim.x) from_f(to_f(r[i]) * scale[i] + ((bias ? bias[i] : 0.f) + (accumulate ? to_f(d[i]) : 0.f)), d[i]);
+}
+
+// du = scale * dy, and into partial [gridDim.y, n] the column sums of dy * u over span rows. A block has 256 columns, eight a lane; its eight warps share the rows.
+extern "C" __global__ void __launch_bounds__(256) dora_backward(const T* dy, const T* u, const float* scale, T* du, float* partial, int rows, int n, int span)
+{
+    __shared__ float sums[8][256];
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, col = blockIdx.x * 256 + lane * 8;
+    int start = blockIdx.y * span, end = start + span < rows ? start + span : rows;
+    float s[8], acc[8] = {};
+    bool whole = (n & 7) == 0;
+#pragma unroll
+    for (int k = 0; k < 8; k++) s[k] = col + k < n ? scale[col + k] : 0.f;
+    if (col < n)
+        for (int row = start + warp; row < end; row += 8)
+        {
+            i64 at = (i64)row * n + col;
+            float g[8], v[8];
+            if (whole) { load8(dy + at, g); load8(u + at, v); }
+            else
+                for (int k = 0; k < 8; k++)
+                {
+                    g[k] = col + k < n ? to_f(dy[at + k]) : 0.f;
+                    v[k] = col + k < n ? to_f(u[at + k]) : 0.f;
+                }
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+            {
+                acc[k] += g[k] * v[k];
+                g[k] *= s[k];
+            }
+            if (whole) store8(du + at, g);
+            else for (int k = 0; k < 8 && col + k < n; k++) from_f(g[k], du[at + k]);
+        }
+#pragma unroll
+    for (int k = 0; k < 8; k++) sums[warp][lane * 8 + k] = acc[k];
+    __syncthreads();
+    int column = blockIdx.x * 256 + threadIdx.x;
+    if (column >= n) return;
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < 8; w++) sum += sums[w][threadIdx.x]; // a fixed order
+    partial[(i64)blockIdx.y * n + column] = sum;
+}
+
+// magnitude += the sum over the parts, in order, / norm.
+extern "C" __global__ void dora_magnitude(const float* partial, const float* norm, float* magnitude, int parts, int n)
+{
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= n) return;
+    float sum = 0;
+    for (int p = 0; p < parts; p++) sum += partial[(i64)p * n + i];
+    magnitude[i] += sum / norm[i];
+}
+
+// Of eight rows of w [rows, n] and b [rows, r] at a time: norm = length of the row of w + s * b a, 1 for a row of zeros; scale = magnitude / norm. a [r, n].
+extern "C" __global__ void __launch_bounds__(256) dora_scale(const float* w, const float* a, const float* b, float s, const float* magnitude, float* norm, float* scale, int rows, int n, int r)
+{
+    int first = blockIdx.x * 8, count = rows - first < 8 ? rows - first : 8;
+    float squares[8] = {};
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+    {
+        float delta[8] = {};
+        for (int k = 0; k < r; k++)
+        {
+            float v = a[(i64)k * n + i];
+#pragma unroll
+            for (int j = 0; j < 8; j++)
+                if (j < count) delta[j] += b[(i64)(first + j) * r + k] * v;
+        }
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            if (j < count)
+            {
+                float v = w[(i64)(first + j) * n + i] + s * delta[j];
+                squares[j] += v * v;
+            }
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+    {
+        float sum = block_sum(squares[j]);
+        if (threadIdx.x != 0 || j >= count) continue;
+        float length = sum == 0.f ? 1.f : sqrtf(sum);
+        norm[first + j] = length;
+        scale[first + j] = magnitude[first + j] / length;
+    }
+}
