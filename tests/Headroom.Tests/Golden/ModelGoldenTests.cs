@@ -69,6 +69,10 @@ public class ModelGoldenTests
         CompareLogits(engine, batch, golden.ReadF32("logits"), rows, length, 1e-4f);
         double loss = engine.MicroStep(batch.Host, default, 1f / batch.LabelCount) / batch.LabelCount;
         Near(golden.ReadF32("loss")[0], loss, 1e-5, $"{name} DoRA loss");
+        using (var source = WeightSources.Open(Shared.GoldenFile($"hf/{name}")))
+        using (var merged = new MergedSource(source, adapter, null, null))
+        using (var whole = new Engine(TestDevice.Open(), merged, engine.Settings with { Mode = TrainMode.None, Lora = null }, new BatchLimits(0, 0, 0, batch.Tokens, batch.Tokens, engine.Model.Config.VocabSize)))
+            CompareLogits(whole, batch, golden.ReadF32("logits"), rows, length, 1e-4f); // merged, it is the same model
         Assert.Equal(3 * 7 * engine.Model.Config.NumHiddenLayers, engine.Model.Trained.Count);
         foreach (var p in engine.Model.Trained)
             CompareTensor(golden, $"grad.base_model.model.{(p.Name.EndsWith(".weight", StringComparison.Ordinal) ? p.Name[..^7] : p.Name)}{AdapterInfix}", engine.Read(p.Slot.Grad), relative: 1e-4f);
