@@ -85,7 +85,7 @@ public sealed partial class LlamaModel
         _ops.Rope(dk, _cos, _sin, Config.HeadDim, inverse: true);
         _ops.RmsNorm(s.Input, layer.Norm1, Config.RmsNormEps, x, rstd);
         // Below the first layer nothing is trained when the base is frozen, so its input gradient is not computed.
-        bool last = index == 0 && Settings.Mode != TrainMode.Full;
+        bool last = index == 0 && _gradEmbedding.IsNone && layer.GradNorm1.IsNone;
         var dx1 = last ? default : dx;
         layer.Q.BackwardWeight(_ops, x, dq);
         layer.K.BackwardWeight(_ops, x, dk);

@@ -27,7 +27,8 @@ public static class ModelLoader
         var config = model.Config;
         var jobs = new List<(string Name, LinearWeight Weight)> { ("model.embed_tokens.weight", model.EmbeddingTable) };
         jobs.AddRange(model.Projections.Select(p => (p.Path + ".weight", p.Weight)));
-        if (!config.TieWordEmbeddings) jobs.Add(("lm_head.weight", model.Head));
+        // A tied head that is trained apart from its table begins as a copy of it.
+        if (model.HasOwnHead) jobs.Add((config.TieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight", model.Head));
         long total = jobs.Sum(j => (long)j.Weight.Out * j.Weight.In), done = 0;
         float[] host = ArrayPool<float>.Shared.Rent(ChunkElements);
         try

@@ -35,6 +35,12 @@ public sealed record LoraSettings(int R, float Alpha, float DropoutP, IReadOnlyL
     /// <summary>DoRA (PEFT use_dora): rows of W + scaling * B A are scaled to a trained magnitude.</summary>
     public bool UseDora { get; init; }
 
+    /// <summary>modules_to_save: further modules that are trained whole, in float32, and saved with the adapter: lm_head, embed_tokens and norms, by the end of their path.</summary>
+    public IReadOnlyList<string> ModulesToSave { get; init; } = [];
+
+    /// <summary>True when a module is trained whole (PEFT <c>utils/other.py</c>, _set_trainable: its path ends with an entry).</summary>
+    public bool Saves(string path) => ModulesToSave.Any(m => path.EndsWith(m, StringComparison.Ordinal));
+
     /// <summary>Finer rules than a list of names; null = <see cref="TargetModules"/> alone.</summary>
     public LoraTargets? Targets { get; init; }
 
@@ -101,6 +107,17 @@ public sealed class Projection
     private Tensor GradB { get; }
     private Tensor GradWeight { get; }
     private Tensor GradBias { get; }
+
+    internal IEnumerable<(string Name, Tensor Weight)> AdapterTensors
+    {
+        get
+        {
+            if (Rank == 0) yield break;
+            yield return (Path + ".lora_A.weight", A);
+            yield return (Path + ".lora_B.weight", B);
+            if (IsDora) yield return (Path + ".lora_magnitude_vector", Magnitude);
+        }
+    }
 
     /// <summary>True when this projection's forward pass in training needs its dropped input as a tensor.</summary>
     private bool DropsInput => IsDora && _dropoutP > 0;
@@ -276,9 +293,10 @@ internal readonly record struct Pass(Projection Projection, Kept Kept, Tensor Y,
 /// <summary>Static buffers for weights.</summary>
 internal static class WeightAllocation
 {
-    public static LinearWeight Allocate(IMemory memory, MemoryCategory category, string name, int outFeatures, int inFeatures, ModelSettings settings, WeightStorage asked, bool bias)
+    // Stored as the tensor named by "like", when that is another one.
+    public static LinearWeight Allocate(IMemory memory, MemoryCategory category, string name, int outFeatures, int inFeatures, ModelSettings settings, WeightStorage asked, bool bias, string? like = null)
     {
-        var (storage, type) = settings.StorageOf(name, asked);
+        var (storage, type) = settings.StorageOf(like ?? name, asked);
         if (storage == WeightStorage.Gguf && settings.Mode == TrainMode.Full) throw new InvalidOperationException("GGUF blocks cannot be trained");
         long n = (long)outFeatures * inFeatures;
         int blocks = LinearWeight.Blocks(n, 64);

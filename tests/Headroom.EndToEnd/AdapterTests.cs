@@ -8,6 +8,7 @@ public class AdapterTests
     [Theory]
     [InlineData("lora.use_dora=true", "lora.lora_dropout=0")]
     [InlineData("lora.use_dora=true", "training.gradient_checkpointing=true")]
+    [InlineData("lora.modules_to_save=[lm_head, embed_tokens, norm]")]
     public void PlannedTrainedEvaluatedExported(params string[] options)
     {
         using var cli = new Cli();

@@ -23,6 +23,8 @@ public sealed class PeftAdapter
     public bool UseRslora { get; init; }
     /// <summary>DoRA: every pair has a magnitude [out].</summary>
     public bool UseDora { get; init; }
+    /// <summary>modules_to_save: ends of the paths of modules whose whole weight is among <see cref="Tensors"/>.</summary>
+    public IReadOnlyList<string> ModulesToSave { get; init; } = [];
     /// <summary>Adapted projection names; a set, in no order that means anything.</summary>
     public required IReadOnlyList<string> TargetModules { get; init; }
     /// <summary>Finer rules than a list of names (regex targets, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern); null = <see cref="TargetModules"/> alone.</summary>
@@ -58,8 +60,8 @@ public sealed class PeftAdapter
         var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
         foreach (var (name, info) in file.Tensors)
         {
-            if (!name.StartsWith(Prefix, StringComparison.Ordinal) || Module(name) == null)
-                throw new HeadroomException($"The adapter holds {name}, which is not a lora_A or lora_B weight or a magnitude.", "Only LoRA pairs and DoRA magnitudes of linear layers can be read: no embeddings, biases or saved modules.");
+            if (!name.StartsWith(Prefix, StringComparison.Ordinal) || Module(name) == null && !Saved(name, config))
+                throw new HeadroomException($"The adapter holds {name}, which is no lora_A or lora_B weight, no magnitude and not in modules_to_save.", "Only LoRA pairs and DoRA magnitudes of linear layers can be read, and modules_to_save: no adapters of embeddings, no biases.");
             if (info.DType is not ("F32" or "F16" or "BF16")) throw new HeadroomException($"The adapter's {name} has dtype {info.DType}.", "Save the adapter as F32, BF16 or F16.");
             float[] values = file.ReadF32(name);
             if (values.Any(v => !float.IsFinite(v))) throw new HeadroomException($"The adapter's {name} holds NaN or infinite values.", "The run that wrote it failed; use an earlier checkpoint.");
@@ -68,12 +70,15 @@ public sealed class PeftAdapter
         if (tensors.Count == 0) throw new HeadroomException($"The adapter in {folder} is empty.", "Use a complete adapter.");
         // Without target_modules PEFT falls back on a list per model type; what the file holds is what was targeted.
         var modules = config.Targets.Pattern != null || config.Targets.Modules.Count > 0 ? config.Targets.Modules
-            : tensors.Keys.Select(k => Module(k)!.Split('.')[^1]).Distinct().ToList();
+            : tensors.Keys.Select(Module).OfType<string>().Select(m => m.Split('.')[^1]).Distinct().ToList();
         var targets = config.Targets with { Modules = modules };
         CheckPairs(tensors, targets, config);
+        foreach (string entry in config.ModulesToSave)
+            if (!tensors.Keys.Any(k => k.EndsWith(entry + ".weight", StringComparison.Ordinal)))
+                throw new HeadroomException($"The adapter's modules_to_save names {entry}, but the file holds no weight of it.", "The file is incomplete; copy it again.");
         return new PeftAdapter
         {
-            R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, UseDora = config.UseDora,
+            R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, UseDora = config.UseDora, ModulesToSave = config.ModulesToSave,
             TargetModules = modules,
             Targets = targets, BaseModel = config.BaseModel, BaseHash = file.Metadata.GetValueOrDefault(HashKey), Tensors = tensors,
         };
@@ -87,10 +92,12 @@ public sealed class PeftAdapter
         return null;
     }
 
+    private static bool Saved(string name, PeftConfig config) => name.EndsWith(".weight", StringComparison.Ordinal) && config.ModulesToSave.Any(m => m.Length > 0 && name.EndsWith(m + ".weight", StringComparison.Ordinal));
+
     // Every A has its B, both of the rank that the configuration says; with DoRA a magnitude too, and only then.
     private static void CheckPairs(Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, PeftConfig config)
     {
-        foreach (string module in tensors.Keys.Select(k => Module(k)!).Distinct())
+        foreach (string module in tensors.Keys.Select(Module).OfType<string>().Distinct())
         {
             if (!targets.Matches(module)) throw new HeadroomException($"The adapter holds weights for {module}, which its target_modules do not name.", "Its two files do not belong together; use a complete adapter.");
             int rank = targets.Rank(module, config.R);
@@ -143,7 +150,7 @@ public sealed class PeftAdapter
             ["loftq_config"] = new JsonObject(),
             ["lora_alpha"] = LoraAlpha,
             ["lora_dropout"] = LoraDropout,
-            ["modules_to_save"] = null,
+            ["modules_to_save"] = List(ModulesToSave),
             ["peft_type"] = "LORA",
             ["r"] = R,
             ["rank_pattern"] = new JsonObject(t.RankPattern.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)p.Value))),

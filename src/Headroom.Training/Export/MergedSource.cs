@@ -11,6 +11,7 @@ namespace Headroom.Training;
 /// </summary>
 public sealed class MergedSource : IWeightSource
 {
+    private const string Table = "model.embed_tokens.weight", Head = "lm_head.weight";
     private readonly IWeightSource _base;
     private readonly PeftAdapter? _adapter;
     private readonly WeightStorage? _storage;
@@ -28,6 +29,7 @@ public sealed class MergedSource : IWeightSource
     public MergedSource(IWeightSource source, PeftAdapter? adapter, WeightStorage? storage, IOps? ops)
     {
         (_base, _adapter, _storage, _ops) = (source, adapter, storage, ops);
+        Config = source.Config;
         if (storage != null && ops == null) throw new ArgumentNullException(nameof(ops));
         if (adapter == null) return;
         _lora = Checkpoints.SettingsOf(adapter);
@@ -40,17 +42,27 @@ public sealed class MergedSource : IWeightSource
                 throw new HeadroomException($"The adapter's pair for {name} is [{string.Join(", ", a.Shape)}] and [{string.Join(", ", b.Shape)}] where the weight is [{rows}, {cols}].", "It belongs to another model.");
             matched += adapter.UseDora ? 3 : 2; // a pair has its magnitude: the adapter's loader sees to that
         }
+        foreach (string name in source.Config.MatrixNames().Concat(source.Config.VectorNames()).Append(Head).Distinct())
+        {
+            if (!adapter.Tensors.TryGetValue(name, out var whole)) continue;
+            var (rows, cols) = ShapeOf(name);
+            if (whole.Values.Length != (long)rows * cols || whole.Shape[0] != rows)
+                throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", whole.Shape)}] where the weight is [{rows}, {cols}].", "It belongs to another model.");
+            matched++;
+        }
+        // A tied table or head that was trained went its own way.
+        if (source.Config.TieWordEmbeddings && (adapter.Tensors.ContainsKey(Head) || adapter.Tensors.ContainsKey(Table))) Config = source.Config with { TieWordEmbeddings = false };
         if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
     }
 
     /// <inheritdoc/>
-    public ModelConfig Config => _base.Config;
+    public ModelConfig Config { get; }
     /// <inheritdoc/>
     public string Hash => _base.Hash;
     /// <inheritdoc/>
-    public bool Has(string hfName) => _base.Has(hfName);
+    public bool Has(string hfName) => _base.Has(Source(hfName));
     /// <inheritdoc/>
-    public (int Rows, int Cols) ShapeOf(string hfName) => _base.ShapeOf(hfName);
+    public (int Rows, int Cols) ShapeOf(string hfName) => _base.ShapeOf(Source(hfName));
     /// <inheritdoc/>
     public DType SourceDType(string hfName) => DType.F32;
 
@@ -58,6 +70,11 @@ public sealed class MergedSource : IWeightSource
     public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination)
     {
         var (rows, cols) = ShapeOf(hfName);
+        if (_adapter != null && _adapter.Tensors.TryGetValue(hfName, out var whole))
+        {
+            whole.Values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
+            return;
+        }
         if (_storage is { } storage && hfName.EndsWith("_proj.weight", StringComparison.Ordinal))
         {
             if (_cached != hfName)
@@ -70,7 +87,7 @@ public sealed class MergedSource : IWeightSource
             }
             _values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
         }
-        else _base.ReadRows(hfName, firstRow, rowCount, destination);
+        else _base.ReadRows(Source(hfName), firstRow, rowCount, destination);
         if (!Pair(hfName, out var a, out var b)) return;
         AddDelta(a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols, destination);
         if (_adapter!.UseDora) ScaleRows(_adapter.Tensors[Module(hfName) + PeftAdapter.MagnitudeSuffix].Values.AsSpan(firstRow, rowCount), cols, destination);
@@ -89,6 +106,9 @@ public sealed class MergedSource : IWeightSource
             for (int i = 0; i < cols; i++) values[i] *= scale;
         }
     }
+
+    // The head of a tied base is its table.
+    private string Source(string hfName) => hfName == Head && _base.Config.TieWordEmbeddings ? Table : hfName;
 
     private bool Pair(string hfName, out (long[] Shape, float[] Values) a, out (long[] Shape, float[] Values) b)
     {

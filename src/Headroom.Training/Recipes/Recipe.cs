@@ -71,6 +71,8 @@ public sealed class LoraOptions
     public bool UseRslora { get; set; }
     /// <summary>DoRA: a trained magnitude for every row of an adapted weight.</summary>
     public bool UseDora { get; set; }
+    /// <summary>Modules trained whole, in float32, and saved with the adapter: lm_head, embed_tokens, norms.</summary>
+    public List<string> ModulesToSave { get; set; } = [];
 }
 
 /// <summary>Optimization (transformers <c>TrainingArguments</c>).</summary>

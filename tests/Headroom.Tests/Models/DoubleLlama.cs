@@ -35,7 +35,7 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
             x = Reference.Plus(x, Linear(gate.Zip(up, (g, u) => g / (1 + Math.Exp(-g)) * u).ToArray(), p + "mlp.down_proj", l, t));
         }
         x = Norm(x, "model.norm.weight");
-        double[] head = c.TieWordEmbeddings ? table : P["lm_head.weight"], losses = new double[labels.Length], z = new double[c.VocabSize];
+        double[] head = P.GetValueOrDefault("lm_head.weight", table), losses = new double[labels.Length], z = new double[c.VocabSize];
         for (int i = 0; i < labels.Length; i++)
         {
             for (int w = 0; w < z.Length; w++) z[w] = Dot(x, labelRows[i] * h, head, w * h, h);
