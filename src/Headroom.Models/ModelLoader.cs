@@ -100,9 +100,7 @@ public static class ModelLoader
             Upload(device, [parts.Offset], weight.Offset);
             return;
         }
-        bool whole = weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double;
-        // Storages other than NF4 are row-wise, so a table larger than the staging buffer goes through it in pieces.
-        int rowsPerPart = whole ? weight.Out : (int)Math.Clamp(staging.Count / weight.In, 1, weight.Out);
+        int rowsPerPart = PartRows(weight, staging);
         for (int first = 0; first < weight.Out; first += rowsPerPart)
         {
             int rows = Math.Min(rowsPerPart, weight.Out - first);
@@ -145,6 +143,36 @@ public static class ModelLoader
             ArrayPool<byte>.Shared.Return(host);
         }
     }
+
+    /// <summary>Stores float32 values [out, in] in a weight, through the staging buffer.</summary>
+    public static void Store(in LinearWeight weight, ReadOnlySpan<float> values, IDevice device, Tensor staging)
+    {
+        int step = PartRows(weight, staging);
+        for (int first = 0; first < weight.Out; first += step)
+        {
+            int rows = Math.Min(step, weight.Out - first);
+            var part = staging with { Shape = Shape.Of(rows, weight.In) };
+            Upload(device, values.Slice(first * weight.In, rows * weight.In), part);
+            device.Ops.Quantize(part, RowsOf(weight, first, rows));
+        }
+    }
+
+    /// <summary>The values [out, in] that a weight stands for, through the staging buffer.</summary>
+    public static void Read(in LinearWeight weight, Span<float> values, IDevice device, Tensor staging)
+    {
+        int step = PartRows(weight, staging);
+        for (int first = 0; first < weight.Out; first += step)
+        {
+            int rows = Math.Min(step, weight.Out - first);
+            var part = staging with { Shape = Shape.Of(rows, weight.In) };
+            device.Ops.Dequantize(RowsOf(weight, first, rows), part);
+            device.Download(part, MemoryMarshal.AsBytes(values.Slice(first * weight.In, rows * weight.In)));
+        }
+    }
+
+    // Storages other than NF4 are row-wise, so a table larger than the staging buffer goes through it in pieces.
+    private static int PartRows(in LinearWeight weight, Tensor staging) =>
+        weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double ? weight.Out : (int)Math.Clamp(staging.Count / weight.In, 1, weight.Out);
 
     private static LinearWeight RowsOf(in LinearWeight w, int first, int rows) => w.Out == rows ? w : w with
     {

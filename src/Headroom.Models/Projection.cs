@@ -35,6 +35,12 @@ public sealed record LoraSettings(int R, float Alpha, float DropoutP, IReadOnlyL
     /// <summary>DoRA (PEFT use_dora): rows of W + scaling * B A are scaled to a trained magnitude.</summary>
     public bool UseDora { get; init; }
 
+    /// <summary>init_lora_weights: true, false, gaussian, pissa, pissa_niter_N or loftq.</summary>
+    public string Init { get; init; } = "true";
+
+    /// <summary>loftq_iter: rounds of quantization and decomposition.</summary>
+    public int LoftqIterations { get; init; } = 1;
+
     /// <summary>modules_to_save: further modules that are trained whole, in float32, and saved with the adapter: lm_head, embed_tokens and norms, by the end of their path.</summary>
     public IReadOnlyList<string> ModulesToSave { get; init; } = [];
 

@@ -9,6 +9,8 @@ public class AdapterTests
     [InlineData("lora.use_dora=true", "lora.lora_dropout=0")]
     [InlineData("lora.use_dora=true", "training.gradient_checkpointing=true")]
     [InlineData("lora.modules_to_save=[lm_head, embed_tokens, norm]")]
+    [InlineData("lora.init_lora_weights=pissa_niter_4", "lora.use_rslora=true")]
+    [InlineData("lora.init_lora_weights=loftq", "lora.loftq_config={loftq_iter: 3}")]
     public void PlannedTrainedEvaluatedExported(params string[] options)
     {
         using var cli = new Cli();

@@ -29,6 +29,15 @@ public sealed class PeftAdapter
     public required IReadOnlyList<string> TargetModules { get; init; }
     /// <summary>Finer rules than a list of names (regex targets, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern); null = <see cref="TargetModules"/> alone.</summary>
     public LoraTargets? Targets { get; init; }
+    /// <summary>init_lora_weights: true, false, or a name.</summary>
+    public string Init { get; init; } = "true";
+    /// <summary>loftq_iter.</summary>
+    public int LoftqIterations { get; init; } = 1;
+    /// <summary>
+    /// What the initialization took out of the base (PiSSA, LoftQ of several iterations): the adapter sits on W - scaling * B A of these pairs. It lies in a folder of its own
+    /// inside the adapter's, as PEFT's documentation saves it for the conversion to plain LoRA. Null = the base is as it was.
+    /// </summary>
+    public PeftAdapter? Initial { get; init; }
     /// <summary>base_model_name_or_path.</summary>
     public string? BaseModel { get; init; }
     /// <summary>SHA-256 of the base weights the adapter belongs to, when recorded.</summary>
@@ -50,7 +59,7 @@ public sealed class PeftAdapter
         PeftConfig config;
         try
         {
-            config = PeftConfig.Read(JsonNode.Parse(File.ReadAllText(configPath)) as JsonObject ?? throw new JsonException("not an object"), warn);
+            config = PeftConfig.Read(JsonNode.Parse(File.ReadAllText(configPath)) as JsonObject ?? throw new JsonException("not an object"), init => HasInitial(folder, init), warn);
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or OverflowException or NullReferenceException or ArgumentException)
         {
@@ -79,6 +88,7 @@ public sealed class PeftAdapter
         return new PeftAdapter
         {
             R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, UseDora = config.UseDora, ModulesToSave = config.ModulesToSave,
+            Init = config.Init, LoftqIterations = config.LoftqIterations, Initial = LoadInitial(folder, config.Init, tensors),
             TargetModules = modules,
             Targets = targets, BaseModel = config.BaseModel, BaseHash = file.Metadata.GetValueOrDefault(HashKey), Tensors = tensors,
         };
@@ -90,6 +100,64 @@ public sealed class PeftAdapter
         foreach (string suffix in new[] { ".lora_A.weight", ".lora_B.weight", MagnitudeSuffix })
             if (name.EndsWith(suffix, StringComparison.Ordinal)) return name[..^suffix.Length];
         return null;
+    }
+
+    private static string InitialFolder(string folder, string init) => Path.Combine(folder, init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase) ? "pissa_init" : "loftq_init");
+
+    private static bool HasInitial(string folder, string init) =>
+        (init == "loftq" || init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase)) && File.Exists(Path.Combine(InitialFolder(folder, init), Config));
+
+    private static PeftAdapter? LoadInitial(string folder, string init, Dictionary<string, (long[] Shape, float[] Values)> tensors)
+    {
+        if (!HasInitial(folder, init)) return null;
+        string at = InitialFolder(folder, init);
+        var initial = Load(at);
+        var pairs = tensors.Where(t => Module(t.Key) != null && !t.Key.EndsWith(MagnitudeSuffix, StringComparison.Ordinal)).ToList();
+        if (initial.Tensors.Count != pairs.Count || !pairs.All(t => initial.Tensors.TryGetValue(t.Key, out var i) && i.Shape.SequenceEqual(t.Value.Shape)))
+            throw new HeadroomException($"{at} does not hold the pairs of the adapter.", "Its folders do not belong together; use a complete adapter.");
+        return initial;
+    }
+
+    /// <summary>
+    /// An adapter over what PiSSA left of the base as plain LoRA over the base itself, of twice the rank: B A - B0 A0 = [B, -B0] [A; A0], with the scaling kept
+    /// (PEFT <c>lora/model.py</c>, subtract_mutated_init).
+    /// </summary>
+    /// <exception cref="InvalidOperationException">It has no <see cref="Initial"/>.</exception>
+    public PeftAdapter Converted()
+    {
+        var initial = Initial ?? throw new InvalidOperationException("nothing to convert");
+        float factor = UseRslora ? MathF.Sqrt(2) : 2;
+        var t = Targets ?? new LoraTargets { Modules = TargetModules };
+        var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
+        foreach (var (key, (shape, values)) in Tensors)
+        {
+            bool isA = key.EndsWith(".lora_A.weight", StringComparison.Ordinal);
+            if (!isA && !key.EndsWith(".lora_B.weight", StringComparison.Ordinal))
+            {
+                tensors[key] = (shape, values);
+                continue;
+            }
+            float[] start = initial.Tensors[key].Values;
+            if (isA) tensors[key] = ([2 * shape[0], shape[1]], [.. values, .. start]);
+            else
+            {
+                int r = (int)shape[1];
+                var both = new float[2 * values.Length];
+                for (int i = 0; i < values.Length; i++)
+                {
+                    int at = i / r * 2 * r + i % r;
+                    both[at] = values[i];
+                    both[at + r] = -start[i];
+                }
+                tensors[key] = ([shape[0], 2 * r], both);
+            }
+        }
+        return new PeftAdapter
+        {
+            R = 2 * R, LoraAlpha = LoraAlpha * factor, LoraDropout = LoraDropout, UseRslora = UseRslora, UseDora = UseDora, ModulesToSave = ModulesToSave, TargetModules = TargetModules,
+            Targets = t with { RankPattern = [.. t.RankPattern.Select(p => KeyValuePair.Create(p.Key, 2 * p.Value))], AlphaPattern = [.. t.AlphaPattern.Select(p => KeyValuePair.Create(p.Key, p.Value * factor))] },
+            BaseModel = BaseModel, BaseHash = BaseHash, Tensors = tensors,
+        };
     }
 
     private static bool Saved(string name, PeftConfig config) => name.EndsWith(".weight", StringComparison.Ordinal) && config.ModulesToSave.Any(m => m.Length > 0 && name.EndsWith(m + ".weight", StringComparison.Ordinal));
@@ -131,6 +199,7 @@ public sealed class PeftAdapter
     public void Save(string folder)
     {
         Directory.CreateDirectory(folder);
+        Initial?.Save(InitialFolder(folder, Init));
         var metadata = new Dictionary<string, string> { ["format"] = "pt" };
         if (BaseHash != null) metadata[HashKey] = BaseHash;
         SafetensorsWriter.WriteF32(Path.Combine(folder, Weights), Tensors.Select(t => (Prefix + t.Key, t.Value.Shape, t.Value.Values)), metadata);
@@ -144,10 +213,10 @@ public sealed class PeftAdapter
             ["bias"] = "none",
             ["fan_in_fan_out"] = false,
             ["inference_mode"] = true,
-            ["init_lora_weights"] = true,
+            ["init_lora_weights"] = bool.TryParse(Init, out bool usual) ? usual : Init,
             ["layers_pattern"] = List(t.LayersPattern),
             ["layers_to_transform"] = t.Layers == null ? null : new JsonArray(t.Layers.Select(l => (JsonNode)l).ToArray()),
-            ["loftq_config"] = new JsonObject(),
+            ["loftq_config"] = Init == "loftq" ? new JsonObject { ["loftq_bits"] = 4, ["loftq_iter"] = LoftqIterations } : new JsonObject(),
             ["lora_alpha"] = LoraAlpha,
             ["lora_dropout"] = LoraDropout,
             ["modules_to_save"] = List(ModulesToSave),

@@ -121,7 +121,7 @@ public sealed class MergedSource : IWeightSource
     private static string Module(string hfName) => hfName[..^".weight".Length];
 
     // Row by row: the sum over the rank first, then scaled and added, as PEFT rounds.
-    private void AddDelta(float[] a, float[] b, int rank, float scaling, int firstRow, int rowCount, int cols, Span<float> destination)
+    internal static void AddDelta(float[] a, float[] b, int rank, float scaling, int firstRow, int rowCount, int cols, Span<float> destination)
     {
         var delta = new float[cols];
         int n = Vector<float>.Count;

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Models;
 using Headroom.Planning;
 
@@ -129,7 +130,13 @@ public sealed class Engine : IDisposable
         return memory.Build(workspaceBytes);
     }
 
-    /// <summary>Sets initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>), B = 0, DoRA's magnitudes the norms of the rows.</summary>
+    /// <summary>What was taken out of the base when the adapters were started (PiSSA, LoftQ of several iterations); it is saved with them, because they mean nothing without it.</summary>
+    public PeftAdapter? Initial { get; set; }
+
+    /// <summary>
+    /// Sets random initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>) or, with gaussian, N(0, 1/r^2), B = 0 or, with false, U(-1/sqrt(r), 1/sqrt(r)); DoRA's
+    /// magnitudes are the norms of the rows. Starts from the base's weights are those of <see cref="AdapterStart"/>.
+    /// </summary>
     public void InitializeAdapters(ulong seed)
     {
         uint stream = 0;
@@ -139,10 +146,14 @@ public sealed class Engine : IDisposable
             if (p.Rank == 0) continue;
             var random = new PhiloxRandom(seed, 0x10000000 + stream);
             var values = new float[p.A.Count];
+            string init = Settings.Lora!.Init;
             float bound = 1f / MathF.Sqrt(p.Weight.In);
-            for (int i = 0; i < values.Length; i++) values[i] = (2 * random.NextFloat() - 1) * bound;
+            for (int i = 0; i < values.Length; i++) values[i] = init == "gaussian" ? random.NextNormal() / p.Rank : (2 * random.NextFloat() - 1) * bound;
             Write(p.A, values);
-            Write(p.B, new float[p.B.Count]);
+            values = new float[p.B.Count];
+            if (init == "false")
+                for (int i = 0; i < values.Length; i++) values[i] = (2 * random.NextFloat() - 1) / MathF.Sqrt(p.Rank);
+            Write(p.B, values);
             p.StartMagnitude(_device.Ops);
         }
     }
@@ -249,6 +260,12 @@ public sealed class Engine : IDisposable
         Model.RefreshAdapters();
         _adaptersChanged = false;
     }
+
+    /// <summary>The values [out, in] that the device holds for a projection's base weight.</summary>
+    public void ReadBase(Projection p, Span<float> values) => ModelLoader.Read(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
+
+    /// <summary>Stores a projection's base weight [out, in] anew.</summary>
+    public void WriteBase(Projection p, ReadOnlySpan<float> values) => ModelLoader.Store(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
 
     /// <summary>Reads a float32 tensor.</summary>
     public float[] Read(Tensor tensor)
