@@ -134,7 +134,7 @@ public sealed partial class LlamaModel
         _memory.Free(x);
         // In place where gate is not needed again, unless the padding speeds up a step whose backward pass needs more memory anyway.
         dropped = Dropped(training, tokens, inter, layer.Down);
-        int padding = training && !next.IsNone ? Padding(dropped, layer.Down) : 0;
+        int padding = training && (!next.IsNone || layer.Down.KeepsOutput) ? Padding(dropped, layer.Down) : 0;
         bool own = keep || padding > 0;
         var act = own ? Temp(MemoryCategory.Scratch, "swiglu", tokens, inter + padding) : s.Gate;
         _ops.SwiGlu(s.Gate, s.Up, act);

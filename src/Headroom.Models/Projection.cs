@@ -125,6 +125,9 @@ public sealed class Projection
         }
     }
 
+    /// <summary>True when the backward pass reads what the forward pass gave before it was scaled, so that a recomputed layer must make it too.</summary>
+    internal bool KeepsOutput => IsDora;
+
     /// <summary>True when this projection's forward pass in training needs its dropped input as a tensor.</summary>
     private bool DropsInput => IsDora && _dropoutP > 0;
 

@@ -151,3 +151,10 @@ DEV float mask1(const Mask& m, u64 index)
     int lane = (int)(index & 3);
     return lane == 0 ? f[0] : lane == 1 ? f[1] : lane == 2 ? f[2] : f[3];
 }
+
+// Of a block of NF4 codes: absmax is a float per block, or (nested) map[code] * nestedAbsmax[block / 256] + offset in two roundings.
+DEV float nf4_absmax(const void* absmax, const float* nested, const float* offset, const float* map, i64 block)
+{
+    if (!nested) return ((const float*)absmax)[block];
+    return __fadd_rn(__fmul_rn(map[((const u8*)absmax)[block]], nested[block >> 8]), *offset);
+}
