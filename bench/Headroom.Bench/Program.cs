@@ -17,6 +17,7 @@ static int Run(string[] args) => args.FirstOrDefault() switch
     "gemm" => GemmBench.Run(args[1..]),
     "step-cuda" => CudaStepBench.Run(args[1..]),
     "ops-cuda" => CudaOpsBench.Run(args[1..]),
+    "tune-cuda" => CudaTuneBench.Run(args[1..]),
     "decode" => DecodeBench.Run(args[1..]),
     "load" => LoadBench.Run(args[1..]),
     "step" => StepBench.Run(args[1..]),
@@ -25,7 +26,7 @@ static int Run(string[] args) => args.FirstOrDefault() switch
 
 static int Usage()
 {
-    Console.Error.WriteLine("Headroom.Bench gemm [--threads N] [--rounds N] | load MODEL|SIZE_MIB | step MODEL [--recompute N] [--steps N] [--chunk N] [--threads N] [--profile] | decode MODEL [--tokens N] [--repeats N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... [--steps N] [--profile] [--no-ahead] [--expand MIB] [--dora] [--dropout P] [--out FILE] | ops-cuda [FILE]");
+    Console.Error.WriteLine("Headroom.Bench gemm [--threads N] [--rounds N] | load MODEL|SIZE_MIB | step MODEL [--recompute N] [--steps N] [--chunk N] [--threads N] [--profile] | decode MODEL [--tokens N] [--repeats N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... [--steps N] [--profile] [--kernels] [--answers] [--ragged] [--graphs | --no-graphs] [--no-ahead] [--expand MIB] [--dora] [--dropout P] [--out FILE] | ops-cuda [FILE] | tune-cuda [ROWS ...]");
     Console.Error.WriteLine("Each prints a table and writes a CSV under bench/results/.");
     return 2;
 }

@@ -3,6 +3,7 @@
 #define __device__ __attribute__((device))
 #define __host__ __attribute__((host))
 #define __shared__ __attribute__((shared))
+#define __constant__ __attribute__((constant))
 #define __grid_constant__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...) __attribute__((launch_bounds(__VA_ARGS__)))
@@ -19,6 +20,8 @@ __device__ inline ShimUint3 shim_ncta() { return { (unsigned)__nvvm_read_ptx_sre
 #define __syncwarp() __nvvm_bar_warp_sync(0xFFFFFFFFu)
 __device__ inline float __shfl_xor_sync(unsigned m, float x, int d) { return __nvvm_shfl_sync_bfly_f32(m, x, d, 31); }
 __device__ inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((unsigned long long)a * b) >> 32); }
+__device__ inline void __threadfence() { __nvvm_membar_gl(); }
+__device__ inline unsigned atomicInc(unsigned* p, unsigned most) { return __nvvm_atom_inc_gen_ui(p, most); }
 __device__ inline float __uint_as_float(unsigned u) { return __builtin_bit_cast(float, u); }
 __device__ inline unsigned __float_as_uint(float f) { return __builtin_bit_cast(unsigned, f); }
 extern "C" {

@@ -38,7 +38,7 @@ measure)
   llama="$app/configs/Llama-2-7b-hf/config.json"
   step() { # CONFIG:SHAPE:RECOMPUTE, seconds it needs at most
     if [ "$(left)" -lt "$2" ]; then echo "left out for want of time: $1"; return; fi
-    timeout "$2" "$dotnet" "$app/bench/Headroom.Bench.dll" step-cuda "$1" --steps 5 --out "$out/cuda-step.csv" ${3:-} || echo "failed: $1"
+    timeout "$2" "$dotnet" "$app/bench/Headroom.Bench.dll" step-cuda "$1" --steps "${STEPS:-5}" --out "$out/cuda-step.csv" ${3:-} || echo "failed: $1"
   }
   if [ "$(left)" -gt 60 ]; then
     timeout "$(($(left) / 2))" "$dotnet" "$app/tests/Headroom.Cuda.Tests.dll" -noColor > "$out/tests.log" 2>&1
@@ -52,7 +52,10 @@ measure)
   step "$llama:1x4096:-1" 30
   step "$llama:16x512:-1" 40
   [ "$(left)" -gt 25 ] && timeout 25 "$dotnet" "$app/bench/Headroom.Bench.dll" ops-cuda "$out/cuda-ops.csv"
-  step "$app/configs/SmolLM2-135M/config.json:16x256:0" 20
+  for graphs in "" --no-graphs; do
+    step "$app/configs/SmolLM2-135M/config.json:16x256:0" 20 "$graphs"
+    STEPS=100 step "$app/configs/SmolLM2-135M/config.json:16x512:0" 30 "--ragged --answers $graphs"
+  done
   step "$app/configs/deepseek-llm-7b-base/config.json:4x512:0" 30
   rm -rf "$app"
   ;;

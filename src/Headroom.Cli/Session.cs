@@ -67,12 +67,12 @@ internal sealed class Session : IDisposable
         return true;
     }
 
-    /// <summary>Opens auto, cpu or cuda.</summary>
-    public IDevice Open(string device)
+    /// <summary>Opens auto, cpu or cuda; <paramref name="graphs"/> as training.cuda_graphs.</summary>
+    public IDevice Open(string device, bool? graphs = null)
     {
         if (device is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {device} is unknown.", "Use auto, cpu or cuda.");
         if (device == "cpu") return new CpuDevice();
-        var gpu = CudaDevice.TryOpen(out string why);
+        var gpu = CudaDevice.TryOpen(out string why, new CudaOptions(Graphs: graphs));
         if (gpu != null) return gpu;
         string[] lines = why.Split('\n');
         if (device == "cuda") throw new HeadroomException(lines[0], lines.Length > 1 ? lines[1] : "Run with --device cpu.");
@@ -125,7 +125,7 @@ internal sealed class Session : IDisposable
 
     /// <summary>A run's host.</summary>
     public RunHost Host(string folder, bool resume, Recipe recipe) =>
-        new(folder, resume, () => Open(recipe.Device), recipe.Vram == null ? null : Units.Parse(recipe.Vram), Say, Progress);
+        new(folder, resume, () => Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), Say, Progress);
 
     /// <inheritdoc/>
     public void Dispose()

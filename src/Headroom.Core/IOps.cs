@@ -2,13 +2,23 @@ namespace Headroom.Core;
 
 /// <summary>
 /// Inverted dropout without a stored mask: element (row, column) of site <paramref name="Site"/> is kept when Philox4x32-10
-/// with key = seed and counter = (index / 4, site, step) gives u &gt;= p in its lane index % 4, index = row * columns + column.
+/// with key = seed and counter = (index / 8, site, step) gives a 15-bit number &gt;= <see cref="Threshold"/>, index = row * columns + column. A block of
+/// four words serves eight elements: word (index % 8) / 2, the lower 15 bits of its low half for even indices and of its high half for odd ones (numbers that a GPU
+/// compares two at a time, as halves of a float pair). Kept elements are multiplied by 1 / (1 - p).
 /// </summary>
 /// <param name="P">Probability of dropping, 0 = off.</param>
 /// <param name="Seed">64-bit key.</param>
 /// <param name="Step">Counter word: micro-step number.</param>
 /// <param name="Site">Counter word: layer and projection.</param>
-public readonly record struct Dropout(float P, ulong Seed, uint Step, uint Site);
+public readonly record struct Dropout(float P, ulong Seed, uint Step, uint Site)
+{
+    /// <summary>Largest p: above it the compared numbers would be NaN.</summary>
+    public const float MaxP = 0.96875f;
+    /// <summary>p in steps of 2^-15, rounded up: a p of 0.1 drops 0.100006 of the elements.</summary>
+    public uint Threshold => (uint)Math.Ceiling(Math.Min(P, MaxP) * 32768.0);
+    /// <summary>Factor of a kept element, 1 / (1 - p).</summary>
+    public float Keep => 1f / (1f - P);
+}
 
 /// <summary>Shape of grouped-query attention.</summary>
 /// <param name="NumHeads">num_attention_heads.</param>
@@ -75,7 +85,7 @@ public interface IOps
     }
     /// <summary>y[i] = x[rows[i]]; x [T, n], rows I32 [N], y [N, n].</summary>
     void GatherRows(Tensor x, Tensor rows, Tensor y);
-    /// <summary>x = 0, then x[rows[i]] = y[i] (row numbers are distinct); y [N, n], x [T, n].</summary>
+    /// <summary>x = 0, then x[rows[i]] = y[i]; y [N, n], x [T, n]. Row numbers are distinct, but for those whose y is zero.</summary>
     void ScatterRows(Tensor y, Tensor rows, Tensor x);
 
     /// <summary>y[t] = table[ids[t]], dequantized; ids I32 [T], table [V, H] in any storage but NF4, y [T, H].</summary>
@@ -90,7 +100,7 @@ public interface IOps
     void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd);
     /// <summary>Fused residual add: sum = x + branch, then RMSNorm of sum. sum may be x itself.</summary>
     void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd);
-    /// <summary>dx += gradient of RMSNorm; dWeight += sum over tokens (skipped when none). x is the norm's input.</summary>
+    /// <summary>dx += gradient of RMSNorm; dWeight += sum over tokens (skipped when none). x is the norm's input; dy [T, H], or wider: further columns are not read.</summary>
     void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight);
 
     /// <summary>y = x W^T + bias. x [T, in], y [T, out].</summary>
@@ -140,7 +150,8 @@ public interface IOps
     }
     /// <summary>
     /// Gradients of a group: adapters +=, dx = the sum over the projections (skipped when none). Weight gradients of the base are not in it.
-    /// x may be none for projections without <see cref="AdaptedLinear.DA"/>.
+    /// x may be none for projections without <see cref="AdaptedLinear.DA"/>. dx [T, in], or [T, in + n * 64] in 16-bit compute: the last columns then are
+    /// the ops' own (a GPU has every dxa come out there, as dy [W, scaling B] is one product).
     /// </summary>
     void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx)
     {
@@ -162,8 +173,12 @@ public interface IOps
     /// (log-sum-exp of the scaled scores). Sequences never see each other. Dao et al., 2022/2023.
     /// </summary>
     void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor o, Tensor lse);
-    /// <summary>Gradient of <see cref="Attention"/>; delta F32 [T, heads] is scratch (rowsum(dO * O)).</summary>
-    void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv);
+    /// <summary>
+    /// Gradient of <see cref="Attention"/>; delta F32 [T, heads] is scratch (rowsum(dO * O)). With the tables of <see cref="RopeTable"/>, dq and dk are
+    /// the gradients before the rotation of q and k (see <see cref="Rope"/>).
+    /// </summary>
+    void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+        Tensor cos = default, Tensor sin = default);
     /// <summary>Plain attention that materialises the scores of one sequence and head at a time, for comparison; same result as <see cref="Attention"/>. scores F32 [longest, longest] is scratch.</summary>
     void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor scores, Tensor o);
     /// <summary>Attention of N new rows of one sequence over a cache: kCache, vCache [capacity, kv * d] already hold rows 0 .. past + N - 1; q, o [N, heads * d].</summary>
@@ -171,11 +186,12 @@ public interface IOps
 
     /// <summary>y = silu(gate) * up, all [T, I]. y may be gate, or wider than it: further columns are left alone.</summary>
     void SwiGlu(Tensor gate, Tensor up, Tensor y);
-    /// <summary>dGate, dUp from dy, and y = silu(gate) * up again (skipped when none). dGate may be gate, dUp up, and y dy.</summary>
+    /// <summary>dGate, dUp from dy, and y = silu(gate) * up again (skipped when none). dGate may be gate, dUp up, and y dy; dy and y may be wider: further columns are left alone.</summary>
     void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default);
 
     /// <summary>
-    /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; all counted),
+    /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; a negative one does not
+    /// count: its row's loss and gradient are zero),
     /// logits scratch [chunk, V]. losses F32 [N] = -log softmax(hidden W^T)[label]; dHidden [N, H] = gradScale * gradient (skipped when none);
     /// dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none).
     /// </summary>

@@ -15,8 +15,14 @@ public sealed unsafe partial class CpuOps
         AttentionForward.Run(_pool, q, k, v, offsets, shape, o, lse);
     /// <inheritdoc cref="IOps.AttentionBackward"/>
     public void AttentionBackward(
-        Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv) =>
+        Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+        Tensor cos = default, Tensor sin = default)
+    {
         Cpu.AttentionBackward.Run(_pool, q, k, v, o, lse, dO, offsets, shape, delta, dq, dk, dv);
+        if (cos.IsNone) return;
+        Rope(dq, cos, sin, shape.HeadDim, inverse: true);
+        Rope(dk, cos, sin, shape.HeadDim, inverse: true);
+    }
     /// <inheritdoc cref="IOps.AttentionMaterialized"/>
     public void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor scores, Tensor o) =>
         AttentionPlain.Materialized(_pool, q, k, v, offsets, shape, scores, o);

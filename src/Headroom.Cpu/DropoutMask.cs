@@ -11,47 +11,42 @@ internal static unsafe class DropoutMask
     /// <summary>x[i] *= multiplier of element first + i.</summary>
     public static void Apply(in Dropout d, long first, int count, float* x)
     {
-        float keep = 1f / (1f - d.P);
-        uint threshold = Threshold(d);
         int i = 0;
-        while (i < count && ((first + i) & 3) != 0) i = Scalar(d, first, i, count, keep, threshold, x);
+        while (i < count && ((first + i) & 7) != 0) i = Scalar(d, first, i, count, x);
         if (Avx512F.IsSupported)
-            for (; i + 64 <= count; i += 64) Block512(d, (ulong)(first + i) >> 2, keep, threshold, x + i);
-        else if (Avx2.IsSupported)
-            for (; i + 32 <= count; i += 32) Block256(d, (ulong)(first + i) >> 2, keep, threshold, x + i);
-        while (i < count) i = Scalar(d, first, i, count, keep, threshold, x);
+            for (; i + 128 <= count; i += 128) Block512(d, (ulong)(first + i) >> 3, x + i);
+        if (Avx2.IsSupported)
+            for (; i + 64 <= count; i += 64) Block256(d, (ulong)(first + i) >> 3, x + i);
+        while (i < count) i = Scalar(d, first, i, count, x);
     }
 
     /// <summary>Scalar twin of <see cref="Apply"/>.</summary>
     public static void ApplyScalar(in Dropout d, long first, int count, float* x)
     {
-        float keep = 1f / (1f - d.P);
-        uint threshold = Threshold(d);
-        for (int i = 0; i < count;) i = Scalar(d, first, i, count, keep, threshold, x);
+        for (int i = 0; i < count;) i = Scalar(d, first, i, count, x);
     }
 
-    /// <summary>u >= p with u = (bits >> 8) * 2^-24, as a comparison of integers.</summary>
-    public static uint Threshold(in Dropout d) => (uint)Math.Ceiling(d.P * 16777216.0);
-
-    /// <summary>Finishes the block of four that element i is in; returns the next i.</summary>
-    private static int Scalar(in Dropout d, long first, int i, int count, float keep, uint threshold, float* x)
+    /// <summary>Finishes the block of eight that element i is in; returns the next i.</summary>
+    private static int Scalar(in Dropout d, long first, int i, int count, float* x)
     {
-        ulong block = (ulong)(first + i) >> 2;
+        ulong block = (ulong)(first + i) >> 3;
         var r = Philox.Next((uint)block, (uint)(block >> 32), d.Site, d.Step, (uint)d.Seed, (uint)(d.Seed >> 32));
-        for (; i < count && (ulong)(first + i) >> 2 == block; i++)
+        uint threshold = d.Threshold;
+        float keep = d.Keep;
+        for (; i < count && (ulong)(first + i) >> 3 == block; i++)
         {
-            uint bits = ((first + i) & 3) switch { 0 => r.X0, 1 => r.X1, 2 => r.X2, _ => r.X3 };
-            x[i] *= bits >> 8 >= threshold ? keep : 0f;
+            uint word = ((first + i) >> 1 & 3) switch { 0 => r.X0, 1 => r.X1, 2 => r.X2, _ => r.X3 };
+            x[i] *= (word >> (int)((first + i) & 1) * 16 & 0x7FFF) >= threshold ? keep : 0f;
         }
         return i;
     }
 
     /// <summary>16 counters at a time, in an order that makes the 4 x 16 transposition of the outputs come out contiguous.</summary>
-    public static void Block512(in Dropout d, ulong block, float keep, uint threshold, float* x)
+    public static void Block512(in Dropout d, ulong block, float* x)
     {
         if ((uint)block > uint.MaxValue - 16)
         {
-            for (int i = 0; i < 64;) i = Scalar(d, (long)block * 4, i, 64, keep, threshold, x);
+            ApplyScalar(d, (long)block * 8, 128, x);
             return;
         }
         var c0 = Vector512.Create((uint)block) + Vector512.Create(0u, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
@@ -73,17 +68,21 @@ internal static unsafe class DropoutMask
         }
         Vector512<ulong> a = Avx512F.UnpackLow(c0, c1).AsUInt64(), b = Avx512F.UnpackLow(c2, c3).AsUInt64();
         Vector512<ulong> e = Avx512F.UnpackHigh(c0, c1).AsUInt64(), f = Avx512F.UnpackHigh(c2, c3).AsUInt64();
-        Store(Avx512F.UnpackLow(a, b).AsUInt32(), keep, threshold, x);
-        Store(Avx512F.UnpackHigh(a, b).AsUInt32(), keep, threshold, x + 16);
-        Store(Avx512F.UnpackLow(e, f).AsUInt32(), keep, threshold, x + 32);
-        Store(Avx512F.UnpackHigh(e, f).AsUInt32(), keep, threshold, x + 48);
+        uint threshold = d.Threshold;
+        float keep = d.Keep;
+        Store(Avx512F.UnpackLow(a, b).AsUInt32(), threshold, keep, x);
+        Store(Avx512F.UnpackHigh(a, b).AsUInt32(), threshold, keep, x + 32);
+        Store(Avx512F.UnpackLow(e, f).AsUInt32(), threshold, keep, x + 64);
+        Store(Avx512F.UnpackHigh(e, f).AsUInt32(), threshold, keep, x + 96);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Store(Vector512<uint> bits, float keep, uint threshold, float* x)
+    private static void Store(Vector512<uint> words, uint threshold, float keep, float* x)
     {
-        var mask = Vector512.GreaterThanOrEqual(bits >> 8, Vector512.Create(threshold)).AsSingle();
-        (Vector512.Load(x) * (mask & Vector512.Create(keep))).Store(x);
+        Vector512<uint> least = Vector512.Create(threshold), low, high;
+        (low, high) = Vector512.Widen(words.AsUInt16() & Vector512.Create((ushort)0x7FFF));
+        (Vector512.Load(x) * (Vector512.GreaterThanOrEqual(low, least).AsSingle() & Vector512.Create(keep))).Store(x);
+        (Vector512.Load(x + 16) * (Vector512.GreaterThanOrEqual(high, least).AsSingle() & Vector512.Create(keep))).Store(x + 16);
     }
 
     // High and low halves of the 32 x 32-bit products, from the 64-bit products of the even and of the odd lanes.
@@ -97,11 +96,11 @@ internal static unsafe class DropoutMask
     }
 
     /// <summary>8 counters at a time, in an order that makes the 4 x 8 transposition of the outputs come out contiguous.</summary>
-    public static void Block256(in Dropout d, ulong block, float keep, uint threshold, float* x)
+    public static void Block256(in Dropout d, ulong block, float* x)
     {
         if ((uint)block > uint.MaxValue - 8)
         {
-            for (int i = 0; i < 32;) i = Scalar(d, (long)block * 4, i, 32, keep, threshold, x);
+            ApplyScalar(d, (long)block * 8, 64, x);
             return;
         }
         var c0 = Vector256.Create((uint)block) + Vector256.Create(0u, 2, 4, 6, 1, 3, 5, 7);
@@ -123,17 +122,21 @@ internal static unsafe class DropoutMask
         }
         Vector256<ulong> a = Avx2.UnpackLow(c0, c1).AsUInt64(), b = Avx2.UnpackLow(c2, c3).AsUInt64();
         Vector256<ulong> e = Avx2.UnpackHigh(c0, c1).AsUInt64(), f = Avx2.UnpackHigh(c2, c3).AsUInt64();
-        Store(Avx2.UnpackLow(a, b).AsUInt32(), keep, threshold, x);
-        Store(Avx2.UnpackHigh(a, b).AsUInt32(), keep, threshold, x + 8);
-        Store(Avx2.UnpackLow(e, f).AsUInt32(), keep, threshold, x + 16);
-        Store(Avx2.UnpackHigh(e, f).AsUInt32(), keep, threshold, x + 24);
+        uint threshold = d.Threshold;
+        float keep = d.Keep;
+        Store(Avx2.UnpackLow(a, b).AsUInt32(), threshold, keep, x);
+        Store(Avx2.UnpackHigh(a, b).AsUInt32(), threshold, keep, x + 16);
+        Store(Avx2.UnpackLow(e, f).AsUInt32(), threshold, keep, x + 32);
+        Store(Avx2.UnpackHigh(e, f).AsUInt32(), threshold, keep, x + 48);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Store(Vector256<uint> bits, float keep, uint threshold, float* x)
+    private static void Store(Vector256<uint> words, uint threshold, float keep, float* x)
     {
-        var mask = Vector256.GreaterThanOrEqual(bits >> 8, Vector256.Create(threshold)).AsSingle();
-        (Vector256.Load(x) * (mask & Vector256.Create(keep))).Store(x);
+        Vector256<uint> least = Vector256.Create(threshold), low, high;
+        (low, high) = Vector256.Widen(words.AsUInt16() & Vector256.Create((ushort)0x7FFF));
+        (Vector256.Load(x) * (Vector256.GreaterThanOrEqual(low, least).AsSingle() & Vector256.Create(keep))).Store(x);
+        (Vector256.Load(x + 8) * (Vector256.GreaterThanOrEqual(high, least).AsSingle() & Vector256.Create(keep))).Store(x + 8);
     }
 
     // High and low halves of the 32 x 32-bit products, from the 64-bit products of the even and of the odd lanes.

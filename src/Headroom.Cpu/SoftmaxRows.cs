@@ -13,7 +13,7 @@ internal static unsafe class SoftmaxRows
         public bool Gradient;
     }
 
-    /// <summary>losses[i] = log-sum-exp - z[label]; with <paramref name="gradient"/>, z becomes gradScale * (softmax - onehot).</summary>
+    /// <summary>losses[i] = log-sum-exp - z[label]; with <paramref name="gradient"/>, z becomes gradScale * (softmax - onehot). Zeros where the label is negative.</summary>
     public static void CrossEntropy(WorkerPool pool, Tensor z, Tensor labels, float gradScale, Tensor losses, bool gradient)
     {
         var job = new Job { Z = z, Labels = labels, Losses = losses, GradScale = gradScale, Gradient = gradient };
@@ -32,6 +32,12 @@ internal static unsafe class SoftmaxRows
         ref var j = ref *(Job*)context;
         int n = j.Z.Columns, label = j.Labels.I[row];
         float* z = j.Z.F + (long)row * n;
+        if (label < 0)
+        {
+            j.Losses.F[row] = 0;
+            if (j.Gradient) new Span<float>(z, n).Clear();
+            return;
+        }
         float target = z[label], max = Max(z, n);
         float sum = ExpSum(z, n, max, j.Gradient);
         j.Losses.F[row] = MathF.Log(sum) + max - target;

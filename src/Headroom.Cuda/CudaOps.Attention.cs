@@ -31,7 +31,8 @@ public sealed unsafe partial class CudaOps
     }
 
     /// <inheritdoc/>
-    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv)
+    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+        Tensor cos = default, Tensor sin = default)
     {
         _gpu.MakeCurrent();
         CheckHead(s);
@@ -39,7 +40,7 @@ public sealed unsafe partial class CudaOps
         _gpu.Launch(K("attention_rows.cu", q.DType, "attention_delta"), ((int)(((long)count * lanes + 255) / 256), 1), 256, o, dO, delta, count, s.HeadDim, lanes);
         if (Hopper(q, s))
         {
-            HopperBackward(q, k, v, lse, dO, offsets, s, delta, dq, dk, dv);
+            HopperBackward(q, k, v, lse, dO, offsets, s, delta, dq, dk, dv, cos, sin);
             return;
         }
         if (Flash(q, s))
@@ -50,12 +51,17 @@ public sealed unsafe partial class CudaOps
                 q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dq);
             _gpu.LaunchOn(_gpu.Main, fkv, (tiles, s.NumKeyValueHeads), 128, sharedKv,
                 q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dk, dv);
-            return;
         }
-        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dq"), (q.Rows, s.NumHeads), 128,
-            q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, dq);
-        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dkv"), (q.Rows, s.NumKeyValueHeads), 128,
-            q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, dk, dv);
+        else
+        {
+            _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dq"), (q.Rows, s.NumHeads), 128,
+                q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, dq);
+            _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dkv"), (q.Rows, s.NumKeyValueHeads), 128,
+                q, k, v, lse, dO, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, dk, dv);
+        }
+        if (cos.IsNone) return;
+        Rope(dq, cos, sin, s.HeadDim, inverse: true);
+        Rope(dk, cos, sin, s.HeadDim, inverse: true);
     }
 
     /// <inheritdoc/>

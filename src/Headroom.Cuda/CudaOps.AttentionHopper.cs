@@ -26,7 +26,8 @@ public sealed unsafe partial class CudaOps
             offsets, offsets.Rows - 1, tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, lse);
     }
 
-    private void HopperBackward(Tensor q, Tensor k, Tensor v, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv)
+    private void HopperBackward(Tensor q, Tensor k, Tensor v, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+        Tensor cos, Tensor sin)
     {
         byte* maps = stackalloc byte[4 * MapBytes + MapBoundary];
         maps = Map(maps, q, 0);
@@ -37,7 +38,7 @@ public sealed unsafe partial class CudaOps
         nint f = Allowed(K("flash_hopper_backward.cu", q.DType, "flash_hopper_backward", s.HeadDim), shared);
         _gpu.LaunchOn(_gpu.Main, f, (tiles * (s.NumHeads + s.NumKeyValueHeads), 1), HopperThreads, shared,
             Arg.Struct(maps), Arg.Struct(maps + MapBytes), Arg.Struct(maps + 2 * MapBytes), Arg.Struct(maps + 3 * MapBytes), lse, delta,
-            offsets, offsets.Rows - 1, tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dq, dk, dv);
+            offsets, offsets.Rows - 1, tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dq, dk, dv, cos, sin);
     }
 
     // Lengths are known on the device only; every sequence may end in a partial tile.

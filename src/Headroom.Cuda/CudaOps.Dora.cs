@@ -10,6 +10,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y)
     {
+        StepOf(dropout, "dora.cu", x.DType);
         var mask = new Mask(dropout);
         _gpu.Launch(K("dora.cu", x.DType, "drop_part"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, y, x.Count, rest ? 1 : 0, accumulate ? 1 : 0, Arg.Struct(&mask));
     }

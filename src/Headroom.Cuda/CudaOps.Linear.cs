@@ -26,16 +26,17 @@ public sealed unsafe partial class CudaOps
     public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx) => BackwardInput(dy, w.Out, w, accumulate, dx);
 
     // dy's rows may be farther apart than its columns: gradients of logits live in the float rows they came from.
-    private void BackwardInput(Tensor dy, int leading, in LinearWeight w, bool accumulate, Tensor dx)
+    // With a tail, dy [W, scaling B]: the adapter's dxa comes out in dx's own further columns.
+    private void BackwardInput(Tensor dy, int leading, in LinearWeight w, bool accumulate, Tensor dx, in WeightTail tail = default)
     {
         _gpu.MakeCurrent();
-        int step = _weights.RowsAtATime(w, dx.DType);
+        int step = _weights.RowsAtATime(w, dx.DType, tail), width = w.In + tail.Pad;
         for (int row = 0; row < w.Out; row += step)
         {
             int n = Math.Min(step, w.Out - row);
-            nint panel = _weights.Acquire(w, dx.DType, row, n, backward: true);
-            _gemm.Run(false, false, dx.Rows, w.In, n, 1, dy.Address + (nint)dx.DType.Bytes(row), leading, panel, w.In, dx.DType, accumulate || row > 0 ? 1 : 0,
-                dx.Address, w.In, dx.DType);
+            nint panel = _weights.Acquire(w, dx.DType, row, n, backward: true, tail);
+            _gemm.Run(false, false, dx.Rows, width, n, 1, dy.Address + (nint)dx.DType.Bytes(row), leading, panel, width, dx.DType, accumulate || row > 0 ? 1 : 0,
+                dx.Address, dx.Columns, dx.DType);
             _weights.Release(w, dx.DType);
         }
     }
@@ -65,7 +66,8 @@ public sealed unsafe partial class CudaOps
             Tensor h = hidden.Slice(row, n), z = logits.Head(n);
             Linear(h, head, z);
             bool gradient = !dHidden.IsNone || !dHead.IsNone;
-            _gpu.Launch(K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), gradScale, losses.Slice(row, n), head.Out, gradient ? 1 : 0);
+            _gradScale.Set(BitConverter.SingleToUInt32Bits(gradScale));
+            _gpu.Launch(K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), _gradScale.Address, losses.Slice(row, n), head.Out, gradient ? 1 : 0);
             var dz = new Tensor(z.Address, act, Shape.Of(n, head.Out));
             if (!dHidden.IsNone) BackwardInput(dz, leading, head, false, dHidden.Slice(row, n));
             if (!dHead.IsNone) BackwardWeight(h, dz, leading, dHead);
@@ -122,6 +124,9 @@ public sealed unsafe partial class CudaOps
         if (src.Storage == WeightStorage.F32) Copy(src.Data, dst);
         else _weights.ExpandTo(src, DType.F32, dst.Address);
     }
+
+    /// <summary>The products' algorithms; for measurements.</summary>
+    internal Gemm Products => _gemm;
 
     /// <summary>A stored weight in the type of <paramref name="dst"/>; for measurements.</summary>
     internal void Expand(in LinearWeight src, Tensor dst) => _weights.ExpandTo(src, dst.DType, dst.Address);

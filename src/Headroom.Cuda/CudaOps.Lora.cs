@@ -28,6 +28,7 @@ public sealed unsafe partial class CudaOps
         {
             Parts down = default;
             down[0] = DownPart(x, a, false, 1, dropout, xa);
+            StepOf(dropout, "lora.cu", x.DType, a.Rows);
             LaunchDown(down, 1, x.Rows, a.Rows, x.DType);
             return;
         }
@@ -65,13 +66,14 @@ public sealed unsafe partial class CudaOps
             nint dxaRows = dxa.Slice(row, n).Address, dxRows = dx.Slice(row, n).Address;
             if (dropout.P <= 0)
             {
-                _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 1, dxRows, ins, act);
+                _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 1, dxRows, dx.Columns, act);
                 continue;
             }
             _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 0, at, ins, act);
             var mask = new Mask(dropout);
+            StepOf(dropout, "elements.cu", act);
             long count = (long)n * ins;
-            _gpu.Launch(K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins, count, Arg.Struct(&mask));
+            _gpu.Launch(K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins, count, Arg.Struct(&mask), ins, dx.Columns - ins);
         }
     }
 
@@ -92,6 +94,7 @@ public sealed unsafe partial class CudaOps
         {
             Parts outer = default;
             outer[0] = OuterPart(x, dA.Columns, dxa, 1, dropout, false, dA);
+            StepOf(dropout, "lora_outer.cu", x.DType, dA.Rows);
             LaunchOuter(outer, 1, x.Rows, dA.Columns, x.DType, dA.Rows);
             return;
         }
@@ -133,6 +136,7 @@ public sealed unsafe partial class CudaOps
         }
         if (dropout.P <= 0) return from;
         var mask = new Mask(dropout);
+        StepOf(dropout, "elements.cu", x.DType);
         long count = (long)rows * columns;
         _gpu.Launch(K("elements.cu", x.DType, "dropout"), (_gpu.Blocks(count, 2048), 1), 256, from, to, (long)row * columns, count, Arg.Struct(&mask));
         return to;

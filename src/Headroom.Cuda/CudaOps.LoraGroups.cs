@@ -57,7 +57,7 @@ public sealed unsafe partial class CudaOps
     private bool Fusable(ReadOnlySpan<AdaptedLinear> group)
     {
         foreach (ref readonly var p in group)
-            if (p.A.IsNone || p.A.Rows != group[0].A.Rows || !TensorCoreLora(p.Y, p.A, p.B.Rows)) return false;
+            if (p.A.IsNone || p.A.Rows != group[0].A.Rows || p.Dropout.Step != group[0].Dropout.Step || !TensorCoreLora(p.Y, p.A, p.B.Rows)) return false;
         return group.Length is >= 1 and <= 3;
     }
 
@@ -75,6 +75,7 @@ public sealed unsafe partial class CudaOps
             down[i] = DownPart(x, group[i].A, false, 1, group[i].Dropout, group[i].Xa);
             if (tail) down[i].Tail = ins + i * r;
         }
+        foreach (ref readonly var p in group) StepOf(p.Dropout, "lora.cu", x.DType, r);
         LaunchDown(down, count, x.Rows, r, x.DType, tail ? (ins + count * r, x.Columns) : default, shared: true);
         for (int i = 0; i < count; i++)
         {
@@ -85,29 +86,42 @@ public sealed unsafe partial class CudaOps
         }
     }
 
-    // Every dxa, every dA and dB, and the sum that dx takes: three launches, each after a product.
+    // Every dB; every dxa, which comes with the products when dx has room for it and the weights are expanded anyway, else in a launch of its own; then
+    // every dA, and the sum that dx takes. Launches stand between products where they can: the next weight is expanded meanwhile.
     private void FusedBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx, bool products = false)
     {
         _gpu.MakeCurrent();
-        Parts down = default, outer = default, up = default;
-        int r = group[0].A.Rows, widest = group[0].A.Columns, n = group.Length, rows = group[0].Y.Rows, outers = 0;
+        Parts down = default, outerA = default, outerB = default, up = default;
+        int r = group[0].A.Rows, ins = group[0].A.Columns, widest = 0, n = group.Length, rows = group[0].Y.Rows, outers = 0;
+        int pad = dx.IsNone ? 0 : dx.Columns - ins;
+        bool tail = products && pad >= n * r;
+        foreach (ref readonly var p in group) tail &= WeightExpander.TakesTail(p.W);
         var act = group[0].Y.DType;
         for (int i = 0; i < n; i++)
         {
             ref readonly var p = ref group[i];
             down[i] = DownPart(p.Y, p.B, true, p.Scaling, default, p.Dxa);
-            if (!p.DA.IsNone) outer[outers++] = OuterPart(x, p.A.Columns, p.Dxa, 1, p.Dropout, false, p.DA);
-            outer[outers++] = OuterPart(p.Y, p.Y.Columns, p.Xa, p.Scaling, default, true, p.DB);
+            if (!p.DA.IsNone) outerA[outers++] = OuterPart(x, ins, p.Dxa, 1, p.Dropout, false, p.DA);
+            outerB[i] = OuterPart(p.Y, p.Y.Columns, p.Xa, p.Scaling, default, true, p.DB);
             if (!dx.IsNone) up[i] = UpPart(p.Dxa, p.A, false, 1, p.Dropout, dx);
             widest = Math.Max(widest, p.Y.Columns);
+            StepOf(p.Dropout, "lora.cu", act, r);
+            StepOf(p.Dropout, "lora_outer.cu", act, r);
         }
-        for (int i = 0; i < Math.Max(2, n); i++)
+        for (int i = 0; i < n; i++)
         {
-            if (products && i < n && !dx.IsNone) LinearBackwardInput(group[i].Y, group[i].W, i > 0, dx);
-            if (i == 0) LaunchDown(down, n, rows, r, act);
-            if (i == 1) LaunchOuter(outer, outers, rows, widest, act, r);
+            ref readonly var p = ref group[i];
+            if (products && !dx.IsNone) BackwardInput(p.Y, p.W.Out, p.W, i > 0, dx, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default);
+            if (i == 0) LaunchOuter(outerB, n, rows, widest, act, r);
+            if (i == 0 && !tail) LaunchDown(down, n, rows, r, act);
         }
-        if (!dx.IsNone) LaunchUp(up, n, rows, dx.Columns, act, r);
+        if (tail)
+        {
+            down[0].X = dx.Address + (nint)act.Bytes(ins);
+            _gpu.Launch(K("lora.cu", act, "lora_split", r), ((int)(((long)rows * n * r / 8 + 255) / 256), 1), 256, Arg.Struct(&down), rows, dx.Columns, n);
+        }
+        if (outers > 0) LaunchOuter(outerA, outers, rows, ins, act, r);
+        if (!dx.IsNone) LaunchUp(up, n, rows, ins, act, r);
     }
 
     // Parts of one x are shared by a block when there are registers for that; rows a block grow once such blocks fill the card.
@@ -121,10 +135,16 @@ public sealed unsafe partial class CudaOps
         _gpu.Launch(K("lora.cu", act, name, r), ((rows + tile - 1) / tile, groups), r > 32 ? 256 : 512, Arg.Struct(&parts), rows, zeros.From, zeros.To);
     }
 
+    // Rows are shared out until three blocks a processor are there. Parts come first in the grid: those of one x run side by side and read it from the second-level cache.
     private void LaunchOuter(Parts parts, int count, int rows, int widest, DType act, int r)
     {
-        int columns = r > 32 ? 32 : 64, blocks = (widest + columns - 1) / columns;
-        _gpu.Launch(K("lora.cu", act, "lora_outer", r), (blocks, count), blocks * count < 2 * _gpu.Processors ? 512 : 256, Arg.Struct(&parts), rows);
+        const int columns = 256, tile = 32, slots = 4; // as lora_outer.cu
+        int slabs = (widest + columns - 1) / columns, shared = slots * tile * (columns + r) * 2;
+        int splits = Math.Clamp(Math.Min(3 * _gpu.Processors / (slabs * count), (rows + 4 * tile - 1) / (4 * tile)), 1, (int)Math.Max(1, _scratchBytes / ((long)slabs * count * columns * r * 4)));
+        if ((long)slabs * count > OuterCounters) splits = 1;
+        int share = ((rows + splits - 1) / splits + tile - 1) / tile * tile;
+        splits = (rows + share - 1) / share;
+        _gpu.LaunchOn(_gpu.Main, Allowed(K("lora_outer.cu", act, "lora_outer", r), shared), (count, slabs), splits, 256, shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
     }
 
     // count parts into one y of so many columns.
@@ -144,7 +164,8 @@ public sealed unsafe partial class CudaOps
 
     private static Part UpPart(Tensor z, Tensor m, bool transposed, float scale, in Dropout d, Tensor y) => new()
     {
-        Z = z.Address, M = m.Address, Y = y.Address, N = y.Columns, Transposed = transposed ? 1 : 0, Scale = scale, Drop = d.P > 0 ? 1 : 0, Mask = new Mask(d),
+        Z = z.Address, M = m.Address, Y = y.Address, N = transposed ? m.Rows : m.Columns, Transposed = transposed ? 1 : 0, Scale = scale, Drop = d.P > 0 ? 1 : 0, Ldx = y.Columns,
+        Mask = new Mask(d),
     };
 
     private static Part OuterPart(Tensor x, int columns, Tensor z, float scale, in Dropout d, bool transposed, Tensor sum) => new()

@@ -17,7 +17,10 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     private readonly Staging _staging;
     private readonly Gemm _gemm;
     private readonly WeightExpander _weights;
-    private readonly nint _scratch, _meta, _tables, _result;
+    private const int OuterCounters = 4096;
+
+    private readonly nint _scratch, _meta, _tables, _result, _counters;
+    private readonly DeviceWord _gradScale;
     private readonly long _scratchBytes;
 
     internal CudaOps(Gpu gpu, Staging staging, nint workspace, CudaOptions o)
@@ -37,6 +40,9 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         _meta = Take(MetaBytes);
         _tables = Take(TableFloats * 4);
         _result = Take(256);
+        _counters = Take(OuterCounters * 4);
+        CudaException.Check(Driver.cuMemsetD8Async(_counters, 0, OuterCounters * 4, gpu.Main.Value), "zero");
+        _gradScale = new DeviceWord(gpu, Take(256));
         _gemm = new Gemm(gpu, matmul, o.MatmulBytes);
         _weights = new WeightExpander(gpu, ring, _tables, o);
         var tables = new float[TableFloats];
@@ -49,7 +55,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <summary>Bytes of device memory the ops hold beside the arena.</summary>
     public static long WorkspaceBytes(CudaOptions o) =>
-        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 256;
+        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 2 * 256 + OuterCounters * 4;
 
     /// <inheritdoc/>
     public void Dispose()
@@ -64,17 +70,42 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <summary>Adapters are about to change from outside.</summary>
     internal void ParametersChange() => _weights.Stale();
 
+    /// <summary>False while a test's switch or a profile asks for launches one by one.</summary>
+    internal bool Recordable => FusedKernels && HopperKernels && _gpu.Profile == null;
+
+    /// <summary>False: weights are expanded when they are asked for, on the main stream.</summary>
+    internal bool ExpandsAhead { set => _weights.Ahead = value; }
+
+    /// <summary>
+    /// Before a micro-step is recorded or replayed: what changes between micro-steps is on the device, and nothing is expanded or being expanded. A record
+    /// ends with <see cref="ParametersChange"/>, so that every replay starts and ends so, and the second stream has joined the main one.
+    /// </summary>
+    internal void BeginStep(ulong seed, uint dropoutStep, float gradScale)
+    {
+        _weights.Stale();
+        _gradScale.Set(BitConverter.SingleToUInt32Bits(gradScale));
+        foreach (var state in _gpu.DropoutStates) state.Set(seed, dropoutStep);
+    }
+
+    /// <summary>A record came to nothing.</summary>
+    internal void DropStep() => _weights.Drop();
+
     private static long Round(long bytes) => (bytes + 255) & ~255L;
 
     private nint K(string file, DType act, string name, int size = 0) => _gpu.Kernel(file, act, name, size);
 
-    /// <summary>Philox constants of a dropout site, laid out as the kernels' Mask.</summary>
+    /// <summary>Constants of a dropout site, laid out as the kernels' Mask. Seed and step are no part of it: see <see cref="StepOf"/>.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct Mask(in Dropout d)
     {
-        public uint Key0 = (uint)d.Seed, Key1 = (uint)(d.Seed >> 32), Step = d.Step, Site = d.Site;
-        public uint Threshold = (uint)Math.Ceiling(d.P * 16777216.0);
-        public float Keep = 1f / (1f - d.P);
+        public uint Site = d.Site, Threshold = d.Threshold * 0x10001;
+        public float Keep = d.Keep;
+    }
+
+    // The kernels of a file are about to make masks of this dropout.
+    private void StepOf(in Dropout d, string file, DType act, int size = 0)
+    {
+        if (d.P > 0) _gpu.DropoutState(file, act, size).Set(d.Seed, d.Step);
     }
 
     /// <inheritdoc/>
@@ -136,8 +167,8 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     public void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
     {
         if (!dWeight.IsNone)
-            _gpu.Launch(K("norm.cu", x.DType, "rms_norm_weight"), ((x.Columns + 63) / 64, 1), 64, x, rstd, dy, dWeight, x.Rows, x.Columns);
-        _gpu.Launch(K("norm.cu", x.DType, "rms_norm_backward"), (x.Rows, 1), RowThreads(x.Columns), x, weight, rstd, dy, dx, x.Columns);
+            _gpu.Launch(K("norm.cu", x.DType, "rms_norm_weight"), ((x.Columns + 63) / 64, 1), 64, x, rstd, dy, dWeight, x.Rows, x.Columns, dy.Columns);
+        _gpu.Launch(K("norm.cu", x.DType, "rms_norm_backward"), (x.Rows, 1), RowThreads(x.Columns), x, weight, rstd, dy, dx, x.Columns, dy.Columns);
     }
 
     // Eight elements a thread, whole warps.
@@ -157,5 +188,5 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <inheritdoc/>
     public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default) =>
-        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(dy.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, y, dy.Count);
+        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, y, gate.Count, dy.Columns - gate.Columns, Magic(gate.Columns / 8));
 }

@@ -28,6 +28,49 @@ internal readonly unsafe struct Arg
     public static void* Place(Arg* slot) => slot->_struct != null ? slot->_struct : &slot->_value;
 }
 
+/// <summary>A 32-bit word on the device that kernels read in place of an argument; it is written in the order of the main stream, and only when it changes.</summary>
+internal sealed class DeviceWord(Gpu gpu, nint address)
+{
+    private uint? _value;
+
+    /// <summary>Where kernels read it.</summary>
+    public nint Address => address;
+
+    /// <summary>What later launches read.</summary>
+    public void Set(uint value)
+    {
+        if (_value == value) return;
+        gpu.OutsideRecord();
+        _value = null;
+        CudaException.Check(Driver.cuMemsetD32Async(address, value, 1, gpu.Main.Value), nameof(Driver.cuMemsetD32Async));
+        _value = value;
+    }
+}
+
+/// <summary>The seed and step of dropout that the kernels of a module read: the step, and the keys of Philox's ten rounds (key, key + W, key + 2 W ..., W the two increments).</summary>
+internal sealed class DropoutState
+{
+    private readonly DeviceWord _step;
+    private readonly DeviceWord[] _keys = new DeviceWord[20];
+
+    public DropoutState(Gpu gpu, nint step, nint keys)
+    {
+        _step = new DeviceWord(gpu, step);
+        for (int i = 0; i < _keys.Length; i++) _keys[i] = new DeviceWord(gpu, keys + 4 * i);
+    }
+
+    /// <summary>What later launches read.</summary>
+    public void Set(ulong seed, uint step)
+    {
+        _step.Set(step);
+        for (int round = 0; round < 10; round++)
+        {
+            _keys[2 * round].Set((uint)seed + (uint)round * Philox.W0);
+            _keys[2 * round + 1].Set((uint)(seed >> 32) + (uint)round * Philox.W1);
+        }
+    }
+}
+
 /// <summary>The context, streams and compiled kernels of one device; every launch goes through here.</summary>
 internal sealed unsafe class Gpu : IDisposable
 {
@@ -36,6 +79,7 @@ internal sealed unsafe class Gpu : IDisposable
     private readonly KernelCompiler _compiler;
     private readonly Dictionary<(string, DType, int), CudaModule> _modules = [];
     private readonly Dictionary<(string, DType, int, string), nint> _functions = [];
+    private readonly Dictionary<(string, DType, int), DropoutState> _dropout = [];
     private bool _disposed;
 
     public Gpu(int ordinal)
@@ -75,6 +119,9 @@ internal sealed unsafe class Gpu : IDisposable
     /// <summary>When set, every launch and product is timed alone (the stream is drained), by name: count and milliseconds.</summary>
     public Dictionary<string, (int Count, double Milliseconds)>? Profile { get; set; }
 
+    /// <summary>Set while launches are recorded and not run.</summary>
+    public bool Recording { get; set; }
+
     private readonly Dictionary<nint, string> _names = [];
     private CudaEvent? _from, _to;
     private nint _lastKernel;
@@ -107,12 +154,33 @@ internal sealed unsafe class Gpu : IDisposable
     public nint Kernel(string file, DType act, string name, int size = 0)
     {
         if (_functions.TryGetValue((file, act, size, name), out nint f)) return f;
-        MakeCurrent();
-        if (!_modules.TryGetValue((file, act, size), out var module))
-            _modules[(file, act, size)] = module = CudaModule.Load(_compiler.Cubin(file, act, size == 0 ? [] : [$"-DRANK={size}", $"-DHEAD={size}"]));
-        f = module.Function(name);
+        f = Module(file, act, size).Function(name);
         _names[f] = name;
         return _functions[(file, act, size, name)] = f;
+    }
+
+    /// <summary>The dropout that the kernels of a file, compiled so, read.</summary>
+    public DropoutState DropoutState(string file, DType act, int size)
+    {
+        if (_dropout.TryGetValue((file, act, size), out var state)) return state;
+        var module = Module(file, act, size);
+        return _dropout[(file, act, size)] = new DropoutState(this, module.Global("dropout_step"), module.Global("dropout_keys"));
+    }
+
+    /// <summary>The dropout of every module in use.</summary>
+    public IEnumerable<DropoutState> DropoutStates => _dropout.Values;
+
+    private CudaModule Module(string file, DType act, int size)
+    {
+        MakeCurrent();
+        if (_modules.TryGetValue((file, act, size), out var module)) return module;
+        return _modules[(file, act, size)] = CudaModule.Load(_compiler.Cubin(file, act, size == 0 ? [] : [$"-DRANK={size}", $"-DHEAD={size}"]));
+    }
+
+    /// <summary>Throws while launches are recorded: what follows would be fixed in the record, or wait for work that does not run.</summary>
+    public void OutsideRecord()
+    {
+        if (Recording) throw new InvalidOperationException("a recorded micro-step copies nothing from or to the host, and has one dropout step and one gradient scale");
     }
 
     /// <summary>Lets a kernel use more than 48 KB of shared memory.</summary>

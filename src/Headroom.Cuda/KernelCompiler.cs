@@ -26,7 +26,7 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
         CheckCompiler(Nvrtc.nvrtcVersion(out int major, out int minor), nameof(Nvrtc.nvrtcVersion));
         string identity = string.Join('\n', [.. options, $"{major}.{minor}", driverVersion.ToString(), source]);
         string key = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(identity)));
-        string path = Path.Combine(CacheFolder(), key + ".cubin");
+        string path = Path.Combine(CacheFolder("cubin"), key + ".cubin");
         try
         {
             if (File.Exists(path)) return File.ReadAllBytes(path);
@@ -80,11 +80,12 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
         if (status != 0) throw new CudaException(call, $"NVRTC status {status}", "Run headroom doctor.");
     }
 
-    private static string CacheFolder()
+    /// <summary>Where what a machine has worked out once is kept.</summary>
+    internal static string CacheFolder(string kind)
     {
         string? root = Environment.GetEnvironmentVariable("XDG_CACHE_HOME");
         if (string.IsNullOrEmpty(root)) root = Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".cache");
-        return Path.Combine(root, "headroom", "cubin");
+        return Path.Combine(root, "headroom", kind);
     }
 
     private static string Source(string file)

@@ -70,6 +70,9 @@ internal sealed unsafe class WeightExpander : IDisposable
     /// <summary>Bytes of the largest piece.</summary>
     public long Bytes { get; }
 
+    /// <summary>False for now: nothing is expanded ahead. In a graph of short kernels the second stream costs more than it hides.</summary>
+    public bool Ahead { get; set; } = true;
+
     /// <summary>True when a weight of this storage can carry an adapter's columns.</summary>
     public static bool TakesTail(in LinearWeight w) => w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double && w.In % 64 == 0;
 
@@ -120,7 +123,7 @@ internal sealed unsafe class WeightExpander : IDisposable
     {
         if (IsDirect(w, act)) return;
         // Ahead where other work follows; where the next product follows at once, only its own weight, into whatever that product's start leaves free.
-        if (_ahead && (_waiting == 0 || _pauses.Contains(_last))) ExpandNext(_pauses.Contains(_last) ? _slots.Length - 1 : 1);
+        if (_ahead && Ahead && (_waiting == 0 || _pauses.Contains(_last))) ExpandNext(_pauses.Contains(_last) ? _slots.Length - 1 : 1);
         _launches = _gpu.Launches;
     }
 
@@ -175,6 +178,13 @@ internal sealed unsafe class WeightExpander : IDisposable
     public void Stale()
     {
         Settle();
+        _current = default;
+    }
+
+    /// <summary>After a record that came to nothing: none of what was issued in it runs, and its events are not to be waited for.</summary>
+    public void Drop()
+    {
+        _waiting = 0;
         _current = default;
     }
 

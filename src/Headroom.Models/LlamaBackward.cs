@@ -28,10 +28,10 @@ public sealed partial class LlamaModel
 
         // MLP: next = mid + down(swiglu(gate, up)); swiglu and the norm's output are recomputed, never kept.
         // One pass in place: gate and up become their gradients, the gradient of swiglu becomes swiglu, which only down's A still waits for.
-        var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter);
+        var dropped = Dropped(true, tokens, inter, layer.Down);
+        var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter + Padding(dropped, layer.Down));
         Span<AdaptedLinear> parts = stackalloc AdaptedLinear[3];
         var down = layer.Down.BackwardPass(_memory, s.KeptDown, dh, keepDy: true, gradA: false);
-        var dropped = Dropped(true, tokens, inter, layer.Down);
         Projection.Backward(_ops, _memory, default, dropout, [down], act, dropped, parts);
         _memory.Free(dropped);
         _ops.SwiGluBackward(s.Gate, s.Up, act, s.Gate, s.Up, act);
@@ -43,16 +43,17 @@ public sealed partial class LlamaModel
         var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
         var rstd = _memory.Alloc(MemoryCategory.Scratch, "rstd", DType.F32, Shape.Of(tokens));
         _ops.RmsNorm(s.Mid, layer.Norm2, Config.RmsNormEps, x, rstd);
-        var dx = Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden);
+        dropped = Dropped(true, tokens, hidden, layer.Gate, layer.Up);
+        var dx = Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(dropped, layer.Gate, layer.Up));
         layer.Gate.BackwardWeight(_ops, x, s.Gate);
         layer.Up.BackwardWeight(_ops, x, s.Up);
         Pass gate = layer.Gate.BackwardPass(_memory, s.KeptGate, s.Gate), up = layer.Up.BackwardPass(_memory, s.KeptUp, s.Up);
-        dropped = Dropped(true, tokens, hidden, layer.Gate, layer.Up);
         Projection.Backward(_ops, _memory, x, dropout, [gate, up], dx, dropped, parts);
         _memory.Free(dropped);
         Projection.Free(_memory, gate, parts[0]);
         Projection.Free(_memory, up, parts[1]);
         _ops.RmsNormBackward(s.Mid, layer.Norm2, s.Rstd2, dx, dh, layer.GradNorm2);
+        _memory.Free(dx);
         _memory.Free(s.Gate);
         _memory.Free(s.Up);
         s.KeptGate.Free(_memory);
@@ -72,7 +73,7 @@ public sealed partial class LlamaModel
         var dk = Temp(MemoryCategory.Scratch, "dk", tokens, s.K.Columns);
         var dv = Temp(MemoryCategory.Scratch, "dv", tokens, s.V.Columns);
         var delta = Temp32(MemoryCategory.Scratch, "delta", tokens, Config.NumAttentionHeads);
-        _ops.AttentionBackward(s.Q, s.K, s.V, s.O, s.Lse, dO, batch.Offsets, layer.Attention, delta, dq, dk, dv);
+        _ops.AttentionBackward(s.Q, s.K, s.V, s.O, s.Lse, dO, batch.Offsets, layer.Attention, delta, dq, dk, dv, _cos, _sin);
         _memory.Free(delta);
         _memory.Free(dO);
         _memory.Free(s.Q);
@@ -81,18 +82,16 @@ public sealed partial class LlamaModel
         _memory.Free(s.O);
         _memory.Free(s.Lse);
         s.KeptO.Free(_memory);
-        _ops.Rope(dq, _cos, _sin, Config.HeadDim, inverse: true);
-        _ops.Rope(dk, _cos, _sin, Config.HeadDim, inverse: true);
         _ops.RmsNorm(s.Input, layer.Norm1, Config.RmsNormEps, x, rstd);
         // Below the first layer nothing is trained when the base is frozen, so its input gradient is not computed.
         bool last = index == 0 && _gradEmbedding.IsNone && layer.GradNorm1.IsNone;
-        var dx1 = last ? default : dx;
+        dropped = Dropped(true, tokens, hidden, layer.Q, layer.K, layer.V);
+        dx = last ? default : Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(dropped, layer.Q, layer.K, layer.V));
         layer.Q.BackwardWeight(_ops, x, dq);
         layer.K.BackwardWeight(_ops, x, dk);
         layer.V.BackwardWeight(_ops, x, dv);
         Pass q = layer.Q.BackwardPass(_memory, s.KeptQ, dq), k = layer.K.BackwardPass(_memory, s.KeptK, dk), v = layer.V.BackwardPass(_memory, s.KeptV, dv);
-        dropped = Dropped(true, tokens, hidden, layer.Q, layer.K, layer.V);
-        Projection.Backward(_ops, _memory, x, dropout, [q, k, v], dx1, dropped, parts);
+        Projection.Backward(_ops, _memory, x, dropout, [q, k, v], dx, dropped, parts);
         _memory.Free(dropped);
         Projection.Free(_memory, q, parts[0]);
         Projection.Free(_memory, k, parts[1]);

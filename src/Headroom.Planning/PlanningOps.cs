@@ -81,7 +81,8 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
     {
-        Same(x, dy);
+        Padded(dy, x.Rows, x.Columns);
+        Like(x, dy);
         Same(x, dx);
         F32(weight, x.Columns);
         F32(rstd, x.Rows);
@@ -104,7 +105,7 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     {
         Weight(w);
         Act(dy, dx.Rows, w.Out);
-        Act(dx, dx.Rows, w.In);
+        Padded(dx, dy.Rows, w.In);
         Like(dy, dx);
         Count("linear_backward_input", 2.0 * dy.Rows * w.In * w.Out, w.Bytes, dy, dx);
     }
@@ -143,7 +144,7 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
         Same(b, dB);
         Act(xa, dy.Rows, a.Rows);
         F32(b, dy.Columns, a.Rows);
-        if (!dx.IsNone) Act(dx, dy.Rows, a.Columns);
+        if (!dx.IsNone) Padded(dx, dy.Rows, a.Columns);
         Count("lora_backward", 2.0 * dy.Rows * a.Rows * (2.0 * dy.Columns + (dx.IsNone ? 0.0 : 1.0) * a.Columns), dy, a, b, dB);
         if (!dA.IsNone) LoraBackwardA(x, dropout, dxa, dA);
     }
@@ -151,7 +152,8 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA)
     {
-        F32(dA, dxa.Columns, x.Columns);
+        Padded(x, dxa.Rows, dA.Columns);
+        F32(dA, dxa.Columns, dA.Columns);
         Act(dxa, x.Rows, dxa.Columns);
         Like(x, dxa);
         Count("lora_backward", 2.0 * x.Rows * dA.Count, x, dA);
@@ -204,10 +206,15 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void Rope(Tensor x, Tensor cos, Tensor sin, int headDim, bool inverse)
     {
+        Tables(x, cos, sin, headDim);
+        Count("rope", 3.0 * x.Count, x, x);
+    }
+
+    private void Tables(Tensor x, Tensor cos, Tensor sin, int headDim)
+    {
         Require(x.Columns % headDim == 0, "rope heads");
         F32(cos, x.Rows, headDim / 2);
         F32(sin, x.Rows, headDim / 2);
-        Count("rope", 3.0 * x.Count, x, x);
     }
 
     /// <inheritdoc/>
@@ -219,8 +226,10 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv)
+    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+        Tensor cos = default, Tensor sin = default)
     {
+        if (!cos.IsNone) Tables(q, cos, sin, s.HeadDim);
         AttentionShapes(q, k, v, s, o);
         Same(o, dO);
         Same(lse, delta);
@@ -254,11 +263,12 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default)
     {
         Same(gate, up);
-        if (!y.IsNone) Same(gate, y);
-        Same(gate, dy);
+        if (!y.IsNone) Same(dy, y);
+        Padded(dy, gate.Rows, gate.Columns);
+        Like(gate, dy);
         Same(gate, dGate);
         Same(gate, dUp);
-        Count("swiglu_backward", 12.0 * dy.Count, gate, up, dy, dGate, dUp);
+        Count("swiglu_backward", 12.0 * gate.Count, gate, up, dy, dGate, dUp);
     }
 
     /// <inheritdoc/>

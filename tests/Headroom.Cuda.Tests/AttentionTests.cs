@@ -48,6 +48,11 @@ public class AttentionTests
             rig.Cpu.AttentionBackward(q.Cpu, k.Cpu, v.Cpu, o.Cpu, lse.Cpu, g.Cpu, offsets.Cpu, s, delta.Cpu, dq.Cpu, dk.Cpu, dv.Cpu);
             rig.Gpu.AttentionBackward(q.Gpu, k.Gpu, v.Gpu, o.Gpu, lse.Gpu, g.Gpu, offsets.Gpu, s, delta.Gpu, dq.Gpu, dk.Gpu, dv.Gpu);
             rig.Close(dq, tol, "dq " + what); rig.Close(dk, tol, "dk " + what); rig.Close(dv, tol, "dv " + what);
+            // With the tables, the gradients before the rotation.
+            Pair cos = rig.Normal(DType.F32, rows, d / 2), sin = rig.Normal(DType.F32, rows, d / 2);
+            rig.Cpu.AttentionBackward(q.Cpu, k.Cpu, v.Cpu, o.Cpu, lse.Cpu, g.Cpu, offsets.Cpu, s, delta.Cpu, dq.Cpu, dk.Cpu, dv.Cpu, cos.Cpu, sin.Cpu);
+            rig.Gpu.AttentionBackward(q.Gpu, k.Gpu, v.Gpu, o.Gpu, lse.Gpu, g.Gpu, offsets.Gpu, s, delta.Gpu, dq.Gpu, dk.Gpu, dv.Gpu, cos.Gpu, sin.Gpu);
+            rig.Close(dq, tol, "rotated dq " + what); rig.Close(dk, tol, "rotated dk " + what); rig.Close(dv, tol, "dv " + what);
             if (lengths.Length > 1) continue;
             Pair scores = rig.Empty(DType.F32, rows, rows), plain = rig.Empty(t, rows, heads * d);
             rig.Cpu.AttentionMaterialized(q.Cpu, k.Cpu, v.Cpu, offsets.Cpu, s, scores.Cpu, plain.Cpu); rig.Gpu.AttentionMaterialized(q.Gpu, k.Gpu, v.Gpu, offsets.Gpu, s, scores.Gpu, plain.Gpu);

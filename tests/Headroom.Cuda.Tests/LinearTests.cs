@@ -116,6 +116,63 @@ public class LinearTests
             }
     }
 
+    /// <summary>Gradients of a group whose dx has room for every dxa, and what reads such rows: the norm's and swiglu's gradients, the gradient of A.</summary>
+    [Theory, InlineData(DType.BF16, 16, 3, true), InlineData(DType.BF16, 16, 2, true), InlineData(DType.F16, 32, 3, true), InlineData(DType.BF16, 64, 1, true), InlineData(DType.F16, 16, 1, true), InlineData(DType.BF16, 16, 2, false)]
+    public void GroupGradientsWithRoomForTheAdapters(DType t, int r, int count, bool fused)
+    {
+        using var rig = new Rig(new CudaOptions(ExpandBytes: 1 << 20));
+        ((CudaOps)rig.Gpu).FusedKernels = fused;
+        double tol = Rig.Tolerance(t);
+        foreach (var (rows, ins) in new[] { (37, 128), (300, 576), (4300, 256) })
+            foreach (var storage in new[] { WeightStorage.NF4Double, WeightStorage.NF4, WeightStorage.Int8, t == DType.BF16 ? WeightStorage.BF16 : WeightStorage.F16 })
+            {
+                int pad = (count * r + 63) / 64 * 64;
+                Pair x = rig.Normal(t, rows, ins), dx = rig.Empty(t, rows, ins), wide = rig.Empty(t, rows, ins + pad);
+                List<AdaptedLinear> cpu = [], gpu = [];
+                List<(Pair Dxa, Pair DA, Pair DB)> outputs = [];
+                for (int i = 0; i < count; i++)
+                {
+                    int outs = i == 0 ? 192 : 64;
+                    var w = rig.Weight(storage, outs, ins);
+                    Pair a = rig.Normal(DType.F32, r, ins, 0.1f), b = rig.Normal(DType.F32, outs, r, 0.1f), xa = rig.Normal(t, rows, r), dy = rig.Normal(t, rows, outs), dxa = rig.Empty(t, rows, r);
+                    Pair dA = rig.Normal(DType.F32, r, ins), dB = rig.Normal(DType.F32, outs, r);
+                    var d = new Dropout(0.1f, 77, 5, (uint)i);
+                    cpu.Add(new AdaptedLinear(w.Cpu, a.Cpu, b.Cpu, 2, d, xa.Cpu, dy.Cpu, dxa.Cpu, dA.Cpu, dB.Cpu));
+                    gpu.Add(new AdaptedLinear(w.Gpu, a.Gpu, b.Gpu, 2, d, xa.Gpu, dy.Gpu, dxa.Gpu, count == 1 ? default : dA.Gpu, dB.Gpu));
+                    outputs.Add((dxa, dA, dB));
+                }
+                rig.Cpu.LinearGroupBackward(x.Cpu, cpu.ToArray(), dx.Cpu);
+                rig.Gpu.LinearGroupBackward(x.Gpu, gpu.ToArray(), wide.Gpu);
+                rig.CloseColumns(dx, wide.Gpu, tol, $"dx {storage} {rows}x{ins}");
+                if (count == 1) // swiglu's gradient in place; A's gradient reads the rows that it leaves
+                {
+                    Pair gate = rig.Normal(t, rows, ins), up = rig.Normal(t, rows, ins), dGate = rig.Empty(t, rows, ins), dUp = rig.Empty(t, rows, ins);
+                    rig.Gpu.SwiGluBackward(gate.Gpu, up.Gpu, wide.Gpu, dGate.Gpu, dUp.Gpu, wide.Gpu);
+                    rig.Cpu.SwiGluBackward(gate.Cpu, up.Cpu, dx.Cpu, dGate.Cpu, dUp.Cpu, dx.Cpu);
+                    rig.Close(dGate, tol, "dGate"); rig.Close(dUp, tol, "dUp");
+                    rig.CloseColumns(dx, wide.Gpu, tol, "swiglu");
+                    Pair ones = rig.Normal(DType.F32, r, ins);
+                    rig.Cpu.LoraBackwardA(dx.Cpu, cpu[0].Dropout, cpu[0].Dxa, ones.Cpu);
+                    rig.Gpu.LoraBackwardA(wide.Gpu, gpu[0].Dropout, gpu[0].Dxa, ones.Gpu);
+                    rig.Close(ones, tol, "dA of a wide x");
+                }
+                else
+                {
+                    Pair norm = rig.Normal(DType.F32, ins), rstd = rig.Of(DType.F32, [.. Enumerable.Repeat(0.7f, rows)], rows), sum = rig.Normal(t, rows, ins), dNorm = rig.Normal(DType.F32, ins);
+                    rig.Cpu.RmsNormBackward(x.Cpu, norm.Cpu, rstd.Cpu, dx.Cpu, sum.Cpu, dNorm.Cpu);
+                    rig.Gpu.RmsNormBackward(x.Gpu, norm.Gpu, rstd.Gpu, wide.Gpu, sum.Gpu, dNorm.Gpu);
+                    rig.Close(sum, tol, "gradient through the norm"); rig.Close(dNorm, tol, "gradient of the norm");
+                }
+                foreach (var (dxa, dA, dB) in outputs)
+                {
+                    string what = $"{storage} {rows}x{ins}";
+                    rig.Close(dxa, tol, "dxa " + what); rig.Close(dB, tol, "dB " + what);
+                    if (count > 1) rig.Close(dA, tol, "dA " + what);
+                }
+                rig.Rewind();
+            }
+    }
+
     /// <summary>The weight is one, so the product shows the mask itself: the GPU's must be the CPU's, element for element.</summary>
     [Theory, InlineData(false), InlineData(true)]
     public void DropoutMaskIsTheCpus(bool fused)

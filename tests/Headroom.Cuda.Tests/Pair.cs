@@ -142,6 +142,21 @@ public sealed unsafe class Rig : IDisposable
         Assert.True(new ReadOnlySpan<byte>(p.Cpu.B, bytes.Length).SequenceEqual(bytes), what + " differ in bits");
     }
 
+    /// <summary>As <see cref="Close"/>, of the first columns of a wider matrix.</summary>
+    public void CloseColumns(Pair p, Tensor wide, double tolerance, string what)
+    {
+        float[] values = Pull(wide);
+        int columns = p.Cpu.Columns;
+        double error = 0, norm = 0;
+        for (int i = 0; i < p.Cpu.Count; i++)
+        {
+            double e = values[i / columns * wide.Columns + i % columns] - (double)p.Cpu.F[i];
+            error += e * e;
+            norm += (double)p.Cpu.F[i] * p.Cpu.F[i];
+        }
+        Assert.True(Math.Sqrt(error) <= tolerance * Math.Sqrt(norm) + 1e-12, $"{what}: relative error {Math.Sqrt(error / norm):G3}, tolerance {tolerance}");
+    }
+
     /// <summary>Relative error in the L2 norm; NaN fails.</summary>
     public void Close(Pair p, double tolerance, string what)
     {

@@ -23,9 +23,11 @@ internal static class BenchCommand
         var dtype = new Option<string>("--dtype") { Description = "auto, fp32, bf16 or fp16.", DefaultValueFactory = _ => "auto" };
         var device = new Option<string>("--device") { Description = "auto, cpu or cuda.", DefaultValueFactory = _ => "auto" };
         var answers = new Option<bool>("--answer-only") { Description = "Label only the last token of each sequence." };
+        var ragged = new Option<bool>("--ragged") { Description = "Every step a new batch of sequences as long as film reviews are (lognormal around 225 tokens), at most --length." };
+        var graphs = new Option<bool?>("--graphs") { Description = "On a GPU, true or false: replay micro-steps as CUDA graphs; default: where launching them takes longer than they do." };
         var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
         var step = new Command("step", "Time whole QLoRA steps (NF4, double quantization) with random weights and tokens: tokens/s, planned and measured bytes, time per op against its floor.")
-            { model, rows, length, recompute, steps, rank, dropout, dtype, device, answers, json };
+            { model, rows, length, recompute, steps, rank, dropout, dtype, device, answers, ragged, graphs, json };
         step.SetAction(p =>
         {
             using var session = new Session(p.GetValue(json));
@@ -33,12 +35,13 @@ internal static class BenchCommand
             if (r < 1 || n < 2 || count < 1 || (long)r * n > 1 << 24) throw new HeadroomException($"--rows {r} --length {n} --steps {count} cannot be run.", "Give at least one row of two tokens and one step.");
             if (p.GetValue(device) is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {p.GetValue(device)} is unknown.", "Use auto, cpu or cuda.");
             var config = ReadConfig(p.GetValue(model)!);
-            var opened = session.Open(p.GetValue(device)!);
+            var opened = session.Open(p.GetValue(device)!, p.GetValue(graphs));
             try
             {
                 var compute = Compute(p.GetValue(dtype)!, opened);
-                var result = StepBenchmark.Run(opened, config, new StepBenchmarkOptions(r, n, p.GetValue(recompute), compute, count, p.GetValue(rank), p.GetValue(dropout), AnswerOnly: p.GetValue(answers)), session.Say);
-                Print(result, opened.Name, r, n, p.GetValue(json));
+                var result = StepBenchmark.Run(opened, config, new StepBenchmarkOptions(r, n, p.GetValue(recompute), compute, count, p.GetValue(rank), p.GetValue(dropout), AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged)), session.Say);
+                if (opened.Notice is { } notice) session.Say(notice);
+                Print(result, opened.Name, r, n, p.GetValue(ragged), p.GetValue(json));
             }
             catch
             {
@@ -76,24 +79,25 @@ internal static class BenchCommand
         };
     }
 
-    private static void Print(StepBenchmarkResult x, string device, int rows, int length, bool json)
+    private static void Print(StepBenchmarkResult x, string device, int rows, int length, bool ragged, bool json)
     {
         if (json)
         {
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                device, rows, length, tokens_per_second = x.TokensPerSecond, step_ms = x.StepMilliseconds, tflops = x.Tflops, product_tflops = x.ProductTflops, utilisation = x.Utilisation, copy_tbs = x.CopyTbs,
+                device, rows, length, ragged, tokens_per_second = x.TokensPerSecond, step_ms = x.StepMilliseconds, tflops = x.Tflops, product_tflops = x.ProductTflops, utilisation = x.Utilisation, copy_tbs = x.CopyTbs,
                 planned_bytes = x.PlannedBytes, process_bytes = x.Memory?.Process, device_used_bytes = x.Memory?.Used, loss = x.Loss,
                 ops = x.Ops.Select(o => new { op = o.Op, calls = o.Calls, ms = o.Milliseconds, floor_ms = o.FloorMilliseconds }),
             }));
             return;
         }
         FormattableString lines = $"""
-            {device}, {rows} x {length}: {x.TokensPerSecond:F0} tokens/s, {x.StepMilliseconds:F1} ms a step
+            {device}, {rows} x {(ragged ? "up to " : "")}{length}: {x.TokensPerSecond:F0} tokens/s, {x.StepMilliseconds:F1} ms a step
             {x.Tflops:G3} of {x.ProductTflops:G3} TFLOP/s that a large product reaches here ({x.Utilisation * 100:F0} %); copies run at {x.CopyTbs:F2} TB/s
             planned {x.PlannedBytes / 1048576.0:F0} MiB, {(x.Memory is { Process: >= 0 } m ? string.Create(CultureInfo.InvariantCulture, $"process {m.Process / 1048576.0:F0} MiB") : "process not measured on this device")}
             """;
         Console.WriteLine(lines.ToString(CultureInfo.InvariantCulture));
+        if (x.Ops.Count == 0) return;
         Console.WriteLine($"{"op",-24} {"calls",6} {"ms",10} {"floor ms",10}");
         foreach (var o in x.Ops)
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{o.Op,-24} {o.Calls,6} {o.Milliseconds,10:F2} {(o.FloorMilliseconds > 0 ? o.FloorMilliseconds.ToString("F2", CultureInfo.InvariantCulture) : "-"),10}"));

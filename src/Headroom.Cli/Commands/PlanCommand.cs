@@ -59,7 +59,7 @@ internal static class PlanCommand
         var all = new List<object>();
         foreach (var model in recipe.Models)
         {
-            using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
+            using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
             using var device = prepared.Device;
             all.Add(Json(prepared.Plan, prepared.Settings.RecomputeLayers, buffers, TrainRun.ModelName(model)));
             if (json) continue;

@@ -10,6 +10,7 @@ internal static unsafe partial class Driver
     public const int ComputeCapabilityMajor = 75, ComputeCapabilityMinor = 76, MultiprocessorCount = 16;
     public const int FuncMaxDynamicShared = 8;
     public const int OutOfMemory = 2, LimitStackSize = 0;
+    public const int CaptureRelaxed = 2;
 
     [LibraryImport(Lib)] public static partial int cuInit(uint flags);
     [LibraryImport(Lib)] public static partial int cuDriverGetVersion(out int version);
@@ -32,10 +33,18 @@ internal static unsafe partial class Driver
     [LibraryImport(Lib, EntryPoint = "cuMemcpyDtoHAsync_v2")] public static partial int cuMemcpyDtoHAsync(nint destination, nint source, nuint bytes, nint stream);
     [LibraryImport(Lib, EntryPoint = "cuMemcpyDtoDAsync_v2")] public static partial int cuMemcpyDtoDAsync(nint destination, nint source, nuint bytes, nint stream);
     [LibraryImport(Lib)] public static partial int cuMemsetD8Async(nint destination, byte value, nuint bytes, nint stream);
+    [LibraryImport(Lib)] public static partial int cuMemsetD32Async(nint destination, uint value, nuint count, nint stream);
     [LibraryImport(Lib)] public static partial int cuStreamCreate(out nint stream, uint flags);
     [LibraryImport(Lib, EntryPoint = "cuStreamDestroy_v2")] public static partial int cuStreamDestroy(nint stream);
     [LibraryImport(Lib)] public static partial int cuStreamSynchronize(nint stream);
     [LibraryImport(Lib)] public static partial int cuStreamWaitEvent(nint stream, nint e, uint flags);
+    [LibraryImport(Lib, EntryPoint = "cuStreamBeginCapture_v2")] public static partial int cuStreamBeginCapture(nint stream, int mode);
+    [LibraryImport(Lib)] public static partial int cuStreamEndCapture(nint stream, out nint graph);
+    [LibraryImport(Lib)] public static partial int cuGraphInstantiateWithFlags(out nint executable, nint graph, ulong flags);
+    [LibraryImport(Lib)] public static partial int cuGraphUpload(nint executable, nint stream);
+    [LibraryImport(Lib)] public static partial int cuGraphLaunch(nint executable, nint stream);
+    [LibraryImport(Lib)] public static partial int cuGraphExecDestroy(nint executable);
+    [LibraryImport(Lib)] public static partial int cuGraphDestroy(nint graph);
     [LibraryImport(Lib)] public static partial int cuEventCreate(out nint e, uint flags);
     [LibraryImport(Lib, EntryPoint = "cuEventDestroy_v2")] public static partial int cuEventDestroy(nint e);
     [LibraryImport(Lib)] public static partial int cuEventRecord(nint e, nint stream);
@@ -44,6 +53,8 @@ internal static unsafe partial class Driver
     [LibraryImport(Lib)] public static partial int cuModuleLoadData(out nint module, void* image);
     [LibraryImport(Lib)] public static partial int cuModuleUnload(nint module);
     [LibraryImport(Lib, StringMarshalling = StringMarshalling.Utf8)] public static partial int cuModuleGetFunction(out nint function, nint module, string name);
+    [LibraryImport(Lib, EntryPoint = "cuModuleGetGlobal_v2", StringMarshalling = StringMarshalling.Utf8)]
+    public static partial int cuModuleGetGlobal(out nint address, out nuint bytes, nint module, string name);
     [LibraryImport(Lib)] public static partial int cuFuncSetAttribute(nint function, int attribute, int value);
     [LibraryImport(Lib)]
     public static partial int cuTensorMapEncodeTiled(void* map, int dataType, uint rank, nint address, ulong* sizes, ulong* strides, uint* box, uint* elementStrides, int interleave, int swizzle, int promotion, int fill);

@@ -115,41 +115,53 @@ DEV float block_max(float x)
     return warp_max(lane < warps ? part[lane] : -INFINITY_F);
 }
 
-// Philox4x32-10 (Salmon et al., SC 2011), as Headroom.Core.Philox.
-struct Mask { u32 key0, key1, step, site, threshold; float keep; };
-DEV void philox(u32 c0, u32 c1, u32 c2, u32 c3, u32 k0, u32 k1, u32* out)
+// Philox4x32-10 (Salmon et al., SC 2011), as Headroom.Core.Philox. The micro-step's number and the keys of the rounds are words of the module and no
+// arguments: a recorded micro-step can be replayed with others, and an instruction takes them from constant memory without a register or an addition.
+extern "C" { __constant__ u32 dropout_step; __constant__ u32 dropout_keys[20]; }
+struct Mask { u32 site, threshold; float keep; }; // the threshold in both halves
+// The four random words of block b: of elements 8 b .. 8 b + 7, two a word.
+DEV void philox(u64 block, u32 site, u32* out)
 {
+    u32 c0 = (u32)block, c1 = (u32)(block >> 32), c2 = site, c3 = dropout_step;
 #pragma unroll
     for (int r = 0; r < 10; r++)
     {
         u64 p0 = (u64)0xD2511F53u * c0, p1 = (u64)0xCD9E8D57u * c2; // one wide multiply each
-        c0 = (u32)(p1 >> 32) ^ c1 ^ k0; c1 = (u32)p1; c2 = (u32)(p0 >> 32) ^ c3 ^ k1; c3 = (u32)p0;
-        k0 += 0x9E3779B9u; k1 += 0xBB67AE85u;
+        c0 = (u32)(p1 >> 32) ^ c1 ^ dropout_keys[2 * r]; c1 = (u32)p1; c2 = (u32)(p0 >> 32) ^ c3 ^ dropout_keys[2 * r + 1]; c3 = (u32)p0;
     }
     out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
 }
-// Multipliers of elements 4 * block .. 4 * block + 3: 0 or 1 / (1 - p).
-DEV void mask4(const Mask& m, u64 block, float* f)
+// All ones in the halves of kept elements, the low half for the even one. The numbers are compared as positive floats, whose order is that of their bits
+// (and what is no number is kept): one instruction a pair, in the pipe that the integer work of Philox leaves free.
+DEV void mask_words(const Mask& m, u64 block, u32* keep)
 {
     u32 r[4];
-    philox((u32)block, (u32)(block >> 32), m.site, m.step, m.key0, m.key1, r);
+    philox(block, m.site, r);
 #pragma unroll
-    for (int i = 0; i < 4; i++) f[i] = (r[i] >> 8) >= m.threshold ? m.keep : 0.f;
+    for (int i = 0; i < 4; i++)
+        asm("{ .reg .b32 t; abs.f16x2 t, %1; set.geu.u32.f16x2 %0, t, %2; }" : "=r"(keep[i]) : "r"(r[i]), "r"(m.threshold));
 }
-// Keeps or clears four packed 16-bit elements; the factor 1 / (1 - p) is left to the caller.
-DEV void keep4(const Mask& m, u64 block, u32& a, u32& b)
+// Multipliers of elements 8 * block .. 8 * block + 7: 0 or 1 / (1 - p).
+DEV void mask8(const Mask& m, u64 block, float* f)
 {
-    u32 r[4], t = m.threshold << 8;
-    philox((u32)block, (u32)(block >> 32), m.site, m.step, m.key0, m.key1, r);
-    a &= (r[0] >= t ? 0x0000FFFFu : 0u) | (r[1] >= t ? 0xFFFF0000u : 0u);
-    b &= (r[2] >= t ? 0x0000FFFFu : 0u) | (r[3] >= t ? 0xFFFF0000u : 0u);
+    u32 k[4];
+    mask_words(m, block, k);
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+    {
+        f[2 * i] = k[i] & 0xFFFFu ? m.keep : 0.f;
+        f[2 * i + 1] = k[i] >> 16 ? m.keep : 0.f;
+    }
 }
 DEV float mask1(const Mask& m, u64 index)
 {
-    float f[4];
-    mask4(m, index >> 2, f);
-    int lane = (int)(index & 3);
-    return lane == 0 ? f[0] : lane == 1 ? f[1] : lane == 2 ? f[2] : f[3];
+    float f[8];
+    mask8(m, index >> 3, f);
+    int lane = (int)(index & 7);
+    float x = f[0];
+#pragma unroll
+    for (int i = 1; i < 8; i++) x = lane == i ? f[i] : x;
+    return x;
 }
 
 // Of a block of NF4 codes: absmax is a float per block, or (nested) map[code] * nestedAbsmax[block / 256] + offset in two roundings.

@@ -9,8 +9,7 @@ extern "C" __global__ void drop_part(const T* x, T* y, i64 n, int rest, int accu
     {
         float v[8], f[8], old[8] = {};
         bool whole = aligned && i + 8 <= n;
-        mask4(m, (u64)i >> 2, f);
-        mask4(m, ((u64)i >> 2) + 1, f + 4);
+        mask8(m, (u64)i >> 3, f);
         if (whole)
         {
             load8(x + i, v);

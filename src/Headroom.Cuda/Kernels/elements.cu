@@ -152,7 +152,8 @@ DEV void swiglu_grad(float g, float u, float d, float& dg, float& du, float& y)
     dg = d * u * s * (1.f + g * (1.f - s));
 }
 
-extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, T* y, i64 n)
+// Rows of dy and y may be pad columns wider.
+extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* dy, T* dgate, T* dup, T* y, i64 n, int pad, u64 magic)
 {
     i64 stride = (i64)gridDim.x * blockDim.x * 8;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
@@ -160,10 +161,11 @@ extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* 
         if (i + 8 <= n)
         {
             float g[8], u[8], d[8];
-            load8(gate + i, g); load8(up + i, u); load8(dy + i, d);
+            i64 wide = pad ? i + ((u64)(i >> 3) * magic >> 40) * pad : i;
+            load8(gate + i, g); load8(up + i, u); load8(dy + wide, d);
             for (int k = 0; k < 8; k++) swiglu_grad(g[k], u[k], d[k], g[k], u[k], d[k]);
             store8(dgate + i, g); store8(dup + i, u);
-            if (y) store8(y + i, d);
+            if (y) store8(y + wide, d);
         }
         else for (i64 k = i; k < n; k++)
         {
@@ -197,19 +199,18 @@ extern "C" __global__ void pack_rows(const T* src, T* dst, int columns, int ld)
     for (int i = threadIdx.x; i < columns; i += blockDim.x) dst[(i64)blockIdx.x * columns + i] = src[(i64)blockIdx.x * ld + i];
 }
 
-// y = mask * x, elements numbered from first on (a multiple of 4 unless the count is small).
+// y = mask * x, elements numbered from first on (a multiple of 8 unless the count is small).
 extern "C" __global__ void dropout(const T* x, T* y, i64 first, i64 n, Mask m)
 {
     i64 stride = (i64)gridDim.x * blockDim.x * 8;
-    bool aligned = (first & 3) == 0 && (((u64)x | (u64)y) & 15) == 0;
+    bool aligned = (first & 7) == 0 && (((u64)x | (u64)y) & 15) == 0;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
     {
         if (aligned && i + 8 <= n)
         {
             float v[8], f[8];
             load8(x + i, v);
-            mask4(m, (u64)(first + i) >> 2, f);
-            mask4(m, ((u64)(first + i) >> 2) + 1, f + 4);
+            mask8(m, (u64)(first + i) >> 3, f);
             for (int k = 0; k < 8; k++) v[k] *= f[k];
             store8(y + i, v);
         }
@@ -217,10 +218,13 @@ extern "C" __global__ void dropout(const T* x, T* y, i64 first, i64 n, Mask m)
     }
 }
 
-// y += mask * x.
-extern "C" __global__ void dropout_add(const T* x, T* y, i64 first, i64 n, Mask m)
+// y += mask * x; rows of y may be pad columns wider than the columns of x.
+extern "C" __global__ void dropout_add(const T* x, T* y, i64 first, i64 n, Mask m, int columns, int pad)
 {
     i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride)
-        from_f(to_f(y[i]) + to_f(x[i]) * mask1(m, first + i), y[i]);
+    {
+        T& to = y[pad ? i + i / columns * pad : i];
+        from_f(to_f(to) + to_f(x[i]) * mask1(m, first + i), to);
+    }
 }

@@ -4,10 +4,33 @@
 struct Backward
 {
     const TensorMap *q, *k, *v, *dO;
-    const float *lse, *delta;
+    const float *lse, *delta, *cos, *sin;
     int heads, kvHeads, window;
     float scale;
 };
+
+// Rotates a thread's two rows of a gradient back (the inverse of rope): column j of a head goes with column j + HEAD / 2, which is in the same thread.
+DEV void rotate_back(const Backward& b, float (&acc)[HEAD / 2], int row, const Place& at)
+{
+    if (!b.cos) return;
+    int c = threadIdx.x & 3;
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+    {
+        if (row + h * 8 >= at.length) continue;
+        i64 from = (i64)(at.start + row + h * 8) * (HEAD / 2) + 2 * c;
+#pragma unroll
+        for (int n = 0; n < HEAD / 16; n++)
+#pragma unroll
+            for (int e = 0; e < 2; e++)
+            {
+                float co = b.cos[from + n * 8 + e], si = b.sin[from + n * 8 + e];
+                float &lo = acc[n * 4 + h * 2 + e], &hi = acc[(n + HEAD / 16) * 4 + h * 2 + e], x = lo, y = hi;
+                lo = x * co + y * si;
+                hi = y * co - x * si;
+            }
+    }
+}
 
 // dq of 128 queries of one head, over the keys they see.
 DEV void query_producer(const Backward& b, const Place& at, Ring ring, const Tiles& shared)
@@ -73,6 +96,7 @@ DEV void query_consumer(const Backward& b, const Place& at, Ring ring, const Til
         settle(a);
         release(keys);
     }
+    rotate_back(b, acc, query, at);
     float factors[2] = { b.scale, b.scale };
     i64 ldq = (i64)b.heads * HEAD;
     store_rows(shared.local + wg * 8192, acc, factors, dq + (i64)(at.start + low) * ldq + (i64)at.head * HEAD, ldq, at.length - low);
@@ -184,6 +208,7 @@ DEV void key_consumer(const Backward& b, const Place& at, Ring ring, const Tiles
             ring.next();
         }
     }
+    rotate_back(b, dka, key, at);
     float factors[2] = { b.scale, b.scale }, ones[2] = { 1, 1 };
     i64 ldk = (i64)b.kvHeads * HEAD, to = (i64)(at.start + low) * ldk + (i64)at.head * HEAD;
     store_rows(shared.local + wg * 8192, dka, factors, dk + to, ldk, at.length - low);
@@ -193,12 +218,12 @@ DEV void key_consumer(const Backward& b, const Place& at, Ring ring, const Tiles
 // Both halves in one launch, so that the blocks over queries fill the processors while the last blocks over keys end.
 extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_backward(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk,
     const __grid_constant__ TensorMap mv, const __grid_constant__ TensorMap mg, const float* lse, const float* delta, const int* offsets, int sequences,
-    int tiles, int heads, int kvHeads, int window, float scale, T* dq, T* dk, T* dv)
+    int tiles, int heads, int kvHeads, int window, float scale, T* dq, T* dk, T* dv, const float* cos, const float* sin)
 {
     extern __shared__ V4 memory[];
     __shared__ u64 bars[SLOTS * 2 + 1];
     __shared__ float stats[SLOTS][2 * QUERIES]; // lse (base 2) and delta of the queries of a slot
-    Backward b = { &mq, &mk, &mv, &mg, lse, delta, heads, kvHeads, window, scale };
+    Backward b = { &mq, &mk, &mv, &mg, lse, delta, cos, sin, heads, kvHeads, window, scale };
     Place at;
     bool overKeys = blockIdx.x < tiles * kvHeads;
     if (!find_place(offsets, sequences, tiles, overKeys ? kvHeads : heads, overKeys ? blockIdx.x : blockIdx.x - tiles * kvHeads, !overKeys, at)) return;

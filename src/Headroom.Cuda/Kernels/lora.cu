@@ -1,32 +1,9 @@
 // LoRA products on tensor cores with the dropout mask made in registers: nothing dropped is ever stored.
-// The sum index of a product may be permuted freely, so each lane owns eight consecutive elements of a row (16 bytes, two Philox
-// blocks) and feeds them to two mma steps; the other operand is read in the same permutation. The ranks of two mma tiles are interleaved
+// The sum index of a product may be permuted freely, so each lane owns eight consecutive elements of a row (16 bytes, one Philox
+// block) and feeds them to two mma steps; the other operand is read in the same permutation. The ranks of two mma tiles are interleaved
 // (see rank_of), so that a lane reads four of them at once.
-#define NT (RANK / 8)
-#define KS (RANK / 16)
+#include "lora.cuh"
 #define LORA_WARPS (RANK > 32 ? 8 : 16)
-#if RANK > 32
-#define OUTER_PAIRS 2
-#else
-#define OUTER_PAIRS 4
-#endif
-
-// One adapted projection's operands in a launch that serves several (q, k and v, or gate and up): fewer and fuller launches.
-// ldx: elements from one row of x to the next. tail: column of x that also takes y, or -1.
-struct Part { T* x; const float* m; const T* z; T* y; float* out; int n, transposed; float scale; int drop, ldx, tail; Mask mask; };
-// Parameters are picked by a number known at run time: __grid_constant__ keeps them in constant memory, where a plain parameter would be
-// copied to every thread's own memory first.
-struct Parts { Part part[6]; };
-
-DEV void mma16816(float* c, const u32* a, u32 b0, u32 b1)
-{
-#if ACT == 1
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-#else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-#endif
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 
 // Transposes an 8 x 8 tile of 16-bit elements that the warp holds as mma fragments.
 DEV u32 transpose8(u32 a)
@@ -36,33 +13,8 @@ DEV u32 transpose8(u32 a)
     return d;
 }
 
-DEV u32 byte_perm(u32 a, u32 b, u32 s)
-{
-    u32 r;
-    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(s));
-    return r;
-}
-
-DEV u32 pair(float lo, float hi)
-{
-    u32 r;
-#if ACT == 1
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-#else
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-#endif
-    return r;
-}
-
 // The rank that column i of mma tile t stands for: tiles come in pairs of 16 ranks, dealt two and two.
 DEV int rank_of(int t, int i) { return (t >> 1) * 16 + (i >> 1) * 4 + (t & 1) * 2 + (i & 1); }
-
-// Clears the dropped ones of eight packed elements; 1 / (1 - p) goes into the product's scale.
-DEV void drop8(V4& v, u64 index, const Mask& mask)
-{
-    keep4(mask, index >> 2, v.x, v.y);
-    keep4(mask, (index >> 2) + 1, v.z, v.w);
-}
 
 // Eight elements of N rows, 8 rows apart; zeros beyond the ends.
 template <int N> DEV void down_rows(V4* v, const T* x, int ldx, int row, int rows, int k, int n)
@@ -226,7 +178,7 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
 {
     constexpr bool hold = RANK == 16 || COUNT == 1;
     T* y = parts[0].y;
-    const int n = parts[0].n;
+    const int n = parts[0].n, ldy = parts[0].ldx;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col0 = (blockIdx.x * 8 + warp) * 32;
     if (col0 >= n) return;
     u32 b[hold ? COUNT : 1][KS][4][2];
@@ -237,15 +189,20 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
     V4 next[2];
 #pragma unroll
     for (int h = 0; h < 2; h++)
-        if (start + g + h * 8 < end) next[h] = *(const V4*)(y + (i64)(start + g + h * 8) * n + col0 + c * 8);
+        if (start + g + h * 8 < end) next[h] = *(const V4*)(y + (i64)(start + g + h * 8) * ldy + col0 + c * 8);
 #pragma unroll 1
     for (int tile = start; tile < end; tile += 16)
     {
         int row = tile + g;
-        V4 old[2] = { next[0], next[1] };
+        float v[2][8];
 #pragma unroll
         for (int h = 0; h < 2; h++)
-            if (row + 16 + h * 8 < end) next[h] = *(const V4*)(y + (i64)(row + 16 + h * 8) * n + col0 + c * 8);
+        {
+            unpack2(T(), next[h].x, v[h][0], v[h][1]); unpack2(T(), next[h].y, v[h][2], v[h][3]); unpack2(T(), next[h].z, v[h][4], v[h][5]); unpack2(T(), next[h].w, v[h][6], v[h][7]);
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            if (row + 16 + h * 8 < end) next[h] = *(const V4*)(y + (i64)(row + 16 + h * 8) * ldy + col0 + c * 8);
 #pragma unroll
         for (int q = 0; q < COUNT; q++)
         {
@@ -265,28 +222,20 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
             }
             const bool drop = p.drop != 0;
             const float scale = drop ? p.scale * p.mask.keep : p.scale;
-            const u32 threshold = p.mask.threshold << 8;
 #pragma unroll
             for (int h = 0; h < 2; h++)
             {
-                u64 block = ((u64)(row + 8 * h) * n + col0 + c * 8) >> 2;
-                u32 r[8];
-                if (drop)
-                {
-                    philox((u32)block, (u32)(block >> 32), p.mask.site, p.mask.step, p.mask.key0, p.mask.key1, r);
-                    philox((u32)(block + 1), (u32)((block + 1) >> 32), p.mask.site, p.mask.step, p.mask.key0, p.mask.key1, r + 4);
-                }
-                float v[8];
-                unpack2(T(), old[h].x, v[0], v[1]); unpack2(T(), old[h].y, v[2], v[3]); unpack2(T(), old[h].z, v[4], v[5]); unpack2(T(), old[h].w, v[6], v[7]);
+                u32 k[4] = { ~0u, ~0u, ~0u, ~0u };
+                if (drop) mask_words(p.mask, ((u64)(row + 8 * h) * n + col0 + c * 8) >> 3, k);
 #pragma unroll
                 for (int j = 0; j < 8; j++)
-                    if (!drop || r[j] >= threshold) v[j] += acc[j >> 1][2 * h + (j & 1)] * scale;
-                old[h].x = pair(v[0], v[1]); old[h].y = pair(v[2], v[3]); old[h].z = pair(v[4], v[5]); old[h].w = pair(v[6], v[7]);
+                    if (k[j >> 1] & (j & 1 ? 0x80000000u : 0x8000u)) v[h][j] += acc[j >> 1][2 * h + (j & 1)] * scale;
             }
         }
 #pragma unroll
         for (int h = 0; h < 2; h++)
-            if (row + h * 8 < end) *(V4*)(y + (i64)(row + h * 8) * n + col0 + c * 8) = old[h];
+            if (row + h * 8 < end)
+                *(V4*)(y + (i64)(row + h * 8) * ldy + col0 + c * 8) = { pair(v[h][0], v[h][1]), pair(v[h][2], v[h][3]), pair(v[h][4], v[h][5]), pair(v[h][6], v[h][7]) };
     }
 }
 
@@ -296,101 +245,11 @@ extern "C" __global__ void __launch_bounds__(256, 2) lora_up(const __grid_consta
 extern "C" __global__ void __launch_bounds__(256, 2) lora_up2(const __grid_constant__ Parts parts, int rows, int span) { up<2>(parts.part, rows, span); }
 extern "C" __global__ void __launch_bounds__(256, 2) lora_up3(const __grid_constant__ Parts parts, int rows, int span) { up<3>(parts.part, rows, span); }
 
-// A lane's columns of rows t, t + 1, t + 8, t + 9; zeros beyond the end.
-DEV void outer_rows(u32 (*v)[OUTER_PAIRS], const T* x, int ldx, int t, int rows)
+// The further columns of a gradient's rows, [rows, count * RANK] from x on, to count matrices [rows, RANK]: the dxa that came with the product.
+extern "C" __global__ void lora_split(const __grid_constant__ Parts parts, int rows, int ld, int count)
 {
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-    {
-        int row = t + (i & 1) + (i >> 1) * 8;
-#pragma unroll
-        for (int j = 0; j < OUTER_PAIRS; j++) v[i][j] = 0;
-        if (row >= rows) continue;
-        const T* at = x + (i64)row * ldx;
-#if OUTER_PAIRS == 4
-        V4 w = *(const V4*)at;
-        v[i][0] = w.x; v[i][1] = w.y; v[i][2] = w.z; v[i][3] = w.w;
-#else
-        V2 w = *(const V2*)at;
-        v[i][0] = w.x; v[i][1] = w.y;
-#endif
-    }
-}
-
-// sum += scale * drop(x)^T z over the rows: [n, RANK] when transposed, else [RANK, n]. A block takes 8 * 2 * OUTER_PAIRS columns, its warps share
-// the rows; a lane has two columns for each pair, of four rows.
-extern "C" __global__ void __launch_bounds__(512) lora_outer(const __grid_constant__ Parts parts, int rows)
-{
-    const Part& p = parts.part[blockIdx.y];
-    const T* x = p.x;
-    const T* __restrict__ z = p.z;
-    const int n = p.n, ldx = p.ldx, drop = p.drop, warps = blockDim.x >> 5;
-    constexpr int wide = 2 * OUTER_PAIRS, ahead = RANK == 16 ? 2 : 1;
-    if ((int)blockIdx.x * 8 * wide >= n) return;
-    __shared__ float sums[16][16 * (RANK > 32 ? 32 : RANK)];
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col = blockIdx.x * 8 * wide + g * wide;
-    float acc[OUTER_PAIRS][NT][4];
-#pragma unroll
-    for (int j = 0; j < OUTER_PAIRS; j++)
-#pragma unroll
-        for (int k = 0; k < NT; k++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) acc[j][k][e] = 0;
-    // Loading the next rows ahead of this step's work took registers and with them a third of the speed; two steps unrolled do better.
-#pragma unroll ahead
-    for (int t0 = warp * 16; t0 < rows; t0 += warps * 16)
-    {
-        u32 v[4][OUTER_PAIRS], b[NT][2];
-        outer_rows(v, x + col, ldx, t0 + 2 * c, rows);
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-#pragma unroll
-            for (int k = 0; k < NT; k += 2)
-            {
-                V2 w = { 0, 0 };
-                if (t0 + h * 8 + g < rows) w = *(const V2*)(z + (i64)(t0 + h * 8 + g) * RANK + k * 8 + 4 * c);
-                b[k][h] = transpose8(w.x);
-                b[k + 1][h] = transpose8(w.y);
-            }
-        if (drop)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-            {
-                u64 block = ((u64)(t0 + 2 * c + (i & 1) + (i >> 1) * 8) * n + col) >> 2;
-#pragma unroll
-                for (int j = 0; j < OUTER_PAIRS; j += 2) keep4(p.mask, block + (j >> 1), v[i][j], v[i][j + 1]);
-            }
-#pragma unroll
-        for (int j = 0; j < OUTER_PAIRS; j++)
-        {
-            u32 a[4] = { byte_perm(v[0][j], v[1][j], 0x5410), byte_perm(v[0][j], v[1][j], 0x7632), byte_perm(v[2][j], v[3][j], 0x5410), byte_perm(v[2][j], v[3][j], 0x7632) };
-#pragma unroll
-            for (int k = 0; k < NT; k++) mma16816(acc[j][k], a, b[k][0], b[k][1]);
-        }
-    }
-    // Half of the ranks at a time when there are many, to stay within 48 KB.
-    constexpr int some = RANK > 32 ? 32 : RANK;
-#pragma unroll
-    for (int j = 0; j < OUTER_PAIRS; j++)
-#pragma unroll
-        for (int half = 0; half < RANK; half += some)
-        {
-            if (j + half > 0) __syncthreads();
-            // Row g of the tile is column g * wide + 2 j, row g + 8 the one after it.
-#pragma unroll
-            for (int k = 0; k < some / 8; k++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) sums[warp][(g * 2 + (e >> 1)) * some + rank_of(k, 2 * c + (e & 1))] = acc[j][half / 8 + k][e];
-            __syncthreads();
-            for (int o = threadIdx.x; o < 16 * some; o += blockDim.x)
-            {
-                float s = 0;
-                for (int w = 0; w < warps; w++) s += sums[w][o]; // a fixed order
-                int row = o / some, rank = half + o % some;
-                if (drop) s *= p.mask.keep;
-                i64 at = blockIdx.x * 8 * wide + (row >> 1) * wide + 2 * j + (row & 1);
-                float* out = p.transposed ? p.out + at * RANK + rank : p.out + (i64)rank * n + at;
-                *out += p.scale * s;
-            }
-        }
+    int each = RANK / 8, at = blockIdx.x * blockDim.x + threadIdx.x, row = at / (count * each), octet = at % (count * each);
+    if (row >= rows) return;
+    const Part& p = parts.part[octet / each];
+    *(V4*)(p.y + (i64)row * RANK + octet % each * 8) = *(const V4*)(parts.part[0].x + (i64)row * ld + octet * 8);
 }

@@ -14,16 +14,24 @@ DEV void row_max_sum(const float* z, int v, float& max, float& sum)
     sum = block_sum(m == -INFINITY_F ? 0.f : s * EXP(m - max));
 }
 
-extern "C" __global__ void cross_entropy(float* logits, const int* labels, float scale, float* losses, int v, int gradient)
+// Rows with a label below 0 do not count: loss and gradient 0. The scale is read from memory, so that a recorded micro-step can be replayed with another one.
+extern "C" __global__ void cross_entropy(float* logits, const int* labels, const float* gradScale, float* losses, int v, int gradient)
 {
     float* z = logits + (i64)blockIdx.x * v;
     int label = labels[blockIdx.x];
+    if (label < 0)
+    {
+        if (threadIdx.x == 0) losses[blockIdx.x] = 0.f;
+        if (gradient)
+            for (int i = threadIdx.x; i < v; i += blockDim.x) from_f(0.f, ((T*)z)[i]);
+        return;
+    }
     float max, sum;
     row_max_sum(z, v, max, sum);
     if (threadIdx.x == 0) losses[blockIdx.x] = logf(sum) + max - z[label];
     if (!gradient) return;
     __syncthreads();
-    float k = scale / sum;
+    float scale = *gradScale, k = scale / sum;
     T* d = (T*)z;
     for (int start = 0; start < v; start += blockDim.x)
     {

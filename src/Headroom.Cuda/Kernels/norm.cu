@@ -55,10 +55,10 @@ extern "C" __global__ void add_rms_norm(const T* x, const T* branch, const float
 }
 
 // dx += rstd * (dy * w - x * rstd^2 * mean(dy * w * x)).
-extern "C" __global__ void rms_norm_backward(const T* x, const float* w, const float* rstd, const T* dy, T* dx, int h)
+extern "C" __global__ void rms_norm_backward(const T* x, const float* w, const float* rstd, const T* dy, T* dx, int h, int ldy)
 {
     i64 at = (i64)blockIdx.x * h;
-    x += at; dy += at; dx += at;
+    x += at; dy += (i64)blockIdx.x * ldy; dx += at;
     float r = rstd[blockIdx.x], dot = 0;
     bool wide = (h & 7) == 0;
     if (wide)
@@ -83,11 +83,11 @@ extern "C" __global__ void rms_norm_backward(const T* x, const float* w, const f
 }
 
 // A thread a column, tokens in order.
-extern "C" __global__ void rms_norm_weight(const T* x, const float* rstd, const T* dy, float* dw, int rows, int h)
+extern "C" __global__ void rms_norm_weight(const T* x, const float* rstd, const T* dy, float* dw, int rows, int h, int ldy)
 {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= h) return;
     float s = dw[i];
-    for (int t = 0; t < rows; t++) s += to_f(dy[(i64)t * h + i]) * rstd[t] * to_f(x[(i64)t * h + i]);
+    for (int t = 0; t < rows; t++) s += to_f(dy[(i64)t * ldy + i]) * rstd[t] * to_f(x[(i64)t * h + i]);
     dw[i] = s;
 }

@@ -117,7 +117,37 @@ internal sealed unsafe class CudaModule : CudaHandle
         return f;
     }
 
+    /// <summary>Address of a variable of the module.</summary>
+    public nint Global(string name)
+    {
+        CudaException.Check(Driver.cuModuleGetGlobal(out nint at, out _, handle, name), $"cuModuleGetGlobal({name})");
+        return at;
+    }
+
     protected override bool ReleaseHandle() => Driver.cuModuleUnload(handle) == 0;
+}
+
+/// <summary>A recorded sequence of work, ready to be issued again.</summary>
+internal sealed class CudaGraph : CudaHandle
+{
+    private CudaGraph(nint value) : base(value) { }
+
+    /// <summary>Makes a record runnable; it is on the device afterwards, so that its first run takes no memory.</summary>
+    public static CudaGraph Instantiate(nint graph, CudaStream stream)
+    {
+        CudaException.Check(Driver.cuGraphInstantiateWithFlags(out nint e, graph, 0), nameof(Driver.cuGraphInstantiateWithFlags));
+        var result = new CudaGraph(e);
+        int status = Driver.cuGraphUpload(e, stream.Value);
+        if (status == 0) return result;
+        result.Dispose();
+        CudaException.Check(status, nameof(Driver.cuGraphUpload));
+        return result;
+    }
+
+    /// <summary>Issues the record on a stream.</summary>
+    public void Launch(CudaStream stream) => CudaException.Check(Driver.cuGraphLaunch(handle, stream.Value), nameof(Driver.cuGraphLaunch));
+
+    protected override bool ReleaseHandle() => Driver.cuGraphExecDestroy(handle) == 0;
 }
 
 /// <summary>The cuBLASLt library handle.</summary>

@@ -8,9 +8,9 @@ namespace Headroom.Training;
 public static class Budget
 {
     /// <summary>The plan and the number of layers that recompute. Without a budget nothing is recomputed beyond what the settings ask for. Throws <see cref="HeadroomException"/> when it cannot fit.</summary>
-    public static (MemoryPlan Plan, int RecomputeLayers) Fit(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspace, long? budget)
+    public static (MemoryPlan Plan, int RecomputeLayers) Fit(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspace, long? budget, IDevice? device = null)
     {
-        MemoryPlan Plan(ModelSettings s, BatchLimits l) => Engine.MakePlan(config, s, l, workspace, out _);
+        MemoryPlan Plan(ModelSettings s, BatchLimits l) => Engine.MakePlan(config, s, l, workspace, out _, device);
         int layers = config.NumHiddenLayers;
         int given = settings.RecomputeLayers < 0 ? layers : settings.RecomputeLayers;
         var plan = Plan(settings with { RecomputeLayers = given }, limits);

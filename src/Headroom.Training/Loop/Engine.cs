@@ -44,6 +44,11 @@ public sealed class Engine : IDisposable
     private readonly Tensor[] _grads;
     private readonly ParameterSlot[] _slots;
     private bool _adaptersChanged = true;
+    private readonly int[] _hostBatch;
+    private readonly BatchPadding _padding;
+    private readonly StepReplay _replay;
+    private readonly Action _issue;
+    private (int Tokens, int Sequences, int Labels, Dropout Dropout, float GradScale) _step;
 
     /// <summary>Plans, reserves and loads.</summary>
     public Engine(IDevice device, IWeightSource source, ModelSettings settings, BatchLimits limits, Action<long, long>? progress = null)
@@ -68,7 +73,8 @@ public sealed class Engine : IDisposable
         Settings = settings;
         try
         {
-            Plan = MakePlan(config, settings, limits, device.WorkspaceBytes, out _);
+            Plan = MakePlan(config, settings, limits, device.WorkspaceBytes, out var counted, device);
+            _replay = Replay(device, counted, settings);
             _arena = device.Reserve(Plan.ArenaBytes);
             _memory = new ArenaMemory(Plan, _arena);
             Model = new LlamaModel(config, settings, device.Ops, _memory);
@@ -79,6 +85,9 @@ public sealed class Engine : IDisposable
             throw;
         }
         _losses = new float[Math.Max(1, Math.Max(limits.TrainLabels, limits.EvalTokens))];
+        _hostBatch = new int[Plan.Buffers.Where(b => b.Category == MemoryCategory.Batch && b.DType == DType.I32).Select(b => b.Shape.Count).DefaultIfEmpty().Max()];
+        _padding = new BatchPadding(limits, _replay.FewShapes);
+        _issue = Issue;
         _slots = Model.Trained.Select(t => t.Slot).ToArray();
         _grads = _slots.Select(s => s.Grad).ToArray();
         foreach (var s in _slots)
@@ -99,8 +108,11 @@ public sealed class Engine : IDisposable
     /// <summary>The device.</summary>
     public IDevice Device => _device;
 
-    /// <summary>Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step.</summary>
-    public static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops)
+    /// <summary>
+    /// Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step. With a <paramref name="device"/>, what it
+    /// takes to replay micro-steps is counted too.
+    /// </summary>
+    public static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops, IDevice? device = null)
     {
         var memory = new PlanningMemory();
         ops = new PlanningOps(memory);
@@ -124,11 +136,15 @@ public sealed class Engine : IDisposable
         ops.ResetCounts();
         if (limits.TrainTokens > 0)
         {
-            TrainIn(memory, limits.TrainTokens, limits.TrainSequences, limits.TrainLabels, out var b, out var losses);
+            TrainIn(memory, limits.TrainTokens, BatchPadding.Sequences(limits), limits.TrainLabels, out var b, out var losses);
+            b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) }; // what is counted is a batch that is not padded
             model.ForwardBackward(b, new Dropout(settings.Lora?.DropoutP ?? 0, 0, 0, 0), 1, losses);
         }
-        return memory.Build(workspaceBytes);
+        return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
     }
+
+    private static StepReplay Replay(IDevice device, PlanningOps counted, ModelSettings settings) =>
+        counted.Flops > 0 ? device.Replay(counted.Flops, counted.Counts.Values.Sum(c => c.Calls), settings.ComputeType) : default;
 
     /// <summary>What was taken out of the base when the adapters were started (PiSSA, LoftQ of several iterations); it is saved with them, because they mean nothing without it.</summary>
     public PeftAdapter? Initial { get; set; }
@@ -172,10 +188,19 @@ public sealed class Engine : IDisposable
     public double MicroStep(in HostBatch batch, in Dropout dropout, float gradScale)
     {
         RefreshAdapters();
-        TrainIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
+        var (tokens, sequences, labels) = _padding.Of(batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length);
+        TrainIn(_memory, tokens, sequences, labels, out var b, out var losses);
         Fill(batch, b);
-        Model.ForwardBackward(b, dropout, gradScale, losses);
-        return SumLosses(losses);
+        _step = (tokens, sequences, labels, dropout, gradScale);
+        _device.MicroStep(new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _replay, dropout.Step, gradScale, _issue);
+        return SumLosses(losses.Head(batch.Labels.Length));
+    }
+
+    // The device may call it twice: the phase starts anew, at the same addresses.
+    private void Issue()
+    {
+        TrainIn(_memory, _step.Tokens, _step.Sequences, _step.Labels, out var b, out var losses);
+        Model.ForwardBackward(b, _step.Dropout, _step.GradScale, losses);
     }
 
     /// <summary>The part of the arena that phases use, as bytes: free to write between two phases, for measurements.</summary>
@@ -217,7 +242,7 @@ public sealed class Engine : IDisposable
         int n = batch.LabelRows.Length;
         ScoresIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, n, candidates.Length, out var b, out var c, out var s, out var lse);
         Fill(batch, b);
-        Upload(candidates, c);
+        _device.Upload(MemoryMarshal.AsBytes(candidates), c);
         Model.Scores(b, c, s, lse);
         _device.Download(s, MemoryMarshal.AsBytes(scores[..(n * candidates.Length)]));
         _device.Download(lse, MemoryMarshal.AsBytes(logSumExp[..n]));
@@ -317,16 +342,9 @@ public sealed class Engine : IDisposable
 
     private void Fill(in HostBatch host, in BatchTensors b)
     {
-        Upload(host.Ids, b.Ids);
-        Upload(host.Positions, b.Positions);
-        Upload(host.Offsets, b.Offsets);
-        Upload(host.LabelRows, b.LabelRows);
-        if (!host.Labels.IsEmpty) Upload(host.Labels, b.Labels);
-    }
-
-    private void Upload(ReadOnlySpan<int> values, Tensor destination)
-    {
-        if (!values.IsEmpty) _device.Upload(MemoryMarshal.AsBytes(values), destination);
+        var all = _hostBatch.AsSpan(0, b.All.Rows);
+        BatchPadding.Write(host, b, all);
+        _device.Upload(MemoryMarshal.AsBytes(all), b.All);
     }
 
     private double SumLosses(Tensor losses)

@@ -15,8 +15,9 @@ namespace Headroom.Training;
 /// <param name="DropoutP">lora_dropout.</param>
 /// <param name="Linear">Storage of the seven projections.</param>
 /// <param name="AnswerOnly">Label only the last token of each sequence, as a classification task does.</param>
+/// <param name="Ragged">Every step a new batch of sequences as long as film reviews are: lognormal around 225 tokens, at most <paramref name="Length"/>.</param>
 public sealed record StepBenchmarkOptions(int Rows, int Length, int RecomputeLayers, DType Compute, int Steps = 5, int R = 16, float DropoutP = 0.1f,
-    WeightStorage Linear = WeightStorage.NF4Double, bool AnswerOnly = false)
+    WeightStorage Linear = WeightStorage.NF4Double, bool AnswerOnly = false, bool Ragged = false)
 {
     /// <summary>DoRA in place of LoRA.</summary>
     public bool UseDora { get; init; }
@@ -30,15 +31,15 @@ public sealed record StepBenchmarkOptions(int Rows, int Length, int RecomputeLay
 public sealed record OpTime(string Op, int Calls, double Milliseconds, double FloorMilliseconds);
 
 /// <summary>Result of a step benchmark.</summary>
-/// <param name="TokensPerSecond">Of the median step.</param>
-/// <param name="StepMilliseconds">Median of whole steps: micro-step, norm, update.</param>
+/// <param name="TokensPerSecond">Of the median step; of all steps when they are ragged. Tokens of the batch, without padding.</param>
+/// <param name="StepMilliseconds">Median of whole steps: micro-step, norm, update; the mean when they are ragged.</param>
 /// <param name="Tflops">FLOPs of the step as the plan counts them (recompute included) over the median, TFLOP/s.</param>
 /// <param name="ProductTflops">Rate of a large dense product on this device, measured in the same run.</param>
 /// <param name="CopyTbs">Copy rate, read + written, TB/s, measured in the same run.</param>
 /// <param name="PlannedBytes">Everything the plan says that the process takes of the device.</param>
 /// <param name="Memory">Measured afterwards; null on a CPU.</param>
 /// <param name="Loss">Loss of the last step.</param>
-/// <param name="Ops">Time per op, slowest first.</param>
+/// <param name="Ops">Time per op, slowest first; empty when batches are ragged.</param>
 public sealed record StepBenchmarkResult(double TokensPerSecond, double StepMilliseconds, double Tflops, double ProductTflops, double CopyTbs, long PlannedBytes,
     MemoryUse? Memory, double Loss, IReadOnlyList<OpTime> Ops)
 {
@@ -49,6 +50,8 @@ public sealed record StepBenchmarkResult(double TokensPerSecond, double StepMill
 /// <summary>Whole QLoRA steps of any architecture with random weights and random tokens on any device; then one more step with every op timed alone.</summary>
 public static class StepBenchmark
 {
+    // Ragged batches warm up longer: a device that replays shapes has to meet them first.
+    private const int WarmUp = 3, RaggedWarmUp = 96;
     private static readonly string[] All = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
     /// <summary>Runs on a device that has reserved nothing yet; the device is closed afterwards.</summary>
@@ -66,14 +69,14 @@ public static class StepBenchmark
         engine.FillRandom(1);
         engine.InitializeAdapters(1);
         var random = new PhiloxRandom(1);
-        var batch = new MicroBatch(tokens, o.Rows);
-        for (int r = 0; r < o.Rows; r++)
-            batch.Add(new EncodedRow(Enumerable.Range(0, o.Length).Select(_ => random.Next(config.VocabSize)).ToArray(), o.AnswerOnly ? o.Length - 1 : 1));
+        int warmUp = o.Ragged ? RaggedWarmUp : WarmUp;
+        var batches = Enumerable.Range(0, o.Ragged ? o.Steps + warmUp : 1).Select(_ => Batch(o, config.VocabSize, random)).ToArray();
         var times = new List<double>();
         double loss = 0, scale = o.Compute == DType.F16 ? LossScale.Start.Scale : 1;
         int step = 0;
         void Step()
         {
+            var batch = batches[step % batches.Length];
             loss = engine.MicroStep(batch.Host, new Dropout(o.DropoutP, 1, (uint)step, 0), (float)(scale / batch.LabelCount)) / batch.LabelCount;
             double norm = engine.GradientNorm() / scale;
             if (double.IsFinite(norm)) engine.Update(new AdamWStep(1e-4, 0.9, 0.999, 1e-8, step + 1, (float)(Math.Min(1, 1 / (norm + 1e-6)) / scale)));
@@ -84,23 +87,40 @@ public static class StepBenchmark
             }
             step++;
         }
-        for (int s = 0; s < o.Steps + 3; s++)
+        long timedTokens = 0;
+        for (int s = 0; s < o.Steps + warmUp; s++)
         {
+            int computed = batches[step % batches.Length].Tokens;
             long start = Stopwatch.GetTimestamp();
             device.Time(Step); // waits for the update
             double ms = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
-            if (s >= 3) times.Add(ms);
-            say?.Invoke($"step {s}: loss {loss:F4}, {ms:F1} ms, {tokens / ms * 1000:F0} tokens/s");
+            say?.Invoke($"step {s}: loss {loss:F4}, {ms:F1} ms, {computed / ms * 1000:F0} tokens/s");
+            if (s < warmUp) continue;
+            times.Add(ms);
+            timedTokens += computed;
         }
         var memory = device.ReadMemory();
         times.Sort();
-        double median = times[times.Count / 2];
-        timed.Timing = true;
+        double median = o.Ragged ? times.Average() : times[times.Count / 2], share = (double)timedTokens / times.Count / tokens;
+        timed.Timing = !o.Ragged;
         Step();
         timed.Timing = false;
         double copy = CopyRate(device, engine.TemporaryBytes), product = ProductRate(device, engine.TemporaryBytes, o.Compute);
         var ops = timed.Timed.Times.Select(t => new OpTime(t.Key, t.Value.Calls, t.Value.Milliseconds, Floor(counted, t.Key, copy, product))).OrderByDescending(t => t.Milliseconds).ToList();
-        return new StepBenchmarkResult(tokens / median * 1000, median, counted.Flops / median / 1e9, product, copy, engine.Plan.TotalBytes, memory, loss, ops);
+        return new StepBenchmarkResult(tokens * share / median * 1000, median, counted.Flops * share / median / 1e9, product, copy, engine.Plan.TotalBytes, memory, loss, ops);
+    }
+
+    private static MicroBatch Batch(StepBenchmarkOptions o, int vocabulary, PhiloxRandom random)
+    {
+        const double median = 225, sigma = 0.65; // IMDB reviews, in tokens
+        const int shortest = 16;
+        var batch = new MicroBatch(o.Rows * o.Length, o.Rows);
+        for (int r = 0; r < o.Rows; r++)
+        {
+            int length = o.Ragged ? (int)Math.Clamp(median * Math.Exp(sigma * random.NextNormal()), Math.Min(shortest, o.Length), o.Length) : o.Length;
+            batch.Add(new EncodedRow(Enumerable.Range(0, length).Select(_ => random.Next(vocabulary)).ToArray(), o.AnswerOnly ? length - 1 : 1));
+        }
+        return batch;
     }
 
     private static double Floor(PlanningOps counted, string op, double copyTbs, double productTflops)

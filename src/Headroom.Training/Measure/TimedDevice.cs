@@ -26,6 +26,16 @@ public sealed class TimedDevice(IDevice inner, Func<Action, double>? time = null
     /// <inheritdoc/>
     public double Time(Action work) => inner.Time(work);
     /// <inheritdoc/>
+    public StepReplay Replay(double flops, long calls, DType compute) => inner.Replay(flops, calls, compute);
+    /// <inheritdoc/>
+    public void MicroStep(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
+    {
+        if (Timed.On) issue();
+        else inner.MicroStep(shape, replay, dropoutStep, gradScale, issue);
+    }
+    /// <inheritdoc/>
+    public string? Notice => inner.Notice;
+    /// <inheritdoc/>
     public MemoryUse? ReadMemory() => inner.ReadMemory();
     /// <inheritdoc/>
     public void Dispose() => inner.Dispose();

@@ -219,10 +219,11 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     }
 
     /// <inheritdoc/>
-    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv)
+    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+        Tensor cos = default, Tensor sin = default)
     {
         var shapeCopy = shape;
-        Time("attention_backward", () => _ops.AttentionBackward(q, k, v, o, lse, dO, offsets, shapeCopy, delta, dq, dk, dv));
+        Time("attention_backward", () => _ops.AttentionBackward(q, k, v, o, lse, dO, offsets, shapeCopy, delta, dq, dk, dv, cos, sin));
     }
 
     /// <inheritdoc/>

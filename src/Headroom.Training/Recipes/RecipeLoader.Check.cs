@@ -40,7 +40,7 @@ public static partial class RecipeLoader
 
         AtLeast("lora.r", r.Lora.R, 1);
         Range("lora.lora_alpha", r.Lora.LoraAlpha, 0, double.PositiveInfinity, openLow: true);
-        Range("lora.lora_dropout", r.Lora.LoraDropout, 0, 1, openHigh: true);
+        Range("lora.lora_dropout", r.Lora.LoraDropout, 0, Dropout.MaxP);
         Need(r.Lora.TargetModules.Count > 0, "lora.target_modules is empty.", $"Name one or more of {string.Join(", ", Projections)}.");
         // As in PEFT an entry is the end of a module's path, so self_attn.q_proj and layers.3.mlp.up_proj are entries too.
         foreach (string module in r.Lora.TargetModules) OneOf("lora.target_modules:", module[(module.LastIndexOf('.') + 1)..], Projections);

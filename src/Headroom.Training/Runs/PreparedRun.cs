@@ -67,7 +67,7 @@ public sealed class PreparedRun : IDisposable
             var limits = new BatchLimits(trainTokens, trainRows, labels, evalTokens, evalRows, encoder.Candidates.Length);
             device = openDevice();
             var settings = RunSettings.Of(recipe, source, device);
-            var (plan, recompute) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budgetBytes);
+            var (plan, recompute) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budgetBytes, device);
             return new PreparedRun
             {
                 Data = data, Encoder = encoder, Tokenizer = tokenizer, Source = source, Device = device, Train = train, Validation = validation, Test = test, Longest = longest,

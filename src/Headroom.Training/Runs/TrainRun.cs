@@ -83,6 +83,7 @@ public static class TrainRun
         Predictions? zero = null, tuned = null;
         long tokens = 0;
         double trainSeconds = 0, nextMemory = 0, logged = 0;
+        string? notice = null;
         try
         {
             if (from == null && data.Test.Count > 0)
@@ -103,6 +104,11 @@ public static class TrainRun
                     logged += s.Loss;
                     trainSeconds += seconds;
                     log.Write("step", RunEvents.Step(s, seconds, trainer.StepsPerEpoch));
+                    if (device.Notice is { } said && said != notice)
+                    {
+                        log.Write("notice", new() { ["at_step"] = s.Step, ["text"] = said });
+                        host.Say(notice = said);
+                    }
                     if (now >= nextMemory)
                     {
                         RunEvents.Memory(log, "training", engine, s.Step);

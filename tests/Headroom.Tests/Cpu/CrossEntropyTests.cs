@@ -68,6 +68,23 @@ public unsafe class CrossEntropyTests
         }
     }
 
+    [Theory, InlineData(WeightStorage.F32), InlineData(WeightStorage.NF4Double)]
+    public void RowsWithANegativeLabelDoNotCount(WeightStorage storage)
+    {
+        using var d = new ElementTestData();
+        const int N = 7, H = 48, V = 70;
+        var head = new StoredWeight(d, storage, V, H);
+        Tensor hidden = d.Normal(N, H), losses = d.New(N), dHidden = d.New(N, H), dHead = d.Zeros(V, H), fewer = d.New(5), dFewer = d.New(5, H), dHeadOfFewer = d.Zeros(V, H);
+        int[] labels = Labels(N, V);
+        d.Ops.LinearCrossEntropy(hidden.Head(5), head.W, d.Ints(labels[..5]), 0.5f, d.New(3, V), fewer, dFewer, dHeadOfFewer);
+        labels[5] = labels[6] = -1;
+        d.Ops.LinearCrossEntropy(hidden, head.W, d.Ints(labels), 0.5f, d.New(3, V), losses, dHidden, dHead);
+        Same(fewer, losses.Head(5));
+        Same(dFewer, dHidden.Head(5));
+        Reference.Near(Doubles(dHeadOfFewer), dHead, 1e-6, "dHead");
+        Assert.All(Doubles(losses.Slice(5, 2)).Concat(Doubles(dHidden.Slice(5, 2))), x => Assert.Equal(0, x));
+    }
+
     [Fact]
     public void LargeLogitsDoNotOverflow()
     {

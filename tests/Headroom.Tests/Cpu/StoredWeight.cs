@@ -78,9 +78,9 @@ internal static class Reference
         var mask = new double[count];
         for (int i = 0; i < count; i++)
         {
-            var r = Philox.Next((uint)(i / 4), 0, d.Site, d.Step, (uint)d.Seed, (uint)(d.Seed >> 32));
-            uint bits = (i % 4) switch { 0 => r.X0, 1 => r.X1, 2 => r.X2, _ => r.X3 };
-            mask[i] = d.P == 0 ? 1 : Philox.ToUniform(bits) >= d.P ? 1 / (1 - (double)d.P) : 0;
+            var r = Philox.Next((uint)(i / 8), 0, d.Site, d.Step, (uint)d.Seed, (uint)(d.Seed >> 32));
+            uint word = (i % 8 / 2) switch { 0 => r.X0, 1 => r.X1, 2 => r.X2, _ => r.X3 }, bits = (i % 2 == 0 ? word : word >> 16) & 0x7FFF;
+            mask[i] = d.P == 0 ? 1 : bits / 32768.0 >= d.P ? 1 / (1 - (double)d.P) : 0;
         }
         return mask;
     }

@@ -26,4 +26,12 @@ public class StepBenchmarkTests
             Assert.True(times[op].FloorMilliseconds > 0, op);
         Assert.True(times["adamw"].Milliseconds > 0);
     }
+
+    [Fact]
+    public void RaggedBatchesCountTheTokensTheyHold()
+    {
+        var result = StepBenchmark.Run(new CpuDevice(2), TinyModel.Small(1), new StepBenchmarkOptions(2, 256, 0, DType.F32, Steps: 5, R: 4, AnswerOnly: true, Ragged: true));
+        Assert.InRange(result.TokensPerSecond * result.StepMilliseconds / 1000, 2 * 16, 2 * 256 - 0.01); // a mean of batches, of which not every one is full
+        Assert.Empty(result.Ops);
+    }
 }

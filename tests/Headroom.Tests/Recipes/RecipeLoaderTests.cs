@@ -14,13 +14,14 @@ public class RecipeLoaderTests
               - path: a.gguf
             quantization: { load_in_4bit: false, bnb_4bit_use_double_quant: false }
             lora: { r: 4, lora_alpha: 8, target_modules: [q_proj, v_proj], use_rslora: true }
-            training: { per_device_train_batch_size: 2, learning_rate: 5e-4, adam_beta1: 0.8, gradient_checkpointing: true }
+            training: { per_device_train_batch_size: 2, learning_rate: 5e-4, adam_beta1: 0.8, gradient_checkpointing: true, cuda_graphs: false }
             task: { template: "A {text} B", labels: { "0": " no", "1": " yes" } }
             """, ["training.max_steps=7", "lora.r=9"]);
         Assert.Equal("a.gguf", r.Models[0].Path);
         Assert.False(r.Quantization.LoadIn4bit || r.Quantization.Bnb4bitUseDoubleQuant != false);
         Assert.Equal((9, 8f, 2, true), (r.Lora.R, r.Lora.LoraAlpha, r.Lora.TargetModules.Count, r.Lora.UseRslora));
         Assert.Equal((2, 5e-4, 0.8, true, 7), (r.Training.PerDeviceTrainBatchSize, r.Training.LearningRate, r.Training.AdamBeta1, r.Training.GradientCheckpointing!.Value, r.Training.MaxSteps));
+        Assert.False(r.Training.CudaGraphs);
         Assert.Equal(" yes", r.Task.Labels["1"]);
     }
 
@@ -52,7 +53,7 @@ public class RecipeLoaderTests
         { "quantization.bnb_4bit_quant_type=fp4", "fp4" }, { "device=tpu", "tpu" }, { "task.loss=some", "loss" }, { "data.on_duplicate=maybe", "on_duplicate" },
         { "lora.target_modules=[]", "empty" }, { "lora.target_modules=[q_proj, q_projj]", "q_projj" }, { "lora.target_modules=[null]", "null" }, { "lora.target_modules=all", "list" },
         { "lora.r=0", "lora.r" }, { "lora.lora_alpha=0", "lora_alpha" }, { "lora.lora_alpha=nan", "nan" }, { "lora.lora_alpha=1e39", "1e39" }, { "lora.lora_dropout=1", "lora_dropout" },
-        { "training.max_steps=0", "max_steps" }, { "training.max_steps=-5", "max_steps" }, { "training.save_steps=0", "save_steps" }, { "training.eval_steps=0", "eval_steps" },
+        { "training.max_steps=0", "max_steps" }, { "training.cuda_graphs=maybe", "cuda_graphs" }, { "training.max_steps=-5", "max_steps" }, { "training.save_steps=0", "save_steps" }, { "training.eval_steps=0", "eval_steps" },
         { "training.logging_steps=-1", "logging_steps" }, { "training.save_total_limit=-1", "save_total_limit" }, { "training.warmup_ratio=2", "warmup_ratio" }, { "training.warmup_steps=-3", "warmup_steps" },
         { "training.adam_beta1=1.5", "adam_beta1" }, { "training.adam_beta2=1", "adam_beta2" }, { "training.adam_epsilon=0", "adam_epsilon" }, { "training.weight_decay=-1", "weight_decay" },
         { "training.max_grad_norm=-1", "max_grad_norm" }, { "training.learning_rate=1e400", "1e400" }, { "training.learning_rate=0", "learning_rate" }, { "training.learning_rate=1,5", "1,5" },

@@ -1,0 +1,46 @@
+using System.Globalization;
+using Headroom.Core;
+using Headroom.Cuda;
+using Headroom.Cuda.Resources;
+
+namespace Headroom.Bench;
+
+/// <summary>The dense products of Llama-2-7B's micro-steps under each of the matrix library's choices of algorithm, interleaved: does its first choice cost anything?</summary>
+public static class CudaTuneBench
+{
+    public static int Run(string[] args)
+    {
+        using var device = CudaDevice.Open();
+        nint arena = device.Reserve(8L << 30);
+        var products = ((CudaOps)device.Ops).Products;
+        var random = new PhiloxRandom(1);
+        var bits = new ushort[1 << 16];
+        for (int i = 0; i < bits.Length; i++) bits[i] = (ushort)(BitConverter.SingleToUInt32Bits(random.NextNormal()) >> 16);
+        for (long at = 0; at < 2L << 30; at += bits.Length * 2)
+            device.Upload(System.Runtime.InteropServices.MemoryMarshal.AsBytes(bits.AsSpan()), new Tensor(arena + (nint)at, DType.U8, Shape.Of(bits.Length * 2)));
+        long start = arena;
+        nint a = arena, b = (nint)(start + (1L << 30)), c = (nint)(start + (4L << 30));
+        int[] rows = args.Length > 0 ? args.Select(x => int.Parse(x, CultureInfo.InvariantCulture)).ToArray() : [2048, 4096, 8192];
+        foreach (int t in rows)
+            foreach (var (n, k, transposed, beta) in new (int, int, bool, float)[] { (4096, 4096, true, 0), (4096, 4160, true, 0), (11008, 4160, true, 0), (4096, 11072, true, 0), (4096, 4096, false, 0), (4096, 4096, false, 1), (11008, 4096, false, 0), (4096, 11008, false, 1), (4160, 11008, false, 1), (32000, 4096, true, 0) })
+            {
+                if (n == 32000 && t > 2048) continue;
+                var best = new double[6];
+                Array.Fill(best, double.MaxValue);
+                for (int round = 0; round < 3; round++)
+                    for (int rank = 0; rank < best.Length; rank++)
+                    {
+                        products.Rank = rank;
+                        void Go() => products.Run(false, transposed, t, n, k, 1, a, k, b, transposed ? k : n, DType.BF16, beta, c, n, n == 32000 ? DType.F32 : DType.BF16);
+                        Go();
+                        using CudaEvent from = CudaEvent.Create(timed: true), to = CudaEvent.Create(timed: true);
+                        from.Record(device.Gpu.Main);
+                        for (int i = 0; i < 10; i++) Go();
+                        to.Record(device.Gpu.Main);
+                        best[rank] = Math.Min(best[rank], from.To(to) / 10);
+                    }
+                Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{t}x{n}x{k}{(transposed ? "T" : " ")}{(beta > 0 ? "+" : " ")} {2.0 * t * n * k / best[0] / 1e9,7:F1} TFLOP/s  {string.Join(" ", best.Select(x => (best[0] / x).ToString("F3", CultureInfo.InvariantCulture)))}"));
+            }
+        return 0;
+    }
+}

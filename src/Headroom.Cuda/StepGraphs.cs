@@ -1,0 +1,178 @@
+using Headroom.Core;
+using Headroom.Cuda.Interop;
+using Headroom.Cuda.Resources;
+
+namespace Headroom.Cuda;
+
+/// <summary>
+/// Micro-steps as CUDA graphs: the first of a shape is issued launch by launch (kernels are loaded, algorithms chosen, the order of weights learned), the
+/// second is recorded, later ones are replayed. Between two micro-steps of a shape only the batch, the dropout step and the gradient scale differ; all are
+/// in device memory. Whatever fails in recording or replaying turns graphs off for good, and the micro-step is issued launch by launch.
+/// </summary>
+internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
+{
+    /// <summary>Graphs at a time: the common ones of the sizes that ragged batches are padded to; others are issued.</summary>
+    public const int MostGraphs = 16;
+    private const int MostShapes = 1024;
+    private const long IdleSteps = 16 * MostGraphs; // a graph that was not used for so long makes room for another
+
+    private sealed class Shape
+    {
+        public CudaGraph? Graph;
+        public long Used, Bytes;
+    }
+
+    private readonly Dictionary<StepShape, Shape> _shapes = [];
+    private readonly List<long> _sizes = [];
+    private long _steps, _bytes;
+    private int _graphs;
+    private bool _full;
+
+    /// <summary>Micro-steps that were replayed.</summary>
+    public long Replays { get; private set; }
+    /// <summary>Micro-steps that were recorded.</summary>
+    public long Records { get; private set; }
+    /// <summary>Device memory that each record took.</summary>
+    public IReadOnlyList<long> Sizes => _sizes;
+    /// <summary>Time that recording took.</summary>
+    public TimeSpan RecordTime { get; private set; }
+    /// <summary>The most device memory that all graphs took, by the fall of the driver's free bytes.</summary>
+    public long PeakBytes { get; private set; }
+    /// <summary>Why graphs are off, or null.</summary>
+    public string? Failure { get; private set; }
+    /// <summary>False issues every micro-step launch by launch; for tests and comparisons.</summary>
+    public bool On { get; set; } = true;
+    /// <summary>Called while a micro-step is recorded; for tests.</summary>
+    public Action? WhileRecording { get; set; }
+    /// <summary>Records expand weights ahead as those of large models do; for tests.</summary>
+    public bool Ahead { get; set; }
+
+    /// <summary>Issues a micro-step.</summary>
+    public void Run(in StepShape key, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
+    {
+        _steps++;
+        bool on = On && Failure == null;
+        if (on && _shapes.TryGetValue(key, out var shape))
+        {
+            shape.Used = _steps;
+            if (shape.Graph == null && Room(replay.Bytes)) Record(shape, replay, key.Seed, dropoutStep, gradScale, issue);
+            if (shape.Graph != null && Replay(shape.Graph, key.Seed, dropoutStep, gradScale)) return;
+        }
+        else if (on)
+        {
+            if (_shapes.Count >= MostShapes)
+                foreach (var (k, s) in _shapes)
+                    if (s.Graph == null) _shapes.Remove(k);
+            _shapes[key] = new Shape { Used = _steps };
+        }
+        issue();
+    }
+
+    private bool Replay(CudaGraph graph, ulong seed, uint dropoutStep, float gradScale)
+    {
+        try
+        {
+            ops.BeginStep(seed, dropoutStep, gradScale);
+            graph.Launch(gpu.Main);
+            Replays++;
+            return true;
+        }
+        catch (CudaException e)
+        {
+            Fail(e);
+            return false;
+        }
+    }
+
+    private void Record(Shape shape, in StepReplay replay, ulong seed, uint dropoutStep, float gradScale, Action issue)
+    {
+        nint recorded = 0;
+        long start = System.Diagnostics.Stopwatch.GetTimestamp();
+        try
+        {
+            ops.BeginStep(seed, dropoutStep, gradScale);
+            // Relaxed: a library that loads a kernel or asks for memory does not spoil the record.
+            CudaException.Check(Driver.cuStreamBeginCapture(gpu.Main.Value, Driver.CaptureRelaxed), nameof(Driver.cuStreamBeginCapture));
+            int status;
+            try
+            {
+                gpu.Recording = true;
+                ops.ExpandsAhead = Ahead || !replay.FewShapes;
+                issue();
+                ops.ParametersChange();
+                WhileRecording?.Invoke();
+            }
+            finally
+            {
+                gpu.Recording = false;
+                ops.ExpandsAhead = true;
+                status = Driver.cuStreamEndCapture(gpu.Main.Value, out recorded);
+            }
+            CudaException.Check(status, nameof(Driver.cuStreamEndCapture));
+            long before = FreeBytes();
+            shape.Graph = CudaGraph.Instantiate(recorded, gpu.Main);
+            gpu.Main.Synchronize();
+            shape.Bytes = Math.Max(0, before - FreeBytes());
+            _sizes.Add(shape.Bytes);
+            _bytes += shape.Bytes;
+            PeakBytes = Math.Max(PeakBytes, _bytes);
+            _graphs++;
+            Records++;
+            if (_bytes <= replay.Bytes) return;
+            Drop(shape); // the plan does not count so much
+            _full = true;
+        }
+        catch (Exception e) // whatever it is, issuing the micro-step shows whether it was recording that failed
+        {
+            ops.DropStep();
+            Fail(e);
+        }
+        finally
+        {
+            if (recorded != 0) Driver.cuGraphDestroy(recorded);
+            RecordTime += System.Diagnostics.Stopwatch.GetElapsedTime(start);
+        }
+    }
+
+    // Another graph fits the counts, perhaps after the one that was idle longest has gone.
+    private bool Room(long most)
+    {
+        if (!_full && _graphs < MostGraphs && _bytes + _bytes / Math.Max(1, _graphs) <= most) return true;
+        Shape? idle = null;
+        foreach (var s in _shapes.Values)
+            if (s.Graph != null && (idle == null || s.Used < idle.Used)) idle = s;
+        if (idle == null || _steps - idle.Used < IdleSteps) return false;
+        gpu.Main.Synchronize();
+        Drop(idle);
+        _full = false;
+        return true;
+    }
+
+    private void Drop(Shape shape)
+    {
+        shape.Graph!.Dispose();
+        shape.Graph = null;
+        _bytes -= shape.Bytes;
+        _graphs--;
+    }
+
+    private void Fail(Exception e)
+    {
+        Failure = $"CUDA graphs are off, micro-steps are issued launch by launch: {e.Message}";
+        Driver.cuStreamSynchronize(gpu.Main.Value); // a graph may still be running
+        Dispose();
+    }
+
+    private static long FreeBytes() => Driver.cuMemGetInfo(out nuint free, out _) == 0 ? (long)free : 0;
+
+    public void Dispose()
+    {
+        foreach (var s in _shapes.Values)
+        {
+            s.Graph?.Dispose();
+            s.Graph = null;
+        }
+        _shapes.Clear();
+        _bytes = _graphs = 0;
+    }
+}
