@@ -8,7 +8,8 @@ namespace Headroom.Bench;
 /// <summary>
 /// Whole QLoRA steps on a GPU over any config.json with random weights: NF4 with double quantization, r 16 on all seven projections, dropout 0.1,
 /// random tokens, every token labelled, or with --answers the last one of each row. Cases: CONFIG:ROWSxLENGTH:RECOMPUTED_LAYERS (-1 = all). --ragged: lengths of film
-/// reviews, up to LENGTH, every step a new batch. --graphs replays micro-steps of every model, --no-graphs of none.
+/// reviews, up to LENGTH, every step a new batch. --graphs replays micro-steps of every model, --no-graphs of none. --dora and --dropout P change the
+/// adapters.
 /// </summary>
 public static class CudaStepBench
 {
@@ -28,7 +29,7 @@ public static class CudaStepBench
             int[] shape = p[1].Split('x').Select(s => int.Parse(s, CultureInfo.InvariantCulture)).ToArray();
             var device = CudaDevice.Open(new CudaOptions(ExpandAhead: ahead, ExpandBytes: expand, Graphs: graphs));
             var options = new StepBenchmarkOptions(shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), device.Preferred16Bit, steps,
-                AnswerOnly: args.Contains("--answers"), Ragged: args.Contains("--ragged"));
+                AnswerOnly: args.Contains("--answers"), Ragged: args.Contains("--ragged"), DropoutP: float.Parse(Option(args, "--dropout") ?? "0.1", CultureInfo.InvariantCulture)) { UseDora = args.Contains("--dora") };
             Case(p[0], device, options, profile, kernels, output);
         }
         return 0;
@@ -42,6 +43,7 @@ public static class CudaStepBench
         var r = StepBenchmark.Run(device, HfConfig.Load(model), o);
         string batch = (o.Ragged ? "ragged" : "full") + (o.AnswerOnly ? " answers" : ""), graphs = device.Notice != null ? "failed" : device.Graphs.Records > 0 ? "on" : "off";
         string name = Path.GetFileName(Path.GetDirectoryName(Path.GetFullPath(model))) ?? model; // the folder of config.json
+        if ((o.UseDora, o.DropoutP) != (false, 0.1f)) name += string.Create(CultureInfo.InvariantCulture, $" {(o.UseDora ? "DoRA" : "LoRA")} dropout {o.DropoutP}");
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
             $"{name} {o.Rows}x{o.Length} recompute {o.RecomputeLayers}, {batch}, graphs {graphs}: {r.TokensPerSecond:F0} tokens/s, {r.StepMilliseconds:F1} ms, {r.Tflops:F0} of {r.ProductTflops:F0} TFLOP/s, plan {r.PlannedBytes / mib:F0} MiB of which context and code {overhead / mib:F0}, process {r.Memory?.Process / mib:F0} MiB, loss {r.Loss:F4}"));
         File.AppendAllText(output, string.Create(CultureInfo.InvariantCulture,

@@ -123,6 +123,19 @@ public interface IOps
     /// <summary>The part of <see cref="LoraBackward"/> that needs x: dA += dxa^T dropout(x).</summary>
     void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA);
 
+    /// <summary>Dropout of an activation as a tensor: y = drop(x), or with <paramref name="rest"/> what it takes away, x - drop(x); += when <paramref name="accumulate"/>. x and y [T, n]; y may be x.</summary>
+    void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y);
+
+    /// <summary>
+    /// DoRA (Liu et al., 2024; PEFT <c>lora/dora.py</c>): norm[o] = L2 norm of row o of W + scaling * B A, in float32 from the dequantized W, piece by piece;
+    /// or 1 for a row of zeros; scale = magnitude / norm. a [r, in], b [out, r]; magnitude, norm and scale F32 [out]. The bias has no part in it.
+    /// </summary>
+    void DoraScale(in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale);
+    /// <summary>y = scale * u + bias by columns, += when <paramref name="accumulate"/>. u [T, out] = (W + scaling * B A) x; scale F32 [out]; bias F32 [out] or none; y may be u.</summary>
+    void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y);
+    /// <summary>Gradient of <see cref="DoraForward"/> with norm held constant: dMagnitude += column sums of dy * u / norm; du = scale * dy. du may be dy.</summary>
+    void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude);
+
     /// <summary>
     /// Linear and LoRA of every projection of a group over one x; a device may do them together. x [T, in], or [T, in + n * 64] in 16-bit compute:
     /// the last columns then are the ops' own (a GPU puts every xa there, so that [x, xa] [W, scaling B]^T is one product).

@@ -67,6 +67,16 @@ public sealed unsafe partial class CpuOps
     /// <inheritdoc cref="IOps.LoraBackwardA"/>
     public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA) => LoraGradients.RunA(this, x, dropout, dxa, dA);
 
+    /// <inheritdoc cref="IOps.Drop"/>
+    public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y) => DoraKernels.Drop(this, x, dropout, rest, accumulate, y);
+    /// <inheritdoc cref="IOps.DoraScale"/>
+    public void DoraScale(in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale) =>
+        DoraKernels.Scale(this, w, a, b, scaling, magnitude, norm, scale);
+    /// <inheritdoc cref="IOps.DoraForward"/>
+    public void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y) => DoraKernels.Forward(_pool, u, scale, bias, accumulate, y);
+    /// <inheritdoc cref="IOps.DoraBackward"/>
+    public void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude) => DoraKernels.Backward(_pool, dy, u, scale, norm, du, dMagnitude);
+
     /// <inheritdoc cref="IOps.LinearCrossEntropy"/>
     public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)
     {

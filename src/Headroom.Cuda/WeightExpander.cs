@@ -191,6 +191,15 @@ internal sealed unsafe class WeightExpander : IDisposable
     /// <summary>Expands on the main stream into any place.</summary>
     public void ExpandTo(in LinearWeight w, DType act, nint destination) => Expand(_gpu.Main, w, new Panel(w.Data.Address, 0, w.Out, act, default), destination);
 
+    /// <summary>Rows outside the order of a micro-step, which is not learned from them; valid until the next call.</summary>
+    public nint Rows(in LinearWeight w, DType act, int row, int rows)
+    {
+        if (IsDirect(w, act)) return w.Data.Slice(row, rows).Address;
+        Stale();
+        Expand(_gpu.Main, w, new Panel(w.Data.Address, row, rows, act, default), _ring);
+        return _ring;
+    }
+
     private static bool IsDirect(in LinearWeight w, DType act) =>
         w.Storage == WeightStorage.F32 && act == DType.F32 || w.Storage == WeightStorage.BF16 && act == DType.BF16 || w.Storage == WeightStorage.F16 && act == DType.F16;
 

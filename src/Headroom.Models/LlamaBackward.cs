@@ -28,37 +28,47 @@ public sealed partial class LlamaModel
 
         // MLP: next = mid + down(swiglu(gate, up)); swiglu and the norm's output are recomputed, never kept.
         // One pass in place: gate and up become their gradients, the gradient of swiglu becomes swiglu, which only down's A still waits for.
-        var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter + Padding(layer.Down));
-        AdaptedLinear down = layer.Down.BackwardPart(_memory, dropout, s.XaDown, dh, gradA: false);
-        _ops.LinearGroupBackward(default, [down], act);
+        var dropped = Dropped(true, tokens, inter, layer.Down);
+        var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter + Padding(dropped, layer.Down));
+        Span<AdaptedLinear> parts = stackalloc AdaptedLinear[3];
+        var down = layer.Down.BackwardPass(_memory, s.KeptDown, dh, keepDy: true, gradA: false);
+        Projection.Backward(_ops, _memory, default, dropout, [down], act, dropped, parts);
+        _memory.Free(dropped);
         _ops.SwiGluBackward(s.Gate, s.Up, act, s.Gate, s.Up, act);
-        layer.Down.BackwardA(_ops, act, down);
+        layer.Down.BackwardA(_ops, act, parts[0]);
         layer.Down.BackwardWeight(_ops, act, dh);
-        _memory.Free(down.Dxa);
+        Projection.Free(_memory, down, parts[0]);
         _memory.Free(act);
-        _memory.Free(s.XaDown);
+        s.KeptDown.Free(_memory);
         var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
         var rstd = _memory.Alloc(MemoryCategory.Scratch, "rstd", DType.F32, Shape.Of(tokens));
         _ops.RmsNorm(s.Mid, layer.Norm2, Config.RmsNormEps, x, rstd);
-        var dx = Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(layer.Gate, layer.Up));
+        dropped = Dropped(true, tokens, hidden, layer.Gate, layer.Up);
+        var dx = Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(dropped, layer.Gate, layer.Up));
         layer.Gate.BackwardWeight(_ops, x, s.Gate);
         layer.Up.BackwardWeight(_ops, x, s.Up);
-        AdaptedLinear gate = layer.Gate.BackwardPart(_memory, dropout, s.XaGate, s.Gate), up = layer.Up.BackwardPart(_memory, dropout, s.XaUp, s.Up);
-        _ops.LinearGroupBackward(x, [gate, up], dx);
-        _memory.Free(gate.Dxa);
-        _memory.Free(up.Dxa);
+        Pass gate = layer.Gate.BackwardPass(_memory, s.KeptGate, s.Gate), up = layer.Up.BackwardPass(_memory, s.KeptUp, s.Up);
+        Projection.Backward(_ops, _memory, x, dropout, [gate, up], dx, dropped, parts);
+        _memory.Free(dropped);
+        Projection.Free(_memory, gate, parts[0]);
+        Projection.Free(_memory, up, parts[1]);
         _ops.RmsNormBackward(s.Mid, layer.Norm2, s.Rstd2, dx, dh, layer.GradNorm2);
         _memory.Free(dx);
         _memory.Free(s.Gate);
         _memory.Free(s.Up);
-        _memory.Free(s.XaGate);
-        _memory.Free(s.XaUp);
+        s.KeptGate.Free(_memory);
+        s.KeptUp.Free(_memory);
         _memory.Free(s.Mid);
         _memory.Free(s.Rstd2);
 
         // Attention: mid = input + o(attention(rope(q), rope(k), v))
         var dO = Temp(MemoryCategory.Scratch, "attention gradient", tokens, s.O.Columns);
-        layer.O.Backward(_ops, _memory, s.O, dropout, s.XaO, dh, dO);
+        layer.O.BackwardWeight(_ops, s.O, dh);
+        var o = layer.O.BackwardPass(_memory, s.KeptO, dh, keepDy: true);
+        dropped = Dropped(true, tokens, s.O.Columns, layer.O);
+        Projection.Backward(_ops, _memory, s.O, dropout, [o], dO, dropped, parts);
+        _memory.Free(dropped);
+        Projection.Free(_memory, o, parts[0]);
         var dq = Temp(MemoryCategory.Scratch, "dq", tokens, s.Q.Columns);
         var dk = Temp(MemoryCategory.Scratch, "dk", tokens, s.K.Columns);
         var dv = Temp(MemoryCategory.Scratch, "dv", tokens, s.V.Columns);
@@ -71,29 +81,31 @@ public sealed partial class LlamaModel
         _memory.Free(s.V);
         _memory.Free(s.O);
         _memory.Free(s.Lse);
-        _memory.Free(s.XaO);
+        s.KeptO.Free(_memory);
         _ops.RmsNorm(s.Input, layer.Norm1, Config.RmsNormEps, x, rstd);
         // Below the first layer nothing is trained when the base is frozen, so its input gradient is not computed.
-        bool last = index == 0 && Settings.Mode != TrainMode.Full;
-        dx = last ? default : Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(layer.Q, layer.K, layer.V));
+        bool last = index == 0 && _gradEmbedding.IsNone && layer.GradNorm1.IsNone;
+        dropped = Dropped(true, tokens, hidden, layer.Q, layer.K, layer.V);
+        dx = last ? default : Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(dropped, layer.Q, layer.K, layer.V));
         layer.Q.BackwardWeight(_ops, x, dq);
         layer.K.BackwardWeight(_ops, x, dk);
         layer.V.BackwardWeight(_ops, x, dv);
-        AdaptedLinear q = layer.Q.BackwardPart(_memory, dropout, s.XaQ, dq), k = layer.K.BackwardPart(_memory, dropout, s.XaK, dk), v = layer.V.BackwardPart(_memory, dropout, s.XaV, dv);
-        _ops.LinearGroupBackward(x, [q, k, v], dx);
-        _memory.Free(q.Dxa);
-        _memory.Free(k.Dxa);
-        _memory.Free(v.Dxa);
+        Pass q = layer.Q.BackwardPass(_memory, s.KeptQ, dq), k = layer.K.BackwardPass(_memory, s.KeptK, dk), v = layer.V.BackwardPass(_memory, s.KeptV, dv);
+        Projection.Backward(_ops, _memory, x, dropout, [q, k, v], dx, dropped, parts);
+        _memory.Free(dropped);
+        Projection.Free(_memory, q, parts[0]);
+        Projection.Free(_memory, k, parts[1]);
+        Projection.Free(_memory, v, parts[2]);
         if (!last) _ops.RmsNormBackward(s.Input, layer.Norm1, s.Rstd1, dx, dh, layer.GradNorm1);
         _memory.Free(dq);
         _memory.Free(dk);
         _memory.Free(dv);
         _memory.Free(x);
         _memory.Free(rstd);
-        if (!last) _memory.Free(dx);
-        _memory.Free(s.XaQ);
-        _memory.Free(s.XaK);
-        _memory.Free(s.XaV);
+        _memory.Free(dx);
+        s.KeptQ.Free(_memory);
+        s.KeptK.Free(_memory);
+        s.KeptV.Free(_memory);
         _memory.Free(s.Rstd1);
     }
 }

@@ -79,12 +79,14 @@ public sealed partial class LlamaModel
         s.Q = Temp(kept, "q", tokens, qWidth);
         s.K = cache == null ? Temp(kept, "k", tokens, kvWidth) : cache.Keys[index].Slice(cache.Length, tokens);
         s.V = cache == null ? Temp(kept, "v", tokens, kvWidth) : cache.Values[index].Slice(cache.Length, tokens);
-        s.XaQ = layer.Q.AllocXa(_memory, kept, Settings.ComputeType, tokens);
-        s.XaK = layer.K.AllocXa(_memory, kept, Settings.ComputeType, tokens);
-        s.XaV = layer.V.AllocXa(_memory, kept, Settings.ComputeType, tokens);
-        var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden + Padding(layer.Q, layer.K, layer.V));
+        s.KeptQ = layer.Q.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
+        s.KeptK = layer.K.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
+        s.KeptV = layer.V.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
+        var dropped = Dropped(training, tokens, hidden, layer.Q, layer.K, layer.V);
+        var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden + Padding(dropped, layer.Q, layer.K, layer.V));
         _ops.RmsNorm(input, layer.Norm1, Config.RmsNormEps, x, s.Rstd1);
-        _ops.LinearGroup(x, [layer.Q.ForwardPart(dropout, s.XaQ, s.Q), layer.K.ForwardPart(dropout, s.XaK, s.K), layer.V.ForwardPart(dropout, s.XaV, s.V)]);
+        Projection.Forward(_ops, x, dropout, [new(layer.Q, s.KeptQ, s.Q), new(layer.K, s.KeptK, s.K), new(layer.V, s.KeptV, s.V)], dropped);
+        _memory.Free(dropped);
         _memory.Free(x);
         _ops.Rope(s.Q, _cos, _sin, Config.HeadDim, inverse: false);
         _ops.Rope(s.K, _cos, _sin, Config.HeadDim, inverse: false);
@@ -100,61 +102,68 @@ public sealed partial class LlamaModel
                 _memory.Free(s.K);
                 _memory.Free(s.V);
             }
-            _memory.Free(s.XaQ);
-            _memory.Free(s.XaK);
-            _memory.Free(s.XaV);
+            s.KeptQ.Free(_memory);
+            s.KeptK.Free(_memory);
+            s.KeptV.Free(_memory);
             _memory.Free(s.Lse);
             _memory.Free(s.Rstd1);
         }
-        s.XaO = layer.O.AllocXa(_memory, kept, Settings.ComputeType, tokens);
+        s.KeptO = layer.O.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
         var branch = Temp(MemoryCategory.Scratch, "branch output", tokens, hidden);
-        layer.O.Forward(_ops, s.O, dropout, s.XaO, branch);
+        dropped = Dropped(training, tokens, qWidth, layer.O);
+        Projection.Forward(_ops, s.O, dropout, [new(layer.O, s.KeptO, branch)], dropped);
+        _memory.Free(dropped);
         if (!keep)
         {
             _memory.Free(s.O);
-            _memory.Free(s.XaO);
+            s.KeptO.Free(_memory);
         }
 
         // MLP block
         s.Mid = Temp(kept, "mid residual", tokens, hidden);
         s.Rstd2 = _memory.Alloc(kept, "rstd", DType.F32, Shape.Of(tokens));
-        x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden + Padding(layer.Gate, layer.Up));
+        dropped = Dropped(training, tokens, hidden, layer.Gate, layer.Up);
+        x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden + Padding(dropped, layer.Gate, layer.Up));
         _ops.AddRmsNorm(input, branch, layer.Norm2, Config.RmsNormEps, s.Mid, x, s.Rstd2);
         s.Gate = Temp(kept, "gate", tokens, inter);
         s.Up = Temp(kept, "up", tokens, inter);
-        s.XaGate = layer.Gate.AllocXa(_memory, kept, Settings.ComputeType, tokens);
-        s.XaUp = layer.Up.AllocXa(_memory, kept, Settings.ComputeType, tokens);
-        _ops.LinearGroup(x, [layer.Gate.ForwardPart(dropout, s.XaGate, s.Gate), layer.Up.ForwardPart(dropout, s.XaUp, s.Up)]);
+        s.KeptGate = layer.Gate.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
+        s.KeptUp = layer.Up.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
+        Projection.Forward(_ops, x, dropout, [new(layer.Gate, s.KeptGate, s.Gate), new(layer.Up, s.KeptUp, s.Up)], dropped);
+        _memory.Free(dropped);
         _memory.Free(x);
         // In place where gate is not needed again, unless the padding speeds up a step whose backward pass needs more memory anyway.
-        int padding = training && !next.IsNone ? Padding(layer.Down) : 0;
+        dropped = Dropped(training, tokens, inter, layer.Down);
+        int padding = training && (!next.IsNone || layer.Down.KeepsOutput) ? Padding(dropped, layer.Down) : 0;
         bool own = keep || padding > 0;
         var act = own ? Temp(MemoryCategory.Scratch, "swiglu", tokens, inter + padding) : s.Gate;
         _ops.SwiGlu(s.Gate, s.Up, act);
-        s.XaDown = layer.Down.AllocXa(_memory, kept, Settings.ComputeType, tokens);
-        if (next.IsNone) layer.Down.ForwardInput(_ops, act, dropout, s.XaDown);
+        s.KeptDown = layer.Down.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
+        if (next.IsNone) layer.Down.ForwardInput(_ops, act, dropout, s.KeptDown, dropped);
         else
         {
-            layer.Down.Forward(_ops, act, dropout, s.XaDown, branch);
+            Projection.Forward(_ops, act, dropout, [new(layer.Down, s.KeptDown, branch)], dropped);
             _ops.Sum(s.Mid, branch, next);
         }
+        _memory.Free(dropped);
         _memory.Free(branch);
         if (own) _memory.Free(act);
         if (keep) return s;
         _memory.Free(s.Gate);
         _memory.Free(s.Up);
-        _memory.Free(s.XaGate);
-        _memory.Free(s.XaUp);
-        _memory.Free(s.XaDown);
+        s.KeptGate.Free(_memory);
+        s.KeptUp.Free(_memory);
+        s.KeptDown.Free(_memory);
         _memory.Free(s.Mid);
         _memory.Free(s.Rstd2);
         return new Saved { Input = input };
     }
 
     // Columns for the xa of a group that shares its input: one 16-bit product then does the base weight and the adapters (see IOps.LinearGroup).
-    private int Padding(params ReadOnlySpan<Projection> group)
+    private int Padding(Tensor dropped, params ReadOnlySpan<Projection> group)
     {
         int ranks = 0;
+        if (!dropped.IsNone) return 0; // the products then read the dropped input
         foreach (var p in group)
         {
             if (p.Rank == 0) return 0;
@@ -162,6 +171,10 @@ public sealed partial class LlamaModel
         }
         return Settings.ComputeType == DType.F32 ? 0 : (ranks + 63) / 64 * 64;
     }
+
+    // Scratch of a group whose adapters need the dropped input as a tensor (DoRA with dropout), or none.
+    private Tensor Dropped(bool training, int tokens, int columns, params ReadOnlySpan<Projection> group) =>
+        training && Projection.NeedsDropped(group) ? Temp(MemoryCategory.Scratch, "dropped input", tokens, columns) : default;
 
     /// <summary>Final norm of the given rows (all rows when none): [N, H].</summary>
     private Tensor FinalHidden(Tensor h, Tensor rows, out Tensor picked)

@@ -17,6 +17,8 @@ public sealed partial class LlamaModel
     private readonly LinearWeight _embedding, _head;
     private readonly float _ropeFactor;
 
+    private const string Embedding = "model.embed_tokens", OutputHead = "lm_head";
+
     /// <summary>Reserves every static buffer of the model through <paramref name="memory"/>.</summary>
     public LlamaModel(ModelConfig config, ModelSettings settings, IOps ops, IMemory memory)
     {
@@ -24,10 +26,8 @@ public sealed partial class LlamaModel
         Settings = settings;
         _ops = ops;
         _memory = memory;
-        var mode = settings.Mode;
-        int h = config.HiddenSize, vocab = config.VocabSize;
-        _embedding = WeightAllocation.Allocate(memory, MemoryCategory.Embeddings, "model.embed_tokens.weight", vocab, h, settings, settings.EmbeddingStorage, false);
-        if (mode == TrainMode.Full) _gradEmbedding = WeightAllocation.Train(memory, _trained, "model.embed_tokens.weight", _embedding.Data, true);
+        CheckSaves(settings.Lora?.ModulesToSave ?? []);
+        _embedding = Table(Embedding, Embedding, out _gradEmbedding);
         _layers = new Layer[config.NumHiddenLayers];
         for (int i = 0; i < _layers.Length; i++) _layers[i] = new Layer(this, i);
         if (settings.Lora is { } lora && Projections.All(p => p.Rank == 0))
@@ -35,11 +35,9 @@ public sealed partial class LlamaModel
         _finalNorm = Norm("model.norm.weight", out _gradFinalNorm);
         _head = _embedding;
         _gradHead = _gradEmbedding;
-        if (!config.TieWordEmbeddings)
-        {
-            _head = WeightAllocation.Allocate(memory, MemoryCategory.Embeddings, "lm_head.weight", vocab, h, settings, settings.EmbeddingStorage, false);
-            if (mode == TrainMode.Full) _gradHead = WeightAllocation.Train(memory, _trained, "lm_head.weight", _head.Data, true);
-        }
+        // As in PEFT, a tied head or table that is trained is a copy, and the two go separate ways.
+        HasOwnHead = !config.TieWordEmbeddings || Saves(Embedding) || Saves(OutputHead);
+        if (HasOwnHead) _head = Table(OutputHead, config.TieWordEmbeddings ? Embedding : OutputHead, out _gradHead);
         InverseFrequencies = memory.Static(MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, Shape.Of(config.HeadDim / 2));
         config.InverseFrequencies(out _ropeFactor);
         _saved = new Saved[_layers.Length];
@@ -57,19 +55,66 @@ public sealed partial class LlamaModel
     public LinearWeight EmbeddingTable => _embedding;
     /// <summary>The output head [V, H]; the embedding table when tied.</summary>
     public LinearWeight Head => _head;
+    /// <summary>False when the head is the embedding table.</summary>
+    public bool HasOwnHead { get; }
+    /// <summary>What modules_to_save names: tensors by Hugging Face name, F32, trained whole and saved with the adapter.</summary>
+    public IEnumerable<(string Name, Tensor Weight)> SavedModules
+    {
+        get
+        {
+            if (Saves(Embedding)) yield return (Embedding + ".weight", _embedding.Data);
+            if (Saves(OutputHead)) yield return (OutputHead + ".weight", _head.Data);
+            foreach (var (name, weight) in Norms)
+                if (Saves(name[..^".weight".Length])) yield return (name, weight);
+        }
+    }
+    /// <summary>Every tensor of the adapter by its name in PEFT's file, without PEFT's prefix.</summary>
+    public IEnumerable<(string Name, Tensor Weight)> AdapterTensors => Projections.SelectMany(p => p.AdapterTensors).Concat(SavedModules);
     /// <summary>Every projection, in layer order.</summary>
-    public IEnumerable<Projection> Projections => _layers.SelectMany(l => new[] { l.Q, l.K, l.V, l.O, l.Gate, l.Up, l.Down });
+    public IEnumerable<Projection> Projections => _layers.SelectMany(l => Enumerable.Range(0, 7).Select(i => l[i]));
     /// <summary>Every norm weight with its name.</summary>
     public IEnumerable<(string Name, Tensor Weight)> Norms =>
         _layers.SelectMany(l => new[] { (l.Prefix + "input_layernorm.weight", l.Norm1), (l.Prefix + "post_attention_layernorm.weight", l.Norm2) })
             .Append(("model.norm.weight", _finalNorm));
 
+    /// <summary>What DoRA derives from its adapters, anew: due after every change of them. Nothing without DoRA.</summary>
+    public void RefreshAdapters()
+    {
+        foreach (var l in _layers)
+            for (int i = 0; i < 7; i++) l[i].Refresh(_ops);
+    }
+
     private bool Recomputes(int layer) => Settings.RecomputeLayers < 0 || layer < Settings.RecomputeLayers;
+
+    private bool Saves(string path) => Settings.Lora?.Saves(path) == true;
+
+    private bool Trains(string path) => Settings.Mode == TrainMode.Full || Settings.Mode == TrainMode.Adapters && Saves(path);
+
+    // The embedding table or the head; float32 when it is trained beside a frozen base.
+    private LinearWeight Table(string path, string like, out Tensor grad)
+    {
+        string name = path + ".weight";
+        var table = WeightAllocation.Allocate(_memory, MemoryCategory.Embeddings, name, Config.VocabSize, Config.HiddenSize, Settings, Saves(path) ? WeightStorage.F32 : Settings.EmbeddingStorage, false, like + ".weight");
+        grad = Trains(path) ? WeightAllocation.Train(_memory, _trained, name, table.Data, true) : default;
+        return table;
+    }
+
+    private void CheckSaves(IReadOnlyList<string> entries)
+    {
+        string[] known = [Embedding, OutputHead, .. Config.VectorNames().Where(n => n.EndsWith("norm.weight", StringComparison.Ordinal)).Select(n => n[..^".weight".Length])];
+        string[] projections = [.. Config.MatrixNames().Select(n => n[..^".weight".Length]).Except(known)];
+        foreach (string entry in entries)
+        {
+            bool Ends(string path) => path.EndsWith(entry, StringComparison.Ordinal);
+            if (entry.Length == 0 || projections.Any(Ends) || !known.Any(Ends))
+                throw new HeadroomException($"modules_to_save: '{entry}' is no module that can be trained whole.", "Name lm_head, embed_tokens, input_layernorm, post_attention_layernorm or norm; projections go into target_modules.");
+        }
+    }
 
     private Tensor Norm(string name, out Tensor grad)
     {
         var weight = _memory.Static(MemoryCategory.BaseWeights, name, DType.F32, Shape.Of(Config.HiddenSize));
-        grad = Settings.Mode == TrainMode.Full ? WeightAllocation.Train(_memory, _trained, name, weight, false) : default;
+        grad = Trains(name[..^".weight".Length]) ? WeightAllocation.Train(_memory, _trained, name, weight, false) : default;
         return weight;
     }
 
@@ -106,12 +151,14 @@ public sealed partial class LlamaModel
         public readonly Tensor Norm1, Norm2, GradNorm1, GradNorm2;
         public readonly Projection Q, K, V, O, Gate, Up, Down;
         public readonly AttentionShape Attention;
+
+        public Projection this[int i] => i switch { 0 => Q, 1 => K, 2 => V, 3 => O, 4 => Gate, 5 => Up, _ => Down };
     }
 
     /// <summary>What a layer keeps for its backward pass.</summary>
     private struct Saved
     {
         public Tensor Input, Rstd1, Q, K, V, O, Lse, Mid, Rstd2, Gate, Up;
-        public Tensor XaQ, XaK, XaV, XaO, XaGate, XaUp, XaDown;
+        public Kept KeptQ, KeptK, KeptV, KeptO, KeptGate, KeptUp, KeptDown;
     }
 }

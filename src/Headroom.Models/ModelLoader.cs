@@ -28,7 +28,8 @@ public static class ModelLoader
         var config = model.Config;
         var jobs = new List<(string Name, LinearWeight Weight)> { ("model.embed_tokens.weight", model.EmbeddingTable) };
         jobs.AddRange(model.Projections.Select(p => (p.Path + ".weight", p.Weight)));
-        if (!config.TieWordEmbeddings) jobs.Add(("lm_head.weight", model.Head));
+        // A tied head that is trained apart from its table begins as a copy of it.
+        if (model.HasOwnHead) jobs.Add((config.TieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight", model.Head));
         long total = jobs.Sum(j => (long)j.Weight.Out * j.Weight.In), done = 0;
         float[] host = ArrayPool<float>.Shared.Rent(ChunkElements);
         try
@@ -109,10 +110,7 @@ public static class ModelLoader
             return;
         }
         var type = raw ?? DType.F32;
-        long room = staging.Bytes / type.Bytes(1);
-        bool whole = weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double;
-        // Storages other than NF4 are row-wise, so a table larger than the staging buffer goes through it in pieces.
-        int rowsPerPart = whole ? weight.Out : (int)Math.Clamp(room / weight.In, 1, weight.Out);
+        int rowsPerPart = PartRows(weight, staging.Bytes / type.Bytes(1));
         for (int first = 0; first < weight.Out; first += rowsPerPart)
         {
             int rows = Math.Min(rowsPerPart, weight.Out - first), start = first;
@@ -161,6 +159,36 @@ public static class ModelLoader
             ArrayPool<byte>.Shared.Return(host);
         }
     }
+
+    /// <summary>Stores float32 values [out, in] in a weight, through the staging buffer.</summary>
+    public static void Store(in LinearWeight weight, ReadOnlySpan<float> values, IDevice device, Tensor staging)
+    {
+        int step = PartRows(weight, staging.Count);
+        for (int first = 0; first < weight.Out; first += step)
+        {
+            int rows = Math.Min(step, weight.Out - first);
+            var part = staging with { Shape = Shape.Of(rows, weight.In) };
+            Upload(device, values.Slice(first * weight.In, rows * weight.In), part);
+            device.Ops.Quantize(part, RowsOf(weight, first, rows));
+        }
+    }
+
+    /// <summary>The values [out, in] that a weight stands for, through the staging buffer.</summary>
+    public static void Read(in LinearWeight weight, Span<float> values, IDevice device, Tensor staging)
+    {
+        int step = PartRows(weight, staging.Count);
+        for (int first = 0; first < weight.Out; first += step)
+        {
+            int rows = Math.Min(step, weight.Out - first);
+            var part = staging with { Shape = Shape.Of(rows, weight.In) };
+            device.Ops.Dequantize(RowsOf(weight, first, rows), part);
+            device.Download(part, MemoryMarshal.AsBytes(values.Slice(first * weight.In, rows * weight.In)));
+        }
+    }
+
+    // Storages other than NF4 are row-wise, so a table larger than the staging buffer goes through it in pieces.
+    private static int PartRows(in LinearWeight weight, long room) =>
+        weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double ? weight.Out : (int)Math.Clamp(room / weight.In, 1, weight.Out);
 
     private static LinearWeight RowsOf(in LinearWeight w, int first, int rows) => w.Out == rows ? w : w with
     {

@@ -3,7 +3,7 @@ using Headroom.Core;
 namespace Headroom.Models;
 
 /// <summary>A trained tensor: its name in the Hugging Face / PEFT layout, its place, gradient and AdamW moments.</summary>
-/// <param name="Name">Module path plus ".lora_A.weight", ".lora_B.weight", ".weight" or ".bias".</param>
+/// <param name="Name">Module path plus ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector", ".weight" or ".bias".</param>
 /// <param name="Slot">Weight, gradient, moments and weight decay (set per run).</param>
 /// <param name="Decays">False for norms and biases (transformers <c>trainer.py</c>, parameter groups).</param>
 public sealed record TrainedParameter(string Name, ParameterSlot Slot, bool Decays);
@@ -32,6 +32,21 @@ public sealed record LoraSettings(int R, float Alpha, float DropoutP, IReadOnlyL
 
     private float Scale(int r, float alpha) => UseRsLora ? alpha / MathF.Sqrt(r) : alpha / r;
 
+    /// <summary>DoRA (PEFT use_dora): rows of W + scaling * B A are scaled to a trained magnitude.</summary>
+    public bool UseDora { get; init; }
+
+    /// <summary>init_lora_weights: true, false, gaussian, pissa, pissa_niter_N or loftq.</summary>
+    public string Init { get; init; } = "true";
+
+    /// <summary>loftq_iter: rounds of quantization and decomposition.</summary>
+    public int LoftqIterations { get; init; } = 1;
+
+    /// <summary>modules_to_save: further modules that are trained whole, in float32, and saved with the adapter: lm_head, embed_tokens and norms, by the end of their path.</summary>
+    public IReadOnlyList<string> ModulesToSave { get; init; } = [];
+
+    /// <summary>True when a module is trained whole (PEFT <c>utils/other.py</c>, _set_trainable: its path ends with an entry).</summary>
+    public bool Saves(string path) => ModulesToSave.Any(m => path.EndsWith(m, StringComparison.Ordinal));
+
     /// <summary>Finer rules than a list of names; null = <see cref="TargetModules"/> alone.</summary>
     public LoraTargets? Targets { get; init; }
 
@@ -50,6 +65,7 @@ public sealed class Projection
 {
     private readonly uint _site;
     private readonly float _scaling, _dropoutP;
+    private readonly Tensor _norm, _scale, _gradMagnitude;
 
     internal Projection(IMemory memory, List<TrainedParameter> trained, string path, int outFeatures, int inFeatures, ModelSettings settings, bool bias, uint site)
     {
@@ -68,9 +84,16 @@ public sealed class Projection
         _dropoutP = lora.DropoutP;
         A = memory.Static(MemoryCategory.Adapters, path + ".lora_A.weight", DType.F32, Shape.Of(Rank, inFeatures));
         B = memory.Static(MemoryCategory.Adapters, path + ".lora_B.weight", DType.F32, Shape.Of(outFeatures, Rank));
+        if (lora.UseDora)
+        {
+            Magnitude = memory.Static(MemoryCategory.Adapters, path + ".lora_magnitude_vector", DType.F32, Shape.Of(outFeatures));
+            _norm = memory.Static(MemoryCategory.Adapters, path + ".dora norm", DType.F32, Shape.Of(outFeatures));
+            _scale = memory.Static(MemoryCategory.Adapters, path + ".dora scale", DType.F32, Shape.Of(outFeatures));
+        }
         if (mode != TrainMode.Adapters) return;
         GradA = WeightAllocation.Train(memory, trained, path + ".lora_A.weight", A, decays: true);
         GradB = WeightAllocation.Train(memory, trained, path + ".lora_B.weight", B, decays: true);
+        if (lora.UseDora) _gradMagnitude = WeightAllocation.Train(memory, trained, path + ".lora_magnitude_vector", Magnitude, decays: true);
     }
 
     /// <summary>Module path, such as model.layers.0.self_attn.q_proj.</summary>
@@ -83,34 +106,167 @@ public sealed class Projection
     public Tensor A { get; }
     /// <summary>lora_B [out, r], or none.</summary>
     public Tensor B { get; }
+    /// <summary>DoRA's magnitude F32 [out], or none.</summary>
+    public Tensor Magnitude { get; }
+    private bool IsDora => !Magnitude.IsNone;
     private Tensor GradA { get; }
     private Tensor GradB { get; }
     private Tensor GradWeight { get; }
     private Tensor GradBias { get; }
 
-    /// <summary>Saved x A^T [T, r], or none when not adapted.</summary>
-    internal Tensor AllocXa(IMemory memory, MemoryCategory category, DType compute, int tokens) =>
-        Rank == 0 ? default : memory.Alloc(category, "lora xa", compute, Shape.Of(tokens, Rank));
+    internal IEnumerable<(string Name, Tensor Weight)> AdapterTensors
+    {
+        get
+        {
+            if (Rank == 0) yield break;
+            yield return (Path + ".lora_A.weight", A);
+            yield return (Path + ".lora_B.weight", B);
+            if (IsDora) yield return (Path + ".lora_magnitude_vector", Magnitude);
+        }
+    }
 
-    /// <summary>This projection in a forward group.</summary>
-    internal AdaptedLinear ForwardPart(in Dropout run, Tensor xa, Tensor y) => new(Weight, A, B, _scaling, Site(run), xa, y);
+    /// <summary>True when the backward pass reads what the forward pass gave before it was scaled, so that a recomputed layer must make it too.</summary>
+    internal bool KeepsOutput => IsDora;
 
-    /// <summary>This projection in a backward group; the caller frees <see cref="AdaptedLinear.Dxa"/>. Without <paramref name="gradA"/>, <see cref="BackwardA"/> is to follow.</summary>
-    internal AdaptedLinear BackwardPart(IMemory memory, in Dropout run, Tensor xa, Tensor dy, bool gradA = true) => new(Weight, A, B, _scaling, Site(run), xa, dy,
-        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", dy.DType, Shape.Of(dy.Rows, Rank)), gradA ? GradA : default, GradB);
+    /// <summary>True when this projection's forward pass in training needs its dropped input as a tensor.</summary>
+    private bool DropsInput => IsDora && _dropoutP > 0;
 
-    /// <summary>The gradient of A that a part made without it left out.</summary>
+    /// <summary>True when a group needs the scratch that <see cref="Forward"/> and <see cref="Backward"/> call dropped.</summary>
+    internal static bool NeedsDropped(ReadOnlySpan<Projection> group)
+    {
+        foreach (var p in group)
+            if (p.DropsInput) return true;
+        return false;
+    }
+
+    /// <summary>What the backward pass needs beside the input: x A^T [T, r] of an adapter and, with DoRA, the output before its scaling [T, out].</summary>
+    internal Kept Alloc(IMemory memory, MemoryCategory category, DType compute, int tokens, bool keep, bool training)
+    {
+        if (Rank == 0) return default;
+        var xa = memory.Alloc(category, "lora xa", compute, Shape.Of(tokens, Rank));
+        // Scaled in place where nothing reads it again.
+        return new Kept(xa, IsDora && (keep || training && DropsInput) ? memory.Alloc(category, "dora output", compute, Shape.Of(tokens, Weight.Out)) : default);
+    }
+
+    /// <summary>norm and scale of DoRA from the weights as they are now: due after every change of A, B or the magnitude, and only then, so once an update.</summary>
+    internal void Refresh(IOps ops)
+    {
+        if (IsDora) ops.DoraScale(Weight, A, B, _scaling, Magnitude, _norm, _scale);
+    }
+
+    /// <summary>DoRA's magnitude = the norms of the rows as they are now (PEFT's start: the layer's output does not change).</summary>
+    public void StartMagnitude(IOps ops)
+    {
+        Refresh(ops);
+        if (IsDora) ops.Copy(_norm, Magnitude);
+        Refresh(ops);
+    }
+
+    /// <summary>Outputs of a group over one x. <paramref name="dropped"/> [T, in] is scratch; see <see cref="NeedsDropped"/>.</summary>
+    internal static void Forward(IOps ops, Tensor x, in Dropout run, ReadOnlySpan<Pass> group, Tensor dropped)
+    {
+        if (!dropped.IsNone)
+        {
+            foreach (ref readonly var p in group) p.Projection.ForwardDropped(ops, x, run, p, dropped);
+            return;
+        }
+        Span<AdaptedLinear> parts = stackalloc AdaptedLinear[group.Length];
+        for (int i = 0; i < group.Length; i++) parts[i] = group[i].Projection.Part(group[i], run);
+        ops.LinearGroup(x, parts);
+        foreach (ref readonly var p in group)
+            if (p.Projection.IsDora && !p.Y.IsNone) ops.DoraForward(p.Kept.U.IsNone ? p.Y : p.Kept.U, p.Projection._scale, p.Projection.Weight.Bias, false, p.Y);
+    }
+
+    // DoRA's output before its scaling is (W + scaling * B A) x, without the bias.
+    private AdaptedLinear Part(in Pass p, in Dropout run) => !IsDora ? new(Weight, A, B, _scaling, Site(run), p.Kept.Xa, p.Y)
+        : new(Weight with { Bias = default }, A, B, _scaling, Site(run), p.Kept.Xa, p.Kept.U.IsNone ? p.Y : p.Kept.U);
+
+    // With dropout PEFT scales what the dropped input gives and leaves the base's output of the rest: y = W (x - drop(x)) + bias + scale * (W + scaling * B A) drop(x).
+    private void ForwardDropped(IOps ops, Tensor x, in Dropout run, in Pass p, Tensor dropped)
+    {
+        var part = Part(p, run);
+        if (!IsDora)
+        {
+            ops.LinearGroup(x, [part]);
+            return;
+        }
+        var site = Site(run);
+        ops.Drop(x, site, rest: false, accumulate: false, dropped);
+        ops.LinearGroup(dropped, [part with { Dropout = default }]);
+        if (p.Y.IsNone) return;
+        ops.Drop(x, site, rest: true, accumulate: false, dropped);
+        ops.Linear(dropped, part.W, p.Y);
+        ops.DoraForward(p.Kept.U, _scale, Weight.Bias, true, p.Y);
+    }
+
+    /// <summary>Only what the backward pass of this projection needs of its forward pass.</summary>
+    internal void ForwardInput(IOps ops, Tensor x, in Dropout run, in Kept kept, Tensor dropped)
+    {
+        if (IsDora) Forward(ops, x, run, [new Pass(this, kept, default)], dropped);
+        else if (Rank > 0) ops.LoraInput(x, A, Site(run), kept.Xa);
+    }
+
+    /// <summary>
+    /// Gradients of a group's adapters, and dx (skipped when none) = the sum over the projections. A pass's Y is the gradient of its output; DoRA overwrites it unless the pass
+    /// has a place of its own for that. The parts that come back hold dxa, for <see cref="BackwardA"/>, and are to be freed with <see cref="Free"/>.
+    /// </summary>
+    internal static void Backward(IOps ops, IMemory memory, Tensor x, in Dropout run, ReadOnlySpan<Pass> group, Tensor dx, Tensor dropped, Span<AdaptedLinear> parts)
+    {
+        for (int i = 0; i < group.Length; i++)
+        {
+            ref readonly var p = ref group[i];
+            parts[i] = p.Projection.BackwardPart(memory, run, p);
+            if (p.Projection.IsDora && dropped.IsNone) p.Projection.Unscale(ops, p);
+        }
+        if (dropped.IsNone)
+        {
+            ops.LinearGroupBackward(x, parts[..group.Length], dx);
+            return;
+        }
+        for (int i = 0; i < group.Length; i++) group[i].Projection.BackwardDropped(ops, x, group[i], parts[i], dx, i > 0, dropped);
+    }
+
+    private AdaptedLinear BackwardPart(IMemory memory, in Dropout run, in Pass p) => new(Weight, A, B, _scaling, Site(run), p.Kept.Xa, IsDora ? p.Scaled : p.Y,
+        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", p.Y.DType, Shape.Of(p.Y.Rows, Rank)), p.GradA ? GradA : default, GradB);
+
+    // From the gradient of DoRA's output to the one of what was scaled.
+    private void Unscale(IOps ops, in Pass p) => ops.DoraBackward(p.Y, p.Kept.U, _scale, _norm, p.Scaled, _gradMagnitude);
+
+    private void BackwardDropped(IOps ops, Tensor x, in Pass p, in AdaptedLinear part, Tensor dx, bool accumulate, Tensor dropped)
+    {
+        if (!IsDora)
+        {
+            if (!dx.IsNone) ops.LinearBackwardInput(p.Y, Weight, accumulate, dx);
+            if (Rank > 0) ops.LoraBackward(x, A, B, _scaling, part.Dropout, part.Xa, p.Y, part.Dxa, part.DA, part.DB, dx);
+            return;
+        }
+        if (!dx.IsNone)
+        {
+            ops.LinearBackwardInput(p.Y, Weight, false, dropped);
+            ops.Drop(dropped, part.Dropout, rest: true, accumulate, dx);
+        }
+        Unscale(ops, p);
+        if (!dx.IsNone) ops.LinearBackwardInput(part.Y, Weight, false, dropped);
+        ops.LoraBackward(default, A, B, _scaling, default, part.Xa, part.Y, part.Dxa, default, part.DB, dx.IsNone ? default : dropped);
+        if (!part.DA.IsNone) ops.LoraBackwardA(x, part.Dropout, part.Dxa, part.DA);
+        if (!dx.IsNone) ops.Drop(dropped, part.Dropout, rest: false, accumulate: true, dx);
+    }
+
+    /// <summary>A backward pass over this projection; where the gradient <paramref name="dy"/> must stay as it is, DoRA gets scratch of its own.</summary>
+    internal Pass BackwardPass(IMemory memory, in Kept kept, Tensor dy, bool keepDy = false, bool gradA = true) =>
+        new(this, kept, dy, IsDora && keepDy ? memory.Alloc(MemoryCategory.Scratch, "dora gradient", dy.DType, dy.Shape) : dy, gradA);
+
+    /// <summary>Frees the scratch of a backward pass.</summary>
+    internal static void Free(IMemory memory, in Pass p, in AdaptedLinear part)
+    {
+        memory.Free(part.Dxa);
+        if (p.Scaled != p.Y) memory.Free(p.Scaled);
+    }
+
+    /// <summary>The gradient of A that a pass made without it left out.</summary>
     internal void BackwardA(IOps ops, Tensor x, in AdaptedLinear part)
     {
         if (Rank > 0) ops.LoraBackwardA(x, part.Dropout, part.Dxa, GradA);
-    }
-
-    internal void Forward(IOps ops, Tensor x, in Dropout run, Tensor xa, Tensor y) => ops.LinearGroup(x, [ForwardPart(run, xa, y)]);
-
-    /// <summary>Only what the backward pass of this projection needs of its forward pass.</summary>
-    internal void ForwardInput(IOps ops, Tensor x, in Dropout run, Tensor xa)
-    {
-        if (Rank > 0) ops.LoraInput(x, A, Site(run), xa);
     }
 
     /// <summary>Gradient of the base weight and bias, when they are trained.</summary>
@@ -119,24 +275,37 @@ public sealed class Projection
         if (!GradWeight.IsNone) ops.LinearBackwardWeight(x, dy, GradWeight, GradBias);
     }
 
-    /// <summary>Parameter gradients, and dx (assigned; skipped when none).</summary>
-    internal void Backward(IOps ops, IMemory memory, Tensor x, in Dropout run, Tensor xa, Tensor dy, Tensor dx)
-    {
-        BackwardWeight(ops, x, dy);
-        var part = BackwardPart(memory, run, xa, dy);
-        ops.LinearGroupBackward(x, [part], dx);
-        memory.Free(part.Dxa);
-    }
-
     private Dropout Site(in Dropout run) => run with { P = run.P > 0 ? _dropoutP : 0, Site = _site };
 }
+
+/// <summary>What an adapter keeps for its backward pass.</summary>
+/// <param name="Xa">x A^T [T, r] of the dropped x, or none.</param>
+/// <param name="U">DoRA: the output before its scaling [T, out], or none when it is not read again.</param>
+internal readonly record struct Kept(Tensor Xa, Tensor U)
+{
+    /// <summary>Frees both.</summary>
+    public void Free(IMemory memory)
+    {
+        memory.Free(Xa);
+        memory.Free(U);
+    }
+}
+
+/// <summary>One projection's way through a group.</summary>
+/// <param name="Projection">The projection.</param>
+/// <param name="Kept">What its adapter keeps.</param>
+/// <param name="Y">Output [T, out], or its gradient; forward: none when only <see cref="Kept"/> is wanted.</param>
+/// <param name="Scaled">Backward: where DoRA puts the scaled gradient; Y itself when that is not needed again.</param>
+/// <param name="GradA">Backward: false leaves the gradient of A to <see cref="Projection.BackwardA"/>.</param>
+internal readonly record struct Pass(Projection Projection, Kept Kept, Tensor Y, Tensor Scaled = default, bool GradA = true);
 
 /// <summary>Static buffers for weights.</summary>
 internal static class WeightAllocation
 {
-    public static LinearWeight Allocate(IMemory memory, MemoryCategory category, string name, int outFeatures, int inFeatures, ModelSettings settings, WeightStorage asked, bool bias)
+    // Stored as the tensor named by "like", when that is another one.
+    public static LinearWeight Allocate(IMemory memory, MemoryCategory category, string name, int outFeatures, int inFeatures, ModelSettings settings, WeightStorage asked, bool bias, string? like = null)
     {
-        var (storage, type) = settings.StorageOf(name, asked);
+        var (storage, type) = settings.StorageOf(like ?? name, asked);
         if (storage == WeightStorage.Gguf && settings.Mode == TrainMode.Full) throw new InvalidOperationException("GGUF blocks cannot be trained");
         long n = (long)outFeatures * inFeatures;
         int blocks = LinearWeight.Blocks(n, 64);

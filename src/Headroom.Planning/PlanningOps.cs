@@ -160,6 +160,41 @@ public sealed class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
+    public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y) { Same(x, y); Count("dropout", x.Count, x, y); }
+
+    /// <inheritdoc/>
+    public void DoraScale(in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
+    {
+        Weight(w);
+        F32(a, a.Rows, w.In);
+        F32(b, w.Out, a.Rows);
+        F32(magnitude, w.Out);
+        F32(norm, w.Out);
+        F32(scale, w.Out);
+        Count("dora_scale", 2.0 * w.In * w.Out * (a.Rows + 1), w.Bytes, a, b, scale);
+    }
+
+    /// <inheritdoc/>
+    public void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y)
+    {
+        Same(u, y);
+        F32(scale, u.Columns);
+        if (!bias.IsNone) F32(bias, u.Columns);
+        Count("dora", 2.0 * u.Count, u, y);
+    }
+
+    /// <inheritdoc/>
+    public void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude)
+    {
+        Same(dy, u);
+        Same(dy, du);
+        F32(scale, u.Columns);
+        Same(scale, norm);
+        Same(scale, dMagnitude);
+        Count("dora_backward", 3.0 * dy.Count, dy, u, du);
+    }
+
+    /// <inheritdoc/>
     public void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin)
     {
         Ints(positions, cos.Rows);

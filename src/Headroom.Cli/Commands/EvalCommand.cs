@@ -37,7 +37,8 @@ internal static class EvalCommand
         var rows = split == "test" ? data.Test : data.Validation;
         if (rows.Count == 0) throw new HeadroomException($"The recipe has no {split} rows.", $"Set data.{split}.");
         var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder, Console.Error.WriteLine);
-        using var source = QuantizedCache.Default.Open(model.Path, recipe.Quantization, session.Say);
+        using var original = AdapterBase.Open(model.Path, recipe.Quantization, adapter, session.Say);
+        var source = AdapterBase.Of(original, adapter);
         adapter?.CheckBase(source, Console.Error.WriteLine);
         var encoder = new TaskEncoder(TokenizerLoader.Load(model.Tokenizer ?? model.Path), recipe.Task);
         var encoded = new EncodedRows(rows, encoder, false);

@@ -47,7 +47,13 @@ internal static class ExportCommand
         if (o.Format == "adapter")
         {
             if (o.Adapter == null) throw new HeadroomException("--format adapter needs --adapter.", "Give the folder of the adapter.");
-            InPlace(final, folder => PeftAdapter.Load(o.Adapter).Save(folder));
+            var copy = PeftAdapter.Load(o.Adapter);
+            if (copy.Init.StartsWith("pissa", StringComparison.Ordinal))
+            {
+                copy = copy.Converted();
+                session.Say($"converted to plain LoRA of rank {copy.R} over the base itself{(Trained(o, session) == null ? "" : "; over the quantized base it is near to what was trained, not equal")}");
+            }
+            InPlace(final, folder => copy.Save(folder));
             session.Say($"adapter written to {o.Out}");
             return 0;
         }
@@ -58,8 +64,9 @@ internal static class ExportCommand
             session.Say($"vocabulary written to {o.Out}");
             return 0;
         }
-        using var source = WeightSources.Open(o.Model);
+        using var original = WeightSources.Open(o.Model);
         var adapter = o.Adapter == null ? null : PeftAdapter.Load(o.Adapter);
+        var source = AdapterBase.Of(original, adapter);
         adapter?.CheckBase(source, session.Say);
         bool gguf = o.Format == "gguf";
         string type = o.Type ?? (gguf ? "f16" : source.SourceDType("model.layers.0.self_attn.q_proj.weight") == DType.F16 ? "f16" : "bf16");

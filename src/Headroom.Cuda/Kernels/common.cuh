@@ -163,3 +163,10 @@ DEV float mask1(const Mask& m, u64 index)
     for (int i = 1; i < 8; i++) x = lane == i ? f[i] : x;
     return x;
 }
+
+// Of a block of NF4 codes: absmax is a float per block, or (nested) map[code] * nestedAbsmax[block / 256] + offset in two roundings.
+DEV float nf4_absmax(const void* absmax, const float* nested, const float* offset, const float* map, i64 block)
+{
+    if (!nested) return ((const float*)absmax)[block];
+    return __fadd_rn(__fmul_rn(map[((const u8*)absmax)[block]], nested[block >> 8]), *offset);
+}

@@ -12,13 +12,6 @@ extern "C" __global__ void expand_plain(const void* src, const float* absmax, in
     }
 }
 
-// absmax is a float per block, or (nested) map[code] * nestedAbsmax[block / 256] + offset in two roundings.
-DEV float nf4_absmax(const void* absmax, const float* nested, const float* offset, const float* map, i64 block)
-{
-    if (!nested) return ((const float*)absmax)[block];
-    return __fadd_rn(__fmul_rn(map[((const u8*)absmax)[block]], nested[block >> 8]), *offset);
-}
-
 DEV void expand8(u32 c, float a, const float* code, T* dst)
 {
     float v[8];

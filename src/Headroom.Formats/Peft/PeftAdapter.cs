@@ -10,6 +10,9 @@ public sealed class PeftAdapter
 {
     private const string Prefix = "base_model.model.", Config = "adapter_config.json", Weights = "adapter_model.safetensors", HashKey = "base_sha256";
 
+    /// <summary>What follows a module's path in the name of DoRA's magnitude; PEFT leaves ".weight" out there.</summary>
+    public const string MagnitudeSuffix = ".lora_magnitude_vector";
+
     /// <summary>Rank.</summary>
     public required int R { get; init; }
     /// <summary>lora_alpha.</summary>
@@ -18,10 +21,23 @@ public sealed class PeftAdapter
     public float LoraDropout { get; init; }
     /// <summary>alpha / sqrt(r).</summary>
     public bool UseRslora { get; init; }
+    /// <summary>DoRA: every pair has a magnitude [out].</summary>
+    public bool UseDora { get; init; }
+    /// <summary>modules_to_save: ends of the paths of modules whose whole weight is among <see cref="Tensors"/>.</summary>
+    public IReadOnlyList<string> ModulesToSave { get; init; } = [];
     /// <summary>Adapted projection names; a set, in no order that means anything.</summary>
     public required IReadOnlyList<string> TargetModules { get; init; }
     /// <summary>Finer rules than a list of names (regex targets, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern); null = <see cref="TargetModules"/> alone.</summary>
     public LoraTargets? Targets { get; init; }
+    /// <summary>init_lora_weights: true, false, or a name.</summary>
+    public string Init { get; init; } = "true";
+    /// <summary>loftq_iter.</summary>
+    public int LoftqIterations { get; init; } = 1;
+    /// <summary>
+    /// What the initialization took out of the base (PiSSA, LoftQ of several iterations): the adapter sits on W - scaling * B A of these pairs. It lies in a folder of its own
+    /// inside the adapter's, as PEFT's documentation saves it for the conversion to plain LoRA. Null = the base is as it was.
+    /// </summary>
+    public PeftAdapter? Initial { get; init; }
     /// <summary>base_model_name_or_path.</summary>
     public string? BaseModel { get; init; }
     /// <summary>SHA-256 of the base weights the adapter belongs to, when recorded.</summary>
@@ -43,7 +59,7 @@ public sealed class PeftAdapter
         PeftConfig config;
         try
         {
-            config = PeftConfig.Read(JsonNode.Parse(File.ReadAllText(configPath)) as JsonObject ?? throw new JsonException("not an object"), warn);
+            config = PeftConfig.Read(JsonNode.Parse(File.ReadAllText(configPath)) as JsonObject ?? throw new JsonException("not an object"), init => HasInitial(folder, init), warn);
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or OverflowException or NullReferenceException or ArgumentException)
         {
@@ -53,8 +69,8 @@ public sealed class PeftAdapter
         var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
         foreach (var (name, info) in file.Tensors)
         {
-            if (!name.StartsWith(Prefix, StringComparison.Ordinal) || Module(name) == null)
-                throw new HeadroomException($"The adapter holds {name}, which is not a lora_A or lora_B weight.", "Only LoRA pairs of linear layers can be read: no DoRA vectors, embeddings, biases or saved modules.");
+            if (!name.StartsWith(Prefix, StringComparison.Ordinal) || Module(name) == null && !Saved(name, config))
+                throw new HeadroomException($"The adapter holds {name}, which is no lora_A or lora_B weight, no magnitude and not in modules_to_save.", "Only LoRA pairs and DoRA magnitudes of linear layers can be read, and modules_to_save: no adapters of embeddings, no biases.");
             if (info.DType is not ("F32" or "F16" or "BF16")) throw new HeadroomException($"The adapter's {name} has dtype {info.DType}.", "Save the adapter as F32, BF16 or F16.");
             float[] values = file.ReadF32(name);
             if (values.Any(v => !float.IsFinite(v))) throw new HeadroomException($"The adapter's {name} holds NaN or infinite values.", "The run that wrote it failed; use an earlier checkpoint.");
@@ -63,27 +79,96 @@ public sealed class PeftAdapter
         if (tensors.Count == 0) throw new HeadroomException($"The adapter in {folder} is empty.", "Use a complete adapter.");
         // Without target_modules PEFT falls back on a list per model type; what the file holds is what was targeted.
         var modules = config.Targets.Pattern != null || config.Targets.Modules.Count > 0 ? config.Targets.Modules
-            : tensors.Keys.Select(k => k.Split('.')[^3]).Distinct().ToList();
+            : tensors.Keys.Select(Module).OfType<string>().Select(m => m.Split('.')[^1]).Distinct().ToList();
         var targets = config.Targets with { Modules = modules };
-        CheckPairs(tensors, targets, config.R);
+        CheckPairs(tensors, targets, config);
+        foreach (string entry in config.ModulesToSave)
+            if (!tensors.Keys.Any(k => k.EndsWith(entry + ".weight", StringComparison.Ordinal)))
+                throw new HeadroomException($"The adapter's modules_to_save names {entry}, but the file holds no weight of it.", "The file is incomplete; copy it again.");
         return new PeftAdapter
         {
-            R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, TargetModules = modules,
+            R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, UseDora = config.UseDora, ModulesToSave = config.ModulesToSave,
+            Init = config.Init, LoftqIterations = config.LoftqIterations, Initial = LoadInitial(folder, config.Init, tensors),
+            TargetModules = modules,
             Targets = targets, BaseModel = config.BaseModel, BaseHash = file.Metadata.GetValueOrDefault(HashKey), Tensors = tensors,
         };
     }
 
-    // The module path of a pair's tensor, prefix included, or null.
-    private static string? Module(string name) =>
-        name.EndsWith(".lora_A.weight", StringComparison.Ordinal) || name.EndsWith(".lora_B.weight", StringComparison.Ordinal) ? name[..^14] : null;
-
-    // Every A has its B, both of the rank that the configuration says.
-    private static void CheckPairs(Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, int r)
+    // The module path of an adapter's tensor, prefix included, or null.
+    private static string? Module(string name)
     {
-        foreach (string module in tensors.Keys.Select(k => Module(k)!).Distinct())
+        foreach (string suffix in new[] { ".lora_A.weight", ".lora_B.weight", MagnitudeSuffix })
+            if (name.EndsWith(suffix, StringComparison.Ordinal)) return name[..^suffix.Length];
+        return null;
+    }
+
+    private static string InitialFolder(string folder, string init) => Path.Combine(folder, init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase) ? "pissa_init" : "loftq_init");
+
+    private static bool HasInitial(string folder, string init) =>
+        (init == "loftq" || init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase)) && File.Exists(Path.Combine(InitialFolder(folder, init), Config));
+
+    private static PeftAdapter? LoadInitial(string folder, string init, Dictionary<string, (long[] Shape, float[] Values)> tensors)
+    {
+        if (!HasInitial(folder, init)) return null;
+        string at = InitialFolder(folder, init);
+        var initial = Load(at);
+        var pairs = tensors.Where(t => Module(t.Key) != null && !t.Key.EndsWith(MagnitudeSuffix, StringComparison.Ordinal)).ToList();
+        if (initial.Tensors.Count != pairs.Count || !pairs.All(t => initial.Tensors.TryGetValue(t.Key, out var i) && i.Shape.SequenceEqual(t.Value.Shape)))
+            throw new HeadroomException($"{at} does not hold the pairs of the adapter.", "Its folders do not belong together; use a complete adapter.");
+        return initial;
+    }
+
+    /// <summary>
+    /// An adapter over what PiSSA left of the base as plain LoRA over the base itself, of twice the rank: B A - B0 A0 = [B, -B0] [A; A0], with the scaling kept
+    /// (PEFT <c>lora/model.py</c>, subtract_mutated_init).
+    /// </summary>
+    /// <exception cref="InvalidOperationException">It has no <see cref="Initial"/>.</exception>
+    public PeftAdapter Converted()
+    {
+        var initial = Initial ?? throw new InvalidOperationException("nothing to convert");
+        float factor = UseRslora ? MathF.Sqrt(2) : 2;
+        var t = Targets ?? new LoraTargets { Modules = TargetModules };
+        var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
+        foreach (var (key, (shape, values)) in Tensors)
+        {
+            bool isA = key.EndsWith(".lora_A.weight", StringComparison.Ordinal);
+            if (!isA && !key.EndsWith(".lora_B.weight", StringComparison.Ordinal))
+            {
+                tensors[key] = (shape, values);
+                continue;
+            }
+            float[] start = initial.Tensors[key].Values;
+            if (isA) tensors[key] = ([2 * shape[0], shape[1]], [.. values, .. start]);
+            else
+            {
+                int r = (int)shape[1];
+                var both = new float[2 * values.Length];
+                for (int i = 0; i < values.Length; i++)
+                {
+                    int at = i / r * 2 * r + i % r;
+                    both[at] = values[i];
+                    both[at + r] = -start[i];
+                }
+                tensors[key] = ([shape[0], 2 * r], both);
+            }
+        }
+        return new PeftAdapter
+        {
+            R = 2 * R, LoraAlpha = LoraAlpha * factor, LoraDropout = LoraDropout, UseRslora = UseRslora, UseDora = UseDora, ModulesToSave = ModulesToSave, TargetModules = TargetModules,
+            Targets = t with { RankPattern = [.. t.RankPattern.Select(p => KeyValuePair.Create(p.Key, 2 * p.Value))], AlphaPattern = [.. t.AlphaPattern.Select(p => KeyValuePair.Create(p.Key, p.Value * factor))] },
+            BaseModel = BaseModel, BaseHash = BaseHash, Tensors = tensors,
+        };
+    }
+
+    private static bool Saved(string name, PeftConfig config) => name.EndsWith(".weight", StringComparison.Ordinal) && config.ModulesToSave.Any(m => m.Length > 0 && name.EndsWith(m + ".weight", StringComparison.Ordinal));
+
+    // Every A has its B, both of the rank that the configuration says; with DoRA a magnitude too, and only then.
+    private static void CheckPairs(Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, PeftConfig config)
+    {
+        foreach (string module in tensors.Keys.Select(Module).OfType<string>().Distinct())
         {
             if (!targets.Matches(module)) throw new HeadroomException($"The adapter holds weights for {module}, which its target_modules do not name.", "Its two files do not belong together; use a complete adapter.");
-            int rank = targets.Rank(module, r);
+            int rank = targets.Rank(module, config.R);
             foreach (char ab in "AB")
             {
                 string name = $"{module}.lora_{ab}.weight";
@@ -91,6 +176,12 @@ public sealed class PeftAdapter
                 if (t.Shape.Length != 2 || t.Shape[ab == 'A' ? 0 : 1] != rank)
                     throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", t.Shape)}], which does not fit the rank {rank}.", "Its two files do not belong together; use a complete adapter.");
             }
+            string magnitude = module + MagnitudeSuffix;
+            bool has = tensors.TryGetValue(magnitude, out var m);
+            if (has && !config.UseDora) throw new HeadroomException($"The adapter holds {magnitude}, but its use_dora is false.", "Its two files do not belong together; use a complete adapter.");
+            if (!has && config.UseDora) throw new HeadroomException($"The adapter has no {magnitude}.", "The file is incomplete; copy it again.");
+            if (has && (m.Shape.Length != 1 || m.Shape[0] != tensors[$"{module}.lora_B.weight"].Shape[0]))
+                throw new HeadroomException($"The adapter's {magnitude} is [{string.Join(", ", m.Shape)}], which does not fit its lora_B.", "Its two files do not belong together; use a complete adapter.");
         }
     }
 
@@ -108,6 +199,7 @@ public sealed class PeftAdapter
     public void Save(string folder)
     {
         Directory.CreateDirectory(folder);
+        Initial?.Save(InitialFolder(folder, Init));
         var metadata = new Dictionary<string, string> { ["format"] = "pt" };
         if (BaseHash != null) metadata[HashKey] = BaseHash;
         SafetensorsWriter.WriteF32(Path.Combine(folder, Weights), Tensors.Select(t => (Prefix + t.Key, t.Value.Shape, t.Value.Values)), metadata);
@@ -121,20 +213,20 @@ public sealed class PeftAdapter
             ["bias"] = "none",
             ["fan_in_fan_out"] = false,
             ["inference_mode"] = true,
-            ["init_lora_weights"] = true,
+            ["init_lora_weights"] = bool.TryParse(Init, out bool usual) ? usual : Init,
             ["layers_pattern"] = List(t.LayersPattern),
             ["layers_to_transform"] = t.Layers == null ? null : new JsonArray(t.Layers.Select(l => (JsonNode)l).ToArray()),
-            ["loftq_config"] = new JsonObject(),
+            ["loftq_config"] = Init == "loftq" ? new JsonObject { ["loftq_bits"] = 4, ["loftq_iter"] = LoftqIterations } : new JsonObject(),
             ["lora_alpha"] = LoraAlpha,
             ["lora_dropout"] = LoraDropout,
-            ["modules_to_save"] = null,
+            ["modules_to_save"] = List(ModulesToSave),
             ["peft_type"] = "LORA",
             ["r"] = R,
             ["rank_pattern"] = new JsonObject(t.RankPattern.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)p.Value))),
             ["revision"] = null,
             ["target_modules"] = t.Pattern is { } pattern ? pattern : List(t.Modules),
             ["task_type"] = "CAUSAL_LM",
-            ["use_dora"] = false,
+            ["use_dora"] = UseDora,
             ["use_rslora"] = UseRslora,
         };
         // Readers before PEFT 0.14 stop at keys they do not know: only what is used is written beyond the old set.

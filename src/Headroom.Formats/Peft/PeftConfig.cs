@@ -4,12 +4,12 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>adapter_config.json as read, with PEFT's defaults (<c>tuners/lora/config.py</c>).</summary>
-internal sealed record PeftConfig(int R, float LoraAlpha, float LoraDropout, bool UseRslora, LoraTargets Targets, string? BaseModel)
+internal sealed record PeftConfig(int R, float LoraAlpha, float LoraDropout, bool UseRslora, bool UseDora, IReadOnlyList<string> ModulesToSave, string Init, int LoftqIterations, LoraTargets Targets, string? BaseModel)
 {
     // These change the numbers: an adapter that uses one is refused by its name.
     private static readonly string[] Unsupported =
     [
-        "use_dora", "lora_bias", "fan_in_fan_out", "use_qalora", "use_bdlora", "modules_to_save", "trainable_token_indices", "target_parameters", "layer_replication",
+        "lora_bias", "fan_in_fan_out", "use_qalora", "use_bdlora", "trainable_token_indices", "target_parameters", "layer_replication",
         "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config", "monteclora_config",
     ];
 
@@ -22,21 +22,26 @@ internal sealed record PeftConfig(int R, float LoraAlpha, float LoraDropout, boo
 
     private static readonly string[] Known =
     [
-        "peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "use_rslora", "bias", "target_modules", "exclude_modules", "init_lora_weights", "layers_to_transform",
+        "peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save", "bias", "target_modules", "exclude_modules", "init_lora_weights", "layers_to_transform",
         "layers_pattern", "rank_pattern", "alpha_pattern",
     ];
 
     // Initializations that take the adapter's start out of the base: over the original base such an adapter is wrong unless it was converted when saved (then the key is true).
     private static readonly string[] ChangesBase = ["pissa", "olora", "corda", "lora_ga"];
 
-    public static PeftConfig Read(JsonObject json, Action<string>? warn)
+    /// <param name="json">The file.</param>
+    /// <param name="hasInitial">True when what an initialization took out of the base is at hand.</param>
+    /// <param name="warn">Takes what is odd.</param>
+    public static PeftConfig Read(JsonObject json, Predicate<string> hasInitial, Action<string>? warn)
     {
         string? type = (string?)json["peft_type"];
         if (type != "LORA") throw new HeadroomException($"The adapter's peft_type is {type ?? "not given"}.", "Only LORA adapters can be read.");
         foreach (string key in Unsupported)
             if (Used(json[key])) throw new HeadroomException($"The adapter uses {key}, which is not supported.", "Train it without that option.");
         if ((string?)json["bias"] is { } bias and not "none") throw new HeadroomException($"The adapter uses bias: {bias}, which is not supported.", "Train it with bias: none.");
-        if (json["init_lora_weights"] is JsonValue init && init.TryGetValue(out string? how) && ChangesBase.Any(c => how.StartsWith(c, StringComparison.OrdinalIgnoreCase)))
+        string? how = Text(json["init_lora_weights"]);
+        string start = how ?? ((bool?)json["init_lora_weights"] == false ? "false" : "true");
+        if (how != null && ChangesBase.Any(c => how.StartsWith(c, StringComparison.OrdinalIgnoreCase)) && !hasInitial(how))
             throw new HeadroomException($"The adapter uses init_lora_weights: {how}, which changes the base weights.", "Save it converted to plain LoRA (PEFT: path_initial_model_for_weight_conversion).");
         foreach (var (key, value) in json)
             if (Used(value) && !Known.Contains(key) && !Harmless.Contains(key) && !Unsupported.Contains(key)) warn?.Invoke($"warning: adapter_config.json has {key}, which is not known; it is ignored");
@@ -56,7 +61,7 @@ internal sealed record PeftConfig(int R, float LoraAlpha, float LoraDropout, boo
             AlphaPattern = Pairs(json["alpha_pattern"], v => (float)v),
         };
         if (targets.RankPattern.Any(v => v.Value is < 1 or > 1 << 16)) throw new FormatException("rank_pattern holds a rank that is not positive");
-        return new PeftConfig(r, alpha, dropout, (bool?)json["use_rslora"] ?? false, targets, (string?)json["base_model_name_or_path"]);
+        return new PeftConfig(r, alpha, dropout, (bool?)json["use_rslora"] ?? false, (bool?)json["use_dora"] ?? false, List(json["modules_to_save"]), start, (int?)(json["loftq_config"] as JsonObject)?["loftq_iter"] ?? 1, targets, (string?)json["base_model_name_or_path"]);
     }
 
     private static bool Used(JsonNode? v) => v switch

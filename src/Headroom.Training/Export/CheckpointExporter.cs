@@ -96,6 +96,7 @@ public static class CheckpointExporter
         if (!File.Exists(own)) return HfConfig.Write(c, torch);
         var json = JsonNode.Parse(File.ReadAllText(own))!.AsObject();
         json.Remove("quantization_config");
+        if (!c.TieWordEmbeddings && json.ContainsKey("tie_word_embeddings")) json["tie_word_embeddings"] = false; // an adapter may have untied them
         if (json.ContainsKey("dtype")) json["dtype"] = torch;
         if (json.ContainsKey("torch_dtype") || !json.ContainsKey("dtype")) json["torch_dtype"] = torch;
         return json.ToJsonString(new JsonSerializerOptions { WriteIndented = true }) + "\n";

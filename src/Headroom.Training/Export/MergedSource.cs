@@ -7,10 +7,11 @@ namespace Headroom.Training;
 
 /// <summary>
 /// A base with an adapter merged into it, tensor by tensor: each projection as the run held it (dequantized NF4 where it was trained so) plus
-/// scaling * B A in float32 (PEFT <c>merge_and_unload</c>). Nothing is rounded here; whoever writes it rounds once. Holds one tensor at a time.
+/// scaling * B A in float32 (PEFT <c>merge_and_unload</c>), with DoRA its rows scaled to their magnitudes (<c>lora/dora.py</c>). Nothing is rounded here; whoever writes it rounds once. Holds one tensor at a time.
 /// </summary>
 public sealed class MergedSource : IWeightSource
 {
+    private const string Table = "model.embed_tokens.weight", Head = "lm_head.weight";
     private readonly IWeightSource _base;
     private readonly PeftAdapter? _adapter;
     private readonly WeightStorage? _storage;
@@ -28,6 +29,7 @@ public sealed class MergedSource : IWeightSource
     public MergedSource(IWeightSource source, PeftAdapter? adapter, WeightStorage? storage, IOps? ops)
     {
         (_base, _adapter, _storage, _ops) = (source, adapter, storage, ops);
+        Config = source.Config;
         if (storage != null && ops == null) throw new ArgumentNullException(nameof(ops));
         if (adapter == null) return;
         _lora = Checkpoints.SettingsOf(adapter);
@@ -38,19 +40,29 @@ public sealed class MergedSource : IWeightSource
             var (rows, cols) = source.ShapeOf(name);
             if (a.Shape is not [_, var ins] || b.Shape is not [var outs, _] || ins != cols || outs != rows || a.Shape[0] != b.Shape[1])
                 throw new HeadroomException($"The adapter's pair for {name} is [{string.Join(", ", a.Shape)}] and [{string.Join(", ", b.Shape)}] where the weight is [{rows}, {cols}].", "It belongs to another model.");
-            matched += 2;
+            matched += adapter.UseDora ? 3 : 2; // a pair has its magnitude: the adapter's loader sees to that
         }
+        foreach (string name in source.Config.MatrixNames().Concat(source.Config.VectorNames()).Append(Head).Distinct())
+        {
+            if (!adapter.Tensors.TryGetValue(name, out var whole)) continue;
+            var (rows, cols) = ShapeOf(name);
+            if (whole.Values.Length != (long)rows * cols || whole.Shape[0] != rows)
+                throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", whole.Shape)}] where the weight is [{rows}, {cols}].", "It belongs to another model.");
+            matched++;
+        }
+        // A tied table or head that was trained went its own way.
+        if (source.Config.TieWordEmbeddings && (adapter.Tensors.ContainsKey(Head) || adapter.Tensors.ContainsKey(Table))) Config = source.Config with { TieWordEmbeddings = false };
         if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
     }
 
     /// <inheritdoc/>
-    public ModelConfig Config => _base.Config;
+    public ModelConfig Config { get; }
     /// <inheritdoc/>
     public string Hash => _base.Hash;
     /// <inheritdoc/>
-    public bool Has(string hfName) => _base.Has(hfName);
+    public bool Has(string hfName) => _base.Has(Source(hfName));
     /// <inheritdoc/>
-    public (int Rows, int Cols) ShapeOf(string hfName) => _base.ShapeOf(hfName);
+    public (int Rows, int Cols) ShapeOf(string hfName) => _base.ShapeOf(Source(hfName));
     /// <inheritdoc/>
     public DType SourceDType(string hfName) => DType.F32;
 
@@ -58,6 +70,11 @@ public sealed class MergedSource : IWeightSource
     public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination)
     {
         var (rows, cols) = ShapeOf(hfName);
+        if (_adapter != null && _adapter.Tensors.TryGetValue(hfName, out var whole))
+        {
+            whole.Values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
+            return;
+        }
         if (_storage is { } storage && hfName.EndsWith("_proj.weight", StringComparison.Ordinal))
         {
             if (_cached != hfName)
@@ -70,9 +87,28 @@ public sealed class MergedSource : IWeightSource
             }
             _values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
         }
-        else _base.ReadRows(hfName, firstRow, rowCount, destination);
-        if (Pair(hfName, out var a, out var b)) AddDelta(a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols, destination);
+        else _base.ReadRows(Source(hfName), firstRow, rowCount, destination);
+        if (!Pair(hfName, out var a, out var b)) return;
+        AddDelta(a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols, destination);
+        if (_adapter!.UseDora) ScaleRows(_adapter.Tensors[Module(hfName) + PeftAdapter.MagnitudeSuffix].Values.AsSpan(firstRow, rowCount), cols, destination);
     }
+
+    // Each row to the length that its magnitude says; a row of zeros stays one, as in training.
+    private static void ScaleRows(ReadOnlySpan<float> magnitudes, int cols, Span<float> rows)
+    {
+        for (int row = 0; row < magnitudes.Length; row++)
+        {
+            var values = rows.Slice(row * cols, cols);
+            double squares = 0;
+            foreach (float v in values) squares += (double)v * v;
+            if (squares == 0) continue;
+            float scale = magnitudes[row] / (float)Math.Sqrt(squares);
+            for (int i = 0; i < cols; i++) values[i] *= scale;
+        }
+    }
+
+    // The head of a tied base is its table.
+    private string Source(string hfName) => hfName == Head && _base.Config.TieWordEmbeddings ? Table : hfName;
 
     private bool Pair(string hfName, out (long[] Shape, float[] Values) a, out (long[] Shape, float[] Values) b)
     {
@@ -85,7 +121,7 @@ public sealed class MergedSource : IWeightSource
     private static string Module(string hfName) => hfName[..^".weight".Length];
 
     // Row by row: the sum over the rank first, then scaled and added, as PEFT rounds.
-    private void AddDelta(float[] a, float[] b, int rank, float scaling, int firstRow, int rowCount, int cols, Span<float> destination)
+    internal static void AddDelta(float[] a, float[] b, int rank, float scaling, int firstRow, int rowCount, int cols, Span<float> destination)
     {
         var delta = new float[cols];
         int n = Vector<float>.Count;

@@ -76,11 +76,12 @@ public sealed class Generator : IDisposable
     {
         var recipe = new Recipe();
         recipe.Quantization.LoadIn4bit = settings.LoadIn4bit;
-        using var source = QuantizedCache.Default.Open(model, recipe.Quantization, say);
+        var adapter = settings.Adapter == null ? null : PeftAdapter.Load(settings.Adapter, say);
+        using var original = AdapterBase.Open(model, recipe.Quantization, adapter, say);
+        var source = AdapterBase.Of(original, adapter);
         int context = settings.ContextLength ?? Math.Min(DefaultContext, source.Config.MaxPositionEmbeddings);
         if (context > source.Config.MaxPositionEmbeddings)
             throw new HeadroomException($"A context of {context} tokens exceeds the model's {source.Config.MaxPositionEmbeddings}.", "Shorten the prompt, lower max_new_tokens or the context length.");
-        var adapter = settings.Adapter == null ? null : PeftAdapter.Load(settings.Adapter, say);
         adapter?.CheckBase(source, say);
         // A 4-bit checkpoint stays what it is.
         recipe.Quantization.LoadIn4bit = settings.LoadIn4bit || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;

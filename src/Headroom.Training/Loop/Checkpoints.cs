@@ -103,35 +103,29 @@ public static partial class Checkpoints
     public static PeftAdapter Adapter(Engine engine, string? baseModel, string baseHash)
     {
         var lora = engine.Settings.Lora ?? throw new InvalidOperationException("no adapter");
-        var tensors = new Dictionary<string, (long[], float[])>();
-        foreach (var p in engine.Model.Projections.Where(p => p.Rank > 0))
-        {
-            tensors[p.Path + ".lora_A.weight"] = (Dims(p.A), engine.Read(p.A));
-            tensors[p.Path + ".lora_B.weight"] = (Dims(p.B), engine.Read(p.B));
-        }
+        var tensors = engine.Model.AdapterTensors.ToDictionary(t => t.Name, t => (Dims(t.Weight), engine.Read(t.Weight)));
         return new PeftAdapter
         {
-            R = lora.R, LoraAlpha = lora.Alpha, LoraDropout = lora.DropoutP, UseRslora = lora.UseRsLora, TargetModules = lora.TargetModules, Targets = lora.Targets,
+            R = lora.R, LoraAlpha = lora.Alpha, LoraDropout = lora.DropoutP, UseRslora = lora.UseRsLora, UseDora = lora.UseDora, ModulesToSave = lora.ModulesToSave, Init = lora.Init, LoftqIterations = lora.LoftqIterations, Initial = engine.Initial, TargetModules = lora.TargetModules, Targets = lora.Targets,
             BaseModel = baseModel, BaseHash = baseHash, Tensors = tensors,
         };
     }
 
     /// <summary>Model settings that an adapter needs.</summary>
     public static LoraSettings SettingsOf(PeftAdapter adapter) =>
-        new(adapter.R, adapter.LoraAlpha, adapter.LoraDropout, adapter.TargetModules, adapter.UseRslora) { Targets = adapter.Targets };
+        new(adapter.R, adapter.LoraAlpha, adapter.LoraDropout, adapter.TargetModules, adapter.UseRslora) { Targets = adapter.Targets, UseDora = adapter.UseDora, ModulesToSave = adapter.ModulesToSave, Init = adapter.Init, LoftqIterations = adapter.LoftqIterations };
 
-    /// <summary>Copies an adapter into an engine; every pair must match in name and shape.</summary>
+    /// <summary>Copies an adapter into an engine; every tensor must match in name and shape.</summary>
     public static void LoadAdapter(PeftAdapter adapter, Engine engine)
     {
         int matched = 0;
-        foreach (var p in engine.Model.Projections.Where(p => p.Rank > 0))
-            foreach (var (name, tensor) in new[] { (p.Path + ".lora_A.weight", p.A), (p.Path + ".lora_B.weight", p.B) })
-            {
-                if (!adapter.Tensors.TryGetValue(name, out var t)) throw new HeadroomException($"The adapter has no {name}.", "It belongs to another model or other target_modules.");
-                if (!t.Shape.SequenceEqual(Dims(tensor))) throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", t.Shape)}], not {tensor.Shape}.", "It belongs to another model or rank.");
-                engine.Write(tensor, t.Values);
-                matched++;
-            }
+        foreach (var (name, tensor) in engine.Model.AdapterTensors)
+        {
+            if (!adapter.Tensors.TryGetValue(name, out var t)) throw new HeadroomException($"The adapter has no {name}.", "It belongs to another model or other target_modules.");
+            if (!t.Shape.SequenceEqual(Dims(tensor))) throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", t.Shape)}], not {tensor.Shape}.", "It belongs to another model or rank.");
+            engine.Write(tensor, t.Values);
+            matched++;
+        }
         if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
     }
 

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Models;
 using Headroom.Planning;
 
@@ -42,6 +43,7 @@ public sealed class Engine : IDisposable
     private readonly float[] _losses;
     private readonly Tensor[] _grads;
     private readonly ParameterSlot[] _slots;
+    private bool _adaptersChanged = true;
     private readonly int[] _hostBatch;
     private readonly BatchPadding _padding;
     private readonly StepReplay _replay;
@@ -130,6 +132,7 @@ public sealed class Engine : IDisposable
             DecodeIn(model, memory, Math.Min(limits.PromptTokens, limits.GenerateTokens), out var b, out var logits);
             model.Decode(b, cache, logits);
         }
+        model.RefreshAdapters();
         ops.ResetCounts();
         if (limits.TrainTokens > 0)
         {
@@ -143,7 +146,13 @@ public sealed class Engine : IDisposable
     private static StepReplay Replay(IDevice device, PlanningOps counted, ModelSettings settings) =>
         counted.Flops > 0 ? device.Replay(counted.Flops, counted.Counts.Values.Sum(c => c.Calls), settings.ComputeType) : default;
 
-    /// <summary>Sets initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>), B = 0.</summary>
+    /// <summary>What was taken out of the base when the adapters were started (PiSSA, LoftQ of several iterations); it is saved with them, because they mean nothing without it.</summary>
+    public PeftAdapter? Initial { get; set; }
+
+    /// <summary>
+    /// Sets random initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>) or, with gaussian, N(0, 1/r^2), B = 0 or, with false, U(-1/sqrt(r), 1/sqrt(r)); DoRA's
+    /// magnitudes are the norms of the rows. Starts from the base's weights are those of <see cref="AdapterStart"/>.
+    /// </summary>
     public void InitializeAdapters(ulong seed)
     {
         uint stream = 0;
@@ -153,10 +162,15 @@ public sealed class Engine : IDisposable
             if (p.Rank == 0) continue;
             var random = new PhiloxRandom(seed, 0x10000000 + stream);
             var values = new float[p.A.Count];
+            string init = Settings.Lora!.Init;
             float bound = 1f / MathF.Sqrt(p.Weight.In);
-            for (int i = 0; i < values.Length; i++) values[i] = (2 * random.NextFloat() - 1) * bound;
+            for (int i = 0; i < values.Length; i++) values[i] = init == "gaussian" ? random.NextNormal() / p.Rank : (2 * random.NextFloat() - 1) * bound;
             Write(p.A, values);
-            Write(p.B, new float[p.B.Count]);
+            values = new float[p.B.Count];
+            if (init == "false")
+                for (int i = 0; i < values.Length; i++) values[i] = (2 * random.NextFloat() - 1) / MathF.Sqrt(p.Rank);
+            Write(p.B, values);
+            p.StartMagnitude(_device.Ops);
         }
     }
 
@@ -173,6 +187,7 @@ public sealed class Engine : IDisposable
     /// <summary>One training micro-step: gradients += , returns the sum of token losses. Allocates nothing.</summary>
     public double MicroStep(in HostBatch batch, in Dropout dropout, float gradScale)
     {
+        RefreshAdapters();
         var (tokens, sequences, labels) = _padding.Of(batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length);
         TrainIn(_memory, tokens, sequences, labels, out var b, out var losses);
         Fill(batch, b);
@@ -198,6 +213,7 @@ public sealed class Engine : IDisposable
     public void Update(in AdamWStep step)
     {
         _device.Ops.AdamW(_slots, step);
+        _adaptersChanged = true;
         ZeroGradients();
     }
 
@@ -210,6 +226,7 @@ public sealed class Engine : IDisposable
     /// <summary>Sum of token losses without training.</summary>
     public double Losses(in HostBatch batch, Span<float> perLabel = default)
     {
+        RefreshAdapters();
         LossesIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
         Fill(batch, b);
         Model.Losses(b, losses);
@@ -221,6 +238,7 @@ public sealed class Engine : IDisposable
     /// <summary>Logits of candidates [N, C] and log-sum-exp [N] at the label rows of the batch.</summary>
     public void Scores(in HostBatch batch, ReadOnlySpan<int> candidates, Span<float> scores, Span<float> logSumExp)
     {
+        RefreshAdapters();
         int n = batch.LabelRows.Length;
         ScoresIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, n, candidates.Length, out var b, out var c, out var s, out var lse);
         Fill(batch, b);
@@ -241,6 +259,7 @@ public sealed class Engine : IDisposable
     public void Decode(ref KvCache cache, ReadOnlySpan<int> ids, Span<float> logits)
     {
         if (cache.Length + ids.Length > cache.Capacity) throw new HeadroomException("The text is longer than the planned context.", "Raise the context length.");
+        RefreshAdapters();
         Span<int> offsets = stackalloc int[2];
         int chunk = Math.Min(_limits.PromptTokens, _limits.GenerateTokens);
         Span<int> positions = stackalloc int[Math.Min(chunk, ids.Length)];
@@ -259,6 +278,20 @@ public sealed class Engine : IDisposable
         _device.Download(last, MemoryMarshal.AsBytes(logits[..Model.Config.VocabSize]));
     }
 
+    // Before the pass that needs it, outside of what a device may record and replay.
+    private void RefreshAdapters()
+    {
+        if (!_adaptersChanged) return;
+        Model.RefreshAdapters();
+        _adaptersChanged = false;
+    }
+
+    /// <summary>The values [out, in] that the device holds for a projection's base weight.</summary>
+    public void ReadBase(Projection p, Span<float> values) => ModelLoader.Read(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
+
+    /// <summary>Stores a projection's base weight [out, in] anew.</summary>
+    public void WriteBase(Projection p, ReadOnlySpan<float> values) => ModelLoader.Store(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
+
     /// <summary>Reads a float32 tensor.</summary>
     public float[] Read(Tensor tensor)
     {
@@ -272,6 +305,7 @@ public sealed class Engine : IDisposable
     {
         if (values.Length != tensor.Count) throw new InvalidOperationException($"{values.Length} values for {tensor.Shape}");
         ModelLoader.Upload(_device, values, tensor);
+        _adaptersChanged = true;
     }
 
     /// <inheritdoc/>

@@ -17,7 +17,11 @@ namespace Headroom.Training;
 /// <param name="AnswerOnly">Label only the last token of each sequence, as a classification task does.</param>
 /// <param name="Ragged">Every step a new batch of sequences as long as film reviews are: lognormal around 225 tokens, at most <paramref name="Length"/>.</param>
 public sealed record StepBenchmarkOptions(int Rows, int Length, int RecomputeLayers, DType Compute, int Steps = 5, int R = 16, float DropoutP = 0.1f,
-    WeightStorage Linear = WeightStorage.NF4Double, bool AnswerOnly = false, bool Ragged = false);
+    WeightStorage Linear = WeightStorage.NF4Double, bool AnswerOnly = false, bool Ragged = false)
+{
+    /// <summary>DoRA in place of LoRA.</summary>
+    public bool UseDora { get; init; }
+}
 
 /// <summary>One op kind's time in a step against its floor.</summary>
 /// <param name="Op">Name, as the plan counts it.</param>
@@ -55,7 +59,7 @@ public static class StepBenchmark
     {
         int tokens = o.Rows * o.Length, labels = o.AnswerOnly ? o.Rows : tokens;
         var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
-        var settings = new ModelSettings(o.Linear, embedding, TrainMode.Adapters, new LoraSettings(o.R, 2 * o.R, o.DropoutP, All), o.RecomputeLayers,
+        var settings = new ModelSettings(o.Linear, embedding, TrainMode.Adapters, new LoraSettings(o.R, 2 * o.R, o.DropoutP, All) { UseDora = o.UseDora }, o.RecomputeLayers,
             Math.Min(labels, o.Compute == DType.F32 ? 128 : 1024), o.Compute);
         var limits = new BatchLimits(tokens, o.Rows, labels);
         Engine.MakePlan(config, settings, limits, device.WorkspaceBytes, out PlanningOps counted);

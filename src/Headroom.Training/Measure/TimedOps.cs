@@ -160,6 +160,32 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     }
 
     /// <inheritdoc/>
+    public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y)
+    {
+        var dropoutCopy = dropout;
+        Time("dropout", () => _ops.Drop(x, dropoutCopy, rest, accumulate, y));
+    }
+
+    /// <inheritdoc/>
+    public void DoraScale(in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
+    {
+        var wCopy = w;
+        Time("dora_scale", () => _ops.DoraScale(wCopy, a, b, scaling, magnitude, norm, scale));
+    }
+
+    /// <inheritdoc/>
+    public void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y)
+    {
+        Time("dora", () => _ops.DoraForward(u, scale, bias, accumulate, y));
+    }
+
+    /// <inheritdoc/>
+    public void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude)
+    {
+        Time("dora_backward", () => _ops.DoraBackward(dy, u, scale, norm, du, dMagnitude));
+    }
+
+    /// <inheritdoc/>
     public void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
     {
         var groupCopy = group.ToArray();

@@ -83,6 +83,14 @@ public sealed class LoraOptions
     public Dictionary<string, float> AlphaPattern { get; set; } = [];
     /// <summary>alpha / sqrt(r) in place of alpha / r.</summary>
     public bool UseRslora { get; set; }
+    /// <summary>DoRA: a trained magnitude for every row of an adapted weight.</summary>
+    public bool UseDora { get; set; }
+    /// <summary>Start of the adapters: true (B = 0), gaussian, false (both random), pissa, pissa_niter_N or loftq; the last three need a 16- or 32-bit checkpoint.</summary>
+    public string InitLoraWeights { get; set; } = "true";
+    /// <summary>For loftq.</summary>
+    public LoftqOptions LoftqConfig { get; set; } = new();
+    /// <summary>Modules trained whole, in float32, and saved with the adapter: lm_head, embed_tokens, norms.</summary>
+    public List<string> ModulesToSave { get; set; } = [];
 
     /// <summary>The rules beyond a list of names, or null when there are none.</summary>
     public LoraTargets? Targets()
@@ -95,6 +103,15 @@ public sealed class LoraOptions
             Layers = LayersToTransform.Count > 0 ? LayersToTransform : null, LayersPattern = LayersPattern, RankPattern = [.. RankPattern], AlphaPattern = [.. AlphaPattern],
         };
     }
+}
+
+/// <summary>LoftQ (PEFT <c>LoftQConfig</c>).</summary>
+public sealed class LoftqOptions
+{
+    /// <summary>Bits of the quantized base: 4.</summary>
+    public int LoftqBits { get; set; } = 4;
+    /// <summary>Rounds of quantization and decomposition.</summary>
+    public int LoftqIter { get; set; } = 1;
 }
 
 /// <summary>Module names; or, as PEFT takes a string in their place, one pattern.</summary>

@@ -52,7 +52,7 @@ public sealed class PreparedRun : IDisposable
         var data = DataSplits.Load(recipe.Data, recipe.Task, o.Seed);
         var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
         var encoder = new TaskEncoder(tokenizer, recipe.Task);
-        var source = QuantizedCache.Default.Open(model.Path, recipe.Quantization);
+        var source = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights) ? WeightSources.Open(model.Path) : QuantizedCache.Default.Open(model.Path, recipe.Quantization);
         IDevice? device = null;
         try
         {

@@ -45,6 +45,7 @@ public sealed class QuantizedCache(string root, long minimumBytes)
     public void Save(Engine engine, IWeightSource source, QuantizationOptions quantization, Action<string>? say = null)
     {
         if (source is not CheckpointSource original || !Wanted(original, quantization) || engine.Settings.LinearStorage != Storage(quantization)) return;
+        if (engine.Initial != null || engine.Model.SavedModules.Any()) return; // not the base as it is; or a trained table, which is not held in its own type
         string hash = original.Hash, folder = Copy(hash, engine.Settings.LinearStorage);
         _hashes.Remember(original.Files, hash);
         if (Directory.Exists(folder)) return;

@@ -86,8 +86,9 @@ internal static class RunEvents
 
     private static readonly System.Text.Json.JsonSerializerOptions Relaxed = new() { Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
 
-    private static JsonObject ByModule(Engine engine) => new(engine.Model.Projections.Where(p => p.Rank > 0).GroupBy(p => p.Path.Split('.')[^1])
-        .Select(g => KeyValuePair.Create(g.Key, (JsonNode?)g.Sum(p => p.A.Count + p.B.Count))));
+    private static JsonObject ByModule(Engine engine) => new(engine.Model.Projections.Where(p => p.Rank > 0).Select(p => (p.Path, Count: p.A.Count + p.B.Count + p.Magnitude.Count))
+        .Concat(engine.Model.SavedModules.Select(m => (Path: m.Name[..^".weight".Length], m.Weight.Count))).GroupBy(p => p.Path.Split('.')[^1])
+        .Select(g => KeyValuePair.Create(g.Key, (JsonNode?)g.Sum(p => p.Count))));
 
     private static JsonObject Metrics(Predictions p, double seconds) => new()
     {

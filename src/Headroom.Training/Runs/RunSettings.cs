@@ -23,7 +23,10 @@ public static class RunSettings
         // 16 bits hold a Q8_0 or 16-bit table to within its own rounding; a float32 table keeps its type.
         var embedding = gguf ? WeightStorage.Gguf : source.SourceDType("model.embed_tokens.weight") switch { DType.F16 => WeightStorage.F16, DType.BF16 => WeightStorage.BF16, _ => WeightStorage.F32 };
         var l = recipe.Lora;
-        var lora = new LoraSettings(l.R, l.LoraAlpha, l.LoraDropout, l.TargetModules, l.UseRslora) { Targets = l.Targets() };
+        var lora = new LoraSettings(l.R, l.LoraAlpha, l.LoraDropout, l.TargetModules, l.UseRslora)
+        {
+            Targets = l.Targets(), UseDora = l.UseDora, ModulesToSave = l.ModulesToSave, Init = l.InitLoraWeights, LoftqIterations = l.LoftqConfig.LoftqIter,
+        };
         return new ModelSettings(linear, embedding, TrainMode.Adapters, lora, recipe.Training.GradientCheckpointing == true ? -1 : 0)
         {
             BlockTypes = types,

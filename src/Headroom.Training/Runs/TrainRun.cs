@@ -44,10 +44,11 @@ public static class TrainRun
         using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true);
         var (data, encoder, source, settings, limits, device) = (prepared.Data, prepared.Encoder, prepared.Source, prepared.Settings, prepared.Limits, prepared.Device);
         var (tokenizer, train, validation, test, evalTokens, longest) = (prepared.Tokenizer, prepared.Train, prepared.Validation, prepared.Test, limits.EvalTokens, prepared.Longest);
-        using var engine = new Engine(device, source, settings, limits, (d, t) => host.Progress("loading", d, t, ""));
+        var resumed = from == null ? null : PeftAdapter.Load(from);
+        using var engine = new Engine(device, AdapterBase.Of(source, resumed), settings, limits, (d, t) => host.Progress("loading", d, t, "")) { Initial = resumed?.Initial };
         string baseHash = source.Hash, recipeHash = RecipeLoader.Hash(recipe);
         QuantizedCache.Default.Save(engine, source, recipe.Quantization, host.Say);
-        engine.InitializeAdapters((ulong)(uint)o.Seed);
+        if (from == null) AdapterStart.Run(engine, source, (ulong)(uint)o.Seed, (d, t) => host.Progress("adapters", d, t, ""));
         var trainer = new Trainer(engine, o, train, longest) { State = new TrainerState(0, 0, null, 0, recipeHash, baseHash) };
         if (from != null) trainer.State = Checkpoints.Load(from, engine, recipeHash, baseHash);
         try

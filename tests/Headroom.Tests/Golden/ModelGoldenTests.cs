@@ -55,6 +55,29 @@ public class ModelGoldenTests
             CompareTensor(golden, $"grad.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}", engine.Read(p.Slot.Grad), relative: 1e-4f);
     }
 
+    /// <summary>DoRA: the folder as PEFT writes it, logits, loss, gradients (magnitudes too); with recompute as well.</summary>
+    [Theory, InlineData("llama-mha", 0), InlineData("llama-gqa-tied", 0), InlineData("llama-gqa-tied", -1)]
+    public void Dora(string name, int recompute)
+    {
+        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden-dora.safetensors"));
+        using var shared = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden.safetensors"));
+        var adapter = PeftAdapter.Load(Shared.GoldenFile($"hf/{name}/adapter-dora"));
+        Assert.True(adapter.UseDora);
+        var batch = Batch(shared, out int rows, out int length);
+        using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.F32, batch, recompute);
+        Checkpoints.LoadAdapter(adapter, engine);
+        CompareLogits(engine, batch, golden.ReadF32("logits"), rows, length, 1e-4f);
+        double loss = engine.MicroStep(batch.Host, default, 1f / batch.LabelCount) / batch.LabelCount;
+        Near(golden.ReadF32("loss")[0], loss, 1e-5, $"{name} DoRA loss");
+        using (var source = WeightSources.Open(Shared.GoldenFile($"hf/{name}")))
+        using (var merged = new MergedSource(source, adapter, null, null))
+        using (var whole = new Engine(TestDevice.Open(), merged, engine.Settings with { Mode = TrainMode.None, Lora = null }, new BatchLimits(0, 0, 0, batch.Tokens, batch.Tokens, engine.Model.Config.VocabSize)))
+            CompareLogits(whole, batch, golden.ReadF32("logits"), rows, length, 1e-4f); // merged, it is the same model
+        Assert.Equal(3 * 7 * engine.Model.Config.NumHiddenLayers, engine.Model.Trained.Count);
+        foreach (var p in engine.Model.Trained)
+            CompareTensor(golden, $"grad.base_model.model.{(p.Name.EndsWith(".weight", StringComparison.Ordinal) ? p.Name[..^7] : p.Name)}{AdapterInfix}", engine.Read(p.Slot.Grad), relative: 1e-4f);
+    }
+
     [Theory, MemberData(nameof(Models))]
     public void LoraStepsWithRecompute(string name) => Steps(name, "lora", WeightStorage.F32, recompute: -1);
 
@@ -86,7 +109,7 @@ public class ModelGoldenTests
             CompareTensor(golden, $"{kind}.after6.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}", engine.Read(p.Slot.Weight), absolute: 1e-4f);
     }
 
-    private static LoraSettings Settings(PeftAdapter adapter) => new(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules.ToList(), adapter.UseRslora);
+    private static LoraSettings Settings(PeftAdapter adapter) => new(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules.ToList(), adapter.UseRslora) { UseDora = adapter.UseDora };
 
     /// <summary>
     /// True when some projection of this model is one that bitsandbytes' AVX-512 kernel reads with the wrong absmax (<see cref="Avx512DequantizedSource"/>)

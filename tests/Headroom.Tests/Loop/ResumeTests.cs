@@ -14,19 +14,19 @@ public sealed class ResumeTests : IDisposable
     };
     private readonly string _root = Directory.CreateTempSubdirectory("headroom").FullName;
 
-    private static (Engine, Trainer) Open()
+    private static (Engine, Trainer) Open(bool dora)
     {
         var config = TinyModel.Smallest();
         var rows = TinyModel.Rows(config, [6, 9, 5, 7]);
-        var engine = TinyModel.Open(config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(0.1f), 0, LogitsChunk: 8), 18, 2);
+        var engine = TinyModel.Open(config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(0.1f, dora: dora), 0, LogitsChunk: 8), 18, 2);
         return (engine, new Trainer(engine, Options, new RowList(rows), 9) { State = new TrainerState(0, 0, null, 0, "recipe", "base") });
     }
 
     /// <summary>A stop while the model is evaluated writes a checkpoint, and the evaluation is made up for: losses, best step and adapter are those of a run that was never stopped.</summary>
-    [Fact]
-    public void AStopInTheMiddleOfAnEvaluationLosesNothing()
+    [Theory, InlineData(false), InlineData(true)]
+    public void AStopInTheMiddleOfAnEvaluationLosesNothing(bool dora)
     {
-        var (engine, trainer) = Open();
+        var (engine, trainer) = Open(dora);
         var whole = new List<StepResult>();
         var evaluated = new List<int>();
         string hash;
@@ -40,7 +40,7 @@ public sealed class ResumeTests : IDisposable
 
         var steps = new List<StepResult>();
         var again = new List<int>();
-        (engine, trainer) = Open();
+        (engine, trainer) = Open(dora);
         using (engine)
         using (var stop = new CancellationTokenSource())
         {
@@ -60,7 +60,7 @@ public sealed class ResumeTests : IDisposable
         Assert.Equal(["checkpoint-4"], Directory.GetDirectories(_root).Select(Path.GetFileName));
         string left = Path.Combine(_root, "checkpoint-1.tmp"); // as a kill in the middle of a save would leave it
         Directory.CreateDirectory(left);
-        (engine, trainer) = Open();
+        (engine, trainer) = Open(dora);
         using (engine)
         {
             var best = new List<int>();

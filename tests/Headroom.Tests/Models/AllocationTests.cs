@@ -11,28 +11,30 @@ public class AllocationTests
     private const int Steps = 5;
 
     [Theory]
-    [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 0)]
-    [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, -1)]
-    [InlineData(WeightStorage.F32, TrainMode.Full, 0)]
-    public void MicroStep(WeightStorage storage, TrainMode mode, int recompute)
+    [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 0, false)]
+    [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, -1, false)]
+    [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 1, true)]
+    [InlineData(WeightStorage.F32, TrainMode.Full, 0, false)]
+    public void MicroStep(WeightStorage storage, TrainMode mode, int recompute, bool dora)
     {
         var config = TinyModel.Small();
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
-        using var engine = TinyModel.Open(config, Settings(storage, mode, recompute), batch.Tokens, batch.Sequences);
+        using var engine = TinyModel.Open(config, Settings(storage, mode, recompute, dora), batch.Tokens, batch.Sequences);
         uint micro = 0;
         Check(() => engine.MicroStep(batch.Host, new Dropout(0.1f, 7, micro++, 0), 0.01f));
         Check(() => engine.Losses(batch.Host));
     }
 
     [Theory]
-    [InlineData("linear", TrainMode.Adapters)]
-    [InlineData("cosine", TrainMode.Full)]
-    public void TrainerStep(string schedule, TrainMode mode)
+    [InlineData("linear", TrainMode.Adapters, false)]
+    [InlineData("linear", TrainMode.Adapters, true)]
+    [InlineData("cosine", TrainMode.Full, false)]
+    public void TrainerStep(string schedule, TrainMode mode, bool dora)
     {
         var config = TinyModel.Small();
         var rows = TinyModel.Rows(config, Enumerable.Range(0, 64).Select(i => 5 + i % 30).ToArray());
         var options = new TrainingOptions { PerDeviceTrainBatchSize = 2, GradientAccumulationSteps = 2, NumTrainEpochs = 50, LrSchedulerType = schedule, LearningRate = 1e-4 };
-        using var engine = TinyModel.Open(config, Settings(mode == TrainMode.Full ? WeightStorage.F32 : WeightStorage.NF4Double, mode, 0), 80, 2);
+        using var engine = TinyModel.Open(config, Settings(mode == TrainMode.Full ? WeightStorage.F32 : WeightStorage.NF4Double, mode, 0, dora), 80, 2);
         var trainer = new Trainer(engine, options, new RowList(rows), 40);
         using var feed = new BatchFeed(new RowList(rows), options, 40, 0, trainer.TotalSteps);
         Window[] windows = [feed.Next(), feed.Next()]; // kept: the feed's thread, which may allocate, waits for them
@@ -43,8 +45,8 @@ public class AllocationTests
         });
     }
 
-    private static ModelSettings Settings(WeightStorage storage, TrainMode mode, int recompute) =>
-        new(storage, WeightStorage.F32, mode, mode == TrainMode.Adapters ? TinyModel.Lora(0.1f) : null, recompute, LogitsChunk: 32);
+    private static ModelSettings Settings(WeightStorage storage, TrainMode mode, int recompute, bool dora) =>
+        new(storage, WeightStorage.F32, mode, mode == TrainMode.Adapters ? TinyModel.Lora(0.1f, dora: dora) : null, recompute, LogitsChunk: 32);
 
     private static void Check(Action step)
     {

@@ -11,7 +11,7 @@ namespace Headroom.Tests.Models;
 internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dropout)
 {
     private static readonly string[] Order = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
-    private readonly Dictionary<string, double[]> _masks = [];
+    private readonly Dictionary<string, double[]> _masks = [], _norms = [];
 
     /// <summary>Every parameter by name.</summary>
     public Dictionary<string, double[]> P { get; } = [];
@@ -35,7 +35,7 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
             x = Reference.Plus(x, Linear(gate.Zip(up, (g, u) => g / (1 + Math.Exp(-g)) * u).ToArray(), p + "mlp.down_proj", l, t));
         }
         x = Norm(x, "model.norm.weight");
-        double[] head = c.TieWordEmbeddings ? table : P["lm_head.weight"], losses = new double[labels.Length], z = new double[c.VocabSize];
+        double[] head = P.GetValueOrDefault("lm_head.weight", table), losses = new double[labels.Length], z = new double[c.VocabSize];
         for (int i = 0; i < labels.Length; i++)
         {
             for (int w = 0; w < z.Length; w++) z[w] = Dot(x, labelRows[i] * h, head, w * h, h);
@@ -55,8 +55,29 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
         if (lora == null || !P.TryGetValue(path + ".lora_A.weight", out double[]? a)) return y;
         if (!_masks.TryGetValue(path, out double[]? mask))
             _masks[path] = mask = Reference.Mask(dropout with { Site = (uint)(layer * 8 + Array.IndexOf(Order, path.Split('.')[^1])) }, x.Length);
-        var xa = Reference.TimesTransposed(x.Zip(mask, (v, m) => v * m).ToArray(), a, t, lora.R, ins);
-        return Reference.Plus(y, Reference.TimesTransposed(xa, P[path + ".lora_B.weight"], t, outs, lora.R).Select(v => v * lora.Scaling).ToArray());
+        var dropped = x.Zip(mask, (v, m) => v * m).ToArray();
+        double[] b = P[path + ".lora_B.weight"], delta = Reference.TimesTransposed(Reference.TimesTransposed(dropped, a, t, lora.R, ins), b, t, outs, lora.R);
+        if (!P.TryGetValue(path + ".lora_magnitude_vector", out double[]? magnitude)) return Reference.Plus(y, delta.Select(v => v * lora.Scaling).ToArray());
+        // PEFT's dora.py: the norm is a constant of the gradient, here those of the first pass.
+        if (!_norms.TryGetValue(path, out double[]? norms))
+        {
+            norms = new double[outs];
+            for (int o = 0; o < outs; o++)
+                for (int i = 0; i < ins; i++)
+                {
+                    double sum = w[o * ins + i];
+                    for (int k = 0; k < lora.R; k++) sum += lora.Scaling * b[o * lora.R + k] * a[k * ins + i];
+                    norms[o] += sum * sum;
+                }
+            _norms[path] = norms = norms.Select(Math.Sqrt).ToArray();
+        }
+        var again = Reference.TimesTransposed(dropped, w, t, outs, ins);
+        for (int i = 0; i < y.Length; i++)
+        {
+            double c = magnitude[i % outs] / norms[i % outs];
+            y[i] += (c - 1) * again[i] + c * lora.Scaling * delta[i];
+        }
+        return y;
     }
 
     private double[] Norm(double[] x, string name)

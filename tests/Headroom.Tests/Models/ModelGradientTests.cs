@@ -20,6 +20,44 @@ public class ModelGradientTests
     }
 
     [Theory]
+    [InlineData(0f, false, false, 0)]
+    [InlineData(0f, true, true, -1)]
+    [InlineData(0.3f, true, true, 0)]
+    [InlineData(0.1f, false, true, 1)]
+    public void DoraGradients(float dropout, bool tied, bool bias, int recompute)
+    {
+        var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout, r: 2, dora: true), recompute, LogitsChunk: 4);
+        Compare(TinyModel.Smallest(tied, bias), settings, new Dropout(dropout, 123, 9, 0));
+    }
+
+    [Theory]
+    [InlineData(0f)]
+    [InlineData(0.2f)]
+    public void DoraOfSomeProjectionsOnly(float dropout)
+    {
+        var lora = new LoraSettings(2, 4, dropout, ["v_proj", "up_proj", "down_proj"], UseRsLora: true) { UseDora = true };
+        Compare(TinyModel.Smallest(), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), new Dropout(dropout, 5, 1, 0));
+    }
+
+    /// <summary>modules_to_save: trained whole beside the adapters; a tied head or table that is trained is a copy (PEFT).</summary>
+    [Theory]
+    [InlineData(false, "lm_head")]
+    [InlineData(false, "embed_tokens")]
+    [InlineData(false, "norm")]
+    [InlineData(true, "lm_head,embed_tokens,model.norm")]
+    [InlineData(true, "embed_tokens")]
+    [InlineData(true, "lm_head,0.input_layernorm")]
+    public void SavedModuleGradients(bool tied, string modules)
+    {
+        var lora = new LoraSettings(2, 4, 0.1f, ["q_proj", "v_proj", "down_proj"]) { ModulesToSave = modules.Split(',') };
+        Compare(TinyModel.Smallest(tied), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), new Dropout(0.1f, 3, 2, 0), names =>
+        {
+            foreach (string m in modules.Split(',')) Assert.Contains(names, n => n.EndsWith(m + ".weight", StringComparison.Ordinal));
+            Assert.Equal(2 * 3 * 2, names.Count(n => n.Contains("lora_", StringComparison.Ordinal)));
+        });
+    }
+
+    [Theory]
     [InlineData(false, false, null)]
     [InlineData(true, true, 3)]
     public void FullGradients(bool tied, bool bias, int? window) =>
@@ -32,7 +70,7 @@ public class ModelGradientTests
         Compare(TinyModel.Smallest(), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), default);
     }
 
-    private static void Compare(ModelConfig config, ModelSettings settings, Dropout dropout)
+    private static void Compare(ModelConfig config, ModelSettings settings, Dropout dropout, Action<IReadOnlyList<string>>? check = null)
     {
         var source = new RandomSource(config);
         var rows = TinyModel.Rows(config, [6, 2, 5], unlabelled: 2);
@@ -43,10 +81,11 @@ public class ModelGradientTests
         names.AddRange(engine.Model.Norms.Select(n => n.Name));
         names.AddRange(engine.Model.Projections.Select(p => p.Path + ".weight"));
         names.AddRange(engine.Model.Projections.Where(p => !p.Weight.Bias.IsNone).Select(p => p.Path + ".bias"));
-        if (!config.TieWordEmbeddings) names.Add("lm_head.weight");
         foreach (string name in names) reference.P[name] = Array.ConvertAll(source.Values(name), v => (double)v);
+        if (engine.Model.HasOwnHead) reference.P["lm_head.weight"] = Array.ConvertAll(source.Values(config.TieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight"), v => (double)v);
         foreach (var p in engine.Model.Trained) reference.P[p.Name] = Array.ConvertAll(engine.Read(p.Slot.Weight), v => (double)v);
 
+        check?.Invoke([.. engine.Model.Trained.Select(t => t.Name)]);
         float scale = 1f / batch.LabelCount;
         double sum = engine.MicroStep(batch.Host, dropout, scale), expected = Sum();
         Assert.Equal(expected, sum, 2e-6 * expected);

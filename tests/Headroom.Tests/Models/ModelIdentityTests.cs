@@ -8,8 +8,8 @@ namespace Headroom.Tests.Models;
 /// <summary>What must not change the result: packing, accumulation, recompute; and what must not be more than planned.</summary>
 public class ModelIdentityTests
 {
-    private static ModelSettings Settings(float dropout = 0, int recompute = 0, TrainMode mode = TrainMode.Adapters, WeightStorage storage = WeightStorage.NF4Double) =>
-        new(storage, WeightStorage.F32, mode, mode == TrainMode.Adapters ? TinyModel.Lora(dropout) : null, recompute, LogitsChunk: 32);
+    private static ModelSettings Settings(float dropout = 0, int recompute = 0, TrainMode mode = TrainMode.Adapters, WeightStorage storage = WeightStorage.NF4Double, bool dora = false) =>
+        new(storage, WeightStorage.F32, mode, mode == TrainMode.Adapters ? TinyModel.Lora(dropout, dora: dora) : null, recompute, LogitsChunk: 32);
 
     [Fact]
     public void PackedLossesEqualOneByOneLosses()
@@ -51,11 +51,13 @@ public class ModelIdentityTests
     }
 
     [Theory]
-    [InlineData(-1, TrainMode.Adapters)]
-    [InlineData(1, TrainMode.Adapters)]
-    [InlineData(2, TrainMode.Adapters)]
-    [InlineData(-1, TrainMode.Full)]
-    public void RecomputeChangesNoBit(int layers, TrainMode mode)
+    [InlineData(-1, TrainMode.Adapters, 0.1f, false)]
+    [InlineData(1, TrainMode.Adapters, 0.1f, false)]
+    [InlineData(2, TrainMode.Adapters, 0.1f, false)]
+    [InlineData(-1, TrainMode.Full, 0.1f, false)]
+    [InlineData(-1, TrainMode.Adapters, 0.1f, true)]
+    [InlineData(2, TrainMode.Adapters, 0f, true)]
+    public void RecomputeChangesNoBit(int layers, TrainMode mode, float dropout, bool dora)
     {
         var config = TinyModel.Small();
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
@@ -69,9 +71,9 @@ public class ModelIdentityTests
 
         (double[], Dictionary<string, float[]>) Run(int recompute)
         {
-            using var engine = TinyModel.Open(config, Settings(0.1f, recompute, mode, storage), batch.Tokens, batch.Sequences);
+            using var engine = TinyModel.Open(config, Settings(dropout, recompute, mode, storage, dora), batch.Tokens, batch.Sequences);
             var losses = new double[3];
-            for (uint micro = 0; micro < 3; micro++) losses[micro] = engine.MicroStep(batch.Host, new Dropout(0.1f, 77, micro, 0), 0.01f);
+            for (uint micro = 0; micro < 3; micro++) losses[micro] = engine.MicroStep(batch.Host, new Dropout(dropout, 77, micro, 0), 0.01f);
             return (losses, TinyModel.Gradients(engine));
         }
     }
@@ -86,17 +88,18 @@ public class ModelIdentityTests
     }
 
     [Theory]
-    [InlineData(WeightStorage.F32, TrainMode.Full, 0)]
-    [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 0)]
-    [InlineData(WeightStorage.NF4, TrainMode.Adapters, -1)]
-    [InlineData(WeightStorage.Int8, TrainMode.Adapters, 1)]
-    [InlineData(WeightStorage.BF16, TrainMode.None, 0)]
-    public void ReservedBytesArePlannedBytes(WeightStorage storage, TrainMode mode, int recompute)
+    [InlineData(WeightStorage.F32, TrainMode.Full, 0, false)]
+    [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 0, false)]
+    [InlineData(WeightStorage.NF4, TrainMode.Adapters, -1, false)]
+    [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 0, true)]
+    [InlineData(WeightStorage.Int8, TrainMode.Adapters, 1, true)]
+    [InlineData(WeightStorage.BF16, TrainMode.None, 0, false)]
+    public void ReservedBytesArePlannedBytes(WeightStorage storage, TrainMode mode, int recompute, bool dora)
     {
         var config = TinyModel.Small();
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
         using var device = new RecordingDevice(new CpuDevice(2));
-        var settings = Settings(0.1f, recompute, mode, storage);
+        var settings = Settings(0.1f, recompute, mode, storage, dora);
         var limits = new BatchLimits(mode == TrainMode.None ? 0 : batch.Tokens, batch.Sequences, batch.LabelCount, batch.Tokens, batch.Sequences, 2, 50);
         using var source = new RandomSource(config);
         var engine = new Engine(device, source, settings, limits);

@@ -24,7 +24,7 @@ internal static class TinyModel
         RmsNormEps = 1e-5f,
     };
 
-    public static LoraSettings Lora(float dropout = 0, int r = 4) => new(r, 2 * r, dropout, AllProjections);
+    public static LoraSettings Lora(float dropout = 0, int r = 4, bool dora = false) => new(r, 2 * r, dropout, AllProjections) { UseDora = dora };
 
     /// <summary>Random rows of the given lengths; the first <paramref name="unlabelled"/> tokens of each are the prompt.</summary>
     public static List<EncodedRow> Rows(ModelConfig config, int[] lengths, int unlabelled = 1)
@@ -47,6 +47,8 @@ internal static class TinyModel
         foreach (var p in engine.Model.Projections)
             foreach (var t in new[] { p.A, p.B })
                 if (!t.IsNone) engine.Write(t, Enumerable.Range(0, (int)t.Count).Select(_ => random.NextNormal() * 0.3f).ToArray());
+        foreach (var p in engine.Model.Projections)
+            if (!p.Magnitude.IsNone) engine.Write(p.Magnitude, Enumerable.Range(0, (int)p.Magnitude.Count).Select(_ => 1 + random.NextNormal() * 0.3f).ToArray());
         return engine;
     }
 
