@@ -111,13 +111,28 @@ internal sealed unsafe class Gemm : IDisposable
             for (int i = 0; i < times.Length; i++)
             {
                 plan.Take(i);
-                if (round == 0) Issue(plan, alpha, a, b, 0, c); // loads its code
+                if (round == 0 && i > 0 && !Runs(plan, alpha, a, b, c)) plan.Choices[i].State = 1; // from here on the first stands in its place
+                else if (round == 0 && i == 0) Issue(plan, alpha, a, b, 0, c); // loads its code
+                if (plan.Choices[i].State != 0) continue;
                 from.Record(_gpu.Main);
                 for (int n = 0; n < 3; n++) Issue(plan, alpha, a, b, 0, c);
                 to.Record(_gpu.Main);
                 times[i] = Math.Min(times[i], from.To(to));
             }
         plan.Take(_choices.Add(name, ProductChoices.Best(times)));
+    }
+
+    private bool Runs(Plan plan, float alpha, nint a, nint b, nint c)
+    {
+        try
+        {
+            Issue(plan, alpha, a, b, 0, c);
+            return true;
+        }
+        catch (CudaException)
+        {
+            return false; // listed by the library, and refused by it
+        }
     }
 
     private Plan Make(in Key k)
