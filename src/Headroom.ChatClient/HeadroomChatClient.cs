@@ -17,7 +17,10 @@ public sealed class HeadroomChatClient : IChatClient
     private readonly ChatTemplate _template;
     private readonly GenerationOptions _defaults;
     private readonly ChatClientMetadata _metadata;
-    private readonly SemaphoreSlim _turn = new(1, 1);
+    private readonly SemaphoreSlim _turn = new(1, 1); // holds no handle, so it needs no Dispose, which a response still under way would trip over
+    private readonly Lock _gate = new(); // held while the model computes, a token at a time
+    private readonly CancellationTokenSource _closing = new();
+    private bool _disposed;
 
     /// <summary>Over a generator, which the client owns from now on.</summary>
     /// <param name="generator">The model.</param>
@@ -37,14 +40,14 @@ public sealed class HeadroomChatClient : IChatClient
     public async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(messages);
-        await _turn.WaitAsync(cancellationToken).ConfigureAwait(false);
+        await Turn(cancellationToken).ConfigureAwait(false);
         try
         {
             var g = Start(messages, options);
             await Task.Run(
                 () =>
                 {
-                    while (g.MoveNext(cancellationToken))
+                    while (Next(g, cancellationToken))
                     {
                     }
                 },
@@ -67,7 +70,7 @@ public sealed class HeadroomChatClient : IChatClient
     {
         ArgumentNullException.ThrowIfNull(messages);
         string id = Guid.NewGuid().ToString("N");
-        await _turn.WaitAsync(cancellationToken).ConfigureAwait(false);
+        await Turn(cancellationToken).ConfigureAwait(false);
         try
         {
             var g = Start(messages, options);
@@ -76,7 +79,7 @@ public sealed class HeadroomChatClient : IChatClient
             bool more;
             do
             {
-                more = await Task.Run(() => g.MoveNext(cancellationToken), CancellationToken.None).ConfigureAwait(false);
+                more = await Task.Run(() => Next(g, cancellationToken), CancellationToken.None).ConfigureAwait(false);
                 cancellationToken.ThrowIfCancellationRequested();
                 if (g.Piece.Length > 0) yield return Update(g.Piece);
             }
@@ -102,6 +105,29 @@ public sealed class HeadroomChatClient : IChatClient
             : serviceType.IsInstanceOfType(this) ? this : null;
     }
 
+    private async Task Turn(CancellationToken stop)
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(stop, _closing.Token);
+        try
+        {
+            await _turn.WaitAsync(either.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException) when (!stop.IsCancellationRequested)
+        {
+            throw new ObjectDisposedException(nameof(HeadroomChatClient));
+        }
+    }
+
+    private bool Next(Generation g, CancellationToken stop)
+    {
+        lock (_gate)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            return g.MoveNext(stop);
+        }
+    }
+
     private Generation Start(IEnumerable<ChatMessage> messages, ChatOptions? o)
     {
         if (o?.Tools is { Count: > 0 }) throw NotSupported("Tools");
@@ -121,7 +147,12 @@ public sealed class HeadroomChatClient : IChatClient
         };
         var all = messages.Select(m => new Formats.Chat.ChatMessage(m.Role.Value, Text(m))).ToList();
         if (!string.IsNullOrEmpty(o?.Instructions)) all.Insert(0, new Formats.Chat.ChatMessage("system", o.Instructions));
-        return _generator.Start(_template.Encode(all, addGenerationPrompt: true), options);
+        int[] prompt = _template.Encode(all, addGenerationPrompt: true);
+        lock (_gate)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            return _generator.Start(prompt, options);
+        }
     }
 
     private static string Text(ChatMessage m)
@@ -142,10 +173,15 @@ public sealed class HeadroomChatClient : IChatClient
 
     private static HeadroomException NotSupported(string what) => new($"{what} is not supported by the chat client.", "Leave it out: text messages, Temperature, TopK, TopP, MaxOutputTokens, StopSequences, Seed and Instructions are.");
 
-    /// <summary>Frees the model.</summary>
+    /// <summary>Frees the model, after the token that is being computed; a response under way, and those that wait for it, end with <see cref="ObjectDisposedException"/>.</summary>
     public void Dispose()
     {
-        _generator.Dispose();
-        _turn.Dispose();
+        lock (_gate)
+        {
+            if (_disposed) return;
+            _disposed = true;
+            _generator.Dispose();
+        }
+        _closing.Cancel();
     }
 }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats.Hub;
 using Headroom.Training;
@@ -21,16 +22,20 @@ internal static class Recipes
     }
 
     /// <summary>Puts local paths in the place of hub names; what is not in the cache is downloaded. A local path that exists wins (see <see cref="Resolve"/>).</summary>
-    public static void Fetch(Recipe recipe, Session session)
+    /// <param name="recipe">Is changed.</param>
+    /// <param name="session">Has the hub.</param>
+    /// <param name="outlines">A folder for the headers of models that are to be planned only: their weights are not downloaded. Null = whole models.</param>
+    public static void Fetch(Recipe recipe, Session session, string? outlines = null)
     {
         foreach (var m in recipe.Models)
         {
+            if (outlines != null && m.Tokenizer == null && HubName.IsMeant(m.Path)) m.Tokenizer = m.Path;
             if (m.Tokenizer != null && HubName.IsMeant(m.Tokenizer)) m.Tokenizer = session.Hub.Tokenizer(m.Tokenizer, session.Token);
             if (!HubName.IsMeant(m.Path)) continue;
             var name = HubName.Parse(HubKind.Model, m.Path);
             m.HubId = name.ToString();
             m.Name ??= name.ShortName;
-            m.Path = session.Hub.Model(m.Path, session.Token);
+            m.Path = outlines == null ? session.Hub.Model(m.Path, session.Token) : session.Hub.Outline(m.Path, Path.Combine(outlines, recipe.Models.IndexOf(m).ToString(CultureInfo.InvariantCulture)), session.Token);
         }
         string? Split(string? source, params string[] splits) => source != null && HubName.IsMeant(source) ? session.Hub.Split(source, splits, true, session.Token) : source;
         recipe.Data.Train = Split(recipe.Data.Train, "train")!;

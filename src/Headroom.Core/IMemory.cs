@@ -43,6 +43,9 @@ public interface IMemory
     void Free(Tensor tensor);
 }
 
+/// <summary>Writes rows [first, first + count) of something into <paramref name="destination"/>, which holds just them.</summary>
+public delegate void RowReader(int first, int count, Span<byte> destination);
+
 /// <summary>What a micro-step's ops and tensors follow from, but for the values in them.</summary>
 /// <param name="Tokens">Tokens T.</param>
 /// <param name="Sequences">Sequences S.</param>
@@ -69,6 +72,22 @@ public interface IDevice : IDisposable
     nint Reserve(long bytes);
     /// <summary>Host to device.</summary>
     void Upload(ReadOnlySpan<byte> source, Tensor destination);
+    /// <summary>
+    /// Fills a tensor with what <paramref name="read"/> gives, piece by piece: each row is asked for once, from several threads at a time where the
+    /// device can use them, and nothing of the tensor's size lies between. An exception of the reader comes out as it is.
+    /// </summary>
+    void Upload(RowReader read, Tensor destination)
+    {
+        int rowBytes = (int)destination.DType.Bytes(destination.Columns), step = Math.Max(1, (1 << 20) / Math.Max(1, rowBytes));
+        var buffer = new byte[(long)Math.Min(step, destination.Rows) * rowBytes];
+        for (int first = 0; first < destination.Rows; first += step)
+        {
+            int n = Math.Min(step, destination.Rows - first);
+            var part = buffer.AsSpan(0, n * rowBytes);
+            read(first, n, part);
+            Upload(part, destination.Slice(first, n));
+        }
+    }
     /// <summary>Device to host.</summary>
     void Download(Tensor source, Span<byte> destination);
     /// <summary>Runs work on the device and waits for it: milliseconds that the device took. For measurements.</summary>

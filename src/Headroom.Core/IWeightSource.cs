@@ -11,6 +11,10 @@ public interface IWeightSource : IDisposable
     (int Rows, int Cols) ShapeOf(string hfName);
     /// <summary>Rows as float32. Throws <see cref="HeadroomException"/> when the tensor is missing or has the wrong shape.</summary>
     void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination);
+    /// <summary>The type (F32, BF16 or F16) in which <see cref="ReadRaw"/> gives the tensor as it lies in the file; null where values must be computed.</summary>
+    DType? RawType(string hfName) => null;
+    /// <summary>Rows in the type of <see cref="RawType"/>, without a conversion. May be called from several threads at once. Throws as <see cref="ReadRows"/> does.</summary>
+    void ReadRaw(string hfName, int firstRow, int rowCount, Span<byte> destination) => throw new NotSupportedException($"{hfName} cannot be read as it lies in the file");
     /// <summary>Lower-case hex SHA-256 over the weights; identifies the base of an adapter.</summary>
     string Hash { get; }
     /// <summary>Starts to compute <see cref="Hash"/> on another thread, beside the loading of the weights.</summary>

@@ -137,7 +137,12 @@ internal static unsafe class ElementKernels
 
     private static bool Finite16(ushort* x, int n, ushort exponent)
     {
-        for (int i = 0; i < n; i++) if ((x[i] & exponent) == exponent) return false;
+        var mask = Vector256.Create(exponent);
+        var bad = Vector256<ushort>.Zero;
+        int i = 0;
+        for (; i <= n - 16; i += 16) bad |= Vector256.Equals(Vector256.Load(x + i) & mask, mask);
+        if (bad != Vector256<ushort>.Zero) return false;
+        for (; i < n; i++) if ((x[i] & exponent) == exponent) return false;
         return true;
     }
 }

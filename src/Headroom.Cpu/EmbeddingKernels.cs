@@ -66,8 +66,26 @@ internal static unsafe class EmbeddingKernels
         for (int i = 0; i < n; i++) y[i] = BitConverter.Int32BitsToSingle(x[i] << 16);
     }
 
-    /// <summary>y = float16 x.</summary>
+    /// <summary>
+    /// y = float16 x: exponent and fraction moved to their float32 places, times 2^112 for the difference of the biases (exact, subnormals too); an exponent
+    /// of all ones becomes float32's.
+    /// </summary>
     public static void WidenF16(Half* x, float* y, int n)
+    {
+        int i = 0;
+        for (; i <= n - 8; i += 8)
+        {
+            var bits = Vector256.WidenLower(Vector128.Load((ushort*)x + i).ToVector256());
+            var magnitude = bits & Vector256.Create(0x7FFFu);
+            var value = ((magnitude << 13).AsSingle() * Vector256.Create(5192296858534827628530496329220096f)).AsUInt32();
+            var special = Vector256.GreaterThan(magnitude, Vector256.Create(0x7BFFu)) & Vector256.Create(0x7F800000u);
+            Vector256.Store((value | special | ((bits & Vector256.Create(0x8000u)) << 16)).AsSingle(), y + i);
+        }
+        WidenF16Scalar(x + i, y + i, n - i);
+    }
+
+    /// <summary>Scalar twin of <see cref="WidenF16"/>.</summary>
+    public static void WidenF16Scalar(Half* x, float* y, int n)
     {
         for (int i = 0; i < n; i++) y[i] = (float)x[i];
     }

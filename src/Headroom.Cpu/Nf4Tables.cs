@@ -12,14 +12,15 @@ internal static unsafe class Nf4Tables
     public static readonly float* DynamicMidpoints;
     /// <summary>The 256 values of the dynamic map, ascending.</summary>
     public static readonly float* Dynamic;
-    /// <summary>Threshold i separates code i from i + 1; a value on it takes the lower code.</summary>
+    /// <summary>Threshold i separates code i from i + 1; a value on it takes the lower code. A sixteenth, infinity, fills the register.</summary>
     public static readonly float* Thresholds;
 
     static Nf4Tables()
     {
         Code = Make(16);
         for (int i = 0; i < 16; i++) Code[i] = Nf4.Codes[i];
-        Thresholds = Make(15);
+        Thresholds = Make(16);
+        Thresholds[15] = float.PositiveInfinity; // nothing is above it
         for (int i = 0; i < 15; i++) Thresholds[i] = (Code[i] + Code[i + 1]) / 2;
         Dynamic = Make(256);
         float[] map = Nf4.DynamicMap();

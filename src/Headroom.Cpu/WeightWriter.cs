@@ -1,10 +1,12 @@
+using System.Runtime.InteropServices;
 using Headroom.Core;
 
 namespace Headroom.Cpu;
 
 /// <summary>
 /// Float to storage and back. NF4 as bitsandbytes' default CPU path (<c>backends/default/ops.py</c>): blocks of the flattened weight, scaled by the
-/// reciprocal of absmax, code = number of thresholds below; a partial last block divides instead. Statistics as <c>functional.py</c>'s quantize_blockwise.
+/// reciprocal of absmax, code = number of thresholds below (<see cref="Nf4Encoder"/>); a partial last block divides instead. Statistics as
+/// <c>functional.py</c>'s quantize_blockwise (<see cref="NestedStatistics"/>).
 /// </summary>
 internal static unsafe class WeightWriter
 {
@@ -14,6 +16,7 @@ internal static unsafe class WeightWriter
     {
         public Tensor Src, Dst;
         public LinearWeight W;
+        public float* Absmax;
     }
 
     public static void Quantize(WorkerPool pool, Tensor src, in LinearWeight dst)
@@ -26,23 +29,18 @@ internal static unsafe class WeightWriter
             return;
         }
         int blocks = LinearWeight.Blocks(src.Count, dst.BlockSize);
-        pool.Run(&Nf4Codes, &job, (blocks + BlocksPerPart - 1) / BlocksPerPart);
-        if (dst.Storage != WeightStorage.NF4Double) return;
-        float offset = NestedStatistics.Mean(src, dst, blocks);
-        dst.Offset.F[0] = offset;
-        float* d = stackalloc float[256];
-        for (int group = 0; group * 256 < blocks; group++)
+        bool nested = dst.Storage == WeightStorage.NF4Double;
+        // The statistics before they are quantized themselves: a sixteenth of a 32-bit weight, for as long as this call takes.
+        float* absmax = nested ? (float*)NativeMemory.Alloc((nuint)blocks, 4) : dst.Absmax.F;
+        try
         {
-            int n = Math.Min(256, blocks - group * 256);
-            float max = 0;
-            for (int i = 0; i < n; i++)
-            {
-                d[i] = BlockAbsmax(src, dst, (long)group * 256 + i) - offset;
-                max = MathF.Max(max, MathF.Abs(d[i]));
-            }
-            dst.NestedAbsmax.F[group] = max;
-            float inverse = 1f / max;
-            for (int i = 0; i < n; i++) dst.Absmax.B[group * 256 + i] = max == 0 ? (byte)0 : NestedStatistics.Code(d[i] * inverse);
+            job.Absmax = absmax;
+            pool.Run(&Nf4Codes, &job, (blocks + BlocksPerPart - 1) / BlocksPerPart);
+            if (nested) NestedStatistics.Quantize(pool, absmax, blocks, dst);
+        }
+        finally
+        {
+            if (nested) NativeMemory.Free(absmax);
         }
     }
 
@@ -102,40 +100,39 @@ internal static unsafe class WeightWriter
         return float.IsNaN(x) ? (ushort)0x7FC0 : (ushort)((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
     }
 
-    public static float BlockAbsmax(Tensor src, in LinearWeight w, long block)
-    {
-        long first = block * w.BlockSize, end = Math.Min(src.Count, first + w.BlockSize);
-        float max = 0;
-        for (long i = first; i < end; i++) max = MathF.Max(max, MathF.Abs(Value(src, i)));
-        return end - first < w.BlockSize ? MathF.Max(max, 1e-38f) : max;
-    }
-
     private static void Nf4Codes(void* context, int part, int worker)
     {
         ref var j = ref *(Job*)context;
         long count = j.Src.Count;
         int size = j.W.BlockSize, blocks = LinearWeight.Blocks(count, size);
+        float* buffer = stackalloc float[size];
         for (long b = (long)part * BlocksPerPart; b < Math.Min(blocks, (long)(part + 1) * BlocksPerPart); b++)
         {
-            long first = b * size, end = Math.Min(count, first + size);
-            float absmax = BlockAbsmax(j.Src, j.W, b), divisor = MathF.Max(absmax, 1e-38f), inverse = 1f / divisor;
-            bool partial = end - first < size;
-            if (j.W.Storage == WeightStorage.NF4) j.W.Absmax.F[b] = absmax;
-            for (long i = first; i < end; i += 2)
-            {
-                int high = Nf4Code(Scaled(Value(j.Src, i), inverse, divisor, partial));
-                int low = i + 1 < end ? Nf4Code(Scaled(Value(j.Src, i + 1), inverse, divisor, partial)) : 7;
-                j.W.Data.B[i >> 1] = (byte)((high << 4) | low);
-            }
+            int n = (int)Math.Min(size, count - b * size);
+            float* x = Values(j.Src, b * size, n, buffer);
+            float absmax = Nf4Encoder.AbsMax(x, n);
+            if (n < size) absmax = MathF.Max(absmax, 1e-38f);
+            j.Absmax[b] = absmax;
+            float divisor = MathF.Max(absmax, 1e-38f);
+            byte* codes = j.W.Data.B + (b * size >> 1);
+            if (n < size) Nf4Encoder.Partial(x, n, divisor, codes);
+            else Nf4Encoder.Encode(x, n, 1f / divisor, codes);
         }
     }
 
-    private static float Scaled(float x, float inverse, float divisor, bool partial) => Math.Clamp(partial ? x / divisor : x * inverse, -1f, 1f);
-
-    private static int Nf4Code(float x)
+    /// <summary>Elements [first, first + n) as float32: the source's own place, or <paramref name="buffer"/>.</summary>
+    private static float* Values(Tensor src, long first, int n, float* buffer)
     {
-        int code = 0;
-        for (int i = 0; i < 15; i++) code += x > Nf4Tables.Thresholds[i] ? 1 : 0;
-        return code;
+        switch (src.DType)
+        {
+            case DType.BF16:
+                EmbeddingKernels.WidenBF16((ushort*)src.Address + first, buffer, n);
+                return buffer;
+            case DType.F16:
+                EmbeddingKernels.WidenF16((Half*)src.Address + first, buffer, n);
+                return buffer;
+            default:
+                return src.F + first;
+        }
     }
 }

@@ -126,6 +126,14 @@ public sealed unsafe class CudaDevice : IDevice
     }
 
     /// <inheritdoc/>
+    public void Upload(RowReader read, Tensor destination)
+    {
+        _gpu.MakeCurrent();
+        if (destination.DType == DType.F32) _ops.ParametersChange();
+        _staging.Upload(read, destination.Rows, destination.DType.Bytes(destination.Columns), destination.Address);
+    }
+
+    /// <inheritdoc/>
     public void Download(Tensor source, Span<byte> destination)
     {
         _gpu.MakeCurrent();

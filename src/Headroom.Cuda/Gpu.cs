@@ -155,6 +155,11 @@ internal sealed unsafe class Gpu : IDisposable
         CudaException.Watch(this);
     }
 
+    /// <summary>
+    /// <see cref="MakeCurrent"/> for threads of the pool, which outlive devices: nothing is remembered, for a later device can have the same context handle.
+    /// </summary>
+    public void MakeCurrentOnce() => CudaException.Check(Driver.cuCtxSetCurrent(_context.Value), nameof(Driver.cuCtxSetCurrent));
+
     /// <summary>A kernel of a file compiled for an activation type (and a size, 0 = none, passed as RANK and HEAD).</summary>
     public nint Kernel(string file, DType act, string name, int size = 0)
     {

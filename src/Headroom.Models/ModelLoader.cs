@@ -9,7 +9,7 @@ public static class ModelLoader
 {
     private const int ChunkElements = 1 << 20; // 4 MB of float32 between file and device
 
-    /// <summary>The staging buffer of the "load" phase: the largest tensor that is quantized, in F32.</summary>
+    /// <summary>The staging buffer of the "load" phase: room for the largest tensor that is quantized, in F32; a 16-bit file's fills half of it.</summary>
     public static Tensor Staging(LlamaModel model, IMemory memory)
     {
         memory.BeginPhase("load");
@@ -23,6 +23,7 @@ public static class ModelLoader
     /// <summary>Loads every weight. Throws <see cref="HeadroomException"/> for a missing or non-finite tensor.</summary>
     public static void Load(LlamaModel model, IWeightSource source, IDevice device, IMemory memory, Action<long, long>? progress = null)
     {
+        using var quiet = LowPriority.Hold(Environment.ProcessorCount); // the base's hash
         var staging = Staging(model, memory);
         var config = model.Config;
         var jobs = new List<(string Name, LinearWeight Weight)> { ("model.embed_tokens.weight", model.EmbeddingTable) };
@@ -99,24 +100,40 @@ public static class ModelLoader
             Upload(device, [parts.Offset], weight.Offset);
             return;
         }
+        var raw = source.RawType(name);
+        void Read(int firstRow, int rows, Span<byte> to) => source.ReadRaw(name, firstRow, rows, to);
+        if ((weight.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16) && raw == weight.Data.DType)
+        {
+            device.Upload(Read, weight.Data);
+            if (!device.Ops.AllFinite(weight.Data)) throw NonFinite(name);
+            return;
+        }
+        var type = raw ?? DType.F32;
+        long room = staging.Bytes / type.Bytes(1);
         bool whole = weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double;
         // Storages other than NF4 are row-wise, so a table larger than the staging buffer goes through it in pieces.
-        int rowsPerPart = whole ? weight.Out : (int)Math.Clamp(staging.Count / weight.In, 1, weight.Out);
+        int rowsPerPart = whole ? weight.Out : (int)Math.Clamp(room / weight.In, 1, weight.Out);
         for (int first = 0; first < weight.Out; first += rowsPerPart)
         {
-            int rows = Math.Min(rowsPerPart, weight.Out - first);
-            var part = staging with { Shape = Shape.Of(rows, weight.In) };
-            int rowsPerChunk = Math.Max(1, ChunkElements / weight.In);
-            if (host.Length < weight.In) host = new float[weight.In];
-            for (int r = 0; r < rows; r += rowsPerChunk)
-            {
-                int n = Math.Min(rowsPerChunk, rows - r);
-                var span = host.AsSpan(0, n * weight.In);
-                source.ReadRows(name, first + r, n, span);
-                Upload(device, span, part.Slice(r, n));
-            }
+            int rows = Math.Min(rowsPerPart, weight.Out - first), start = first;
+            var part = new Tensor(staging.Address, type, Shape.Of(rows, weight.In));
+            if (raw != null) device.Upload((r, n, to) => Read(start + r, n, to), part);
+            else UploadValues(name, first, source, device, part, ref host);
             if (!device.Ops.AllFinite(part)) throw NonFinite(name);
             device.Ops.Quantize(part, RowsOf(weight, first, rows));
+        }
+    }
+
+    private static void UploadValues(string name, int first, IWeightSource source, IDevice device, Tensor part, ref float[] host)
+    {
+        int columns = part.Columns, rowsPerChunk = Math.Max(1, ChunkElements / columns);
+        if (host.Length < columns) host = new float[columns];
+        for (int r = 0; r < part.Rows; r += rowsPerChunk)
+        {
+            int n = Math.Min(rowsPerChunk, part.Rows - r);
+            var span = host.AsSpan(0, n * columns);
+            source.ReadRows(name, first + r, n, span);
+            Upload(device, span, part.Slice(r, n));
         }
     }
 

@@ -126,4 +126,18 @@ public class BadInputTests
         Refused(cli, "precision", "duel", "--name", "tiny", "--set", "training.precision=fp16");
         Refused(cli, "resume", "duel", "--name", "tiny", "--resume");
     }
+
+    [Fact]
+    public void LoadBenchmark()
+    {
+        using var cli = new Cli();
+        string model = cli.CopyBase("llama-tiny");
+        Refused(cli, "no model", "bench", "load", "nowhere");
+        Refused(cli, "--rounds", "bench", "load", model, "--rounds", "0");
+        Refused(cli, "no folder", "bench", "load", model, "--work", Path.Combine(cli.Folder, "nowhere"));
+        var (exit, output, error) = cli.Run("bench", "load", model, "--device", "cpu", "--rounds", "1", "--work", cli.Folder);
+        Assert.True(exit == 0, error);
+        foreach (string what in (string[])["page cache, 1 thread", "load, hash beside it", "second start, from the copy", "load peak"]) Assert.Contains(what, output, StringComparison.Ordinal);
+        Assert.Empty(Directory.GetDirectories(cli.Folder, "headroom-*"));
+    }
 }

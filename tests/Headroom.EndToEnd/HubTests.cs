@@ -69,6 +69,37 @@ public class HubTests
         Assert.True(exit == 2 && error.Contains("Check the spelling", StringComparison.Ordinal) && error.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length == 2, error);
     }
 
+    /// <summary>The plan of a recipe by hub name is that of the same model on disk, and takes the header of the weights from the hub, nothing more.</summary>
+    [Theory, InlineData(false), InlineData(true)]
+    public void PlansARecipeByNameWithoutTheWeights(bool shards)
+    {
+        using var cli = new Cli();
+        using var hub = Serve(cli);
+        const string key = "org/llama-tiny/model.safetensors";
+        if (shards)
+        {
+            // Two shards: the file itself, and one whose header is longer than what is asked for at first.
+            byte[] whole = hub.Files[key];
+            hub.Files.Remove(key);
+            hub.Files["org/llama-tiny/model-1.safetensors"] = whole;
+            byte[] header = Encoding.UTF8.GetBytes("{\"extra\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}" + new string(' ', 200_000) + "}");
+            hub.Files["org/llama-tiny/model-2.safetensors"] = [.. BitConverter.GetBytes((long)header.Length), .. header, 0, 0, 0, 0];
+            foreach (int i in new[] { 1, 2 }) hub.Large.Add($"org/llama-tiny/model-{i}.safetensors");
+            var names = JsonNode.Parse(whole.AsSpan(8, (int)BitConverter.ToInt64(whole)))!.AsObject().Select(p => p.Key).Where(k => k != "__metadata__");
+            var map = new JsonObject(names.Select(n => KeyValuePair.Create(n, (JsonNode?)"model-1.safetensors")).Append(new("extra", "model-2.safetensors")));
+            hub.Files["org/llama-tiny/model.safetensors.index.json"] = Encoding.UTF8.GetBytes(new JsonObject { ["metadata"] = new JsonObject { ["total_size"] = 1 }, ["weight_map"] = map }.ToJsonString());
+        }
+        var (exit, remote, error) = cli.Run("plan", cli.Recipe("org/llama-tiny"), "--json");
+        Assert.True(exit == 0, error);
+        var storage = hub.Requests.Where(r => r.Storage).ToList();
+        Assert.Equal(shards ? 3 : 1, storage.Count);
+        Assert.All(storage, r => Assert.True(r.Range == "bytes=0-131071" || shards && r.Range!.StartsWith("bytes=0-2000", StringComparison.Ordinal), r.Range));
+        Assert.DoesNotContain(Directory.EnumerateFiles(cli.Folder, "*", SearchOption.AllDirectories), f => new FileInfo(f).Length > 1 << 20);
+        var (again, local, why) = cli.Run("plan", cli.Recipe(Cli.Base("llama-tiny")), "--json");
+        Assert.True(again == 0, why);
+        Assert.Equal(local, remote);
+    }
+
     [Fact]
     public void QuantizedCheckpointsAndTheCache()
     {

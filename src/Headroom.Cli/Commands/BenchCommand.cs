@@ -8,7 +8,7 @@ using Headroom.Training;
 
 namespace Headroom.Cli;
 
-/// <summary>headroom bench step: whole training steps of any architecture, with random weights.</summary>
+/// <summary>headroom bench: whole training steps of any architecture with random weights (step), and loading from files (load).</summary>
 internal static class BenchCommand
 {
     public static Command Create()
@@ -50,7 +50,51 @@ internal static class BenchCommand
             }
             return 0;
         });
-        return new Command("bench", "Measure this machine.") { step };
+        return new Command("bench", "Measure this machine.") { step, CreateLoad() };
+    }
+
+    private static Command CreateLoad()
+    {
+        var model = new Argument<string>("model") { Description = "A folder with 16- or 32-bit safetensors, or a config.json, of which a checkpoint with random values is made first. Example: headroom bench load Llama-2-7b-hf" };
+        var work = new Option<string>("--work") { Description = "Folder for what is written and removed again: the quantized copy, and the checkpoint made of a config.json.", DefaultValueFactory = _ => Path.GetTempPath() };
+        var rounds = new Option<int>("--rounds") { Description = "Times that everything is done.", DefaultValueFactory = _ => 5 };
+        var device = new Option<string>("--device") { Description = "auto, cpu or cuda.", DefaultValueFactory = _ => "auto" };
+        var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
+        var load = new Command("load", "Time loading into NF4 from the page cache: reading, whole loads with and without the hash beside them, the quantized copy and the second start.") { model, work, rounds, device, json };
+        load.SetAction(p =>
+        {
+            using var session = new Session(p.GetValue(json));
+            string path = session.Model(p.GetValue(model)!);
+            int count = p.GetValue(rounds);
+            if (count < 1) throw new HeadroomException($"--rounds {count} cannot be run.", "Give at least one.");
+            if (!Directory.Exists(p.GetValue(work)!)) throw new HeadroomException($"{p.GetValue(work)} is no folder.", "Give one with room for the checkpoint and its copy.");
+            string? made = null;
+            try
+            {
+                if (path.EndsWith(".json", StringComparison.OrdinalIgnoreCase))
+                {
+                    var config = ReadConfig(path);
+                    path = made = Directory.CreateDirectory(Path.Combine(p.GetValue(work)!, $"headroom-bench-{Environment.ProcessId}")).FullName;
+                    session.Say($"writing a checkpoint with random values to {made}");
+                    SyntheticCheckpoint.Write(made, config);
+                    Thread.Sleep(2500); // files that changed within two seconds are not remembered by their hash
+                }
+                var result = LoadBenchmark.Run(path, () => session.Open(p.GetValue(device)!), p.GetValue(work)!, count, session.Say);
+                if (!p.GetValue(json)) foreach (string line in result.Lines()) Console.WriteLine(line);
+                else
+                    Console.WriteLine(JsonSerializer.Serialize(new
+                    {
+                        device = result.Device, hash_cost = result.HashCost, weight_bytes = result.WeightBytes, staging_bytes = result.StagingBytes, planned_bytes = result.PlannedBytes,
+                        process_bytes = result.Memory?.Process, times = result.Times.Select(t => new { what = t.What, bytes = t.Bytes, median_s = t.Seconds, best_s = t.Best }),
+                    }));
+            }
+            finally
+            {
+                if (made != null) Directory.Delete(made, true);
+            }
+            return 0;
+        });
+        return load;
     }
 
     private static ModelConfig ReadConfig(string path)

@@ -12,23 +12,22 @@ internal static class ChatCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder or .gguf file with a chat template. Example: headroom chat SmolLM2-135M-Instruct.gguf --message \"Name three colours.\"" };
         var system = new Option<string?>("--system") { Description = "The system message." };
         var message = new Option<string[]>("--message") { Description = "A user message, answered without asking for more. Repeatable: the turns of one conversation.", DefaultValueFactory = _ => [] };
         var context = new Option<int?>("--context") { Description = $"Tokens that the conversation may take. Default: what the model takes, at most {Generator.DefaultContext}." };
-        var command = new Command("chat", "Talk to a model. /reset starts a new conversation, /exit ends; lines of standard input are messages when it is not a terminal.") { model, system, message, context };
-        var arguments = new GenerationArguments();
+        var command = new Command("chat", "Talk to a model that has a chat template. /reset starts a new conversation, /exit ends; lines of standard input are messages when it is not a terminal.") { system, message, context };
+        var arguments = new GenerationArguments("headroom chat SmolLM2-135M-Instruct.gguf --message \"Name three colours.\"", 512);
         arguments.AddTo(command);
-        command.SetAction(p => Run(p, arguments, p.GetValue(model)!, p.GetValue(system), p.GetValue(message)!, p.GetValue(context)));
+        command.SetAction(p => Run(p, arguments, p.GetValue(system), p.GetValue(message)!, p.GetValue(context)));
         return command;
     }
 
-    private static int Run(ParseResult p, GenerationArguments arguments, string path, string? system, string[] messages, int? context)
+    private static int Run(ParseResult p, GenerationArguments arguments, string? system, string[] messages, int? context)
     {
         bool json = arguments.Json(p);
         using var session = new Session(json);
-        path = session.Model(path);
-        var options = arguments.Options(p, path, 512);
+        string path = session.Model(arguments.Model(p));
+        var options = arguments.Options(p, path);
         string deviceName = arguments.Device(p);
         if (context is < 2) throw new HeadroomException($"--context is {context}.", "Give the tokens that the conversation may take, such as 2048.");
         var tokenizer = TokenizerLoader.Load(path);

@@ -12,21 +12,20 @@ internal static class GenerateCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder, a .gguf file, or a hub name (org/name). Example: headroom generate models/llama-tiny --prompt \"The concert was\" --max-new-tokens 30" };
         var prompt = new Option<string?>("--prompt") { Description = "The text to go on from; without it, standard input is read." };
-        var command = new Command("generate", "Continue a prompt.") { model, prompt };
-        var arguments = new GenerationArguments();
+        var command = new Command("generate", "Continue a prompt.") { prompt };
+        var arguments = new GenerationArguments("headroom generate models/llama-tiny --prompt \"The concert was\" --max-new-tokens 30", 64);
         arguments.AddTo(command);
-        command.SetAction(p => Run(p, arguments, p.GetValue(model)!, p.GetValue(prompt)));
+        command.SetAction(p => Run(p, arguments, p.GetValue(prompt)));
         return command;
     }
 
-    private static int Run(ParseResult p, GenerationArguments arguments, string path, string? prompt)
+    private static int Run(ParseResult p, GenerationArguments arguments, string? prompt)
     {
         bool json = arguments.Json(p);
         using var session = new Session(json);
-        path = session.Model(path);
-        var options = arguments.Options(p, path, 64);
+        string path = session.Model(arguments.Model(p));
+        var options = arguments.Options(p, path);
         string deviceName = arguments.Device(p);
         if (prompt == null)
         {

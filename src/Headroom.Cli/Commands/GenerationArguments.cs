@@ -7,10 +7,13 @@ using Headroom.Training;
 namespace Headroom.Cli;
 
 /// <summary>The options that generate and chat share; what is not given comes from the model's generation_config.json.</summary>
-internal sealed class GenerationArguments
+/// <param name="example">A command line.</param>
+/// <param name="tokens">max_new_tokens when neither the command line nor the model says.</param>
+internal sealed class GenerationArguments(string example, int tokens)
 {
+    private readonly Argument<string> _model = new("model") { Description = $"A Hugging Face folder, a .gguf file, or a hub name (org/name). Example: {example}" };
     private readonly Option<string?> _adapter = new("--adapter") { Description = "Folder of an adapter (PEFT form)." };
-    private readonly Option<int?> _tokens = new("--max-new-tokens") { Description = "At most so many tokens an answer." };
+    private readonly Option<int?> _tokens = new("--max-new-tokens") { Description = $"At most so many tokens an answer. Default: generation_config.json, else {tokens}." };
     private readonly Option<float?> _temperature = new("--temperature") { Description = "0 = greedy. Default: the model's generation_config.json, else 0." };
     private readonly Option<int?> _topK = new("--top-k") { Description = "Keep the k likeliest; 0 = all. Default: generation_config.json, else 50." };
     private readonly Option<float?> _topP = new("--top-p") { Description = "Keep this much probability. Default: generation_config.json, else 1." };
@@ -23,11 +26,15 @@ internal sealed class GenerationArguments
     private readonly Option<string> _device = new("--device") { Description = "auto, cpu or cuda", DefaultValueFactory = _ => "auto" };
     private readonly Option<bool> _json = new("--json") { Description = "Print results as JSON; progress goes to standard error." };
 
-    /// <summary>Adds the options to a command.</summary>
+    /// <summary>Adds model and options to a command.</summary>
     public void AddTo(Command command)
     {
+        command.Arguments.Add(_model);
         foreach (var o in (Option[])[_adapter, _tokens, _temperature, _topK, _topP, _minP, _penalty, _seed, _stop, _stopIds, _quantize, _device, _json]) command.Options.Add(o);
     }
+
+    /// <summary>The model as given.</summary>
+    public string Model(ParseResult p) => p.GetValue(_model)!;
 
     /// <summary>--json.</summary>
     public bool Json(ParseResult p) => p.GetValue(_json);
@@ -39,7 +46,7 @@ internal sealed class GenerationArguments
     public GeneratorSettings Settings(ParseResult p, int? context) => new(context, p.GetValue(_adapter), p.GetValue(_quantize));
 
     /// <summary>Options of a text, checked, over the model's own.</summary>
-    public GenerationOptions Options(ParseResult p, string model, int maxNewTokens)
+    public GenerationOptions Options(ParseResult p, string model)
     {
         var config = GenerationConfig.Beside(model);
         var s = SamplingOptions.Of(config);
@@ -51,7 +58,7 @@ internal sealed class GenerationArguments
         s.Check();
         foreach (var (given, name) in new[] { (p.GetValue(_topK) != null, "--top-k"), (p.GetValue(_topP) != null, "--top-p"), (p.GetValue(_minP) != null, "--min-p") })
             if (given && s.Temperature == 0) throw new HeadroomException($"{name} has no effect at temperature 0 (greedy decoding).", "Give --temperature too, for example 0.7.");
-        int most = p.GetValue(_tokens) ?? config.MaxNewTokens ?? maxNewTokens;
+        int most = p.GetValue(_tokens) ?? config.MaxNewTokens ?? tokens;
         if (most < 1) throw new HeadroomException("--max-new-tokens must be at least 1.", "Give a positive number.");
         if (p.GetValue(_stopIds)!.Any(i => i < 0)) throw new HeadroomException("--stop-id is negative.", "Give a token id.");
         return new GenerationOptions { MaxNewTokens = most, Sampling = s, Stop = p.GetValue(_stop)!, StopIds = p.GetValue(_stopIds)! };

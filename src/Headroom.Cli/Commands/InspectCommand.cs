@@ -3,6 +3,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Hub;
+using Headroom.Training;
 
 namespace Headroom.Cli;
 
@@ -69,6 +70,14 @@ internal static class InspectCommand
 /// <summary>Finds configurations without opening weights.</summary>
 internal static class ModelPaths
 {
+    /// <summary>Types of the matrices of a .gguf file; null for anything else.</summary>
+    public static IReadOnlyDictionary<string, GgmlType>? BlockTypes(string path)
+    {
+        if (HubName.IsMeant(path) || Directory.Exists(path) || path.EndsWith(".json", StringComparison.OrdinalIgnoreCase)) return null;
+        using var source = WeightSources.Open(path);
+        return RunSettings.BlockTypes(source);
+    }
+
     /// <summary>From a config.json, a folder that holds one, a .gguf file, or a hub name (config.json alone is downloaded).</summary>
     public static ModelConfig Config(string path, Session session)
     {

@@ -13,7 +13,7 @@ internal static class PlanCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A recipe (.yaml): exactly what train will reserve for each of its models. Or a Hugging Face folder, config.json, .gguf file or hub name (only its config.json is downloaded) with the sizes below. Example: headroom plan recipes/imdb-smollm2.yaml; headroom plan config.json --rows 4 --length 512 --vram 6GiB" };
+        var model = new Argument<string>("model") { Description = "A recipe (.yaml): exactly what train will reserve for each of its models (of a model on the hub only configuration, tokenizer and the headers of the weights are downloaded). Or a Hugging Face folder, config.json, .gguf file (in its own types) or hub name (only its config.json is downloaded) with the sizes below. Example: headroom plan recipes/imdb-smollm2.yaml; headroom plan config.json --rows 4 --length 512 --vram 6GiB" };
         var set = new Option<string[]>("--set") { Description = "With a recipe: override a key. Repeatable.", DefaultValueFactory = _ => [] };
         var device = new Option<string?>("--device") { Description = "With a recipe: auto, cpu or cuda." };
         var rows = new Option<int>("--rows") { Description = "per_device_train_batch_size", DefaultValueFactory = _ => new TrainingOptions().PerDeviceTrainBatchSize };
@@ -40,6 +40,8 @@ internal static class PlanCommand
         var lora = new LoraOptions { R = r };
         var settings = new ModelSettings(config.Quantized ?? WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
             new LoraSettings(r, lora.LoraAlpha, lora.LoraDropout, lora.TargetModules, lora.UseRslora));
+        if (ModelPaths.BlockTypes(path) is { } types) // a GGUF file keeps its own types
+            settings = settings with { LinearStorage = WeightStorage.Gguf, EmbeddingStorage = WeightStorage.Gguf, BlockTypes = types };
         var limits = new BatchLimits(rows * length, rows, rows * (length - 1), rows * length, rows);
         long workspace = CpuOps.WorkspaceBytes(Environment.ProcessorCount);
         var (plan, recompute) = Budget.Fit(config, settings, limits, workspace, vram == null ? null : Units.Parse(vram));
@@ -55,16 +57,24 @@ internal static class PlanCommand
         var (recipe, _) = Recipes.Load(path, sets, deviceName, vram, null);
         if (recipe.Models.Count == 0) throw new HeadroomException("The recipe names no model.", "Add models: with a - path: entry.");
         using var session = new Session(json);
-        Recipes.Fetch(recipe, session);
+        var outlines = Directory.CreateTempSubdirectory("headroom-plan-");
         var all = new List<object>();
-        foreach (var model in recipe.Models)
+        try
         {
-            using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
-            using var device = prepared.Device;
-            all.Add(Json(prepared.Plan, prepared.Settings.RecomputeLayers, buffers, TrainRun.ModelName(model)));
-            if (json) continue;
-            session.Say($"{TrainRun.ModelName(model)} on {device.Name}: micro-batches of at most {prepared.Limits.TrainSequences} rows and {prepared.Limits.TrainTokens} tokens");
-            Print(prepared.Plan, prepared.Settings.RecomputeLayers, prepared.Source.Config.NumHiddenLayers, buffers);
+            Recipes.Fetch(recipe, session, outlines.FullName);
+            foreach (var model in recipe.Models)
+            {
+                using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
+                using var device = prepared.Device;
+                all.Add(Json(prepared.Plan, prepared.Settings.RecomputeLayers, buffers, TrainRun.ModelName(model)));
+                if (json) continue;
+                session.Say($"{TrainRun.ModelName(model)} on {device.Name}: micro-batches of at most {prepared.Limits.TrainSequences} rows and {prepared.Limits.TrainTokens} tokens");
+                Print(prepared.Plan, prepared.Settings.RecomputeLayers, prepared.Source.Config.NumHiddenLayers, buffers);
+            }
+        }
+        finally
+        {
+            outlines.Delete(true);
         }
         if (json) Console.WriteLine(JsonSerializer.Serialize(all));
         return 0;

@@ -56,6 +56,9 @@ internal sealed class CudaEvent : CudaHandle
 
     public void Record(CudaStream stream) => CudaException.Check(Driver.cuEventRecord(handle, stream.Value), nameof(Driver.cuEventRecord));
 
+    /// <summary>Waits until what was issued before the last <see cref="Record"/> is done; at once when there was none.</summary>
+    public void Synchronize() => CudaException.Check(Driver.cuEventSynchronize(handle), nameof(Driver.cuEventSynchronize));
+
     /// <summary>Milliseconds from this event to a later one; waits for it.</summary>
     public float To(CudaEvent later)
     {

@@ -22,7 +22,7 @@ public sealed class ChatTemplate
 
     /// <summary>Parses a template.</summary>
     /// <param name="source">Jinja text.</param>
-    /// <param name="tokenizer">Gives bos_token and eos_token, and encodes.</param>
+    /// <param name="tokenizer">Gives bos_token, eos_token and the other special tokens, and encodes.</param>
     /// <exception cref="HeadroomException">It is not Jinja, or uses what is not supported.</exception>
     public ChatTemplate(string source, ITokenizer tokenizer)
     {
@@ -49,6 +49,13 @@ public sealed class ChatTemplate
         var all = new PyDict { ["messages"] = JinjaValues.From(messages), ["tools"] = null, ["documents"] = null, ["add_generation_prompt"] = addGenerationPrompt };
         if (_tokenizer.BosId is { } bos) all["bos_token"] = _tokenizer.IdToToken(bos);
         if (_tokenizer.EosId is { } eos) all["eos_token"] = _tokenizer.IdToToken(eos);
+        if (_tokenizer.SpecialTokens is { } named)
+        {
+            // A name that the tokenizer does not set is undefined, as in transformers; one that nothing is known of is refused by the interpreter.
+            foreach (string name in JinjaInterpreter.SpecialTokenNames) all[name] = new Undefined(name);
+            foreach (var (name, token) in named) all[name] = token;
+        }
+        if (_tokenizer.AdditionalSpecialTokens is { } more) all["additional_special_tokens"] = more.Count > 0 ? more.Cast<object?>().ToList() : new Undefined("additional_special_tokens");
         if (variables != null)
             foreach (var (name, value) in variables) all[name] = JinjaValues.From(value);
         return JinjaInterpreter.Render(_template, all, now ?? DateTimeOffset.Now);

@@ -5,8 +5,11 @@ namespace Headroom.Formats.Chat;
 
 internal sealed partial class JinjaInterpreter
 {
-    // Tokens that transformers would fill in and the tokenizers here do not name: never nothing in their place.
-    private static readonly string[] NotKnown = ["pad_token", "unk_token", "sep_token", "cls_token", "mask_token", "additional_special_tokens"];
+    /// <summary>Tokens that transformers fills in, beside bos_token and eos_token.</summary>
+    internal static readonly string[] SpecialTokenNames = ["pad_token", "unk_token", "sep_token", "cls_token", "mask_token"];
+
+    // Where no file tells which of them there are, never nothing in their place.
+    private static readonly string[] NotKnown = [.. SpecialTokenNames, "additional_special_tokens"];
 
     private object? Eval(Expr e, JinjaScope scope)
     {

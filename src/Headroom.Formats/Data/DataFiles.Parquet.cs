@@ -8,28 +8,48 @@ public static partial class DataFiles
 {
     private static IEnumerable<DataRow> ReadParquet(string path, DataFileOptions options)
     {
-        Guard(path, () => { ParquetFooter.Check(path); return 0; });
-        var reader = Wait(path, () => ParquetReader.CreateAsync(path));
+        using var file = File.OpenRead(path);
+        foreach (var row in ReadParquet(file, path, options)) yield return row;
+    }
+
+    /// <summary>The rows of a Parquet file; <paramref name="path"/> is its name in messages.</summary>
+    internal static IEnumerable<DataRow> ReadParquet(Stream file, string path, DataFileOptions options)
+    {
+        var footer = Guard(path, () => ParquetFooter.Read(file, path));
+        var guarded = new ParquetStream(file);
+        var reader = Wait(path, () => ParquetReader.CreateAsync(guarded));
         try
         {
             var fields = Guard(path, () => reader.Schema.GetDataFields());
-            DataField? Find(string name) => Array.Find(fields, f => f.Name == name);
             string names = string.Join(", ", fields.Select(f => f.Name));
-            DataField Need(string name) => Find(name) ?? throw new HeadroomException($"{path}: no column '{name}'", $"set text_field and label_field; columns here: {names}");
-            DataField text = Need(options.TextField), label = Need(options.LabelField);
-            DataField? tier = Find(options.TierField), id = Find(options.IdField);
-            long row = 0, most = Math.Min(int.MaxValue, new FileInfo(path).Length * 64);
-            for (int g = 0, groups = Guard(path, () => reader.RowGroupCount); g < groups; g++)
+            Source? Find(string name)
             {
-                int number = g;
-                using var group = Guard(path, () => reader.OpenRowGroupReader(number));
+                var field = Array.Find(fields, f => f.Name == name && f.Path.Length == 1) ?? Array.Find(fields, f => f.Name == name);
+                if (field == null) return null;
+                int at = footer.Leaves.ToList().FindIndex(l => l.IsFlat && l.Path[0] == name);
+                return at < 0 || field.Path.Length > 1 || field.IsArray || field.MaxRepetitionLevel > 0 ? throw Unsupported(path, field) : new(field, at);
+            }
+            Source Need(string name) => Find(name) ?? throw new HeadroomException($"{path}: no column '{name}'", $"set text_field and label_field; columns here: {names}");
+            Source text = Need(options.TextField), label = Need(options.LabelField);
+            Source? tier = Find(options.TierField), id = Find(options.IdField);
+            long row = 0, most = Math.Min(int.MaxValue, file.Length * 64);
+            for (int g = 0; g < footer.Groups.Count; g++)
+            {
+                using var group = Guard(path, () => reader.OpenRowGroupReader(g));
                 // A row takes bits at least somewhere; more of them than that is a damaged footer, and memory for them would be asked for below.
-                if (group.RowCount < 0 || group.RowCount > most) throw new HeadroomException($"{path}: not readable as Parquet (it claims {group.RowCount} rows)", "fetch or write the file again");
-                int n = (int)group.RowCount;
-                var t = Column(path, group, text, n);
-                var l = Column(path, group, label, n);
-                var r = tier == null ? null : Column(path, group, tier, n);
-                var k = id == null ? null : Column(path, group, id, n);
+                if (footer.Rows[g] > most) throw ParquetFooter.Bad(path, $"it claims {footer.Rows[g]} rows");
+                int n = (int)footer.Rows[g];
+                string?[] Read(Source s)
+                {
+                    var chunk = footer.Groups[g][s.Leaf];
+                    long end = Guard(path, () => ParquetPages.Check(file, chunk, path));
+                    guarded.Open(chunk.Start, end);
+                    return Column(path, group, s.Field, n);
+                }
+                var t = Read(text);
+                var l = Read(label);
+                var r = tier == null ? null : Read(tier);
+                var k = id == null ? null : Read(id);
                 for (int i = 0; i < n; i++)
                 {
                     row++;
@@ -42,9 +62,11 @@ public static partial class DataFiles
         finally { Wait(path, async () => { await reader.DisposeAsync().ConfigureAwait(false); return 0; }); }
     }
 
+    /// <summary>A column as Parquet.Net names it and its place in <see cref="ParquetFooter.Leaves"/>.</summary>
+    private sealed record Source(DataField Field, int Leaf);
+
     private static string?[] Column(string path, ParquetRowGroupReader group, DataField field, int n)
     {
-        if (field.IsArray || field.MaxRepetitionLevel > 0) throw Unsupported(path, field);
         var type = Nullable.GetUnderlyingType(field.ClrType) ?? field.ClrType;
         if (type == typeof(string) || type == typeof(ReadOnlyMemory<char>)) // which of the two depends on how the column was written
         {
@@ -89,11 +111,12 @@ public static partial class DataFiles
 
     private static void WaitAll(string path, Func<Task> work) => Wait(path, async () => { await work().ConfigureAwait(false); return 0; });
 
-    /// <summary>How long one step of the library may take (a row group of a column takes seconds at most): damaged pages can make it loop.</summary>
+    /// <summary>How long one step of the library may take (a row group of a column takes seconds at most); infinite: it works on the caller's thread.</summary>
     internal static TimeSpan Patience { get; set; } = TimeSpan.FromMinutes(2);
 
     private static T Wait<T>(string path, Func<Task<T>> work) => Guard(path, () =>
     {
+        if (Patience == Timeout.InfiniteTimeSpan) return work().GetAwaiter().GetResult();
         var task = Task.Run(work);
         if (Task.WhenAny(task, Task.Delay(Patience)).GetAwaiter().GetResult() != task)
             throw new HeadroomException($"{path}: reading it takes too long, so it is damaged", "fetch or write the file again");
@@ -105,7 +128,7 @@ public static partial class DataFiles
         try { return work(); }
         catch (Exception e) when (e is not HeadroomException) // an OutOfMemoryException too: only a number of the file can ask for that much
         {
-            throw new HeadroomException($"{path}: not readable as Parquet ({e.Message.Split('\n')[0]})", "fetch or write the file again", inner: e);
+            throw ParquetFooter.Bad(path, e.Message.Split('\n')[0], e);
         }
     }
 }

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
+using Headroom.Core;
 
 namespace Headroom.Formats;
 
@@ -68,21 +69,24 @@ public sealed class BaseHashes(string folder, long minimumBytes)
             Directory.CreateDirectory(folder);
             AtomicFile.WriteText(Path.Combine(folder, Fingerprint(files)), hash);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or Core.HeadroomException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or HeadroomException)
         {
         }
     }
 
-    /// <summary>The hash by reading everything; the files side by side.</summary>
+    /// <summary>
+    /// The hash by reading everything; the files side by side, on threads of lower priority (see <see cref="LowPriority"/>): the weights are usually
+    /// loaded at the same time, and where processors are few it waits until they are.
+    /// </summary>
     public static string Compute(IReadOnlyList<string> files)
     {
         var hashes = new byte[files.Count][];
-        Parallel.For(0, files.Count, i =>
+        LowPriority.Run(files.Count, i =>
         {
             using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
             using var file = new FileStream(files[i], FileMode.Open, FileAccess.Read, FileShare.Read, 1, FileOptions.SequentialScan);
             var buffer = new byte[1 << 20];
-            for (int n; (n = file.Read(buffer)) > 0;) hash.AppendData(buffer, 0, n);
+            for (int n; (n = file.Read(buffer)) > 0; LowPriority.Step()) hash.AppendData(buffer, 0, n);
             hashes[i] = hash.GetHashAndReset();
         });
         return Convert.ToHexStringLower(hashes.Length == 1 ? hashes[0] : SHA256.HashData([.. hashes.SelectMany(h => h)]));

@@ -1,4 +1,3 @@
-using System.Security.Cryptography;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
@@ -56,8 +55,7 @@ public sealed class CheckpointSource : IWeightSource
             if (baseHash != null && _files[0].Metadata.GetValueOrDefault(BaseHashKey) != baseHash)
                 throw new HeadroomException($"The quantized copy in {folder} is of another base.", "Clear the cache: headroom cache --clear.");
             _flat = _quantized.Values.Any(q => q.NeedsExpansion);
-            if (Config.TieWordEmbeddings && Has("lm_head.weight") && Has("model.embed_tokens.weight")
-                && !SHA256.HashData(_where["lm_head.weight"].Bytes("lm_head.weight")).AsSpan().SequenceEqual(SHA256.HashData(_where["model.embed_tokens.weight"].Bytes("model.embed_tokens.weight"))))
+            if (Config.TieWordEmbeddings && Has("lm_head.weight") && Has("model.embed_tokens.weight") && !SameBytes("lm_head.weight", "model.embed_tokens.weight"))
                 throw new HeadroomException("config.json ties the embeddings, but lm_head.weight differs from model.embed_tokens.weight.", "Set tie_word_embeddings to false, or use the original checkpoint.");
         }
         catch
@@ -115,6 +113,18 @@ public sealed class CheckpointSource : IWeightSource
     }
 
     /// <inheritdoc/>
+    public DType? RawType(string hfName) => _quantized.ContainsKey(hfName) ? null
+        : Find(hfName).Tensors[hfName].DType switch { "F32" => DType.F32, "BF16" => DType.BF16, "F16" => DType.F16, _ => null };
+
+    /// <inheritdoc/>
+    public void ReadRaw(string hfName, int firstRow, int rowCount, Span<byte> destination)
+    {
+        WeightShapes.Check(this, hfName);
+        long row = RawType(hfName) is { } type ? type.Bytes(ShapeOf(hfName).Cols) : throw new InvalidOperationException($"{hfName} cannot be read as it lies in the file");
+        Find(hfName).Read(hfName, firstRow * row, destination[..checked((int)(rowCount * row))]);
+    }
+
+    /// <inheritdoc/>
     public DType SourceDType(string hfName) => _quantized.TryGetValue(hfName, out var q) ? q.DType : Find(hfName).Tensors[hfName].DType switch { "BF16" => DType.BF16, "F16" => DType.F16, _ => DType.F32 };
 
     /// <inheritdoc/>
@@ -132,6 +142,19 @@ public sealed class CheckpointSource : IWeightSource
 
     /// <inheritdoc/>
     public void BeginHash() => _ = _hash.Value;
+
+    private bool SameBytes(string a, string b)
+    {
+        SafetensorsFile x = _where[a], y = _where[b];
+        long bytes = x.Tensors[a].End - x.Tensors[a].Begin;
+        if (y.Tensors[b].End - y.Tensors[b].Begin != bytes) return false;
+        for (long at = 0; at < bytes; at += 1 << 24)
+        {
+            int n = (int)Math.Min(1 << 24, bytes - at);
+            if (!x.Bytes(a, at, n).SequenceEqual(y.Bytes(b, at, n))) return false;
+        }
+        return true;
+    }
 
     private SafetensorsFile Find(string hfName) => _where.GetValueOrDefault(hfName)
         ?? throw new HeadroomException($"The checkpoint has no tensor {hfName}.", "It is incomplete, or config.json belongs to another model.");

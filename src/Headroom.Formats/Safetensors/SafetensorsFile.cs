@@ -5,6 +5,7 @@ using System.Runtime.Intrinsics;
 using System.Text;
 using System.Text.Json;
 using Headroom.Core;
+using Microsoft.Win32.SafeHandles;
 
 namespace Headroom.Formats;
 
@@ -22,27 +23,31 @@ public sealed record SafetensorInfo(string Name, string DType, long[] Shape, lon
 public sealed unsafe class SafetensorsFile : IDisposable
 {
     private const long MaxHeader = 100_000_000;
+    private readonly SafeFileHandle? _handle;
     private readonly MemoryMappedFile? _map;
     private readonly MemoryMappedViewAccessor? _view;
     private readonly byte* _data;
+    private readonly long _dataAt;
 
     private SafetensorsFile(string path)
     {
         Path = path;
         if (!File.Exists(path)) throw new HeadroomException($"There is no file {path}.", "Check the path of the model.");
-        long length = FileSize.Of(path);
-        if (length < 8) throw Bad("HeaderTooSmall: the file has fewer than 8 bytes");
-        _map = MemoryMappedFile.CreateFromFile(path, FileMode.Open, null, 0, MemoryMappedFileAccess.Read);
-        _view = _map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
-        byte* start = null;
-        _view.SafeMemoryMappedViewHandle.AcquirePointer(ref start);
+        _handle = File.OpenHandle(path);
         try
         {
+            long length = RandomAccess.GetLength(_handle);
+            if (length < 8) throw Bad("HeaderTooSmall: the file has fewer than 8 bytes");
+            _map = MemoryMappedFile.CreateFromFile(_handle, null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
+            _view = _map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
+            byte* start = null;
+            _view.SafeMemoryMappedViewHandle.AcquirePointer(ref start);
             ulong n = BinaryPrimitives.ReadUInt64LittleEndian(new ReadOnlySpan<byte>(start, 8));
             if (n > MaxHeader) throw Bad($"HeaderTooLarge: {n} header bytes");
             if (8 + (long)n > length) throw Bad("InvalidHeaderLength: the header is longer than the file");
             (Tensors, Metadata) = Parse(new ReadOnlySpan<byte>(start + 8, (int)n), length - 8 - (long)n, path);
-            _data = start + 8 + n;
+            _dataAt = 8 + (long)n;
+            _data = start + _dataAt;
         }
         catch
         {
@@ -67,6 +72,17 @@ public sealed unsafe class SafetensorsFile : IDisposable
         var t = Tensors[name];
         if (offset < 0 || t.Begin + offset + count > t.End) throw new ArgumentOutOfRangeException(nameof(offset));
         return new ReadOnlySpan<byte>(_data + t.Begin + offset, count);
+    }
+
+    /// <summary>
+    /// Bytes of a tensor from <paramref name="offset"/> on, read from the file and not from the map: no page faults, and the file's pages are not counted as the
+    /// process's own. Callable from several threads. Throws <see cref="HeadroomException"/> when the file has become shorter.
+    /// </summary>
+    public void Read(string name, long offset, Span<byte> destination)
+    {
+        var t = Tensors[name];
+        if (offset < 0 || t.Begin + offset + destination.Length > t.End) throw new ArgumentOutOfRangeException(nameof(offset));
+        if (FileRead.Exactly(_handle!, _dataAt + t.Begin + offset, destination) != destination.Length) throw Bad($"it ends inside {name}");
     }
 
     /// <summary>All bytes of a tensor.</summary>
@@ -272,5 +288,6 @@ public sealed unsafe class SafetensorsFile : IDisposable
             _view.Dispose();
         }
         _map?.Dispose();
+        _handle?.Dispose();
     }
 }

@@ -8,9 +8,14 @@ namespace Headroom.Formats;
 /// <summary>Writes safetensors files: dtype rank descending, then name; header padded to 8 bytes; temporary file, fsync, rename.</summary>
 public static class SafetensorsWriter
 {
-    /// <summary>Writes float32 tensors.</summary>
+    private const int Piece = 1 << 24; // elements; a span of bytes holds less than a large array of floats
+
+    /// <summary>Writes float32 tensors that are in memory, without a copy.</summary>
     public static void WriteF32(string path, IEnumerable<(string Name, long[] Shape, float[] Values)> tensors, IReadOnlyDictionary<string, string>? metadata = null) =>
-        Write(path, tensors.Select(t => (t.Name, "F32", t.Shape, MemoryMarshal.AsBytes(t.Values.AsSpan()).ToArray())), metadata);
+        Write(path, tensors.Select(t => new SafetensorPart(t.Name, "F32", t.Shape, t.Values.Length * 4L, file =>
+        {
+            for (int at = 0; at < t.Values.Length; at += Piece) file.Write(MemoryMarshal.AsBytes(t.Values.AsSpan(at, Math.Min(Piece, t.Values.Length - at))));
+        })), metadata);
 
     /// <summary>Writes raw tensors that are in memory.</summary>
     public static void Write(string path, IEnumerable<(string Name, string DType, long[] Shape, byte[] Data)> tensors, IReadOnlyDictionary<string, string>? metadata = null) =>

@@ -26,6 +26,10 @@ internal sealed class TokenizerParts
     public int? Bos { get; set; }
     public int? Eos { get; set; }
     public string? ChatTemplate { get; set; }
+    /// <summary>unk_token, pad_token and so on, beside BOS and EOS; null = not known.</summary>
+    public Dictionary<string, string>? SpecialTokens { get; set; }
+    /// <summary>additional_special_tokens; null = not known.</summary>
+    public List<string>? AdditionalSpecialTokens { get; set; }
     /// <summary>SentencePiece vocabularies: score and kind of each piece as the file has them; else null.</summary>
     public IReadOnlyList<(string Text, float Score, PieceKind Kind)>? Scored { get; init; }
 }
@@ -56,6 +60,8 @@ internal sealed class BpeTokenizer : ITokenizer
     public bool AddBos { get; }
     public bool AddEos { get; }
     public string? ChatTemplate => _parts.ChatTemplate;
+    public IReadOnlyDictionary<string, string>? SpecialTokens => _parts.SpecialTokens;
+    public IReadOnlyList<string>? AdditionalSpecialTokens => _parts.AdditionalSpecialTokens;
 
     public string IdToToken(int id) => (uint)id < (uint)_parts.Pieces.Length ? _parts.Pieces[id] : "";
 

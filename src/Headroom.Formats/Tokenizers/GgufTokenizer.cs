@@ -81,6 +81,9 @@ internal static class GgufTokenizer
         if ((file.Flag("tokenizer.ggml.add_bos_token") ?? addBos) && parts.Bos is { } b) parts.Prefix.Add(b);
         if (file.Flag("tokenizer.ggml.add_eos_token") == true && parts.Eos is { } e) parts.Suffix.Add(e);
         parts.ChatTemplate = file.Text("tokenizer.chat_template");
+        parts.SpecialTokens = [];
+        foreach (var (key, name) in new[] { ("unknown", "unk_token"), ("padding", "pad_token"), ("seperator", "sep_token"), ("cls", "cls_token"), ("mask", "mask_token") }) // "seperator" is how the format spells it
+            if (file.Int($"tokenizer.ggml.{key}_token_id") is { } id && (ulong)id < (ulong)parts.Pieces.Length) parts.SpecialTokens[name] = parts.Pieces[id];
         return parts;
     }
 

@@ -21,6 +21,12 @@ public interface ITokenizer
     /// <summary>The chat template (Jinja text), when the tokenizer carries one.</summary>
     string? ChatTemplate { get; }
 
+    /// <summary>The other special tokens by the name that transformers gives them (unk_token, pad_token, sep_token, cls_token, mask_token, image_token, ...); null when no file says which there are.</summary>
+    IReadOnlyDictionary<string, string>? SpecialTokens => null;
+
+    /// <summary>additional_special_tokens; null when no file says which there are (GGUF has no place for them).</summary>
+    IReadOnlyList<string>? AdditionalSpecialTokens => null;
+
     /// <summary>Encodes a text. Special tokens written out in the text become their ids.</summary>
     /// <param name="text">Any text; a lone surrogate is read as U+FFFD.</param>
     /// <param name="addSpecial">Add BOS and EOS as <see cref="AddBos"/> and <see cref="AddEos"/> say.</param>

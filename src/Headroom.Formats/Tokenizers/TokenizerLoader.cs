@@ -131,12 +131,14 @@ public static class TokenizerLoader
                 (addBos, addEos) = (TokenizerJson.Flag(root, "add_bos_token"), TokenizerJson.Flag(root, "add_eos_token"));
                 (bos, eos) = (Named(root, "bos_token", parts), Named(root, "eos_token", parts));
                 parts.ChatTemplate = Template(root) ?? parts.ChatTemplate;
+                SpecialTokens(root, parts);
             }
         if (Open(folder, "special_tokens_map.json", ref now) is { } map)
             using (map)
             {
                 bos ??= Named(map.RootElement, "bos_token", parts);
                 eos ??= Named(map.RootElement, "eos_token", parts);
+                SpecialTokens(map.RootElement, parts);
             }
         if (Open(folder, "config.json", ref now) is { } model)
             using (model)
@@ -178,6 +180,30 @@ public static class TokenizerLoader
         if (TokenizerJson.Optional(root, key) is not { } v) return null;
         if (v.ValueKind == JsonValueKind.Array) { if (v.GetArrayLength() == 0) return null; v = v[0]; }
         return v.TryGetInt32(out int id) && (uint)id < (uint)parts.Pieces.Length ? id : null;
+    }
+
+    // special_tokens_map of transformers (tokenization_utils_base.py): every *_token with a text, those that only this model has (image_token, ...) too, and the list of additional ones.
+    // The first file that names one counts.
+    private static void SpecialTokens(JsonElement root, TokenizerParts parts)
+    {
+        if (root.ValueKind != JsonValueKind.Object) return;
+        var all = parts.SpecialTokens ??= [];
+        parts.AdditionalSpecialTokens ??= [];
+        static string? Text(JsonElement v) => v.ValueKind switch { JsonValueKind.String => v.GetString(), JsonValueKind.Object => TokenizerJson.Text(v, "content"), _ => null };
+        void Add(string name, JsonElement v)
+        {
+            if (name is not ("bos_token" or "eos_token") && name.EndsWith("_token", StringComparison.Ordinal) && Text(v) is { } text) all.TryAdd(name, text);
+        }
+        foreach (var p in root.EnumerateObject()) Add(p.Name, p.Value);
+        if (TokenizerJson.Optional(root, "extra_special_tokens") is { ValueKind: JsonValueKind.Object } extra)
+            foreach (var p in extra.EnumerateObject()) Add(p.Name, p.Value);
+        if (TokenizerJson.Optional(root, "additional_special_tokens") is { ValueKind: JsonValueKind.Array } more && parts.AdditionalSpecialTokens.Count == 0)
+            parts.AdditionalSpecialTokens = [.. more.EnumerateArray().Select(Text).OfType<string>()];
+        // What the class of the tokenizer fills in when the file does not say (tokenization_llama.py, tokenization_qwen2.py); a null in the file is an answer.
+        string kind = TokenizerJson.Text(root, "tokenizer_class") ?? "";
+        foreach (var (prefix, name, text) in new[]
+            { ("LlamaTokenizer", "unk_token", "<unk>"), ("CodeLlamaTokenizer", "unk_token", "<unk>"), ("Qwen2Tokenizer", "unk_token", "<|endoftext|>"), ("Qwen2Tokenizer", "pad_token", "<|endoftext|>") })
+            if (kind.StartsWith(prefix, StringComparison.Ordinal) && !root.TryGetProperty(name, out _)) all.TryAdd(name, text);
     }
 
     private static string? Template(JsonElement root)

@@ -22,6 +22,8 @@ public sealed class TimedDevice(IDevice inner, Func<Action, double>? time = null
     /// <inheritdoc/>
     public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);
     /// <inheritdoc/>
+    public void Upload(RowReader read, Tensor destination) => inner.Upload(read, destination);
+    /// <inheritdoc/>
     public void Download(Tensor source, Span<byte> destination) => inner.Download(source, destination);
     /// <inheritdoc/>
     public double Time(Action work) => inner.Time(work);

@@ -1,3 +1,5 @@
+using Headroom.Core;
+
 namespace Headroom.Training;
 
 /// <summary>A run, as written in a YAML recipe. Property names in the file are snake_case and follow Hugging Face's TrainingArguments and PEFT's LoraConfig. The defaults stand here and nowhere else.</summary>
@@ -65,11 +67,54 @@ public sealed class LoraOptions
     public float LoraAlpha { get; set; } = 32;
     /// <summary>Dropout on the adapter's input.</summary>
     public float LoraDropout { get; set; } = 0.05f;
-    /// <summary>Adapted projections.</summary>
-    public List<string> TargetModules { get; set; } = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    /// <summary>Adapted projections: a list of names, or a string: all-linear, or a regex for the whole path of a module.</summary>
+    public ModuleNames TargetModules { get; set; } = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    /// <summary>Modules that stay as they are though they are named above; by the same rules.</summary>
+    public ModuleNames ExcludeModules { get; set; } = [];
+    /// <summary>Only these layers (a number or a list); empty = all.</summary>
+    [OneOrMore]
+    public List<int> LayersToTransform { get; set; } = [];
+    /// <summary>Names of the list of layers, for layers_to_transform; empty = any.</summary>
+    [OneOrMore]
+    public List<string> LayersPattern { get; set; } = [];
+    /// <summary>Rank of modules whose path ends in what a regex matches; the first that does counts.</summary>
+    public Dictionary<string, int> RankPattern { get; set; } = [];
+    /// <summary>lora_alpha, likewise.</summary>
+    public Dictionary<string, float> AlphaPattern { get; set; } = [];
     /// <summary>alpha / sqrt(r) in place of alpha / r.</summary>
     public bool UseRslora { get; set; }
+
+    /// <summary>The rules beyond a list of names, or null when there are none.</summary>
+    public LoraTargets? Targets()
+    {
+        if (!TargetModules.IsPattern && ExcludeModules.Count + LayersToTransform.Count + LayersPattern.Count + RankPattern.Count + AlphaPattern.Count == 0) return null;
+        return new()
+        {
+            Modules = TargetModules.IsPattern ? [] : TargetModules, Pattern = TargetModules.IsPattern ? TargetModules[0] : null,
+            Exclude = ExcludeModules.IsPattern ? [] : ExcludeModules, ExcludePattern = ExcludeModules.IsPattern ? ExcludeModules[0] : null,
+            Layers = LayersToTransform.Count > 0 ? LayersToTransform : null, LayersPattern = LayersPattern, RankPattern = [.. RankPattern], AlphaPattern = [.. AlphaPattern],
+        };
+    }
 }
+
+/// <summary>Module names; or, as PEFT takes a string in their place, one pattern.</summary>
+public sealed class ModuleNames : List<string>
+{
+    /// <summary>The only entry is a regex for a whole path, or all-linear.</summary>
+    public bool IsPattern { get; private init; }
+
+    /// <summary>A pattern in the place of names.</summary>
+    public static ModuleNames Of(string pattern)
+    {
+        var names = new ModuleNames { IsPattern = true };
+        names.Add(pattern);
+        return names;
+    }
+}
+
+/// <summary>A list whose only entry may stand without brackets.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+public sealed class OneOrMoreAttribute : Attribute;
 
 /// <summary>Optimization (transformers <c>TrainingArguments</c>).</summary>
 public sealed class TrainingOptions

@@ -43,7 +43,26 @@ public static partial class RecipeLoader
         Range("lora.lora_dropout", r.Lora.LoraDropout, 0, Dropout.MaxP);
         Need(r.Lora.TargetModules.Count > 0, "lora.target_modules is empty.", $"Name one or more of {string.Join(", ", Projections)}.");
         // As in PEFT an entry is the end of a module's path, so self_attn.q_proj and layers.3.mlp.up_proj are entries too.
-        foreach (string module in r.Lora.TargetModules) OneOf("lora.target_modules:", module[(module.LastIndexOf('.') + 1)..], Projections);
+        foreach (string module in r.Lora.TargetModules.IsPattern ? [] : r.Lora.TargetModules) OneOf("lora.target_modules:", module[(module.LastIndexOf('.') + 1)..], Projections);
+        foreach (string module in r.Lora.ExcludeModules.IsPattern ? [] : r.Lora.ExcludeModules)
+            OneOf("lora.exclude_modules:", module[(module.LastIndexOf('.') + 1)..], [.. Projections, "lm_head", "embed_tokens"]);
+        foreach (string module in r.Lora.TargetModules.Concat(r.Lora.ExcludeModules))
+            Need(module.Length > 0, "lora.target_modules or lora.exclude_modules holds an empty name.", $"Name one or more of {string.Join(", ", Projections)}.");
+        foreach (int layer in r.Lora.LayersToTransform) AtLeast("lora.layers_to_transform", layer, 0);
+        // As PEFT: a pattern names layers itself.
+        Need(!r.Lora.TargetModules.IsPattern || r.Lora.LayersToTransform.Count + r.Lora.LayersPattern.Count == 0,
+            "lora.layers_to_transform and layers_pattern go with a list of target_modules, not with a string.", "Name the layers in the pattern, or the modules in a list.");
+        Need(r.Lora.LayersPattern.Count == 0 || r.Lora.LayersToTransform.Count > 0, "lora.layers_pattern is given without layers_to_transform.", "Give the layers, or leave it out.");
+        foreach (int rank in r.Lora.RankPattern.Values) AtLeast("lora.rank_pattern", rank, 1);
+        foreach (float alpha in r.Lora.AlphaPattern.Values) Range("lora.alpha_pattern", alpha, 0, double.PositiveInfinity, openLow: true);
+        if (r.Lora.Targets() is { } rules)
+        {
+            var paths = Enumerable.Range(0, 256).SelectMany(i => Projections.Select(p => $"model.layers.{i}.{(p.Length == 6 ? "self_attn" : "mlp")}.{p}")).ToList();
+            Need(!r.Lora.TargetModules.IsPattern || paths.Any(p => (rules with { Exclude = [], ExcludePattern = null }).Matches(p)),
+                $"lora.target_modules '{r.Lora.TargetModules[0]}' is no list, and as a regex for a whole path it matches no module.",
+                $"Write [{string.Join(", ", Projections)}] or some of them, all-linear, or a regex such as .*(q|v)_proj.");
+            _ = (rules.Matches(paths[0]), rules.Rank(paths[0], 1), rules.Alpha(paths[0], 1)); // refuses patterns that are no regex
+        }
 
         var t = r.Training;
         AtLeast("training.per_device_train_batch_size", t.PerDeviceTrainBatchSize, 1);

@@ -105,10 +105,12 @@ public static partial class RecipeLoader
         }
     }
 
+    private static bool IsSection(Type type) => type.Namespace == typeof(Recipe).Namespace && type.IsClass && !typeof(IList).IsAssignableFrom(type);
+
     private static void Assign(object target, PropertyInfo property, YamlNode value, string name, string path)
     {
         var type = property.PropertyType;
-        if (type.Namespace == typeof(Recipe).Namespace && type.IsClass) Fill(property.GetValue(target)!, value, name, path + ".");
+        if (IsSection(type)) Fill(property.GetValue(target)!, value, name, path + ".");
         else if (type == typeof(List<ModelOptions>))
         {
             if (value is not YamlSequenceNode models) throw At(value, name, $"'{path}' is a list", "Write - path: ... entries.");
@@ -119,17 +121,22 @@ public static partial class RecipeLoader
                 return model;
             }).ToList());
         }
+        else if (type == typeof(ModuleNames) && value is YamlScalarNode)
+            property.SetValue(target, ModuleNames.Of((string)Scalar(typeof(string), false, value, name, path)!));
         else if (typeof(IList).IsAssignableFrom(type))
         {
-            if (value is not YamlSequenceNode items) throw At(value, name, $"'{path}' is a list", "Write [a, b] or - entries.");
             var list = (IList)Activator.CreateInstance(type)!;
-            foreach (var item in items) list.Add(Scalar(type.GetGenericArguments()[0], false, item, name, path));
+            bool one = value is YamlScalarNode && property.IsDefined(typeof(OneOrMoreAttribute));
+            if (!one && value is not YamlSequenceNode) throw At(value, name, $"'{path}' is a list", "Write [a, b] or - entries.");
+            foreach (var item in one ? [value] : ((YamlSequenceNode)value).Children) list.Add(Scalar(type == typeof(ModuleNames) ? typeof(string) : type.GetGenericArguments()[0], false, item, name, path));
             property.SetValue(target, list);
         }
-        else if (type == typeof(Dictionary<string, string>))
+        else if (typeof(IDictionary).IsAssignableFrom(type))
         {
             if (value is not YamlMappingNode pairs) throw At(value, name, $"'{path}' is a map", "Write key: value pairs.");
-            property.SetValue(target, pairs.Children.ToDictionary(p => Text(p.Key, name, path), p => (string)Scalar(typeof(string), false, p.Value, name, path)!));
+            var map = (IDictionary)Activator.CreateInstance(type)!;
+            foreach (var (key, item) in pairs.Children) map[Text(key, name, path)] = Scalar(type.GetGenericArguments()[1], false, item, name, path);
+            property.SetValue(target, map);
         }
         else property.SetValue(target, Scalar(type, Nullability.Create(property).WriteState == NullabilityState.Nullable, value, name, path));
     }
@@ -164,7 +171,7 @@ public static partial class RecipeLoader
             var keys = Keys(target.GetType());
             if (!keys.TryGetValue(parts[i], out var property)) throw new HeadroomException($"--set {path}: unknown key '{parts[i]}'.", $"Did you mean '{Nearest(parts[i], keys.Keys)}'?");
             if (i + 1 == parts.Length) Assign(target, property, Root(set[(equals + 1)..], "--set " + path) ?? new YamlScalarNode(""), "--set " + path, path);
-            else if (property.PropertyType.Namespace == typeof(Recipe).Namespace) target = property.GetValue(target)!;
+            else if (IsSection(property.PropertyType)) target = property.GetValue(target)!;
             else throw new HeadroomException($"--set {path}: '{parts[i]}' has no keys below it.", $"Write --set {string.Join('.', parts[..(i + 1)])}=value.");
         }
     }

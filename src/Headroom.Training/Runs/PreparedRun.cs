@@ -40,7 +40,13 @@ public sealed class PreparedRun : IDisposable
     public required MemoryPlan Plan { get; init; }
 
     /// <summary>Reads and encodes the rows, opens the device and plans. Throws <see cref="HeadroomException"/> for whatever is wrong with recipe, data, tokenizer or model, or when nothing fits the budget.</summary>
-    public static PreparedRun Of(Recipe recipe, ModelOptions model, Func<IDevice> openDevice, long? budgetBytes, Action<string, long, long, string> progress)
+    /// <param name="recipe">The recipe.</param>
+    /// <param name="model">Its base.</param>
+    /// <param name="openDevice">Opens the device.</param>
+    /// <param name="budgetBytes">Memory the plan may take; null = no limit.</param>
+    /// <param name="progress">What is being done, done and total of it.</param>
+    /// <param name="hash">Begin with the base's hash at once, beside the tokenizing: a run needs it, and it may take longer than the weights.</param>
+    public static PreparedRun Of(Recipe recipe, ModelOptions model, Func<IDevice> openDevice, long? budgetBytes, Action<string, long, long, string> progress, bool hash = false)
     {
         var o = recipe.Training;
         var data = DataSplits.Load(recipe.Data, recipe.Task, o.Seed);
@@ -50,6 +56,7 @@ public sealed class PreparedRun : IDisposable
         IDevice? device = null;
         try
         {
+            if (hash) source.BeginHash();
             if (tokenizer.VocabSize > source.Config.VocabSize)
                 throw new HeadroomException($"The tokenizer has {tokenizer.VocabSize} ids, the model only {source.Config.VocabSize}.", "Give the tokenizer that belongs to the model.");
             EncodedRows train = new(data.Train, encoder), validation = new(data.Validation, encoder, false), test = new(data.Test, encoder, false);

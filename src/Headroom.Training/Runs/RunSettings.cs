@@ -15,21 +15,26 @@ public static class RunSettings
         if (cpu && precision != "fp32")
             throw new HeadroomException($"training.precision is {precision}, but the CPU computes in fp32.", "Set precision to auto or fp32, or use a GPU.");
         // A GGUF base keeps the file's own types: nothing is rounded a second time, and nothing takes more memory than the file.
-        bool gguf = source.BlockType("model.embed_tokens.weight") != null;
+        var types = BlockTypes(source);
+        bool gguf = types != null;
         var own = gguf ? WeightStorage.Gguf : source.SourceDType("model.layers.0.self_attn.q_proj.weight") switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => WeightStorage.F32 };
         var stored = Stored(recipe, source);
         var linear = stored.Linear ?? (q.LoadIn4bit ? q.Bnb4bitUseDoubleQuant ?? true ? WeightStorage.NF4Double : WeightStorage.NF4 : q.LoadIn8bit ? WeightStorage.Int8 : own);
         // 16 bits hold a Q8_0 or 16-bit table to within its own rounding; a float32 table keeps its type.
         var embedding = gguf ? WeightStorage.Gguf : source.SourceDType("model.embed_tokens.weight") switch { DType.F16 => WeightStorage.F16, DType.BF16 => WeightStorage.BF16, _ => WeightStorage.F32 };
         var l = recipe.Lora;
-        var lora = new LoraSettings(l.R, l.LoraAlpha, l.LoraDropout, l.TargetModules, l.UseRslora);
+        var lora = new LoraSettings(l.R, l.LoraAlpha, l.LoraDropout, l.TargetModules, l.UseRslora) { Targets = l.Targets() };
         return new ModelSettings(linear, embedding, TrainMode.Adapters, lora, recipe.Training.GradientCheckpointing == true ? -1 : 0)
         {
-            BlockTypes = gguf ? source.Config.MatrixNames().ToDictionary(n => n, n => source.BlockType(n)!.Value) : null,
+            BlockTypes = types,
             Storages = stored.Others,
             ComputeType = precision switch { "bf16" => DType.BF16, "fp16" => DType.F16, _ => DType.F32 },
         };
     }
+
+    /// <summary>Types of the matrices of a GGUF file; null for other checkpoints.</summary>
+    public static IReadOnlyDictionary<string, GgmlType>? BlockTypes(IWeightSource source) => source.BlockType("model.embed_tokens.weight") == null ? null
+        : source.Config.MatrixNames().ToDictionary(n => n, n => source.BlockType(n)!.Value);
 
     /// <summary>
     /// The storage of a checkpoint that is quantized already, and the projections that it holds in another one (skipped modules, in their own type);

@@ -41,10 +41,9 @@ public static class TrainRun
             throw new HeadroomException($"The run folder {host.Folder} exists already.", "Go on with --resume, or give another --name.");
         if (host.Resume && !File.Exists(events)) throw new HeadroomException($"There is no run in {host.Folder} to resume.", "Start it without --resume.");
 
-        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress);
+        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true);
         var (data, encoder, source, settings, limits, device) = (prepared.Data, prepared.Encoder, prepared.Source, prepared.Settings, prepared.Limits, prepared.Device);
         var (tokenizer, train, validation, test, evalTokens, longest) = (prepared.Tokenizer, prepared.Train, prepared.Validation, prepared.Test, limits.EvalTokens, prepared.Longest);
-        source.BeginHash(); // beside loading
         using var engine = new Engine(device, source, settings, limits, (d, t) => host.Progress("loading", d, t, ""));
         string baseHash = source.Hash, recipeHash = RecipeLoader.Hash(recipe);
         QuantizedCache.Default.Save(engine, source, recipe.Quantization, host.Say);

@@ -2,6 +2,7 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats.Chat;
 using Headroom.Formats.Tokenizers;
+using Headroom.Tests.Formats;
 
 namespace Headroom.Tests.Chat;
 
@@ -170,5 +171,31 @@ public sealed class JinjaTests
         string text = ChatTemplate.Of(tokenizer).Render(JsonNode.Parse(calls)!.AsArray(), true, tools);
         Assert.Contains("<tools>\n{\"type\": \"function\", \"function\": {\"name\": \"w\"}}\n</tools>", text);
         Assert.Contains("<tool_call>\n{\"name\": \"w\", \"arguments\": {\"city\": \"Köln\"}}\n</tool_call><|im_end|>\n<|im_start|>user\n<tool_response>\nrain\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n", text);
+    }
+
+    /// <summary>transformers' special_tokens_map of the tokenizer_config.json files themselves; what a file sets to null is undefined.</summary>
+    [Theory]
+    [InlineData("deepseek-llm-7b", "{{ pad_token }}|{{ unk_token is defined }}|{{ unk_token }}|{{ additional_special_tokens }}", "<\uFF5Cend\u2581of\u2581sentence\uFF5C>|False||")]
+    [InlineData("llama2", "{{ unk_token }}|{{ pad_token is defined }}", "<unk>|False")]
+    [InlineData("smollm2", "{{ pad_token }}|{{ unk_token }}|{{ sep_token is defined }}", "<|im_end|>|<|endoftext|>|False")]
+    [InlineData("qwen3", "{{ pad_token }}|{{ additional_special_tokens[1] }}|{{ additional_special_tokens | length }}", "<|endoftext|>|<|im_end|>|13")]
+    [InlineData("llama3", "{{ pad_token is defined }}{{ mask_token }}", "False")]
+    public void SpecialTokens(string folder, string template, string text) =>
+        Assert.Equal(text, new ChatTemplate(template, TokenizerLoader.Load(Shared.DataFile("tokenizers/" + folder))).Render([new ChatMessage("user", "a")], false));
+
+    [Fact]
+    public void SpecialTokensOfOtherFiles()
+    {
+        using var folder = new TempFolder();
+        File.Copy(Shared.DataFile("tokenizers/smollm2/tokenizer.json"), Path.Combine(folder.Path, "tokenizer.json"));
+        string Of(string template) => new ChatTemplate(template, TokenizerLoader.Load(folder.Path)).Render([new ChatMessage("user", "a")], false);
+        Assert.Contains("pad_token", Assert.Throws<HeadroomException>(() => Of("{{ pad_token }}")).Message); // no file says
+        File.WriteAllBytes(Path.Combine(folder.Path, "special_tokens_map.json"), "{\"pad_token\":{\"content\":\"<pad>\"},\"mask_token\":\"<m>\"}"u8.ToArray());
+        Assert.Equal("<pad><m>", Of("{{ pad_token }}{{ mask_token }}{{ unk_token }}"));
+        File.WriteAllBytes(Path.Combine(folder.Path, "tokenizer_config.json"), "{\"tokenizer_class\":\"LlamaTokenizerFast\",\"pad_token\":\"<p>\",\"extra_special_tokens\":{\"image_token\":\"<i>\"}}"u8.ToArray());
+        Assert.Equal("<p><m><unk><i>", Of("{{ pad_token }}{{ mask_token }}{{ unk_token }}{{ image_token }}"));
+        var gguf = TokenizerLoader.Load(Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf"));
+        Assert.Equal("<|im_end|>|<|endoftext|>", new ChatTemplate("{{ pad_token }}|{{ unk_token }}", gguf).Render([new ChatMessage("user", "a")], false));
+        Assert.Throws<HeadroomException>(() => new ChatTemplate("{{ additional_special_tokens }}", gguf).Render([new ChatMessage("user", "a")], false));
     }
 }

@@ -200,11 +200,42 @@ public sealed class ExportTests : IDisposable
         List<float[]> Logits(IWeightSource s) => ExportCheck.Logits(new CpuDevice(2), s, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None), null, prompts);
         using IWeightSource good = WeightSources.Open(At("good.gguf")), bad = WeightSources.Open(At("bad.gguf"));
         var reference = Logits(source);
+        (double, string?) Weights(IWeightSource s) => ExportCheck.Weights(source, s, (_, _) => GgmlType.F32, GgmlType.F32);
+        Assert.Equal((0, null), Weights(good));
+        Assert.Equal((double.PositiveInfinity, "model.layers.0.self_attn.q_proj.weight"), Weights(bad));
         var right = ExportCheck.Compare(reference, Logits(good), source.Config.VocabSize);
         Assert.Equal((0f, 1.0), (right.LargestDifference, right.Agreement));
         var wrong = ExportCheck.Compare(reference, Logits(bad), source.Config.VocabSize);
         var (difference, agreement) = ExportCheck.Bounds("q8_0");
         Assert.True(wrong.RelativeDifference > difference && wrong.Agreement < agreement, wrong.ToString());
+    }
+
+    /// <summary>The bounds on stored values are those of the types: what each type rounds passes as its own, and not as the next better one.</summary>
+    [Fact]
+    public void WeightsAreHeldToTheirTypesRounding()
+    {
+        using var source = WeightSources.Open(Shared.DataFile("models/stories260K/hf"));
+        (string Type, double Least, double Most)[] types = [("f16", 1e-5, 1e-3), ("bf16", 1e-4, 1e-2), ("q8_0", 1e-3, 1e-2), ("q4_0", 0.05, 0.1)];
+        for (int i = 0; i < types.Length; i++)
+        {
+            var (type, least, most) = types[i];
+            var stored = GgufExporter.Types[type].Type;
+            GgufExporter.Write(source, [], type, At(type + ".gguf"), null);
+            using var copy = WeightSources.Open(At(type + ".gguf"));
+            (double Error, string? Beyond) As(GgmlType t) => ExportCheck.Weights(source, copy, (n, cols) => GgufExporter.TypeOf(n, t, cols, source.Config.TieWordEmbeddings), GgmlType.F32);
+            var (error, beyond) = As(stored);
+            Assert.Null(beyond);
+            Assert.InRange(error, least, most);
+            Assert.NotNull(As(i == 0 ? GgmlType.F32 : GgufExporter.Types[types[i - 1].Type].Type).Beyond);
+        }
+    }
+
+    [Fact]
+    public void OnlyFourBitsMayCostWhatAUserAccepts()
+    {
+        var c = new ExportComparison(100, 3, 0.8, 50, 20);
+        Assert.True(ExportCheck.IsLoss("q4_0", c));
+        Assert.False(ExportCheck.IsLoss("q8_0", c) || ExportCheck.IsLoss("f16", c) || ExportCheck.IsLoss("q4_0", c with { RelativeDifference = 1.4 }) || ExportCheck.IsLoss("q4_0", c with { RelativeDifference = double.PositiveInfinity }));
     }
 
     private sealed class Rotated(IWeightSource source) : IWeightSource

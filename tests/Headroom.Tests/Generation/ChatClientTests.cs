@@ -86,6 +86,41 @@ public sealed class ChatClientTests
         Assert.Contains("chat template", Assert.Throws<HeadroomException>(() => new HeadroomChatClient(none)).Message);
     }
 
+    /// <summary>Dispose in the middle of a stream, of a whole response, and while another waits: each ends with ObjectDisposedException, and nothing runs on memory that is gone.</summary>
+    [Fact]
+    public async Task DisposeDuringAResponse()
+    {
+        for (int round = 0; round < 20; round++)
+        {
+            var client = Open();
+            int seen = 0;
+            Task<ChatResponse>? waiting = null;
+            await Assert.ThrowsAsync<ObjectDisposedException>(async () =>
+            {
+                await foreach (var u in client.GetStreamingResponseAsync(Hello, Options))
+                    if (++seen == 2)
+                    {
+                        waiting = client.GetResponseAsync(Hello, Options);
+                        client.Dispose();
+                    }
+            });
+            Assert.Equal(2, seen);
+            await Assert.ThrowsAsync<ObjectDisposedException>(() => waiting!);
+            client.Dispose();
+            await Assert.ThrowsAsync<ObjectDisposedException>(() => client.GetResponseAsync(Hello, Options));
+        }
+        for (int round = 0; round < 20; round++)
+        {
+            var client = Open();
+            var options = Options.Clone();
+            options.MaxOutputTokens = 300;
+            var running = client.GetResponseAsync(Hello, options);
+            await Task.Delay(round / 2, TestContext.Current.CancellationToken);
+            client.Dispose();
+            Assert.True(await Record.ExceptionAsync(() => running) is null or ObjectDisposedException); // it may have been done
+        }
+    }
+
     [Fact]
     public async Task SmolLm2Answers()
     {

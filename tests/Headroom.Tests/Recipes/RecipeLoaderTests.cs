@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Models;
 using Headroom.Training;
 
 namespace Headroom.Tests.Recipes;
@@ -23,6 +24,28 @@ public class RecipeLoaderTests
         Assert.Equal((2, 5e-4, 0.8, true, 7), (r.Training.PerDeviceTrainBatchSize, r.Training.LearningRate, r.Training.AdamBeta1, r.Training.GradientCheckpointing!.Value, r.Training.MaxSteps));
         Assert.False(r.Training.CudaGraphs);
         Assert.Equal(" yes", r.Task.Labels["1"]);
+    }
+
+    /// <summary>The forms of PEFT's LoraConfig, as they land in the settings of a model of four layers.</summary>
+    [Theory]
+    [InlineData("target_modules: all-linear", 28)]
+    [InlineData("target_modules: ALL-LINEAR, exclude_modules: [k_proj, mlp.up_proj]", 20)]
+    [InlineData("target_modules: '.*\\.(q|v)_proj'", 8)]
+    [InlineData("target_modules: 'model\\.layers\\.[12]\\.mlp\\..*'", 6)]
+    [InlineData("target_modules: [q_proj, v_proj], layers_to_transform: [0, 3]", 4)]
+    [InlineData("target_modules: [q_proj, v_proj], layers_to_transform: 2, layers_pattern: layers", 2)]
+    [InlineData("target_modules: [q_proj, v_proj], layers_to_transform: 2, layers_pattern: blocks", 0)]
+    [InlineData("exclude_modules: '.*mlp.*'", 16)]
+    [InlineData("target_modules: [q_proj]", 4)]
+    public void TargetsAsPeftTakesThem(string lora, int modules)
+    {
+        var options = RecipeLoader.Parse($"lora: {{ {lora}, r: 6, rank_pattern: {{ q_proj: 3 }}, alpha_pattern: {{ 'layers.1.*': 12 }}, lora_alpha: 24 }}").Lora;
+        var settings = new LoraSettings(options.R, options.LoraAlpha, 0, options.TargetModules) { Targets = options.Targets() };
+        string[] all = Enumerable.Range(0, 4).SelectMany(i => new[] { "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down" }.Select(p => $"model.layers.{i}.{p}_proj")).ToArray();
+        Assert.Equal(modules, all.Count(p => settings.For(p).Rank > 0));
+        foreach (string path in all)
+            if (settings.For(path) is { Rank: > 0 } s) Assert.Equal((path.EndsWith("q_proj") ? 3 : 6, (path.Contains("layers.1.") ? 12f : 24f) / s.Rank), s);
+        Assert.NotEqual(RecipeLoader.Hash(RecipeLoader.Parse($"lora: {{ {lora} }}")), RecipeLoader.Hash(RecipeLoader.Parse("lora: { target_modules: [o_proj] }")));
     }
 
     [Theory]
@@ -52,6 +75,9 @@ public class RecipeLoaderTests
         { "training.lr_scheduler_type=null", "null" }, { "training.precision=int3", "precision" }, { "training.train_sampling_strategy=none", "train_sampling_strategy" },
         { "quantization.bnb_4bit_quant_type=fp4", "fp4" }, { "device=tpu", "tpu" }, { "task.loss=some", "loss" }, { "data.on_duplicate=maybe", "on_duplicate" },
         { "lora.target_modules=[]", "empty" }, { "lora.target_modules=[q_proj, q_projj]", "q_projj" }, { "lora.target_modules=[null]", "null" }, { "lora.target_modules=all", "list" },
+        { "lora.target_modules=q_proj", "regex" }, { "lora.target_modules='.*(q_proj'", "cannot be used" }, { "lora.exclude_modules='*'", "cannot be used" }, { "lora.exclude_modules=[q_pro]", "q_pro" },
+        { "lora.layers_to_transform=-1", "layers_to_transform" }, { "lora.layers_pattern=layers", "layers_pattern" }, { "lora.rank_pattern={q_proj: 0}", "rank_pattern" }, { "lora.alpha_pattern={q_proj: x}", "alpha_pattern" },
+        { "lora.rank_pattern={'(': 4}", "cannot be used" },
         { "lora.r=0", "lora.r" }, { "lora.lora_alpha=0", "lora_alpha" }, { "lora.lora_alpha=nan", "nan" }, { "lora.lora_alpha=1e39", "1e39" }, { "lora.lora_dropout=1", "lora_dropout" },
         { "training.max_steps=0", "max_steps" }, { "training.cuda_graphs=maybe", "cuda_graphs" }, { "training.max_steps=-5", "max_steps" }, { "training.save_steps=0", "save_steps" }, { "training.eval_steps=0", "eval_steps" },
         { "training.logging_steps=-1", "logging_steps" }, { "training.save_total_limit=-1", "save_total_limit" }, { "training.warmup_ratio=2", "warmup_ratio" }, { "training.warmup_steps=-3", "warmup_steps" },
