@@ -3,6 +3,7 @@
 #   run.sh pack FOLDER          builds and writes headroom-gpu.tar.xz, and the golden files that exist, to FOLDER; needs the .NET SDK, no GPU
 #   run.sh measure FOLDER OUT   unpacks FOLDER and runs: tests (golden files, the duel on both devices), single ops, whole steps of every row of the table;
 #                               logs and CSVs into OUT; needs a GPU and the .NET runtime (DOTNET names its host)
+#   run.sh sanitize FOLDER OUT [TOOLS]  unpacks FOLDER and runs sanitize.sh: every kernel under compute-sanitizer; logs into OUT
 # SECONDS_LEFT (default 600) bounds the whole of measure: what does not fit any more is named and left out, most important first.
 set -uo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
@@ -58,6 +59,16 @@ measure)
   done
   step "$app/configs/deepseek-llm-7b-base/config.json:4x512:0" 30
   rm -rf "$app"
+  ;;
+sanitize)
+  folder=$2 out=$3
+  app="$here/.gpu-run"
+  mkdir -p "$app" "$out"
+  tar -xJf "$folder/headroom-gpu.tar.xz" -C "$app"
+  "$here/eng/gpu/sanitize.sh" "$app/tests" "$out" ${4:+"$4"}
+  code=$?
+  rm -rf "$app"
+  exit $code
   ;;
 *)
   sed -n 2,7p "$0"

@@ -119,6 +119,11 @@ internal sealed unsafe class Gpu : IDisposable
     /// <summary>When set, every launch and product is timed alone (the stream is drained), by name: count and milliseconds.</summary>
     public Dictionary<string, (int Count, double Milliseconds)>? Profile { get; set; }
 
+    /// <summary>When set, takes every kernel that is launched; for tests.</summary>
+    public HashSet<nint>? Seen { get; set; }
+    /// <summary>What <see cref="Seen"/> has taken: source file, activation type it was compiled for, RANK or HEAD (0 = none), name.</summary>
+    public IEnumerable<(string File, DType Act, int Size, string Name)> Launched => _functions.Where(f => Seen?.Contains(f.Value) == true).Select(f => f.Key);
+
     /// <summary>Set while launches are recorded and not run.</summary>
     public bool Recording { get; set; }
 
@@ -215,6 +220,7 @@ internal sealed unsafe class Gpu : IDisposable
                 _from.Record(stream);
             }
             _lastKernel = kernel;
+            Seen?.Add(kernel);
             CudaException.Check(Driver.cuLaunchKernel(kernel, (uint)grid.X, (uint)grid.Y, (uint)gridZ, (uint)block, 1, 1, (uint)shared, stream.Value, parameters, null), nameof(Driver.cuLaunchKernel));
         }
         if (Profile != null)

@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
+using Headroom.Cuda.Resources;
 
 namespace Headroom.Cuda.Tests;
 
@@ -13,14 +14,18 @@ public sealed unsafe class Rig : IDisposable
 {
     private const long Bytes = 1L << 30;
     private readonly nint _gpuBase;
+    private readonly List<DeviceMemory>? _alone;
     private readonly List<nint> _host = [];
     private readonly CpuDevice _cpu = new(4);
     private long _at;
 
-    public Rig(CudaOptions? options = null)
+    /// <param name="options">How the GPU is opened.</param>
+    /// <param name="alone">Every tensor is an allocation of its own on the GPU, of exactly its bytes: a memory checker sees a step past its end.</param>
+    public Rig(CudaOptions? options = null, bool alone = false)
     {
         Device = Headroom.Tests.TestDevice.OpenCuda(options);
-        _gpuBase = Device.Reserve(Bytes);
+        if (alone) _alone = [];
+        else _gpuBase = Device.Reserve(Bytes);
     }
 
     public CudaDevice Device { get; }
@@ -38,18 +43,28 @@ public sealed unsafe class Rig : IDisposable
         return p;
     }
 
-    /// <summary>Forgets every tensor of the GPU; the CPU's live on until the end.</summary>
+    /// <summary>Forgets every tensor of the GPU; the CPU's live on until the end, as do those of a rig whose tensors are alone.</summary>
     public void Rewind() => _at = 0;
+
+    private nint Place(long bytes)
+    {
+        if (_alone != null)
+        {
+            _alone.Add(DeviceMemory.Allocate(bytes));
+            return _alone[^1].Value;
+        }
+        nint at = _gpuBase + (nint)_at;
+        _at += (bytes + 511) & ~255L;
+        return _at <= Bytes ? at : throw new InvalidOperationException("test arena is full");
+    }
 
     private Pair Raw(DType gpu, DType cpu, int rows, int columns)
     {
         var shape = Shape.Of(rows, columns);
-        long bytes = (gpu.Bytes(shape.Count) + 511) & ~255L;
-        if (_at + bytes > Bytes) throw new InvalidOperationException("test arena is full");
+        nint device = Place(gpu.Bytes(shape.Count));
         nint host = (nint)NativeMemory.AlignedAlloc((nuint)(cpu.Bytes(shape.Count) + 64), 64);
         _host.Add(host);
-        var result = new Pair(new Tensor(host, cpu, shape), new Tensor(_gpuBase + (nint)_at, gpu, shape));
-        _at += bytes;
+        var result = new Pair(new Tensor(host, cpu, shape), new Tensor(device, gpu, shape));
         return result;
     }
 
@@ -191,6 +206,11 @@ public sealed unsafe class Rig : IDisposable
 
     public void Dispose()
     {
+        if (_alone != null)
+        {
+            Device.Synchronize();
+            foreach (var m in _alone) m.Dispose();
+        }
         Device.Dispose();
         _cpu.Dispose();
         foreach (nint p in _host) NativeMemory.AlignedFree((void*)p);
