@@ -22,7 +22,7 @@ public sealed partial class EveryKernelTests
     [Fact]
     public void EveryKernelIsFoundAndAskedFor()
     {
-        Assert.Equal(KernelSources.Files, Elements.Concat(Stored).Concat(Adapted).Concat(Attended).Order(StringComparer.Ordinal));
+        Assert.Equal(KernelSources.Files, Elements.Concat(Stored).Concat(Adapted).Concat(Attended).Concat(Dora).Order(StringComparer.Ordinal));
         HashSet<string> literals = Literals(), types = [.. GgmlSamples.Quantized.Select(q => q.ToString().ToLowerInvariant())];
         // Asked for as it stands, or built from a prefix: a block type's name, or numbers (the tile, how many).
         bool Asked(string name) => literals.Contains(name) ||

@@ -20,7 +20,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     }
 
     private static readonly string[] Elements = ["elements.cu", "norm.cu", "loss.cu", "optimizer.cu"], Stored = ["weights.cu", "gguf.cu", "quantize.cu"],
-        Adapted = ["lora.cu", "lora_outer.cu"], Attended = ["attention_rows.cu", "flash.cu", "flash_hopper.cu", "flash_hopper_backward.cu"];
+        Adapted = ["lora.cu", "lora_outer.cu"], Attended = ["attention_rows.cu", "flash.cu", "flash_hopper.cu", "flash_hopper_backward.cu"], Dora = ["dora.cu"];
 
     public static TheoryData<DType> Types => [DType.F32, DType.BF16, DType.F16];
 
@@ -54,6 +54,30 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
             else if (!launched.Contains((k.File, t, k.Size, k.Name)) && (k.Typed || !launched.Contains((k.File, DType.F32, k.Size, k.Name)))) missing.Add(k.ToString());
         }
         return missing;
+    }
+
+    [Theory, MemberData(nameof(Types))]
+    public void DoraAndDropout(DType t)
+    {
+        using var rig = Open();
+        var g = rig.Gpu;
+        foreach (var (rows, n) in new[] { (37, 200), (9, 13), (70, 320) })
+        {
+            var drop = new Dropout(0.3f, 0x123456789AB, 7, 19);
+            Pair x = rig.Normal(t, rows, n), y = rig.Empty(t, rows, n), u = rig.Normal(t, rows, n), scale = rig.Normal(DType.F32, n), bias = rig.Normal(DType.F32, n), scaled = rig.Empty(t, rows, n);
+            g.Drop(x.Gpu, drop, false, false, y.Gpu); g.Drop(x.Gpu, drop, true, true, y.Gpu);
+            g.DoraForward(u.Gpu, scale.Gpu, bias.Gpu, false, scaled.Gpu); g.DoraForward(u.Gpu, scale.Gpu, default, true, scaled.Gpu);
+            Pair dy = rig.Normal(t, rows, n), norm = rig.Of(DType.F32, [.. Enumerable.Range(0, n).Select(i => 0.5f + i % 7)], n), du = rig.Empty(t, rows, n), dm = rig.Normal(DType.F32, n);
+            g.DoraBackward(dy.Gpu, u.Gpu, scale.Gpu, norm.Gpu, du.Gpu, dm.Gpu);
+            Finite(rig, y, scaled, du, dm);
+        }
+        foreach (var storage in new[] { WeightStorage.F32, WeightStorage.NF4Double, WeightStorage.Int8 })
+        {
+            Pair a = rig.Normal(DType.F32, 3, 200, 0.1f), b = rig.Normal(DType.F32, 130, 3, 0.1f), m = rig.Normal(DType.F32, 130), norm = rig.Empty(DType.F32, 130), scale = rig.Empty(DType.F32, 130);
+            g.DoraScale(rig.Weight(storage, 130, 200).Gpu, a.Gpu, b.Gpu, 1.5f, m.Gpu, norm.Gpu, scale.Gpu);
+            Finite(rig, norm, scale);
+        }
+        Covered(rig, t, Dora);
     }
 
     [Theory, MemberData(nameof(Types))]
