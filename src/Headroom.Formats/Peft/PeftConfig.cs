@@ -61,6 +61,7 @@ internal sealed record PeftConfig(int R, float LoraAlpha, float LoraDropout, boo
             AlphaPattern = Pairs(json["alpha_pattern"], v => (float)v),
         };
         if (targets.RankPattern.Any(v => v.Value is < 1 or > 1 << 16)) throw new FormatException("rank_pattern holds a rank that is not positive");
+        if (targets.AlphaPattern.Any(v => !float.IsFinite(v.Value))) throw new FormatException("alpha_pattern holds a value that is not finite");
         return new PeftConfig(r, alpha, dropout, (bool?)json["use_rslora"] ?? false, (bool?)json["use_dora"] ?? false, List(json["modules_to_save"]), start, (int?)(json["loftq_config"] as JsonObject)?["loftq_iter"] ?? 1, targets, (string?)json["base_model_name_or_path"]);
     }
 

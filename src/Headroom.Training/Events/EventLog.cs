@@ -48,7 +48,7 @@ public sealed class EventLog : IDisposable
         _writer.Flush();
     }
 
-    /// <summary>Reads events; a half-written last line (a kill) is ignored.</summary>
+    /// <summary>Reads events; a half-written last line (a kill), and a line that is no event, is ignored.</summary>
     public static IEnumerable<JsonObject> Read(string path)
     {
         using var reader = new StreamReader(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite)); // a run may be writing
@@ -62,9 +62,12 @@ public sealed class EventLog : IDisposable
             catch (JsonException)
             {
             }
-            if (e != null) yield return e;
+            if (e != null && IsEvent(e)) yield return e;
         }
     }
+
+    private static bool IsEvent(JsonObject e) =>
+        e["event"] is JsonValue kind && kind.TryGetValue(out string? _) && (e["step"] is not { } step || step is JsonValue number && number.TryGetValue(out int _));
 
     /// <inheritdoc/>
     public void Dispose() => _writer.Dispose();

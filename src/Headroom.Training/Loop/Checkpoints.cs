@@ -24,6 +24,7 @@ public readonly record struct TrainerState(int Step, long MicroSteps, double? Be
 /// <summary>Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.</summary>
 public static partial class Checkpoints
 {
+    private const string StateFile = "trainer_state.json"; // written last, with the hashes of the others
     private const string Unfinished = ".tmp"; // folders that are being written or deleted; what a kill leaves of them goes with the next save
 
     /// <summary>Folder of a step.</summary>
@@ -35,7 +36,7 @@ public static partial class Checkpoints
     /// <summary>Whole checkpoints under a folder.</summary>
     public static IReadOnlyList<(int Step, string Path)> All(string root) => !Directory.Exists(root) ? [] :
         Directory.GetDirectories(root).Select(d => (Match: Name().Match(Path.GetFileName(d)), Path: d))
-            .Where(d => d.Match.Success && File.Exists(Path.Combine(d.Path, "trainer_state.json")))
+            .Where(d => d.Match.Success && File.Exists(Path.Combine(d.Path, StateFile)))
             .Select(d => (int.Parse(d.Match.Groups[1].Value), d.Path)).OrderBy(d => d.Item1).ToList();
 
     /// <summary>Saves adapter, moments and state.</summary>
@@ -51,12 +52,14 @@ public static partial class Checkpoints
             (t.Name + ".exp_avg", Dims(t.Slot.M), engine.Read(t.Slot.M)),
             (t.Name + ".exp_avg_sq", Dims(t.Slot.V), engine.Read(t.Slot.V)),
         }));
-        AtomicFile.WriteText(Path.Combine(temporary, "trainer_state.json"), JsonSerializer.Serialize(new
+        var files = Directory.GetFiles(temporary, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal).ToDictionary(f => Path.GetRelativePath(temporary, f).Replace('\\', '/'), Sha256);
+        AtomicFile.WriteText(Path.Combine(temporary, StateFile), JsonSerializer.Serialize(new
         {
             best_global_step = state.BestStep,
             best_metric = state.BestMetric,
             base_sha256 = state.BaseHash,
             evaluation_due = state.EvaluationDue,
+            files,
             global_step = state.Step,
             micro_steps = state.MicroSteps,
             loss_scale = state.LossScale?.Scale,
@@ -65,10 +68,46 @@ public static partial class Checkpoints
             skipped_steps = state.SkippedSteps,
         }, new JsonSerializerOptions { WriteIndented = true }) + "\n");
         DirectoryFlush.Run(temporary); // the files are on disk, now their names are
-        if (Directory.Exists(folder)) Remove(folder);
+        // The old one of this step goes when the new one has its name: a kill must not leave none.
+        string? old = Directory.Exists(folder) ? Aside(folder) : null;
         Directory.Move(temporary, folder);
         DirectoryFlush.Run(root);
+        if (old != null) Directory.Delete(old, true);
         return folder;
+    }
+
+    /// <summary>Refuses a checkpoint whose files are not what was written, and names the one before it. Reads every byte; checkpoints without recorded hashes pass.</summary>
+    /// <exception cref="HeadroomException">A file is missing or differs.</exception>
+    public static void Verify(string folder)
+    {
+        string what = StateFile;
+        try
+        {
+            var json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, StateFile)))!;
+            if ((int)json["global_step"]! != int.Parse(Name().Match(Path.GetFileName(folder)).Groups[1].Value)) throw Damaged(folder, what);
+            foreach (var (file, hash) in json["files"]?.AsObject() ?? [])
+                if (Sha256(Path.Combine(folder, what = file)) != (string?)hash) throw Damaged(folder, file);
+        }
+        catch (Exception e) when (IsUnreadable(e))
+        {
+            throw Damaged(folder, what);
+        }
+    }
+
+    private static bool IsUnreadable(Exception e) =>
+        e is JsonException or NullReferenceException or InvalidOperationException or FormatException or OverflowException or ArgumentException or IOException or UnauthorizedAccessException;
+
+    private static HeadroomException Damaged(string folder, string file)
+    {
+        string root = Path.GetDirectoryName(folder) ?? "", before = All(root).TakeWhile(c => Path.GetFileName(c.Path) != Path.GetFileName(folder)).LastOrDefault().Path;
+        return new($"The checkpoint {folder} is damaged: {file} is not what was written.",
+            before == null ? "There is none before it: start the run anew." : $"Delete that folder; --resume then goes on from {Path.GetFileName(before)}.");
+    }
+
+    private static string Sha256(string path)
+    {
+        using var file = File.OpenRead(path);
+        return Convert.ToHexStringLower(SHA256.HashData(file));
     }
 
     /// <summary>Restores a checkpoint; refuses one of another recipe or base.</summary>
@@ -77,15 +116,15 @@ public static partial class Checkpoints
         TrainerState state;
         try
         {
-            var json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "trainer_state.json")))!;
+            var json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, StateFile)))!;
             state = new TrainerState((int)json["global_step"]!, (long)json["micro_steps"]!, (double?)json["best_metric"], (int)json["best_global_step"]!,
                 (string)json["recipe_sha256"]!, (string)json["base_sha256"]!, (int?)json["skipped_steps"] ?? 0,
                 (double?)json["loss_scale"] is { } scale ? new LossScale(scale, (int?)json["loss_scale_good_steps"] ?? 0) : null,
                 (bool?)json["evaluation_due"] ?? false);
         }
-        catch (Exception e) when (e is JsonException or NullReferenceException or InvalidOperationException or FormatException or OverflowException or ArgumentException or IOException)
+        catch (Exception e) when (IsUnreadable(e))
         {
-            throw new HeadroomException($"The checkpoint {folder} is damaged.", "Delete it and resume from the one before.");
+            throw Damaged(folder, StateFile);
         }
         if (state.RecipeHash != recipeHash) throw new HeadroomException("The recipe is not the one that the checkpoint was made with.", "Resume with the same recipe, or start a new run.");
         if (state.BaseHash != baseHash) throw new HeadroomException("The base model is not the one that the checkpoint was made with.", "Resume with the same base model, or start a new run.");
@@ -151,11 +190,13 @@ public static partial class Checkpoints
     }
 
     // Renamed first: a kill in the middle must not leave half a checkpoint under its name.
-    private static void Remove(string folder)
+    private static void Remove(string folder) => Directory.Delete(Aside(folder), true);
+
+    private static string Aside(string folder)
     {
         string gone = folder + ".old" + Unfinished;
         Directory.Move(folder, gone);
-        Directory.Delete(gone, true);
+        return gone;
     }
 
     private static long[] Dims(Tensor t) => t.Shape.Rank == 1 ? [t.Rows] : [t.Rows, t.Columns];

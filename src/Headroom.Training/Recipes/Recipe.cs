@@ -86,7 +86,7 @@ public sealed class LoraOptions
     /// <summary>DoRA: a trained magnitude for every row of an adapted weight.</summary>
     public bool UseDora { get; set; }
     /// <summary>Start of the adapters: true (B = 0), gaussian, false (both random), pissa, pissa_niter_N or loftq; the last three need a 16- or 32-bit checkpoint.</summary>
-    public string InitLoraWeights { get; set; } = "true";
+    public string InitLoraWeights { get; set => field = bool.TryParse(value, out bool usual) ? usual ? "true" : "false" : value; } = "true"; // True and False too, as for every other key
     /// <summary>For loftq.</summary>
     public LoftqOptions LoftqConfig { get; set; } = new();
     /// <summary>Modules trained whole, in float32, and saved with the adapter: lm_head, embed_tokens, norms.</summary>

@@ -18,7 +18,7 @@ public static partial class RecipeLoader
             Need(known.Contains(value), $"{key} '{value}' is unknown.", $"Use {(known.Count == 1 ? known[0] : string.Join(", ", known.SkipLast(1)) + " or " + known[^1])}.");
         static void AtLeast(string key, long value, long least) => Need(value >= least, $"{key} is {value}.", $"Set it to {least} or more.");
         static void Range(string key, double value, double low, double high, bool openLow = false, bool openHigh = false) =>
-            Need((openLow ? value > low : value >= low) && (openHigh ? value < high : value <= high) && double.IsFinite(value), FormattableString.Invariant($"{key} is {value}."),
+            Need((openLow ? value > low : value >= low) && (openHigh ? value < high : value <= high) && double.IsFinite(value), FormattableString.Invariant($"{key} is {value:G7}."),
                 double.IsPositiveInfinity(high) ? FormattableString.Invariant($"Set it to {(openLow ? $"a number above {low}" : $"{low} or more")}.")
                 : FormattableString.Invariant($"Set it to a number from {low}{(openLow ? " (but not it)" : "")} to {high}{(openHigh ? " (but not it)" : "")}."));
 

@@ -39,7 +39,9 @@ public static class TrainRun
         string? from = host.Resume ? Checkpoints.Latest(checkpoints) : null;
         if (!host.Resume && Directory.Exists(host.Folder) && Directory.EnumerateFileSystemEntries(host.Folder).Any())
             throw new HeadroomException($"The run folder {host.Folder} exists already.", "Go on with --resume, or give another --name.");
-        if (host.Resume && !File.Exists(events)) throw new HeadroomException($"There is no run in {host.Folder} to resume.", "Start it without --resume.");
+        // A kill before the first event leaves the recipe alone: that is a run too, which starts anew.
+        if (host.Resume && !File.Exists(events) && !File.Exists(Path.Combine(host.Folder, "recipe.yaml"))) throw new HeadroomException($"There is no run in {host.Folder} to resume.", "Start it without --resume.");
+        if (from != null) Checkpoints.Verify(from);
 
         using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true);
         var (data, encoder, source, settings, limits, device) = (prepared.Data, prepared.Encoder, prepared.Source, prepared.Settings, prepared.Limits, prepared.Device);

@@ -80,6 +80,7 @@ public sealed class PeftAdapterTests : IDisposable
     [InlineData("""{"target_modules": ["o_proj"]}""", "do not name")]
     [InlineData("""{"r": 8}""", "rank 8")]
     [InlineData("""{"rank_pattern": {"q_proj": 2}}""", "rank 2")]
+    [InlineData("""{"alpha_pattern": {"q_proj": 1e39}}""", "not finite")]
     public void OptionsRefusedByName(string changes, string says) => Assert.Contains(says, Refused(changes));
 
     [Fact]
