@@ -48,7 +48,7 @@ internal static class ExportCommand
         {
             if (o.Adapter == null) throw new HeadroomException("--format adapter needs --adapter.", "Give the folder of the adapter.");
             var copy = PeftAdapter.Load(o.Adapter);
-            if (copy.Init.StartsWith("pissa", StringComparison.Ordinal))
+            if (copy.Initial != null)
             {
                 copy = copy.Converted();
                 session.Say($"converted to plain LoRA of rank {copy.R} over the base itself{(Trained(o, session) == null ? "" : "; over the quantized base it is near to what was trained, not equal")}");

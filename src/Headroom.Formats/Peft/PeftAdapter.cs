@@ -119,7 +119,7 @@ public sealed class PeftAdapter
     }
 
     /// <summary>
-    /// An adapter over what PiSSA left of the base as plain LoRA over the base itself, of twice the rank: B A - B0 A0 = [B, -B0] [A; A0], with the scaling kept
+    /// An adapter over what its start left of the base as plain LoRA over the base itself, of twice the rank: B A - B0 A0 = [B, -B0] [A; A0], with the scaling kept
     /// (PEFT <c>lora/model.py</c>, subtract_mutated_init).
     /// </summary>
     /// <exception cref="InvalidOperationException">It has no <see cref="Initial"/>.</exception>
