@@ -39,7 +39,9 @@ internal static class BenchCommand
             try
             {
                 var compute = Compute(p.GetValue(dtype)!, opened);
-                var result = StepBenchmark.Run(opened, config, new StepBenchmarkOptions(r, n, p.GetValue(recompute), compute, count, p.GetValue(rank), p.GetValue(dropout), AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged)), session.Say);
+                var options = new StepBenchmarkOptions(r, n, p.GetValue(recompute), compute, count, p.GetValue(rank), p.GetValue(dropout),
+                    AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged));
+                var result = StepBenchmark.Run(opened, config, options, session.Say);
                 if (opened.Notice is { } notice) session.Say(notice);
                 Print(result, opened.Name, r, n, p.GetValue(ragged), p.GetValue(json));
             }

@@ -208,7 +208,10 @@ public sealed class TrainingOptions
     public string Precision { get; set; } = "auto";
     /// <summary>Order of rows: random, sequential or group_by_length.</summary>
     public string TrainSamplingStrategy { get; set; } = "random";
-    /// <summary>On a GPU, replay micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes longer than they do. Ragged batches are padded to few shapes there, which changes their rounding.</summary>
+    /// <summary>
+    /// On a GPU, replay micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes longer than they do. Ragged batches
+    /// are padded to few shapes there, which changes their rounding.
+    /// </summary>
     public bool? CudaGraphs { get; set; }
 }
 
