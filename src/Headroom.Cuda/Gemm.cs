@@ -7,8 +7,8 @@ namespace Headroom.Cuda;
 
 /// <summary>
 /// Dense products through cuBLASLt, accumulated in float32 (no TF32); reductions that finish in arrival order are excluded. The algorithm is the library's first
-/// choice for a shape; for large products of round shapes it is the fastest of its first six, timed once on a machine and remembered (<see cref="ProductChoices"/>), so that
-/// two runs take the same one. Measured on an H100 (`bench tune-cuda`): up to 7 % at 4096 x 11008 x 4160, 0 to 4 % elsewhere.
+/// choice for a shape. On request, for large products of round shapes, it is the fastest of its first six, timed once on a machine and remembered (<see cref="ProductChoices"/>), so that
+/// two runs take the same one; off until the memory that the other candidates' code takes has been measured. Measured on an H100 (`bench tune-cuda`): up to 7 % at 4096 x 11008 x 4160, 0 to 4 % elsewhere.
 /// </summary>
 internal sealed unsafe class Gemm : IDisposable
 {
@@ -51,17 +51,17 @@ internal sealed unsafe class Gemm : IDisposable
     private readonly Gpu _gpu;
     private readonly LtHandle _lt;
     private readonly Dictionary<Key, Plan> _plans = [];
-    private readonly ProductChoices _choices;
+    private readonly ProductChoices? _choices;
     private readonly nint _workspace;
     private readonly long _workspaceBytes;
 
-    public Gemm(Gpu gpu, nint workspace, long workspaceBytes)
+    public Gemm(Gpu gpu, nint workspace, long workspaceBytes, bool time)
     {
         _gpu = gpu;
         _workspace = workspace;
         _workspaceBytes = workspaceBytes;
         _lt = LtHandle.Create();
-        _choices = new ProductChoices($"{gpu.Name} {gpu.Processors} cublasLt {CublasLt.cublasLtGetVersion()} workspace {workspaceBytes}");
+        if (time) _choices = new ProductChoices($"{gpu.Name} {gpu.Processors} cublasLt {CublasLt.cublasLtGetVersion()} workspace {workspaceBytes}");
     }
 
     /// <summary>Row-major C[m, n] = alpha * op(A) op(B) + beta * C; op(A) is [m, k], op(B) [k, n]; ta, tb: stored transposed.</summary>
@@ -76,7 +76,7 @@ internal sealed unsafe class Gemm : IDisposable
         {
             if (_plans.Count >= MaxPlans) Forget(); // ragged batches bring new shapes for ever
             _plans[key] = plan = Make(key);
-            if (Rank < 0) Choose(key, plan, alpha, a, b, c);
+            if (_choices != null && Rank < 0) Choose(_choices, key, plan, alpha, a, b, c);
         }
         if (_gpu.Profile != null) IssueTimed($"product {m}x{n}x{k}{(ta ? " t" : "")}{(tb ? " T" : "")}{(beta != 0 ? " +=" : "")}", plan, alpha, a, b, beta, c);
         else Issue(plan, alpha, a, b, beta, c);
@@ -93,17 +93,17 @@ internal sealed unsafe class Gemm : IDisposable
     }
 
     // Times the candidates where the product's result goes, which this product overwrites anyway; one that adds to its result takes what its twin that assigns was found to like.
-    private void Choose(in Key k, Plan plan, float alpha, nint a, nint b, nint c)
+    private void Choose(ProductChoices choices, in Key k, Plan plan, float alpha, nint a, nint b, nint c)
     {
         if (k.N % RoundRows != 0 || 2.0 * k.M * k.N * k.K < LargeFlops || plan.Choices.Length < 2) return;
         string name = (k with { Accumulate = false }).ToString();
-        if (_choices[name] is { } known)
+        if (choices[name] is { } known)
         {
             if (!k.Accumulate) plan.Take(known);
             else if (_plans.TryGetValue(k with { Accumulate = false }, out var twin)) plan.TakeSame(twin);
             return;
         }
-        if (k.Accumulate || !_choices.Writable || _gpu.Recording || _gpu.Profile != null) return;
+        if (k.Accumulate || !choices.Writable || _gpu.Recording || _gpu.Profile != null) return;
         var times = new double[plan.Choices.Length];
         Array.Fill(times, double.MaxValue);
         using CudaEvent from = CudaEvent.Create(timed: true), to = CudaEvent.Create(timed: true);
@@ -119,7 +119,7 @@ internal sealed unsafe class Gemm : IDisposable
                 to.Record(_gpu.Main);
                 times[i] = Math.Min(times[i], from.To(to));
             }
-        plan.Take(_choices.Add(name, ProductChoices.Best(times)));
+        plan.Take(choices.Add(name, ProductChoices.Best(times)));
     }
 
     private bool Runs(Plan plan, float alpha, nint a, nint b, nint c)
