@@ -62,7 +62,8 @@ public readonly record struct AdamWStep(double LearningRate, double Beta1, doubl
 /// Gradients of parameters are accumulated (+=); gradients of activations are assigned unless the method says "+=".
 /// Matrices are row-major; T is the number of tokens of a variable-length micro-batch. Activations are F32 on CPU; a GPU also takes BF16 or F16,
 /// with statistics, losses, logits and gradients of parameters in F32.
-/// Shapes are checked by the planning implementation only; the others compute.
+/// Shapes are checked by the planning implementation only; the others compute. "Or wider" is by whole groups of 64 columns, in 16-bit compute only
+/// (see <see cref="LinearGroup"/>).
 /// </summary>
 public interface IOps
 {
@@ -103,24 +104,25 @@ public interface IOps
     /// <summary>dx += gradient of RMSNorm; dWeight += sum over tokens (skipped when none). x is the norm's input; dy [T, H], or wider: further columns are not read.</summary>
     void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight);
 
-    /// <summary>y = x W^T + bias. x [T, in], y [T, out].</summary>
+    /// <summary>y = x W^T + bias. x [T, in], or wider: further columns are not read; y [T, out].</summary>
     void Linear(Tensor x, in LinearWeight w, Tensor y);
-    /// <summary>dx = dy W, or dx += dy W when <paramref name="accumulate"/>.</summary>
+    /// <summary>dx = dy W, or dx += dy W when <paramref name="accumulate"/>. dy [T, out]; dx [T, in], or wider: further columns are left alone.</summary>
     void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx);
     /// <summary>dW += dy^T x; dW F32 [out, in]. dBias += column sums of dy (skipped when none).</summary>
     void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias);
 
-    /// <summary>LoRA (PEFT <c>lora/layer.py</c>): xa = dropout(x) A^T, y += scaling * xa B^T. a [r, in], b [out, r], xa [T, r].</summary>
+    /// <summary>LoRA (PEFT <c>lora/layer.py</c>): xa = dropout(x) A^T, y += scaling * xa B^T. x [T, in], or wider; a [r, in], b [out, r], xa [T, r].</summary>
     void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y);
     /// <summary>The first half of <see cref="LoraForward"/>: xa = dropout(x) A^T, for a recomputed layer whose output is not needed again.</summary>
     void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa);
     /// <summary>
     /// dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1 - p). Without dA, x is not
-    /// read: <see cref="LoraBackwardA"/> can follow when x exists.
+    /// read: <see cref="LoraBackwardA"/> can follow when x exists. x and dx [T, in], or wider: further columns are neither read nor written; masks
+    /// number the elements of [T, in].
     /// </summary>
     void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx);
 
-    /// <summary>The part of <see cref="LoraBackward"/> that needs x: dA += dxa^T dropout(x).</summary>
+    /// <summary>The part of <see cref="LoraBackward"/> that needs x: dA += dxa^T dropout(x). x [T, in], or wider.</summary>
     void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA);
 
     /// <summary>Dropout of an activation as a tensor: y = drop(x), or with <paramref name="rest"/> what it takes away, x - drop(x); += when <paramref name="accumulate"/>. x and y [T, n]; y may be x.</summary>

@@ -50,13 +50,25 @@ public sealed unsafe class CudaDevice : IDevice
             _gpu.Dispose();
             throw new HeadroomException($"{name} has {free / 1048576.0:F0} MiB free; {needed / 1048576.0:F0} MiB are needed before a model.", "Close the program that holds the memory, or run with --device cpu.");
         }
-        _workspace = DeviceMemory.Allocate(CudaOps.WorkspaceBytes(options));
-        _staging = new Staging(_gpu);
-        _ops = new CudaOps(_gpu, _staging, _workspace.Value, options);
-        Synchronize();
-        var use = Memory();
-        _overhead = (use.Process > _workspace.Bytes ? use.Process - _workspace.Bytes : DefaultContextBytes) + CodeBytes;
-        _graphs = new StepGraphs(_gpu, _ops);
+        try
+        {
+            _workspace = DeviceMemory.Allocate(CudaOps.WorkspaceBytes(options));
+            _staging = new Staging(_gpu);
+            _ops = new CudaOps(_gpu, _staging, _workspace.Value, options);
+            Synchronize();
+            var use = Memory();
+            _overhead = (use.Process > _workspace.Bytes ? use.Process - _workspace.Bytes : DefaultContextBytes) + CodeBytes;
+            _graphs = new StepGraphs(_gpu, _ops);
+        }
+        catch
+        {
+            // Another process took the memory meanwhile: nothing of this one stays on the card.
+            _ops?.Dispose();
+            _staging?.Dispose();
+            _workspace?.Dispose();
+            _gpu.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Opens the device. Throws <see cref="HeadroomException"/> with the reason when there is none.</summary>

@@ -11,6 +11,7 @@ namespace Headroom.Cuda;
 /// </summary>
 internal sealed class ProductChoices
 {
+    private const int Attempts = 50;
     private readonly string _path;
     private readonly Dictionary<string, int> _ranks = [];
 
@@ -22,13 +23,35 @@ internal sealed class ProductChoices
         try
         {
             Directory.CreateDirectory(folder);
-            if (File.Exists(_path))
-                foreach (string line in File.ReadLines(_path))
-                    if (line.Split('\t') is [var key, var rank] && int.TryParse(rank, NumberStyles.None, CultureInfo.InvariantCulture, out int r)) _ranks[key] = r;
-            File.AppendAllText(_path, ""); // throws where nothing can be kept
+            using var file = Open(); // throws where nothing can be kept
+            Read(file);
             Writable = true;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException) { }
+    }
+
+    // Alone with the file. Another process may have it for a moment: a run that did without would take other algorithms than the next.
+    private FileStream Open()
+    {
+        for (int attempt = 0; ; attempt++)
+        {
+            try
+            {
+                return new FileStream(_path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+            }
+            catch (IOException) when (attempt < Attempts)
+            {
+                Thread.Sleep(10);
+            }
+        }
+    }
+
+    // Leaves the file at its end.
+    private void Read(FileStream file)
+    {
+        using var reader = new StreamReader(file, leaveOpen: true);
+        while (reader.ReadLine() is { } line)
+            if (line.Split('\t') is [var key, var rank] && int.TryParse(rank, NumberStyles.None, CultureInfo.InvariantCulture, out int r)) _ranks[key] = r;
     }
 
     /// <summary>Choices can be kept for the next run.</summary>
@@ -42,10 +65,9 @@ internal sealed class ProductChoices
     {
         try
         {
-            using var file = new FileStream(_path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None); // alone with it
-            using var reader = new StreamReader(file);
-            while (reader.ReadLine() is { } line)
-                if (line.Split('\t') is [var key, var known] && key == product && int.TryParse(known, NumberStyles.None, CultureInfo.InvariantCulture, out int r)) return _ranks[product] = r;
+            using var file = Open();
+            Read(file);
+            if (_ranks.TryGetValue(product, out int known)) return known;
             file.Seek(0, SeekOrigin.End);
             file.Write(Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{product}\t{rank}\n")));
             return _ranks[product] = rank;

@@ -119,8 +119,10 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
             _graphs++;
             Records++;
             if (_bytes <= replay.Bytes) return;
+            string took = $"{shape.Bytes / 1048576.0:F0} MiB";
             Drop(shape); // the plan does not count so much
             _full = true;
+            if (_graphs == 0) Failure = $"CUDA graphs are off, micro-steps are issued launch by launch: one took {took} of the device where the plan counts {replay.Bytes / 1048576.0:F0} MiB.";
         }
         catch (Exception e) // whatever it is, issuing the micro-step shows whether it was recording that failed
         {

@@ -31,7 +31,8 @@ public sealed partial class LlamaModel
         _layers = new Layer[config.NumHiddenLayers];
         for (int i = 0; i < _layers.Length; i++) _layers[i] = new Layer(this, i);
         if (settings.Lora is { } lora && Projections.All(p => p.Rank == 0))
-            throw new HeadroomException($"The adapter's target_modules ({lora.Targets?.Pattern ?? string.Join(", ", lora.TargetModules)}) match no module of the model.", "Targets are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj; mind exclude_modules and layers_to_transform too.");
+            throw new HeadroomException($"The adapter's target_modules ({lora.Targets?.Pattern ?? string.Join(", ", lora.TargetModules)}) match no module of the model.",
+                "Targets are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj; mind exclude_modules and layers_to_transform too.");
         _finalNorm = Norm("model.norm.weight", out _gradFinalNorm);
         _head = _embedding;
         _gradHead = _gradEmbedding;
@@ -94,7 +95,8 @@ public sealed partial class LlamaModel
     private LinearWeight Table(string path, string like, out Tensor grad)
     {
         string name = path + ".weight";
-        var table = WeightAllocation.Allocate(_memory, MemoryCategory.Embeddings, name, Config.VocabSize, Config.HiddenSize, Settings, Saves(path) ? WeightStorage.F32 : Settings.EmbeddingStorage, false, like + ".weight");
+        var storage = Saves(path) ? WeightStorage.F32 : Settings.EmbeddingStorage;
+        var table = WeightAllocation.Allocate(_memory, MemoryCategory.Embeddings, name, Config.VocabSize, Config.HiddenSize, Settings, storage, false, like + ".weight");
         grad = Trains(path) ? WeightAllocation.Train(_memory, _trained, name, table.Data, true) : default;
         return table;
     }
@@ -107,7 +109,8 @@ public sealed partial class LlamaModel
         {
             bool Ends(string path) => path.EndsWith(entry, StringComparison.Ordinal);
             if (entry.Length == 0 || projections.Any(Ends) || !known.Any(Ends))
-                throw new HeadroomException($"modules_to_save: '{entry}' is no module that can be trained whole.", "Name lm_head, embed_tokens, input_layernorm, post_attention_layernorm or norm; projections go into target_modules.");
+                throw new HeadroomException($"modules_to_save: '{entry}' is no module that can be trained whole.",
+                    "Name lm_head, embed_tokens, input_layernorm, post_attention_layernorm or norm; projections go into target_modules.");
         }
     }
 

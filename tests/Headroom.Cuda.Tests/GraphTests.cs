@@ -16,7 +16,7 @@ public class GraphTests
     private sealed record Result(List<double> Losses, float[][] Grads, float[][] Weights, StepGraphs Graphs, string? Notice);
 
     private sealed record Options(DType Compute, int HeadDim = 64, int Recompute = 0, bool Answers = false, bool Ahead = true, bool Fork = false, int R = 16,
-        string[]? Targets = null, TrainMode Mode = TrainMode.Adapters);
+        string[]? Targets = null, TrainMode Mode = TrainMode.Adapters, bool Dora = false);
 
     private static Engine Open(Options o, bool graphs)
     {
@@ -27,7 +27,7 @@ public class GraphTests
         };
         bool full = o.Mode == TrainMode.Full;
         var settings = new ModelSettings(full ? WeightStorage.F32 : WeightStorage.NF4Double, full ? WeightStorage.F32 : WeightStorage.BF16, o.Mode,
-            full ? null : new LoraSettings(o.R, 2 * o.R, 0.1f, o.Targets ?? All), o.Recompute, 64, o.Compute);
+            full ? null : new LoraSettings(o.R, 2 * o.R, 0.1f, o.Targets ?? All) { UseDora = o.Dora }, o.Recompute, 64, o.Compute);
         var device = TestDevice.OpenCuda(new CudaOptions(ExpandBytes: 4 << 20, ExpandAhead: o.Ahead, Graphs: graphs));
         var engine = new Engine(device, config, settings, new BatchLimits(Rows * Longest, Rows, o.Answers ? Rows * 3 : Rows * Longest, Rows * Longest, Rows));
         engine.FillRandom(5);
@@ -85,6 +85,7 @@ public class GraphTests
     [
         new(DType.BF16), new(DType.BF16, Fork: true), new(DType.BF16, Answers: true, Fork: true), new(DType.BF16, 128, -1, Answers: true), new(DType.F16, Recompute: 1),
         new(DType.BF16, 128, 2, Fork: true), new(DType.BF16, Ahead: false),
+        new(DType.BF16, Dora: true, Fork: true), new(DType.F16, Recompute: -1, Dora: true, Targets: ["q_proj", "down_proj"]),
         new(DType.F32, Answers: true), new(DType.BF16, R: 8), new(DType.BF16, R: 64, Targets: ["q_proj", "v_proj", "down_proj"]), new(DType.F32, Mode: TrainMode.Full),
     ];
 

@@ -35,6 +35,17 @@ public sealed class ProductChoicesTests : IDisposable
     }
 
     [Fact]
+    public async Task AFileThatAnotherProcessHasIsWaitedFor()
+    {
+        new ProductChoices("card", _folder).Add("p", 4);
+        var held = new FileStream(Directory.GetFiles(_folder).Single(), FileMode.Open, FileAccess.ReadWrite, FileShare.None);
+        var opened = Task.Run(() => new ProductChoices("card", _folder));
+        await Task.WhenAny(opened, Task.Delay(50, TestContext.Current.CancellationToken));
+        held.Dispose();
+        Assert.Equal(4, (await opened)["p"]);
+    }
+
+    [Fact]
     public void DamagedLinesAreNoChoices()
     {
         new ProductChoices("card", _folder).Add("p", 4);

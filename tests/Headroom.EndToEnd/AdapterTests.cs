@@ -34,5 +34,12 @@ public class AdapterTests
         (exit, text, error) = cli.Run("export", model, "--adapter", adapter, "--format", "safetensors", "--type", "f32", "--out", "merged", "--json");
         Assert.True(exit == 0, error);
         Assert.Equal(1.0, (double)JsonNode.Parse(text)!["agreement"]!);
+        // For PEFT: nothing beside the adapter is needed, whatever its start took out of the base.
+        (exit, _, error) = cli.Run("export", model, "--adapter", adapter, "--format", "adapter", "--out", "plain");
+        Assert.True(exit == 0, error);
+        Assert.Equal(["adapter_config.json", "adapter_model.safetensors"], Directory.EnumerateFileSystemEntries(Path.Combine(cli.Folder, "plain")).Select(Path.GetFileName).Order());
+        (exit, text, error) = cli.Run("export", model, "--adapter", "plain", "--format", "safetensors", "--type", "f32", "--out", "again", "--json");
+        Assert.True(exit == 0, error);
+        Assert.Equal(1.0, (double)JsonNode.Parse(text)!["agreement"]!);
     }
 }

@@ -130,12 +130,13 @@ public class BadInputTests
     }
 
     [Fact]
-    public void LoadBenchmark()
+    public void Benchmarks()
     {
         using var cli = new Cli();
         string model = cli.CopyBase("llama-tiny");
         Refused(cli, "no model", "bench", "load", "nowhere");
         Refused(cli, "--rounds", "bench", "load", model, "--rounds", "0");
+        Refused(cli, "--dropout", "bench", "step", model, "--dropout", "1");
         Refused(cli, "no folder", "bench", "load", model, "--work", Path.Combine(cli.Folder, "nowhere"));
         var (exit, output, error) = cli.Run("bench", "load", model, "--device", "cpu", "--rounds", "1", "--work", cli.Folder);
         Assert.True(exit == 0, error);

@@ -1,20 +1,23 @@
 using System.Diagnostics;
+using System.Text;
 
 namespace Headroom.EndToEnd;
 
 /// <summary>Runs whose files were spoiled after they were written, and surroundings that give way.</summary>
 public class DamageTests
 {
+    private static readonly string[] Sets = ["--set", "training.max_steps=4", "--set", "lora.r=4"];
+
     private static (Cli Cli, string Recipe, string Run) Trained()
     {
         var cli = new Cli();
         string recipe = cli.Recipe(Cli.Base("llama-tiny"));
-        var (exit, _, error) = cli.Run("train", recipe, "--set", "training.max_steps=4", "--set", "lora.r=4");
+        var (exit, _, error) = cli.Run(["train", recipe, .. Sets]);
         Assert.True(exit == 0, error);
         return (cli, recipe, Path.Combine(cli.Folder, "runs", "tiny"));
     }
 
-    private static (int Exit, string Out, string Error) Resume(Cli cli, string recipe) => cli.Run("train", recipe, "--set", "training.max_steps=4", "--set", "lora.r=4", "--resume");
+    private static (int Exit, string Out, string Error) Resume(Cli cli, string recipe) => cli.Run(["train", recipe, .. Sets, "--resume"]);
 
     /// <summary>One bit of a moment, which no reader would notice, and every larger damage is refused by name, with the checkpoint to go on from.</summary>
     [Fact]
@@ -30,14 +33,16 @@ public class DamageTests
             ("adapter_model.safetensors", _ => []),
             ("adapter_config.json", b => b[..30]),
             ("trainer_state.json", b => b[..30]),
-            ("trainer_state.json", b => System.Text.Encoding.UTF8.GetBytes(System.Text.Encoding.UTF8.GetString(b).Replace("\"global_step\": 4", "\"global_step\": -4", StringComparison.Ordinal))),
+            ("trainer_state.json", b => Encoding.UTF8.GetBytes(Encoding.UTF8.GetString(b).Replace("\"global_step\": 4", "\"global_step\": -4", StringComparison.Ordinal))),
         })
         {
             string path = Path.Combine(last, file);
             byte[] whole = File.ReadAllBytes(path);
             File.WriteAllBytes(path, spoil(whole));
             var (code, _, said) = Resume(cli, recipe);
-            Assert.True(code == 2 && said.Contains($"{file} is not what was written", StringComparison.Ordinal) && said.Contains("goes on from checkpoint-2", StringComparison.Ordinal), $"{file}: exit {code}: {said}");
+            Assert.True(code == 2, $"{file}: exit {code}: {said}");
+            Assert.Contains($"{file} is not what was written", said, StringComparison.Ordinal);
+            Assert.Contains("goes on from checkpoint-2", said, StringComparison.Ordinal);
             File.WriteAllBytes(path, whole);
         }
         File.Delete(Path.Combine(last, "optimizer.safetensors"));
@@ -83,5 +88,19 @@ public class DamageTests
         Assert.Equal(2, Run("train none.yaml", out _));
         Assert.Equal(0, Run($"train '{cli.Recipe(Cli.Base("llama-tiny"))}' --json --set training.max_steps=1", out string json));
         Assert.NotNull(System.Text.Json.Nodes.JsonNode.Parse(json)!["accuracy"]);
+    }
+
+    /// <summary>A home that is not there must not turn the cache into a folder of the working folder.</summary>
+    [Fact]
+    public void WithoutAHomeTheCacheIsNotInTheWorkingFolder()
+    {
+        if (!OperatingSystem.IsLinux()) Assert.Skip("HOME decides on Linux");
+        using var cli = new Cli();
+        string home = Path.Combine(cli.Folder, "no", "home");
+        cli.Environment["HEADROOM_CACHE"] = cli.Environment["XDG_CACHE_HOME"] = "";
+        cli.Environment["HOME"] = home;
+        var (exit, text, error) = cli.Run("cache");
+        Assert.True(exit == 0, error);
+        Assert.StartsWith(home, text, StringComparison.Ordinal);
     }
 }

@@ -133,7 +133,8 @@ public class RunTests(ITestOutputHelper output)
             var plan = events.First(e => (string?)e["event"] == "run_start")["plan"]!;
             Assert.All(events.Where(e => (string?)e["event"] == "memory"), m => Assert.Equal((long)plan["total_bytes"]!, (long)m["reserved_bytes"]!));
         }
-        (exit, _, error) = cli.Run("duel", "--json", "--set", "data.max_train_rows=32", "--set", "data.max_eval_rows=32", "--set", "data.max_test_rows=32"); // takes the next free number
+        (exit, _, error) = cli.Run("duel", "--json", "--set", "lora.target_modules=all-linear",
+            "--set", "data.max_train_rows=32", "--set", "data.max_eval_rows=32", "--set", "data.max_test_rows=32"); // takes the next free number
         Assert.True(exit == 0 && Directory.Exists(folder + "-2"), error);
     }
 

@@ -33,13 +33,17 @@ internal static class BenchCommand
             using var session = new Session(p.GetValue(json));
             int r = p.GetValue(rows), n = p.GetValue(length), count = p.GetValue(steps);
             if (r < 1 || n < 2 || count < 1 || (long)r * n > 1 << 24) throw new HeadroomException($"--rows {r} --length {n} --steps {count} cannot be run.", "Give at least one row of two tokens and one step.");
+            if (p.GetValue(rank) < 1 || !(p.GetValue(dropout) is >= 0 and <= Dropout.MaxP))
+                throw new HeadroomException("--r or --dropout cannot be run.", string.Create(CultureInfo.InvariantCulture, $"Give a rank of at least 1 and a dropout from 0 to {Dropout.MaxP}."));
             if (p.GetValue(device) is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {p.GetValue(device)} is unknown.", "Use auto, cpu or cuda.");
             var config = ReadConfig(p.GetValue(model)!);
             var opened = session.Open(p.GetValue(device)!, p.GetValue(graphs));
             try
             {
                 var compute = Compute(p.GetValue(dtype)!, opened);
-                var result = StepBenchmark.Run(opened, config, new StepBenchmarkOptions(r, n, p.GetValue(recompute), compute, count, p.GetValue(rank), p.GetValue(dropout), AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged)), session.Say);
+                var options = new StepBenchmarkOptions(r, n, p.GetValue(recompute), compute, count, p.GetValue(rank), p.GetValue(dropout),
+                    AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged));
+                var result = StepBenchmark.Run(opened, config, options, session.Say);
                 if (opened.Notice is { } notice) session.Say(notice);
                 Print(result, opened.Name, r, n, p.GetValue(ragged), p.GetValue(json));
             }

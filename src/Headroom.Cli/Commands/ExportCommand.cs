@@ -13,7 +13,8 @@ namespace Headroom.Cli;
 /// <summary>headroom export: a base, or a base with an adapter merged into it, as a file that other programs read.</summary>
 internal static class ExportCommand
 {
-    private sealed record Options(string Model, string? Tokenizer, string? Adapter, string Format, string? Type, string Out, bool? In4bit, string[] Prompts, bool AcceptLoss, string Device, bool Json);
+    private sealed record Options(
+        string Model, string? Tokenizer, string? Adapter, string Format, string? Type, string Out, bool? In4bit, string[] Prompts, bool AcceptLoss, string Device, bool Json);
 
     public static Command Create()
     {
@@ -30,8 +31,10 @@ internal static class ExportCommand
         var device = new Option<string>("--device") { Description = "Device of the check: auto, cpu or cuda", DefaultValueFactory = _ => "cpu" };
         device.AcceptOnlyFromAmong("auto", "cpu", "cuda");
         var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
-        var command = new Command("export", "Write a model for other programs, and check the copy against the original.") { model, adapter, format, type, output, tokenizer, in4bit, prompt, loss, device, json };
-        command.SetAction(p => Run(new Options(p.GetValue(model)!, p.GetValue(tokenizer), p.GetValue(adapter), p.GetValue(format)!, p.GetValue(type), p.GetValue(output)!, p.GetValue(in4bit), p.GetValue(prompt)!, p.GetValue(loss), p.GetValue(device)!, p.GetValue(json))));
+        var command = new Command("export", "Write a model for other programs, and check the copy against the original.")
+            { model, adapter, format, type, output, tokenizer, in4bit, prompt, loss, device, json };
+        command.SetAction(p => Run(new Options(p.GetValue(model)!, p.GetValue(tokenizer), p.GetValue(adapter), p.GetValue(format)!, p.GetValue(type), p.GetValue(output)!,
+            p.GetValue(in4bit), p.GetValue(prompt)!, p.GetValue(loss), p.GetValue(device)!, p.GetValue(json))));
         return command;
     }
 
@@ -48,7 +51,7 @@ internal static class ExportCommand
         {
             if (o.Adapter == null) throw new HeadroomException("--format adapter needs --adapter.", "Give the folder of the adapter.");
             var copy = PeftAdapter.Load(o.Adapter);
-            if (copy.Init.StartsWith("pissa", StringComparison.Ordinal))
+            if (copy.Initial != null)
             {
                 copy = copy.Converted();
                 session.Say($"converted to plain LoRA of rank {copy.R} over the base itself{(Trained(o, session) == null ? "" : "; over the quantized base it is near to what was trained, not equal")}");

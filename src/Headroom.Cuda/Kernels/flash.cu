@@ -1,87 +1,8 @@
 // Flash attention (Dao et al., 2022, 2023) on tensor cores for 16-bit T and head sizes 64 and 128 (HEAD): causal, packed sequences,
 // grouped queries, sliding window. Tiles of 64 rows; four warps of 16 rows each. The backward pass is two kernels, one over query
 // tiles (dq), one over key tiles (dk, dv): the scores are made twice, and nothing is added in arrival order.
-#define TILE 64
-#define CHUNKS (HEAD / 8)
-#define DS (HEAD / 16)
-#define DT (HEAD / 8)
-#define LOG2E 1.4426950408889634f
-
-DEV float ex2(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
-DEV void mma16816(float* c, const u32* a, u32 b0, u32 b1)
-{
-#if ACT == 1
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-#else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-#endif
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-DEV u32 shared_address(const void* p)
-{
-    u64 a;
-    asm("cvta.to.shared.u64 %0, %1;" : "=l"(a) : "l"(p));
-    return (u32)a;
-}
-DEV void ldmatrix(u32* r, u32 address)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-DEV void ldmatrix_t(u32* r, u32 address)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
-}
-DEV void copy_async(u32 to, const void* from, bool inside)
-{
-    int bytes = inside ? 16 : 0; // the rest is zero-filled
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(bytes) : "memory");
-}
-DEV void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int N> DEV void wait_async() { asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory"); }
-
-// Shared tiles hold rows of HEAD elements in 16-byte chunks, swizzled so that eight rows of one chunk lie in eight bank groups.
-DEV u32 place(u32 base, int row, int chunk) { return base + (row * CHUNKS + (chunk ^ (row & 7))) * 16; }
-
-template <int ROWS> DEV void load_tile(u32 to, const T* from, i64 stride, int valid)
-{
-#pragma unroll
-    for (int i = 0; i < ROWS * CHUNKS / 128; i++)
-    {
-        int n = i * 128 + threadIdx.x, row = n / CHUNKS, chunk = n % CHUNKS;
-        bool in = row < valid;
-        copy_async(place(to, row, chunk), from + (in ? row * stride : 0) + chunk * 8, in);
-    }
-}
-
-// B operand of two 8-column tiles from rows [row, row + 16), elements of chunk pair s: columns are rows of the tile.
-DEV void rows_operand(u32* r, u32 tile, int row, int s, int lane) { ldmatrix(r, place(tile, row + ((lane >> 4) << 3) + (lane & 7), s * 2 + ((lane >> 3) & 1))); }
-// B operand of two 8-column tiles (chunks d, d + 1), the sum running over rows [row, row + 16).
-DEV void columns_operand(u32* r, u32 tile, int row, int d, int lane) { ldmatrix_t(r, place(tile, row + (((lane >> 3) & 1) << 3) + (lane & 7), d + (lane >> 4))); }
-// A operand: rows [row, row + 16), chunk pair s.
-DEV void a_operand(u32* r, u32 tile, int row, int s, int lane) { ldmatrix(r, place(tile, row + (lane & 15), s * 2 + (lane >> 4))); }
-
-// The sequence and tile of this block; false when there is none. Tiles with most work come first: late queries, early keys.
-DEV bool find_tile(const int* offsets, int sequences, int index, bool lateFirst, int& start, int& length, int& tile)
-{
-    for (int s = 0; s < sequences; s++)
-    {
-        start = offsets[s];
-        length = offsets[s + 1] - start;
-        int tiles = (length + TILE - 1) / TILE;
-        if (index < tiles) { tile = lateFirst ? tiles - 1 - index : index; return true; }
-        index -= tiles;
-    }
-    return false;
-}
-
-DEV bool visible(int query, int key, int length, int window) { return key <= query && query < length && (window <= 0 || key > query - window); }
-
-// Accumulators of two 8-column tiles as the A operand of the next product.
-DEV void as_operand(u32* a, const float* left, const float* right)
-{
-    a[0] = pack2(T(), left[0], left[1]); a[1] = pack2(T(), left[2], left[3]);
-    a[2] = pack2(T(), right[0], right[1]); a[3] = pack2(T(), right[2], right[3]);
-}
+#include "mma.cuh"
+#include "flash.cuh"
 
 extern "C" __global__ void __launch_bounds__(128) flash_forward(const T* q, const T* k, const T* v, const int* offsets, int sequences,
     int heads, int kvHeads, int window, float scale, T* o, float* lse)

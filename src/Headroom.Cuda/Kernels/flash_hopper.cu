@@ -3,6 +3,7 @@
 // A block is two consumer warpgroups of 64 rows each and one producer, whose one thread keeps a ring of shared tiles full by bulk tensor
 // copies; mbarriers say full and empty. Scores, probabilities and their gradients stay in registers: the transposed scores of the key
 // kernel are the left operand of its second products as they come.
+#include "mma.cuh"
 #include "hopper.cuh"
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_forward(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk,

@@ -1,4 +1,5 @@
 // The gradients of flash_hopper.cu, as the two halves of flash.cu: dq over query tiles, dk and dv over key tiles. The scores are made twice.
+#include "mma.cuh"
 #include "hopper.cuh"
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 struct Backward

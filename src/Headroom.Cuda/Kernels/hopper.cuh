@@ -13,23 +13,6 @@
 
 // ---- registers, barriers, copies
 
-DEV float ex2(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
-DEV u32 pair(float lo, float hi)
-{
-    u32 r;
-#if ACT == 1
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-#else
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
-#endif
-    return r;
-}
-DEV u32 shared_address(const void* p)
-{
-    u64 a;
-    asm("cvta.to.shared.u64 %0, %1;" : "=l"(a) : "l"(p));
-    return (u32)a;
-}
 // The producer gives registers to the consumers: 24 and 240 of 168 each.
 DEV void few_registers() { asm volatile("setmaxnreg.dec.sync.aligned.u32 24;" ::: "memory"); }
 DEV void many_registers() { asm volatile("setmaxnreg.inc.sync.aligned.u32 240;" ::: "memory"); }

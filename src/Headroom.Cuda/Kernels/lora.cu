@@ -2,6 +2,7 @@
 // The sum index of a product may be permuted freely, so each lane owns eight consecutive elements of a row (16 bytes, one Philox
 // block) and feeds them to two mma steps; the other operand is read in the same permutation. The ranks of two mma tiles are interleaved
 // (see rank_of), so that a lane reads four of them at once.
+#include "mma.cuh"
 #include "lora.cuh"
 #define LORA_WARPS (RANK > 32 ? 8 : 16)
 

@@ -1,5 +1,6 @@
 // Gradients of the adapters: sums over all rows of an outer product, [n, RANK] or [RANK, n]. Bound by reading x once, so everything serves that:
 // a block takes 256 columns (rows of 512 contiguous bytes) of a share of the rows, through a ring of shared tiles filled by asynchronous copies.
+#include "mma.cuh"
 #include "lora.cuh"
 #define WIDTH 256   // columns of a block: 32 for each of its eight warps
 #define TILE 32     // rows of a tile
@@ -9,23 +10,6 @@
 // 16-byte chunks of a tile, swizzled so that eight rows at one place lie in different banks.
 DEV int x_at(int row, int chunk) { return row * (WIDTH * 2) + ((chunk ^ (row & 7)) << 4); }
 DEV int z_at(int row, int chunk) { return row * (RANK * 2) + ((chunk ^ (row / (8 / CHUNKS) & (CHUNKS - 1))) << 4); }
-
-DEV u32 shared_address(const void* p)
-{
-    u64 a;
-    asm("cvta.to.shared.u64 %0, %1;" : "=l"(a) : "l"(p));
-    return (u32)a;
-}
-// Copies 16 bytes, or clears them where there is nothing to copy.
-DEV void copy16(u32 to, const void* from, bool there)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(there ? 16 : 0) : "memory");
-}
-// Four 8 x 8 tiles of 16-bit elements, transposed; a lane gives the place of one row.
-DEV void load_transposed(u32* d, u32 at)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3]) : "r"(at) : "memory");
-}
 
 // Reads past the first-level cache: another block wrote it.
 DEV F4 load_other(const F4* p)
@@ -60,13 +44,13 @@ extern "C" __global__ void __launch_bounds__(256) lora_outer(const __grid_consta
         {
             int row = warp + i * 8;
             bool there = row0 + row < end && column < n;
-            copy16(slot + x_at(row, chunk), x + (there ? (i64)(row0 + row) * ldx + column : 0), there);
+            copy_async(slot + x_at(row, chunk), x + (there ? (i64)(row0 + row) * ldx + column : 0), there);
         }
         if (tid < TILE * CHUNKS)
         {
             int row = tid / CHUNKS, part = tid % CHUNKS;
             bool there = row0 + row < end;
-            copy16(slot + zAt + z_at(row, part), z + (there ? (i64)(row0 + row) * RANK + part * 8 : 0), there);
+            copy_async(slot + zAt + z_at(row, part), z + (there ? (i64)(row0 + row) * RANK + part * 8 : 0), there);
         }
     };
     float acc[2][NT][4];
@@ -79,11 +63,11 @@ extern "C" __global__ void __launch_bounds__(256) lora_outer(const __grid_consta
     for (int s = 0; s < SLOTS - 1; s++)
     {
         if (s < steps) load(s);
-        asm volatile("cp.async.commit_group;" ::: "memory");
+        commit();
     }
     for (int s = 0; s < steps; s++)
     {
-        asm volatile("cp.async.wait_group %0;" :: "n"(SLOTS - 2) : "memory");
+        wait_async<SLOTS - 2>();
         int slot = s % SLOTS * size;
         if (drop) // every thread masks what it copied itself
 #pragma unroll
@@ -97,18 +81,18 @@ extern "C" __global__ void __launch_bounds__(256) lora_outer(const __grid_consta
             }
         __syncthreads(); // the tile is whole, and the one before has been read by all
         if (s + SLOTS - 1 < steps) load(s + SLOTS - 1);
-        asm volatile("cp.async.commit_group;" ::: "memory");
+        commit();
 #pragma unroll
         for (int k = 0; k < TILE; k += 16)
         {
             u32 b[NT][2];
 #pragma unroll
-            for (int t = 0; t < NT; t += 2) load_transposed(b[t], base + slot + zAt + z_at(k + (lane >> 3 & 1) * 8 + (lane & 7), t + (lane >> 4)));
+            for (int t = 0; t < NT; t += 2) ldmatrix_t(b[t], base + slot + zAt + z_at(k + (lane >> 3 & 1) * 8 + (lane & 7), t + (lane >> 4)));
 #pragma unroll
             for (int m = 0; m < 2; m++)
             {
                 u32 a[4];
-                load_transposed(a, base + slot + x_at(k + (lane >> 4) * 8 + (lane & 7), warp * 4 + m * 2 + (lane >> 3 & 1)));
+                ldmatrix_t(a, base + slot + x_at(k + (lane >> 4) * 8 + (lane & 7), warp * 4 + m * 2 + (lane >> 3 & 1)));
 #pragma unroll
                 for (int t = 0; t < NT; t++) mma16816(acc[m][t], a, b[t][0], b[t][1]);
             }

@@ -70,7 +70,8 @@ public sealed class PeftAdapter
         foreach (var (name, info) in file.Tensors)
         {
             if (!name.StartsWith(Prefix, StringComparison.Ordinal) || Module(name) == null && !Saved(name, config))
-                throw new HeadroomException($"The adapter holds {name}, which is no lora_A or lora_B weight, no magnitude and not in modules_to_save.", "Only LoRA pairs and DoRA magnitudes of linear layers can be read, and modules_to_save: no adapters of embeddings, no biases.");
+                throw new HeadroomException($"The adapter holds {name}, which is no lora_A or lora_B weight, no magnitude and not in modules_to_save.",
+                    "Only LoRA pairs and DoRA magnitudes of linear layers can be read, and modules_to_save: no adapters of embeddings, no biases.");
             if (info.DType is not ("F32" or "F16" or "BF16")) throw new HeadroomException($"The adapter's {name} has dtype {info.DType}.", "Save the adapter as F32, BF16 or F16.");
             float[] values = file.ReadF32(name);
             if (values.Any(v => !float.IsFinite(v))) throw new HeadroomException($"The adapter's {name} holds NaN or infinite values.", "The run that wrote it failed; use an earlier checkpoint.");
@@ -119,7 +120,7 @@ public sealed class PeftAdapter
     }
 
     /// <summary>
-    /// An adapter over what PiSSA left of the base as plain LoRA over the base itself, of twice the rank: B A - B0 A0 = [B, -B0] [A; A0], with the scaling kept
+    /// An adapter over what its start left of the base as plain LoRA over the base itself, of twice the rank: B A - B0 A0 = [B, -B0] [A; A0], with the scaling kept
     /// (PEFT <c>lora/model.py</c>, subtract_mutated_init).
     /// </summary>
     /// <exception cref="InvalidOperationException">It has no <see cref="Initial"/>.</exception>
@@ -155,12 +156,17 @@ public sealed class PeftAdapter
         return new PeftAdapter
         {
             R = 2 * R, LoraAlpha = LoraAlpha * factor, LoraDropout = LoraDropout, UseRslora = UseRslora, UseDora = UseDora, ModulesToSave = ModulesToSave, TargetModules = TargetModules,
-            Targets = t with { RankPattern = [.. t.RankPattern.Select(p => KeyValuePair.Create(p.Key, 2 * p.Value))], AlphaPattern = [.. t.AlphaPattern.Select(p => KeyValuePair.Create(p.Key, p.Value * factor))] },
+            Targets = t with
+            {
+                RankPattern = [.. t.RankPattern.Select(p => KeyValuePair.Create(p.Key, 2 * p.Value))],
+                AlphaPattern = [.. t.AlphaPattern.Select(p => KeyValuePair.Create(p.Key, p.Value * factor))],
+            },
             BaseModel = BaseModel, BaseHash = BaseHash, Tensors = tensors,
         };
     }
 
-    private static bool Saved(string name, PeftConfig config) => name.EndsWith(".weight", StringComparison.Ordinal) && config.ModulesToSave.Any(m => m.Length > 0 && name.EndsWith(m + ".weight", StringComparison.Ordinal));
+    private static bool Saved(string name, PeftConfig config) =>
+        name.EndsWith(".weight", StringComparison.Ordinal) && config.ModulesToSave.Any(m => m.Length > 0 && name.EndsWith(m + ".weight", StringComparison.Ordinal));
 
     // Every A has its B, both of the rank that the configuration says; with DoRA a magnitude too, and only then.
     private static void CheckPairs(Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, PeftConfig config)

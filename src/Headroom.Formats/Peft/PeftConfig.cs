@@ -4,7 +4,8 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>adapter_config.json as read, with PEFT's defaults (<c>tuners/lora/config.py</c>).</summary>
-internal sealed record PeftConfig(int R, float LoraAlpha, float LoraDropout, bool UseRslora, bool UseDora, IReadOnlyList<string> ModulesToSave, string Init, int LoftqIterations, LoraTargets Targets, string? BaseModel)
+internal sealed record PeftConfig(
+    int R, float LoraAlpha, float LoraDropout, bool UseRslora, bool UseDora, IReadOnlyList<string> ModulesToSave, string Init, int LoftqIterations, LoraTargets Targets, string? BaseModel)
 {
     // These change the numbers: an adapter that uses one is refused by its name.
     private static readonly string[] Unsupported =
@@ -22,8 +23,8 @@ internal sealed record PeftConfig(int R, float LoraAlpha, float LoraDropout, boo
 
     private static readonly string[] Known =
     [
-        "peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save", "bias", "target_modules", "exclude_modules", "init_lora_weights", "layers_to_transform",
-        "layers_pattern", "rank_pattern", "alpha_pattern",
+        "peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save", "bias", "target_modules", "exclude_modules",
+        "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
     ];
 
     // Initializations that take the adapter's start out of the base: over the original base such an adapter is wrong unless it was converted when saved (then the key is true).
@@ -62,7 +63,8 @@ internal sealed record PeftConfig(int R, float LoraAlpha, float LoraDropout, boo
         };
         if (targets.RankPattern.Any(v => v.Value is < 1 or > 1 << 16)) throw new FormatException("rank_pattern holds a rank that is not positive");
         if (targets.AlphaPattern.Any(v => !float.IsFinite(v.Value))) throw new FormatException("alpha_pattern holds a value that is not finite");
-        return new PeftConfig(r, alpha, dropout, (bool?)json["use_rslora"] ?? false, (bool?)json["use_dora"] ?? false, List(json["modules_to_save"]), start, (int?)(json["loftq_config"] as JsonObject)?["loftq_iter"] ?? 1, targets, (string?)json["base_model_name_or_path"]);
+        return new PeftConfig(r, alpha, dropout, (bool?)json["use_rslora"] ?? false, (bool?)json["use_dora"] ?? false, List(json["modules_to_save"]), start,
+            (int?)(json["loftq_config"] as JsonObject)?["loftq_iter"] ?? 1, targets, (string?)json["base_model_name_or_path"]);
     }
 
     private static bool Used(JsonNode? v) => v switch

@@ -44,7 +44,9 @@ public static class AdapterStart
         {
             var p = adapted[i];
             int m = p.Weight.Out, n = p.Weight.In, count = checked(m * n);
-            if (p.Rank > Math.Min(m, n)) throw new HeadroomException($"The rank {p.Rank} of {p.Path} is larger than a side of its weight [{m}, {n}].", $"With init_lora_weights: {lora.Init}, set lora.r to {Math.Min(m, n)} or less.");
+            if (p.Rank > Math.Min(m, n))
+                throw new HeadroomException($"The rank {p.Rank} of {p.Path} is larger than a side of its weight [{m}, {n}].",
+                    $"With init_lora_weights: {lora.Init}, set lora.r to {Math.Min(m, n)} or less.");
             if (w.Length < count) (w, work) = (new float[count], new float[count]);
             source.ReadRows(p.Path + ".weight", 0, m, w.AsSpan(0, count));
             float scaling = lora.For(p.Path).Scaling;

@@ -7,7 +7,8 @@ namespace Headroom.Training;
 
 /// <summary>
 /// A base with an adapter merged into it, tensor by tensor: each projection as the run held it (dequantized NF4 where it was trained so) plus
-/// scaling * B A in float32 (PEFT <c>merge_and_unload</c>), with DoRA its rows scaled to their magnitudes (<c>lora/dora.py</c>). Nothing is rounded here; whoever writes it rounds once. Holds one tensor at a time.
+/// scaling * B A in float32 (PEFT <c>merge_and_unload</c>), with DoRA its rows scaled to their magnitudes (<c>lora/dora.py</c>). Nothing is rounded here;
+/// whoever writes it rounds once. Holds one tensor at a time.
 /// </summary>
 public sealed class MergedSource : IWeightSource
 {

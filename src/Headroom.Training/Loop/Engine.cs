@@ -290,7 +290,11 @@ public sealed class Engine : IDisposable
     public void ReadBase(Projection p, Span<float> values) => ModelLoader.Read(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
 
     /// <summary>Stores a projection's base weight [out, in] anew.</summary>
-    public void WriteBase(Projection p, ReadOnlySpan<float> values) => ModelLoader.Store(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
+    public void WriteBase(Projection p, ReadOnlySpan<float> values)
+    {
+        ModelLoader.Store(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
+        _adaptersChanged = true; // DoRA's norms are of the base too
+    }
 
     /// <summary>Reads a float32 tensor.</summary>
     public float[] Read(Tensor tensor)

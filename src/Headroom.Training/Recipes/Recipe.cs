@@ -1,3 +1,5 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
 using Headroom.Core;
 
 namespace Headroom.Training;
@@ -54,7 +56,7 @@ public sealed class QuantizationOptions
     /// <summary>Nested statistics; null = as a 4-bit checkpoint has them, else true.</summary>
     public bool? Bnb4bitUseDoubleQuant { get; set; }
     /// <summary>Keep a quantized copy of the base for the next start; null = of bases of 1 GiB and more. Not part of the recipe's hash: it changes no result.</summary>
-    [System.Text.Json.Serialization.JsonIgnore]
+    [JsonIgnore]
     public bool? Cache { get; set; }
 }
 
@@ -114,7 +116,8 @@ public sealed class LoftqOptions
     public int LoftqIter { get; set; } = 1;
 }
 
-/// <summary>Module names; or, as PEFT takes a string in their place, one pattern.</summary>
+/// <summary>Module names; or, as PEFT takes a string in their place, one pattern. JSON has an array or a string, so that a copy and the hash tell the two apart.</summary>
+[JsonConverter(typeof(Json))]
 public sealed class ModuleNames : List<string>
 {
     /// <summary>The only entry is a regex for a whole path, or all-linear.</summary>
@@ -126,6 +129,23 @@ public sealed class ModuleNames : List<string>
         var names = new ModuleNames { IsPattern = true };
         names.Add(pattern);
         return names;
+    }
+
+    private sealed class Json : JsonConverter<ModuleNames>
+    {
+        public override ModuleNames Read(ref Utf8JsonReader reader, Type type, JsonSerializerOptions options)
+        {
+            if (reader.TokenType == JsonTokenType.String) return Of(reader.GetString()!);
+            var names = new ModuleNames();
+            names.AddRange(JsonSerializer.Deserialize<string[]>(ref reader, options)!);
+            return names;
+        }
+
+        public override void Write(Utf8JsonWriter writer, ModuleNames value, JsonSerializerOptions options)
+        {
+            if (value.IsPattern) writer.WriteStringValue(value[0]);
+            else JsonSerializer.Serialize(writer, value.ToArray(), options);
+        }
     }
 }
 
@@ -188,7 +208,10 @@ public sealed class TrainingOptions
     public string Precision { get; set; } = "auto";
     /// <summary>Order of rows: random, sequential or group_by_length.</summary>
     public string TrainSamplingStrategy { get; set; } = "random";
-    /// <summary>On a GPU, replay micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes longer than they do. Ragged batches are padded to few shapes there, which changes their rounding.</summary>
+    /// <summary>
+    /// On a GPU, replay micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes longer than they do. Ragged batches
+    /// are padded to few shapes there, which changes their rounding.
+    /// </summary>
     public bool? CudaGraphs { get; set; }
 }
 

@@ -67,7 +67,8 @@ public static partial class RecipeLoader
         Need(AdapterStart.Known(r.Lora.InitLoraWeights), $"lora.init_lora_weights '{r.Lora.InitLoraWeights}' is unknown.", $"Use {string.Join(", ", AdapterStart.Names)}.");
         Need(r.Lora.LoftqConfig.LoftqBits == 4, $"lora.loftq_config.loftq_bits is {r.Lora.LoftqConfig.LoftqBits}.", "Set it to 4.");
         Range("lora.loftq_config.loftq_iter", r.Lora.LoftqConfig.LoftqIter, 1, 100);
-        Need(r.Lora.InitLoraWeights != "loftq" || q.LoadIn4bit, "lora.init_lora_weights is loftq, but quantization.load_in_4bit is false.", "LoftQ makes up for what 4 bits lose: set load_in_4bit to true, or another init_lora_weights.");
+        Need(r.Lora.InitLoraWeights != "loftq" || q.LoadIn4bit, "lora.init_lora_weights is loftq, but quantization.load_in_4bit is false.",
+            "LoftQ makes up for what 4 bits lose: set load_in_4bit to true, or another init_lora_weights.");
 
         var t = r.Training;
         AtLeast("training.per_device_train_batch_size", t.PerDeviceTrainBatchSize, 1);

@@ -76,6 +76,14 @@ public static partial class RecipeLoader
     /// <summary>SHA-256 over every option's value: two recipes with one hash are the same run.</summary>
     public static string Hash(Recipe recipe) => Convert.ToHexStringLower(SHA256.HashData(JsonSerializer.SerializeToUtf8Bytes(recipe)));
 
+    /// <summary>A recipe of its own with the same values.</summary>
+    internal static Recipe Copy(Recipe recipe)
+    {
+        var copy = JsonSerializer.Deserialize<Recipe>(JsonSerializer.Serialize(recipe))!;
+        copy.Quantization.Cache = recipe.Quantization.Cache; // no part of the hash, so not serialized
+        return copy;
+    }
+
     /// <summary>snake_case of a property name, with digits kept in place: LoadIn4bit -> load_in_4bit.</summary>
     public static string Key(string property)
     {

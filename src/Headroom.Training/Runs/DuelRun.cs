@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
@@ -66,9 +65,8 @@ public static class DuelRun
                 Directory.Delete(own, true);
                 started = false;
             }
-            var one = JsonSerializer.Deserialize<Recipe>(JsonSerializer.Serialize(recipe))!;
+            var one = RecipeLoader.Copy(recipe);
             one.Models = [model];
-            one.Quantization.Cache = recipe.Quantization.Cache; // not serialized
             one.Name = $"{recipe.Name}/{Folder(name, seed)}";
             one.Training.Seed = seed;
             one.Seeds = [];

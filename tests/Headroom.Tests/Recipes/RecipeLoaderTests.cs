@@ -26,6 +26,12 @@ public class RecipeLoaderTests
         Assert.Equal(" yes", r.Task.Labels["1"]);
     }
 
+    [Theory]
+    [InlineData("True", "true")]
+    [InlineData("FALSE", "false")]
+    [InlineData("pissa", "pissa")]
+    public void AStartIsWrittenLikeEveryOtherFlag(string written, string start) => Assert.Equal(start, RecipeLoader.Parse($"lora: {{ init_lora_weights: {written} }}").Lora.InitLoraWeights);
+
     /// <summary>The forms of PEFT's LoraConfig, as they land in the settings of a model of four layers.</summary>
     [Theory]
     [InlineData("target_modules: all-linear", 28)]
@@ -39,12 +45,17 @@ public class RecipeLoaderTests
     [InlineData("target_modules: [q_proj]", 4)]
     public void TargetsAsPeftTakesThem(string lora, int modules)
     {
-        var options = RecipeLoader.Parse($"lora: {{ {lora}, r: 6, rank_pattern: {{ q_proj: 3 }}, alpha_pattern: {{ 'layers.1.*': 12 }}, lora_alpha: 24 }}").Lora;
-        var settings = new LoraSettings(options.R, options.LoraAlpha, 0, options.TargetModules) { Targets = options.Targets() };
-        string[] all = Enumerable.Range(0, 4).SelectMany(i => new[] { "self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down" }.Select(p => $"model.layers.{i}.{p}_proj")).ToArray();
-        Assert.Equal(modules, all.Count(p => settings.For(p).Rank > 0));
-        foreach (string path in all)
-            if (settings.For(path) is { Rank: > 0 } s) Assert.Equal((path.EndsWith("q_proj") ? 3 : 6, (path.Contains("layers.1.") ? 12f : 24f) / s.Rank), s);
+        var recipe = RecipeLoader.Parse($"lora: {{ {lora}, r: 6, rank_pattern: {{ q_proj: 3 }}, alpha_pattern: {{ 'layers.1.*': 12 }}, lora_alpha: 24 }}");
+        string[] layer = ["self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down"];
+        string[] all = [.. Enumerable.Range(0, 4).SelectMany(i => layer.Select(p => $"model.layers.{i}.{p}_proj"))];
+        foreach (var options in new[] { recipe.Lora, RecipeLoader.Copy(recipe).Lora })
+        {
+            var settings = new LoraSettings(options.R, options.LoraAlpha, 0, options.TargetModules) { Targets = options.Targets() };
+            Assert.Equal(modules, all.Count(p => settings.For(p).Rank > 0));
+            foreach (string path in all)
+                if (settings.For(path) is { Rank: > 0 } s) Assert.Equal((path.EndsWith("q_proj") ? 3 : 6, (path.Contains("layers.1.") ? 12f : 24f) / s.Rank), s);
+        }
+        Assert.Equal(RecipeLoader.Hash(recipe), RecipeLoader.Hash(RecipeLoader.Copy(recipe)));
         Assert.NotEqual(RecipeLoader.Hash(RecipeLoader.Parse($"lora: {{ {lora} }}")), RecipeLoader.Hash(RecipeLoader.Parse("lora: { target_modules: [o_proj] }")));
     }
 

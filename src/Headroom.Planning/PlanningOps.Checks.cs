@@ -1,0 +1,105 @@
+using Headroom.Core;
+
+namespace Headroom.Planning;
+
+// What the ops check, and the FLOPs of attention.
+public sealed partial class PlanningOps
+{
+    private void Weight(in LinearWeight w)
+    {
+        long n = (long)w.Out * w.In;
+        int blocks = LinearWeight.Blocks(n, w.BlockSize);
+        memory.Live(w.Data);
+        if (w.Storage == WeightStorage.Gguf)
+            Require(w.In % w.BlockType.Block().Values == 0 && w.Data.DType == DType.U8 && w.Data.Count == w.Out * w.BlockType.RowBytes(w.In), "GGUF data size");
+        else Require(w.Data.Count == n, "weight data size");
+        if (w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double) Require(w.Absmax.Count == blocks, "absmax count");
+        if (w.Storage == WeightStorage.NF4Double) Require(w.NestedAbsmax.Count == LinearWeight.Blocks(blocks, 256) && w.Offset.Count == 1, "nested absmax count");
+        if (w.Storage == WeightStorage.Int8) Require(w.Absmax.Count == w.Out, "int8 absmax count");
+        if (!w.Bias.IsNone) F32(w.Bias, w.Out);
+    }
+
+    // Sequences are not known when planning; the longest single sequence is the bound for causal attention.
+    private static double AttentionFlops(int tokens, Tensor offsets, in AttentionShape s, int perPair)
+    {
+        double length = (double)tokens / Math.Max(1, offsets.Rows - 1);
+        double visible = s.SlidingWindow > 0 ? Math.Min(s.SlidingWindow, (length + 1) / 2) : (length + 1) / 2;
+        return perPair * tokens * visible * s.NumHeads * s.HeadDim;
+    }
+
+    private void AttentionShapes(Tensor q, Tensor k, Tensor v, in AttentionShape s, Tensor o)
+    {
+        Require(s.NumHeads % s.NumKeyValueHeads == 0, "query heads are a multiple of key/value heads");
+        Act(q, q.Rows, s.NumHeads * s.HeadDim);
+        Act(k, q.Rows, s.NumKeyValueHeads * s.HeadDim);
+        Like(q, k);
+        Same(k, v);
+        Same(q, o);
+    }
+
+    private void Tables(Tensor x, Tensor cos, Tensor sin, int headDim)
+    {
+        Require(x.Columns % headDim == 0, "rope heads");
+        F32(cos, x.Rows, headDim / 2);
+        F32(sin, x.Rows, headDim / 2);
+    }
+
+    private void LoraShapes(Tensor x, Tensor a, Tensor b, Tensor xa, Tensor y)
+    {
+        F32(a, a.Rows, a.Columns);
+        Padded(x, x.Rows, a.Columns);
+        F32(b, y.Columns, a.Rows);
+        Act(xa, x.Rows, a.Rows);
+        Act(y, x.Rows, y.Columns);
+        Like(x, xa);
+        Like(x, y);
+    }
+
+    private void HeadShapes(Tensor hidden, in LinearWeight head, Tensor logits)
+    {
+        Weight(head);
+        Act(hidden, hidden.Rows, head.In);
+        F32(logits, logits.Rows, head.Out);
+    }
+
+    private void Same(Tensor a, Tensor b)
+    {
+        memory.Live(a);
+        memory.Live(b);
+        Require(a.DType == b.DType && a.Rows == b.Rows && a.Columns == b.Columns, $"{a.DType} {a.Shape} against {b.DType} {b.Shape}");
+    }
+
+    private void F32(Tensor x, int rows, int columns = 1)
+    {
+        memory.Live(x);
+        Require(x.DType == DType.F32 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where F32 [{rows}, {columns}] is due");
+    }
+
+    // An activation: F32, or 16 bit on a device that computes so.
+    private void Act(Tensor x, int rows, int columns)
+    {
+        memory.Live(x);
+        Require(x.DType is DType.F32 or DType.BF16 or DType.F16 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
+    }
+
+    // As an activation, or wider by whole groups of 64 columns in 16 bit.
+    private void Padded(Tensor x, int rows, int columns)
+    {
+        memory.Live(x);
+        int extra = x.Columns - columns;
+        Require(x.Rows == rows && (extra == 0 || extra > 0 && extra % 64 == 0 && (x.DType is DType.BF16 or DType.F16)), $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
+    }
+
+    private static void Like(Tensor a, Tensor b) => Require(a.DType == b.DType, $"{a.DType} beside {b.DType}");
+
+    private void Ints(Tensor x, int count)
+    {
+        memory.Live(x);
+        Require(x.DType == DType.I32 && x.Count == count, $"{x.DType} {x.Shape} where I32 [{count}] is due");
+    }
+
+    private static void Require(bool condition, string what)
+    {
+        if (!condition) throw new InvalidOperationException("op contract: " + what);
+    }
+}
