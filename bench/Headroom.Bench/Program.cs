@@ -14,6 +14,7 @@ catch (HeadroomException e)
 
 static int Run(string[] args) => args.FirstOrDefault() switch
 {
+    "decode" or "step" when args.Length < 2 || args[1].StartsWith('-') => Usage(), // they need a model
     "gemm" => GemmBench.Run(args[1..]),
     "step-cuda" => CudaStepBench.Run(args[1..]),
     "ops-cuda" => CudaOpsBench.Run(args[1..]),
