@@ -5,7 +5,7 @@ using Headroom.Cuda.Resources;
 
 namespace Headroom.Bench;
 
-/// <summary>Single ops on a GPU against their floors: copy rate, NF4 expansion, dense products, attention at Llama-2-7B's shape (32 heads of 128).</summary>
+/// <summary>Single ops on a GPU against their floors: copy rate, NF4 expansion, dense products, adapters, attention at Llama-2-7B's shape (32 heads of 128).</summary>
 public static class CudaOpsBench
 {
     public static int Run(string[] args)
@@ -75,6 +75,28 @@ public static class CudaOpsBench
             var plain = new LinearWeight(WeightStorage.BF16, o, h, dst);
             ms = Time(() => ops.Linear(x, plain, y));
             Report($"product {t}x{o}x{h}", ms, 2.0 * t * o * h / ms / 1e9, "TFLOP/s");
+        }
+        // An adapter of rank 16 over 8,192 rows, with and without dropout: xa reads x once, and so does the gradient of A; y += xa B^T reads and writes y beside it.
+        const int tokens = 8192, rank = 16;
+        foreach (int width in new[] { h, o })
+        {
+            next = mark;
+            Tensor x = New(DType.BF16, tokens, width), xa = New(DType.BF16, tokens, rank), a = New(DType.F32, rank, width), b = New(DType.F32, width, rank);
+            Random(x, 1);
+            Random(xa, 1);
+            ops.Zero(a);
+            ops.Zero(b);
+            foreach (float p in new[] { 0, 0.1f })
+            {
+                var drop = new Dropout(p, 1, 2, 3);
+                string shape = string.Create(CultureInfo.InvariantCulture, $"{tokens}x{width} dropout {p}");
+                ms = Time(() => ops.LoraInput(x, a, drop, xa));
+                Report("lora xa " + shape, ms, x.Bytes / ms / 1e9, "TB/s");
+                ms = Time(() => ops.LoraBackwardA(x, drop, xa, a));
+                Report("lora dA " + shape, ms, x.Bytes / ms / 1e9, "TB/s");
+                ms = Time(() => ops.LoraForward(x, a, b, 1, drop, xa, x));
+                Report("lora xa and y " + shape, ms, 3.0 * x.Bytes / ms / 1e9, "TB/s");
+            }
         }
         next = mark;
         foreach (var (batch, length) in new[] { (4, 512), (2, 2048), (1, 4096) })

@@ -5,7 +5,10 @@ using Headroom.Cuda.Resources;
 
 namespace Headroom.Bench;
 
-/// <summary>The dense products of Llama-2-7B's micro-steps under each of the matrix library's choices of algorithm, interleaved: does its first choice cost anything?</summary>
+/// <summary>
+/// The dense products of Llama-2-7B's micro-steps under each of the matrix library's first six choices of algorithm, interleaved: does its first choice cost anything?
+/// The CSV has the rate of the first, and the speed of each over that of the first.
+/// </summary>
 public static class CudaTuneBench
 {
     public static int Run(string[] args)
@@ -21,6 +24,7 @@ public static class CudaTuneBench
         long start = arena;
         nint a = arena, b = (nint)(start + (1L << 30)), c = (nint)(start + (4L << 30));
         int[] rows = args.Length > 0 ? args.Select(x => int.Parse(x, CultureInfo.InvariantCulture)).ToArray() : [2048, 4096, 8192];
+        var lines = new List<string> { "date,device,product,tflops,first,second,third,fourth,fifth,sixth" };
         foreach (int t in rows)
             foreach (var (n, k, transposed, beta) in new (int, int, bool, float)[] { (4096, 4096, true, 0), (4096, 4160, true, 0), (11008, 4160, true, 0), (4096, 11072, true, 0), (4096, 4096, false, 0), (4096, 4096, false, 1), (11008, 4096, false, 0), (4096, 11008, false, 1), (4160, 11008, false, 1), (32000, 4096, true, 0) })
             {
@@ -39,8 +43,14 @@ public static class CudaTuneBench
                         to.Record(device.Gpu.Main);
                         best[rank] = Math.Min(best[rank], from.To(to) / 10);
                     }
-                Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{t}x{n}x{k}{(transposed ? "T" : " ")}{(beta > 0 ? "+" : " ")} {2.0 * t * n * k / best[0] / 1e9,7:F1} TFLOP/s  {string.Join(" ", best.Select(x => (best[0] / x).ToString("F3", CultureInfo.InvariantCulture)))}"));
+                string product = $"{t}x{n}x{k}{(transposed ? " T" : "")}{(beta > 0 ? " +=" : "")}", rate = (2.0 * t * n * k / best[0] / 1e9).ToString("F1", CultureInfo.InvariantCulture);
+                string[] speeds = [.. best.Select(x => (best[0] / x).ToString("F3", CultureInfo.InvariantCulture))];
+                Console.WriteLine($"{product,-22} {rate,7} TFLOP/s  {string.Join(" ", speeds)}");
+                lines.Add($"{DateTime.UtcNow.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture)},{device.Name},{product},{rate},{string.Join(",", speeds)}");
             }
+        string output = Path.Combine("bench", "results", "cuda-products.csv");
+        Directory.CreateDirectory(Path.GetDirectoryName(Path.GetFullPath(output))!);
+        File.WriteAllLines(output, lines);
         return 0;
     }
 }

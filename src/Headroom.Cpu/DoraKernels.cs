@@ -73,8 +73,8 @@ internal static unsafe class DoraKernels
             {
                 WeightRows.Read(j.W, first + i, column, n, row);
                 new Span<float>(delta, n).Clear();
-                for (int k = 0; k < j.R; k++) MultiplyAdd(j.A + (long)k * j.W.In + column, j.B[(long)(first + i) * j.R + k], delta, n);
-                MultiplyAdd(delta, j.Scaling, row, n);
+                for (int k = 0; k < j.R; k++) VectorMath.Axpy(j.B[(long)(first + i) * j.R + k], j.A + (long)k * j.W.In + column, delta, n);
+                VectorMath.Axpy(j.Scaling, delta, row, n);
                 squares[i] += OptimizerKernels.SumSquares(row, n);
             }
         }
@@ -84,14 +84,6 @@ internal static unsafe class DoraKernels
             j.Norm[first + i] = norm;
             j.Scale[first + i] = j.Magnitude[first + i] / norm;
         }
-    }
-
-    private static void MultiplyAdd(float* x, float s, float* y, int n)
-    {
-        var scale = Vector256.Create(s);
-        int i = 0;
-        for (; i + 8 <= n; i += 8) Vector256.FusedMultiplyAdd(Vector256.Load(x + i), scale, Vector256.Load(y + i)).Store(y + i);
-        for (; i < n; i++) y[i] = MathF.FusedMultiplyAdd(x[i], s, y[i]);
     }
 
     /// <summary>y = scale * u + bias, += when accumulate.</summary>

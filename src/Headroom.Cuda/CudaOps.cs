@@ -12,13 +12,12 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 {
     private const long MetaBytes = 4L << 20;
     private const int TableFloats = 16 + 256 + 255;
+    private const int OuterCounters = 4096; // of lora_outer: one for each part and 256 columns
 
     private readonly Gpu _gpu;
     private readonly Staging _staging;
     private readonly Gemm _gemm;
     private readonly WeightExpander _weights;
-    private const int OuterCounters = 4096;
-
     private readonly nint _scratch, _meta, _tables, _result, _counters;
     private readonly DeviceWord _gradScale;
     private readonly long _scratchBytes;

@@ -6,9 +6,10 @@ using Headroom.Cuda.Resources;
 namespace Headroom.Cuda;
 
 /// <summary>
-/// Dense products through cuBLASLt, accumulated in float32 (no TF32); reductions that finish in arrival order are excluded. The algorithm is the library's first
-/// choice for a shape. On request, for large products of round shapes, it is the fastest of its first six, timed once on a machine and remembered (<see cref="ProductChoices"/>), so that
-/// two runs take the same one; off until the memory that the other candidates' code takes has been measured. Measured on an H100 (`bench tune-cuda`): up to 7 % at 4096 x 11008 x 4160, 0 to 4 % elsewhere.
+/// Dense products through cuBLASLt, accumulated in float32 (no TF32); reductions that finish in arrival order are excluded. The algorithm is the library's
+/// first choice for a shape. On request, for large products of round shapes, it is the fastest of its first six, timed once on a machine and remembered
+/// (<see cref="ProductChoices"/>), so that two runs take the same one. Off by default: the memory that the other candidates' code takes is not measured. What there is to gain:
+/// bench/results/cuda-products.csv (Headroom.Bench `tune-cuda`).
 /// </summary>
 internal sealed unsafe class Gemm : IDisposable
 {
@@ -92,7 +93,8 @@ internal sealed unsafe class Gemm : IDisposable
                 h->Algo, _workspace, (nuint)_workspaceBytes, _gpu.Main.Value), nameof(CublasLt.cublasLtMatmul));
     }
 
-    // Times the candidates where the product's result goes, which this product overwrites anyway; one that adds to its result takes what its twin that assigns was found to like.
+    // Times the candidates where the product's result goes, which this product overwrites anyway; one that adds to its result takes what its twin that
+    // assigns was found to like.
     private void Choose(ProductChoices choices, in Key k, Plan plan, float alpha, nint a, nint b, nint c)
     {
         if (k.N % RoundRows != 0 || 2.0 * k.M * k.N * k.K < LargeFlops || plan.Choices.Length < 2) return;

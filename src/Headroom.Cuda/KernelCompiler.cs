@@ -7,7 +7,7 @@ using Headroom.Cuda.Interop;
 namespace Headroom.Cuda;
 
 /// <summary>
-/// Kernel sources (embedded) to cubins for one architecture. A cubin is cached under the user's cache folder by the hash of source, options,
+/// Kernel sources (embedded) to cubins for one architecture. A cubin is cached in Headroom's cache folder by the hash of source, options,
 /// compiler and driver, so only the first run on a machine compiles.
 /// </summary>
 internal sealed unsafe class KernelCompiler(string architecture, int driverVersion)
@@ -26,7 +26,7 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
         CheckCompiler(Nvrtc.nvrtcVersion(out int major, out int minor), nameof(Nvrtc.nvrtcVersion));
         string identity = string.Join('\n', [.. options, $"{major}.{minor}", driverVersion.ToString(), source]);
         string key = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(identity)));
-        string path = Path.Combine(CacheFolder("cubin"), key + ".cubin");
+        string path = Path.Combine(HeadroomCache.Folder, "cubin", key + ".cubin");
         try
         {
             if (File.Exists(path)) return File.ReadAllBytes(path);
@@ -78,14 +78,6 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
     private static void CheckCompiler(int status, string call)
     {
         if (status != 0) throw new CudaException(call, $"NVRTC status {status}", "Run headroom doctor.");
-    }
-
-    /// <summary>Where what a machine has worked out once is kept.</summary>
-    internal static string CacheFolder(string kind)
-    {
-        string? root = Environment.GetEnvironmentVariable("XDG_CACHE_HOME");
-        if (string.IsNullOrEmpty(root)) root = Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".cache");
-        return Path.Combine(root, "headroom", kind);
     }
 
     private static string Source(string file)

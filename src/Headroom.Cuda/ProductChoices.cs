@@ -18,7 +18,7 @@ internal sealed class ProductChoices
     /// <summary>Reads what is known for a device and library; <paramref name="identity"/> names both with their versions.</summary>
     public ProductChoices(string identity, string? folder = null)
     {
-        folder ??= KernelCompiler.CacheFolder("products");
+        folder ??= Path.Combine(HeadroomCache.Folder, "products");
         _path = Path.Combine(folder, Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(identity)))[..16] + ".txt");
         try
         {

@@ -70,7 +70,7 @@ internal sealed unsafe class WeightExpander : IDisposable
     /// <summary>Bytes of the largest piece.</summary>
     public long Bytes { get; }
 
-    /// <summary>False for now: nothing is expanded ahead. In a graph of short kernels the second stream costs more than it hides.</summary>
+    /// <summary>Whether weights are expanded ahead; off while a graph of short kernels is recorded, where the second stream costs more than it hides.</summary>
     public bool Ahead { get; set; } = true;
 
     /// <summary>True when a weight of this storage can carry an adapter's columns.</summary>

@@ -5,25 +5,6 @@ using Headroom.Core;
 
 namespace Headroom.Formats;
 
-/// <summary>Headroom's own cache folder: HEADROOM_CACHE, else headroom in the user's cache folder.</summary>
-public static class HeadroomCache
-{
-    /// <summary>The folder; it need not exist.</summary>
-    public static string Folder
-    {
-        get
-        {
-            if (Environment.GetEnvironmentVariable("HEADROOM_CACHE") is { Length: > 0 } own) return Path.GetFullPath(own);
-            // Verified, a home that is not there is "", and the cache would lie in the working folder.
-            string profile = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify);
-            string user = OperatingSystem.IsWindows() ? Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData)
-                : OperatingSystem.IsMacOS() ? Path.Combine(profile, "Library", "Caches")
-                : Environment.GetEnvironmentVariable("XDG_CACHE_HOME") is { Length: > 0 } xdg ? xdg : Path.Combine(profile, ".cache");
-            return Path.Combine(user, "headroom");
-        }
-    }
-}
-
 /// <summary>
 /// SHA-256 of base weights, computed once. What is remembered is found by a fingerprint: path, size, time of the last change and the first
 /// 64 KiB (a header) of every file. Files that changed in the last two seconds are not remembered, because a second change could leave the same time.
