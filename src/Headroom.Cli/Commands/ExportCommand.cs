@@ -184,7 +184,7 @@ internal static class ExportCommand
     /// <summary>Lets <paramref name="write"/> make a file or folder under a temporary name and moves it to its place; what fails is removed.</summary>
     private static void InPlace(string final, Action<string> write)
     {
-        string temporary = Path.Combine(Path.GetDirectoryName(final)!, $".{Path.GetFileNameWithoutExtension(final)}.{Environment.ProcessId}.tmp{Path.GetExtension(final)}");
+        string temporary = Temporary.Beside(final, Path.GetExtension(final));
         try
         {
             write(temporary);

@@ -110,7 +110,7 @@ public sealed class HubCache
             else if (isNew) File.Move(blob, path, overwrite: true);
             else
             {
-                string temporary = $"{path}.tmp{Environment.ProcessId}-{Guid.NewGuid():N}";
+                string temporary = Temporary.Beside(path);
                 File.Copy(blob, temporary, overwrite: true);
                 File.Move(temporary, path, overwrite: true);
             }
@@ -182,7 +182,7 @@ public sealed class HubCache
     {
         if (_disableSymlinks) return false;
         if (_symlinks is { } known) return known;
-        string probe = Path.Combine(Folder, $".probe{Environment.ProcessId}-{Guid.NewGuid():N}");
+        string probe = Temporary.Beside(Path.Combine(Folder, "probe"));
         try
         {
             File.CreateSymbolicLink(probe, "probe-target");

@@ -72,34 +72,3 @@ public static class SafetensorsWriter
 
 /// <summary>A tensor to be written: its bytes are asked for when its place in the file is reached, so that a large model never lies in memory twice.</summary>
 public sealed record SafetensorPart(string Name, string DType, long[] Shape, long Bytes, Action<Stream> Write);
-
-/// <summary>Files that are whole or not there: temporary file in the same folder, fsync, rename, fsync of the folder.</summary>
-public static class AtomicFile
-{
-    private static int _count; // two threads may write one path
-
-    /// <summary>Writes through <paramref name="write"/>.</summary>
-    public static void Write(string path, Action<FileStream> write)
-    {
-        string temporary = $"{path}.tmp{Environment.ProcessId}-{Interlocked.Increment(ref _count)}";
-        try
-        {
-            using (var file = new FileStream(temporary, FileMode.Create, FileAccess.Write))
-            {
-                write(file);
-                file.Flush(flushToDisk: true);
-            }
-            File.Move(temporary, path, overwrite: true);
-            DirectoryFlush.Run(Path.GetDirectoryName(Path.GetFullPath(path))!);
-        }
-        catch (Exception e)
-        {
-            if (File.Exists(temporary)) File.Delete(temporary);
-            if (e is not (IOException or UnauthorizedAccessException)) throw;
-            throw new HeadroomException($"Cannot write {path}: {e.Message}", "Choose another folder or free some space.", 1, e);
-        }
-    }
-
-    /// <summary>Writes text as UTF-8.</summary>
-    public static void WriteText(string path, string text) => Write(path, f => f.Write(System.Text.Encoding.UTF8.GetBytes(text)));
-}

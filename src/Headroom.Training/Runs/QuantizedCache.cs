@@ -52,7 +52,7 @@ public sealed class QuantizedCache(string root, long minimumBytes)
         try
         {
             Directory.CreateDirectory(_copies);
-            Sweep();
+            Temporary.Sweep(_copies); // before the free space is looked at
             long bytes = engine.Model.Projections.Sum(p => p.Weight.Bytes) + engine.Model.EmbeddingTable.Bytes + (engine.Model.Config.TieWordEmbeddings ? 0 : engine.Model.Head.Bytes);
             if (new DriveInfo(_copies).AvailableFreeSpace < 2 * bytes) return;
             if (bytes > Worthwhile) say?.Invoke($"keeping the quantized base for the next start: {bytes / 1e9:F1} GB in {folder} (quantization.cache: false turns this off)");
@@ -66,7 +66,7 @@ public sealed class QuantizedCache(string root, long minimumBytes)
 
     /// <summary>The copies: base hash with storage, bytes, last use.</summary>
     public IReadOnlyList<(string Name, long Bytes, DateTime Written)> List() => !Directory.Exists(_copies) ? []
-        : [.. new DirectoryInfo(_copies).EnumerateDirectories().Select(d => (d.Name, d.EnumerateFiles().Sum(f => f.Length), d.LastWriteTimeUtc)).OrderBy(d => d.Name, StringComparer.Ordinal)];
+        : [.. new DirectoryInfo(_copies).EnumerateDirectories().Where(d => d.Name[0] != '.').Select(d => (d.Name, d.EnumerateFiles().Sum(f => f.Length), d.LastWriteTimeUtc)).OrderBy(d => d.Name, StringComparer.Ordinal)];
 
     /// <summary>Deletes every copy and remembered hash.</summary>
     public void Clear()
@@ -89,13 +89,6 @@ public sealed class QuantizedCache(string root, long minimumBytes)
         q.LoadIn4bit && source.Config.Quantized == null && q.Cache != false && (q.Cache == true || source.Stored.Bytes >= minimumBytes);
 
     private string Copy(string hash, WeightStorage storage) => Path.Combine(_copies, $"{hash}-{(storage == WeightStorage.NF4Double ? "nf4-double" : "nf4")}");
-
-    /// <summary>Removes what killed writers left a day ago or earlier.</summary>
-    private void Sweep()
-    {
-        foreach (var d in new DirectoryInfo(_copies).EnumerateDirectories("*.tmp*"))
-            if (DateTime.UtcNow - d.LastWriteTimeUtc > TimeSpan.FromDays(1)) Delete(d.FullName);
-    }
 
     private static void Delete(string folder)
     {

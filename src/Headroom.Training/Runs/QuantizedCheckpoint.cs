@@ -23,7 +23,7 @@ public static class QuantizedCheckpoint
     {
         folder = Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder));
         if (Path.Exists(folder)) throw new HeadroomException($"{folder} exists already.", "Give another folder, or remove it.");
-        string temporary = $"{folder}.tmp{Environment.ProcessId}-{Guid.NewGuid():N}";
+        string temporary = Temporary.Beside(folder);
         try
         {
             Directory.CreateDirectory(temporary);

@@ -26,6 +26,7 @@ internal sealed class FakeHub : IDisposable
     private readonly TcpListener _hub = new(IPAddress.Loopback, 0), _storage = new(IPAddress.Loopback, 0);
     private readonly CancellationTokenSource _stop = new();
     private int _signature;
+    private long _sent;
 
     public FakeHub()
     {
@@ -62,6 +63,11 @@ internal sealed class FakeHub : IDisposable
     public Func<HubRequest, HubAnswer?> Intercept { get; set; } = _ => null;
     public ConcurrentQueue<HubRequest> Requests { get; } = [];
     public bool IgnoreRanges { get; set; }
+    /// <summary>The storage host rests this long after every <see cref="SlowBytes"/> of a connection.</summary>
+    public TimeSpan Slow { get; set; }
+    public int SlowBytes { get; set; } = 1 << 16;
+    /// <summary>Bytes that the storage host has sent.</summary>
+    public long Sent => Interlocked.Read(ref _sent);
     public int Heads => Requests.Count(r => r.Method == "HEAD");
 
     public static string Sha256(byte[] data) => Convert.ToHexStringLower(SHA256.HashData(data));
@@ -144,7 +150,15 @@ internal sealed class FakeHub : IDisposable
                 var head = new StringBuilder($"HTTP/1.1 {a.Status} X\r\nConnection: close\r\nContent-Length: {a.Length ?? a.Body.Length}\r\n");
                 foreach (var (name, value) in a.Headers) head.Append($"{name}: {value}\r\n");
                 stream.Write(Encoding.ASCII.GetBytes(head.Append("\r\n").ToString()));
-                if (request.Method != "HEAD") stream.Write(a.Body, 0, Math.Min(a.Body.Length, a.DropAfter ?? int.MaxValue));
+                int body = request.Method == "HEAD" ? 0 : Math.Min(a.Body.Length, a.DropAfter ?? int.MaxValue), step = storage && Slow > TimeSpan.Zero ? SlowBytes : Math.Max(1, body);
+                for (int at = 0; at < body; at += step)
+                {
+                    int n = Math.Min(step, body - at);
+                    stream.Write(a.Body, at, n);
+                    if (!storage) continue;
+                    Interlocked.Add(ref _sent, n);
+                    if (at + n < body) Thread.Sleep(Slow);
+                }
                 stream.Flush();
             }
             catch (Exception e) when (e is IOException or SocketException)

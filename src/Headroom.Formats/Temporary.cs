@@ -1,0 +1,93 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.RegularExpressions;
+
+namespace Headroom.Formats;
+
+/// <summary>
+/// Names for files and folders that are being written and get their own name when they are whole: hidden, beside their target, and naming their writer
+/// (host and process). So what a killed writer left is known as such, and goes with the next write into the same folder.
+/// </summary>
+public static partial class Temporary
+{
+    private static readonly TimeSpan Abandoned = TimeSpan.FromDays(1);
+    private static readonly string Host = HostMark();
+    private static readonly string Life = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(4)); // a container gives its first process the same id every time
+    private static int _count; // two threads may write one path
+
+    /// <summary>A free name in the folder of <paramref name="path"/>; leftovers in that folder are swept first (see <see cref="Sweep"/>).</summary>
+    /// <param name="path">What is to be written.</param>
+    /// <param name="extension">With its dot: for writers and readers that go by it.</param>
+    public static string Beside(string path, string extension = "")
+    {
+        path = Path.TrimEndingDirectorySeparator(path);
+        string folder = Path.GetDirectoryName(path) ?? "";
+        Sweep(folder.Length > 0 ? folder : ".");
+        string writer = string.Create(CultureInfo.InvariantCulture, $"{Host}-{Environment.ProcessId}-{Life}-{Interlocked.Increment(ref _count)}");
+        return Path.Combine(folder, $".{Path.GetFileName(path)}.{writer}.tmp{extension}");
+    }
+
+    /// <summary>
+    /// Deletes what writers left in a folder that are no more: processes of this host that have ended. On a shared disk nobody knows whether a process of another host
+    /// lives; what it left goes when it has not changed for a day. Everything else stays, and what cannot be deleted too: sweeping never fails a write.
+    /// </summary>
+    public static void Sweep(string folder)
+    {
+        try
+        {
+            foreach (var left in new DirectoryInfo(folder).EnumerateFileSystemInfos(".*"))
+                if (Name().Match(left.Name) is { Success: true } m && IsLeft(left, m)) Delete(left);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+        }
+    }
+
+    private static bool IsLeft(FileSystemInfo left, Match name)
+    {
+        if (name.Groups["host"].Value != Host) return DateTime.UtcNow - Changed(left) > Abandoned;
+        int process = int.Parse(name.Groups["process"].Value, CultureInfo.InvariantCulture);
+        return process == Environment.ProcessId ? name.Groups["life"].Value != Life : !Lives(process);
+    }
+
+    private static DateTime Changed(FileSystemInfo left) => left is not DirectoryInfo { LinkTarget: null } folder ? left.LastWriteTimeUtc
+        : folder.EnumerateFileSystemInfos("*", SearchOption.AllDirectories).Select(f => f.LastWriteTimeUtc).Append(folder.LastWriteTimeUtc).Max();
+
+    private static bool Lives(int process)
+    {
+        try
+        {
+            using var p = Process.GetProcessById(process);
+            return true;
+        }
+        catch (ArgumentException)
+        {
+            return false;
+        }
+    }
+
+    private static void Delete(FileSystemInfo left)
+    {
+        try
+        {
+            if (left is DirectoryInfo { LinkTarget: null } folder) folder.Delete(recursive: true);
+            else left.Delete(); // a link goes, not what it leads to
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // another process was faster, or may and must
+        }
+    }
+
+    /// <summary>Stands for this host and, on Linux, the space of process ids: that of a container knows nothing of another's.</summary>
+    private static string HostMark()
+    {
+        string? space = OperatingSystem.IsLinux() ? new FileInfo("/proc/self/ns/pid").LinkTarget : null;
+        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes($"{Environment.MachineName}\0{space}")).AsSpan(0, 4));
+    }
+
+    [GeneratedRegex(@"^\..+\.(?<host>[0-9a-f]{8})-(?<process>[0-9]{1,9})-(?<life>[0-9a-f]{8})-[0-9]{1,10}\.tmp(\.[^.]+)?$")]
+    private static partial Regex Name();
+}
