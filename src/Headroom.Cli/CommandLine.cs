@@ -33,7 +33,4 @@ internal static class CommandLine
     }
 
     private static IEnumerable<string> Names(CommandResult result) => result.Command is RootCommand ? [] : [.. result.Parent is CommandResult p ? Names(p) : [], result.Command.Name];
-
-    /// <summary>True when whoever read the output has gone (headroom ... | head -1): nobody is there to be told.</summary>
-    public static bool IsClosedPipe(Exception e) => e is IOException && e.Message.Contains("Broken pipe", StringComparison.OrdinalIgnoreCase);
 }

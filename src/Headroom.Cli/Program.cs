@@ -4,7 +4,7 @@ using Headroom.Cli;
 using Headroom.Core;
 
 CultureInfo.CurrentCulture = CultureInfo.DefaultThreadCurrentCulture = CultureInfo.InvariantCulture; // whatever DOTNET_SYSTEM_GLOBALIZATION_INVARIANT says
-Console.SetError(new QuietError(Console.Error));
+StandardStreams.Open();
 var root = new RootCommand("Headroom: fine-tune Llama-class language models in the memory you have, and know before you start what it will take.");
 var verbose = new Option<bool>("--verbose") { Description = "Show stack traces of failures.", Recursive = true };
 root.Options.Add(verbose);
@@ -34,6 +34,10 @@ try
     CommandLine.Check(parsed);
     return parsed.Invoke(new InvocationConfiguration { EnableDefaultExceptionHandler = false });
 }
+catch (OutputClosedException e)
+{
+    return e.ExitCode;
+}
 catch (HeadroomException e)
 {
     Console.Error.WriteLine("error: " + HeadroomException.Sentence(e.Message));
@@ -43,7 +47,7 @@ catch (HeadroomException e)
 }
 catch (Exception e) when (e is IOException or UnauthorizedAccessException && !parsed.GetValue(verbose))
 {
-    if (!CommandLine.IsClosedPipe(e)) Console.Error.WriteLine($"error: {e.Message.Split('\n')[0].TrimEnd('.')}.\n  Check that the path can be read or written and that the disk is not full.");
+    Console.Error.WriteLine($"error: {e.Message.Split('\n')[0].TrimEnd('.')}.\n  Check that the path can be read or written and that the disk is not full.");
     return 1;
 }
 catch (OutOfMemoryException) when (!parsed.GetValue(verbose))

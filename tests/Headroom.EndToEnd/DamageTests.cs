@@ -75,19 +75,73 @@ public class DamageTests
     {
         if (!OperatingSystem.IsLinux()) Assert.Skip("/dev/full is Linux's");
         using var cli = new Cli();
-        int Run(string arguments, out string text)
-        {
-            var info = new ProcessStartInfo("sh") { WorkingDirectory = cli.Folder, RedirectStandardOutput = true };
-            info.ArgumentList.Add("-c");
-            info.ArgumentList.Add($"exec dotnet '{Path.Combine(AppContext.BaseDirectory, "headroom.dll")}' {arguments} {redirection}");
-            using var p = Process.Start(info)!;
-            text = p.StandardOutput.ReadToEnd();
-            Assert.True(p.WaitForExit(60_000));
-            return p.ExitCode;
-        }
-        Assert.Equal(2, Run("train none.yaml", out _));
-        Assert.Equal(0, Run($"train '{cli.Recipe(Cli.Base("llama-tiny"))}' --json --set training.max_steps=1", out string json));
+        Assert.Equal(2, Shell(cli, $"train none.yaml {redirection}").Exit);
+        var (exit, json, _) = Shell(cli, $"train '{cli.Recipe(Cli.Base("llama-tiny"))}' --json --set training.max_steps=1 {redirection}");
+        Assert.Equal(0, exit);
         Assert.NotNull(System.Text.Json.Nodes.JsonNode.Parse(json)!["accuracy"]);
+    }
+
+    /// <summary>A full standard output is named, and the exit code tells that what was asked for did not arrive.</summary>
+    [Theory]
+    [InlineData("plan MODEL")]
+    [InlineData("plan MODEL --json")]
+    [InlineData("train RECIPE")]
+    [InlineData("export MODEL --out x.gguf")]
+    [InlineData("generate MODEL --prompt The --device cpu")]
+    [InlineData("inspect --help")]
+    public void AFullStandardOutputIsNamed(string arguments)
+    {
+        if (!OperatingSystem.IsLinux()) Assert.Skip("/dev/full is Linux's");
+        using var cli = new Cli();
+        var (exit, _, error) = Shell(cli, Filled(cli, arguments) + " >/dev/full");
+        string[] lines = error.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.True(exit == 1 && lines.Length == 2 && lines[1].StartsWith("  ", StringComparison.Ordinal), $"exit {exit}: {error}");
+        Assert.StartsWith("error: Standard output cannot be written: No space left on device", lines[0], StringComparison.Ordinal);
+        Assert.False(Path.Exists(Path.Combine(cli.Folder, "x.gguf")));
+        Assert.Empty(Directory.GetFileSystemEntries(cli.Folder, ".*"));
+    }
+
+    /// <summary>A reader that has gone ends a command like SIGPIPE does, a closed output with 1, both without a word; a run that ended so goes on.</summary>
+    [Theory]
+    [InlineData("plan MODEL", "| true", 141)]
+    [InlineData("--help", "| true", 141)]
+    [InlineData("train RECIPE", "| head -n 1", 141)]
+    [InlineData("plan MODEL", ">&-", 1)]
+    [InlineData("plan MODEL", "<&- >&-", 1)] // standard output's number is then a pipe of the runtime's own, open for writing
+    [InlineData("train RECIPE", "<&- >&-", 1)]
+    [InlineData("train nothing.yaml", ">&-", 2)]
+    public void AClosedStandardOutputEndsQuietly(string arguments, string how, int code)
+    {
+        if (!OperatingSystem.IsLinux()) Assert.Skip("closes streams with sh");
+        using var cli = new Cli();
+        arguments = Filled(cli, arguments);
+        var (_, text, error) = Shell(cli, $"{arguments} {how}", "; echo $? >code");
+        Assert.Equal(code, int.Parse(File.ReadAllText(Path.Combine(cli.Folder, "code"))));
+        Assert.True(code == 2 || error.Length == 0, error);
+        Assert.True(text.Count(c => c == '\n') <= 1, text);
+        if (!arguments.StartsWith("train '", StringComparison.Ordinal)) return;
+        var (exit, _, why) = cli.Run([.. arguments.Split('\'', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries), "--resume"]);
+        Assert.True(exit == 0, why);
+    }
+
+    private static string Filled(Cli cli, string arguments) => arguments.Replace("MODEL", $"'{Cli.Base("llama-tiny")}'", StringComparison.Ordinal)
+        .Replace("RECIPE", arguments.Contains("RECIPE", StringComparison.Ordinal) ? $"'{cli.Recipe(Cli.Base("llama-tiny"))}'" : "", StringComparison.Ordinal);
+
+    /// <summary>The tool through a shell; <paramref name="then"/> is run after it, before what its output is piped to ends.</summary>
+    private static (int Exit, string Out, string Error) Shell(Cli cli, string arguments, string then = "")
+    {
+        var info = new ProcessStartInfo("sh") { WorkingDirectory = cli.Folder, RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (var (name, value) in cli.Environment) info.Environment[name] = value;
+        string tool = $"dotnet '{Path.Combine(AppContext.BaseDirectory, "headroom.dll")}' ";
+        int pipe = arguments.IndexOf('|', StringComparison.Ordinal);
+        string line = pipe < 0 ? tool + arguments + then : $"{{ {tool}{arguments[..pipe]}{then}; }} {arguments[pipe..]}; while [ ! -s code ]; do sleep 0.1; done";
+        info.ArgumentList.Add("-c");
+        info.ArgumentList.Add(line);
+        using var p = Process.Start(info)!;
+        var error = p.StandardError.ReadToEndAsync();
+        string text = p.StandardOutput.ReadToEnd();
+        Assert.True(p.WaitForExit(120_000), "the tool hangs");
+        return (p.ExitCode, text, error.Result);
     }
 
     /// <summary>A home that is not there must not turn the cache into a folder of the working folder.</summary>
