@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Text;
+using System.Text.Json.Nodes;
 
 namespace Headroom.EndToEnd;
 
@@ -67,6 +68,50 @@ public class DamageTests
         Assert.True(exit == 0, error);
     }
 
+    /// <summary>A folder that was renamed goes on under its new name, bit for bit; where there is no run, the message names the flag that finds it; another recipe is refused.</summary>
+    [Fact]
+    public void ARenamedRunIsFoundAndResumed()
+    {
+        var (cli, recipe, run) = Trained();
+        using var own = cli;
+        string hash = (string)JsonNode.Parse(File.ReadLines(Path.Combine(run, "events.jsonl")).Last())!["adapter_sha256"]!;
+        Directory.Delete(Path.Combine(run, "checkpoints", "checkpoint-4"), true); // as if it had been killed before
+        Directory.Delete(Path.Combine(run, "best"), true);
+        string moved = Path.Combine(cli.Folder, "elsewhere", "old run");
+        Directory.CreateDirectory(Path.GetDirectoryName(moved)!);
+        Directory.Move(run, moved);
+        var (exit, _, error) = Resume(cli, recipe);
+        Assert.True(exit == 2 && error.Contains("There is no run in runs/tiny to resume", StringComparison.Ordinal) && error.Contains("without --resume", StringComparison.Ordinal), error);
+        Directory.CreateDirectory(Path.Combine(cli.Folder, "elsewhere", "no run"));
+        File.WriteAllText(Path.Combine(cli.Folder, "elsewhere", "no run", "manifest.json"), "[1]");
+        string[] there = [.. Sets, "--runs", "elsewhere", "--resume"];
+        (exit, _, error) = cli.Run(["train", recipe, .. there]);
+        Assert.True(exit == 2 && error.Contains("elsewhere/old run: go on with --name \"old run\" --resume", StringComparison.Ordinal), error);
+        (exit, _, error) = cli.Run(["train", recipe, .. there, "--set", "lora.lora_alpha=5"]);
+        Assert.True(exit == 2 && error.Contains("without --resume", StringComparison.Ordinal), error);
+        (exit, _, error) = cli.Run(["train", recipe, .. there, "--name", "old run", "--set", "lora.lora_alpha=5"]);
+        Assert.True(exit == 2 && error.Contains("recipe is not the one", StringComparison.Ordinal) && error.Contains("recipe.yaml holds", StringComparison.Ordinal), error);
+        (exit, _, error) = cli.Run(["train", recipe, .. there, "--name", "old run"]);
+        Assert.True(exit == 0, error);
+        Assert.Equal(hash, (string)JsonNode.Parse(File.ReadLines(Path.Combine(moved, "events.jsonl")).Last())!["adapter_sha256"]!);
+    }
+
+    /// <summary>The same for a duel, of which only the log need be there: what it says is refused before anything is done.</summary>
+    [Fact]
+    public void ARenamedDuelIsFound()
+    {
+        using var cli = new Cli();
+        string[] small = ["duel", "--set", "data.max_train_rows=16", "--set", "data.max_eval_rows=32", "--set", "data.max_test_rows=32", "--set", "training.max_steps=1"];
+        var (exit, _, error) = cli.Run([.. small, "--name", "first"]);
+        Assert.True(exit == 0, error);
+        (exit, _, error) = cli.Run([.. small, "--resume"]);
+        Assert.True(exit == 2 && error.Contains("runs/first: go on with --name first --resume", StringComparison.Ordinal), error);
+        Directory.Move(Path.Combine(cli.Folder, "runs", "first"), Path.Combine(cli.Folder, "runs", "second"));
+        Directory.Delete(Path.Combine(cli.Folder, "runs", "second", "deepseek-tiny"), true);
+        (exit, _, error) = cli.Run([.. small, "--name", "second", "--resume"]);
+        Assert.True(exit == 0, error);
+    }
+
     /// <summary>Without a standard error, results and exit codes are as with one.</summary>
     [Theory]
     [InlineData("2>&-")]
@@ -78,7 +123,7 @@ public class DamageTests
         Assert.Equal(2, Shell(cli, $"train none.yaml {redirection}").Exit);
         var (exit, json, _) = Shell(cli, $"train '{cli.Recipe(Cli.Base("llama-tiny"))}' --json --set training.max_steps=1 {redirection}");
         Assert.Equal(0, exit);
-        Assert.NotNull(System.Text.Json.Nodes.JsonNode.Parse(json)!["accuracy"]);
+        Assert.NotNull(JsonNode.Parse(json)!["accuracy"]);
     }
 
     /// <summary>A full standard output is named, and the exit code tells that what was asked for did not arrive.</summary>

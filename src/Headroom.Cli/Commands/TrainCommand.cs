@@ -16,7 +16,7 @@ internal static class TrainCommand
         var name = new Option<string?>("--name") { Description = "Name of the run folder; default: the recipe's." };
         var device = new Option<string?>("--device") { Description = "auto, cpu or cuda." };
         var vram = new Option<string?>("--vram") { Description = "Budget, such as 6GiB." };
-        var resume = new Option<bool>("--resume") { Description = "Go on from the latest checkpoint of the run folder." };
+        var resume = new Option<bool>("--resume") { Description = "Go on from the latest checkpoint of the run folder; of one that was renamed or moved with --name and --runs." };
         var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
         var command = new Command("train", "Fine-tune a model as a recipe says.") { recipe, set, runs, name, device, vram, resume, json };
         command.SetAction(p => Run(p.GetValue(recipe)!, p.GetValue(set)!, p.GetValue(runs)!, p.GetValue(name), p.GetValue(device), p.GetValue(vram), p.GetValue(resume), p.GetValue(json)));

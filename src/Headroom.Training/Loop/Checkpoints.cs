@@ -77,8 +77,8 @@ public static partial class Checkpoints
     }
 
     /// <summary>Refuses a checkpoint whose files are not what was written, and names the one before it. Reads every byte; checkpoints without recorded hashes pass.</summary>
-    /// <exception cref="HeadroomException">A file is missing or differs.</exception>
-    public static void Verify(string folder)
+    /// <exception cref="HeadroomException">A file is missing or differs, or the recipe is another.</exception>
+    public static void Verify(string folder, string recipeHash)
     {
         string what = StateFile;
         try
@@ -87,6 +87,7 @@ public static partial class Checkpoints
             if ((int)json["global_step"]! != int.Parse(Name().Match(Path.GetFileName(folder)).Groups[1].Value)) throw Damaged(folder, what);
             foreach (var (file, hash) in json["files"]?.AsObject() ?? [])
                 if (Sha256(Path.Combine(folder, what = file)) != (string?)hash) throw Damaged(folder, file);
+            if ((string?)json["recipe_sha256"] != recipeHash) throw OtherRecipe(folder);
         }
         catch (Exception e) when (IsUnreadable(e))
         {
@@ -102,6 +103,12 @@ public static partial class Checkpoints
         string root = Path.GetDirectoryName(folder) ?? "", before = All(root).TakeWhile(c => Path.GetFileName(c.Path) != Path.GetFileName(folder)).LastOrDefault().Path;
         return new($"The checkpoint {folder} is damaged: {file} is not what was written.",
             before == null ? "There is none before it: start the run anew." : $"Delete that folder; --resume then goes on from {Path.GetFileName(before)}.");
+    }
+
+    private static HeadroomException OtherRecipe(string folder)
+    {
+        string run = Path.GetDirectoryName(Path.GetDirectoryName(folder)) ?? "", started = Path.Combine(run, "recipe.yaml");
+        return new($"The recipe is not the one that {folder} was made with.", $"Resume with that one{(File.Exists(started) ? $", which {started} holds" : "")}, or start a new run under another --name.");
     }
 
     private static string Sha256(string path)
@@ -126,7 +133,7 @@ public static partial class Checkpoints
         {
             throw Damaged(folder, StateFile);
         }
-        if (state.RecipeHash != recipeHash) throw new HeadroomException("The recipe is not the one that the checkpoint was made with.", "Resume with the same recipe, or start a new run.");
+        if (state.RecipeHash != recipeHash) throw OtherRecipe(folder);
         if (state.BaseHash != baseHash) throw new HeadroomException("The base model is not the one that the checkpoint was made with.", "Resume with the same base model, or start a new run.");
         LoadAdapter(PeftAdapter.Load(folder), engine);
         using var moments = SafetensorsFile.Open(Path.Combine(folder, "optimizer.safetensors"));

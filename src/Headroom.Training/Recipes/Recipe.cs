@@ -7,7 +7,8 @@ namespace Headroom.Training;
 /// <summary>A run, as written in a YAML recipe. Property names in the file are snake_case and follow Hugging Face's TrainingArguments and PEFT's LoraConfig. The defaults stand here and nowhere else.</summary>
 public sealed class Recipe
 {
-    /// <summary>Name of the run folder.</summary>
+    /// <summary>Name of the run folder. Not part of the recipe's hash: a folder that was renamed holds the same run.</summary>
+    [JsonIgnore]
     public string Name { get; set; } = "run";
     /// <summary>Base models: one for train, two or more for a duel.</summary>
     public List<ModelOptions> Models { get; set; } = [];

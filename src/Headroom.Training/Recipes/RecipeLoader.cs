@@ -73,14 +73,14 @@ public static partial class RecipeLoader
         }
     }
 
-    /// <summary>SHA-256 over every option's value: two recipes with one hash are the same run.</summary>
+    /// <summary>SHA-256 over every option's value: two recipes with one hash are the same run, whatever its name.</summary>
     public static string Hash(Recipe recipe) => Convert.ToHexStringLower(SHA256.HashData(JsonSerializer.SerializeToUtf8Bytes(recipe)));
 
     /// <summary>A recipe of its own with the same values.</summary>
     internal static Recipe Copy(Recipe recipe)
     {
         var copy = JsonSerializer.Deserialize<Recipe>(JsonSerializer.Serialize(recipe))!;
-        copy.Quantization.Cache = recipe.Quantization.Cache; // no part of the hash, so not serialized
+        (copy.Name, copy.Quantization.Cache) = (recipe.Name, recipe.Quantization.Cache); // no part of the hash, so not serialized
         return copy;
     }
 

@@ -24,7 +24,7 @@ public static class DuelRun
         if (seeds.Distinct().Count() < seeds.Length) throw new HeadroomException("A seed stands twice in seeds.", "Give each seed once.");
         if (!resume && Directory.Exists(folder) && Directory.EnumerateFileSystemEntries(folder).Any())
             throw new HeadroomException($"The run folder {folder} exists already.", "Go on with --resume, or give another --name.");
-        if (resume && !File.Exists(Path.Combine(folder, "events.jsonl"))) throw new HeadroomException($"There is no duel in {folder} to resume.", "Start it without --resume.");
+        if (resume && !File.Exists(Path.Combine(folder, "events.jsonl"))) throw RunsBeside.None("duel", folder, RunsBeside.OfDuel(recipeText));
         var data = DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         foreach (var m in recipe.Models) // what is wrong with the last model is said before the first is trained
         {

@@ -40,15 +40,16 @@ public static class TrainRun
         if (!host.Resume && Directory.Exists(host.Folder) && Directory.EnumerateFileSystemEntries(host.Folder).Any())
             throw new HeadroomException($"The run folder {host.Folder} exists already.", "Go on with --resume, or give another --name.");
         // A kill before the first event leaves the recipe alone: that is a run too, which starts anew.
-        if (host.Resume && !File.Exists(events) && !File.Exists(Path.Combine(host.Folder, "recipe.yaml"))) throw new HeadroomException($"There is no run in {host.Folder} to resume.", "Start it without --resume.");
-        if (from != null) Checkpoints.Verify(from);
+        string recipeHash = RecipeLoader.Hash(recipe);
+        if (host.Resume && !File.Exists(events) && !File.Exists(Path.Combine(host.Folder, "recipe.yaml"))) throw RunsBeside.None("run", host.Folder, RunsBeside.OfRecipe(recipeHash));
+        if (from != null) Checkpoints.Verify(from, recipeHash);
 
         using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true);
         var (data, encoder, source, settings, limits, device) = (prepared.Data, prepared.Encoder, prepared.Source, prepared.Settings, prepared.Limits, prepared.Device);
         var (tokenizer, train, validation, test, evalTokens, longest) = (prepared.Tokenizer, prepared.Train, prepared.Validation, prepared.Test, limits.EvalTokens, prepared.Longest);
         var resumed = from == null ? null : PeftAdapter.Load(from);
         using var engine = new Engine(device, AdapterBase.Of(source, resumed), settings, limits, (d, t) => host.Progress("loading", d, t, "")) { Initial = resumed?.Initial };
-        string baseHash = source.Hash, recipeHash = RecipeLoader.Hash(recipe);
+        string baseHash = source.Hash;
         QuantizedCache.Default.Save(engine, source, recipe.Quantization, host.Say);
         if (from == null) AdapterStart.Run(engine, source, (ulong)(uint)o.Seed, (d, t) => host.Progress("adapters", d, t, ""));
         var trainer = new Trainer(engine, o, train, longest) { State = new TrainerState(0, 0, null, 0, recipeHash, baseHash) };

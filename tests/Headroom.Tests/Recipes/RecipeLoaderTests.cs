@@ -158,5 +158,11 @@ public class RecipeLoaderTests
     }
 
     [Fact]
-    public void HashFollowsValues() => Assert.NotEqual(RecipeLoader.Hash(new Recipe()), RecipeLoader.Hash(RecipeLoader.Parse("lora: { r: 17 }")));
+    public void HashFollowsValues()
+    {
+        Assert.NotEqual(RecipeLoader.Hash(new Recipe()), RecipeLoader.Hash(RecipeLoader.Parse("lora: { r: 17 }")));
+        var named = RecipeLoader.Parse("name: other");
+        Assert.Equal(RecipeLoader.Hash(new Recipe()), RecipeLoader.Hash(named)); // a renamed folder holds the same run
+        Assert.Equal("other", RecipeLoader.Copy(named).Name);
+    }
 }
