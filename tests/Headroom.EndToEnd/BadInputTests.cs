@@ -129,6 +129,47 @@ public class BadInputTests
         Refused(cli, "resume", "duel", "--name", "tiny", "--resume");
     }
 
+    /// <summary>A budget that is none, and one in which nothing fits: said before anything is read or made.</summary>
+    [Theory]
+    [InlineData("0", "not a size")]
+    [InlineData("-1", "not a size")]
+    [InlineData("NaN", "not a size")]
+    [InlineData("1e30GiB", "not a size")]
+    [InlineData("auto", "not a size")]
+    [InlineData("24", "24GiB")]
+    [InlineData("1KiB", "1.0 KiB are allowed")]
+    [InlineData("1MiB", "1.0 MiB are allowed; the biggest rows: Workspace (static)")]
+    public void Budgets(string vram, string says)
+    {
+        using var cli = new Cli();
+        string recipe = cli.Recipe(Cli.Base("llama-tiny"));
+        Refused(cli, says, "train", recipe, "--vram", vram);
+        Refused(cli, says, "train", recipe, "--set", $"vram={vram}");
+        Refused(cli, says, "plan", recipe, "--vram", vram);
+        Refused(cli, says.Split(';')[0], "plan", Cli.Base("llama-tiny"), "--vram", vram);
+    }
+
+    /// <summary>Without a GPU, --device cuda says what is missing and auto takes the CPU and says so.</summary>
+    [Fact]
+    public void Devices()
+    {
+        using var cli = new Cli();
+        string recipe = cli.Recipe(Cli.Base("llama-tiny")), model = Cli.Base("llama-tiny");
+        string[][] all = [["train", recipe], ["plan", recipe], ["duel"], ["eval", recipe], ["generate", model, "--prompt", "x"], ["quantize", model, "q"], ["export", model, "--out", "x.gguf"], ["pretrain", "p", "--notes", "50"]];
+        foreach (string[] command in all) Refused(cli, "CUDA:0", [.. command, "--device", "CUDA:0"]);
+        Refused(cli, "takes no --device", "plan", model, "--device", "cuda");
+        Refused(cli, "takes no --set", "plan", model, "--set", "lora.r=4");
+        Refused(cli, "takes no --rows", "plan", recipe, "--rows", "2");
+        if (!cli.Run("doctor").Out.Contains("No NVIDIA driver", StringComparison.Ordinal)) Assert.Skip("this machine has a driver");
+        foreach (string[] command in all)
+        {
+            Refused(cli, "libcuda", [.. command, "--device", "cuda"]);
+            Assert.False(Path.Exists(Path.Combine(cli.Folder, "q")) || Path.Exists(Path.Combine(cli.Folder, "x.gguf")) || Path.Exists(Path.Combine(cli.Folder, "p", "model.safetensors")));
+        }
+        var (exit, text, error) = cli.Run("train", recipe, "--device", "auto", "--set", "training.max_steps=1");
+        Assert.True(exit == 0 && text.StartsWith("device: CPU (No NVIDIA driver", StringComparison.Ordinal), text + error);
+    }
+
     [Fact]
     public void Benchmarks()
     {

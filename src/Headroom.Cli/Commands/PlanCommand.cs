@@ -28,9 +28,16 @@ internal static class PlanCommand
         var buffers = new Option<bool>("--buffers") { Description = "List every buffer with its offset and life." };
         var json = new Option<bool>("--json") { Description = "Machine-readable output." };
         var command = new Command("plan", "Print the memory that training will take, row by row.") { model, set, device, rows, length, r, vram, buffers, json };
-        command.SetAction(p => IsRecipe(p.GetValue(model)!)
-            ? OfRecipe(p.GetValue(model)!, p.GetValue(set)!, p.GetValue(device), p.GetValue(vram), p.GetValue(buffers), p.GetValue(json))
-            : Run(p.GetValue(model)!, p.GetValue(rows), p.GetValue(length), p.GetValue(r), p.GetValue(vram), p.GetValue(buffers), p.GetValue(json)));
+        command.SetAction(p =>
+        {
+            if (IsRecipe(p.GetValue(model)!))
+            {
+                CommandLine.Refuse(p, "A recipe, which has its own sizes (--set changes them),", rows, length, r);
+                return OfRecipe(p.GetValue(model)!, p.GetValue(set)!, p.GetValue(device), p.GetValue(vram), p.GetValue(buffers), p.GetValue(json));
+            }
+            CommandLine.Refuse(p, "A model without a recipe, which is planned for the CPU,", set, device);
+            return Run(p.GetValue(model)!, p.GetValue(rows), p.GetValue(length), p.GetValue(r), p.GetValue(vram), p.GetValue(buffers), p.GetValue(json));
+        });
         return command;
     }
 

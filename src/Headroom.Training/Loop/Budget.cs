@@ -29,7 +29,7 @@ public static class Budget
 
     private static HeadroomException Refuse(ModelConfig config, ModelSettings settings, BatchLimits limits, MemoryPlan plan, long budget, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
     {
-        string biggest = string.Join(", ", plan.Rows().OrderByDescending(r => r.Bytes).Take(3).Select(r => $"{r.Category} {r.Bytes >> 20} MiB"));
+        string biggest = string.Join(", ", plan.Rows().OrderByDescending(r => r.Bytes).Take(3).Select(r => $"{r.Category} ({r.Phase}) {r.Bytes >> 20} MiB"));
         var changes = new List<(string What, long Bytes)>();
         void Try(string what, ModelSettings s, BatchLimits l) => changes.Add((what, planner(s, l).TotalBytes));
         BatchLimits Part(int rows, int tokens) => limits with
@@ -43,7 +43,7 @@ public static class Budget
         if (settings.Lora is { R: > 4 } lora) Try("r 4", settings with { Lora = lora with { R = 4 } }, limits);
         if (settings.LinearStorage is not WeightStorage.NF4Double) Try("load_in_4bit", settings with { LinearStorage = WeightStorage.NF4Double }, limits);
         var fits = changes.Where(c => c.Bytes <= budget).OrderByDescending(c => c.Bytes).Take(3).Select(c => $"{c.What} ({c.Bytes >> 20} MiB)").ToList();
-        return new HeadroomException($"{plan.TotalBytes >> 20} MiB are needed even with full recompute, {budget >> 20} MiB are allowed; the biggest rows: {biggest}.",
+        return new HeadroomException($"{plan.TotalBytes >> 20} MiB are needed even with full recompute, {Units.Bytes(budget)} are allowed; the biggest rows: {biggest}.",
             fits.Count > 0 ? "Any of these fits: " + string.Join("; ", fits) + "." : $"No single change fits; the static part alone takes {plan.StaticBytes >> 20} MiB. Choose a smaller model.");
     }
 }

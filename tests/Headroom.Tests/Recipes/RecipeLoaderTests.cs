@@ -99,7 +99,7 @@ public class RecipeLoaderTests
         { "data.validation_fraction=-1", "validation_fraction" }, { "data.validation_fraction=1", "validation_fraction" }, { "data.max_train_rows=-1", "max_train_rows" }, { "data.text_field=null", "text_field" },
         { "data.train=\"a\\0b\"", "control" }, { "task.template=null", "template" }, { "task.template=none", "{text}" }, { "task.labels={\"0\": a, \"0\": b}", "Duplicate" }, { "task.labels={\"0\": null}", "null" },
         { "task.replace={\"\": x}", "empty" }, { "task.max_seq_length=0", "max_seq_length" }, { "name=", "name" }, { "name=..", "name" }, { "name=a/b", "name" }, { "name=\"a\\nb\"", "name" },
-        { "models=[{path: null}]", "null" }, { "models=[{path: x, name: ..}]", "model name" }, { "models=[x]", "keys" }, { "vram=lots", "size" }, { "vram=1e400GiB", "size" }, { "vram=1,5GiB", "size" },
+        { "models=[{path: null}]", "null" }, { "models=[{path: x, name: ..}]", "model name" }, { "models=[x]", "keys" }, { "vram=lots", "size" }, { "vram=24", "without a unit" }, { "vram=1e400GiB", "size" }, { "vram=1,5GiB", "size" },
         { "training.seed=[1", "--set" }, { "training.seed=*x", "--set" }, { "training.seed.x=1", "no keys" }, { "models.path=1", "no keys" }, { "training", "no value" }, { "=1", "no key" }, { "training.=1", "unknown key" },
     };
 
