@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Training;
 
 namespace Headroom.EndToEnd;
 
@@ -136,6 +138,50 @@ public class RunTests(ITestOutputHelper output)
         (exit, _, error) = cli.Run("duel", "--json", "--set", "lora.target_modules=all-linear",
             "--set", "data.max_train_rows=32", "--set", "data.max_eval_rows=32", "--set", "data.max_test_rows=32"); // takes the next free number
         Assert.True(exit == 0 && Directory.Exists(folder + "-2"), error);
+    }
+
+    /// <summary>Rows and tokenizers are read for the first look at every model and not again: when the first run begins they may be gone. A second seed reads the rows once more.</summary>
+    [Theory, InlineData(1), InlineData(2)]
+    public void ADuelReadsItsRowsOnce(int seeds)
+    {
+        using var cli = new Cli();
+        var recipe = RecipeLoader.Load(cli.Recipe(cli.CopyBase("llama-tiny")), ["training.max_steps=1", "task.max_seq_length=64", $"seeds=[{string.Join(", ", Enumerable.Range(5, seeds))}]"]);
+        string train = recipe.Data.Train = Path.Combine(cli.Folder, "train.jsonl"), test = recipe.Data.Test = Path.Combine(cli.Folder, "test.jsonl");
+        string tokenizer = Path.Combine(recipe.Models[0].Path, "tokenizer.json");
+        recipe.Models[0].Name = "one";
+        recipe.Models.Add(new ModelOptions { Path = recipe.Models[0].Path, Name = "two" });
+        int opened = 0;
+        RunHost Host(string folder, bool resume) => new(folder, resume, () =>
+        {
+            if (++opened == recipe.Models.Count)
+            {
+                File.Move(train, train + ".away");
+                File.Move(test, test + ".away");
+                File.Move(tokenizer, tokenizer + ".away");
+            }
+            return new Headroom.Cpu.CpuDevice(1);
+        }, null, _ => { }, (_, _, _, _) => { });
+        string folder = Path.Combine(cli.Folder, "runs", "duel");
+        DuelResult Run(string to) => DuelRun.Run(recipe, "", to, false, Host, TestContext.Current.CancellationToken);
+        if (seeds == 1)
+        {
+            Assert.Equal(["one", "two"], Run(folder).Runs.Select(r => r.Model));
+            Assert.Equal(4, opened);
+            return;
+        }
+        Assert.Throws<HeadroomException>(() => Run(folder)); // the second seed's splits are others
+        Assert.All(new[] { "one-seed5", "two-seed5" }, r => Assert.Contains(File.ReadLines(Path.Combine(folder, r, "events.jsonl")), l => l.Contains("run_end", StringComparison.Ordinal)));
+        foreach (string f in new[] { train, test, tokenizer }) File.Move(f + ".away", f);
+        opened = 9;
+        var results = Run(folder + "2").Runs;
+        Assert.Equal([("one", 5), ("two", 5), ("one", 6), ("two", 6)], results.Select(r => (r.Model, r.Seed)));
+        // Each run of the duel is what train makes of its recipe, whichever rows it was given.
+        foreach (var r in results)
+        {
+            var alone = RecipeLoader.Load(Path.Combine(cli.Folder, "recipe.yaml"), ["training.max_steps=1", "task.max_seq_length=64", $"training.seed={r.Seed}"]);
+            (alone.Data.Train, alone.Data.Test) = (train, test);
+            Assert.Equal(r.Result!.AdapterHash, TrainRun.Run(alone, "", alone.Models[0], Host(Path.Combine(folder + "3", r.Model + r.Seed), false), TestContext.Current.CancellationToken).AdapterHash);
+        }
     }
 
     [Fact]

@@ -25,11 +25,15 @@ public static class DuelRun
         if (!resume && Directory.Exists(folder) && Directory.EnumerateFileSystemEntries(folder).Any())
             throw new HeadroomException($"The run folder {folder} exists already.", "Go on with --resume, or give another --name.");
         if (resume && !File.Exists(Path.Combine(folder, "events.jsonl"))) throw RunsBeside.None("duel", folder, RunsBeside.OfDuel(recipeText));
-        var data = DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
-        foreach (var m in recipe.Models) // what is wrong with the last model is said before the first is trained
+        // What is wrong with the last model is said before the first is trained; the rows that are read and encoded for it serve the runs of the first seed.
+        var one = RecipeLoader.Copy(recipe);
+        one.Training.Seed = seeds[0];
+        var data = DataSplits.Load(one.Data, one.Task, seeds[0]);
+        var encoded = new Dictionary<ModelOptions, RunRows>();
+        foreach (var m in recipe.Models)
         {
             var h = host(folder, false);
-            using var prepared = PreparedRun.Of(recipe, m, h.OpenDevice, h.BudgetBytes, static (_, _, _, _) => { });
+            using var prepared = PreparedRun.Of(one, m, h.OpenDevice, h.BudgetBytes, h.Progress, rows: encoded[m] = RunRows.Of(one, m, data));
             prepared.Device.Dispose();
         }
         static string Plain(string model) => string.Concat(model.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
@@ -50,8 +54,10 @@ public static class DuelRun
             var baseline = BagOfWords.Run(data.Train, data.Validation, data.Test, l => Array.IndexOf(values, l), recipe.Training.Seed);
             log.Write("baseline", RunEvents.Baseline(BagOfWords.Name, baseline));
         }
+        (int Seed, DataSplits Data) split = (seeds[0], data);
         foreach (var (model, name, seed) in plan)
         {
+            encoded.Remove(model, out var rows); // one run needs them, and they may be large
             string own = Path.Combine(folder, Folder(name, seed));
             bool started = resume && File.Exists(Path.Combine(own, "events.jsonl"));
             if (started && EventLog.Read(Path.Combine(own, "events.jsonl")).Any(e => (string?)e["event"] == "run_end"))
@@ -65,12 +71,13 @@ public static class DuelRun
                 Directory.Delete(own, true);
                 started = false;
             }
-            var one = RecipeLoader.Copy(recipe);
+            one = RecipeLoader.Copy(recipe);
             one.Models = [model];
             one.Name = $"{recipe.Name}/{Folder(name, seed)}";
             one.Training.Seed = seed;
             one.Seeds = [];
-            var result = TrainRun.Run(one, recipeText, model, host(own, started), stop);
+            if (split.Seed != seed) split = (seed, DataSplits.Load(one.Data, one.Task, seed));
+            var result = TrainRun.Run(one, recipeText, model, host(own, started), stop, rows ?? RunRows.Of(one, model, split.Data));
             runs.Add((name, seed, own, result));
             if (!result.Completed) return new DuelResult(false, runs);
         }

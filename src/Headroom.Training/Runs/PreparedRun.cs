@@ -1,6 +1,5 @@
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Formats.Tokenizers;
 using Headroom.Models;
 using Headroom.Planning;
 
@@ -14,24 +13,16 @@ public sealed class PreparedRun : IDisposable
 {
     private PreparedRun() { }
 
-    /// <summary>Rows of each split.</summary>
-    public required DataSplits Data { get; init; }
-    /// <summary>Template and label words.</summary>
-    public required TaskEncoder Encoder { get; init; }
-    /// <summary>The base model's tokenizer.</summary>
-    public required ITokenizer Tokenizer { get; init; }
+    /// <summary>Rows, tokenizer and token ids.</summary>
+    public required RunRows Rows { get; init; }
     /// <summary>The base model's weights, not yet read.</summary>
     public required IWeightSource Source { get; init; }
     /// <summary>Where the run takes place; the engine that is made on it owns it.</summary>
     public required IDevice Device { get; init; }
     /// <summary>Encoded training rows.</summary>
-    public required EncodedRows Train { get; init; }
-    /// <summary>Encoded validation rows.</summary>
-    public required EncodedRows Validation { get; init; }
-    /// <summary>Encoded test rows.</summary>
-    public required EncodedRows Test { get; init; }
+    public EncodedRows Train => Rows.Train;
     /// <summary>Longest row, tokens.</summary>
-    public required int Longest { get; init; }
+    public int Longest => Rows.Longest;
     /// <summary>The largest batches.</summary>
     public required BatchLimits Limits { get; init; }
     /// <summary>Storage, adapters, precision and recompute.</summary>
@@ -46,12 +37,13 @@ public sealed class PreparedRun : IDisposable
     /// <param name="budgetBytes">Memory the plan may take; null = no limit.</param>
     /// <param name="progress">What is being done, done and total of it.</param>
     /// <param name="hash">Begin with the base's hash at once, beside the tokenizing: a run needs it, and it may take longer than the weights.</param>
-    public static PreparedRun Of(Recipe recipe, ModelOptions model, Func<IDevice> openDevice, long? budgetBytes, Action<string, long, long, string> progress, bool hash = false)
+    /// <param name="rows">The rows, when they were read before.</param>
+    public static PreparedRun Of(
+        Recipe recipe, ModelOptions model, Func<IDevice> openDevice, long? budgetBytes, Action<string, long, long, string> progress, bool hash = false, RunRows? rows = null)
     {
         var o = recipe.Training;
-        var data = DataSplits.Load(recipe.Data, recipe.Task, o.Seed);
-        var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
-        var encoder = new TaskEncoder(tokenizer, recipe.Task);
+        rows ??= RunRows.Of(recipe, model);
+        var (data, tokenizer, encoder) = (rows.Data, rows.Tokenizer, rows.Encoder);
         var source = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights) ? WeightSources.Open(model.Path) : QuantizedCache.Default.Open(model.Path, recipe.Quantization);
         IDevice? device = null;
         try
@@ -59,9 +51,8 @@ public sealed class PreparedRun : IDisposable
             if (hash) source.BeginHash();
             if (tokenizer.VocabSize > source.Config.VocabSize)
                 throw new HeadroomException($"The tokenizer has {tokenizer.VocabSize} ids, the model only {source.Config.VocabSize}.", "Give the tokenizer that belongs to the model.");
-            EncodedRows train = new(data.Train, encoder), validation = new(data.Validation, encoder, false), test = new(data.Test, encoder, false);
             progress("tokenizing", 0, data.Train.Count, "");
-            int longest = Math.Max(train.EncodeAll(), Math.Max(validation.EncodeAll(), test.EncodeAll()));
+            int longest = rows.Longest;
             source.Config.CheckLength(longest);
             if (recipe.Lora.R > Math.Max(source.Config.HiddenSize, source.Config.IntermediateSize))
                 throw new HeadroomException($"lora.r is {recipe.Lora.R}, more than any side of the model's matrices ({source.Config.HiddenSize} and {source.Config.IntermediateSize}).", "Set a smaller rank, such as 16.");
@@ -80,8 +71,7 @@ public sealed class PreparedRun : IDisposable
             var (plan, recompute) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budgetBytes, device);
             return new PreparedRun
             {
-                Data = data, Encoder = encoder, Tokenizer = tokenizer, Source = source, Device = device, Train = train, Validation = validation, Test = test, Longest = longest,
-                Limits = limits, Settings = settings with { RecomputeLayers = recompute }, Plan = plan,
+                Rows = rows, Source = source, Device = device, Limits = limits, Settings = settings with { RecomputeLayers = recompute }, Plan = plan,
             };
         }
         catch

@@ -31,8 +31,8 @@ public sealed record RunResult(bool Completed, int Step, Predictions? ZeroShot, 
 public static class TrainRun
 {
     private const double MemorySeconds = 5; // between two looks at the device's memory
-    /// <summary>Runs to the end, or to <paramref name="stop"/>.</summary>
-    public static RunResult Run(Recipe recipe, string recipeText, ModelOptions model, RunHost host, CancellationToken stop)
+    /// <summary>Runs to the end, or to <paramref name="stop"/>; <paramref name="rows"/> are those of the recipe and the model, when they were read before.</summary>
+    public static RunResult Run(Recipe recipe, string recipeText, ModelOptions model, RunHost host, CancellationToken stop, RunRows? rows = null)
     {
         var o = recipe.Training;
         string events = Path.Combine(host.Folder, "events.jsonl"), checkpoints = Path.Combine(host.Folder, "checkpoints"), best = Path.Combine(host.Folder, "best");
@@ -44,9 +44,9 @@ public static class TrainRun
         if (host.Resume && !File.Exists(events) && !File.Exists(Path.Combine(host.Folder, "recipe.yaml"))) throw RunsBeside.None("run", host.Folder, RunsBeside.OfRecipe(recipeHash));
         if (from != null) Checkpoints.Verify(from, recipeHash);
 
-        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true);
-        var (data, encoder, source, settings, limits, device) = (prepared.Data, prepared.Encoder, prepared.Source, prepared.Settings, prepared.Limits, prepared.Device);
-        var (tokenizer, train, validation, test, evalTokens, longest) = (prepared.Tokenizer, prepared.Train, prepared.Validation, prepared.Test, limits.EvalTokens, prepared.Longest);
+        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true, rows);
+        var (source, settings, limits, device, evalTokens, longest) = (prepared.Source, prepared.Settings, prepared.Limits, prepared.Device, prepared.Limits.EvalTokens, prepared.Longest);
+        var (data, encoder, tokenizer, train, validation, test) = (prepared.Rows.Data, prepared.Rows.Encoder, prepared.Rows.Tokenizer, prepared.Rows.Train, prepared.Rows.Validation, prepared.Rows.Test);
         var resumed = from == null ? null : PeftAdapter.Load(from);
         using var engine = new Engine(device, AdapterBase.Of(source, resumed), settings, limits, (d, t) => host.Progress("loading", d, t, "")) { Initial = resumed?.Initial };
         string baseHash = source.Hash;

@@ -1,0 +1,41 @@
+using Headroom.Core;
+using Headroom.Formats.Tokenizers;
+
+namespace Headroom.Training;
+
+/// <summary>The rows of a run as one base's tokenizer encodes them. They depend on nothing else of the base, so a duel keeps them from its first look to the run itself.</summary>
+public sealed class RunRows
+{
+    private int? _longest;
+
+    private RunRows() { }
+
+    /// <summary>Rows of each split.</summary>
+    public required DataSplits Data { get; init; }
+    /// <summary>The base model's tokenizer.</summary>
+    public required ITokenizer Tokenizer { get; init; }
+    /// <summary>Template and label words.</summary>
+    public required TaskEncoder Encoder { get; init; }
+    /// <summary>Encoded training rows.</summary>
+    public required EncodedRows Train { get; init; }
+    /// <summary>Encoded validation rows.</summary>
+    public required EncodedRows Validation { get; init; }
+    /// <summary>Encoded test rows.</summary>
+    public required EncodedRows Test { get; init; }
+
+    /// <summary>Longest row of all splits, tokens. Encodes every row when it is first asked for; throws <see cref="HeadroomException"/> for one that cannot be.</summary>
+    public int Longest => _longest ??= Math.Max(Train.EncodeAll(), Math.Max(Validation.EncodeAll(), Test.EncodeAll()));
+
+    /// <summary>Reads the rows and the tokenizer; nothing is encoded yet.</summary>
+    /// <param name="recipe">Names the data, the task and the seed of the splits.</param>
+    /// <param name="model">The base.</param>
+    /// <param name="data">The rows, when they were read before.</param>
+    /// <exception cref="HeadroomException">Data or tokenizer cannot be used.</exception>
+    public static RunRows Of(Recipe recipe, ModelOptions model, DataSplits? data = null)
+    {
+        data ??= DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
+        var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
+        var encoder = new TaskEncoder(tokenizer, recipe.Task);
+        return new RunRows { Data = data, Tokenizer = tokenizer, Encoder = encoder, Train = new(data.Train, encoder), Validation = new(data.Validation, encoder, false), Test = new(data.Test, encoder, false) };
+    }
+}
