@@ -51,14 +51,14 @@ internal static unsafe class GemmTile
     public static void Vector256Tile(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns)
     {
         for (int j = 0; j < columns; j += 16)
-            for (int i = 0; i < MR; i += 6) Block256(kc, a + i, b + j, c + i * ldc + j, ldc, alpha, accumulate);
+            for (int i = 0; i < MR; i += 6) Block<Vector256<float>, Lanes256>(kc, a + i, b + j, c + i * ldc + j, ldc, alpha, accumulate);
     }
 
     /// <summary>128-bit registers: blocks of 6 x 8.</summary>
     public static void Vector128Tile(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns)
     {
         for (int j = 0; j < columns; j += 8)
-            for (int i = 0; i < MR; i += 6) Block128(kc, a + i, b + j, c + i * ldc + j, ldc, alpha, accumulate);
+            for (int i = 0; i < MR; i += 6) Block<Vector128<float>, Lanes128>(kc, a + i, b + j, c + i * ldc + j, ldc, alpha, accumulate);
     }
 
     /// <summary>512-bit registers, the whole tile.</summary>
@@ -210,117 +210,98 @@ internal static unsafe class GemmTile
         Store(c + 11 * ldc, c11_0, s, accumulate);
     }
 
-    /// <summary>6 x 16.</summary>
+    /// <summary>6 rows of two registers.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Block256(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate)
+    private static void Block<V, L>(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate) where V : struct where L : ILanes<V>
     {
-        Vector256<float> c0_0 = Vector256<float>.Zero, c0_1 = Vector256<float>.Zero;
-        Vector256<float> c1_0 = Vector256<float>.Zero, c1_1 = Vector256<float>.Zero;
-        Vector256<float> c2_0 = Vector256<float>.Zero, c2_1 = Vector256<float>.Zero;
-        Vector256<float> c3_0 = Vector256<float>.Zero, c3_1 = Vector256<float>.Zero;
-        Vector256<float> c4_0 = Vector256<float>.Zero, c4_1 = Vector256<float>.Zero;
-        Vector256<float> c5_0 = Vector256<float>.Zero, c5_1 = Vector256<float>.Zero;
+        V c0_0 = default, c0_1 = default;
+        V c1_0 = default, c1_1 = default;
+        V c2_0 = default, c2_1 = default;
+        V c3_0 = default, c3_1 = default;
+        V c4_0 = default, c4_1 = default;
+        V c5_0 = default, c5_1 = default;
         for (int k = 0; k < kc; k++)
         {
-            var b0 = Vector256.Load(b);
-            var b1 = Vector256.Load(b + 8);
-            var a0 = Vector256.Create(a[0]);
-            c0_0 = Vector256.FusedMultiplyAdd(a0, b0, c0_0);
-            c0_1 = Vector256.FusedMultiplyAdd(a0, b1, c0_1);
-            var a1 = Vector256.Create(a[1]);
-            c1_0 = Vector256.FusedMultiplyAdd(a1, b0, c1_0);
-            c1_1 = Vector256.FusedMultiplyAdd(a1, b1, c1_1);
-            var a2 = Vector256.Create(a[2]);
-            c2_0 = Vector256.FusedMultiplyAdd(a2, b0, c2_0);
-            c2_1 = Vector256.FusedMultiplyAdd(a2, b1, c2_1);
-            var a3 = Vector256.Create(a[3]);
-            c3_0 = Vector256.FusedMultiplyAdd(a3, b0, c3_0);
-            c3_1 = Vector256.FusedMultiplyAdd(a3, b1, c3_1);
-            var a4 = Vector256.Create(a[4]);
-            c4_0 = Vector256.FusedMultiplyAdd(a4, b0, c4_0);
-            c4_1 = Vector256.FusedMultiplyAdd(a4, b1, c4_1);
-            var a5 = Vector256.Create(a[5]);
-            c5_0 = Vector256.FusedMultiplyAdd(a5, b0, c5_0);
-            c5_1 = Vector256.FusedMultiplyAdd(a5, b1, c5_1);
+            var b0 = L.Load(b);
+            var b1 = L.Load(b + L.Count);
+            var a0 = L.Create(a[0]);
+            c0_0 = L.FusedMultiplyAdd(a0, b0, c0_0);
+            c0_1 = L.FusedMultiplyAdd(a0, b1, c0_1);
+            var a1 = L.Create(a[1]);
+            c1_0 = L.FusedMultiplyAdd(a1, b0, c1_0);
+            c1_1 = L.FusedMultiplyAdd(a1, b1, c1_1);
+            var a2 = L.Create(a[2]);
+            c2_0 = L.FusedMultiplyAdd(a2, b0, c2_0);
+            c2_1 = L.FusedMultiplyAdd(a2, b1, c2_1);
+            var a3 = L.Create(a[3]);
+            c3_0 = L.FusedMultiplyAdd(a3, b0, c3_0);
+            c3_1 = L.FusedMultiplyAdd(a3, b1, c3_1);
+            var a4 = L.Create(a[4]);
+            c4_0 = L.FusedMultiplyAdd(a4, b0, c4_0);
+            c4_1 = L.FusedMultiplyAdd(a4, b1, c4_1);
+            var a5 = L.Create(a[5]);
+            c5_0 = L.FusedMultiplyAdd(a5, b0, c5_0);
+            c5_1 = L.FusedMultiplyAdd(a5, b1, c5_1);
             a += MR;
             b += NR;
         }
-        var s = Vector256.Create(alpha);
-        Store(c, c0_0, s, accumulate);
-        Store(c + 8, c0_1, s, accumulate);
-        Store(c + ldc, c1_0, s, accumulate);
-        Store(c + ldc + 8, c1_1, s, accumulate);
-        Store(c + 2 * ldc, c2_0, s, accumulate);
-        Store(c + 2 * ldc + 8, c2_1, s, accumulate);
-        Store(c + 3 * ldc, c3_0, s, accumulate);
-        Store(c + 3 * ldc + 8, c3_1, s, accumulate);
-        Store(c + 4 * ldc, c4_0, s, accumulate);
-        Store(c + 4 * ldc + 8, c4_1, s, accumulate);
-        Store(c + 5 * ldc, c5_0, s, accumulate);
-        Store(c + 5 * ldc + 8, c5_1, s, accumulate);
-    }
-
-    /// <summary>6 x 8.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Block128(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate)
-    {
-        Vector128<float> c0_0 = Vector128<float>.Zero, c0_1 = Vector128<float>.Zero;
-        Vector128<float> c1_0 = Vector128<float>.Zero, c1_1 = Vector128<float>.Zero;
-        Vector128<float> c2_0 = Vector128<float>.Zero, c2_1 = Vector128<float>.Zero;
-        Vector128<float> c3_0 = Vector128<float>.Zero, c3_1 = Vector128<float>.Zero;
-        Vector128<float> c4_0 = Vector128<float>.Zero, c4_1 = Vector128<float>.Zero;
-        Vector128<float> c5_0 = Vector128<float>.Zero, c5_1 = Vector128<float>.Zero;
-        for (int k = 0; k < kc; k++)
-        {
-            var b0 = Vector128.Load(b);
-            var b1 = Vector128.Load(b + 4);
-            var a0 = Vector128.Create(a[0]);
-            c0_0 = Vector128.FusedMultiplyAdd(a0, b0, c0_0);
-            c0_1 = Vector128.FusedMultiplyAdd(a0, b1, c0_1);
-            var a1 = Vector128.Create(a[1]);
-            c1_0 = Vector128.FusedMultiplyAdd(a1, b0, c1_0);
-            c1_1 = Vector128.FusedMultiplyAdd(a1, b1, c1_1);
-            var a2 = Vector128.Create(a[2]);
-            c2_0 = Vector128.FusedMultiplyAdd(a2, b0, c2_0);
-            c2_1 = Vector128.FusedMultiplyAdd(a2, b1, c2_1);
-            var a3 = Vector128.Create(a[3]);
-            c3_0 = Vector128.FusedMultiplyAdd(a3, b0, c3_0);
-            c3_1 = Vector128.FusedMultiplyAdd(a3, b1, c3_1);
-            var a4 = Vector128.Create(a[4]);
-            c4_0 = Vector128.FusedMultiplyAdd(a4, b0, c4_0);
-            c4_1 = Vector128.FusedMultiplyAdd(a4, b1, c4_1);
-            var a5 = Vector128.Create(a[5]);
-            c5_0 = Vector128.FusedMultiplyAdd(a5, b0, c5_0);
-            c5_1 = Vector128.FusedMultiplyAdd(a5, b1, c5_1);
-            a += MR;
-            b += NR;
-        }
-        var s = Vector128.Create(alpha);
-        Store(c, c0_0, s, accumulate);
-        Store(c + 4, c0_1, s, accumulate);
-        Store(c + ldc, c1_0, s, accumulate);
-        Store(c + ldc + 4, c1_1, s, accumulate);
-        Store(c + 2 * ldc, c2_0, s, accumulate);
-        Store(c + 2 * ldc + 4, c2_1, s, accumulate);
-        Store(c + 3 * ldc, c3_0, s, accumulate);
-        Store(c + 3 * ldc + 4, c3_1, s, accumulate);
-        Store(c + 4 * ldc, c4_0, s, accumulate);
-        Store(c + 4 * ldc + 4, c4_1, s, accumulate);
-        Store(c + 5 * ldc, c5_0, s, accumulate);
-        Store(c + 5 * ldc + 4, c5_1, s, accumulate);
+        var s = L.Create(alpha);
+        L.Store(c, c0_0, s, accumulate);
+        L.Store(c + L.Count, c0_1, s, accumulate);
+        L.Store(c + ldc, c1_0, s, accumulate);
+        L.Store(c + ldc + L.Count, c1_1, s, accumulate);
+        L.Store(c + 2 * ldc, c2_0, s, accumulate);
+        L.Store(c + 2 * ldc + L.Count, c2_1, s, accumulate);
+        L.Store(c + 3 * ldc, c3_0, s, accumulate);
+        L.Store(c + 3 * ldc + L.Count, c3_1, s, accumulate);
+        L.Store(c + 4 * ldc, c4_0, s, accumulate);
+        L.Store(c + 4 * ldc + L.Count, c4_1, s, accumulate);
+        L.Store(c + 5 * ldc, c5_0, s, accumulate);
+        L.Store(c + 5 * ldc + L.Count, c5_1, s, accumulate);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void Store(float* c, Vector512<float> x, Vector512<float> alpha, bool accumulate) =>
         (accumulate ? Vector512.FusedMultiplyAdd(x, alpha, Vector512.Load(c)) : x * alpha).Store(c);
 
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Store(float* c, Vector256<float> x, Vector256<float> alpha, bool accumulate) =>
-        (accumulate ? Vector256.FusedMultiplyAdd(x, alpha, Vector256.Load(c)) : x * alpha).Store(c);
+    /// <summary>What the blocks of narrow registers need of them.</summary>
+    private interface ILanes<V>
+    {
+        /// <summary>Values in a register.</summary>
+        static abstract int Count { get; }
+        static abstract V Load(float* x);
+        static abstract V Create(float x);
+        static abstract V FusedMultiplyAdd(V a, V b, V c);
+        static abstract void Store(float* c, V x, V alpha, bool accumulate);
+    }
 
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Store(float* c, Vector128<float> x, Vector128<float> alpha, bool accumulate) =>
-        (accumulate ? Vector128.FusedMultiplyAdd(x, alpha, Vector128.Load(c)) : x * alpha).Store(c);
+    private readonly struct Lanes256 : ILanes<Vector256<float>>
+    {
+        public static int Count => 8;
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static Vector256<float> Load(float* x) => Vector256.Load(x);
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static Vector256<float> Create(float x) => Vector256.Create(x);
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static Vector256<float> FusedMultiplyAdd(Vector256<float> a, Vector256<float> b, Vector256<float> c) => Vector256.FusedMultiplyAdd(a, b, c);
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static void Store(float* c, Vector256<float> x, Vector256<float> alpha, bool accumulate) =>
+            (accumulate ? Vector256.FusedMultiplyAdd(x, alpha, Vector256.Load(c)) : x * alpha).Store(c);
+    }
+
+    private readonly struct Lanes128 : ILanes<Vector128<float>>
+    {
+        public static int Count => 4;
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static Vector128<float> Load(float* x) => Vector128.Load(x);
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static Vector128<float> Create(float x) => Vector128.Create(x);
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static Vector128<float> FusedMultiplyAdd(Vector128<float> a, Vector128<float> b, Vector128<float> c) => Vector128.FusedMultiplyAdd(a, b, c);
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static void Store(float* c, Vector128<float> x, Vector128<float> alpha, bool accumulate) =>
+            (accumulate ? Vector128.FusedMultiplyAdd(x, alpha, Vector128.Load(c)) : x * alpha).Store(c);
+    }
 
     // The rows of C come from far away; asked for here they arrive while the products run.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
