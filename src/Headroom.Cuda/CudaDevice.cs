@@ -111,6 +111,8 @@ public sealed unsafe class CudaDevice : IDevice
     public DType Preferred16Bit => _gpu.Capability >= 80 ? DType.BF16 : DType.F16;
     internal Gpu Gpu => _gpu;
     internal StepGraphs Graphs => _graphs;
+    /// <summary>Expanded weights that stay, and their bytes; see <see cref="KeepExpanded"/>.</summary>
+    internal (int Count, long Bytes) Expanded => _ops.Expanded;
     /// <inheritdoc/>
     public string? Notice => _graphs.Failure;
 
@@ -130,11 +132,17 @@ public sealed unsafe class CudaDevice : IDevice
     }
 
     /// <inheritdoc/>
+    public bool ExpandsWeights => true;
+
+    /// <inheritdoc/>
+    public void KeepExpanded(Tensor room) => _ops.KeepExpanded(room);
+
+    /// <inheritdoc/>
     public void Upload(ReadOnlySpan<byte> source, Tensor destination)
     {
         if (source.Length > destination.Bytes) throw new InvalidOperationException("upload is larger than its destination");
         _gpu.MakeCurrent();
-        if (destination.DType == DType.F32) _ops.ParametersChange();
+        _ops.Changes(destination.DType);
         _staging.Upload(source, destination.Address);
     }
 
@@ -142,7 +150,7 @@ public sealed unsafe class CudaDevice : IDevice
     public void Upload(RowReader read, Tensor destination)
     {
         _gpu.MakeCurrent();
-        if (destination.DType == DType.F32) _ops.ParametersChange();
+        _ops.Changes(destination.DType);
         _staging.Upload(read, destination.Rows, destination.DType.Bytes(destination.Columns), destination.Address);
     }
 

@@ -69,6 +69,22 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <summary>Adapters are about to change from outside.</summary>
     internal void ParametersChange() => _weights.Stale();
 
+    /// <summary>Something of a type is about to be uploaded: an adapter (F32), a batch (I32), or a part of a stored weight.</summary>
+    internal void Changes(DType type)
+    {
+        if (type is DType.U4 or DType.U8 or DType.I8) _weights.Reset();
+        else if (type == DType.F32) ParametersChange();
+    }
+
+    /// <summary>Room for expanded weights that stay.</summary>
+    internal void KeepExpanded(Tensor room) => _weights.Keep(room.Address, room.Bytes);
+
+    /// <summary>Changes whenever stored weights do.</summary>
+    internal long Weights => _weights.Changes;
+
+    /// <summary>Expanded weights that stay, and their bytes.</summary>
+    internal (int Count, long Bytes) Expanded => _weights.Stays;
+
     /// <summary>False while a test's switch or a profile asks for launches one by one.</summary>
     internal bool Recordable => FusedKernels && HopperKernels && _gpu.Profile == null;
 
