@@ -10,10 +10,8 @@ namespace Headroom.Cuda;
 /// <param name="ScratchBytes">Bytes for dropped inputs and low-rank factors; a larger batch goes through in pieces of rows.</param>
 /// <param name="MatmulBytes">Bytes the matrix library may use.</param>
 /// <param name="ExpandAhead">Expand the next weights on a second stream, into a ring of twice ExpandBytes, beside the work between products.</param>
-/// <param name="TimeProducts">Take the fastest of the matrix library's algorithms, timed once on a machine; false: its first choice.</param>
 /// <param name="Graphs">Replay training micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes longer than they do.</param>
-public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true, bool TimeProducts = false,
-    bool? Graphs = null);
+public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true, bool? Graphs = null);
 
 /// <summary>An NVIDIA GPU as a device: one arena, one workspace, and <see cref="CudaOps"/> over them.</summary>
 public sealed unsafe class CudaDevice : IDevice

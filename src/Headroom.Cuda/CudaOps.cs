@@ -42,7 +42,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         _counters = Take(OuterCounters * 4);
         CudaException.Check(Driver.cuMemsetD8Async(_counters, 0, OuterCounters * 4, gpu.Main.Value), "zero");
         _gradScale = new DeviceWord(gpu, Take(256));
-        _gemm = new Gemm(gpu, matmul, o.MatmulBytes, o.TimeProducts);
+        _gemm = new Gemm(gpu, matmul, o.MatmulBytes);
         _weights = new WeightExpander(gpu, ring, _tables, o);
         var tables = new float[TableFloats];
         Nf4.Codes.CopyTo(tables, 0);
