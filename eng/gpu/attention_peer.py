@@ -79,7 +79,7 @@ class Kernels:
             self.functions[name] = f
         f, values = self.functions[name], []
         for a in arguments:
-            values.append(a if isinstance(a, C.Array) else C.c_uint64(a.data_ptr()) if torch.is_tensor(a) else C.c_float(a) if isinstance(a, float) else C.c_int(a))
+            values.append(a if isinstance(a, (C.Array, C.c_int64)) else C.c_uint64(a.data_ptr()) if torch.is_tensor(a) else C.c_float(a) if isinstance(a, float) else C.c_int(a))
         pointers = (C.c_void_p * len(values))(*[aligned(v) if isinstance(v, C.Array) else C.addressof(v) for v in values])
         stream = C.c_void_p(torch.cuda.current_stream().cuda_stream)
 
@@ -130,22 +130,24 @@ class Case:
     def tail(self, tiles=None):
         return [self.offsets, len(self.lengths), *([] if tiles is None else [tiles]), self.heads, self.kv, self.window, self.scale]
 
+    def apart(self): return C.c_int64(self.heads * self.head)  # rows of o and dO
+
     def delta_launch(self, rows):
         count, lanes = self.rows * self.heads, self.head // 8
-        return rows.launcher("attention_delta", ((count * lanes + 255) // 256, 1), 256, 0, self.o, self.g, self.delta, count, self.head, lanes)
+        return rows.launcher("attention_delta", ((count * lanes + 255) // 256, 1), 256, 0, self.o, self.g, self.apart(), self.delta, count, self.heads, self.head, lanes)
 
     def hopper(self, forward, backward, rows):
         tiles = self.rows // ROWS + len(self.lengths)
         shared = lambda staying: (staying + SLOTS * KEYS) * self.head * 2 + BOUNDARY
         q, k, v, g = (tensor_map(t, self.act) for t in (self.q, self.k, self.v, self.g))
-        return [forward.launcher("flash_hopper_forward", (tiles * self.heads, 1), THREADS, shared(ROWS), q, k, v, *self.tail(tiles), self.o, self.lse)], \
+        return [forward.launcher("flash_hopper_forward", (tiles * self.heads, 1), THREADS, shared(ROWS), q, k, v, *self.tail(tiles), self.o, self.apart(), self.lse)], \
                [self.delta_launch(rows), backward.launcher("flash_hopper_backward", (tiles * (self.heads + self.kv), 1), THREADS, shared(2 * ROWS),
-                   q, k, v, g, self.lse, self.delta, *self.tail(tiles), self.dq, self.dk, self.dv)]
+                   q, k, v, g, self.lse, self.delta, *self.tail(tiles), self.dq, self.dk, self.dv, C.c_int64(0), C.c_int64(0))]  # no rotation
 
     def general(self, flash, rows):
         tiles, shared = self.rows // 64 + len(self.lengths), 4 * 64 * self.head * 2
-        gradient = [self.q, self.k, self.v, self.lse, self.g, self.delta, *self.tail()]
-        return [flash.launcher("flash_forward", (tiles, self.heads), 128, shared, self.q, self.k, self.v, *self.tail(), self.o, self.lse)], \
+        gradient = [self.q, self.k, self.v, self.lse, self.g, self.apart(), self.delta, *self.tail()]
+        return [flash.launcher("flash_forward", (tiles, self.heads), 128, shared, self.q, self.k, self.v, *self.tail(), self.o, self.apart(), self.lse)], \
                [self.delta_launch(rows), flash.launcher("flash_dq", (tiles, self.heads), 128, shared, *gradient, self.dq),
                 flash.launcher("flash_dkv", (tiles, self.kv), 128, shared + 512, *gradient, self.dk, self.dv)]
 

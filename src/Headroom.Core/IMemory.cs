@@ -23,6 +23,8 @@ public enum MemoryCategory : byte
     LogitsChunk,
     /// <summary>Key/value cache for generation.</summary>
     KvCache,
+    /// <summary>Quantized weights expanded to the activation type, which stay so between products because there is room (GPU).</summary>
+    ExpandedWeights,
     /// <summary>Packing buffers and worker scratch of the ops themselves.</summary>
     Workspace,
 }
@@ -70,6 +72,10 @@ public interface IDevice : IDisposable
     long WorkspaceBytes { get; }
     /// <summary>Reserves the arena, once; returns its base address (64-byte aligned at least).</summary>
     nint Reserve(long bytes);
+    /// <summary>True when products need quantized weights expanded to the activation type first, which room for them would save.</summary>
+    bool ExpandsWeights => false;
+    /// <summary>Room of the arena, U8, in which expanded frozen weights may stay between products; what is computed does not change by a bit.</summary>
+    void KeepExpanded(Tensor room) { }
     /// <summary>Host to device.</summary>
     void Upload(ReadOnlySpan<byte> source, Tensor destination);
     /// <summary>

@@ -172,7 +172,7 @@ public interface IOps
 
     /// <summary>
     /// Flash-style causal attention over packed sequences: offsets I32 [S + 1], q, o [T, heads * d], k, v [T, kv * d], lse F32 [T, heads]
-    /// (log-sum-exp of the scaled scores). Sequences never see each other. Dao et al., 2022/2023.
+    /// (log-sum-exp of the scaled scores). Sequences never see each other. In 16-bit compute o, and dO with it, may have further columns, which are left alone. Dao et al., 2022/2023.
     /// </summary>
     void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor o, Tensor lse);
     /// <summary>

@@ -10,10 +10,8 @@ namespace Headroom.Cuda;
 /// <param name="ScratchBytes">Bytes for dropped inputs and low-rank factors; a larger batch goes through in pieces of rows.</param>
 /// <param name="MatmulBytes">Bytes the matrix library may use.</param>
 /// <param name="ExpandAhead">Expand the next weights on a second stream, into a ring of twice ExpandBytes, beside the work between products.</param>
-/// <param name="TimeProducts">Take the fastest of the matrix library's algorithms, timed once on a machine; false: its first choice.</param>
 /// <param name="Graphs">Replay training micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes longer than they do.</param>
-public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true, bool TimeProducts = false,
-    bool? Graphs = null);
+public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true, bool? Graphs = null);
 
 /// <summary>An NVIDIA GPU as a device: one arena, one workspace, and <see cref="CudaOps"/> over them.</summary>
 public sealed unsafe class CudaDevice : IDevice
@@ -111,6 +109,8 @@ public sealed unsafe class CudaDevice : IDevice
     public DType Preferred16Bit => _gpu.Capability >= 80 ? DType.BF16 : DType.F16;
     internal Gpu Gpu => _gpu;
     internal StepGraphs Graphs => _graphs;
+    /// <summary>Expanded weights that stay, and their bytes; see <see cref="KeepExpanded"/>.</summary>
+    internal (int Count, long Bytes) Expanded => _ops.Expanded;
     /// <inheritdoc/>
     public string? Notice => _graphs.Failure;
 
@@ -130,11 +130,17 @@ public sealed unsafe class CudaDevice : IDevice
     }
 
     /// <inheritdoc/>
+    public bool ExpandsWeights => true;
+
+    /// <inheritdoc/>
+    public void KeepExpanded(Tensor room) => _ops.KeepExpanded(room);
+
+    /// <inheritdoc/>
     public void Upload(ReadOnlySpan<byte> source, Tensor destination)
     {
         if (source.Length > destination.Bytes) throw new InvalidOperationException("upload is larger than its destination");
         _gpu.MakeCurrent();
-        if (destination.DType == DType.F32) _ops.ParametersChange();
+        _ops.Changes(destination.DType);
         _staging.Upload(source, destination.Address);
     }
 
@@ -142,7 +148,7 @@ public sealed unsafe class CudaDevice : IDevice
     public void Upload(RowReader read, Tensor destination)
     {
         _gpu.MakeCurrent();
-        if (destination.DType == DType.F32) _ops.ParametersChange();
+        _ops.Changes(destination.DType);
         _staging.Upload(read, destination.Rows, destination.DType.Bytes(destination.Columns), destination.Address);
     }
 

@@ -23,7 +23,7 @@ public sealed unsafe partial class CudaOps
         int shared = HopperShared(HopperRows, s.HeadDim), tiles = HopperTiles(q.Rows, offsets.Rows - 1);
         _gpu.LaunchOn(_gpu.Main, Allowed(K("flash_hopper.cu", q.DType, "flash_hopper_forward", s.HeadDim), shared), (tiles * s.NumHeads, 1), HopperThreads, shared,
             Arg.Struct(maps), Arg.Struct(maps + MapBytes), Arg.Struct(maps + 2 * MapBytes),
-            offsets, offsets.Rows - 1, tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, lse);
+            offsets, offsets.Rows - 1, tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, (long)o.Columns, lse);
     }
 
     private void HopperBackward(Tensor q, Tensor k, Tensor v, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv,

@@ -42,7 +42,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         _counters = Take(OuterCounters * 4);
         CudaException.Check(Driver.cuMemsetD8Async(_counters, 0, OuterCounters * 4, gpu.Main.Value), "zero");
         _gradScale = new DeviceWord(gpu, Take(256));
-        _gemm = new Gemm(gpu, matmul, o.MatmulBytes, o.TimeProducts);
+        _gemm = new Gemm(gpu, matmul, o.MatmulBytes);
         _weights = new WeightExpander(gpu, ring, _tables, o);
         var tables = new float[TableFloats];
         Nf4.Codes.CopyTo(tables, 0);
@@ -68,6 +68,22 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <summary>Adapters are about to change from outside.</summary>
     internal void ParametersChange() => _weights.Stale();
+
+    /// <summary>Something of a type is about to be uploaded: an adapter (F32), a batch (I32), or a part of a stored weight.</summary>
+    internal void Changes(DType type)
+    {
+        if (type is DType.U4 or DType.U8 or DType.I8) _weights.Reset();
+        else if (type == DType.F32) ParametersChange();
+    }
+
+    /// <summary>Room for expanded weights that stay.</summary>
+    internal void KeepExpanded(Tensor room) => _weights.Keep(room.Address, room.Bytes);
+
+    /// <summary>Changes whenever stored weights do.</summary>
+    internal long Weights => _weights.Changes;
+
+    /// <summary>Expanded weights that stay, and their bytes.</summary>
+    internal (int Count, long Bytes) Expanded => _weights.Stays;
 
     /// <summary>False while a test's switch or a profile asks for launches one by one.</summary>
     internal bool Recordable => FusedKernels && HopperKernels && _gpu.Profile == null;

@@ -7,9 +7,8 @@ namespace Headroom.Cuda;
 
 /// <summary>
 /// Dense products through cuBLASLt, accumulated in float32 (no TF32); reductions that finish in arrival order are excluded. The algorithm is the library's
-/// first choice for a shape. On request, for large products of round shapes, it is the fastest of its first six, timed once on a machine and remembered
-/// (<see cref="ProductChoices"/>), so that two runs take the same one. Off by default: the memory that the other candidates' code takes is not measured. What there is to gain:
-/// bench/results/cuda-products.csv (Headroom.Bench `tune-cuda`).
+/// first choice for a shape. Others of its list are up to 7 % faster in a burst, but not on a card at its power limit (bench/results/cuda-products.csv and
+/// cuda-products-sustained.csv, Headroom.Bench `tune-cuda`): whole steps gained nothing by timing them.
 /// </summary>
 internal sealed unsafe class Gemm : IDisposable
 {
@@ -25,17 +24,6 @@ internal sealed unsafe class Gemm : IDisposable
         /// <summary>Takes the algorithm at a place of the library's list, or the first when the list is shorter or that one does not run.</summary>
         public void Take(int rank) => Choice = rank < Choices.Length && Choices[rank].State == 0 ? Choices[rank] : Choices[0];
 
-        /// <summary>Takes another plan's algorithm when it is in this one's list.</summary>
-        public void TakeSame(Plan other)
-        {
-            foreach (ref var mine in Choices.AsSpan())
-            {
-                bool same = mine.State == 0;
-                for (int i = 0; i < 8; i++) same &= mine.Algo[i] == other.Choice.Algo[i];
-                if (same) Choice = mine;
-            }
-        }
-
         public void Dispose()
         {
             Desc.Dispose();
@@ -46,23 +34,18 @@ internal sealed unsafe class Gemm : IDisposable
     }
 
     private const int MaxPlans = 8192, Candidates = 6;
-    // Ragged batches bring ever new row counts: those are not timed. 50 GFLOP are some 70 us.
-    private const int RoundRows = 256;
-    private const double LargeFlops = 5e10;
     private readonly Gpu _gpu;
     private readonly LtHandle _lt;
     private readonly Dictionary<Key, Plan> _plans = [];
-    private readonly ProductChoices? _choices;
     private readonly nint _workspace;
     private readonly long _workspaceBytes;
 
-    public Gemm(Gpu gpu, nint workspace, long workspaceBytes, bool time)
+    public Gemm(Gpu gpu, nint workspace, long workspaceBytes)
     {
         _gpu = gpu;
         _workspace = workspace;
         _workspaceBytes = workspaceBytes;
         _lt = LtHandle.Create();
-        if (time) _choices = new ProductChoices($"{gpu.Name} {gpu.Processors} cublasLt {CublasLt.cublasLtGetVersion()} workspace {workspaceBytes}");
     }
 
     /// <summary>Row-major C[m, n] = alpha * op(A) op(B) + beta * C; op(A) is [m, k], op(B) [k, n]; ta, tb: stored transposed.</summary>
@@ -77,7 +60,6 @@ internal sealed unsafe class Gemm : IDisposable
         {
             if (_plans.Count >= MaxPlans) Forget(); // ragged batches bring new shapes for ever
             _plans[key] = plan = Make(key);
-            if (_choices != null && Rank < 0) Choose(_choices, key, plan, alpha, a, b, c);
         }
         if (_gpu.Profile != null) IssueTimed($"product {m}x{n}x{k}{(ta ? " t" : "")}{(tb ? " T" : "")}{(beta != 0 ? " +=" : "")}", plan, alpha, a, b, beta, c);
         else Issue(plan, alpha, a, b, beta, c);
@@ -91,50 +73,6 @@ internal sealed unsafe class Gemm : IDisposable
         fixed (CublasLt.Heuristic* h = &plan.Choice)
             CudaException.CheckLt(CublasLt.cublasLtMatmul(_lt.Value, plan.Desc.Value, &alpha, b, plan.A.Value, a, plan.B.Value, &beta, c, plan.C.Value, c, plan.C.Value,
                 h->Algo, _workspace, (nuint)_workspaceBytes, _gpu.Main.Value), nameof(CublasLt.cublasLtMatmul));
-    }
-
-    // Times the candidates where the product's result goes, which this product overwrites anyway; one that adds to its result takes what its twin that
-    // assigns was found to like.
-    private void Choose(ProductChoices choices, in Key k, Plan plan, float alpha, nint a, nint b, nint c)
-    {
-        if (k.N % RoundRows != 0 || 2.0 * k.M * k.N * k.K < LargeFlops || plan.Choices.Length < 2) return;
-        string name = (k with { Accumulate = false }).ToString();
-        if (choices[name] is { } known)
-        {
-            if (!k.Accumulate) plan.Take(known);
-            else if (_plans.TryGetValue(k with { Accumulate = false }, out var twin)) plan.TakeSame(twin);
-            return;
-        }
-        if (k.Accumulate || !choices.Writable || _gpu.Recording || _gpu.Profile != null) return;
-        var times = new double[plan.Choices.Length];
-        Array.Fill(times, double.MaxValue);
-        using CudaEvent from = CudaEvent.Create(timed: true), to = CudaEvent.Create(timed: true);
-        for (int round = 0; round < 4; round++)
-            for (int i = 0; i < times.Length; i++)
-            {
-                plan.Take(i);
-                if (round == 0 && i > 0 && !Runs(plan, alpha, a, b, c)) plan.Choices[i].State = 1; // from here on the first stands in its place
-                else if (round == 0 && i == 0) Issue(plan, alpha, a, b, 0, c); // loads its code
-                if (plan.Choices[i].State != 0) continue;
-                from.Record(_gpu.Main);
-                for (int n = 0; n < 3; n++) Issue(plan, alpha, a, b, 0, c);
-                to.Record(_gpu.Main);
-                times[i] = Math.Min(times[i], from.To(to));
-            }
-        plan.Take(choices.Add(name, ProductChoices.Best(times)));
-    }
-
-    private bool Runs(Plan plan, float alpha, nint a, nint b, nint c)
-    {
-        try
-        {
-            Issue(plan, alpha, a, b, 0, c);
-            return true;
-        }
-        catch (CudaException)
-        {
-            return false; // listed by the library, and refused by it
-        }
     }
 
     private Plan Make(in Key k)
@@ -179,8 +117,8 @@ internal sealed unsafe class Gemm : IDisposable
 
     private static int Type(DType t) => t switch { DType.BF16 => CublasLt.Real16BF, DType.F16 => CublasLt.Real16F, _ => CublasLt.Real32F };
 
-    /// <summary>Which of the library's choices is taken whatever was timed, 0 = its first; -1 = as described above. For measurements.</summary>
-    internal int Rank { get; set { field = value; Forget(); } } = -1;
+    /// <summary>Which of the library's first six choices is taken, 0 = its first. For measurements.</summary>
+    internal int Rank { get; set { field = value; Forget(); } }
 
     private void Forget()
     {

@@ -24,7 +24,7 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
 
     private readonly Dictionary<StepShape, Shape> _shapes = [];
     private readonly List<long> _sizes = [];
-    private long _steps, _bytes;
+    private long _steps, _bytes, _weights;
     private int _graphs;
     private bool _full;
 
@@ -52,6 +52,12 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
     {
         _steps++;
         bool on = On && Failure == null;
+        if (_weights != ops.Weights)
+        {
+            if (_graphs > 0) gpu.Main.Synchronize();
+            Dispose();
+            _weights = ops.Weights;
+        }
         if (on && _shapes.TryGetValue(key, out var shape))
         {
             shape.Used = _steps;

@@ -17,6 +17,7 @@ internal readonly record struct WeightTail(nint B, int R, int Column, int Pad, f
 /// A micro-step asks for the same weights in the same order every time, so those that followed last time are expanded ahead on the second stream, as
 /// many as the ring holds, beside the low-rank, attention and element-wise work between two products (a product itself fills the card).
 /// Only frozen (NF4, INT8, GGUF) storages are expanded ahead; trained ones may still change.
+/// Given room (<see cref="Keep"/>), as many of them as it holds are expanded once and stay; of those only the adapters' columns are written anew.
 /// </summary>
 internal sealed unsafe class WeightExpander : IDisposable
 {
@@ -44,6 +45,13 @@ internal sealed unsafe class WeightExpander : IDisposable
         public void Dispose() => Ready.Dispose();
     }
 
+    /// <summary>An expanded weight in the room for those that stay.</summary>
+    private sealed class Kept(nint address)
+    {
+        public readonly nint Address = address;
+        public long Adapters; // the state of the adapters that its columns hold
+    }
+
     private readonly Gpu _gpu;
     private readonly nint _ring, _tables;
     private readonly long _ringBytes;
@@ -51,11 +59,15 @@ internal sealed unsafe class WeightExpander : IDisposable
     private readonly Slot[] _slots = [new(), new(), new(), new(), new(), new(), new(), new()];
     private readonly Dictionary<Step, Job> _next = [];
     private readonly HashSet<Step> _pauses = [];
+    private readonly Dictionary<Panel, Kept> _kept = [];
     private readonly bool _ahead;
     private Step _last;
     private Panel _current;
     private long _currentFrom, _currentTo, _launches;
     private int _oldest, _waiting; // the slots in order of use
+    private nint _room;
+    private long _roomBytes, _roomUsed, _adapters = 1;
+    private bool _isKept; // what is acquired now
 
     public WeightExpander(Gpu gpu, nint ring, nint tables, CudaOptions o)
     {
@@ -72,6 +84,25 @@ internal sealed unsafe class WeightExpander : IDisposable
 
     /// <summary>Whether weights are expanded ahead; off while a graph of short kernels is recorded, where the second stream costs more than it hides.</summary>
     public bool Ahead { get; set; } = true;
+
+    /// <summary>
+    /// Room in which expanded weights stay from the first backward pass that asks for them, the last layers' first: what they hold is
+    /// what expanding them gives, bit for bit. None takes it back.
+    /// </summary>
+    public void Keep(nint room, long bytes)
+    {
+        _kept.Clear();
+        _roomUsed = 0;
+        // Aligned as the ring is: the matrix library's algorithms are chosen by it.
+        _room = (room + 255) & ~255;
+        _roomBytes = bytes - (_room - room);
+    }
+
+    /// <summary>How often stored weights may have changed: what is recorded before may read a weight that stays from where it does no more.</summary>
+    public long Changes { get; private set; }
+
+    /// <summary>Weights that stay, and their bytes.</summary>
+    public (int Count, long Bytes) Stays => (_kept.Count, _roomUsed);
 
     /// <summary>True when a weight of this storage can carry an adapter's columns.</summary>
     public static bool TakesTail(in LinearWeight w) => w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double && w.In % 64 == 0;
@@ -90,6 +121,7 @@ internal sealed unsafe class WeightExpander : IDisposable
         if (IsDirect(w, act)) return w.Data.Slice(row, rows).Address;
         var step = new Step(new Panel(w.Data.Address, row, rows, act, tail), backward);
         bool frozen = w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double or WeightStorage.Int8 or WeightStorage.Gguf;
+        if (frozen && InRoom(w, step) is { } kept) return kept;
         if (_gpu.Launches != _launches) _pauses.Add(_last); // other work came between that product and this one
         if (frozen && _current == step.Panel) { } // the last product's weight again: still there
         else if (_waiting > 0 && _slots[_oldest].Job.Step.Panel == step.Panel)
@@ -111,6 +143,27 @@ internal sealed unsafe class WeightExpander : IDisposable
         return _ring + (nint)_currentFrom;
     }
 
+    // The address of a weight that stays; outside the ring and the order in which that is filled.
+    private nint? InRoom(in LinearWeight w, in Step step)
+    {
+        if (_room == 0) return null;
+        var panel = step.Panel;
+        if (!_kept.TryGetValue(panel, out var kept))
+        {
+            // Only a training step asks for more than one pass. Not while a graph is recorded: the record may come to nothing.
+            long size = Size(panel, w);
+            if (!step.Backward || _gpu.Recording || _roomUsed + size > _roomBytes) return null;
+            Settle(); // it may be among those expanded ahead
+            kept = _kept[panel] = new Kept(_room + (nint)_roomUsed);
+            _roomUsed += size;
+            Expand(_gpu.Main, w, panel, kept.Address);
+        }
+        else if (kept.Adapters != _adapters && panel.Tail.Pad > 0) Expand(_gpu.Main, w, panel, kept.Address, tailOnly: true);
+        kept.Adapters = _adapters;
+        _isKept = true;
+        return kept.Address;
+    }
+
     private void Use(in Panel panel, long from, long to)
     {
         _current = panel;
@@ -122,6 +175,11 @@ internal sealed unsafe class WeightExpander : IDisposable
     public void Release(in LinearWeight w, DType act)
     {
         if (IsDirect(w, act)) return;
+        if (_isKept)
+        {
+            _isKept = false;
+            return;
+        }
         // Ahead where other work follows; where the next product follows at once, only its own weight, into whatever that product's start leaves free.
         if (_ahead && Ahead && (_waiting == 0 || _pauses.Contains(_last))) ExpandNext(_pauses.Contains(_last) ? _slots.Length - 1 : 1);
         _launches = _gpu.Launches;
@@ -172,6 +230,9 @@ internal sealed unsafe class WeightExpander : IDisposable
         _next.Clear();
         _pauses.Clear();
         _last = default;
+        _kept.Clear();
+        _roomUsed = 0;
+        Changes++;
     }
 
     /// <summary>Forgets what is expanded, with the adapters' columns: adapters are about to change.</summary>
@@ -179,6 +240,7 @@ internal sealed unsafe class WeightExpander : IDisposable
     {
         Settle();
         _current = default;
+        _adapters++;
     }
 
     /// <summary>After a record that came to nothing: none of what was issued in it runs, and its events are not to be waited for.</summary>
@@ -186,6 +248,7 @@ internal sealed unsafe class WeightExpander : IDisposable
     {
         _waiting = 0;
         _current = default;
+        _adapters++;
     }
 
     /// <summary>Expands on the main stream into any place.</summary>
@@ -195,7 +258,8 @@ internal sealed unsafe class WeightExpander : IDisposable
     public nint Rows(in LinearWeight w, DType act, int row, int rows)
     {
         if (IsDirect(w, act)) return w.Data.Slice(row, rows).Address;
-        Stale();
+        Settle();
+        _current = default;
         Expand(_gpu.Main, w, new Panel(w.Data.Address, row, rows, act, default), _ring);
         return _ring;
     }
@@ -210,7 +274,7 @@ internal sealed unsafe class WeightExpander : IDisposable
         _waiting = 0;
     }
 
-    private void Expand(CudaStream stream, in LinearWeight w, in Panel p, nint destination)
+    private void Expand(CudaStream stream, in LinearWeight w, in Panel p, nint destination, bool tailOnly = false)
     {
         long first = (long)p.Row * w.In, n = (long)p.Rows * w.In;
         if (w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double)
@@ -224,7 +288,7 @@ internal sealed unsafe class WeightExpander : IDisposable
                 Pad = p.Tail.Pad, Rank = p.Tail.R, Column = p.Tail.Column, Octets = octets, Rows = p.Rows, Scale = p.Tail.Scaling,
             };
             // A block does 1,024 octets of codes, or of the tail.
-            int main = (int)((n + 8191) / 8192), more = (int)(((long)p.Rows * p.Tail.Pad + 8191) / 8192);
+            int main = tailOnly ? 0 : (int)((n + 8191) / 8192), more = (int)(((long)p.Rows * p.Tail.Pad + 8191) / 8192);
             _gpu.LaunchOn(stream, kernel, (main + more, 1), 256, 0, w.Data, w.Absmax, w.NestedAbsmax, w.Offset, _tables, shift, destination, first, n, Arg.Struct(&tail), main);
             return;
         }

@@ -62,10 +62,10 @@ public sealed partial class LlamaModel
         _memory.Free(s.Rstd2);
 
         // Attention: mid = input + o(attention(rope(q), rope(k), v))
-        var dO = Temp(MemoryCategory.Scratch, "attention gradient", tokens, s.O.Columns);
+        var dO = Temp(MemoryCategory.Scratch, "attention gradient", tokens, s.O.Columns); // with the same further columns
         layer.O.BackwardWeight(_ops, s.O, dh);
         var o = layer.O.BackwardPass(_memory, s.KeptO, dh, keepDy: true);
-        dropped = Dropped(true, tokens, s.O.Columns, layer.O);
+        dropped = Dropped(true, tokens, s.Q.Columns, layer.O);
         Projection.Backward(_ops, _memory, s.O, dropout, [o], dO, dropped, parts);
         _memory.Free(dropped);
         Projection.Free(_memory, o, parts[0]);

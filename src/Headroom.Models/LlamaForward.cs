@@ -90,7 +90,7 @@ public sealed partial class LlamaModel
         _memory.Free(x);
         _ops.Rope(s.Q, _cos, _sin, Config.HeadDim, inverse: false);
         _ops.Rope(s.K, _cos, _sin, Config.HeadDim, inverse: false);
-        s.O = Temp(kept, "attention output", tokens, qWidth);
+        s.O = Temp(kept, "attention output", tokens, qWidth + (training && Projection.NeedsDropped([layer.O]) ? 0 : Padding(default, layer.O)));
         s.Lse = Temp32(kept, "log-sum-exp", tokens, Config.NumAttentionHeads);
         if (cache == null) _ops.Attention(s.Q, s.K, s.V, batch.Offsets, layer.Attention, s.O, s.Lse);
         else _ops.CachedAttention(s.Q, cache.Keys[index], cache.Values[index], cache.Length, layer.Attention, s.O);

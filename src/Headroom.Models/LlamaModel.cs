@@ -17,6 +17,8 @@ public sealed partial class LlamaModel
     private readonly LinearWeight _embedding, _head;
     private readonly float _ropeFactor;
 
+    private const int ExpandedSlack = 4096; // a weight may go through in pieces, each aligned
+
     private const string Embedding = "model.embed_tokens", OutputHead = "lm_head";
 
     /// <summary>Reserves every static buffer of the model through <paramref name="memory"/>.</summary>
@@ -41,6 +43,7 @@ public sealed partial class LlamaModel
         if (HasOwnHead) _head = Table(OutputHead, config.TieWordEmbeddings ? Embedding : OutputHead, out _gradHead);
         InverseFrequencies = memory.Static(MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, Shape.Of(config.HeadDim / 2));
         config.InverseFrequencies(out _ropeFactor);
+        if (settings.ExpandedBytes > 0) ExpandedRoom = memory.Static(MemoryCategory.ExpandedWeights, "expanded weights", DType.U8, Shape.Of((int)(settings.ExpandedBytes >> 20), 1 << 20));
         _saved = new Saved[_layers.Length];
     }
 
@@ -69,6 +72,27 @@ public sealed partial class LlamaModel
                 if (Saves(name[..^".weight".Length])) yield return (name, weight);
         }
     }
+    /// <summary>U8 [MiB, 2^20] for weights that stay expanded, or none; see <see cref="ModelSettings.ExpandedBytes"/>.</summary>
+    public Tensor ExpandedRoom { get; }
+
+    /// <summary>Bytes that all frozen weights take in the activation type, with the columns of their adapters and room for alignment: more <see cref="ModelSettings.ExpandedBytes"/> than that serve nothing.</summary>
+    public long ExpandableBytes
+    {
+        get
+        {
+            if (Settings.Mode == TrainMode.Full) return 0;
+            long Of(in LinearWeight w, int padding) => w.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16 ? 0
+                : Settings.ComputeType.Bytes((long)w.Out * (w.In + padding)) + ExpandedSlack;
+            long bytes = Of(_head, 0);
+            foreach (var l in _layers)
+            {
+                int qkv = Padding(default, l.Q, l.K, l.V), mlp = Padding(default, l.Gate, l.Up);
+                bytes += Of(l.Q.Weight, qkv) + Of(l.K.Weight, qkv) + Of(l.V.Weight, qkv) + Of(l.O.Weight, 0) + Of(l.Gate.Weight, mlp) + Of(l.Up.Weight, mlp) + Of(l.Down.Weight, Padding(default, l.Down));
+            }
+            return bytes;
+        }
+    }
+
     /// <summary>Every tensor of the adapter by its name in PEFT's file, without PEFT's prefix.</summary>
     public IEnumerable<(string Name, Tensor Weight)> AdapterTensors => Projections.SelectMany(p => p.AdapterTensors).Concat(SavedModules);
     /// <summary>Every projection, in layer order.</summary>

@@ -34,7 +34,8 @@ public sealed partial class PlanningOps
         Act(k, q.Rows, s.NumKeyValueHeads * s.HeadDim);
         Like(q, k);
         Same(k, v);
-        Same(q, o);
+        Padded(o, q.Rows, q.Columns);
+        Like(q, o);
     }
 
     private void Tables(Tensor x, Tensor cos, Tensor sin, int headDim)

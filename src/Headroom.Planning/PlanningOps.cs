@@ -243,7 +243,8 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     public void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape s, Tensor o)
     {
         Act(q, q.Rows, s.NumHeads * s.HeadDim);
-        Same(q, o);
+        Padded(o, q.Rows, q.Columns);
+        Like(q, o);
         Same(kCache, vCache);
         Like(q, kCache);
         Require(past + q.Rows <= kCache.Rows, "cache capacity");

@@ -48,6 +48,7 @@ public class AttentionTests
             rig.Cpu.AttentionBackward(q.Cpu, k.Cpu, v.Cpu, o.Cpu, lse.Cpu, g.Cpu, offsets.Cpu, s, delta.Cpu, dq.Cpu, dk.Cpu, dv.Cpu);
             rig.Gpu.AttentionBackward(q.Gpu, k.Gpu, v.Gpu, o.Gpu, lse.Gpu, g.Gpu, offsets.Gpu, s, delta.Gpu, dq.Gpu, dk.Gpu, dv.Gpu);
             rig.Close(dq, tol, "dq " + what); rig.Close(dk, tol, "dk " + what); rig.Close(dv, tol, "dv " + what);
+            FurtherColumns(rig, q, k, v, offsets, s, lse, g, delta, what);
             // With the tables, the gradients before the rotation.
             Pair cos = rig.Normal(DType.F32, rows, d / 2), sin = rig.Normal(DType.F32, rows, d / 2);
             rig.Cpu.AttentionBackward(q.Cpu, k.Cpu, v.Cpu, o.Cpu, lse.Cpu, g.Cpu, offsets.Cpu, s, delta.Cpu, dq.Cpu, dk.Cpu, dv.Cpu, cos.Cpu, sin.Cpu);
@@ -62,6 +63,33 @@ public class AttentionTests
             rig.Cpu.CachedAttention(q.Cpu.Slice(past, n), k.Cpu, v.Cpu, past, s, c.Cpu); rig.Gpu.CachedAttention(q.Gpu.Slice(past, n), k.Gpu, v.Gpu, past, s, c.Gpu);
             rig.Close(c, tol, "cached " + what);
         }
+    }
+
+    // Where o and dO have further columns the results are the same bits, and those columns are left as they were.
+    private static void FurtherColumns(Rig rig, Pair q, Pair k, Pair v, Pair offsets, in AttentionShape s, Pair lse, Pair g, Pair delta, string what)
+    {
+        DType t = q.Gpu.DType;
+        if (t == DType.F32) return;
+        int rows = q.Gpu.Rows, width = s.NumHeads * s.HeadDim, wide = width + 64;
+        Pair o = rig.Empty(t, rows, width), dq = rig.Empty(t, rows, width), dk = rig.Empty(t, rows, k.Gpu.Columns), dv = rig.Empty(t, rows, k.Gpu.Columns);
+        float[] Wide(float[] values) => [.. Enumerable.Range(0, rows * wide).Select(i => i % wide < width ? values[i / wide * width + i % wide] : float.NaN)];
+        float[] Narrow(Pair p) => [.. rig.Pull(p.Gpu).Where((_, i) => i % wide < width)];
+        rig.Gpu.Attention(q.Gpu, k.Gpu, v.Gpu, offsets.Gpu, s, o.Gpu, lse.Gpu);
+        rig.Gpu.AttentionBackward(q.Gpu, k.Gpu, v.Gpu, o.Gpu, lse.Gpu, g.Gpu, offsets.Gpu, s, delta.Gpu, dq.Gpu, dk.Gpu, dv.Gpu);
+        float[][] narrow = [rig.Pull(o.Gpu), rig.Pull(dq.Gpu), rig.Pull(dk.Gpu), rig.Pull(dv.Gpu)];
+        Pair oWide = rig.Of(t, Wide(new float[rows * width]), rows, wide), gWide = rig.Of(t, Wide(rig.Pull(g.Gpu)), rows, wide);
+        rig.Gpu.Attention(q.Gpu, k.Gpu, v.Gpu, offsets.Gpu, s, oWide.Gpu, lse.Gpu);
+        rig.Gpu.AttentionBackward(q.Gpu, k.Gpu, v.Gpu, oWide.Gpu, lse.Gpu, gWide.Gpu, offsets.Gpu, s, delta.Gpu, dq.Gpu, dk.Gpu, dv.Gpu);
+        float[][] padded = [Narrow(oWide), rig.Pull(dq.Gpu), rig.Pull(dk.Gpu), rig.Pull(dv.Gpu)];
+        for (int n = 0; n < narrow.Length; n++)
+            for (int i = 0; i < narrow[n].Length; i++)
+                Assert.True(BitConverter.SingleToInt32Bits(narrow[n][i]) == BitConverter.SingleToInt32Bits(padded[n][i]), $"output {n} of {what}, element {i}: {narrow[n][i]} and {padded[n][i]}");
+        Assert.All(rig.Pull(oWide.Gpu).Where((_, i) => i % wide >= width), x => Assert.True(float.IsNaN(x)));
+        int count = Math.Min(5, rows), past = rows - count;
+        Pair c = rig.Empty(t, count, width), cWide = rig.Empty(t, count, wide);
+        rig.Gpu.CachedAttention(q.Gpu.Slice(past, count), k.Gpu, v.Gpu, past, s, c.Gpu);
+        rig.Gpu.CachedAttention(q.Gpu.Slice(past, count), k.Gpu, v.Gpu, past, s, cWide.Gpu);
+        Assert.Equal(rig.Pull(c.Gpu), Narrow(cWide));
     }
 
     /// <summary>Rows of other sequences and rows past the last one may hold anything, NaN too: they have no weight. Two runs give equal bits.</summary>

@@ -25,9 +25,10 @@ internal static class BenchCommand
         var answers = new Option<bool>("--answer-only") { Description = "Label only the last token of each sequence." };
         var ragged = new Option<bool>("--ragged") { Description = "Every step a new batch of sequences as long as film reviews are (lognormal around 225 tokens), at most --length." };
         var graphs = new Option<bool?>("--graphs") { Description = "On a GPU, true or false: replay micro-steps as CUDA graphs; default: where launching them takes longer than they do." };
+        var expanded = new Option<string>("--expanded") { Description = "On a GPU, memory in which weights stay expanded, such as 4GiB.", DefaultValueFactory = _ => "none" };
         var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
         var step = new Command("step", "Time whole QLoRA steps (NF4, double quantization) with random weights and tokens: tokens/s, planned and measured bytes, time per op against its floor.")
-            { model, rows, length, recompute, steps, rank, dropout, dtype, device, answers, ragged, graphs, json };
+            { model, rows, length, recompute, steps, rank, dropout, dtype, device, answers, ragged, graphs, expanded, json };
         step.SetAction(p =>
         {
             using var session = new Session(p.GetValue(json));
@@ -42,7 +43,7 @@ internal static class BenchCommand
             {
                 var compute = Compute(p.GetValue(dtype)!, opened);
                 var options = new StepBenchmarkOptions(r, n, p.GetValue(recompute), compute, count, p.GetValue(rank), p.GetValue(dropout),
-                    AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged));
+                    AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged)) { ExpandedBytes = p.GetValue(expanded) is var size and not "none" ? Units.Parse(size!) : 0 };
                 var result = StepBenchmark.Run(opened, config, options, session.Say);
                 if (opened.Notice is { } notice) session.Say(notice);
                 Print(result, opened.Name, r, n, p.GetValue(ragged), p.GetValue(json));

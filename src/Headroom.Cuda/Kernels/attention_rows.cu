@@ -1,5 +1,5 @@
 // Attention for any head size up to 256 and any T: four warps a query row and head, each over every fourth key, merged at the end.
-// The tensor-core kernels take over where their shapes allow.
+// The tensor-core kernels take over where their shapes allow. Rows of o and dO are ldo elements apart: they may have further columns.
 #define WARPS 4
 #define MAX_PER_LANE 8
 
@@ -29,7 +29,7 @@ DEV float dot_row(const float* a, const float* b)
 
 // offsets null: one sequence that starts at row 0 of k and v, query row i at position past + i.
 extern "C" __global__ void attention_rows(const T* q, const T* k, const T* v, const int* offsets, int sequences, int past,
-    int heads, int kvHeads, int d, int window, float scale, T* o, float* lse)
+    int heads, int kvHeads, int d, int window, float scale, T* o, i64 ldo, float* lse)
 {
     __shared__ float acc[WARPS][256], maxes[WARPS], sums[WARPS];
     int row = blockIdx.x, head = blockIdx.y, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
@@ -61,20 +61,21 @@ extern "C" __global__ void attention_rows(const T* q, const T* k, const T* v, co
     {
         float x = 0;
         for (int w = 0; w < WARPS; w++) x += acc[w][i] * f[w];
-        from_f(x / total, o[row * ldq + (i64)head * d + i]);
+        from_f(x / total, o[row * ldo + (i64)head * d + i]);
     }
     if (lse && threadIdx.x == 0) lse[(i64)row * heads + head] = logf(total) + all;
 }
 
 // delta = rowsum(dO * O); `lanes` threads (a power of two) a (row, head), eight elements each.
-extern "C" __global__ void attention_delta(const T* o, const T* dO, float* delta, int count, int d, int lanes)
+extern "C" __global__ void attention_delta(const T* o, const T* dO, i64 ldo, float* delta, int count, int heads, int d, int lanes)
 {
     i64 at = ((i64)blockIdx.x * blockDim.x + threadIdx.x) / lanes;
     int first = (threadIdx.x & (lanes - 1)) * 8;
     float s = 0;
     if (at < count && first < d)
     {
-        const T *x = o + at * d + first, *y = dO + at * d + first;
+        i64 from = (int)at / heads * ldo + (int)at % heads * d + first;
+        const T *x = o + from, *y = dO + from;
         if (d % 8 == 0)
         {
             float a[8], b[8];
@@ -104,7 +105,7 @@ DEV void merge_rows(float (*acc)[256], int warp, int lane, int d, const float* v
     }
 }
 
-extern "C" __global__ void attention_dq(const T* q, const T* k, const T* v, const float* lse, const T* dO, const float* delta, const int* offsets,
+extern "C" __global__ void attention_dq(const T* q, const T* k, const T* v, const float* lse, const T* dO, i64 ldo, const float* delta, const int* offsets,
     int sequences, int heads, int kvHeads, int d, int window, float scale, T* dq)
 {
     __shared__ float acc[WARPS][256];
@@ -114,7 +115,7 @@ extern "C" __global__ void attention_dq(const T* q, const T* k, const T* v, cons
     i64 ldq = (i64)heads * d, ldk = (i64)kvHeads * d, kv = (i64)(head / (heads / kvHeads)) * d, at = row * ldq + (i64)head * d;
     float qv[MAX_PER_LANE], g[MAX_PER_LANE], kk[MAX_PER_LANE], vv[MAX_PER_LANE], out[MAX_PER_LANE];
     load_row(q + at, d, lane, qv);
-    load_row(dO + at, d, lane, g);
+    load_row(dO + row * ldo + (i64)head * d, d, lane, g);
     float l = lse[(i64)row * heads + head], dl = delta[(i64)row * heads + head];
 #pragma unroll
     for (int i = 0; i < MAX_PER_LANE; i++) out[i] = 0;
@@ -129,7 +130,7 @@ extern "C" __global__ void attention_dq(const T* q, const T* k, const T* v, cons
     merge_rows(acc, warp, lane, d, out, scale, dq + at);
 }
 
-extern "C" __global__ void attention_dkv(const T* q, const T* k, const T* v, const float* lse, const T* dO, const float* delta, const int* offsets,
+extern "C" __global__ void attention_dkv(const T* q, const T* k, const T* v, const float* lse, const T* dO, i64 ldo, const float* delta, const int* offsets,
     int sequences, int heads, int kvHeads, int d, int window, float scale, T* dk, T* dv)
 {
     __shared__ float acc[WARPS][256];
@@ -147,7 +148,7 @@ extern "C" __global__ void attention_dkv(const T* q, const T* k, const T* v, con
     {
         int i = row + n / group, head = kvHead * group + n % group;
         load_row(q + i * ldq + (i64)head * d, d, lane, qv);
-        load_row(dO + i * ldq + (i64)head * d, d, lane, g);
+        load_row(dO + i * ldo + (i64)head * d, d, lane, g);
         float p = EXP(dot_row(qv, kk) * scale - lse[(i64)i * heads + head]), ds = p * (dot_row(g, vv) - delta[(i64)i * heads + head]);
 #pragma unroll
         for (int c = 0; c < MAX_PER_LANE; c++) { ov[c] += p * g[c]; ok[c] += ds * qv[c]; }
@@ -158,7 +159,7 @@ extern "C" __global__ void attention_dkv(const T* q, const T* k, const T* v, con
 
 // Plain attention of one sequence and head: the row of scores exists in memory. For comparison only.
 extern "C" __global__ void attention_plain(const T* q, const T* k, const T* v, int start, int head, int heads, int kvHeads, int d, int window,
-    float scale, float* scores, int columns, T* o)
+    float scale, float* scores, int columns, T* o, i64 ldo)
 {
     int i = blockIdx.x, first = window > 0 && i - window + 1 > 0 ? i - window + 1 : 0;
     i64 ldq = (i64)heads * d, ldk = (i64)kvHeads * d, kv = (i64)(head / (heads / kvHeads)) * d;
@@ -180,6 +181,6 @@ extern "C" __global__ void attention_plain(const T* q, const T* k, const T* v, i
     {
         float x = 0;
         for (int j = first; j <= i; j++) x += p[j] * to_f(v[(start + j) * ldk + kv + c]);
-        from_f(x / s, o[(start + i) * ldq + (i64)head * d + c]);
+        from_f(x / s, o[(start + i) * ldo + (i64)head * d + c]);
     }
 }

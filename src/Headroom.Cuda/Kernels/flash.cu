@@ -1,11 +1,11 @@
 // Flash attention (Dao et al., 2022, 2023) on tensor cores for 16-bit T and head sizes 64 and 128 (HEAD): causal, packed sequences,
 // grouped queries, sliding window. Tiles of 64 rows; four warps of 16 rows each. The backward pass is two kernels, one over query
-// tiles (dq), one over key tiles (dk, dv): the scores are made twice, and nothing is added in arrival order.
+// tiles (dq), one over key tiles (dk, dv): the scores are made twice, and nothing is added in arrival order. Rows of o and dO are ldo elements apart.
 #include "mma.cuh"
 #include "flash.cuh"
 
 extern "C" __global__ void __launch_bounds__(128) flash_forward(const T* q, const T* k, const T* v, const int* offsets, int sequences,
-    int heads, int kvHeads, int window, float scale, T* o, float* lse)
+    int heads, int kvHeads, int window, float scale, T* o, i64 ldo, float* lse)
 {
     extern __shared__ V4 memory[];
     int start, length, tile, head = blockIdx.y, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3;
@@ -114,14 +114,14 @@ extern "C" __global__ void __launch_bounds__(128) flash_forward(const T* q, cons
         int row = query + h * 8;
         if (row >= length) continue;
         float inverse = 1.f / sum[h];
-        T* to = o + (start + row) * ldq + (i64)head * HEAD;
+        T* to = o + (start + row) * ldo + (i64)head * HEAD;
 #pragma unroll
         for (int d = 0; d < DT; d++) *(u32*)(to + d * 8 + 2 * c) = pack2(T(), acc[d][2 * h] * inverse, acc[d][2 * h + 1] * inverse);
         if (c == 0) lse[(i64)(start + row) * heads + head] = max[h] * scale + logf(sum[h]);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128) flash_dq(const T* q, const T* k, const T* v, const float* lse, const T* dO, const float* delta,
+extern "C" __global__ void __launch_bounds__(128) flash_dq(const T* q, const T* k, const T* v, const float* lse, const T* dO, i64 ldo, const float* delta,
     const int* offsets, int sequences, int heads, int kvHeads, int window, float scale, T* dq)
 {
     extern __shared__ V4 memory[];
@@ -136,7 +136,7 @@ extern "C" __global__ void __launch_bounds__(128) flash_dq(const T* q, const T* 
 
     u32 qa[DS][4], ga[DS][4];
     load_tile<TILE>(base, q + (start + row0) * ldq + (i64)head * HEAD, ldq, length - row0);
-    load_tile<TILE>(base + size, dO + (start + row0) * ldq + (i64)head * HEAD, ldq, length - row0);
+    load_tile<TILE>(base + size, dO + (start + row0) * ldo + (i64)head * HEAD, ldo, length - row0);
     commit();
     wait_async<0>();
     __syncthreads();
@@ -221,7 +221,7 @@ extern "C" __global__ void __launch_bounds__(128) flash_dq(const T* q, const T* 
 }
 
 // A block owns 64 keys of one key/value head and walks the queries that see them, 32 at a time, over all query heads of the group.
-extern "C" __global__ void __launch_bounds__(128) flash_dkv(const T* q, const T* k, const T* v, const float* lse, const T* dO, const float* delta,
+extern "C" __global__ void __launch_bounds__(128) flash_dkv(const T* q, const T* k, const T* v, const float* lse, const T* dO, i64 ldo, const float* delta,
     const int* offsets, int sequences, int heads, int kvHeads, int window, float scale, T* dk, T* dv)
 {
     extern __shared__ V4 memory[];
@@ -246,7 +246,7 @@ extern "C" __global__ void __launch_bounds__(128) flash_dkv(const T* q, const T*
         int buffer = step & 1, head = kvHead * group + step / steps, at = key0 + step % steps * 32;
         u32 to = base + 2 * size + buffer * size;
         load_tile<32>(to, q + (start + at) * ldq + (i64)head * HEAD, ldq, length - at);
-        load_tile<32>(to + half, dO + (start + at) * ldq + (i64)head * HEAD, ldq, length - at);
+        load_tile<32>(to + half, dO + (start + at) * ldo + (i64)head * HEAD, ldo, length - at);
         commit();
         if (threadIdx.x < 64)
         {

@@ -7,7 +7,7 @@
 #include "hopper.cuh"
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_forward(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk,
-    const __grid_constant__ TensorMap mv, const int* offsets, int sequences, int tiles, int heads, int kvHeads, int window, float scale, T* o, float* lse)
+    const __grid_constant__ TensorMap mv, const int* offsets, int sequences, int tiles, int heads, int kvHeads, int window, float scale, T* o, i64 ldo, float* lse)
 {
     extern __shared__ V4 memory[];
     __shared__ u64 bars[SLOTS * 2 + 1];
@@ -122,7 +122,6 @@ extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_forward(const 
         settle(acc);
         settle(p);
         float inverse[2];
-        i64 ldq = (i64)heads * HEAD;
 #pragma unroll
         for (int h = 0; h < 2; h++)
         {
@@ -132,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_forward(const 
             int row = query + h * 8;
             if ((lane & 3) == 0 && row < at.length) lse[(i64)(at.start + row) * heads + at.head] = max[h] * scale + logf(sum[h]);
         }
-        store_rows(shared.local + wg * 8192, acc, inverse, o + (i64)(at.start + low) * ldq + (i64)at.head * HEAD, ldq, rows - wg * 64);
+        store_rows(shared.local + wg * 8192, acc, inverse, o + (i64)(at.start + low) * ldo + (i64)at.head * HEAD, ldo, rows - wg * 64);
     }
 }
 #endif

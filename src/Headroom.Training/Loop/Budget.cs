@@ -4,30 +4,56 @@ using Headroom.Planning;
 
 namespace Headroom.Training;
 
-/// <summary>Chooses as little recompute as a memory budget allows; says what would fit when nothing does.</summary>
+/// <summary>Chooses as little recompute as a memory budget allows, and what to do with memory that is left; says what would fit when nothing does.</summary>
 public static class Budget
 {
-    /// <summary>The plan and the number of layers that recompute. Without a budget nothing is recomputed beyond what the settings ask for. Throws <see cref="HeadroomException"/> when it cannot fit.</summary>
-    public static (MemoryPlan Plan, int RecomputeLayers) Fit(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspace, long? budget, IDevice? device = null)
+    // What is left of a budget is not worth a row of the plan below this.
+    private const long LeastExpanded = 16L << 20;
+
+    /// <summary>
+    /// The plan, and the settings with the number of layers that recompute and the bytes of weights that stay expanded. Without a budget nothing is
+    /// recomputed beyond what the settings ask for. Throws <see cref="HeadroomException"/> when it cannot fit.
+    /// </summary>
+    /// <param name="config">The architecture.</param>
+    /// <param name="settings">Its settings.</param>
+    /// <param name="limits">The largest batches.</param>
+    /// <param name="workspace">Bytes of the device beside the arena.</param>
+    /// <param name="budget">Bytes the plan may take; null = no limit.</param>
+    /// <param name="device">The device, or null for a plan without one.</param>
+    /// <param name="expanded">Bytes in which weights may stay expanded, at most; null = what the budget leaves. Only where the device expands weights, and only as far as the budget allows.</param>
+    /// <param name="allowed">What a refusal says of the budget.</param>
+    public static (MemoryPlan Plan, ModelSettings Settings) Fit(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspace, long? budget, IDevice? device = null, long? expanded = null, string allowed = "are allowed")
     {
         MemoryPlan Plan(ModelSettings s, BatchLimits l) => Engine.MakePlan(config, s, l, workspace, out _, device);
+        var (plan, fitted) = Recompute(config, settings, limits, budget, allowed, Plan);
+        if (device?.ExpandsWeights != true || expanded == 0) return (plan, fitted);
+        long left = budget is { } bytes ? bytes - plan.TotalBytes : expanded ?? 0;
+        long room = Math.Min(Math.Min(left, expanded ?? left), Engine.ExpandableBytes(config, fitted) + (1 << 20) - 1) >> 20 << 20;
+        if (room < LeastExpanded) return (plan, fitted);
+        fitted = fitted with { ExpandedBytes = room };
+        return (Plan(fitted, limits), fitted);
+    }
+
+    private static (MemoryPlan Plan, ModelSettings Settings) Recompute(ModelConfig config, ModelSettings settings, BatchLimits limits, long? budget, string allowed, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
+    {
         int layers = config.NumHiddenLayers;
+        ModelSettings With(int n) => settings with { RecomputeLayers = n };
         int given = settings.RecomputeLayers < 0 ? layers : settings.RecomputeLayers;
-        var plan = Plan(settings with { RecomputeLayers = given }, limits);
-        if (budget is not { } bytes || plan.TotalBytes <= bytes) return (plan, given);
+        var plan = planner(With(given), limits);
+        if (budget is not { } bytes || plan.TotalBytes <= bytes) return (plan, With(given));
         int low = given, high = layers; // the total falls with the number of recomputed layers
-        var full = Plan(settings with { RecomputeLayers = layers }, limits);
-        if (full.TotalBytes > bytes) throw Refuse(config, settings with { RecomputeLayers = layers }, limits, full, bytes, Plan);
+        var full = planner(With(layers), limits);
+        if (full.TotalBytes > bytes) throw Refuse(With(layers), limits, full, bytes, allowed, planner);
         while (high - low > 1)
         {
             int mid = (low + high) / 2;
-            if (Plan(settings with { RecomputeLayers = mid }, limits).TotalBytes <= bytes) high = mid;
+            if (planner(With(mid), limits).TotalBytes <= bytes) high = mid;
             else low = mid;
         }
-        return (Plan(settings with { RecomputeLayers = high }, limits), high);
+        return (planner(With(high), limits), With(high));
     }
 
-    private static HeadroomException Refuse(ModelConfig config, ModelSettings settings, BatchLimits limits, MemoryPlan plan, long budget, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
+    private static HeadroomException Refuse(ModelSettings settings, BatchLimits limits, MemoryPlan plan, long budget, string allowed, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
     {
         string biggest = string.Join(", ", plan.Rows().OrderByDescending(r => r.Bytes).Take(3).Select(r => $"{r.Category} ({r.Phase}) {r.Bytes >> 20} MiB"));
         var changes = new List<(string What, long Bytes)>();
@@ -43,7 +69,7 @@ public static class Budget
         if (settings.Lora is { R: > 4 } lora) Try("r 4", settings with { Lora = lora with { R = 4 } }, limits);
         if (settings.LinearStorage is not WeightStorage.NF4Double) Try("load_in_4bit", settings with { LinearStorage = WeightStorage.NF4Double }, limits);
         var fits = changes.Where(c => c.Bytes <= budget).OrderByDescending(c => c.Bytes).Take(3).Select(c => $"{c.What} ({c.Bytes >> 20} MiB)").ToList();
-        return new HeadroomException($"{plan.TotalBytes >> 20} MiB are needed even with full recompute, {Units.Bytes(budget)} are allowed; the biggest rows: {biggest}.",
+        return new HeadroomException($"{plan.TotalBytes >> 20} MiB are needed even with full recompute, {Units.Bytes(budget)} {allowed}; the biggest rows: {biggest}.",
             fits.Count > 0 ? "Any of these fits: " + string.Join("; ", fits) + "." : $"No single change fits; the static part alone takes {plan.StaticBytes >> 20} MiB. Choose a smaller model.");
     }
 }

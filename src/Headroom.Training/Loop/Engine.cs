@@ -78,6 +78,7 @@ public sealed class Engine : IDisposable
             _arena = device.Reserve(Plan.ArenaBytes);
             _memory = new ArenaMemory(Plan, _arena);
             Model = new LlamaModel(config, settings, device.Ops, _memory);
+            if (!Model.ExpandedRoom.IsNone) device.KeepExpanded(Model.ExpandedRoom);
         }
         catch
         {
@@ -141,6 +142,13 @@ public sealed class Engine : IDisposable
             model.ForwardBackward(b, new Dropout(settings.Lora?.DropoutP ?? 0, 0, 0, 0), 1, losses);
         }
         return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
+    }
+
+    /// <summary>Bytes that the frozen weights take in the activation type; see <see cref="LlamaModel.ExpandableBytes"/>.</summary>
+    public static long ExpandableBytes(ModelConfig config, ModelSettings settings)
+    {
+        var memory = new PlanningMemory();
+        return new LlamaModel(config, settings, new PlanningOps(memory), memory).ExpandableBytes;
     }
 
     private static StepReplay Replay(IDevice device, PlanningOps counted, ModelSettings settings) =>

@@ -21,6 +21,9 @@ public sealed record StepBenchmarkOptions(int Rows, int Length, int RecomputeLay
 {
     /// <summary>DoRA in place of LoRA.</summary>
     public bool UseDora { get; init; }
+
+    /// <summary>Memory in which weights may stay expanded (<see cref="ModelSettings.ExpandedBytes"/>); more than they take is not reserved.</summary>
+    public long ExpandedBytes { get; init; }
 }
 
 /// <summary>One op kind's time in a step against its floor.</summary>
@@ -61,6 +64,7 @@ public static class StepBenchmark
         var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
         var settings = new ModelSettings(o.Linear, embedding, TrainMode.Adapters, new LoraSettings(o.R, 2 * o.R, o.DropoutP, All) { UseDora = o.UseDora }, o.RecomputeLayers,
             Math.Min(labels, o.Compute == DType.F32 ? 128 : 1024), o.Compute);
+        settings = settings with { ExpandedBytes = Math.Min(o.ExpandedBytes, Engine.ExpandableBytes(config, settings) + (1 << 20) - 1) >> 20 << 20 };
         var limits = new BatchLimits(tokens, o.Rows, labels);
         Engine.MakePlan(config, settings, limits, device.WorkspaceBytes, out PlanningOps counted);
         var timed = new TimedDevice(device);

@@ -18,6 +18,10 @@ public sealed class TimedDevice(IDevice inner, Func<Action, double>? time = null
     /// <inheritdoc/>
     public long WorkspaceBytes => inner.WorkspaceBytes;
     /// <inheritdoc/>
+    public bool ExpandsWeights => inner.ExpandsWeights;
+    /// <inheritdoc/>
+    public void KeepExpanded(Tensor room) => inner.KeepExpanded(room);
+    /// <inheritdoc/>
     public nint Reserve(long bytes) => inner.Reserve(bytes);
     /// <inheritdoc/>
     public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);

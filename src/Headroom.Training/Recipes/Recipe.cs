@@ -214,6 +214,11 @@ public sealed class TrainingOptions
     /// are padded to few shapes there, which changes their rounding.
     /// </summary>
     public bool? CudaGraphs { get; set; }
+    /// <summary>
+    /// On a GPU, memory in which quantized weights stay expanded to 16 bits between products, which saves expanding them anew (results do not change by
+    /// a bit): auto = what vram leaves, none without vram; none; or a size such as 4GiB, as far as vram allows.
+    /// </summary>
+    public string ExpandedWeights { get; set; } = "auto";
 }
 
 /// <summary>Rows to train and evaluate on.</summary>

@@ -32,6 +32,7 @@ public static partial class RecipeLoader
             Need(path == null || !path.Any(char.IsControl), $"The path '{Visible(path ?? "")}' holds a control character.", "Correct the path.");
         OneOf("device", r.Device, "auto", "cpu", "cuda");
         if (r.Vram != null) Units.Parse(r.Vram);
+        if (r.Training.ExpandedWeights is not ("auto" or "none")) Units.Parse(r.Training.ExpandedWeights);
         Need(r.Seeds.Distinct().Count() == r.Seeds.Count, "A seed stands twice in seeds.", "Give each seed once.");
 
         var q = r.Quantization;

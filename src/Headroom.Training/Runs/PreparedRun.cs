@@ -11,6 +11,9 @@ namespace Headroom.Training;
 /// </summary>
 public sealed class PreparedRun : IDisposable
 {
+    // Kernels that are loaded at their first use, part of the workspace, and what the driver rounds.
+    private const long LeftFree = 64L << 20;
+
     private PreparedRun() { }
 
     /// <summary>Rows, tokenizer and token ids.</summary>
@@ -68,10 +71,14 @@ public sealed class PreparedRun : IDisposable
             var limits = new BatchLimits(trainTokens, trainRows, labels, evalTokens, evalRows, encoder.Candidates.Length);
             device = openDevice();
             var settings = RunSettings.Of(recipe, source, device);
-            var (plan, recompute) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budgetBytes, device);
+            long? expanded = o.ExpandedWeights switch { "auto" => budgetBytes == null ? 0 : null, "none" => 0, var size => Units.Parse(size) };
+            // Without a budget the card's free memory is one, of which nothing is taken that the step does not need.
+            long? free = device.ReadMemory() is { Total: > 0 } m ? m.Total - m.Used + device.WorkspaceBytes - LeftFree : null;
+            (var plan, settings) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budgetBytes ?? free, device, expanded,
+                budgetBytes == null ? $"are free on {device.Name} for this process" : "are allowed");
             return new PreparedRun
             {
-                Rows = rows, Source = source, Device = device, Limits = limits, Settings = settings with { RecomputeLayers = recompute }, Plan = plan,
+                Rows = rows, Source = source, Device = device, Limits = limits, Settings = settings, Plan = plan,
             };
         }
         catch

@@ -90,7 +90,7 @@ public class RecipeLoaderTests
         { "lora.layers_to_transform=-1", "layers_to_transform" }, { "lora.layers_pattern=layers", "layers_pattern" }, { "lora.rank_pattern={q_proj: 0}", "rank_pattern" }, { "lora.alpha_pattern={q_proj: x}", "alpha_pattern" },
         { "lora.rank_pattern={'(': 4}", "cannot be used" },
         { "lora.r=0", "lora.r" }, { "lora.lora_alpha=0", "lora_alpha" }, { "lora.lora_alpha=nan", "nan" }, { "lora.lora_alpha=1e39", "1e39" }, { "lora.lora_dropout=1", "lora_dropout" },
-        { "training.max_steps=0", "max_steps" }, { "training.cuda_graphs=maybe", "cuda_graphs" }, { "training.max_steps=-5", "max_steps" }, { "training.save_steps=0", "save_steps" }, { "training.eval_steps=0", "eval_steps" },
+        { "training.max_steps=0", "max_steps" }, { "training.cuda_graphs=maybe", "cuda_graphs" }, { "training.expanded_weights=much", "size" }, { "training.max_steps=-5", "max_steps" }, { "training.save_steps=0", "save_steps" }, { "training.eval_steps=0", "eval_steps" },
         { "training.logging_steps=-1", "logging_steps" }, { "training.save_total_limit=-1", "save_total_limit" }, { "training.warmup_ratio=2", "warmup_ratio" }, { "training.warmup_steps=-3", "warmup_steps" },
         { "training.adam_beta1=1.5", "adam_beta1" }, { "training.adam_beta2=1", "adam_beta2" }, { "training.adam_epsilon=0", "adam_epsilon" }, { "training.weight_decay=-1", "weight_decay" },
         { "training.max_grad_norm=-1", "max_grad_norm" }, { "training.learning_rate=1e400", "1e400" }, { "training.learning_rate=0", "learning_rate" }, { "training.learning_rate=1,5", "1,5" },

@@ -1,0 +1,90 @@
+using Headroom.Core;
+using Headroom.Cpu;
+using Headroom.Models;
+using Headroom.Training;
+
+namespace Headroom.Tests.Loop;
+
+/// <summary>What a memory budget is spent on: first no recompute, then weights that stay expanded.</summary>
+public class BudgetTests
+{
+    private const long MiB = 1 << 20;
+
+    private static readonly ModelConfig Config = new()
+    {
+        ModelType = "llama", HiddenSize = 512, IntermediateSize = 1408, VocabSize = 2000, NumHiddenLayers = 8, NumAttentionHeads = 8, NumKeyValueHeads = 8, HeadDim = 64, RmsNormEps = 1e-5f,
+    };
+    private static readonly ModelSettings Settings = new(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
+        new LoraSettings(16, 32, 0.1f, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), ComputeType: DType.BF16);
+    private static readonly BatchLimits Limits = new(1024, 2, 1024);
+
+    // A device that expands weights, of which nothing is asked but its plan.
+    private sealed class Expanding(IDevice inner, bool expands = true) : IDevice
+    {
+        public Tensor Room { get; private set; }
+        public string Name => inner.Name;
+        public IOps Ops => inner.Ops;
+        public long WorkspaceBytes => 3 * MiB;
+        public bool ExpandsWeights => expands;
+        public void KeepExpanded(Tensor room) => Room = room;
+        public nint Reserve(long bytes) => inner.Reserve(bytes);
+        public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);
+        public void Download(Tensor source, Span<byte> destination) => inner.Download(source, destination);
+        public void Dispose() => inner.Dispose();
+    }
+
+    private static (long Total, int Recompute, long Expanded) Fit(long? budget, long? expanded = null, bool expands = true)
+    {
+        using var device = new Expanding(new CpuDevice(), expands);
+        var (plan, settings) = Budget.Fit(Config, Settings, Limits, device.WorkspaceBytes, budget, device, expanded);
+        return (plan.TotalBytes, settings.RecomputeLayers, settings.ExpandedBytes);
+    }
+
+    [Fact]
+    public void WhatABudgetLeavesHoldsExpandedWeights()
+    {
+        var (least, recompute, none) = Fit(null);
+        Assert.Equal((0, 0L), (recompute, none));
+        // Eight layers of 4 x 512 x 512 + 3 x 512 x 1408 weights of two bytes, 64 columns of adapters beside all but o_proj's.
+        long all = 2L * 8 * (3 * 512 * 576 + 512 * 512 + 2 * 1408 * 576 + 512 * (1408 + 64));
+        foreach (long left in new[] { 0, 15 * MiB, 16 * MiB, 30 * MiB, 45 * MiB + 5, 80 * MiB, 1000 * MiB })
+        {
+            long budget = least + left;
+            var (total, layers, room) = Fit(budget);
+            Assert.Equal(0, layers);
+            Assert.True(total <= budget, $"{total} of {budget}");
+            if (left < 16 * MiB) Assert.Equal(0, room);
+            else if (left < all) Assert.InRange(room, left - MiB, left);
+            else Assert.InRange(room, all, all + 2 * MiB);
+            Assert.Equal((least + room + 63) / 64 * 64, (total + 63) / 64 * 64);
+        }
+        Assert.Equal((least, 0, 0L), Fit(least + 100 * MiB, expands: false));
+        Assert.Equal((least, 0, 0L), Fit(least + 100 * MiB, 0));
+        Assert.Equal(20 * MiB, Fit(least + 100 * MiB, 20 * MiB + 9).Expanded);
+        Assert.Equal(20 * MiB, Fit(null, 20 * MiB).Expanded);
+        Assert.Equal(30 * MiB, Fit(least + 30 * MiB, 50 * MiB).Expanded);
+    }
+
+    [Fact]
+    public void RecomputeComesFirstAndIsAsLittleAsTheBudgetAllows()
+    {
+        long none = Fit(null).Total;
+        var (total, layers, room) = Fit(none - 1);
+        Assert.InRange(layers, 1, 8);
+        Assert.True(total <= none - 1);
+        Assert.True(room < 16 * MiB || total + MiB > none - 1); // what a coarse step of recompute leaves may be used too
+        using var device = new Expanding(new CpuDevice());
+        var e = Assert.Throws<HeadroomException>(() => Budget.Fit(Config, Settings, Limits, device.WorkspaceBytes, 10 * MiB, device, allowed: "are free on a card"));
+        Assert.Contains("10 MiB are free on a card", e.Message);
+    }
+
+    [Fact]
+    public void AnEngineGivesTheRoomToItsDevice()
+    {
+        var device = new Expanding(new CpuDevice());
+        using var engine = new Engine(device, Config, Settings with { ComputeType = DType.F32, ExpandedBytes = 18 * MiB }, Limits);
+        Assert.Equal(18 * MiB, device.Room.Bytes);
+        Assert.Equal(0, device.Room.Address % 64);
+        Assert.Contains(engine.Plan.Rows(), r => r.Category == MemoryCategory.ExpandedWeights && r.Bytes == 18 * MiB);
+    }
+}
