@@ -39,7 +39,8 @@ internal static class CommandLine
     public static void Refuse(ParseResult parsed, string where, params Option[] options)
     {
         foreach (var o in options)
-            if (parsed.GetResult(o) is { Implicit: false }) throw new HeadroomException($"{where} takes no {o.Name}.", $"Leave it out; headroom {string.Join(' ', Names(parsed.CommandResult))} --help says what goes with it.");
+            if (parsed.GetResult(o) is { Implicit: false })
+                throw new HeadroomException($"{where} takes no {o.Name}.", $"Leave it out; headroom {string.Join(' ', Names(parsed.CommandResult))} --help says what goes with it.");
     }
 
     private static IEnumerable<string> Names(CommandResult result) => result.Command is RootCommand ? [] : [.. result.Parent is CommandResult p ? Names(p) : [], result.Command.Name];

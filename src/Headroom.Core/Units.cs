@@ -22,7 +22,8 @@ public static class Units
         foreach (var (suffix, factor) in units)
             if (t.EndsWith(suffix, StringComparison.OrdinalIgnoreCase)
                 && double.TryParse(t[..^suffix.Length], NumberStyles.Float, CultureInfo.InvariantCulture, out double v) && v * factor is >= 1 and < long.MaxValue)
-                return suffix.Length > 0 || v >= 1 << 20 ? (long)(v * factor) : throw new HeadroomException($"'{t}' without a unit would be {(long)v} bytes, which is no size.", $"Write the unit, like {t}GiB.");
+                return suffix.Length > 0 || v >= 1 << 20 ? (long)(v * factor)
+                    : throw new HeadroomException($"'{t}' without a unit would be {(long)v} bytes, which is no size.", $"Write the unit, like {t}GiB.");
         throw new HeadroomException($"'{text}' is not a size.", "Write it like 24GiB or 900MiB.");
     }
 }

@@ -138,7 +138,7 @@ public class BadInputTests
     [InlineData("auto", "not a size")]
     [InlineData("24", "24GiB")]
     [InlineData("1KiB", "1.0 KiB are allowed")]
-    [InlineData("1MiB", "1.0 MiB are allowed; the biggest rows: Workspace (static)")]
+    [InlineData("1MiB", "1 MiB are allowed; the biggest rows: Workspace (static)")]
     public void Budgets(string vram, string says)
     {
         using var cli = new Cli();
@@ -155,7 +155,11 @@ public class BadInputTests
     {
         using var cli = new Cli();
         string recipe = cli.Recipe(Cli.Base("llama-tiny")), model = Cli.Base("llama-tiny");
-        string[][] all = [["train", recipe], ["plan", recipe], ["duel"], ["eval", recipe], ["generate", model, "--prompt", "x"], ["quantize", model, "q"], ["export", model, "--out", "x.gguf"], ["pretrain", "p", "--notes", "50"]];
+        string[][] all =
+        [
+            ["train", recipe], ["plan", recipe], ["duel"], ["eval", recipe],
+            ["generate", model, "--prompt", "x"], ["quantize", model, "q"], ["export", model, "--out", "x.gguf"], ["pretrain", "p", "--notes", "50"],
+        ];
         foreach (string[] command in all) Refused(cli, "CUDA:0", [.. command, "--device", "CUDA:0"]);
         Refused(cli, "takes no --device", "plan", model, "--device", "cuda");
         Refused(cli, "takes no --set", "plan", model, "--set", "lora.r=4");

@@ -81,7 +81,8 @@ public class DamageTests
         Directory.CreateDirectory(Path.GetDirectoryName(moved)!);
         Directory.Move(run, moved);
         var (exit, _, error) = Resume(cli, recipe);
-        Assert.True(exit == 2 && error.Contains("There is no run in runs/tiny to resume", StringComparison.Ordinal) && error.Contains("without --resume", StringComparison.Ordinal), error);
+        Assert.True(exit == 2 && error.Contains("There is no run in runs/tiny to resume", StringComparison.Ordinal), error);
+        Assert.True(error.Contains("without --resume", StringComparison.Ordinal), error);
         Directory.CreateDirectory(Path.Combine(cli.Folder, "elsewhere", "no run"));
         File.WriteAllText(Path.Combine(cli.Folder, "elsewhere", "no run", "manifest.json"), "[1]");
         string[] there = [.. Sets, "--runs", "elsewhere", "--resume"];

@@ -81,12 +81,14 @@ public class KillTests(ITestOutputHelper output)
         if (!OperatingSystem.IsLinux()) Assert.Skip("SIGKILL is sent on Linux only");
         using var cli = new Cli();
         string recipe = cli.Recipe(Wide(cli, 8192)), copies = Path.Combine(cli.Folder, "cache", "quantized");
-        string[] Command(string name, bool cache) => ["train", recipe, "--name", name, "--set", $"quantization.cache={(cache ? "true" : "false")}", "--set", "training.max_steps=1"];
+        string[] Command(string name, bool cache) =>
+            ["train", recipe, "--name", name, "--set", $"quantization.cache={(cache ? "true" : "false")}", "--set", "training.max_steps=1"];
         string Losses(string name, bool cache)
         {
             var (exit, _, error) = cli.Run(Command(name, cache));
             Assert.True(exit == 0, error);
-            return string.Concat(File.ReadLines(Path.Combine(cli.Folder, "runs", name, "events.jsonl")).Select(l => JsonNode.Parse(l)!).Where(e => (string?)e["event"] == "step").Select(e => $"{e["loss"]} {e["grad_norm"]};"));
+            var steps = File.ReadLines(Path.Combine(cli.Folder, "runs", name, "events.jsonl")).Select(l => JsonNode.Parse(l)!).Where(e => (string?)e["event"] == "step");
+            return string.Concat(steps.Select(e => $"{e["loss"]} {e["grad_norm"]};"));
         }
         string without = Losses("without", false);
         Assert.False(Directory.Exists(copies));
@@ -133,7 +135,8 @@ public class KillTests(ITestOutputHelper output)
         cli.Environment["HF_ENDPOINT"] = hub.Endpoint;
         cli.Environment["NO_PROXY"] = "127.0.0.1";
         string[] command = ["generate", "org/wide", .. Ask];
-        string repo = Path.Combine(cli.Folder, "hf", "hub", "models--org--wide"), hash = hub.Etag("org/wide/" + weights), list = Path.Combine(repo, "blobs", hash + ".headroom.incomplete.pieces");
+        string repo = Path.Combine(cli.Folder, "hf", "hub", "models--org--wide"), hash = hub.Etag("org/wide/" + weights);
+        string list = Path.Combine(repo, "blobs", hash + ".headroom.incomplete.pieces");
         void NothingHalf()
         {
             Assert.Empty(Directory.GetFiles(repo, weights, SearchOption.AllDirectories));

@@ -145,7 +145,8 @@ public class RunTests(ITestOutputHelper output)
     public void ADuelReadsItsRowsOnce(int seeds)
     {
         using var cli = new Cli();
-        var recipe = RecipeLoader.Load(cli.Recipe(cli.CopyBase("llama-tiny")), ["training.max_steps=1", "task.max_seq_length=64", $"seeds=[{string.Join(", ", Enumerable.Range(5, seeds))}]"]);
+        string[] sets = ["training.max_steps=1"];
+        var recipe = RecipeLoader.Load(cli.Recipe(cli.CopyBase("llama-tiny")), [.. sets, $"seeds=[{string.Join(", ", Enumerable.Range(5, seeds))}]"]);
         string train = recipe.Data.Train = Path.Combine(cli.Folder, "train.jsonl"), test = recipe.Data.Test = Path.Combine(cli.Folder, "test.jsonl");
         string tokenizer = Path.Combine(recipe.Models[0].Path, "tokenizer.json");
         recipe.Models[0].Name = "one";
@@ -170,7 +171,8 @@ public class RunTests(ITestOutputHelper output)
             return;
         }
         Assert.Throws<HeadroomException>(() => Run(folder)); // the second seed's splits are others
-        Assert.All(new[] { "one-seed5", "two-seed5" }, r => Assert.Contains(File.ReadLines(Path.Combine(folder, r, "events.jsonl")), l => l.Contains("run_end", StringComparison.Ordinal)));
+        Assert.All(new[] { "one-seed5", "two-seed5" }, r =>
+            Assert.Contains(File.ReadLines(Path.Combine(folder, r, "events.jsonl")), l => l.Contains("run_end", StringComparison.Ordinal)));
         foreach (string f in new[] { train, test, tokenizer }) File.Move(f + ".away", f);
         opened = 9;
         var results = Run(folder + "2").Runs;
@@ -178,9 +180,10 @@ public class RunTests(ITestOutputHelper output)
         // Each run of the duel is what train makes of its recipe, whichever rows it was given.
         foreach (var r in results)
         {
-            var alone = RecipeLoader.Load(Path.Combine(cli.Folder, "recipe.yaml"), ["training.max_steps=1", "task.max_seq_length=64", $"training.seed={r.Seed}"]);
+            var alone = RecipeLoader.Load(Path.Combine(cli.Folder, "recipe.yaml"), [.. sets, $"training.seed={r.Seed}"]);
             (alone.Data.Train, alone.Data.Test) = (train, test);
-            Assert.Equal(r.Result!.AdapterHash, TrainRun.Run(alone, "", alone.Models[0], Host(Path.Combine(folder + "3", r.Model + r.Seed), false), TestContext.Current.CancellationToken).AdapterHash);
+            var result = TrainRun.Run(alone, "", alone.Models[0], Host(Path.Combine(folder + "3", r.Model + r.Seed), false), TestContext.Current.CancellationToken);
+            Assert.Equal(r.Result!.AdapterHash, result.AdapterHash);
         }
     }
 

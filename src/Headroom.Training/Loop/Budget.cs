@@ -69,7 +69,7 @@ public static class Budget
         if (settings.Lora is { R: > 4 } lora) Try("r 4", settings with { Lora = lora with { R = 4 } }, limits);
         if (settings.LinearStorage is not WeightStorage.NF4Double) Try("load_in_4bit", settings with { LinearStorage = WeightStorage.NF4Double }, limits);
         var fits = changes.Where(c => c.Bytes <= budget).OrderByDescending(c => c.Bytes).Take(3).Select(c => $"{c.What} ({c.Bytes >> 20} MiB)").ToList();
-        return new HeadroomException($"{plan.TotalBytes >> 20} MiB are needed even with full recompute, {Units.Bytes(budget)} {allowed}; the biggest rows: {biggest}.",
+        return new HeadroomException($"{plan.TotalBytes >> 20} MiB are needed even with full recompute, {(budget < 1 << 20 ? Units.Bytes(budget) : $"{budget >> 20} MiB")} {allowed}; the biggest rows: {biggest}.",
             fits.Count > 0 ? "Any of these fits: " + string.Join("; ", fits) + "." : $"No single change fits; the static part alone takes {plan.StaticBytes >> 20} MiB. Choose a smaller model.");
     }
 }

@@ -36,6 +36,10 @@ public sealed class RunRows
         data ??= DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
         var encoder = new TaskEncoder(tokenizer, recipe.Task);
-        return new RunRows { Data = data, Tokenizer = tokenizer, Encoder = encoder, Train = new(data.Train, encoder), Validation = new(data.Validation, encoder, false), Test = new(data.Test, encoder, false) };
+        return new RunRows
+        {
+            Data = data, Tokenizer = tokenizer, Encoder = encoder,
+            Train = new(data.Train, encoder), Validation = new(data.Validation, encoder, false), Test = new(data.Test, encoder, false),
+        };
     }
 }

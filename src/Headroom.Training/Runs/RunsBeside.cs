@@ -20,15 +20,18 @@ internal static class RunsBeside
         {
             0 => "Start it without --resume.",
             1 => $"The {what} of this recipe is in {Beside(folder, found[0])}: go on with --name {Quoted(found[0])} --resume.",
-            _ => $"This recipe's are in {string.Join(", ", found.Take(Most).Select(f => Beside(folder, f)))}{(found.Count > Most ? " and others" : "")}: go on with --name {Quoted(found[0])} --resume, or another's name.",
+            _ => $"This recipe's are in {string.Join(", ", found.Take(Most).Select(f => Beside(folder, f)))}{(found.Count > Most ? " and others" : "")}: "
+                + $"go on with --name {Quoted(found[0])} --resume, or another's name.",
         });
     }
 
     /// <summary>A check for <see cref="None"/>: the folder's manifest.json names this hash of a recipe.</summary>
-    public static Func<string, bool> OfRecipe(string hash) => folder => Read(() => (string?)JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "manifest.json")))?["recipe_sha256"]) == hash;
+    public static Func<string, bool> OfRecipe(string hash) => folder =>
+        Read(() => (string?)JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "manifest.json")))?["recipe_sha256"]) == hash;
 
     /// <summary>A check for <see cref="None"/>: the folder's events.jsonl begins with a duel under this text.</summary>
-    public static Func<string, bool> OfDuel(string recipeText) => folder => Read(() => EventLog.Read(Path.Combine(folder, "events.jsonl")).FirstOrDefault() is { } e && (string?)e["event"] == "duel_start" ? (string?)e["recipe"] : null) == recipeText;
+    public static Func<string, bool> OfDuel(string recipeText) => folder => Read(() =>
+        EventLog.Read(Path.Combine(folder, "events.jsonl")).FirstOrDefault() is { } e && (string?)e["event"] == "duel_start" ? (string?)e["recipe"] : null) == recipeText;
 
     private static string[] Folders(string folder) => Read(() => Directory.GetDirectories(Path.GetDirectoryName(Path.GetFullPath(folder))!)) ?? [];
 

@@ -41,12 +41,14 @@ public static class TrainRun
             throw new HeadroomException($"The run folder {host.Folder} exists already.", "Go on with --resume, or give another --name.");
         // A kill before the first event leaves the recipe alone: that is a run too, which starts anew.
         string recipeHash = RecipeLoader.Hash(recipe);
-        if (host.Resume && !File.Exists(events) && !File.Exists(Path.Combine(host.Folder, "recipe.yaml"))) throw RunsBeside.None("run", host.Folder, RunsBeside.OfRecipe(recipeHash));
+        if (host.Resume && !File.Exists(events) && !File.Exists(Path.Combine(host.Folder, "recipe.yaml")))
+            throw RunsBeside.None("run", host.Folder, RunsBeside.OfRecipe(recipeHash));
         if (from != null) Checkpoints.Verify(from, recipeHash);
 
         using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true, rows);
-        var (source, settings, limits, device, evalTokens, longest) = (prepared.Source, prepared.Settings, prepared.Limits, prepared.Device, prepared.Limits.EvalTokens, prepared.Longest);
-        var (data, encoder, tokenizer, train, validation, test) = (prepared.Rows.Data, prepared.Rows.Encoder, prepared.Rows.Tokenizer, prepared.Rows.Train, prepared.Rows.Validation, prepared.Rows.Test);
+        var (source, settings, limits, device, longest) = (prepared.Source, prepared.Settings, prepared.Limits, prepared.Device, prepared.Longest);
+        rows = prepared.Rows;
+        var (data, encoder, tokenizer, train, validation, test) = (rows.Data, rows.Encoder, rows.Tokenizer, rows.Train, rows.Validation, rows.Test);
         var resumed = from == null ? null : PeftAdapter.Load(from);
         using var engine = new Engine(device, AdapterBase.Of(source, resumed), settings, limits, (d, t) => host.Progress("loading", d, t, "")) { Initial = resumed?.Initial };
         string baseHash = source.Hash;
@@ -76,7 +78,7 @@ public static class TrainRun
         host.Say(PlanTable.Text(engine.Plan, settings.RecomputeLayers, engine.Model.Config.NumHiddenLayers));
         host.Say(RunEvents.Describe(recipe, ModelName(model), engine, trainer, data, encoder, train, tokenizer));
 
-        Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, encoder.Candidates, o.PerDeviceEvalBatchSize, evalTokens, (d, n) =>
+        Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, encoder.Candidates, o.PerDeviceEvalBatchSize, limits.EvalTokens, (d, n) =>
         {
             stop.ThrowIfCancellationRequested();
             host.Progress(what, d, n, "");

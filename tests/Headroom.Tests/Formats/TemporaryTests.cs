@@ -64,14 +64,16 @@ public sealed class TemporaryTests : IDisposable
                 Left(Name("out.gguf", ".gguf", process: alive.Id)), Left(Name("out", process: alive.Id), folder: true, days: 9), Left(Name("own")), // being written
                 Left(Name("far", host: "00000000")), Left(Name("far3", host: "00000000"), folder: true), // of another host, which may be at it
                 Left($"out.{dead}.tmp"), Left($".out.{dead}.tmp"), Left(".tmp"), Left($".out.{dead}-1.tmp", folder: true), Left("checkpoint-1.tmp", folder: true),
-                Left(Name("out", process: dead)[1..]), Left(Name("out", process: dead) + ".a.b"), Left(Name("out", process: dead).Replace(".tmp", ".txt", StringComparison.Ordinal)), Left("out.gguf"),
+                Left(Name("out", process: dead)[1..]), Left(Name("out", process: dead) + ".a.b"),
+                Left(Name("out", process: dead).Replace(".tmp", ".txt", StringComparison.Ordinal)), Left("out.gguf"),
             ];
             string kept = Directory.CreateTempSubdirectory("headroom-kept-").FullName;
             File.WriteAllText(Path.Combine(kept, "mine"), "kept");
             string link = Name("link", process: dead);
             Directory.CreateSymbolicLink(At(link), kept);
             AtomicFile.WriteText(At("config.json"), "{}");
-            Assert.Equal([.. stay.Append("config.json").Order(StringComparer.Ordinal)], Directory.GetFileSystemEntries(_folder).Select(f => Path.GetFileName(f)).Order(StringComparer.Ordinal));
+            var there = Directory.GetFileSystemEntries(_folder).Select(f => Path.GetFileName(f));
+            Assert.Equal(stay.Append("config.json").Order(StringComparer.Ordinal), there.Order(StringComparer.Ordinal));
             Assert.Equal("kept", File.ReadAllText(Path.Combine(kept, "mine"))); // the link went, not what it led to
             Directory.Delete(kept, true);
             Assert.DoesNotContain(gone, g => Path.Exists(At(g)));
