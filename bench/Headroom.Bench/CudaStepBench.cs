@@ -28,6 +28,7 @@ public static class CudaStepBench
             string[] p = spec.Split(':');
             int[] shape = p[1].Split('x').Select(s => int.Parse(s, CultureInfo.InvariantCulture)).ToArray();
             var device = CudaDevice.Open(new CudaOptions(ExpandAhead: ahead, ExpandBytes: expand, Graphs: graphs));
+            ((CudaOps)device.Ops).OneBackward = args.Contains("--one-backward");
             var options = new StepBenchmarkOptions(shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), device.Preferred16Bit, steps,
                 AnswerOnly: args.Contains("--answers"), Ragged: args.Contains("--ragged"), DropoutP: float.Parse(Option(args, "--dropout") ?? "0.1", CultureInfo.InvariantCulture)) 
             {

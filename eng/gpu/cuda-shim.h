@@ -19,6 +19,7 @@ __device__ inline ShimUint3 shim_ncta() { return { (unsigned)__nvvm_read_ptx_sre
 #define __syncthreads_or(x) __nvvm_bar0_or(x)
 #define __syncwarp() __nvvm_bar_warp_sync(0xFFFFFFFFu)
 __device__ inline float __shfl_xor_sync(unsigned m, float x, int d) { return __nvvm_shfl_sync_bfly_f32(m, x, d, 31); }
+__device__ inline unsigned __shfl_sync(unsigned m, unsigned x, int from) { return (unsigned)__nvvm_shfl_sync_idx_i32(m, (int)x, from, 31); }
 __device__ inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((unsigned long long)a * b) >> 32); }
 __device__ inline void __threadfence() { __nvvm_membar_gl(); }
 __device__ inline unsigned atomicInc(unsigned* p, unsigned most) { return __nvvm_atom_inc_gen_ui(p, most); }

@@ -87,15 +87,20 @@ public sealed unsafe partial class CudaOps
     }
 
     // Every dB; every dxa, which comes with the products when dx has room for it and the weights are expanded anyway, else in a launch of its own; then
-    // every dA, and the sum that dx takes. Launches stand between products where they can: the next weight is expanded meanwhile.
+    // every dA and the sum that dx takes: in one launch where registers allow. Launches stand between products where they can: the next weight is expanded meanwhile.
     private void FusedBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx, bool products = false)
     {
         _gpu.MakeCurrent();
-        Parts down = default, outerA = default, outerB = default, up = default;
+        Parts down = default, outerA = default, outerB = default, up = default, both = default;
         int r = group[0].A.Rows, ins = group[0].A.Columns, widest = 0, n = group.Length, rows = group[0].Y.Rows, outers = 0;
         int pad = dx.IsNone ? 0 : dx.Columns - ins;
         bool tail = products && pad >= n * r;
-        foreach (ref readonly var p in group) tail &= WeightExpander.TakesTail(p.W);
+        bool together = OneBackward && r == 16 && !dx.IsNone; // the rank that lora_backward.cu is made for
+        foreach (ref readonly var p in group)
+        {
+            tail &= WeightExpander.TakesTail(p.W);
+            together &= !p.DA.IsNone;
+        }
         var act = group[0].Y.DType;
         for (int i = 0; i < n; i++)
         {
@@ -104,9 +109,14 @@ public sealed unsafe partial class CudaOps
             if (!p.DA.IsNone) outerA[outers++] = OuterPart(x, ins, p.Dxa, 1, p.Dropout, false, p.DA);
             outerB[i] = OuterPart(p.Y, p.Y.Columns, p.Xa, p.Scaling, default, true, p.DB);
             if (!dx.IsNone) up[i] = UpPart(p.Dxa, p.A, false, 1, p.Dropout, dx);
+            if (together)
+            {
+                both[i] = outerA[i];
+                (both[i].M, both[i].Y, both[i].Tail) = (p.A.Address, dx.Address, tail ? ins + i * r : -1);
+            }
             widest = Math.Max(widest, p.Y.Columns);
             StepOf(p.Dropout, "lora.cu", act, r);
-            StepOf(p.Dropout, "lora_outer.cu", act, r);
+            StepOf(p.Dropout, together ? "lora_backward.cu" : "lora_outer.cu", act, r);
         }
         for (int i = 0; i < n; i++)
         {
@@ -114,6 +124,11 @@ public sealed unsafe partial class CudaOps
             if (products && !dx.IsNone) BackwardInput(p.Y, p.W.Out, p.W, i > 0, dx, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default);
             if (i == 0) LaunchOuter(outerB, n, rows, widest, act, r);
             if (i == 0 && !tail) LaunchDown(down, n, rows, r, act);
+        }
+        if (together)
+        {
+            LaunchBackward(both, n, rows, ins, dx.Columns, act, r);
+            return;
         }
         if (tail)
         {
@@ -145,6 +160,25 @@ public sealed unsafe partial class CudaOps
         int share = ((rows + splits - 1) / splits + tile - 1) / tile * tile;
         splits = (rows + share - 1) / share;
         _gpu.LaunchOn(_gpu.Main, Allowed(K("lora_outer.cu", act, "lora_outer", r), shared), (count, slabs), splits, 256, shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
+    }
+
+    /// <summary>
+    /// dA and dx of a group in one launch (lora_backward.cu): 87 us less of a layer at 4,096 rows by the kernels' own times. Off until whole steps with it
+    /// have run on a GPU: `Headroom.Bench step-cuda --one-backward`, and the tests that turn it on.
+    /// </summary>
+    internal bool OneBackward { get; set; }
+
+    // Rows are shared out until every processor has as many blocks as the kernel's registers allow, but four tiles a warp at least.
+    private void LaunchBackward(Parts parts, int count, int rows, int columns, int ldy, DType act, int r)
+    {
+        const int warps = 4, slots = 3, tile = 16; // as lora_backward.cu
+        int slabs = (columns + 32 * warps - 1) / (32 * warps), fit = 5 - count;
+        int splits = Math.Clamp(Math.Min(fit * _gpu.Processors / slabs, (rows + 4 * tile - 1) / (4 * tile)), 1, (int)Math.Max(1, _scratchBytes / ((long)columns * count * r * 4)));
+        if (columns / 32 > OuterCounters) splits = 1;
+        int share = ((rows + splits - 1) / splits + tile - 1) / tile * tile;
+        splits = (rows + share - 1) / share;
+        _gpu.LaunchOn(_gpu.Main, K("lora_backward.cu", act, $"lora_backward{count}", r), (slabs, splits), 32 * warps, warps * slots * (2048 + count * tile * r * 2),
+            Arg.Struct(&parts), rows, share, ldy, _scratch, _counters);
     }
 
     // count parts into one y of so many columns.

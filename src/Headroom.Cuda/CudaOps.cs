@@ -12,7 +12,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 {
     private const long MetaBytes = 4L << 20;
     private const int TableFloats = 16 + 256 + 255;
-    private const int OuterCounters = 4096; // of lora_outer: one for each part and 256 columns
+    private const int OuterCounters = 4096; // one for each part and 256 columns of lora_outer, for each 32 columns of lora_backward
 
     private readonly Gpu _gpu;
     private readonly Staging _staging;

@@ -20,7 +20,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     }
 
     private static readonly string[] Elements = ["elements.cu", "norm.cu", "loss.cu", "optimizer.cu"], Stored = ["weights.cu", "gguf.cu", "quantize.cu"],
-        Adapted = ["lora.cu", "lora_outer.cu"], Attended = ["attention_rows.cu", "flash.cu", "flash_hopper.cu", "flash_hopper_backward.cu"], Dora = ["dora.cu"];
+        Adapted = ["lora.cu", "lora_outer.cu", "lora_backward.cu"], Attended = ["attention_rows.cu", "flash.cu", "flash_hopper.cu", "flash_hopper_backward.cu"], Dora = ["dora.cu"];
 
     public static TheoryData<DType> Types => [DType.F32, DType.BF16, DType.F16];
 
@@ -193,8 +193,8 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
         Finite(rig, xa, y, dxa, dA, dB, dx);
     }
 
-    // Projections of one x, with room for their adapters or without.
-    private static void Group(Rig rig, DType t, int r, int rows, int ins, int count, WeightStorage storage, bool room)
+    // Projections of one x, with room for their adapters or without; with the gradients of A, which then come with that of x, or without.
+    private static void Group(Rig rig, DType t, int r, int rows, int ins, int count, WeightStorage storage, bool room, bool gradA = true)
     {
         int pad = room ? (count * r + 63) / 64 * 64 : 0;
         Pair x = rig.Normal(t, rows, ins + pad), dx = rig.Empty(t, rows, ins + pad);
@@ -209,7 +209,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
             Pair dy = rig.Normal(t, rows, outs), dxa = rig.Empty(t, rows, r), dA = rig.Normal(DType.F32, r, ins), dB = rig.Normal(DType.F32, outs, r);
             var d = new Dropout(0.1f, 77, 5, (uint)i);
             forward.Add(new AdaptedLinear(w, a.Gpu, b.Gpu, 2, d, xa.Gpu, y.Gpu));
-            backward.Add(new AdaptedLinear(w, a.Gpu, b.Gpu, 2, d, xa.Gpu, dy.Gpu, dxa.Gpu, dA.Gpu, dB.Gpu));
+            backward.Add(new AdaptedLinear(w, a.Gpu, b.Gpu, 2, d, xa.Gpu, dy.Gpu, dxa.Gpu, gradA ? dA.Gpu : default, dB.Gpu));
             results.AddRange([xa, y, dxa, dA, dB]);
         }
         rig.Gpu.LinearGroup(x.Gpu, forward.ToArray());
@@ -225,11 +225,12 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
         foreach (bool fused in t == DType.F32 ? new[] { false } : [false, true])
             foreach (int r in new[] { 8, 16, 32, 64 })
             {
-                ops.FusedKernels = fused;
+                ops.FusedKernels = ops.OneBackward = fused;
                 Adapter(rig, t, r, 37, 64, 128);
                 Adapter(rig, t, r, 300, 320, 64); // rows shared out over blocks, a slab of columns that is not full
                 foreach (int count in new[] { 1, 2, 3 })
-                    foreach (bool room in t == DType.F32 ? new[] { false } : [false, true]) Group(rig, t, r, 37, 128, count, WeightStorage.NF4Double, room);
+                    foreach (bool room in t == DType.F32 ? new[] { false } : [false, true])
+                        foreach (bool gradA in new[] { true, false }) Group(rig, t, r, 37, 128, count, WeightStorage.NF4Double, room, gradA);
                 Group(rig, t, r, 70, 64, 2, WeightStorage.Int8, room: t != DType.F32); // a weight that carries no further columns
             }
         if (t != DType.F32)

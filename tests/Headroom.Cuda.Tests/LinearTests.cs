@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Headroom.Core;
 
 namespace Headroom.Cuda.Tests;
@@ -171,6 +172,50 @@ public class LinearTests
                 }
                 rig.Rewind();
             }
+    }
+
+    /// <summary>A group whose gradients of every A and of x come from one launch: those of the CPU, and the same bits again.</summary>
+    [Theory, InlineData(DType.BF16, 1, 0.1f, true), InlineData(DType.BF16, 2, 0.1f, true), InlineData(DType.BF16, 3, 0.1f, true), InlineData(DType.F16, 3, 0.1f, true), InlineData(DType.BF16, 3, 0f, true),
+        InlineData(DType.BF16, 2, 0.1f, false), InlineData(DType.F16, 3, 0.1f, false), InlineData(DType.F16, 1, 0f, true)]
+    public void GradientsOfAAndOfXTogether(DType t, int count, float drop, bool room)
+    {
+        using var rig = new Rig(new CudaOptions(ExpandBytes: 1 << 20));
+        ((CudaOps)rig.Gpu).OneBackward = true;
+        double tol = Rig.Tolerance(t);
+        const int r = 16;
+        foreach (var (rows, ins) in new[] { (5, 64), (49, 2112), (300, 576), (4300, 192) }) // ragged tiles, blocks that are not full; rows for one block and for many
+        {
+            int pad = room ? 64 : 0;
+            Pair x = rig.Normal(t, rows, ins + pad), dx = rig.Empty(t, rows, ins), wide = rig.Empty(t, rows, ins + pad);
+            List<AdaptedLinear> cpu = [], gpu = [];
+            List<Pair> sums = [], dxas = [];
+            for (int i = 0; i < count; i++)
+            {
+                int outs = i == 0 ? 192 : 64;
+                var w = rig.Weight(WeightStorage.NF4Double, outs, ins);
+                Pair a = rig.Normal(DType.F32, r, ins, 0.1f), b = rig.Normal(DType.F32, outs, r, 0.1f), xa = rig.Normal(t, rows, r), dy = rig.Normal(t, rows, outs), dxa = rig.Empty(t, rows, r);
+                Pair dA = rig.Normal(DType.F32, r, ins), dB = rig.Normal(DType.F32, outs, r);
+                var d = new Dropout(drop, 77, 5, (uint)i);
+                cpu.Add(new AdaptedLinear(w.Cpu, a.Cpu, b.Cpu, 2, d, xa.Cpu, dy.Cpu, dxa.Cpu, dA.Cpu, dB.Cpu));
+                gpu.Add(new AdaptedLinear(w.Gpu, a.Gpu, b.Gpu, 2, d, xa.Gpu, dy.Gpu, dxa.Gpu, dA.Gpu, dB.Gpu));
+                sums.AddRange([dA, dB]);
+                dxas.Add(dxa);
+            }
+            List<float[]> first = [];
+            for (int pass = 0; pass < 2; pass++)
+            {
+                foreach (var p in sums) rig.Push(p);
+                rig.Gpu.LinearGroupBackward(x.Gpu, gpu.ToArray(), wide.Gpu);
+                float[][] results = [.. sums.Select(p => rig.Pull(p.Gpu)), [.. rig.Pull(wide.Gpu).Where((_, i) => i % (ins + pad) < ins)]];
+                if (pass == 0) first.AddRange(results);
+                else for (int i = 0; i < results.Length; i++) Assert.True(MemoryMarshal.AsBytes(results[i].AsSpan()).SequenceEqual(MemoryMarshal.AsBytes(first[i].AsSpan())), $"result {i} of {rows}x{ins} differs from run to run");
+            }
+            rig.Cpu.LinearGroupBackward(x.Cpu, cpu.ToArray(), dx.Cpu);
+            rig.CloseColumns(dx, wide.Gpu, tol, $"dx {rows}x{ins}");
+            foreach (var p in sums) rig.Close(p, tol, $"dA or dB {rows}x{ins}");
+            foreach (var p in dxas) rig.Close(p, tol, $"dxa {rows}x{ins}");
+            rig.Rewind();
+        }
     }
 
     /// <summary>The weight is one, so the product shows the mask itself: the GPU's must be the CPU's, element for element.</summary>

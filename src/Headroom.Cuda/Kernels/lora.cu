@@ -6,14 +6,6 @@
 #include "lora.cuh"
 #define LORA_WARPS (RANK > 32 ? 8 : 16)
 
-// Transposes an 8 x 8 tile of 16-bit elements that the warp holds as mma fragments.
-DEV u32 transpose8(u32 a)
-{
-    u32 d;
-    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
-    return d;
-}
-
 // The rank that column i of mma tile t stands for: tiles come in pairs of 16 ranks, dealt two and two.
 DEV int rank_of(int t, int i) { return (t >> 1) * 16 + (i >> 1) * 4 + (t & 1) * 2 + (i & 1); }
 
@@ -152,26 +144,6 @@ DOWN(lora_down16_3, 1, 3, 1)
 DOWN(lora_down32_3, 1, 3, 2)
 DOWN(lora_down64_3, 2, 3, 2)
 #endif
-
-// The part's M as B fragments for the 32 columns from col0 on: lane (g, c) gets columns col0 + (g >> 1) * 8 + 2 j + (g & 1).
-DEV void up_operand(const Part& p, int n, int col0, int g, int c, u32 (*b)[4][2])
-{
-    const float* __restrict__ m = p.m;
-#pragma unroll
-    for (int s = 0; s < KS; s++)
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-        {
-            int col = col0 + (g >> 1) * 8 + 2 * j + (g & 1), k = s * 16 + 2 * c;
-#pragma unroll
-            for (int h = 0; h < 2; h++, k += 8)
-            {
-                float lo = p.transposed ? m[(i64)col * RANK + k] : m[(i64)k * n + col];
-                float hi = p.transposed ? m[(i64)col * RANK + k + 1] : m[(i64)(k + 1) * n + col];
-                b[s][j][h] = pair(lo, hi);
-            }
-        }
-}
 
 // y [rows, n] += the sum over COUNT parts of mask * (scale * z M); M is [RANK, n], or [n, RANK] when transposed. A warp takes 32 columns and
 // walks down span rows, 16 at a time: M stays in registers, the next rows of y are on their way while these are worked on.

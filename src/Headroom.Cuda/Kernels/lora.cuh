@@ -1,9 +1,10 @@
-// What the LoRA kernels share: operands, the mask of eight elements.
+// What the LoRA kernels share: operands, the mask of eight elements, tiles of z, partial sums.
 #define NT (RANK / 8)
 #define KS (RANK / 16)
 
 // One adapted projection's operands in a launch that serves several (q, k and v, or gate and up): fewer and fuller launches.
-// ldx: elements from one row of x (in up: of y) to the next. tail: column of x that also takes y, or -1.
+// ldx: elements from one row of x (in up: of y) to the next. tail: column of x that also takes y
+// (in backward: of y, where z is found), or -1.
 struct Part { T* x; const float* m; const T* z; T* y; float* out; int n, transposed; float scale; int drop, ldx, tail; Mask mask; };
 // Parameters are picked by a number known at run time: __grid_constant__ keeps them in constant memory, where a plain parameter would be
 // copied to every thread's own memory first.
@@ -15,4 +16,35 @@ DEV void drop8(V4& v, u64 index, const Mask& mask)
     u32 k[4];
     mask_words(mask, index >> 3, k);
     v.x &= k[0]; v.y &= k[1]; v.z &= k[2]; v.w &= k[3];
+}
+
+// Where a 16-byte chunk of a row of z lies in a tile in shared memory, swizzled so that eight rows at one place lie in different banks.
+DEV int z_at(int row, int chunk) { return row * (RANK * 2) + ((chunk ^ (row / (8 / NT) & (NT - 1))) << 4); }
+
+// Reads past the first-level cache: another block wrote it.
+DEV F4 load_other(const F4* p)
+{
+    F4 f;
+    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(f.x), "=f"(f.y), "=f"(f.z), "=f"(f.w) : "l"(p) : "memory");
+    return f;
+}
+
+// The part's M as B fragments for the 32 columns from col0 on: lane (g, c) gets columns col0 + (g >> 1) * 8 + 2 j + (g & 1).
+DEV void up_operand(const Part& p, int n, int col0, int g, int c, u32 (*b)[4][2])
+{
+    const float* __restrict__ m = p.m;
+#pragma unroll
+    for (int s = 0; s < KS; s++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+        {
+            int col = col0 + (g >> 1) * 8 + 2 * j + (g & 1), k = s * 16 + 2 * c;
+#pragma unroll
+            for (int h = 0; h < 2; h++, k += 8)
+            {
+                float lo = p.transposed ? m[(i64)col * RANK + k] : m[(i64)k * n + col];
+                float hi = p.transposed ? m[(i64)col * RANK + k + 1] : m[(i64)(k + 1) * n + col];
+                b[s][j][h] = pair(lo, hi);
+            }
+        }
 }

@@ -5,19 +5,9 @@
 #define WIDTH 256   // columns of a block: 32 for each of its eight warps
 #define TILE 32     // rows of a tile
 #define SLOTS 4
-#define CHUNKS (RANK / 8)
 
-// 16-byte chunks of a tile, swizzled so that eight rows at one place lie in different banks.
+// 16-byte chunks of a tile of x, swizzled as z_at.
 DEV int x_at(int row, int chunk) { return row * (WIDTH * 2) + ((chunk ^ (row & 7)) << 4); }
-DEV int z_at(int row, int chunk) { return row * (RANK * 2) + ((chunk ^ (row / (8 / CHUNKS) & (CHUNKS - 1))) << 4); }
-
-// Reads past the first-level cache: another block wrote it.
-DEV F4 load_other(const F4* p)
-{
-    F4 f;
-    asm volatile("ld.global.cg.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(f.x), "=f"(f.y), "=f"(f.z), "=f"(f.w) : "l"(p) : "memory");
-    return f;
-}
 
 // sum += scale * drop(x)^T z over the rows: [n, RANK] when transposed, else [RANK, n]. Blocks of one part and 256 columns leave their sums in
 // partial; the one that ends last adds them up, in the order of their rows. Its counter is zero again then.
@@ -46,9 +36,9 @@ extern "C" __global__ void __launch_bounds__(256) lora_outer(const __grid_consta
             bool there = row0 + row < end && column < n;
             copy_async(slot + x_at(row, chunk), x + (there ? (i64)(row0 + row) * ldx + column : 0), there);
         }
-        if (tid < TILE * CHUNKS)
+        if (tid < TILE * NT)
         {
-            int row = tid / CHUNKS, part = tid % CHUNKS;
+            int row = tid / NT, part = tid % NT;
             bool there = row0 + row < end;
             copy_async(slot + zAt + z_at(row, part), z + (there ? (i64)(row0 + row) * RANK + part * 8 : 0), there);
         }

@@ -28,6 +28,13 @@ DEV void ldmatrix_t(u32* r, u32 address)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(address) : "memory");
 }
+// Transposes an 8 x 8 tile of 16-bit elements that the warp holds as mma fragments.
+DEV u32 transpose8(u32 a)
+{
+    u32 d;
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
+    return d;
+}
 // Copies 16 bytes, or clears them where there is nothing to copy.
 DEV void copy_async(u32 to, const void* from, bool inside)
 {
