@@ -8,7 +8,8 @@ namespace Headroom.Cuda.Tests;
 /// <summary>The embedded duel on both devices in float32.</summary>
 public class DuelTests
 {
-    private static string? Repository()
+    /// <summary>The checkout that this executable lies in, or null.</summary>
+    internal static string? Repository()
     {
         for (var d = new DirectoryInfo(AppContext.BaseDirectory); d != null; d = d.Parent)
             if (File.Exists(Path.Combine(d.FullName, "Headroom.slnx"))) return d.FullName;

@@ -52,6 +52,17 @@ public sealed partial class EveryKernelTests
         Assert.False(Asked("lora_sideways") || Asked("expand_q9_9") || Asked("nothing"));
     }
 
+    /// <summary>The script that watches these tests one by one names each that launches kernels.</summary>
+    [Fact]
+    public void TheSanitizerWatchesEachTest()
+    {
+        string script = Path.Combine(DuelTests.Repository() ?? "", "eng", "gpu", "sanitize.sh");
+        Assert.SkipUnless(File.Exists(script), "sanitize.sh is not beside this executable");
+        string line = File.ReadLines(script).Single(l => l.StartsWith("methods=", StringComparison.Ordinal));
+        string[] launching = [.. typeof(EveryKernelTests).GetMethods().Where(m => m.IsDefined(typeof(TheoryAttribute), false) && m.Name != nameof(EveryModelHasAPlan)).Select(m => m.Name)];
+        Assert.Equal(launching.Order(StringComparer.Ordinal), line[(line.IndexOf('-') + 1)..line.IndexOf('}')].Split(' ').Order(StringComparer.Ordinal));
+    }
+
     /// <summary>Runs everywhere: what was not launched is missed, where a device could have run it.</summary>
     [Fact]
     public void WhatWasNotLaunchedIsMissed()
