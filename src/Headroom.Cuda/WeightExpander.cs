@@ -87,7 +87,7 @@ internal sealed unsafe class WeightExpander : IDisposable
 
     /// <summary>
     /// Room in which expanded weights stay from the first backward pass that asks for them, the last layers' first: what they hold is
-    /// what expanding them gives, bit for bit. None takes it back.
+    /// what expanding them gives, bit for bit.
     /// </summary>
     public void Keep(nint room, long bytes)
     {

@@ -43,7 +43,7 @@ public sealed partial class LlamaModel
         if (HasOwnHead) _head = Table(OutputHead, config.TieWordEmbeddings ? Embedding : OutputHead, out _gradHead);
         InverseFrequencies = memory.Static(MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, Shape.Of(config.HeadDim / 2));
         config.InverseFrequencies(out _ropeFactor);
-        if (settings.ExpandedBytes > 0) ExpandedRoom = memory.Static(MemoryCategory.ExpandedWeights, "expanded weights", DType.U8, Shape.Of((int)(settings.ExpandedBytes >> 20), 1 << 20));
+        if ((int)(settings.ExpandedBytes >> 20) is > 0 and var mib) ExpandedRoom = memory.Static(MemoryCategory.ExpandedWeights, "expanded weights", DType.U8, Shape.Of(mib, 1 << 20));
         _saved = new Saved[_layers.Length];
     }
 
@@ -75,7 +75,7 @@ public sealed partial class LlamaModel
     /// <summary>U8 [MiB, 2^20] for weights that stay expanded, or none; see <see cref="ModelSettings.ExpandedBytes"/>.</summary>
     public Tensor ExpandedRoom { get; }
 
-    /// <summary>Bytes that all frozen weights take in the activation type, with the columns of their adapters and room for alignment: more <see cref="ModelSettings.ExpandedBytes"/> than that serve nothing.</summary>
+    /// <summary>Bytes that all frozen weights take in the activation type, with the columns of their adapters and room for alignment, in whole MiB: more <see cref="ModelSettings.ExpandedBytes"/> than that serve nothing.</summary>
     public long ExpandableBytes
     {
         get
@@ -87,9 +87,9 @@ public sealed partial class LlamaModel
             foreach (var l in _layers)
             {
                 int qkv = Padding(default, l.Q, l.K, l.V), mlp = Padding(default, l.Gate, l.Up);
-                bytes += Of(l.Q.Weight, qkv) + Of(l.K.Weight, qkv) + Of(l.V.Weight, qkv) + Of(l.O.Weight, 0) + Of(l.Gate.Weight, mlp) + Of(l.Up.Weight, mlp) + Of(l.Down.Weight, Padding(default, l.Down));
+                bytes += Of(l.Q.Weight, qkv) + Of(l.K.Weight, qkv) + Of(l.V.Weight, qkv) + Of(l.O.Weight, Padding(default, l.O)) + Of(l.Gate.Weight, mlp) + Of(l.Up.Weight, mlp) + Of(l.Down.Weight, Padding(default, l.Down));
             }
-            return bytes;
+            return (bytes + (1 << 20) - 1) >> 20 << 20;
         }
     }
 

@@ -18,7 +18,7 @@ public sealed record ModelSettings(
     /// <summary>Projections in another storage than <see cref="LinearStorage"/>, by the name of their weight: what a 4-bit checkpoint left as it was.</summary>
     public IReadOnlyDictionary<string, WeightStorage>? Storages { get; init; }
 
-    /// <summary>Bytes in which a device that expands weights may keep some of them expanded (<see cref="IDevice.KeepExpanded"/>); 0 = each is expanded when its product needs it.</summary>
+    /// <summary>Bytes in which a device that expands weights may keep some of them expanded (<see cref="IDevice.KeepExpanded"/>), of which whole MiB are taken; 0 = each is expanded when its product needs it.</summary>
     public long ExpandedBytes { get; init; }
 
     /// <summary>The storage of one matrix: the checkpoint's own where <see cref="Storages"/> names it, else what was asked for; a plain type of a GGUF file is held as that type.</summary>

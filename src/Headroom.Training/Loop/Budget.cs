@@ -28,7 +28,7 @@ public static class Budget
         var (plan, fitted) = Recompute(config, settings, limits, budget, allowed, Plan);
         if (device?.ExpandsWeights != true || expanded == 0) return (plan, fitted);
         long left = budget is { } bytes ? bytes - plan.TotalBytes : expanded ?? 0;
-        long room = Math.Min(Math.Min(left, expanded ?? left), Engine.ExpandableBytes(config, fitted) + (1 << 20) - 1) >> 20 << 20;
+        long room = Math.Min(Math.Min(left, expanded ?? left), Engine.ExpandableBytes(config, fitted)) >> 20 << 20;
         if (room < LeastExpanded) return (plan, fitted);
         fitted = fitted with { ExpandedBytes = room };
         return (Plan(fitted, limits), fitted);

@@ -64,7 +64,7 @@ public static class StepBenchmark
         var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
         var settings = new ModelSettings(o.Linear, embedding, TrainMode.Adapters, new LoraSettings(o.R, 2 * o.R, o.DropoutP, All) { UseDora = o.UseDora }, o.RecomputeLayers,
             Math.Min(labels, o.Compute == DType.F32 ? 128 : 1024), o.Compute);
-        settings = settings with { ExpandedBytes = Math.Min(o.ExpandedBytes, Engine.ExpandableBytes(config, settings) + (1 << 20) - 1) >> 20 << 20 };
+        settings = settings with { ExpandedBytes = Math.Min(o.ExpandedBytes, Engine.ExpandableBytes(config, settings)) };
         var limits = new BatchLimits(tokens, o.Rows, labels);
         Engine.MakePlan(config, settings, limits, device.WorkspaceBytes, out PlanningOps counted);
         var timed = new TimedDevice(device);

@@ -216,8 +216,9 @@ public sealed class TrainingOptions
     public bool? CudaGraphs { get; set; }
     /// <summary>
     /// On a GPU, memory in which quantized weights stay expanded to 16 bits between products, which saves expanding them anew (results do not change by
-    /// a bit): auto = what vram leaves, none without vram; none; or a size such as 4GiB, as far as vram allows.
+    /// a bit, so it is no part of the recipe's hash): auto = what vram leaves, none without vram; none; or a size such as 4GiB, as far as vram allows.
     /// </summary>
+    [JsonIgnore]
     public string ExpandedWeights { get; set; } = "auto";
 }
 

@@ -80,7 +80,8 @@ public static partial class RecipeLoader
     internal static Recipe Copy(Recipe recipe)
     {
         var copy = JsonSerializer.Deserialize<Recipe>(JsonSerializer.Serialize(recipe))!;
-        (copy.Name, copy.Quantization.Cache) = (recipe.Name, recipe.Quantization.Cache); // no part of the hash, so not serialized
+        // No part of the hash, so not serialized.
+        (copy.Name, copy.Quantization.Cache, copy.Training.ExpandedWeights) = (recipe.Name, recipe.Quantization.Cache, recipe.Training.ExpandedWeights);
         return copy;
     }
 

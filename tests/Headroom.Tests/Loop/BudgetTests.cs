@@ -45,8 +45,8 @@ public class BudgetTests
     {
         var (least, recompute, none) = Fit(null);
         Assert.Equal((0, 0L), (recompute, none));
-        // Eight layers of 4 x 512 x 512 + 3 x 512 x 1408 weights of two bytes, 64 columns of adapters beside all but o_proj's.
-        long all = 2L * 8 * (3 * 512 * 576 + 512 * 512 + 2 * 1408 * 576 + 512 * (1408 + 64));
+        // Eight layers of 4 x 512 x 512 + 3 x 512 x 1408 weights of two bytes, 64 columns of adapters beside each.
+        long all = 2L * 8 * (4 * 512 * 576 + 2 * 1408 * 576 + 512 * (1408 + 64));
         foreach (long left in new[] { 0, 15 * MiB, 16 * MiB, 30 * MiB, 45 * MiB + 5, 80 * MiB, 1000 * MiB })
         {
             long budget = least + left;
@@ -86,5 +86,8 @@ public class BudgetTests
         Assert.Equal(18 * MiB, device.Room.Bytes);
         Assert.Equal(0, device.Room.Address % 64);
         Assert.Contains(engine.Plan.Rows(), r => r.Category == MemoryCategory.ExpandedWeights && r.Bytes == 18 * MiB);
+        var small = new Expanding(new CpuDevice());
+        using var without = new Engine(small, Config, Settings with { ComputeType = DType.F32, ExpandedBytes = MiB - 1 }, Limits); // less than one holds nothing
+        Assert.True(small.Room.IsNone && without.Plan.Rows().All(r => r.Category != MemoryCategory.ExpandedWeights));
     }
 }

@@ -164,5 +164,8 @@ public class RecipeLoaderTests
         var named = RecipeLoader.Parse("name: other");
         Assert.Equal(RecipeLoader.Hash(new Recipe()), RecipeLoader.Hash(named)); // a renamed folder holds the same run
         Assert.Equal("other", RecipeLoader.Copy(named).Name);
+        var roomy = RecipeLoader.Parse("training: { expanded_weights: 4GiB }");
+        Assert.Equal(RecipeLoader.Hash(new Recipe()), RecipeLoader.Hash(roomy)); // it changes no result
+        Assert.Equal("4GiB", RecipeLoader.Copy(roomy).Training.ExpandedWeights);
     }
 }
