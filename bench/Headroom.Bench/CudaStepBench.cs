@@ -9,7 +9,7 @@ namespace Headroom.Bench;
 /// Whole QLoRA steps on a GPU over any config.json with random weights: NF4 with double quantization, r 16 on all seven projections, dropout 0.1,
 /// random tokens, every token labelled, or with --answers the last one of each row. Cases: CONFIG:ROWSxLENGTH:RECOMPUTED_LAYERS (-1 = all). --ragged: lengths of film
 /// reviews, up to LENGTH, every step a new batch. --graphs replays micro-steps of every model, --no-graphs of none. --dora and --dropout P change the
-/// adapters. --expanded MIB: so much memory for weights that stay expanded. --one-backward: dA and dx of a group in one launch.
+/// adapters. --expanded MIB: so much memory for weights that stay expanded.
 /// </summary>
 public static class CudaStepBench
 {
@@ -28,7 +28,6 @@ public static class CudaStepBench
             string[] p = spec.Split(':');
             int[] shape = p[1].Split('x').Select(s => int.Parse(s, CultureInfo.InvariantCulture)).ToArray();
             var device = CudaDevice.Open(new CudaOptions(ExpandAhead: ahead, ExpandBytes: expand, Graphs: graphs));
-            ((CudaOps)device.Ops).OneBackward = args.Contains("--one-backward");
             var options = new StepBenchmarkOptions(shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), device.Preferred16Bit, steps,
                 AnswerOnly: args.Contains("--answers"), Ragged: args.Contains("--ragged"), DropoutP: float.Parse(Option(args, "--dropout") ?? "0.1", CultureInfo.InvariantCulture))
             {

@@ -33,8 +33,8 @@ public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads,
 
 /// <summary>One projection of a group that shares its input (q, k and v, or gate and up). Tensors of the direction at hand are set, the others none.</summary>
 /// <param name="W">The base weight.</param>
-/// <param name="A">lora_A [r, in], or none when the projection is not adapted.</param>
-/// <param name="B">lora_B [out, r].</param>
+/// <param name="A">lora_A [r, in]; none when the projection is not adapted, and forward also when <paramref name="Xa"/> is known already.</param>
+/// <param name="B">lora_B [out, r], or none when the projection is not adapted.</param>
 /// <param name="Scaling">LoRA scaling.</param>
 /// <param name="Dropout">This projection's dropout.</param>
 /// <param name="Xa">dropout(x) A^T [T, r].</param>
@@ -42,8 +42,9 @@ public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads,
 /// <param name="Dxa">Backward: scratch [T, r].</param>
 /// <param name="DA">Backward: gradient of A, or none when it is left to <see cref="IOps.LoraBackwardA"/>.</param>
 /// <param name="DB">Backward: gradient of B.</param>
+/// <param name="Residual">Forward: what the output is added to, [T, out] and another tensor than <paramref name="Y"/>; none = nothing.</param>
 public readonly record struct AdaptedLinear(
-    LinearWeight W, Tensor A, Tensor B, float Scaling, Dropout Dropout, Tensor Xa, Tensor Y, Tensor Dxa = default, Tensor DA = default, Tensor DB = default);
+    LinearWeight W, Tensor A, Tensor B, float Scaling, Dropout Dropout, Tensor Xa, Tensor Y, Tensor Dxa = default, Tensor DA = default, Tensor DB = default, Tensor Residual = default);
 
 /// <summary>One trained tensor with its gradient and AdamW moments, all F32 of one shape.</summary>
 public readonly record struct ParameterSlot(Tensor Weight, Tensor Grad, Tensor M, Tensor V, float WeightDecay);
@@ -73,12 +74,6 @@ public interface IOps
     void Copy(Tensor src, Tensor dst);
     /// <summary>y += x.</summary>
     void Add(Tensor x, Tensor y);
-    /// <summary>dst = a + b; dst may be either.</summary>
-    void Sum(Tensor a, Tensor b, Tensor dst)
-    {
-        Copy(a, dst);
-        Add(b, dst);
-    }
     /// <summary>Every tensor (F32) = 0.</summary>
     void ZeroAll(ReadOnlySpan<Tensor> tensors)
     {
@@ -111,10 +106,11 @@ public interface IOps
     /// <summary>dW += dy^T x; dW F32 [out, in]. dBias += column sums of dy (skipped when none).</summary>
     void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias);
 
-    /// <summary>LoRA (PEFT <c>lora/layer.py</c>): xa = dropout(x) A^T, y += scaling * xa B^T. x [T, in], or wider; a [r, in], b [out, r], xa [T, r].</summary>
+    /// <summary>
+    /// LoRA (PEFT <c>lora/layer.py</c>): xa = dropout(x) A^T, y += scaling * xa B^T. x [T, in], or wider; a [r, in], b [out, r], xa [T, r].
+    /// Without a, xa is read instead: a recomputed layer has it from its first forward pass.
+    /// </summary>
     void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y);
-    /// <summary>The first half of <see cref="LoraForward"/>: xa = dropout(x) A^T, for a recomputed layer whose output is not needed again.</summary>
-    void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa);
     /// <summary>
     /// dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1 - p). Without dA, x is not
     /// read: <see cref="LoraBackwardA"/> can follow when x exists. x and dx [T, in], or wider: further columns are neither read nor written; masks
@@ -147,7 +143,8 @@ public interface IOps
         foreach (ref readonly var p in group)
         {
             Linear(x, p.W, p.Y);
-            if (!p.A.IsNone) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
+            if (!p.B.IsNone) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
+            if (!p.Residual.IsNone) Add(p.Residual, p.Y);
         }
     }
     /// <summary>
@@ -194,7 +191,7 @@ public interface IOps
     /// <summary>
     /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; a negative one does not
     /// count: its row's loss and gradient are zero),
-    /// logits scratch [chunk, V]. losses F32 [N] = -log softmax(hidden W^T)[label]; dHidden [N, H] = gradScale * gradient (skipped when none);
+    /// logits scratch [chunk, V]. losses F32 [N] = -log softmax(hidden W^T)[label]; dHidden [N, H] = gradScale * gradient (skipped when none; it may be hidden);
     /// dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none).
     /// </summary>
     void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead);

@@ -27,13 +27,13 @@ public sealed unsafe partial class CpuOps
     /// <inheritdoc cref="IOps.LoraForward"/>
     public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
     {
-        int r = a.Rows, ins = x.Columns, outs = y.Columns;
-        Gemm.Run(this, Dropped(x, dropout), Operand.Transposed(a, ins), x.Rows, r, ins, 1, false, xa.F, r);
+        int r = b.Columns, outs = y.Columns;
+        if (!a.IsNone) LoraInput(x, a, dropout, xa);
         Gemm.Run(this, Operand.RowMajor(xa, r), Operand.Transposed(b, r), x.Rows, outs, r, scaling, true, y.F, outs);
     }
 
-    /// <inheritdoc cref="IOps.LoraInput"/>
-    public void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa) =>
+    /// <summary>The first half of <see cref="LoraForward"/>.</summary>
+    internal void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa) =>
         Gemm.Run(this, Dropped(x, dropout), Operand.Transposed(a, x.Columns), x.Rows, a.Rows, x.Columns, 1, false, xa.F, a.Rows);
 
     /// <inheritdoc cref="IOps.LoraBackward"/>
@@ -49,18 +49,20 @@ public sealed unsafe partial class CpuOps
     {
         foreach (ref readonly var p in group)
         {
-            int r = p.A.IsNone ? 0 : p.A.Rows;
+            int r = p.B.IsNone ? 0 : p.B.Columns;
             if (r == 0 || r > Gemm.MaxExtra || x.Rows <= RowProduct.MaxRows)
             {
                 Linear(x, p.W, p.Y);
                 if (r > 0) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
+                if (!p.Residual.IsNone) Add(p.Residual, p.Y);
                 continue;
             }
             // y = [x, xa] [W, scaling * B]^T in one product: y is written once.
-            LoraInput(x, p.A, p.Dropout, p.Xa);
+            if (!p.A.IsNone) LoraInput(x, p.A, p.Dropout, p.Xa);
             Gemm.Run(this, Operand.RowMajor(x, p.W.In), new Operand { Kind = OperandKind.WeightTransposed, W = p.W }, x.Rows, p.W.Out, p.W.In, 1, false, p.Y.F, p.W.Out,
                 new Gemm.Extra { A = p.Xa.F, B = p.B.F, Count = r, Scale = p.Scaling });
             if (!p.W.Bias.IsNone) BiasKernels.Add(_pool, p.W.Bias, p.Y);
+            if (!p.Residual.IsNone) Add(p.Residual, p.Y);
         }
     }
 
@@ -87,8 +89,8 @@ public sealed unsafe partial class CpuOps
             Linear(h, head, z);
             bool gradient = !dHidden.IsNone || !dHead.IsNone;
             SoftmaxRows.CrossEntropy(_pool, z, labels.Slice(row, n), gradScale, losses.Slice(row, n), gradient);
+            if (!dHead.IsNone) LinearBackwardWeight(h, z, dHead, default); // before dHidden, which may be hidden
             if (!dHidden.IsNone) LinearBackwardInput(z, head, false, dHidden.Slice(row, n));
-            if (!dHead.IsNone) LinearBackwardWeight(h, z, dHead, default);
         }
     }
 

@@ -7,8 +7,8 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void Linear(Tensor x, in LinearWeight w, Tensor y) => Linear(x, w, y, default);
 
-    // With a tail, [x, xa] [W, scaling B]^T: x's own further columns hold every xa of the group.
-    private void Linear(Tensor x, in LinearWeight w, Tensor y, in WeightTail tail)
+    // With a tail, [x, xa] [W, scaling B]^T: x's own further columns hold every xa of the group. A residual is read at the end of the product.
+    private void Linear(Tensor x, in LinearWeight w, Tensor y, in WeightTail tail, Tensor residual = default)
     {
         _gpu.MakeCurrent();
         int step = _weights.RowsAtATime(w, x.DType, tail), width = w.In + tail.Pad;
@@ -16,7 +16,8 @@ public sealed unsafe partial class CudaOps
         {
             int n = Math.Min(step, w.Out - row);
             nint panel = _weights.Acquire(w, x.DType, row, n, backward: false, tail);
-            _gemm.Run(false, true, x.Rows, n, width, 1, x.Address, x.Columns, panel, width, x.DType, 0, y.Address + (nint)y.DType.Bytes(row), w.Out, y.DType);
+            _gemm.Run(false, true, x.Rows, n, width, 1, x.Address, x.Columns, panel, width, x.DType, residual.IsNone ? 0 : 1, y.Address + (nint)y.DType.Bytes(row), w.Out, y.DType,
+                residual.IsNone ? 0 : residual.Address + (nint)y.DType.Bytes(row));
             _weights.Release(w, x.DType);
         }
         if (!w.Bias.IsNone) _gpu.Launch(K("elements.cu", y.DType, "add_bias"), (y.Rows, 1), 256, w.Bias, y, w.Out);
@@ -69,8 +70,8 @@ public sealed unsafe partial class CudaOps
             _gradScale.Set(BitConverter.SingleToUInt32Bits(gradScale));
             _gpu.Launch(K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), _gradScale.Address, losses.Slice(row, n), head.Out, gradient ? 1 : 0);
             var dz = new Tensor(z.Address, act, Shape.Of(n, head.Out));
+            if (!dHead.IsNone) BackwardWeight(h, dz, leading, dHead); // before dHidden, which may be hidden
             if (!dHidden.IsNone) BackwardInput(dz, leading, head, false, dHidden.Slice(row, n));
-            if (!dHead.IsNone) BackwardWeight(h, dz, leading, dHead);
         }
     }
 

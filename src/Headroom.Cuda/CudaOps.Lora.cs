@@ -8,23 +8,23 @@ public sealed unsafe partial class CudaOps
     public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
     {
         _gpu.MakeCurrent();
-        if (TensorCoreLora(x, a, b.Rows))
+        if (TensorCoreLora(x.DType, b.Columns, a.IsNone ? x.Columns : a.Columns, b.Rows))
         {
             FusedForward(x, [new AdaptedLinear(default, a, b, scaling, dropout, xa, y)]);
             return;
         }
-        LoraInput(x, a, dropout, xa);
+        if (!a.IsNone) LoraInput(x, a, dropout, xa);
         var act = x.DType;
-        int r = a.Rows, outs = b.Rows;
+        int r = b.Columns, outs = b.Rows;
         nint at = _scratch, b16 = Narrow(b, act, ref at);
         _gemm.Run(false, true, x.Rows, outs, r, scaling, xa.Address, r, b16, r, act, 1, y.Address, outs, y.DType);
     }
 
-    /// <inheritdoc/>
-    public void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa)
+    /// <summary>The first half of <see cref="LoraForward"/>.</summary>
+    internal void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa)
     {
         _gpu.MakeCurrent();
-        if (TensorCoreLora(x, a, a.Columns))
+        if (TensorCoreLora(x.DType, a.Rows, a.Columns, a.Columns))
         {
             Parts down = default;
             down[0] = DownPart(x, a, false, 1, dropout, xa);
@@ -48,7 +48,7 @@ public sealed unsafe partial class CudaOps
     public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {
         _gpu.MakeCurrent();
-        if (TensorCoreLora(dy, a, b.Rows))
+        if (TensorCoreLora(dy.DType, a.Rows, a.Columns, b.Rows))
         {
             FusedBackward(x, [new AdaptedLinear(default, a, b, scaling, dropout, xa, dy, dxa, dA, dB)], dx);
             return;
@@ -90,7 +90,7 @@ public sealed unsafe partial class CudaOps
     public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA)
     {
         _gpu.MakeCurrent();
-        if (TensorCoreLora(x, dA, dA.Columns))
+        if (TensorCoreLora(x.DType, dA.Rows, dA.Columns, dA.Columns))
         {
             Parts outer = default;
             outer[0] = OuterPart(x, dA.Columns, dxa, 1, dropout, false, dA);
@@ -143,8 +143,8 @@ public sealed unsafe partial class CudaOps
     }
 
     // The fused kernels: 16-bit activations, rank 16, 32 or 64, wide enough rows.
-    private bool TensorCoreLora(Tensor x, Tensor a, int outs) =>
-        FusedKernels && x.DType != DType.F32 && _gpu.Capability >= 80 && a.Rows is 16 or 32 or 64 && a.Columns % 64 == 0 && outs % 64 == 0;
+    private bool TensorCoreLora(DType act, int r, int ins, int outs) =>
+        FusedKernels && act != DType.F32 && _gpu.Capability >= 80 && r is 16 or 32 or 64 && ins % 64 == 0 && outs % 64 == 0;
 
     /// <summary>False runs the general kernels everywhere; for tests and measurements.</summary>
     internal bool FusedKernels { get; set; } = true;

@@ -33,8 +33,8 @@ public sealed unsafe partial class CudaOps
         }
         foreach (ref readonly var p in group)
         {
-            Linear(x, p.W, p.Y);
-            if (!p.A.IsNone) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
+            Linear(x, p.W, p.Y, default, p.Residual);
+            if (!p.B.IsNone) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
         }
     }
 
@@ -57,30 +57,40 @@ public sealed unsafe partial class CudaOps
     private bool Fusable(ReadOnlySpan<AdaptedLinear> group)
     {
         foreach (ref readonly var p in group)
-            if (p.A.IsNone || p.A.Rows != group[0].A.Rows || p.Dropout.Step != group[0].Dropout.Step || !TensorCoreLora(p.Y, p.A, p.B.Rows)) return false;
+            if (p.B.IsNone || p.B.Columns != group[0].B.Columns || p.A.IsNone != group[0].A.IsNone || p.Dropout.Step != group[0].Dropout.Step || !TensorCoreLora(p.Y.DType, p.B.Columns, p.W.In, p.B.Rows)) return false;
         return group.Length is >= 1 and <= 3;
     }
 
-    // Every xa in one launch; then the products, which take the adapters along when x has room for every xa and the weights are expanded anyway.
+    // Every xa in one launch, unless they are known; then the products, which take the adapters along when x has room for every xa and the weights are expanded anyway.
     // Else the adapters' outputs are added after their products.
     private void FusedForward(Tensor x, ReadOnlySpan<AdaptedLinear> group, bool products = false)
     {
         _gpu.MakeCurrent();
         Parts down = default, up = default;
-        int r = group[0].A.Rows, ins = group[0].A.Columns, count = group.Length, pad = x.Columns - ins;
+        bool known = group[0].A.IsNone;
+        int r = group[0].B.Columns, ins = products ? group[0].W.In : known ? x.Columns : group[0].A.Columns, count = group.Length, pad = x.Columns - ins;
         bool tail = products && pad >= count * r;
         foreach (ref readonly var p in group) tail &= WeightExpander.TakesTail(p.W);
-        for (int i = 0; i < count; i++)
+        if (!known)
         {
-            down[i] = DownPart(x, group[i].A, false, 1, group[i].Dropout, group[i].Xa);
-            if (tail) down[i].Tail = ins + i * r;
+            for (int i = 0; i < count; i++)
+            {
+                down[i] = DownPart(x, group[i].A, false, 1, group[i].Dropout, group[i].Xa);
+                if (tail) down[i].Tail = ins + i * r;
+            }
+            foreach (ref readonly var p in group) StepOf(p.Dropout, "lora.cu", x.DType, r);
+            LaunchDown(down, count, x.Rows, r, x.DType, tail ? (ins + count * r, x.Columns) : default, shared: true);
         }
-        foreach (ref readonly var p in group) StepOf(p.Dropout, "lora.cu", x.DType, r);
-        LaunchDown(down, count, x.Rows, r, x.DType, tail ? (ins + count * r, x.Columns) : default, shared: true);
+        else if (tail)
+        {
+            for (int i = 0; i < count; i++) down[i].Z = group[i].Xa.Address;
+            down[0].Y = x.Address + (nint)x.DType.Bytes(ins);
+            _gpu.Launch(K("lora.cu", x.DType, "lora_join", r), ((int)((x.Rows * (pad / 8L) + 255) / 256), 1), 256, Arg.Struct(&down), x.Rows, x.Columns, count, pad / 8);
+        }
         for (int i = 0; i < count; i++)
         {
             ref readonly var p = ref group[i];
-            if (products) Linear(x, p.W, p.Y, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default);
+            if (products) Linear(x, p.W, p.Y, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default, p.Residual);
             up[0] = UpPart(p.Xa, p.B, true, p.Scaling, default, p.Y);
             if (!tail) LaunchUp(up, 1, x.Rows, p.Y.Columns, x.DType, r);
         }
@@ -95,7 +105,7 @@ public sealed unsafe partial class CudaOps
         int r = group[0].A.Rows, ins = group[0].A.Columns, widest = 0, n = group.Length, rows = group[0].Y.Rows, outers = 0;
         int pad = dx.IsNone ? 0 : dx.Columns - ins;
         bool tail = products && pad >= n * r;
-        bool together = OneBackward && r == 16 && !dx.IsNone; // the rank that lora_backward.cu is made for
+        bool together = r == 16 && !dx.IsNone; // the rank that lora_backward.cu is made for
         foreach (ref readonly var p in group)
         {
             tail &= WeightExpander.TakesTail(p.W);
@@ -162,13 +172,7 @@ public sealed unsafe partial class CudaOps
         _gpu.LaunchOn(_gpu.Main, Allowed(K("lora_outer.cu", act, "lora_outer", r), shared), (count, slabs), splits, 256, shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
     }
 
-    /// <summary>
-    /// dA and dx of a group in one launch (lora_backward.cu): 87 us less of a layer at 4,096 rows by the kernels' own times. Off until whole steps with it
-    /// have run on a GPU: `Headroom.Bench step-cuda --one-backward`, and the tests that turn it on.
-    /// </summary>
-    internal bool OneBackward { get; set; }
-
-    // Rows are shared out until every processor has as many blocks as the kernel's registers allow, but four tiles a warp at least.
+    // dA and dx of a group: 87 us less of a layer at 4,096 rows than in two launches, 1.2 to 2 % of a step. Rows are shared out until every processor has as many blocks as the kernel's registers allow, but four tiles a warp at least.
     private void LaunchBackward(Parts parts, int count, int rows, int columns, int ldy, DType act, int r)
     {
         const int warps = 4, slots = 3, tile = 16; // as lora_backward.cu

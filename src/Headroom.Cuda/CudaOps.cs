@@ -142,9 +142,6 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     public void Add(Tensor x, Tensor y) => _gpu.Launch(K("elements.cu", x.DType, "add"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, y, x.Count);
 
     /// <inheritdoc/>
-    public void Sum(Tensor a, Tensor b, Tensor dst) => _gpu.Launch(K("elements.cu", a.DType, "sum2"), (_gpu.Blocks(a.Count, 2048), 1), 256, a, b, dst, a.Count);
-
-    /// <inheritdoc/>
     public void GatherRows(Tensor x, Tensor rows, Tensor y) => _gpu.Launch(K("elements.cu", x.DType, "gather_rows"), (y.Rows, 1), 256, x, rows, y, y.Columns);
 
     /// <inheritdoc/>

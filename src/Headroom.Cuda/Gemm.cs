@@ -48,12 +48,13 @@ internal sealed unsafe class Gemm : IDisposable
         _lt = LtHandle.Create();
     }
 
-    /// <summary>Row-major C[m, n] = alpha * op(A) op(B) + beta * C; op(A) is [m, k], op(B) [k, n]; ta, tb: stored transposed.</summary>
-    public void Run(bool ta, bool tb, int m, int n, int k, float alpha, nint a, int lda, nint b, int ldb, DType input, float beta, nint c, int ldc, DType output)
+    /// <summary>Row-major C[m, n] = alpha * op(A) op(B) + beta * (C, or what lies at <paramref name="addend"/> in the same layout); op(A) is [m, k], op(B) [k, n]; ta, tb: stored transposed.</summary>
+    public void Run(bool ta, bool tb, int m, int n, int k, float alpha, nint a, int lda, nint b, int ldb, DType input, float beta, nint c, int ldc, DType output, nint addend = 0)
     {
         if (m == 0 || n == 0) return;
+        if (addend == 0) addend = c;
         // cuBLAS is column-major: the transposed product, operands swapped, gives the same memory.
-        nint all = a | b | c;
+        nint all = a | b | c | addend;
         int align = 1 << Math.Min(8, BitOperations.TrailingZeroCount((ulong)all | 256));
         var key = new Key(tb, ta, n, m, k, ldb, lda, ldc, input, output, align, beta != 0);
         if (!_plans.TryGetValue(key, out var plan))
@@ -61,17 +62,17 @@ internal sealed unsafe class Gemm : IDisposable
             if (_plans.Count >= MaxPlans) Forget(); // ragged batches bring new shapes for ever
             _plans[key] = plan = Make(key);
         }
-        if (_gpu.Profile != null) IssueTimed($"product {m}x{n}x{k}{(ta ? " t" : "")}{(tb ? " T" : "")}{(beta != 0 ? " +=" : "")}", plan, alpha, a, b, beta, c);
-        else Issue(plan, alpha, a, b, beta, c);
+        if (_gpu.Profile != null) IssueTimed($"product {m}x{n}x{k}{(ta ? " t" : "")}{(tb ? " T" : "")}{(beta != 0 ? " +=" : "")}", plan, alpha, a, b, beta, addend, c);
+        else Issue(plan, alpha, a, b, beta, addend, c);
     }
 
     // Apart, so that the closure is made only under a profile.
-    private void IssueTimed(string name, Plan plan, float alpha, nint a, nint b, float beta, nint c) => _gpu.Timed(name, () => Issue(plan, alpha, a, b, beta, c));
+    private void IssueTimed(string name, Plan plan, float alpha, nint a, nint b, float beta, nint addend, nint c) => _gpu.Timed(name, () => Issue(plan, alpha, a, b, beta, addend, c));
 
-    private void Issue(Plan plan, float alpha, nint a, nint b, float beta, nint c)
+    private void Issue(Plan plan, float alpha, nint a, nint b, float beta, nint addend, nint c)
     {
         fixed (CublasLt.Heuristic* h = &plan.Choice)
-            CudaException.CheckLt(CublasLt.cublasLtMatmul(_lt.Value, plan.Desc.Value, &alpha, b, plan.A.Value, a, plan.B.Value, &beta, c, plan.C.Value, c, plan.C.Value,
+            CudaException.CheckLt(CublasLt.cublasLtMatmul(_lt.Value, plan.Desc.Value, &alpha, b, plan.A.Value, a, plan.B.Value, &beta, addend, plan.C.Value, c, plan.C.Value,
                 h->Algo, _workspace, (nuint)_workspaceBytes, _gpu.Main.Value), nameof(CublasLt.cublasLtMatmul));
     }
 

@@ -10,8 +10,7 @@ public sealed partial class LlamaModel
         for (int i = _layers.Length - 1; i >= 0; i--)
         {
             var s = _saved[i];
-            if (Recomputes(i))
-                s = LayerForward(i, s.Input, batch, dropout, null, default, keep: true, training: true);
+            if (Recomputes(i)) s = LayerForward(i, s, batch, dropout, null, default, keep: true, training: true);
             LayerBackward(i, batch, dropout, s, dh);
             _memory.Free(s.Input);
         }

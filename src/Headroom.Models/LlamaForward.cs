@@ -53,7 +53,7 @@ public sealed partial class LlamaModel
         {
             bool keepAll = save && !Recomputes(i);
             var next = Temp(save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
-            var s = LayerForward(i, h, batch, dropout, cache, next, keepAll, training: save);
+            var s = LayerForward(i, new Saved { Input = h }, batch, dropout, cache, next, keepAll, training: save);
             if (save) _saved[i] = s;
             else _memory.Free(h);
             h = next;
@@ -63,11 +63,13 @@ public sealed partial class LlamaModel
 
     /// <summary>
     /// One decoder layer: next = mid + mlp(norm2(mid)), mid = input + attention(norm1(input)). With <paramref name="keep"/> the intermediate
-    /// tensors stay alive and are returned; else only the input is. Without <paramref name="next"/> (a recomputed layer) the output is not made.
+    /// tensors stay alive and are returned; else only the input is, and in training what the adapters' first products gave. A recomputed layer comes in
+    /// again with those in <paramref name="known"/> and without <paramref name="next"/>: the output is not made, nor anything else that only it needs.
     /// </summary>
-    private Saved LayerForward(int index, Tensor input, in BatchTensors batch, in Dropout dropout, KvCache? cache, Tensor next, bool keep, bool training)
+    private Saved LayerForward(int index, in Saved known, in BatchTensors batch, in Dropout dropout, KvCache? cache, Tensor next, bool keep, bool training)
     {
         var layer = _layers[index];
+        var input = known.Input;
         var kept = keep ? MemoryCategory.SavedActivations : MemoryCategory.Scratch;
         int tokens = input.Rows, hidden = Config.HiddenSize, inter = Config.IntermediateSize;
         int qWidth = Config.NumAttentionHeads * Config.HeadDim, kvWidth = Config.NumKeyValueHeads * Config.HeadDim;
@@ -79,9 +81,9 @@ public sealed partial class LlamaModel
         s.Q = Temp(kept, "q", tokens, qWidth);
         s.K = cache == null ? Temp(kept, "k", tokens, kvWidth) : cache.Keys[index].Slice(cache.Length, tokens);
         s.V = cache == null ? Temp(kept, "v", tokens, kvWidth) : cache.Values[index].Slice(cache.Length, tokens);
-        s.KeptQ = layer.Q.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
-        s.KeptK = layer.K.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
-        s.KeptV = layer.V.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
+        s.KeptQ = layer.Q.Alloc(_memory, Settings.ComputeType, tokens, keep, training, known.KeptQ);
+        s.KeptK = layer.K.Alloc(_memory, Settings.ComputeType, tokens, keep, training, known.KeptK);
+        s.KeptV = layer.V.Alloc(_memory, Settings.ComputeType, tokens, keep, training, known.KeptV);
         var dropped = Dropped(training, tokens, hidden, layer.Q, layer.K, layer.V);
         var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden + Padding(dropped, layer.Q, layer.K, layer.V));
         _ops.RmsNorm(input, layer.Norm1, Config.RmsNormEps, x, s.Rstd1);
@@ -102,13 +104,13 @@ public sealed partial class LlamaModel
                 _memory.Free(s.K);
                 _memory.Free(s.V);
             }
-            s.KeptQ.Free(_memory);
-            s.KeptK.Free(_memory);
-            s.KeptV.Free(_memory);
+            s.KeptQ = s.KeptQ.AfterForward(_memory, training);
+            s.KeptK = s.KeptK.AfterForward(_memory, training);
+            s.KeptV = s.KeptV.AfterForward(_memory, training);
             _memory.Free(s.Lse);
             _memory.Free(s.Rstd1);
         }
-        s.KeptO = layer.O.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
+        s.KeptO = layer.O.Alloc(_memory, Settings.ComputeType, tokens, keep, training, known.KeptO);
         var branch = Temp(MemoryCategory.Scratch, "branch output", tokens, hidden);
         dropped = Dropped(training, tokens, qWidth, layer.O);
         Projection.Forward(_ops, s.O, dropout, [new(layer.O, s.KeptO, branch)], dropped);
@@ -116,7 +118,7 @@ public sealed partial class LlamaModel
         if (!keep)
         {
             _memory.Free(s.O);
-            s.KeptO.Free(_memory);
+            s.KeptO = s.KeptO.AfterForward(_memory, training);
         }
 
         // MLP block
@@ -125,38 +127,39 @@ public sealed partial class LlamaModel
         dropped = Dropped(training, tokens, hidden, layer.Gate, layer.Up);
         x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden + Padding(dropped, layer.Gate, layer.Up));
         _ops.AddRmsNorm(input, branch, layer.Norm2, Config.RmsNormEps, s.Mid, x, s.Rstd2);
+        _memory.Free(branch);
         s.Gate = Temp(kept, "gate", tokens, inter);
         s.Up = Temp(kept, "up", tokens, inter);
-        s.KeptGate = layer.Gate.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
-        s.KeptUp = layer.Up.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
+        s.KeptGate = layer.Gate.Alloc(_memory, Settings.ComputeType, tokens, keep, training, known.KeptGate);
+        s.KeptUp = layer.Up.Alloc(_memory, Settings.ComputeType, tokens, keep, training, known.KeptUp);
         Projection.Forward(_ops, x, dropout, [new(layer.Gate, s.KeptGate, s.Gate), new(layer.Up, s.KeptUp, s.Up)], dropped);
         _memory.Free(dropped);
         _memory.Free(x);
+        if (next.IsNone && !layer.Down.KeepsOutput)
+        {
+            s.KeptDown = known.KeptDown;
+            return s;
+        }
         // In place where gate is not needed again, unless the padding speeds up a step whose backward pass needs more memory anyway.
         dropped = Dropped(training, tokens, inter, layer.Down);
-        int padding = training && (!next.IsNone || layer.Down.KeepsOutput) ? Padding(dropped, layer.Down) : 0;
+        int padding = training ? Padding(dropped, layer.Down) : 0;
         bool own = keep || padding > 0;
         var act = own ? Temp(MemoryCategory.Scratch, "swiglu", tokens, inter + padding) : s.Gate;
         _ops.SwiGlu(s.Gate, s.Up, act);
-        s.KeptDown = layer.Down.Alloc(_memory, kept, Settings.ComputeType, tokens, keep, training);
-        if (next.IsNone) layer.Down.ForwardInput(_ops, act, dropout, s.KeptDown, dropped);
-        else
-        {
-            Projection.Forward(_ops, act, dropout, [new(layer.Down, s.KeptDown, branch)], dropped);
-            _ops.Sum(s.Mid, branch, next);
-        }
+        s.KeptDown = layer.Down.Alloc(_memory, Settings.ComputeType, tokens, keep, training, known.KeptDown);
+        Projection.Forward(_ops, act, dropout, [new(layer.Down, s.KeptDown, next, Residual: s.Mid)], dropped);
         _memory.Free(dropped);
-        _memory.Free(branch);
         if (own) _memory.Free(act);
         if (keep) return s;
         _memory.Free(s.Gate);
         _memory.Free(s.Up);
-        s.KeptGate.Free(_memory);
-        s.KeptUp.Free(_memory);
-        s.KeptDown.Free(_memory);
         _memory.Free(s.Mid);
         _memory.Free(s.Rstd2);
-        return new Saved { Input = input };
+        return new Saved
+        {
+            Input = input, KeptQ = s.KeptQ, KeptK = s.KeptK, KeptV = s.KeptV, KeptO = s.KeptO, KeptGate = s.KeptGate.AfterForward(_memory, training),
+            KeptUp = s.KeptUp.AfterForward(_memory, training), KeptDown = s.KeptDown.AfterForward(_memory, training),
+        };
     }
 
     // Columns for the xa of a group that shares its input: one 16-bit product then does the base weight and the adapters (see IOps.LinearGroup).
@@ -192,7 +195,7 @@ public sealed partial class LlamaModel
     }
 
     private Tensor LogitsScratch(int rows) =>
-        Temp32(MemoryCategory.LogitsChunk, "logits chunk", Math.Min(rows, Settings.LogitsChunk), Config.VocabSize);
+        Temp32(MemoryCategory.LogitsChunk, "logits chunk", Math.Min(rows, Settings.LogitsRows(Config.VocabSize)), Config.VocabSize);
 
     /// <summary>Inference: per-label negative log-likelihoods into <paramref name="losses"/> F32 [N].</summary>
     public void Losses(in BatchTensors batch, Tensor losses)
@@ -233,21 +236,19 @@ public sealed partial class LlamaModel
     {
         var h = Trunk(batch, dropout, save: true, null);
         var y = FinalHidden(h, batch.LabelRows, out var picked);
-        var dy = Temp(MemoryCategory.Scratch, "final norm gradient", y.Rows, Config.HiddenSize);
+        _memory.Free(h);
         var logits = LogitsScratch(y.Rows);
-        _ops.LinearCrossEntropy(y, _head, batch.Labels, gradScale, logits, losses, dy, _gradHead);
+        _ops.LinearCrossEntropy(y, _head, batch.Labels, gradScale, logits, losses, y, _gradHead); // y becomes its gradient
         _memory.Free(logits);
-        _memory.Free(y);
-        var dPicked = Temp(MemoryCategory.Scratch, "picked gradient", dy.Rows, Config.HiddenSize);
+        var dPicked = Temp(MemoryCategory.Scratch, "picked gradient", y.Rows, Config.HiddenSize);
         _ops.Zero(dPicked);
-        _ops.RmsNormBackward(picked, _finalNorm, _rstdFinal, dy, dPicked, _gradFinalNorm);
-        _memory.Free(dy);
+        _ops.RmsNormBackward(picked, _finalNorm, _rstdFinal, y, dPicked, _gradFinalNorm);
+        _memory.Free(y);
         _memory.Free(picked);
         _memory.Free(_rstdFinal);
-        var dh = Temp(MemoryCategory.Scratch, "residual gradient", h.Rows, Config.HiddenSize);
+        var dh = Temp(MemoryCategory.Scratch, "residual gradient", batch.Tokens, Config.HiddenSize);
         _ops.ScatterRows(dPicked, batch.LabelRows, dh);
         _memory.Free(dPicked);
-        _memory.Free(h);
         Backward(batch, dropout, dh);
     }
 }

@@ -7,19 +7,25 @@ namespace Headroom.Models;
 /// <param name="EmbeddingStorage">Storage of the embedding table and an untied head (never NF4).</param>
 /// <param name="Mode">What is trained.</param>
 /// <param name="Lora">Adapters, or null.</param>
-/// <param name="RecomputeLayers">The first so many layers keep only their input and run their forward again in the backward pass; -1 = all.</param>
-/// <param name="LogitsChunk">Rows whose logits exist at a time. 128 rows x 49,152 tokens are 25 MB.</param>
+/// <param name="RecomputeLayers">The first so many layers keep only their input and run their forward again in the backward pass; -1 = all (a plan may find that the last need not: Headroom.Training.Budget).</param>
+/// <param name="LogitsChunk">Rows whose logits exist at a time; 0 = <see cref="LogitsRows"/> chooses.</param>
 /// <param name="ComputeType">Type of activations and their gradients: F32 on CPU; BF16 or F16 also on a GPU.</param>
 /// <param name="BlockTypes">The types of a GGUF base's matrices by Hugging Face name, where a storage is <see cref="WeightStorage.Gguf"/>.</param>
 public sealed record ModelSettings(
     WeightStorage LinearStorage, WeightStorage EmbeddingStorage, TrainMode Mode, LoraSettings? Lora = null,
-    int RecomputeLayers = 0, int LogitsChunk = 128, DType ComputeType = DType.F32, IReadOnlyDictionary<string, GgmlType>? BlockTypes = null)
+    int RecomputeLayers = 0, int LogitsChunk = 0, DType ComputeType = DType.F32, IReadOnlyDictionary<string, GgmlType>? BlockTypes = null)
 {
     /// <summary>Projections in another storage than <see cref="LinearStorage"/>, by the name of their weight: what a 4-bit checkpoint left as it was.</summary>
     public IReadOnlyDictionary<string, WeightStorage>? Storages { get; init; }
 
     /// <summary>Bytes in which a device that expands weights may keep some of them expanded (<see cref="IDevice.KeepExpanded"/>), of which whole MiB are taken; 0 = each is expanded when its product needs it.</summary>
     public long ExpandedBytes { get; init; }
+
+    /// <summary>
+    /// Rows whose logits exist at a time. In 16-bit compute each chunk reads the head twice, so that a GPU needs some hundred rows to be bound by arithmetic: 512, or as many whole 128
+    /// as take at most 128 MiB. A CPU is by 128 rows, which are 25 MB of 49,152 tokens.
+    /// </summary>
+    public int LogitsRows(int vocabulary) => LogitsChunk > 0 ? LogitsChunk : ComputeType == DType.F32 ? 128 : (int)Math.Clamp((128L << 20) / (4L * vocabulary) / 128 * 128, 128, 512);
 
     /// <summary>The storage of one matrix: the checkpoint's own where <see cref="Storages"/> names it, else what was asked for; a plain type of a GGUF file is held as that type.</summary>
     internal (WeightStorage Storage, GgmlType BlockType) StorageOf(string name, WeightStorage asked)

@@ -140,12 +140,19 @@ public sealed class Projection
     }
 
     /// <summary>What the backward pass needs beside the input: x A^T [T, r] of an adapter and, with DoRA, the output before its scaling [T, out].</summary>
-    internal Kept Alloc(IMemory memory, MemoryCategory category, DType compute, int tokens, bool keep, bool training)
+    /// <param name="memory">Where from.</param>
+    /// <param name="compute">Type of activations.</param>
+    /// <param name="tokens">T.</param>
+    /// <param name="keep">Whether the layer keeps its intermediate tensors.</param>
+    /// <param name="training">Whether a backward pass follows: x A^T then stays even where the layer is recomputed.</param>
+    /// <param name="known">What the first forward pass of a recomputed layer left.</param>
+    internal Kept Alloc(IMemory memory, DType compute, int tokens, bool keep, bool training, in Kept known)
     {
         if (Rank == 0) return default;
-        var xa = memory.Alloc(category, "lora xa", compute, Shape.Of(tokens, Rank));
+        var xa = known.IsKnown ? known.Xa : memory.Alloc(training ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "lora xa", compute, Shape.Of(tokens, Rank));
         // Scaled in place where nothing reads it again.
-        return new Kept(xa, IsDora && (keep || training && DropsInput) ? memory.Alloc(category, "dora output", compute, Shape.Of(tokens, Weight.Out)) : default);
+        bool scaledApart = IsDora && (keep || training && DropsInput);
+        return new Kept(xa, scaledApart ? memory.Alloc(keep ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "dora output", compute, Shape.Of(tokens, Weight.Out)) : default, known.IsKnown);
     }
 
     /// <summary>norm and scale of DoRA from the weights as they are now: due after every change of A, B or the magnitude, and only then, so once an update.</summary>
@@ -174,12 +181,16 @@ public sealed class Projection
         for (int i = 0; i < group.Length; i++) parts[i] = group[i].Projection.Part(group[i], run);
         ops.LinearGroup(x, parts);
         foreach (ref readonly var p in group)
-            if (p.Projection.IsDora && !p.Y.IsNone) ops.DoraForward(p.Kept.U.IsNone ? p.Y : p.Kept.U, p.Projection._scale, p.Projection.Weight.Bias, false, p.Y);
+        {
+            if (!p.Projection.IsDora || p.Y.IsNone) continue;
+            ops.DoraForward(p.Kept.U.IsNone ? p.Y : p.Kept.U, p.Projection._scale, p.Projection.Weight.Bias, false, p.Y);
+            if (!p.Residual.IsNone) ops.Add(p.Residual, p.Y);
+        }
     }
 
     // DoRA's output before its scaling is (W + scaling * B A) x, without the bias.
-    private AdaptedLinear Part(in Pass p, in Dropout run) => !IsDora ? new(Weight, A, B, _scaling, Site(run), p.Kept.Xa, p.Y)
-        : new(Weight with { Bias = default }, A, B, _scaling, Site(run), p.Kept.Xa, p.Kept.U.IsNone ? p.Y : p.Kept.U);
+    private AdaptedLinear Part(in Pass p, in Dropout run) => !IsDora ? new(Weight, p.Kept.IsKnown ? default : A, B, _scaling, Site(run), p.Kept.Xa, p.Y, Residual: p.Residual)
+        : new(Weight with { Bias = default }, p.Kept.IsKnown ? default : A, B, _scaling, Site(run), p.Kept.Xa, p.Kept.U.IsNone ? p.Y : p.Kept.U);
 
     // With dropout PEFT scales what the dropped input gives and leaves the base's output of the rest: y = W (x - drop(x)) + bias + scale * (W + scaling * B A) drop(x).
     private void ForwardDropped(IOps ops, Tensor x, in Dropout run, in Pass p, Tensor dropped)
@@ -197,13 +208,7 @@ public sealed class Projection
         ops.Drop(x, site, rest: true, accumulate: false, dropped);
         ops.Linear(dropped, part.W, p.Y);
         ops.DoraForward(p.Kept.U, _scale, Weight.Bias, true, p.Y);
-    }
-
-    /// <summary>Only what the backward pass of this projection needs of its forward pass.</summary>
-    internal void ForwardInput(IOps ops, Tensor x, in Dropout run, in Kept kept, Tensor dropped)
-    {
-        if (IsDora) Forward(ops, x, run, [new Pass(this, kept, default)], dropped);
-        else if (Rank > 0) ops.LoraInput(x, A, Site(run), kept.Xa);
+        if (!p.Residual.IsNone) ops.Add(p.Residual, p.Y);
     }
 
     /// <summary>
@@ -281,8 +286,21 @@ public sealed class Projection
 /// <summary>What an adapter keeps for its backward pass.</summary>
 /// <param name="Xa">x A^T [T, r] of the dropped x, or none.</param>
 /// <param name="U">DoRA: the output before its scaling [T, out], or none when it is not read again.</param>
-internal readonly record struct Kept(Tensor Xa, Tensor U)
+/// <param name="IsKnown">Xa is there from the first forward pass of a recomputed layer.</param>
+internal readonly record struct Kept(Tensor Xa, Tensor U, bool IsKnown = false)
 {
+    /// <summary>
+    /// After the first forward pass of a recomputed layer: Xa alone stays, T r elements beside the layer's input of T hidden ones, so that neither
+    /// swiglu nor a product with A is done again. Without a backward pass (not <paramref name="training"/>) nothing stays.
+    /// </summary>
+    public Kept AfterForward(IMemory memory, bool training)
+    {
+        memory.Free(U);
+        if (training) return new Kept(Xa, default, !Xa.IsNone);
+        memory.Free(Xa);
+        return default;
+    }
+
     /// <summary>Frees both.</summary>
     public void Free(IMemory memory)
     {
@@ -296,8 +314,9 @@ internal readonly record struct Kept(Tensor Xa, Tensor U)
 /// <param name="Kept">What its adapter keeps.</param>
 /// <param name="Y">Output [T, out], or its gradient; forward: none when only <see cref="Kept"/> is wanted.</param>
 /// <param name="Scaled">Backward: where DoRA puts the scaled gradient; Y itself when that is not needed again.</param>
+/// <param name="Residual">Forward: what the output is added to, or none.</param>
 /// <param name="GradA">Backward: false leaves the gradient of A to <see cref="Projection.BackwardA"/>.</param>
-internal readonly record struct Pass(Projection Projection, Kept Kept, Tensor Y, Tensor Scaled = default, bool GradA = true);
+internal readonly record struct Pass(Projection Projection, Kept Kept, Tensor Y, Tensor Scaled = default, bool GradA = true, Tensor Residual = default);
 
 /// <summary>Static buffers for weights.</summary>
 internal static class WeightAllocation

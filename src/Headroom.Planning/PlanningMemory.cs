@@ -75,12 +75,47 @@ public sealed class PlanningMemory : IMemory
         return new MemoryPlan(_all, at, at + peak, workspaceBytes);
     }
 
-    /// <summary>Greedy by size: each buffer goes to the lowest gap among the placed ones whose lives overlap (Pisarchyk and Lee, 2020). Returns the height.</summary>
+    /// <summary>
+    /// The lowest of three greedy placements: by size (Pisarchyk and Lee, 2020); what is alive at the peak first, the oldest or the longest-lived
+    /// at the bottom, then the rest by size. By size alone a peak inside a layer left gaps of up to 64 MiB in 28 GiB (Llama-2-7B shape); with the others
+    /// at most 1.5 MiB. Ends early at what is alive at the peak: no placement is lower. Returns the height.
+    /// </summary>
     private static long Place(List<PlannedBuffer> buffers, long start)
+    {
+        var (least, peak) = MostAlive(buffers);
+        IEnumerable<PlannedBuffer> PeakFirst(Func<PlannedBuffer, int> key) => buffers.OrderBy(b => b.Birth <= peak && peak < b.Death ? 0 : 1)
+            .ThenByDescending(b => b.Birth <= peak && peak < b.Death ? key(b) : b.Bytes).ThenByDescending(b => b.Bytes).ThenBy(b => b.Birth);
+        IEnumerable<PlannedBuffer>[] orders = [buffers.OrderByDescending(b => b.Bytes).ThenBy(b => b.Birth), PeakFirst(b => -b.Birth), PeakFirst(b => b.Death - b.Birth)];
+        long best = long.MaxValue;
+        long[] offsets = [];
+        foreach (var order in orders)
+        {
+            long height = Place(order, start);
+            if (height >= best) continue;
+            best = height;
+            offsets = [.. buffers.Select(b => b.Offset)];
+            if (best == least) break;
+        }
+        for (int i = 0; i < offsets.Length; i++) buffers[i].Offset = offsets[i];
+        return best;
+    }
+
+    private static (long Bytes, int Tick) MostAlive(List<PlannedBuffer> buffers)
+    {
+        long alive = 0, most = 0;
+        int tick = 0;
+        // What dies at a tick is gone before what is born at it.
+        foreach (var e in buffers.SelectMany(b => new (int Tick, long Bytes)[] { (b.Birth, Align(b.Bytes)), (b.Death, -Align(b.Bytes)) }).OrderBy(e => e.Tick).ThenBy(e => e.Bytes))
+            if ((alive += e.Bytes) > most) (most, tick) = (alive, e.Tick);
+        return (most, tick);
+    }
+
+    // Each buffer goes to the lowest gap among the placed ones whose lives overlap.
+    private static long Place(IEnumerable<PlannedBuffer> ordered, long start)
     {
         var placed = new List<PlannedBuffer>(); // kept sorted by offset
         long height = 0;
-        foreach (var b in buffers.OrderByDescending(b => b.Bytes).ThenBy(b => b.Birth))
+        foreach (var b in ordered)
         {
             long offset = start, size = Align(b.Bytes);
             foreach (var p in placed)

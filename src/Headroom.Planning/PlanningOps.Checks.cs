@@ -47,10 +47,13 @@ public sealed partial class PlanningOps
 
     private void LoraShapes(Tensor x, Tensor a, Tensor b, Tensor xa, Tensor y)
     {
-        F32(a, a.Rows, a.Columns);
-        Padded(x, x.Rows, a.Columns);
-        F32(b, y.Columns, a.Rows);
-        Act(xa, x.Rows, a.Rows);
+        if (!a.IsNone)
+        {
+            F32(a, b.Columns, a.Columns);
+            Padded(x, x.Rows, a.Columns);
+        }
+        F32(b, y.Columns, b.Columns);
+        Act(xa, x.Rows, b.Columns);
         Act(y, x.Rows, y.Columns);
         Like(x, xa);
         Like(x, y);

@@ -35,8 +35,6 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void Add(Tensor x, Tensor y) { Same(x, y); Count("add", x.Count, x, y, y); }
     /// <inheritdoc/>
-    public void Sum(Tensor a, Tensor b, Tensor dst) { Same(a, b); Same(a, dst); Count("sum", a.Count, a, b, dst); }
-    /// <inheritdoc/>
     public void ZeroAll(ReadOnlySpan<Tensor> tensors) { foreach (var x in tensors) Zero(x); }
     /// <inheritdoc/>
     public void GatherRows(Tensor x, Tensor rows, Tensor y) { Ints(rows, y.Rows); Require(x.Columns == y.Columns, "gather columns"); Count("gather", 0, y, y, rows); }
@@ -124,17 +122,8 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
     {
         LoraShapes(x, a, b, xa, y);
-        Count("lora", 2.0 * x.Rows * a.Rows * (a.Columns + y.Columns), x, a, b, y, y);
-    }
-
-    /// <inheritdoc/>
-    public void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa)
-    {
-        F32(a, a.Rows, a.Columns);
-        Padded(x, x.Rows, a.Columns);
-        Act(xa, x.Rows, a.Rows);
-        Like(x, xa);
-        Count("lora", 2.0 * x.Rows * a.Count, x, a, xa);
+        if (a.IsNone) Count("lora", 2.0 * xa.Count * y.Columns, xa, b, y, y);
+        else Count("lora", 2.0 * x.Rows * a.Rows * (a.Columns + y.Columns), x, a, b, y, y);
     }
 
     /// <inheritdoc/>

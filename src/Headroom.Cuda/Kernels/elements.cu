@@ -16,23 +16,6 @@ extern "C" __global__ void add(const T* x, T* y, i64 n)
     }
 }
 
-// dst = a + b.
-extern "C" __global__ void sum2(const T* x, const T* y, T* dst, i64 n)
-{
-    i64 stride = (i64)gridDim.x * blockDim.x * 8;
-    for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < n; i += stride)
-    {
-        if (i + 8 <= n)
-        {
-            float a[8], b[8];
-            load8(x + i, a); load8(y + i, b);
-            for (int k = 0; k < 8; k++) b[k] += a[k];
-            store8(dst + i, b);
-        }
-        else for (i64 k = i; k < n; k++) from_f(to_f(x[k]) + to_f(y[k]), dst[k]);
-    }
-}
-
 extern "C" __global__ void gather_rows(const T* x, const int* rows, T* y, int n)
 {
     const T* s = x + (i64)rows[blockIdx.x] * n;

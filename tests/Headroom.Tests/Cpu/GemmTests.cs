@@ -56,6 +56,13 @@ public sealed unsafe class GemmTests : IDisposable
             if (!p.A.IsNone) _data.Ops.LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, xa, y);
             if (!p.A.IsNone) ElementTestData.Same(xa, p.Xa);
             ElementTestData.Near(ElementTestData.Doubles(y), p.Y, 1e-4);
+            var again = _data.New(m, p.W.Out);
+            _data.Ops.LinearGroup(x, [p with { A = default, Y = again }]); // xa is known
+            ElementTestData.Same(p.Y, again);
+            var residual = _data.Normal(m, p.W.Out);
+            _data.Ops.LinearGroup(x, [p with { Y = again, Residual = residual }]);
+            _data.Ops.Add(residual, p.Y);
+            ElementTestData.Same(p.Y, again);
         }
     }
 

@@ -65,6 +65,20 @@ public class BudgetTests
         Assert.Equal(30 * MiB, Fit(least + 30 * MiB, 50 * MiB).Expanded);
     }
 
+    /// <summary>The last layer's activations are needed at once, so they stay unless the logits want that memory.</summary>
+    [Fact]
+    public void TheLastLayerIsNotRecomputedWhereThatSavesNothing()
+    {
+        var limits = new BatchLimits(4096, 8, 4096);
+        long Total(ModelConfig config, int layers) => Engine.MakePlan(config, Settings with { RecomputeLayers = layers }, limits, 0, out _).TotalBytes;
+        int Chosen(ModelConfig config) => Budget.Fit(config, Settings with { RecomputeLayers = -1 }, limits, 0, null).Settings.RecomputeLayers;
+        Assert.InRange(Total(Config, 7), Total(Config, 8), Total(Config, 8) * 101 / 100);
+        Assert.Equal(7, Chosen(Config));
+        var wide = Config with { VocabSize = 40000 }; // a chunk of logits is larger than what a layer's backward pass takes beside its activations
+        Assert.True(Total(wide, 7) > Total(wide, 8) * 101 / 100);
+        Assert.Equal(8, Chosen(wide));
+    }
+
     [Fact]
     public void RecomputeComesFirstAndIsAsLittleAsTheBudgetAllows()
     {
