@@ -9,7 +9,7 @@ namespace Headroom.Bench;
 /// Whole QLoRA steps on a GPU over any config.json with random weights: NF4 with double quantization, r 16 on all seven projections, dropout 0.1,
 /// random tokens, every token labelled, or with --answers the last one of each row. Cases: CONFIG:ROWSxLENGTH:RECOMPUTED_LAYERS (-1 = all). --ragged: lengths of film
 /// reviews, up to LENGTH, every step a new batch. --graphs replays micro-steps of every model, --no-graphs of none. --dora and --dropout P change the
-/// adapters. --expanded MIB: so much memory for weights that stay expanded.
+/// adapters. --expanded MIB: so much memory for weights that stay expanded. --chunk ROWS: rows whose logits exist at a time.
 /// </summary>
 public static class CudaStepBench
 {
@@ -32,6 +32,7 @@ public static class CudaStepBench
                 AnswerOnly: args.Contains("--answers"), Ragged: args.Contains("--ragged"), DropoutP: float.Parse(Option(args, "--dropout") ?? "0.1", CultureInfo.InvariantCulture))
             {
                 UseDora = args.Contains("--dora"), ExpandedBytes = long.Parse(Option(args, "--expanded") ?? "0", CultureInfo.InvariantCulture) << 20,
+                LogitsChunk = int.Parse(Option(args, "--chunk") ?? "0", CultureInfo.InvariantCulture),
             };
             Case(p[0], device, options, profile, kernels, output);
         }

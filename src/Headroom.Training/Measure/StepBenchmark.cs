@@ -24,6 +24,9 @@ public sealed record StepBenchmarkOptions(int Rows, int Length, int RecomputeLay
 
     /// <summary>Memory in which weights may stay expanded (<see cref="ModelSettings.ExpandedBytes"/>); more than they take is not reserved.</summary>
     public long ExpandedBytes { get; init; }
+
+    /// <summary>Rows whose logits exist at a time; 0 = <see cref="ModelSettings.LogitsRows"/>.</summary>
+    public int LogitsChunk { get; init; }
 }
 
 /// <summary>One op kind's time in a step against its floor.</summary>
@@ -63,7 +66,7 @@ public static class StepBenchmark
         int tokens = o.Rows * o.Length, labels = o.AnswerOnly ? o.Rows : tokens;
         var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
         var settings = new ModelSettings(o.Linear, embedding, TrainMode.Adapters, new LoraSettings(o.R, 2 * o.R, o.DropoutP, All) { UseDora = o.UseDora }, o.RecomputeLayers,
-            ComputeType: o.Compute);
+            o.LogitsChunk, o.Compute);
         settings = settings with { ExpandedBytes = Math.Min(o.ExpandedBytes, Engine.ExpandableBytes(config, settings)) };
         var limits = new BatchLimits(tokens, o.Rows, labels);
         if (o.RecomputeLayers < 0) (_, settings) = Budget.Fit(config, settings, limits, device.WorkspaceBytes, null, device, expanded: 0);
