@@ -17,7 +17,8 @@ internal static class MemoryTables
             ("reserved minus planned", "", r => Show.MiB(r.Summary.Reserved - r.Summary.Plan?.Total)),
             ("peak resident of the process", "", r => Show.MiB(r.Summary.PeakResident)),
             ("resident beyond the reserved", "", r => r.OnCpu ? Show.MiB(r.Summary.PeakResident - r.Summary.Reserved) : "reserved on the device"),
-            ("device memory of the process", "", r => r.OnCpu ? "no device" : Show.NotMeasured),
+            ("device memory of the process", "", r => r.OnCpu ? "no device" : Show.MiB(r.Summary.PeakDevice)),
+            ("device memory minus planned", "", r => r.OnCpu ? "no device" : Show.MiB(r.Summary.PeakDevice - r.Summary.Plan?.Total)),
             ("measured phase by phase", "", _ => Show.NotMeasured),
             ("peak phase as planned", "", r => Show.Or(r.Summary.Plan?.PeakPhase)),
             ("recompute layers", "", r => r.Summary.Plan is { RecomputeLayers: { } n } p ? $"{n} of {(p.Layers is { } l ? Show.Count(l) : "unknown")}" : Show.NotMeasured),
@@ -25,8 +26,8 @@ internal static class MemoryTables
         var planned = m.Groups.Where(r => r.Summary.Plan is { Phases.Count: > 0 }).ToList();
         if (planned.Count > 0) blocks.AddRange(Phases(planned));
         if (m.Runs.Any(r => r.Summary.Memory.Count > 0))
-            blocks.Add(new Table("Samples while running, MiB", "llrrrr", ["run", "when", "reserved", "resident", "peak resident", "managed heap"],
-                m.Runs.SelectMany(r => r.Summary.Memory.Select(s => new[] { r.Label, s.When, Show.MiB(s.Reserved), Show.MiB(s.Resident), Show.MiB(s.PeakResident), Show.MiB(s.Managed) })).ToList()));
+            blocks.Add(new Table("Samples while running, MiB", "llrrrrr", ["run", "when", "reserved", "on the device", "resident", "peak resident", "managed heap"],
+                m.Runs.SelectMany(r => r.Summary.Memory.Select(s => new[] { r.Label, s.When, Show.MiB(s.Reserved), r.OnCpu ? "no device" : Show.MiB(s.Device), Show.MiB(s.Resident), Show.MiB(s.PeakResident), Show.MiB(s.Managed) })).ToList()));
         return new("Memory", blocks);
     }
 

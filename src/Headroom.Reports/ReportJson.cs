@@ -64,11 +64,11 @@ internal static class ReportJson
             },
             ["memory"] = new JsonObject
             {
-                ["planned_bytes"] = p?.Total, ["arena_bytes"] = p?.Arena, ["static_bytes"] = p?.Static, ["workspace_bytes"] = p?.Workspace, ["reserved_bytes"] = s.Reserved, ["peak_resident_bytes"] = s.PeakResident, ["device_bytes"] = null,
+                ["planned_bytes"] = p?.Total, ["arena_bytes"] = p?.Arena, ["static_bytes"] = p?.Static, ["workspace_bytes"] = p?.Workspace, ["reserved_bytes"] = s.Reserved, ["peak_resident_bytes"] = s.PeakResident, ["device_bytes"] = s.PeakDevice,
                 ["peak_phase"] = p?.PeakPhase, ["recompute_layers"] = p?.RecomputeLayers, ["layers"] = p?.Layers,
                 ["phases"] = new JsonObject((p?.Phases ?? []).Select(x => KeyValuePair.Create(x.Phase, (JsonNode?)x.Bytes))),
                 ["rows"] = List(p?.Rows ?? [], x => new JsonObject { ["phase"] = x.Phase, ["category"] = x.Category, ["bytes"] = x.Bytes }),
-                ["samples"] = List(s.Memory, x => new JsonObject { ["when"] = x.When, ["reserved_bytes"] = x.Reserved, ["resident_bytes"] = x.Resident, ["peak_resident_bytes"] = x.PeakResident, ["managed_bytes"] = x.Managed }),
+                ["samples"] = List(s.Memory, x => new JsonObject { ["when"] = x.When, ["reserved_bytes"] = x.Reserved, ["device_bytes"] = x.Device, ["resident_bytes"] = x.Resident, ["peak_resident_bytes"] = x.PeakResident, ["managed_bytes"] = x.Managed }),
             },
             ["curve_statistics"] = new JsonObject
             {

@@ -19,7 +19,7 @@ public sealed record EvalPoint(int Step, string Split, double? Loss, double? Acc
 public sealed record TestResult(string Name, int? Rows, double? Loss, double? Accuracy, double? Precision, double? Recall, double? F1, int[]? Confusion, int[]? Gold, int[]? Predicted, string?[]? Tiers, double? Seconds);
 
 /// <summary>One "memory" event.</summary>
-public sealed record MemorySample(string When, long? Reserved, long? Resident, long? PeakResident, long? Managed);
+public sealed record MemorySample(string When, long? Reserved, long? Resident, long? PeakResident, long? Managed, long? Device);
 
 /// <summary>The plan a run started with.</summary>
 public sealed record PlanSummary(long? Total, long? Arena, long? Static, long? Workspace, string? PeakPhase, int? RecomputeLayers, int? Layers, IReadOnlyList<(string Phase, long Bytes)> Phases, IReadOnlyList<(string Phase, string Category, long Bytes)> Rows);
@@ -66,6 +66,8 @@ public sealed class RunSummary
     public bool Completed => End.Flag("completed") == true;
     /// <summary>Largest resident size of the process that was seen.</summary>
     public long? PeakResident => Memory.Max(m => m.PeakResident ?? m.Resident);
+    /// <summary>Most bytes the process held on its GPU at a sample (NVML); null on a CPU.</summary>
+    public long? PeakDevice => Memory.Max(m => m.Device);
     /// <summary>Bytes reserved, as last reported.</summary>
     public long? Reserved => Memory.LastOrDefault(m => m.Reserved != null)?.Reserved;
     /// <summary>Tokens a second of training: the run's own figure, else null.</summary>
@@ -91,7 +93,7 @@ public sealed class RunSummary
                 Plan = e["plan"] is JsonObject plan ? ReadPlan(plan) : Plan;
                 break;
             case "memory":
-                Memory.Add(new MemorySample(e.Text("when") ?? "", e.Long("reserved_bytes"), e.Long("resident_bytes"), e.Long("peak_resident_bytes"), e.Long("managed_bytes")));
+                Memory.Add(new MemorySample(e.Text("when") ?? "", e.Long("reserved_bytes"), e.Long("resident_bytes"), e.Long("peak_resident_bytes"), e.Long("managed_bytes"), e.Long("device_process_bytes")));
                 break;
             case "step":
                 steps[step] = new StepPoint(step, e.Number("loss"), e.Number("grad_norm"), e.Number("learning_rate"), e.Number("seconds"), e.Flag("skipped") == true) { Tokens = e.Long("tokens"), LabelTokens = e.Long("label_tokens") };

@@ -25,6 +25,8 @@ public sealed class ReportTests : IDisposable
         Assert.Equal(0.8666331, (double)tuned["accuracy"]!["high"]!, 5);
         Assert.Equal(0.8, (double)tuned["f1"]!["value"]!, 12);
         Assert.InRange((double)tuned["f1"]!["low"]!, 0.70, 0.75);
+        Assert.Contains("| device memory of the process | 4.0 |", markdown);
+        Assert.Contains("| device memory minus planned | 1.0 |", markdown);
         Assert.Equal((40, 10, 10, 40), ((int)tuned["confusion"]!["tn"]!, (int)tuned["confusion"]!["fp"]!, (int)tuned["confusion"]!["fn"]!, (int)tuned["confusion"]!["tp"]!));
         Assert.Equal(["easy", "hard"], tuned["tiers"]!.AsArray().Select(t => (string)t!["tier"]!));
         // Only tuned right: 40 of the label 1; only zero-shot right: 10 of the label 0.
@@ -187,7 +189,7 @@ public sealed class ReportTests : IDisposable
                 },
             },
             Test("test", zeroShot, rows, ("stage", "zero-shot")),
-            new() { ["event"] = "memory", ["when"] = "loaded", ["reserved_bytes"] = 3 * mib, ["peak_resident_bytes"] = 5 * mib },
+            new() { ["event"] = "memory", ["when"] = "loaded", ["reserved_bytes"] = 3 * mib, ["peak_resident_bytes"] = 5 * mib, ["device_process_bytes"] = 4 * mib },
         };
         if (baseline is { } b) events.Add(Test("baseline", b, rows, ("name", "majority")));
         for (int i = 1; i <= 40; i++)
