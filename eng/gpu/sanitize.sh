@@ -13,7 +13,7 @@ tools=${3:-memcheck racecheck}
 dotnet=${DOTNET:-dotnet}
 limit=${LIMIT:-500}
 class=Headroom.Cuda.Tests.EveryKernelTests
-methods=${METHODS:-DoraAndDropout ElementsNormsLossOptimizer Storages Adapters AdaptersOfAFullCard Attention MicroSteps}
+methods=${METHODS:-DoraAndDropout ElementsNormsLossOptimizer Storages Adapters AdaptersOfAFullCard AdaptersOfAnMlp Attention MicroSteps}
 mkdir -p "$out"
 command -v compute-sanitizer >/dev/null || export PATH="$PATH:/usr/local/cuda/bin"
 command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer: install the CUDA toolkit"; exit 2; }

@@ -41,7 +41,7 @@ public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads,
 /// <param name="Y">Output [T, out], or its gradient in the backward direction.</param>
 /// <param name="Dxa">Backward: scratch [T, r].</param>
 /// <param name="DA">Backward: gradient of A, or none when it is left to <see cref="IOps.LoraBackwardA"/>.</param>
-/// <param name="DB">Backward: gradient of B.</param>
+/// <param name="DB">Backward: gradient of B, or none when <see cref="IOps.SwiGluGroupBackward"/> has added it.</param>
 /// <param name="Residual">Forward: what the output is added to, [T, out] and another tensor than <paramref name="Y"/>; none = nothing.</param>
 public readonly record struct AdaptedLinear(
     LinearWeight W, Tensor A, Tensor B, float Scaling, Dropout Dropout, Tensor Xa, Tensor Y, Tensor Dxa = default, Tensor DA = default, Tensor DB = default, Tensor Residual = default);
@@ -138,29 +138,13 @@ public interface IOps
     /// Linear and LoRA of every projection of a group over one x; a device may do them together. x [T, in], or [T, in + n * 64] in 16-bit compute:
     /// the last columns then are the ops' own (a GPU puts every xa there, so that [x, xa] [W, scaling B]^T is one product).
     /// </summary>
-    void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
-    {
-        foreach (ref readonly var p in group)
-        {
-            Linear(x, p.W, p.Y);
-            if (!p.B.IsNone) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
-            if (!p.Residual.IsNone) Add(p.Residual, p.Y);
-        }
-    }
+    void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group) => GroupedOps.LinearGroup(this, x, group);
     /// <summary>
     /// Gradients of a group: adapters +=, dx = the sum over the projections (skipped when none). Weight gradients of the base are not in it.
     /// x may be none for projections without <see cref="AdaptedLinear.DA"/>. dx [T, in], or [T, in + n * 64] in 16-bit compute: the last columns then are
     /// the ops' own (a GPU has every dxa come out there, as dy [W, scaling B] is one product).
     /// </summary>
-    void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx)
-    {
-        for (int i = 0; i < group.Length; i++)
-        {
-            ref readonly var p = ref group[i];
-            if (!dx.IsNone) LinearBackwardInput(p.Y, p.W, i > 0, dx);
-            if (!p.A.IsNone) LoraBackward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y, p.Dxa, p.DA, p.DB, dx);
-        }
-    }
+    void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx) => GroupedOps.LinearGroupBackward(this, x, group, dx);
 
     /// <summary>cos, sin [T, d/2] of position * invFreq, times attentionFactor. positions I32 [T], invFreq F32 [d/2].</summary>
     void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin);
@@ -187,6 +171,18 @@ public interface IOps
     void SwiGlu(Tensor gate, Tensor up, Tensor y);
     /// <summary>dGate, dUp from dy, and y = silu(gate) * up again (skipped when none). dGate may be gate, dUp up, and y dy; dy and y may be wider: further columns are left alone.</summary>
     void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default);
+
+    /// <summary>
+    /// The gradient of an MLP's output on its way through down and SwiGLU: act = silu(gate) * up, d act as <see cref="LinearGroupBackward"/> gives it from down (adapter +=, no x), then
+    /// gate.Y and up.Y [T, I], which hold what gate and up gave, become their gradients. dAct is scratch [T, I], or [T, I + n * 64] as in
+    /// <see cref="LinearGroupBackward"/>; where down has no <see cref="AdaptedLinear.DA"/> it holds act afterwards.
+    /// True when the gradients of B of gate and up have been added too (a GPU sees what they need go by); then those must not be asked for again.
+    /// </summary>
+    bool SwiGluGroupBackward(in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
+    {
+        GroupedOps.SwiGluGroupBackward(this, down, gate, up, dAct);
+        return false;
+    }
 
     /// <summary>
     /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; a negative one does not

@@ -46,12 +46,7 @@ public sealed unsafe partial class CudaOps
             FusedBackward(x, group, dx, products: true);
             return;
         }
-        for (int i = 0; i < group.Length; i++)
-        {
-            ref readonly var p = ref group[i];
-            if (!dx.IsNone) LinearBackwardInput(p.Y, p.W, i > 0, dx);
-            if (!p.A.IsNone) LoraBackward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y, p.Dxa, p.DA, p.DB, dx);
-        }
+        GroupedOps.LinearGroupBackward(this, x, group, dx);
     }
 
     private bool Fusable(ReadOnlySpan<AdaptedLinear> group)
@@ -96,14 +91,14 @@ public sealed unsafe partial class CudaOps
         }
     }
 
-    // Every dB; every dxa, which comes with the products when dx has room for it and the weights are expanded anyway, else in a launch of its own; then
+    // Every dB that is asked for; every dxa, which comes with the products when dx has room for it and the weights are expanded anyway, else in a launch of its own; then
     // every dA and the sum that dx takes: in one launch where registers allow. Launches stand between products where they can: the next weight is expanded meanwhile.
     private void FusedBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx, bool products = false)
     {
         _gpu.MakeCurrent();
         Parts down = default, outerA = default, outerB = default, up = default, both = default;
         int r = group[0].A.Rows, ins = group[0].A.Columns, widest = 0, n = group.Length, rows = group[0].Y.Rows, outers = 0;
-        int pad = dx.IsNone ? 0 : dx.Columns - ins;
+        int pad = dx.IsNone ? 0 : dx.Columns - ins, outersB = 0;
         bool tail = products && pad >= n * r;
         bool together = r == 16 && !dx.IsNone; // the rank that lora_backward.cu is made for
         foreach (ref readonly var p in group)
@@ -117,7 +112,7 @@ public sealed unsafe partial class CudaOps
             ref readonly var p = ref group[i];
             down[i] = DownPart(p.Y, p.B, true, p.Scaling, default, p.Dxa);
             if (!p.DA.IsNone) outerA[outers++] = OuterPart(x, ins, p.Dxa, 1, p.Dropout, false, p.DA);
-            outerB[i] = OuterPart(p.Y, p.Y.Columns, p.Xa, p.Scaling, default, true, p.DB);
+            if (!p.DB.IsNone) outerB[outersB++] = OuterPart(p.Y, p.Y.Columns, p.Xa, p.Scaling, default, true, p.DB);
             if (!dx.IsNone) up[i] = UpPart(p.Dxa, p.A, false, 1, p.Dropout, dx);
             if (together)
             {
@@ -132,7 +127,7 @@ public sealed unsafe partial class CudaOps
         {
             ref readonly var p = ref group[i];
             if (products && !dx.IsNone) BackwardInput(p.Y, p.W.Out, p.W, i > 0, dx, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default);
-            if (i == 0) LaunchOuter(outerB, n, rows, widest, act, r);
+            if (i == 0 && outersB > 0) LaunchOuter(outerB, outersB, rows, widest, act, r);
             if (i == 0 && !tail) LaunchDown(down, n, rows, r, act);
         }
         if (together)
@@ -172,17 +167,22 @@ public sealed unsafe partial class CudaOps
         _gpu.LaunchOn(_gpu.Main, Allowed(K("lora_outer.cu", act, "lora_outer", r), shared), (count, slabs), splits, 256, shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
     }
 
-    // dA and dx of a group: 87 us less of a layer at 4,096 rows than in two launches, 1.2 to 2 % of a step. Rows are shared out until every processor has as many blocks as the kernel's registers allow, but four tiles a warp at least.
+    // dA and dx of a group: 87 us less of a layer at 4,096 rows than in two launches, 1.2 to 2 % of a step.
     private void LaunchBackward(Parts parts, int count, int rows, int columns, int ldy, DType act, int r)
     {
         const int warps = 4, slots = 3, tile = 16; // as lora_backward.cu
-        int slabs = (columns + 32 * warps - 1) / (32 * warps), fit = 5 - count;
-        int splits = Math.Clamp(Math.Min(fit * _gpu.Processors / slabs, (rows + 4 * tile - 1) / (4 * tile)), 1, (int)Math.Max(1, _scratchBytes / ((long)columns * count * r * 4)));
-        if (columns / 32 > OuterCounters) splits = 1;
-        int share = ((rows + splits - 1) / splits + tile - 1) / tile * tile;
-        splits = (rows + share - 1) / share;
-        _gpu.LaunchOn(_gpu.Main, K("lora_backward.cu", act, $"lora_backward{count}", r), (slabs, splits), 32 * warps, warps * slots * (2048 + count * tile * r * 2),
+        int slabs = (columns + 32 * warps - 1) / (32 * warps), share = RowsOfAWarp(rows, columns, slabs, 5 - count, count * r);
+        _gpu.LaunchOn(_gpu.Main, K("lora_backward.cu", act, $"lora_backward{count}", r), (slabs, (rows + share - 1) / share), 32 * warps, warps * slots * (2048 + count * tile * r * 2),
             Arg.Struct(&parts), rows, share, ldy, _scratch, _counters);
+    }
+
+    // How many rows a warp of 32 columns walks down: every processor has as many blocks as the kernel's registers allow, but a warp four tiles at least; partial sums, so many a column, fit the scratch.
+    private int RowsOfAWarp(int rows, int columns, int slabs, int fit, int sums)
+    {
+        const int tile = 16;
+        int splits = Math.Clamp(Math.Min(fit * _gpu.Processors / slabs, (rows + 4 * tile - 1) / (4 * tile)), 1, (int)Math.Max(1, _scratchBytes / ((long)columns * sums * 4)));
+        if (columns / 32 > OuterCounters) splits = 1;
+        return ((rows + splits - 1) / splits + tile - 1) / tile * tile;
     }
 
     // count parts into one y of so many columns.

@@ -12,7 +12,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 {
     private const long MetaBytes = 4L << 20;
     private const int TableFloats = 16 + 256 + 255;
-    private const int OuterCounters = 4096; // one for each part and 256 columns of lora_outer, for each 32 columns of lora_backward
+    private const int OuterCounters = 4096; // one for each part and 256 columns of lora_outer, for each 32 columns of lora_backward and lora_swiglu
 
     private readonly Gpu _gpu;
     private readonly Staging _staging;
@@ -193,12 +193,4 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <inheritdoc/>
     public void Rope(Tensor x, Tensor cos, Tensor sin, int headDim, bool inverse) =>
         _gpu.Launch(K("elements.cu", x.DType, "rope"), (x.Rows, 1), 256, x, cos, sin, x.Columns / headDim, headDim / 2, inverse ? -1f : 1f);
-
-    /// <inheritdoc/>
-    public void SwiGlu(Tensor gate, Tensor up, Tensor y) =>
-        _gpu.Launch(K("elements.cu", y.DType, "swiglu"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, y, gate.Count, y.Columns - gate.Columns, Magic(gate.Columns / 8));
-
-    /// <inheritdoc/>
-    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default) =>
-        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, y, gate.Count, dy.Columns - gate.Columns, Magic(gate.Columns / 8));
 }

@@ -26,17 +26,14 @@ public sealed partial class LlamaModel
         int tokens = dh.Rows, hidden = Config.HiddenSize, inter = Config.IntermediateSize;
 
         // MLP: next = mid + down(swiglu(gate, up)); swiglu and the norm's output are recomputed, never kept.
-        // One pass in place: gate and up become their gradients, the gradient of swiglu becomes swiglu, which only down's A still waits for.
         var dropped = Dropped(true, tokens, inter, layer.Down);
         var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter + Padding(dropped, layer.Down));
         Span<AdaptedLinear> parts = stackalloc AdaptedLinear[3];
-        var down = layer.Down.BackwardPass(_memory, s.KeptDown, dh, keepDy: true, gradA: false);
-        Projection.Backward(_ops, _memory, default, dropout, [down], act, dropped, parts);
+        Pass gate = layer.Gate.BackwardPass(_memory, s.KeptGate, s.Gate), up = layer.Up.BackwardPass(_memory, s.KeptUp, s.Up);
+        bool added = Projection.SwiGluBackward(_ops, _memory, dropout, layer.Down.BackwardPass(_memory, s.KeptDown, dh, keepDy: true), gate, up, act, dropped);
+        (gate, up) = (gate with { GradB = !added }, up with { GradB = !added });
         _memory.Free(dropped);
-        _ops.SwiGluBackward(s.Gate, s.Up, act, s.Gate, s.Up, act);
-        layer.Down.BackwardA(_ops, act, parts[0]);
         layer.Down.BackwardWeight(_ops, act, dh);
-        Projection.Free(_memory, down, parts[0]);
         _memory.Free(act);
         s.KeptDown.Free(_memory);
         var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
@@ -46,7 +43,6 @@ public sealed partial class LlamaModel
         var dx = Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(dropped, layer.Gate, layer.Up));
         layer.Gate.BackwardWeight(_ops, x, s.Gate);
         layer.Up.BackwardWeight(_ops, x, s.Up);
-        Pass gate = layer.Gate.BackwardPass(_memory, s.KeptGate, s.Gate), up = layer.Up.BackwardPass(_memory, s.KeptUp, s.Up);
         Projection.Backward(_ops, _memory, x, dropout, [gate, up], dx, dropped, parts);
         _memory.Free(dropped);
         Projection.Free(_memory, gate, parts[0]);

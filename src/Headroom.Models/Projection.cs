@@ -213,7 +213,7 @@ public sealed class Projection
 
     /// <summary>
     /// Gradients of a group's adapters, and dx (skipped when none) = the sum over the projections. A pass's Y is the gradient of its output; DoRA overwrites it unless the pass
-    /// has a place of its own for that. The parts that come back hold dxa, for <see cref="BackwardA"/>, and are to be freed with <see cref="Free"/>.
+    /// has a place of its own for that. The parts that come back hold dxa and are to be freed with <see cref="Free"/>.
     /// </summary>
     internal static void Backward(IOps ops, IMemory memory, Tensor x, in Dropout run, ReadOnlySpan<Pass> group, Tensor dx, Tensor dropped, Span<AdaptedLinear> parts)
     {
@@ -231,8 +231,37 @@ public sealed class Projection
         for (int i = 0; i < group.Length; i++) group[i].Projection.BackwardDropped(ops, x, group[i], parts[i], dx, i > 0, dropped);
     }
 
+    /// <summary>
+    /// From the gradient of down's output (its pass's Y) to those of gate and up, in place of what they gave, and of down's adapter; act [T, I] is scratch, and holds silu(gate) * up afterwards where
+    /// down has no adapter that is trained. True when gate's and up's gradients of B have been added, so that <see cref="Backward"/> must leave them out.
+    /// </summary>
+    internal static bool SwiGluBackward(IOps ops, IMemory memory, in Dropout run, in Pass down, in Pass gate, in Pass up, Tensor act, Tensor dropped)
+    {
+        AdaptedLinear part;
+        bool added = false;
+        if (down.Projection.IsDora)
+        {
+            Span<AdaptedLinear> parts = stackalloc AdaptedLinear[1];
+            Backward(ops, memory, default, run, [down with { GradA = false }], act, dropped, parts);
+            ops.SwiGluBackward(gate.Y, up.Y, act, gate.Y, up.Y, act);
+            part = parts[0];
+            ops.LoraBackwardA(act, part.Dropout, part.Dxa, down.Projection.GradA);
+        }
+        else
+        {
+            part = down.Projection.BackwardPart(memory, run, down);
+            added = ops.SwiGluGroupBackward(part, gate.Projection.OutputPart(run, gate), up.Projection.OutputPart(run, up), act);
+        }
+        Free(memory, down, part);
+        return added;
+    }
+
+    // What the gradient of B is made of, where it reads the output's gradient itself.
+    private AdaptedLinear OutputPart(in Dropout run, in Pass p) => IsDora ? new(Weight, default, default, 0, default, default, p.Y)
+        : new(Weight, A, B, _scaling, Site(run), p.Kept.Xa, p.Y, DB: GradB);
+
     private AdaptedLinear BackwardPart(IMemory memory, in Dropout run, in Pass p) => new(Weight, A, B, _scaling, Site(run), p.Kept.Xa, IsDora ? p.Scaled : p.Y,
-        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", p.Y.DType, Shape.Of(p.Y.Rows, Rank)), p.GradA ? GradA : default, GradB);
+        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", p.Y.DType, Shape.Of(p.Y.Rows, Rank)), p.GradA ? GradA : default, p.GradB ? GradB : default);
 
     // From the gradient of DoRA's output to the one of what was scaled.
     private void Unscale(IOps ops, in Pass p) => ops.DoraBackward(p.Y, p.Kept.U, _scale, _norm, p.Scaled, _gradMagnitude);
@@ -258,20 +287,14 @@ public sealed class Projection
     }
 
     /// <summary>A backward pass over this projection; where the gradient <paramref name="dy"/> must stay as it is, DoRA gets scratch of its own.</summary>
-    internal Pass BackwardPass(IMemory memory, in Kept kept, Tensor dy, bool keepDy = false, bool gradA = true) =>
-        new(this, kept, dy, IsDora && keepDy ? memory.Alloc(MemoryCategory.Scratch, "dora gradient", dy.DType, dy.Shape) : dy, gradA);
+    internal Pass BackwardPass(IMemory memory, in Kept kept, Tensor dy, bool keepDy = false) =>
+        new(this, kept, dy, IsDora && keepDy ? memory.Alloc(MemoryCategory.Scratch, "dora gradient", dy.DType, dy.Shape) : dy);
 
     /// <summary>Frees the scratch of a backward pass.</summary>
     internal static void Free(IMemory memory, in Pass p, in AdaptedLinear part)
     {
         memory.Free(part.Dxa);
         if (p.Scaled != p.Y) memory.Free(p.Scaled);
-    }
-
-    /// <summary>The gradient of A that a pass made without it left out.</summary>
-    internal void BackwardA(IOps ops, Tensor x, in AdaptedLinear part)
-    {
-        if (Rank > 0) ops.LoraBackwardA(x, part.Dropout, part.Dxa, GradA);
     }
 
     /// <summary>Gradient of the base weight and bias, when they are trained.</summary>
@@ -315,8 +338,9 @@ internal readonly record struct Kept(Tensor Xa, Tensor U, bool IsKnown = false)
 /// <param name="Y">Output [T, out], or its gradient; forward: none when only <see cref="Kept"/> is wanted.</param>
 /// <param name="Scaled">Backward: where DoRA puts the scaled gradient; Y itself when that is not needed again.</param>
 /// <param name="Residual">Forward: what the output is added to, or none.</param>
-/// <param name="GradA">Backward: false leaves the gradient of A to <see cref="Projection.BackwardA"/>.</param>
-internal readonly record struct Pass(Projection Projection, Kept Kept, Tensor Y, Tensor Scaled = default, bool GradA = true, Tensor Residual = default);
+/// <param name="GradA">Backward: false leaves the gradient of A out, when its x is not there yet.</param>
+/// <param name="GradB">Backward: false leaves the gradient of B out, when it has been added already.</param>
+internal readonly record struct Pass(Projection Projection, Kept Kept, Tensor Y, Tensor Scaled = default, Tensor Residual = default, bool GradA = true, bool GradB = true);
 
 /// <summary>Static buffers for weights.</summary>
 internal static class WeightAllocation

@@ -20,6 +20,7 @@ public sealed class OpCount
 public sealed partial class PlanningOps(PlanningMemory memory) : IOps
 {
     private readonly Dictionary<string, OpCount> _counts = [];
+    private string? _within; // the op whose parts are counted
 
     /// <summary>Counts by op name.</summary>
     public IReadOnlyDictionary<string, OpCount> Counts => _counts;
@@ -255,6 +256,15 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
+    public bool SwiGluGroupBackward(in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
+    {
+        _within = "down_swiglu_backward";
+        GroupedOps.SwiGluGroupBackward(this, down, gate, up, dAct);
+        _within = null;
+        return false;
+    }
+
+    /// <inheritdoc/>
     public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)
     {
         HeadShapes(hidden, head, logits);
@@ -316,6 +326,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
             memory.Live(t);
             bytes += t.Bytes;
         }
+        op = _within ?? op;
         if (!_counts.TryGetValue(op, out var c)) _counts[op] = c = new OpCount();
         c.Calls++;
         c.Flops += flops;

@@ -230,6 +230,52 @@ public class LinearTests
         }
     }
 
+    /// <summary>An MLP's gradient from down's output to gate's and up's, in one launch behind the product where the adapters' rank is 16: that of the CPU, and the same bits again.</summary>
+    [Theory, InlineData(DType.BF16, 16, 0.1f, true), InlineData(DType.F16, 16, 0.1f, true), InlineData(DType.BF16, 16, 0f, true), InlineData(DType.BF16, 16, 0.1f, false), InlineData(DType.F16, 16, 0f, false),
+        InlineData(DType.BF16, 32, 0.1f, true), InlineData(DType.F32, 16, 0.1f, false)]
+    public void GradientsThroughSwiGlu(DType t, int r, float drop, bool room)
+    {
+        using var rig = new Rig(new CudaOptions(ExpandBytes: 1 << 20));
+        double tol = Rig.Tolerance(t);
+        foreach (var (rows, hidden, inter) in new[] { (5, 64, 64), (49, 64, 2112), (300, 192, 576), (4300, 64, 192), (2048, 256, 1024) }) // ragged tiles, blocks that are not full; rows for one warp and for many
+        {
+            Pair dy = rig.Normal(t, rows, hidden), gateY = rig.Normal(t, rows, inter), upY = rig.Normal(t, rows, inter), act = rig.Empty(t, rows, inter), wide = rig.Empty(t, rows, inter + (room ? 64 : 0));
+            List<Pair> sums = [];
+            (AdaptedLinear Cpu, AdaptedLinear Gpu) Part(int outs, int ins, Pair y, uint site)
+            {
+                var w = rig.Weight(WeightStorage.NF4Double, outs, ins);
+                Pair a = rig.Normal(DType.F32, r, ins, 0.1f), b = rig.Normal(DType.F32, outs, r, 0.1f), xa = rig.Normal(t, rows, r), dxa = rig.Empty(t, rows, r), dA = rig.Normal(DType.F32, r, ins), dB = rig.Normal(DType.F32, outs, r);
+                sums.AddRange([dA, dB]);
+                var d = new Dropout(drop, 77, 5, site);
+                return (new(w.Cpu, a.Cpu, b.Cpu, 2, d, xa.Cpu, y.Cpu, dxa.Cpu, dA.Cpu, dB.Cpu), new(w.Gpu, a.Gpu, b.Gpu, 2, d, xa.Gpu, y.Gpu, dxa.Gpu, dA.Gpu, dB.Gpu));
+            }
+            var down = Part(hidden, inter, dy, 1);
+            var gate = Part(inter, hidden, gateY, 2);
+            var up = Part(inter, hidden, upY, 3);
+            List<float[]> first = [];
+            bool added = false;
+            for (int pass = 0; pass < 2; pass++)
+            {
+                foreach (var p in (Pair[])[.. sums, gateY, upY]) rig.Push(p);
+                added = rig.Gpu.SwiGluGroupBackward(down.Gpu, gate.Gpu, up.Gpu, wide.Gpu);
+                float[][] results = [.. sums.Select(p => rig.Pull(p.Gpu)), rig.Pull(gateY.Gpu), rig.Pull(upY.Gpu)];
+                if (pass == 0) first.AddRange(results);
+                else for (int i = 0; i < results.Length; i++) Assert.True(MemoryMarshal.AsBytes(results[i].AsSpan()).SequenceEqual(MemoryMarshal.AsBytes(first[i].AsSpan())), $"result {i} of {rows}x{inter} differs from run to run");
+            }
+            Assert.Equal(r == 16 && t != DType.F32 && rig.Device.Gpu.Capability >= 80, added);
+            Assert.False(rig.Cpu.SwiGluGroupBackward(down.Cpu, gate.Cpu, up.Cpu, act.Cpu));
+            if (added)
+            {
+                Tensor none = rig.Empty(DType.F32, rows, r).Cpu;
+                foreach (var p in new[] { gate.Cpu, up.Cpu }) rig.Cpu.LoraBackward(default, p.A, p.B, p.Scaling, default, p.Xa, p.Y, none, default, p.DB, default);
+            }
+            rig.Close(gateY, tol, $"dGate {rows}x{inter}"); rig.Close(upY, tol, $"dUp {rows}x{inter}");
+            string[] names = ["down A", "down B", "gate A", "gate B", "up A", "up B"];
+            for (int i = 0; i < sums.Count; i++) rig.Close(sums[i], tol, $"gradient of {names[i]} {rows}x{inter}");
+            rig.Rewind();
+        }
+    }
+
     /// <summary>The weight is one, so the product shows the mask itself: the GPU's must be the CPU's, element for element.</summary>
     [Theory, InlineData(false), InlineData(true)]
     public void DropoutMaskIsTheCpus(bool fused)

@@ -1,4 +1,5 @@
 // Memory and element-wise ops over T.
+#include "swiglu.cuh"
 
 extern "C" __global__ void add(const T* x, T* y, i64 n)
 {
@@ -108,8 +109,6 @@ extern "C" __global__ void rope(T* x, const float* co, const float* si, int head
     }
 }
 
-DEV float silu(float g) { return g / (1.f + EXP(-g)); }
-
 // Rows of y may be pad columns wider; magic = ceil(2^40 / octets of a row) finds the row.
 extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n, int pad, u64 magic)
 {
@@ -125,14 +124,6 @@ extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n, int p
         }
         else for (i64 k = i; k < n; k++) from_f(silu(to_f(gate[k])) * to_f(up[k]), y[k]);
     }
-}
-
-DEV void swiglu_grad(float g, float u, float d, float& dg, float& du, float& y)
-{
-    float s = 1.f / (1.f + EXP(-g));
-    y = silu(g) * u;
-    du = d * g * s;
-    dg = d * u * s * (1.f + g * (1.f - s));
 }
 
 // Rows of dy and y may be pad columns wider.

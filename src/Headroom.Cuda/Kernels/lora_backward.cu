@@ -8,8 +8,7 @@
 #define SLOTS 3
 
 // For each of COUNT parts dA [RANK, n] += scale * z^T drop(x) and dx [rows, n] += drop(scale * z A); y is dx. Where a part has a tail, its z are columns
-// of dx from there on and go to z, which is only written then. A warp leaves its sums for dA in partial; the last one of its columns adds them up, in
-// the order of their rows. Its counter is zero again then.
+// of dx from there on and go to z, which is only written then. A warp leaves its sums for dA in partial; see lora.cuh.
 template <int COUNT> DEV void backward(const Part* parts, int rows, int share, int ldy, float* partial, u32* counters)
 {
     constexpr int zBytes = 16 * RANK * 2, slotBytes = 2048 + COUNT * zBytes; // 16 rows of 32 columns of dx, of x, of each z
@@ -110,47 +109,9 @@ template <int COUNT> DEV void backward(const Part* parts, int rows, int share, i
             if (row + h * 8 < end)
                 *(V4*)(y + (i64)(row + h * 8) * ldy + col) = { pair(v[h][0], v[h][1]), pair(v[h][2], v[h][3]), pair(v[h][4], v[h][5]), pair(v[h][6], v[h][7]) };
     }
-    if (gridDim.y > 1)
-    {
-        constexpr int each = COUNT * 4 * 32; // sums of a warp, four together
-        F4* mine = (F4*)partial + ((i64)(col0 >> 5) * gridDim.y + blockIdx.y) * each + lane;
-        const F4* all = mine - (i64)blockIdx.y * each;
+    if (!all_rows<COUNT>(sum, col0 >> 5, lane, partial, counters)) return;
 #pragma unroll
-        for (int i = 0; i < COUNT * 4; i++) mine[i * 32] = { sum[i / 4][i % 4][0], sum[i / 4][i % 4][1], sum[i / 4][i % 4][2], sum[i / 4][i % 4][3] };
-        __threadfence();
-        __syncwarp();
-        u32 before = lane == 0 ? atomicInc(counters + (col0 >> 5), gridDim.y - 1) : 0;
-        if (__shfl_sync(0xFFFFFFFFu, before, 0) != gridDim.y - 1) return;
-        __threadfence();
-#pragma unroll
-        for (int i = 0; i < COUNT * 4; i++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) sum[i / 4][i % 4][e] = 0;
-#pragma unroll 2
-        for (int k = 0; k < (int)gridDim.y; k++)
-#pragma unroll
-            for (int i = 0; i < COUNT * 4; i++)
-            {
-                F4 f = load_other(all + (i64)k * each + i * 32);
-                float* a = sum[i / 4][i % 4];
-                a[0] += f.x; a[1] += f.y; a[2] += f.z; a[3] += f.w;
-            }
-    }
-#pragma unroll
-    for (int q = 0; q < COUNT; q++)
-    {
-        const Part& p = parts[q];
-        const float scale = p.drop ? p.scale * p.mask.keep : p.scale;
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-            {
-                F4* out = (F4*)(p.out + (i64)(g + 8 * h) * n + col + 4 * i), f = *out;
-                f.x += scale * sum[q][2 * i][2 * h]; f.y += scale * sum[q][2 * i][2 * h + 1]; f.z += scale * sum[q][2 * i + 1][2 * h]; f.w += scale * sum[q][2 * i + 1][2 * h + 1];
-                *out = f;
-            }
-    }
+    for (int q = 0; q < COUNT; q++) add_ranks(parts[q].out, n, g, col, parts[q].drop ? parts[q].scale * parts[q].mask.keep : parts[q].scale, sum[q]);
 }
 
 #if RANK == 16

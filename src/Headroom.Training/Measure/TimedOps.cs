@@ -187,6 +187,15 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     }
 
     /// <inheritdoc/>
+    public bool SwiGluGroupBackward(in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
+    {
+        AdaptedLinear downCopy = down, gateCopy = gate, upCopy = up;
+        bool added = false;
+        Time("down_swiglu_backward", () => added = _ops.SwiGluGroupBackward(downCopy, gateCopy, upCopy, dAct));
+        return added;
+    }
+
+    /// <inheritdoc/>
     public void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin)
     {
         Time("rope_table", () => _ops.RopeTable(positions, invFreq, attentionFactor, cos, sin));

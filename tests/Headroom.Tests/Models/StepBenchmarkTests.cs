@@ -17,13 +17,14 @@ public class StepBenchmarkTests
         Assert.True(result.PlannedBytes > CpuOps.WorkspaceBytes(2));
         Assert.Null(result.Memory);
         var times = result.Ops.ToDictionary(o => o.Op);
-        // 3 layers: four groups (q k v, o, gate up, down) each way; a recomputed layer runs all but down a second time, and the last layer need not.
+        // 3 layers: four groups (q k v, o, gate up, down) each way, down's gradient in one with swiglu's; a recomputed layer runs all but down a second time, and the last layer need not.
         Assert.Equal(recompute == 0 ? 12 : 18, times["linear"].Calls);
-        Assert.Equal(12, times["linear_backward_input"].Calls);
+        Assert.Equal(9, times["linear_backward_input"].Calls);
+        Assert.Equal(3, times["down_swiglu_backward"].Calls);
         Assert.Equal(3, times["attention_backward"].Calls);
         Assert.Equal(recompute == 0 ? 3 : 5, times["attention"].Calls);
         Assert.Equal(3, times["swiglu"].Calls);
-        foreach (string op in new[] { "linear", "linear_backward_input", "attention", "swiglu_backward", "rms_norm", "linear_cross_entropy" })
+        foreach (string op in new[] { "linear", "linear_backward_input", "attention", "down_swiglu_backward", "rms_norm", "linear_cross_entropy" })
             Assert.True(times[op].FloorMilliseconds > 0, op);
         Assert.True(times["adamw"].Milliseconds > 0);
     }
