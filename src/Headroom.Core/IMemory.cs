@@ -76,6 +76,8 @@ public interface IDevice : IDisposable
     bool ExpandsWeights => false;
     /// <summary>Room of the arena, U8, in which expanded frozen weights may stay between products; what is computed does not change by a bit.</summary>
     void KeepExpanded(Tensor room) { }
+    /// <summary>Most bytes that one A or B of an adapter may take in the activation type.</summary>
+    long LargestAdapter => long.MaxValue;
     /// <summary>Host to device.</summary>
     void Upload(ReadOnlySpan<byte> source, Tensor destination);
     /// <summary>

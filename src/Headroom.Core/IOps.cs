@@ -63,7 +63,7 @@ public readonly record struct AdamWStep(double LearningRate, double Beta1, doubl
 /// Gradients of parameters are accumulated (+=); gradients of activations are assigned unless the method says "+=".
 /// Matrices are row-major; T is the number of tokens of a variable-length micro-batch. Activations are F32 on CPU; a GPU also takes BF16 or F16,
 /// with statistics, losses, logits and gradients of parameters in F32.
-/// Shapes are checked by the planning implementation only; the others compute. "Or wider" is by whole groups of 64 columns, in 16-bit compute only
+/// Shapes are checked by the planning implementation only; the others compute. "Or wider" is by whole groups of 64 columns of a matrix of whole groups of 64, in 16-bit compute only
 /// (see <see cref="LinearGroup"/>).
 /// </summary>
 public interface IOps

@@ -101,6 +101,8 @@ public sealed unsafe class CudaDevice : IDevice
     public IOps Ops => _ops;
     /// <inheritdoc/>
     public long WorkspaceBytes => _workspace.Bytes + _overhead;
+    /// <inheritdoc/>
+    public long LargestAdapter => _ops.LargestAdapter;
     /// <summary>The part of <see cref="WorkspaceBytes"/> that the driver took: context and streams as measured when the device was opened, and room for code loaded later.</summary>
     public long OverheadBytes => _overhead;
     /// <summary>Compute capability, as 90.</summary>

@@ -107,8 +107,10 @@ public sealed unsafe partial class CudaOps
         }
         int blocks = LinearWeight.Blocks(n, dst.BlockSize);
         bool nested = dst.Storage == WeightStorage.NF4Double;
-        nint absmax = nested ? _scratch : dst.Absmax.Address;
-        if (nested && blocks * 4L > _scratchBytes) throw new HeadroomException($"A weight of {n} elements is too large to quantize.", "Open the device with more scratch.");
+        // The statistics before they are quantized themselves: nothing is expanded now.
+        var (ring, room) = _weights.Ring;
+        nint absmax = nested ? ring : dst.Absmax.Address;
+        if (nested && blocks * 4L > room) throw new HeadroomException($"A weight of {n} elements is too large to be quantized twice: its {blocks} blocks' statistics take more than {room >> 20} MiB.", "Set bnb_4bit_use_double_quant to false.");
         _gpu.Launch(K("quantize.cu", DType.F32, "store_nf4"), ((blocks + 7) / 8, 1), 256, src, from, dst.Data, absmax, _tables, dst.BlockSize, n, (long)blocks);
         if (!nested) return;
         int size = blocks / 32, power = Math.Max(4, CeilLog2(size) / 4);

@@ -108,6 +108,9 @@ public sealed unsafe partial class CudaOps
         }
     }
 
+    /// <summary>Scratch less room for a row of the input beside the copy of A or B (see <see cref="Narrow"/>).</summary>
+    internal long LargestAdapter => _scratchBytes - Math.Min(_scratchBytes / 16, 1 << 20);
+
     private int RowsInScratch(nint at, int columns, DType act)
     {
         long rows = (_scratch + _scratchBytes - at) / act.Bytes(columns);

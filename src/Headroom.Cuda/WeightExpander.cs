@@ -79,6 +79,9 @@ internal sealed unsafe class WeightExpander : IDisposable
         Bytes = o.ExpandBytes;
     }
 
+    /// <summary>Where pieces are expanded to: for others to use on the main stream after <see cref="Reset"/>, until the next product.</summary>
+    public (nint Address, long Bytes) Ring => (_ring, _ringBytes);
+
     /// <summary>Bytes of the largest piece.</summary>
     public long Bytes { get; }
 

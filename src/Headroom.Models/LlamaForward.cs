@@ -162,14 +162,14 @@ public sealed partial class LlamaModel
         };
     }
 
-    // Columns for the xa of a group that shares its input: one 16-bit product then does the base weight and the adapters (see IOps.LinearGroup).
+    // Columns for the xa of a group that shares its input: one 16-bit product then does the base weight and the adapters (see IOps.LinearGroup). None where rows are no whole groups of 64 elements.
     private int Padding(Tensor dropped, params ReadOnlySpan<Projection> group)
     {
         int ranks = 0;
         if (!dropped.IsNone) return 0; // the products then read the dropped input
         foreach (var p in group)
         {
-            if (p.Rank == 0) return 0;
+            if (p.Rank == 0 || p.Weight.In % 64 != 0) return 0;
             ranks += p.Rank;
         }
         return Settings.ComputeType == DType.F32 ? 0 : (ranks + 63) / 64 * 64;

@@ -91,7 +91,7 @@ public sealed partial class PlanningOps
     {
         memory.Live(x);
         int extra = x.Columns - columns;
-        Require(x.Rows == rows && (extra == 0 || extra > 0 && extra % 64 == 0 && (x.DType is DType.BF16 or DType.F16)), $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
+        Require(x.Rows == rows && (extra == 0 || extra > 0 && extra % 64 == 0 && columns % 64 == 0 && (x.DType is DType.BF16 or DType.F16)), $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
     }
 
     private static void Like(Tensor a, Tensor b) => Require(a.DType == b.DType, $"{a.DType} beside {b.DType}");

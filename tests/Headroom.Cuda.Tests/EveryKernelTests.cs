@@ -326,13 +326,13 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     }
 
     private sealed record Model(int HeadDim, int Heads, int KeyValueHeads, WeightStorage Storage, int R, int Recompute = 0, int? Window = null, bool? Graphs = null,
-        bool Fused = true, bool Hopper = true, TrainMode Mode = TrainMode.Adapters)
+        bool Fused = true, bool Hopper = true, TrainMode Mode = TrainMode.Adapters, int Inter = 192)
     {
         public static readonly BatchLimits Limits = new(120, 3, 120, 120, 3, GenerateTokens: 24, PromptTokens: 16);
 
         public ModelConfig Config => new()
         {
-            ModelType = "llama", HiddenSize = 128, IntermediateSize = 192, VocabSize = 300, NumHiddenLayers = 2, NumAttentionHeads = Heads, NumKeyValueHeads = KeyValueHeads, HeadDim = HeadDim,
+            ModelType = "llama", HiddenSize = 128, IntermediateSize = Inter, VocabSize = 300, NumHiddenLayers = 2, NumAttentionHeads = Heads, NumKeyValueHeads = KeyValueHeads, HeadDim = HeadDim,
             RmsNormEps = 1e-5f, SlidingWindow = Window, AttentionBias = Mode == TrainMode.Full,
         };
 
@@ -344,7 +344,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     [
         new(64, 2, 1, WeightStorage.NF4Double, 16, Graphs: true), new(128, 1, 1, WeightStorage.NF4, 32, Recompute: -1, Window: 24, Graphs: false),
         new(64, 2, 2, WeightStorage.Int8, 64, Graphs: false, Hopper: false), new(128, 2, 1, WeightStorage.BF16, 8, Graphs: false, Fused: false),
-        new(64, 2, 1, WeightStorage.F32, 0, Graphs: true, Mode: TrainMode.Full),
+        new(64, 2, 1, WeightStorage.F32, 0, Graphs: true, Mode: TrainMode.Full), new(64, 2, 1, WeightStorage.NF4, 16, Graphs: false, Inter: 172), // an MLP whose rows are no whole octets
     ];
 
     /// <summary>A case for each type and model: each has its engine, and its own line in a log.</summary>

@@ -292,6 +292,14 @@ public class LinearTests
         rig.Close(dx, 0, "mask");
     }
 
+    /// <summary>The blocks of a large weight are more than the scratch holds: an eighth of a GiB of statistics at 352 M elements.</summary>
+    [Fact]
+    public void StatisticsOfALargeWeightNeedNoScratch()
+    {
+        using var rig = new Rig(new CudaOptions(ScratchBytes: 4 << 10));
+        rig.Weight(WeightStorage.NF4Double, 576, 1536);
+    }
+
     [Theory, InlineData(3, 64), InlineData(5, 7), InlineData(100, 1000), InlineData(576, 1536), InlineData(1, 1)]
     public void QuantizedBitsAreTheCpus(int outs, int ins)
     {

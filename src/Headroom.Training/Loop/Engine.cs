@@ -119,6 +119,7 @@ public sealed class Engine : IDisposable
         ops = new PlanningOps(memory);
         var model = new LlamaModel(config, settings, ops, memory);
         ModelLoader.Staging(model, memory);
+        if (device != null) CheckAdapters(model, settings.ComputeType, device.LargestAdapter);
         if (limits.EvalTokens > 0)
         {
             LossesIn(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
@@ -142,6 +143,17 @@ public sealed class Engine : IDisposable
             model.ForwardBackward(b, new Dropout(settings.Lora?.DropoutP ?? 0, 0, 0, 0), 1, losses);
         }
         return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
+    }
+
+    private static void CheckAdapters(LlamaModel model, DType compute, long largest)
+    {
+        foreach (var p in model.Projections)
+        {
+            long widest = compute.Bytes(Math.Max(p.Weight.In, p.Weight.Out));
+            if (p.Rank * widest > largest)
+                throw new HeadroomException($"{p.Path}: an adapter of rank {p.Rank} takes {p.Rank * widest >> 20} MiB in {compute}; on this device it may take {largest >> 20} MiB.",
+                    $"Choose a rank of at most {largest / widest} there, or --device cpu.");
+        }
     }
 
     /// <summary>Bytes that the frozen weights take in the activation type; see <see cref="LlamaModel.ExpandableBytes"/>.</summary>

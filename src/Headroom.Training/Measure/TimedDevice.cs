@@ -20,6 +20,8 @@ public sealed class TimedDevice(IDevice inner, Func<Action, double>? time = null
     /// <inheritdoc/>
     public bool ExpandsWeights => inner.ExpandsWeights;
     /// <inheritdoc/>
+    public long LargestAdapter => inner.LargestAdapter;
+    /// <inheritdoc/>
     public void KeepExpanded(Tensor room) => inner.KeepExpanded(room);
     /// <inheritdoc/>
     public nint Reserve(long bytes) => inner.Reserve(bytes);

@@ -26,6 +26,7 @@ public class BudgetTests
         public IOps Ops => inner.Ops;
         public long WorkspaceBytes => 3 * MiB;
         public bool ExpandsWeights => expands;
+        public long LargestAdapter => 341 * 1408 * 2;
         public void KeepExpanded(Tensor room) => Room = room;
         public nint Reserve(long bytes) => inner.Reserve(bytes);
         public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);
@@ -63,6 +64,27 @@ public class BudgetTests
         Assert.Equal(20 * MiB, Fit(least + 100 * MiB, 20 * MiB + 9).Expanded);
         Assert.Equal(20 * MiB, Fit(null, 20 * MiB).Expanded);
         Assert.Equal(30 * MiB, Fit(least + 30 * MiB, 50 * MiB).Expanded);
+    }
+
+    /// <summary>Columns for the adapters are given beside rows of whole groups of 64 elements only: what reads other rows finds them by octets.</summary>
+    [Theory, InlineData(1408, 64), InlineData(1376, 0), InlineData(172, 0)]
+    public void OddWidthsGetNoFurtherColumns(int inter, int more)
+    {
+        var plan = Engine.MakePlan(Config with { IntermediateSize = inter }, Settings, Limits, 0, out _);
+        Assert.Equal([inter + more], plan.Buffers.Where(b => b.Name == "swiglu").Select(b => b.Shape.D1).Distinct());
+        Assert.Equal([512 + 64], plan.Buffers.Where(b => b.Name == "norm output").Select(b => b.Shape.D1).Distinct().Where(c => c != 512));
+    }
+
+    /// <summary>A rank that the device's ops have no room for is refused before anything is reserved, by the first projection that it is too large for.</summary>
+    [Fact]
+    public void ARankTooLargeForTheDeviceIsRefused()
+    {
+        using var device = new Expanding(new CpuDevice());
+        ModelSettings Of(int r) => Settings with { Lora = Settings.Lora! with { R = r } };
+        Engine.MakePlan(Config, Of(341), Limits, 0, out _, device);
+        var e = Assert.Throws<HeadroomException>(() => Engine.MakePlan(Config, Of(342), Limits, 0, out _, device));
+        Assert.Contains("mlp.gate_proj: an adapter of rank 342", e.Message);
+        Assert.Contains("at most 341 there", e.ToDo);
     }
 
     /// <summary>The last layer's activations are needed at once, so they stay unless the logits want that memory.</summary>
