@@ -70,8 +70,11 @@ public interface IDevice : IDisposable
     IOps Ops { get; }
     /// <summary>Bytes of the device that the process holds beside the arena: the ops' workspace and, on a GPU, context and code.</summary>
     long WorkspaceBytes { get; }
-    /// <summary>Reserves the arena, once; returns its base address (64-byte aligned at least).</summary>
-    nint Reserve(long bytes);
+    /// <summary>
+    /// Reserves the arena of <paramref name="bytes"/>, once; returns its base address (64-byte aligned at least). Throws <see cref="HeadroomException"/> when
+    /// the device has not enough free, <paramref name="later"/> counted: bytes that the plan leaves for records of micro-steps, which are made during the run.
+    /// </summary>
+    nint Reserve(long bytes, long later = 0);
     /// <summary>True when products need quantized weights expanded to the activation type first, which room for them would save.</summary>
     bool ExpandsWeights => false;
     /// <summary>Room of the arena, U8, in which expanded frozen weights may stay between products; what is computed does not change by a bit.</summary>

@@ -26,7 +26,7 @@ public sealed unsafe partial class CpuDevice : IDevice
     public long WorkspaceBytes => CpuOps.WorkspaceBytes(_threads);
 
     /// <inheritdoc/>
-    public nint Reserve(long bytes)
+    public nint Reserve(long bytes, long later = 0)
     {
         if (_arena != null) throw new InvalidOperationException("the arena is reserved already");
         _arena = NativeMemory.AlignedAlloc((nuint)bytes, bytes >= HugePage ? (nuint)HugePage : 4096);

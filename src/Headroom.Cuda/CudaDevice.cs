@@ -41,16 +41,14 @@ public sealed unsafe class CudaDevice : IDevice
         _usedBefore = usedBefore;
         _gpu = new Gpu(options.Ordinal);
         long needed = CudaOps.WorkspaceBytes(options);
-        CudaException.Check(Driver.cuMemGetInfo(out nuint free, out _), nameof(Driver.cuMemGetInfo));
-        if ((long)free < needed)
+        if (Free() is var free && free < needed)
         {
-            string name = _gpu.Name;
             _gpu.Dispose();
-            throw new HeadroomException($"{name} has {free / 1048576.0:F0} MiB free; {needed / 1048576.0:F0} MiB are needed before a model.", "Close the program that holds the memory, or run with --device cpu.");
+            throw CardMemory.TooFullToOpen(_gpu.Name, free, needed);
         }
         try
         {
-            _workspace = DeviceMemory.Allocate(CudaOps.WorkspaceBytes(options));
+            _workspace = DeviceMemory.Allocate(needed);
             _staging = new Staging(_gpu);
             _ops = new CudaOps(_gpu, _staging, _workspace.Value, options);
             Synchronize();
@@ -90,6 +88,9 @@ public sealed unsafe class CudaDevice : IDevice
         }
         catch (HeadroomException e)
         {
+            // The driver says so too where the host has no page-locked memory left, of which the card's figures say nothing.
+            if (e is CudaException { Status: Driver.OutOfMemory } full && full.Call != nameof(Driver.cuMemHostAlloc))
+                e = CardMemory.TooFullToOpen(report.Gpu, CardMemory.Free(options.Ordinal), CudaOps.WorkspaceBytes(options) + DefaultContextBytes + CodeBytes);
             why = e.Message + "\n" + e.ToDo;
             return null;
         }
@@ -117,18 +118,29 @@ public sealed unsafe class CudaDevice : IDevice
     public string? Notice => _graphs.Failure;
 
     /// <inheritdoc/>
-    public nint Reserve(long bytes)
+    public nint Reserve(long bytes, long later = 0)
     {
         if (_arena != null) throw new InvalidOperationException("the arena is reserved already");
         _gpu.MakeCurrent();
-        CudaException.Check(Driver.cuMemGetInfo(out nuint free, out _), nameof(Driver.cuMemGetInfo));
-        if ((long)free < bytes)
-            throw new HeadroomException($"The plan needs {bytes / 1048576.0:F0} MiB on {Name}, of which {free / 1048576.0:F0} MiB are free.",
-                "Close the program that holds the memory, or plan for less: see headroom plan --vram.");
-        _arena = DeviceMemory.Allocate(bytes);
+        long needed = bytes + later + CodeBytes; // code is loaded and records are made during the run, which is no time to find that they do not fit
+        if (Free() is var free && free < needed) throw CardMemory.TooFullForPlan(Name, free, needed);
+        try
+        {
+            _arena = DeviceMemory.Allocate(bytes);
+        }
+        catch (CudaException e) when (e.Status == Driver.OutOfMemory) // another process was faster
+        {
+            throw CardMemory.TooFullForPlan(Name, Free(), needed);
+        }
         // Nothing reads a buffer before it is written; zeros keep a fault of that kind from depending on what ran before.
         CudaException.Check(Driver.cuMemsetD8Async(_arena.Value, 0, (nuint)bytes, _gpu.Main.Value), nameof(Driver.cuMemsetD8Async));
         return _arena.Value;
+    }
+
+    private static long Free()
+    {
+        CudaException.Check(Driver.cuMemGetInfo(out nuint free, out _), nameof(Driver.cuMemGetInfo));
+        return (long)free;
     }
 
     /// <inheritdoc/>
@@ -191,15 +203,16 @@ public sealed unsafe class CudaDevice : IDevice
 
     /// <summary>
     /// Bytes in use now. The process's own share is the management library's figure; where it gives none (containers hide process ids),
-    /// the growth of the device's use since before this device was opened.
+    /// the growth of the device's use since before this device was opened; -1 where that is not known either.
     /// </summary>
     public MemoryUse Memory()
     {
         _gpu.MakeCurrent();
         long reserved = _workspace.Bytes + (_arena?.Bytes ?? 0);
         if (Driver.cuMemGetInfo(out nuint free, out nuint total) != 0) return new MemoryUse(-1, -1, -1, reserved);
-        long used = (long)(total - free), process = CudaDoctor.ProcessBytes(_options.Ordinal);
-        return new MemoryUse((long)total, used, process >= 0 ? process : used - _usedBefore, reserved);
+        long process = CardMemory.Listed(_options.Ordinal);
+        if (process < 0) process = CardMemory.Growth(_usedBefore, CardMemory.Used(_options.Ordinal));
+        return new MemoryUse((long)total, (long)(total - free), process, reserved);
     }
 
     /// <inheritdoc/>

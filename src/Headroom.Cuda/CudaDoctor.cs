@@ -12,17 +12,29 @@ public sealed class CudaReport
     public string? Problem { get; init; }
     /// <summary>The one thing to do about it.</summary>
     public string Remedy { get; init; } = "";
-    /// <summary>Bytes of the card in use by all processes when it was looked at.</summary>
-    public long UsedBytes { get; init; }
+    /// <summary>Name of the GPU; "" when something is missing.</summary>
+    public string Gpu { get; init; } = "";
+    /// <summary>Bytes of the card in use by all processes, and by the driver, when it was looked at; -1 = not known.</summary>
+    public long UsedBytes { get; init; } = -1;
 }
 
 /// <summary>Looks for everything the CUDA path needs, without keeping any of it open; for <c>headroom doctor</c> and for opening a device.</summary>
 public static unsafe class CudaDoctor
 {
-    private const string InstallLibraries =
-        "Install them with: pip install nvidia-cuda-nvrtc-cu12 nvidia-cublas-cu12 (in a virtual environment), or set HEADROOM_CUDA_PATH to a CUDA 12 or 13 toolkit.";
+    private const string Wheels = "pip install nvidia-cuda-nvrtc-cu12 nvidia-cublas-cu12 (in a virtual environment)";
+    private const string InstallLibraries = $"Install them with: {Wheels}, or set HEADROOM_CUDA_PATH to a CUDA 12 or 13 toolkit.";
 
-    /// <summary>Examines the driver, the libraries and one GPU.</summary>
+    /// <summary><see cref="Examine"/>, and the device is opened once: a full card, or a matrix library that does not start, shows only then.</summary>
+    public static CudaReport Try(int ordinal = 0)
+    {
+        var report = Examine(ordinal);
+        if (report.Problem != null) return report;
+        using var device = CudaDevice.TryOpen(out string why, new CudaOptions(ordinal));
+        string[] lines = why.Split('\n', 2);
+        return device != null ? report : new CudaReport { Items = report.Items, Gpu = report.Gpu, UsedBytes = report.UsedBytes, Problem = lines[0], Remedy = lines[^1] };
+    }
+
+    /// <summary>Examines the driver, the libraries and one GPU; opens no context.</summary>
     public static CudaReport Examine(int ordinal = 0)
     {
         var items = new List<(string, string)>();
@@ -54,32 +66,37 @@ public static unsafe class CudaDoctor
         }
         items.Add(("NVML (memory telemetry, optional)", NativeLibraries.Find("nvml") ?? "not found"));
         if (missing.Count > 0) return Stop($"{string.Join(" and ", missing)} not found for CUDA 12 or 13.", InstallLibraries);
-        if (Nvrtc.nvrtcVersion(out int a, out int b) == 0) items.Add(("NVRTC version", $"{a}.{b}"));
-        items.Add(("cuBLASLt version", CublasLt.cublasLtGetVersion().ToString()));
-        long used = 0;
-        if (DeviceMemory(ordinal) is { } m)
-        {
-            items.Add(("memory", $"{m.Total / 1048576.0:F0} MiB, {m.Free / 1048576.0:F0} MiB free"));
-            used = (long)m.Used;
-        }
-        return new CudaReport { Items = items, UsedBytes = used };
+        if (Nvrtc.nvrtcVersion(out int compiler, out int release) != 0) return Stop("NVRTC does not say its version.", InstallLibraries);
+        int products = (int)CublasLt.cublasLtGetVersion();
+        items.Add(("NVRTC version", $"{compiler}.{release}"));
+        items.Add(("cuBLASLt version", products.ToString()));
+        if ((LibraryFault("NVRTC", compiler, version) ?? LibraryFault("cuBLASLt", products / 10000, version) ?? ArchitectureFault($"NVRTC {compiler}.{release}", Architectures(), gpu, major * 10 + minor)) is { } fault)
+            return Stop(fault.Problem, fault.Remedy);
+        var memory = CardMemory.Read(ordinal);
+        if (memory is { } m) items.Add(("memory", $"{m.Total / 1048576.0:F0} MiB, {m.Free / 1048576.0:F0} MiB free"));
+        return new CudaReport { Items = items, Gpu = gpu, UsedBytes = (long?)memory?.Used ?? -1 };
     }
 
-    private static Nvml.Memory? DeviceMemory(int ordinal)
-    {
-        if (NativeLibraries.Find("nvml") == null || Nvml.nvmlInit() != 0 || Nvml.nvmlDeviceGetHandleByIndex((uint)ordinal, out nint device) != 0) return null;
-        return Nvml.nvmlDeviceGetMemoryInfo(device, out var memory) == 0 ? memory : null;
-    }
+    /// <summary>Why a driver cannot run what a library of a CUDA gives it, or null: it runs all of its own CUDA's major version, whatever their minor one, and older ones.</summary>
+    /// <param name="library">The library's name.</param>
+    /// <param name="major">Its CUDA's major version.</param>
+    /// <param name="driver">The driver's CUDA version, as 12040.</param>
+    internal static (string Problem, string Remedy)? LibraryFault(string library, int major, int driver) => major <= driver / 1000 ? null
+        : ($"{library} is of CUDA {major}, the driver of CUDA {driver / 1000}.{driver % 1000 / 10}: it does not run what is newer.",
+            driver >= 12000 ? $"Install libraries of CUDA 12 with: {Wheels}, or update the NVIDIA driver." : "Update the NVIDIA driver to one of CUDA 12 or later, or run with --device cpu.");
 
-    /// <summary>Bytes of this process on the GPU, or -1 when the library does not say.</summary>
-    internal static long ProcessBytes(int ordinal)
+    /// <summary>Why a compiler cannot compile for a GPU, or null.</summary>
+    /// <param name="compiler">Its name and version.</param>
+    /// <param name="known">Architectures that it compiles for, as 90; none = it does not say.</param>
+    /// <param name="gpu">The GPU's name.</param>
+    /// <param name="capability">Its compute capability, as 90.</param>
+    internal static (string Problem, string Remedy)? ArchitectureFault(string compiler, ReadOnlySpan<int> known, string gpu, int capability) => known.IsEmpty || known.Contains(capability) ? null
+        : ($"{compiler} does not compile for the {gpu} (sm_{capability}).", $"Install a newer one with: pip install --upgrade{Wheels["pip install".Length..]}, or set HEADROOM_CUDA_PATH to a newer toolkit.");
+
+    private static int[] Architectures()
     {
-        if (NativeLibraries.Find("nvml") == null || Nvml.nvmlInit() != 0 || Nvml.nvmlDeviceGetHandleByIndex((uint)ordinal, out nint device) != 0) return -1;
-        uint count = 64;
-        Nvml.ProcessInfo* infos = stackalloc Nvml.ProcessInfo[64];
-        if (Nvml.nvmlDeviceGetComputeRunningProcesses(device, ref count, infos) != 0) return -1;
-        for (int i = 0; i < count; i++)
-            if (infos[i].Pid == (uint)Environment.ProcessId && infos[i].UsedBytes < long.MaxValue) return (long)infos[i].UsedBytes;
-        return -1;
+        if (Nvrtc.nvrtcGetNumSupportedArchs(out int count) != 0 || count <= 0) return [];
+        var known = new int[count];
+        fixed (int* p = known) return Nvrtc.nvrtcGetSupportedArchs(p) == 0 ? known : [];
     }
 }

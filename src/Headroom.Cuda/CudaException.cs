@@ -7,6 +7,9 @@ namespace Headroom.Cuda;
 /// <summary>A call of the driver, the compiler or the matrix library that failed, with the call's name and the vendor's word for the status.</summary>
 public sealed class CudaException(string call, string status, string todo) : DeviceException(call, $"{call} failed: {status}.", todo)
 {
+    /// <summary>The driver's status; 0 = another library's.</summary>
+    internal int Status { get; private init; }
+
     [ThreadStatic] private static Gpu? t_gpu;
 
     /// <summary>The device whose work this thread issues: a fault of a kernel shows only at a later call, so the message also names the last kernel.</summary>
@@ -15,7 +18,7 @@ public sealed class CudaException(string call, string status, string todo) : Dev
     /// <summary>Throws unless a driver status is 0.</summary>
     internal static void Check(int status, string call)
     {
-        if (status != 0) throw new CudaException(call, Text(status) + (t_gpu?.LastKernel is { } k ? $"; the last operation issued was {k}" : ""), ToDoFor(status));
+        if (status != 0) throw new CudaException(call, Text(status) + (t_gpu?.LastKernel is { } k ? $"; the last operation issued was {k}" : ""), ToDoFor(status)) { Status = status };
     }
 
     /// <summary>Throws unless a cuBLASLt status is 0.</summary>

@@ -96,13 +96,22 @@ internal sealed unsafe class Gpu : IDisposable
         CudaException.Check(Driver.cuDeviceGetName(name, 128, device), nameof(Driver.cuDeviceGetName));
         Name = System.Runtime.InteropServices.Marshal.PtrToStringUTF8((nint)name) ?? "GPU";
         _context = PrimaryContext.Retain(device);
-        MakeCurrent();
-        // The default of 1,024 bytes a thread reserves 200 MiB on an H100; the driver raises it for a kernel that needs more. A driver that refuses keeps its own.
-        Driver.cuCtxSetLimit(Driver.LimitStackSize, 256);
-        Main = CudaStream.Create();
-        Side = CudaStream.Create();
+        try
+        {
+            MakeCurrent();
+            // The default of 1,024 bytes a thread reserves 200 MiB on an H100; the driver raises it for a kernel that needs more. A driver that refuses keeps its own.
+            Driver.cuCtxSetLimit(Driver.LimitStackSize, 256);
+            Main = CudaStream.Create();
+            Side = CudaStream.Create();
+        }
+        catch
+        {
+            Main?.Dispose();
+            Release();
+            throw;
+        }
         Hopper = Capability == 90 && driver >= 12000;
-        _compiler = new KernelCompiler($"sm_{Capability}{(Hopper ? "a" : "")}", driver);
+        _compiler = new KernelCompiler($"sm_{Capability}{(Hopper ? "a" : "")}", driver, new CubinCache(Path.Combine(HeadroomCache.Folder, "cubin")));
     }
 
     public string Name { get; }
@@ -252,6 +261,11 @@ internal sealed unsafe class Gpu : IDisposable
         _to?.Dispose();
         Main.Dispose();
         Side.Dispose();
+        Release();
+    }
+
+    private void Release()
+    {
         _context.Dispose();
         t_current = 0;
         CudaException.Watch(null);

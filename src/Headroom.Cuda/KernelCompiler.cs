@@ -7,10 +7,10 @@ using Headroom.Cuda.Interop;
 namespace Headroom.Cuda;
 
 /// <summary>
-/// Kernel sources (embedded) to cubins for one architecture. A cubin is cached in Headroom's cache folder by the hash of source, options,
-/// compiler and driver, so only the first run on a machine compiles.
+/// Kernel sources (embedded) to cubins for one architecture. A cubin is cached by the hash of source, options, compiler and
+/// driver, so only the first run on a machine compiles.
 /// </summary>
-internal sealed unsafe class KernelCompiler(string architecture, int driverVersion)
+internal sealed unsafe class KernelCompiler(string architecture, int driverVersion, CubinCache cache)
 {
     private static readonly string Common = Source("common.cuh");
 
@@ -26,22 +26,10 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
         CheckCompiler(Nvrtc.nvrtcVersion(out int major, out int minor), nameof(Nvrtc.nvrtcVersion));
         string identity = string.Join('\n', [.. options, $"{major}.{minor}", driverVersion.ToString(), source]);
         string key = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(identity)));
-        string path = Path.Combine(HeadroomCache.Folder, "cubin", key + ".cubin");
-        try
-        {
-            if (File.Exists(path)) return File.ReadAllBytes(path);
-        }
-        catch (IOException) { } // an unreadable cache is no cache
+        if (cache.Read(key) is { } kept) return kept;
         byte[] cubin = Compile(file, source, options);
         Compiled++;
-        try
-        {
-            Directory.CreateDirectory(Path.GetDirectoryName(path)!);
-            string temporary = $"{path}.{Environment.ProcessId}.tmp";
-            File.WriteAllBytes(temporary, cubin);
-            File.Move(temporary, path, overwrite: true);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { } // read-only home: compile again next time
+        cache.Write(key, cubin);
         return cubin;
     }
 

@@ -37,7 +37,7 @@ internal static class DoctorCommand
         var command = new Command("doctor", "Say what of CUDA was found, and what to do about what was not. Example: headroom doctor") { json };
         command.SetAction(p =>
         {
-            var r = CudaDoctor.Examine();
+            var r = CudaDoctor.Try();
             if (p.GetValue(json)) Console.WriteLine(JsonSerializer.Serialize(new { items = r.Items.Select(i => new { what = i.What, found = i.Found }), problem = r.Problem, remedy = r.Remedy, used_bytes = r.UsedBytes }));
             else
             {

@@ -20,6 +20,7 @@ internal static unsafe partial class Driver
     [LibraryImport(Lib)] public static partial int cuDeviceGet(out int device, int ordinal);
     [LibraryImport(Lib)] public static partial int cuDeviceGetName(byte* name, int length, int device);
     [LibraryImport(Lib)] public static partial int cuDeviceGetAttribute(out int value, int attribute, int device);
+    [LibraryImport(Lib)] public static partial int cuDeviceGetPCIBusId(byte* id, int length, int device);
     [LibraryImport(Lib)] public static partial int cuDevicePrimaryCtxRetain(out nint context, int device);
     [LibraryImport(Lib, EntryPoint = "cuDevicePrimaryCtxRelease_v2")] public static partial int cuDevicePrimaryCtxRelease(int device);
     [LibraryImport(Lib)] public static partial int cuCtxSetCurrent(nint context);

@@ -5,7 +5,7 @@ namespace Headroom.Cuda.Interop;
 
 /// <summary>
 /// Finds the vendor's libraries: HEADROOM_CUDA_PATH, CUDA_HOME, /usr/local/cuda, the loader path, then the wheels of an active
-/// virtual environment or of the first python3 on PATH. The first folder that has a library wins.
+/// virtual environment or of the first python3 on PATH. The first folder that has a library wins, but what is newer than the driver only where nothing else is.
 /// </summary>
 internal static class NativeLibraries
 {
@@ -37,18 +37,24 @@ internal static class NativeLibraries
         lock (Loaded)
         {
             if (Loaded.TryGetValue(name, out var hit)) return hit.Where;
-            foreach (string folder in name is "cuda" or "nvml" ? [""] : Folders())
-                foreach (string file in Files[name])
-                {
-                    string path = folder.Length == 0 ? file : Path.Combine(folder, file);
-                    if (folder.Length > 0 && !File.Exists(path)) continue;
-                    if (!NativeLibrary.TryLoad(path, out nint handle)) continue;
-                    Loaded[name] = (handle, path);
-                    return path;
-                }
+            bool ofDriver = name is "cuda" or "nvml";
+            foreach (var (folder, file) in Candidates(ofDriver ? [""] : Folders(), Files[name], ofDriver ? int.MaxValue : DriverMajor()))
+            {
+                string path = folder.Length == 0 ? file : Path.Combine(folder, file);
+                if (folder.Length > 0 && !File.Exists(path)) continue;
+                if (!NativeLibrary.TryLoad(path, out nint handle)) continue;
+                Loaded[name] = (handle, path);
+                return path;
+            }
             return null;
         }
     }
+
+    /// <summary>Where to look for a library, in order: in each folder for each file, those of a CUDA that the driver runs first. The number at a file's end is its CUDA's.</summary>
+    internal static IEnumerable<(string Folder, string File)> Candidates(IEnumerable<string> folders, string[] files, int driverMajor) =>
+        folders.SelectMany(folder => files.Select(file => (folder, file))).OrderBy(c => int.Parse(c.file[(c.file.LastIndexOf('.') + 1)..]) > driverMajor);
+
+    private static int DriverMajor() => Find("cuda") != null && Driver.cuDriverGetVersion(out int version) == 0 ? version / 1000 : int.MaxValue;
 
     private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? path)
     {

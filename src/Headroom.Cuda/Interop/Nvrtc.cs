@@ -8,6 +8,8 @@ internal static unsafe partial class Nvrtc
     private const string Lib = "nvrtc";
 
     [LibraryImport(Lib)] public static partial int nvrtcVersion(out int major, out int minor);
+    [LibraryImport(Lib)] public static partial int nvrtcGetNumSupportedArchs(out int count);
+    [LibraryImport(Lib)] public static partial int nvrtcGetSupportedArchs(int* architectures);
     [LibraryImport(Lib, StringMarshalling = StringMarshalling.Utf8)]
     public static partial int nvrtcCreateProgram(out nint program, string source, string name, int headers, nint headerSources, nint headerNames);
     [LibraryImport(Lib)] public static partial int nvrtcDestroyProgram(ref nint program);

@@ -13,6 +13,22 @@ public static class Budget
     // The last layer's activations stay through the loss alone. With 32 layers not to recompute it saves 0.8 % of a step.
     private const int LastLayerShare = 50;
 
+    // Kernels that are loaded at their first use, part of the workspace, and what the driver rounds.
+    private const long LeftFree = 64L << 20;
+
+    /// <summary>
+    /// Bytes a plan may take of a device, and what a refusal says of them: what is allowed, but no more than the process could have. A plan counts the
+    /// whole process, so that is what is free now and what the process holds beside the arena. Null = no limit: nothing is set, and the device does not say.
+    /// </summary>
+    /// <param name="allowed">Bytes that the user allows the process; null = no limit.</param>
+    /// <param name="device">The device, with its workspace and without an arena.</param>
+    public static (long? Bytes, string Words) Of(long? allowed, IDevice device)
+    {
+        if (device.ReadMemory() is not { Total: > 0 } m) return (allowed, "are allowed");
+        long could = Math.Max(0, m.Total - m.Used + device.WorkspaceBytes - LeftFree);
+        return allowed <= could ? (allowed, "are allowed") : (could, $"are free on {device.Name} for this process");
+    }
+
     /// <summary>
     /// The plan, and the settings with the number of layers that recompute and the bytes of weights that stay expanded. Without a budget nothing is
     /// recomputed beyond what the settings ask for; of all layers the last, whose activations are needed at once, is left out where that costs less than a fiftieth. Throws <see cref="HeadroomException"/> when it cannot fit.

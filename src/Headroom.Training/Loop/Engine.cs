@@ -75,7 +75,7 @@ public sealed class Engine : IDisposable
         {
             Plan = MakePlan(config, settings, limits, device.WorkspaceBytes, out var counted, device);
             _replay = Replay(device, counted, settings);
-            _arena = device.Reserve(Plan.ArenaBytes);
+            _arena = device.Reserve(Plan.ArenaBytes, _replay.Bytes);
             _memory = new ArenaMemory(Plan, _arena);
             Model = new LlamaModel(config, settings, device.Ops, _memory);
             if (!Model.ExpandedRoom.IsNone) device.KeepExpanded(Model.ExpandedRoom);

@@ -24,7 +24,7 @@ public sealed class TimedDevice(IDevice inner, Func<Action, double>? time = null
     /// <inheritdoc/>
     public void KeepExpanded(Tensor room) => inner.KeepExpanded(room);
     /// <inheritdoc/>
-    public nint Reserve(long bytes) => inner.Reserve(bytes);
+    public nint Reserve(long bytes, long later = 0) => inner.Reserve(bytes, later);
     /// <inheritdoc/>
     public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);
     /// <inheritdoc/>

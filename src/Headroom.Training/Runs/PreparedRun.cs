@@ -11,9 +11,6 @@ namespace Headroom.Training;
 /// </summary>
 public sealed class PreparedRun : IDisposable
 {
-    // Kernels that are loaded at their first use, part of the workspace, and what the driver rounds.
-    private const long LeftFree = 64L << 20;
-
     private PreparedRun() { }
 
     /// <summary>Rows, tokenizer and token ids.</summary>
@@ -37,7 +34,7 @@ public sealed class PreparedRun : IDisposable
     /// <param name="recipe">The recipe.</param>
     /// <param name="model">Its base.</param>
     /// <param name="openDevice">Opens the device.</param>
-    /// <param name="budgetBytes">Memory the plan may take; null = no limit.</param>
+    /// <param name="budgetBytes">Memory the plan may take, of what the device has free; null = all of that.</param>
     /// <param name="progress">What is being done, done and total of it.</param>
     /// <param name="hash">Begin with the base's hash at once, beside the tokenizing: a run needs it, and it may take longer than the weights.</param>
     /// <param name="rows">The rows, when they were read before.</param>
@@ -73,9 +70,8 @@ public sealed class PreparedRun : IDisposable
             var settings = RunSettings.Of(recipe, source, device);
             long? expanded = o.ExpandedWeights switch { "auto" => budgetBytes == null ? 0 : null, "none" => 0, var size => Units.Parse(size) };
             // Without a budget the card's free memory is one, of which nothing is taken that the step does not need.
-            long? free = device.ReadMemory() is { Total: > 0 } m ? m.Total - m.Used + device.WorkspaceBytes - LeftFree : null;
-            (var plan, settings) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budgetBytes ?? free, device, expanded,
-                budgetBytes == null ? $"are free on {device.Name} for this process" : "are allowed");
+            var (budget, words) = Budget.Of(budgetBytes, device);
+            (var plan, settings) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words);
             return new PreparedRun
             {
                 Rows = rows, Source = source, Device = device, Limits = limits, Settings = settings, Plan = plan,

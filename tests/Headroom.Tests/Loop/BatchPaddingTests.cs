@@ -19,7 +19,7 @@ public class BatchPaddingTests
         public string Name => _cpu.Name;
         public IOps Ops => _cpu.Ops;
         public long WorkspaceBytes => _cpu.WorkspaceBytes;
-        public nint Reserve(long bytes) => _cpu.Reserve(bytes);
+        public nint Reserve(long bytes, long later = 0) => _cpu.Reserve(bytes, later);
         public void Upload(ReadOnlySpan<byte> source, Tensor destination) => _cpu.Upload(source, destination);
         public void Download(Tensor source, Span<byte> destination) => _cpu.Download(source, destination);
         public StepReplay Replay(double flops, long calls, DType compute) => new(0, few);

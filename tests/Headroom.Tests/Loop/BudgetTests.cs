@@ -19,8 +19,11 @@ public class BudgetTests
     private static readonly BatchLimits Limits = new(1024, 2, 1024);
 
     // A device that expands weights, of which nothing is asked but its plan.
-    private sealed class Expanding(IDevice inner, bool expands = true) : IDevice
+    private sealed class Expanding(IDevice inner, bool expands = true, MemoryUse? memory = null, long records = 0) : IDevice
     {
+        public long Later { get; private set; }
+        public MemoryUse? ReadMemory() => memory;
+        public StepReplay Replay(double flops, long calls, DType compute) => new(records, false);
         public Tensor Room { get; private set; }
         public string Name => inner.Name;
         public IOps Ops => inner.Ops;
@@ -28,7 +31,11 @@ public class BudgetTests
         public bool ExpandsWeights => expands;
         public long LargestAdapter => 341 * 1408 * 2;
         public void KeepExpanded(Tensor room) => Room = room;
-        public nint Reserve(long bytes) => inner.Reserve(bytes);
+        public nint Reserve(long bytes, long later = 0)
+        {
+            Later = later;
+            return inner.Reserve(bytes, later);
+        }
         public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);
         public void Download(Tensor source, Span<byte> destination) => inner.Download(source, destination);
         public void Dispose() => inner.Dispose();
@@ -112,6 +119,41 @@ public class BudgetTests
         using var device = new Expanding(new CpuDevice());
         var e = Assert.Throws<HeadroomException>(() => Budget.Fit(Config, Settings, Limits, device.WorkspaceBytes, 10 * MiB, device, allowed: "are free on a card"));
         Assert.Contains("10 MiB are free on a card", e.Message);
+    }
+
+    /// <summary>What is allowed is no more than what the process could have: what the card has free, and what the process holds already.</summary>
+    [Fact]
+    public void TheCardsFreeMemoryBoundsABudget()
+    {
+        using var open = new Expanding(new CpuDevice());
+        var least = Budget.Fit(Config, Settings, Limits, open.WorkspaceBytes, null, open, 0).Plan;
+        long free = least.ArenaBytes + 40 * MiB + 64 * MiB; // 64 MiB are left free
+        using var card = new Expanding(new CpuDevice(), memory: new MemoryUse(1000 * MiB + free, 1000 * MiB, -1, 0));
+        var could = Budget.Of(null, card);
+        Assert.Equal(least.ArenaBytes + 40 * MiB + card.WorkspaceBytes, could.Bytes);
+        Assert.Contains("free on", could.Words);
+        Assert.Equal(could, Budget.Of(1L << 40, card)); // the card is not as free as what is allowed
+        Assert.Equal((could.Bytes - MiB, "are allowed"), Budget.Of(could.Bytes - MiB, card));
+        var (plan, settings) = Budget.Fit(Config, Settings, Limits, card.WorkspaceBytes, Budget.Of(1L << 40, card).Bytes, card);
+        Assert.InRange(settings.ExpandedBytes, 39 * MiB, 40 * MiB);
+        Assert.True(plan.ArenaBytes <= free - 64 * MiB, $"an arena of {plan.ArenaBytes} in {free}");
+        using var full = new Expanding(new CpuDevice(), memory: new MemoryUse(1000 * MiB, 990 * MiB, -1, 0));
+        Assert.Equal(0, Budget.Of(null, full).Bytes);
+        foreach (MemoryUse? unknown in new MemoryUse?[] { null, new MemoryUse(-1, -1, -1, 0) })
+        {
+            using var device = new Expanding(new CpuDevice(), memory: unknown);
+            Assert.Equal((null, "are allowed"), Budget.Of(null, device));
+            Assert.Equal((5 * MiB, "are allowed"), Budget.Of(5 * MiB, device));
+        }
+    }
+
+    [Fact]
+    public void AnEngineSaysWhatItsPlanLeavesForRecords()
+    {
+        var device = new Expanding(new CpuDevice(), records: 7 * MiB);
+        using var engine = new Engine(device, Config, Settings with { ComputeType = DType.F32 }, Limits);
+        Assert.Equal(7 * MiB, device.Later);
+        Assert.Equal(10 * MiB, engine.Plan.WorkspaceBytes);
     }
 
     [Fact]

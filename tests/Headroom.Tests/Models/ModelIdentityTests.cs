@@ -127,10 +127,10 @@ public class ModelIdentityTests
         public IOps Ops => inner.Ops;
         public long WorkspaceBytes => inner.WorkspaceBytes;
 
-        public nint Reserve(long bytes)
+        public nint Reserve(long bytes, long later = 0)
         {
             Reserved.Add(bytes);
-            return _base = inner.Reserve(bytes);
+            return _base = inner.Reserve(bytes, later);
         }
 
         public void Upload(ReadOnlySpan<byte> source, Tensor destination)
