@@ -28,7 +28,7 @@ public static class CudaStepBench
             string[] p = spec.Split(':');
             int[] shape = p[1].Split('x').Select(s => int.Parse(s, CultureInfo.InvariantCulture)).ToArray();
             var device = CudaDevice.Open(new CudaOptions(ExpandAhead: ahead, ExpandBytes: expand, Graphs: graphs));
-            var options = new StepBenchmarkOptions(shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), device.Preferred16Bit, steps,
+            var options = new StepBenchmarkOptions(shape[0], shape[1], int.Parse(p[2], CultureInfo.InvariantCulture), device.PreferredCompute, steps,
                 AnswerOnly: args.Contains("--answers"), Ragged: args.Contains("--ragged"), DropoutP: float.Parse(Option(args, "--dropout") ?? "0.1", CultureInfo.InvariantCulture))
             {
                 UseDora = args.Contains("--dora"), ExpandedBytes = long.Parse(Option(args, "--expanded") ?? "0", CultureInfo.InvariantCulture) << 20,
@@ -43,8 +43,8 @@ public static class CudaStepBench
     {
         double mib = 1024.0 * 1024;
         long overhead = device.OverheadBytes;
-        if (kernels) device.Gpu.Profile = [];
-        var r = StepBenchmark.Run(device, HfConfig.Load(model), o);
+        var times = new Dictionary<string, (int Count, double Milliseconds)>();
+        var r = StepBenchmark.Run(device, HfConfig.Load(model), o, stepping: on => device.Gpu.Profile = kernels && on ? times : null);
         string batch = (o.Ragged ? "ragged" : "full") + (o.AnswerOnly ? " answers" : ""), graphs = device.Notice != null ? "failed" : device.Graphs.Records > 0 ? "on" : "off";
         string name = Path.GetFileName(Path.GetDirectoryName(Path.GetFullPath(model))) ?? model; // the folder of config.json
         if ((o.UseDora, o.DropoutP) != (false, 0.1f)) name += string.Create(CultureInfo.InvariantCulture, $" {(o.UseDora ? "DoRA" : "LoRA")} dropout {o.DropoutP}");
@@ -55,9 +55,9 @@ public static class CudaStepBench
         if (device.Notice is { } notice) Console.WriteLine("  " + notice);
         if (device.Graphs is { Records: > 0 } g)
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"  graphs: {g.Records} recorded, {g.Replays} replayed, {g.PeakBytes / mib:F1} MiB of the device ({string.Join(" ", g.Sizes.Select(b => b >> 20))}), {g.RecordTime.TotalMilliseconds / Math.Max(1, g.Records):F1} ms a record"));
-        // Every kernel alone, in one line: the figure above is not a rate then. Micro-steps: three to warm up and one under the op profile.
-        foreach (var (kernel, (count, ms)) in device.Gpu.Profile?.OrderByDescending(k => k.Value.Milliseconds).Take(40) ?? [])
-            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"  {ms / (o.Steps + 4),8:F2} ms a step, {ms / count * 1000,8:F1} us x {(double)count / (o.Steps + 4),6:F1} {kernel}"));
+        // Every kernel alone, in one line: the figure above is not a rate then.
+        foreach (var (kernel, (count, ms)) in times.OrderByDescending(k => k.Value.Milliseconds).Take(40))
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"  {ms / r.MicroSteps,8:F2} ms a step, {ms / count * 1000,8:F1} us x {(double)count / r.MicroSteps,6:F1} {kernel}"));
         if (!profile) return;
         foreach (var x in r.Ops) Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"  {x.Milliseconds,8:F2} ms {x.FloorMilliseconds,8:F2} floor {x.Calls,5} x {x.Op}"));
     }

@@ -70,6 +70,8 @@ public interface IDevice : IDisposable
     IOps Ops { get; }
     /// <summary>Bytes of the device that the process holds beside the arena: the ops' workspace and, on a GPU, context and code.</summary>
     long WorkspaceBytes { get; }
+    /// <summary>The type of activations that precision "auto" means: BF16 on a GPU that has it, F16 on one that has not, F32 on a CPU, which computes in nothing else.</summary>
+    DType PreferredCompute => DType.F32;
     /// <summary>
     /// Reserves the arena of <paramref name="bytes"/>, once; returns its base address (64-byte aligned at least). Throws <see cref="HeadroomException"/> when
     /// the device has not enough free, <paramref name="later"/> counted: bytes that the plan leaves for records of micro-steps, which are made during the run.

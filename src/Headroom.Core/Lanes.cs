@@ -8,6 +8,9 @@ public static class Lanes
     /// <summary>Threads that together copy at the speed of the memory: half of the processors, at least one, at most <paramref name="most"/>.</summary>
     public static int Count(int most) => Math.Clamp((Environment.ProcessorCount + 1) / 2, 1, most);
 
+    /// <summary>Pieces of at most <paramref name="each"/> that <paramref name="total"/> is cut into, whatever its size.</summary>
+    public static int Pieces(long total, long each) => checked((int)((total + each - 1) / each));
+
     /// <summary>
     /// Runs work(lane, piece) for every piece in [0, <paramref name="pieces"/>); a lane in [0, <paramref name="lanes"/>) runs one piece at a time.
     /// Returns when all are done. The first exception ends the rest and comes out as it is.

@@ -34,7 +34,7 @@ public sealed unsafe partial class CpuDevice : IDevice
         if (OperatingSystem.IsLinux() && bytes >= HugePage) _ = Advise(_arena, (nuint)bytes / HugePage * HugePage, 14); // MADV_HUGEPAGE
         // Touch every page now: what the plan says must be there before the first step, not at step 50.
         nint arena = (nint)_arena;
-        Lanes.Run(_threads, (int)((bytes + Reach - 1) / Reach), (_, piece) =>
+        Lanes.Run(_threads, Lanes.Pieces(bytes, Reach), (_, piece) =>
         {
             long end = Math.Min(bytes, (piece + 1L) * Reach);
             for (long at = (long)piece * Reach; at < end; at += 4096) ((byte*)arena)[at] = 0;
@@ -56,7 +56,7 @@ public sealed unsafe partial class CpuDevice : IDevice
         {
             nint from = (nint)s;
             int bytes = source.Length;
-            Lanes.Run(_threads, (bytes + Piece - 1) / Piece, (_, piece) =>
+            Lanes.Run(_threads, Lanes.Pieces(bytes, Piece), (_, piece) =>
             {
                 int at = piece * Piece, n = Math.Min(Piece, bytes - at);
                 new ReadOnlySpan<byte>((byte*)from + at, n).CopyTo(new Span<byte>((byte*)destination.Address + at, n));
@@ -69,7 +69,7 @@ public sealed unsafe partial class CpuDevice : IDevice
     {
         long rowBytes = destination.DType.Bytes(destination.Columns);
         int rows = destination.Rows, step = (int)Math.Clamp(Piece / Math.Max(1, rowBytes), 1, Math.Max(1, rows));
-        Lanes.Run(_threads, (rows + step - 1) / step, (_, piece) =>
+        Lanes.Run(_threads, Lanes.Pieces(rows, step), (_, piece) =>
         {
             int first = piece * step, n = Math.Min(step, rows - first);
             read(first, n, new Span<byte>((byte*)destination.Address + first * rowBytes, checked((int)(n * rowBytes))));

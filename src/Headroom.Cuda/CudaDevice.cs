@@ -108,8 +108,8 @@ public sealed unsafe class CudaDevice : IDevice
     public long OverheadBytes => _overhead;
     /// <summary>Compute capability, as 90.</summary>
     public int Capability => _gpu.Capability;
-    /// <summary>The 16-bit type to compute in: BF16 where the device has it, else F16.</summary>
-    public DType Preferred16Bit => _gpu.Capability >= 80 ? DType.BF16 : DType.F16;
+    /// <inheritdoc/>
+    public DType PreferredCompute => _gpu.Capability >= 80 ? DType.BF16 : DType.F16;
     internal Gpu Gpu => _gpu;
     internal StepGraphs Graphs => _graphs;
     /// <summary>Expanded weights that stay, and their bytes; see <see cref="KeepExpanded"/>.</summary>

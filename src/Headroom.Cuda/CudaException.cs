@@ -12,20 +12,30 @@ public sealed class CudaException(string call, string status, string todo) : Dev
 
     [ThreadStatic] private static Gpu? t_gpu;
 
-    /// <summary>The device whose work this thread issues: a fault of a kernel shows only at a later call, so the message also names the last kernel.</summary>
+    /// <summary>The device whose work this thread issues: a fault of a kernel shows only at a later call, so the message also names what was issued before it.</summary>
     internal static void Watch(Gpu? gpu) => t_gpu = gpu;
 
     /// <summary>Throws unless a driver status is 0.</summary>
     internal static void Check(int status, string call)
     {
-        if (status != 0) throw new CudaException(call, Text(status) + (t_gpu?.LastKernel is { } k ? $"; the last operation issued was {k}" : ""), ToDoFor(status)) { Status = status };
+        if (status != 0) throw Of(status, call);
     }
 
     /// <summary>Throws unless a cuBLASLt status is 0.</summary>
     internal static void CheckLt(int status, string call)
     {
-        if (status != 0) throw new CudaException(call, $"cuBLAS status {status}", "Run headroom doctor; a product that the library cannot do is a fault to report.");
+        if (status != 0) throw OfLt(status, call);
     }
+
+    /// <summary>The failure of a driver call.</summary>
+    internal static CudaException Of(int status, string call) => new(call, Text(status) + Before(), ToDoFor(status)) { Status = status };
+
+    /// <summary>The failure of a cuBLASLt call. The library has one status for whatever goes wrong on the device; a fault of an earlier kernel stays with the context, and any driver call tells it.</summary>
+    internal static CudaException OfLt(int status, string call) => Driver.cuMemGetInfo(out _, out _) is not 0 and var fault
+        ? Of(fault, call)
+        : new CudaException(call, $"cuBLAS status {status}{Before()}", "Run headroom doctor; a product that the library cannot do is a fault to report.");
+
+    private static string Before() => t_gpu?.LastOperation is { } last ? $"; the last operation issued before it was {last}" : "";
 
     /// <summary>Name and text of a driver status.</summary>
     internal static string Text(int status)
@@ -36,5 +46,5 @@ public sealed class CudaException(string call, string status, string todo) : Dev
 
     private static string ToDoFor(int status) => status == Driver.OutOfMemory
         ? "Another process holds the card's memory, or the plan is larger than the card: see headroom plan."
-        : "The last checkpoint is good; resume from it. When it happens again, run headroom doctor.";
+        : "If it happens again, run headroom doctor.";
 }

@@ -6,7 +6,8 @@ namespace Headroom.Cuda;
 
 /// <summary>
 /// The ops on an NVIDIA GPU. Activations are F32, BF16 or F16 (the tensors say); statistics, losses, logits and gradients of parameters are F32.
-/// Everything is issued on one stream in order; only <see cref="GlobalNorm"/> and <see cref="AllFinite"/> wait. No float atomics: equal runs give equal bits.
+/// Everything is issued on one stream in order; only <see cref="GlobalNorm"/> and <see cref="AllFinite"/>, which give a number to the host, and
+/// <see cref="AttentionMaterialized"/>, which takes the sequences' starts from the device, wait. No float atomics: equal runs give equal bits.
 /// </summary>
 public sealed unsafe partial class CudaOps : IOps, IDisposable
 {

@@ -14,8 +14,9 @@ internal sealed unsafe class Gemm : IDisposable
 {
     private readonly record struct Key(bool TransA, bool TransB, int M, int N, int K, int Lda, int Ldb, int Ldc, DType In, DType Out, int Align, bool Accumulate);
 
-    private sealed class Plan(LtMatmulDesc desc, LtLayout a, LtLayout b, LtLayout c, CublasLt.Heuristic[] choices) : IDisposable
+    private sealed class Plan(Key key, LtMatmulDesc desc, LtLayout a, LtLayout b, LtLayout c, CublasLt.Heuristic[] choices) : IDisposable
     {
+        public readonly int M = key.N, N = key.M, K = key.K; // row-major again
         public readonly LtMatmulDesc Desc = desc;
         public readonly LtLayout A = a, B = b, C = c;
         public readonly CublasLt.Heuristic[] Choices = choices;
@@ -62,7 +63,7 @@ internal sealed unsafe class Gemm : IDisposable
             if (_plans.Count >= MaxPlans) Forget(); // ragged batches bring new shapes for ever
             _plans[key] = plan = Make(key);
         }
-        if (_gpu.Profile != null) IssueTimed($"product {m}x{n}x{k}{(ta ? " t" : "")}{(tb ? " T" : "")}{(beta != 0 ? " +=" : "")}", plan, alpha, a, b, beta, addend, c);
+        if (_gpu.Profile != null) IssueTimed($"{Gpu.Product(m, n, k)}{(ta ? " t" : "")}{(tb ? " T" : "")}{(beta != 0 ? " +=" : "")}", plan, alpha, a, b, beta, addend, c);
         else Issue(plan, alpha, a, b, beta, addend, c);
     }
 
@@ -71,9 +72,12 @@ internal sealed unsafe class Gemm : IDisposable
 
     private void Issue(Plan plan, float alpha, nint a, nint b, float beta, nint addend, nint c)
     {
+        int status;
         fixed (CublasLt.Heuristic* h = &plan.Choice)
-            CudaException.CheckLt(CublasLt.cublasLtMatmul(_lt.Value, plan.Desc.Value, &alpha, b, plan.A.Value, a, plan.B.Value, &beta, addend, plan.C.Value, c, plan.C.Value,
-                h->Algo, _workspace, (nuint)_workspaceBytes, _gpu.Main.Value), nameof(CublasLt.cublasLtMatmul));
+            status = CublasLt.cublasLtMatmul(_lt.Value, plan.Desc.Value, &alpha, b, plan.A.Value, a, plan.B.Value, &beta, addend, plan.C.Value, c, plan.C.Value,
+                h->Algo, _workspace, (nuint)_workspaceBytes, _gpu.Main.Value);
+        if (status != 0) throw CudaException.OfLt(status, $"{nameof(CublasLt.cublasLtMatmul)} of {Gpu.Product(plan.M, plan.N, plan.K)}");
+        _gpu.IssuedProduct(plan.M, plan.N, plan.K);
     }
 
     private Plan Make(in Key k)
@@ -102,7 +106,7 @@ internal sealed unsafe class Gemm : IDisposable
         int status = CublasLt.cublasLtMatmulAlgoGetHeuristic(_lt.Value, d, a.Value, b.Value, c.Value, c.Value, p, Candidates, choices, out int found);
         if (status != 0 || found == 0 || choices[0].State != 0)
             throw new CudaException("cublasLtMatmulAlgoGetHeuristic", $"status {status}, no algorithm for {k}", "Report this shape; CPU runs it.");
-        var plan = new Plan(desc, a, b, c, [.. new ReadOnlySpan<CublasLt.Heuristic>(choices, found)]);
+        var plan = new Plan(k, desc, a, b, c, [.. new ReadOnlySpan<CublasLt.Heuristic>(choices, found)]);
         if (Rank > 0) plan.Take(Rank);
         return plan;
     }

@@ -138,10 +138,29 @@ internal sealed unsafe class Gpu : IDisposable
 
     private readonly Dictionary<nint, string> _names = [];
     private CudaEvent? _from, _to;
-    private nint _lastKernel;
 
-    /// <summary>Name of the kernel that was issued last, or null.</summary>
-    public string? LastKernel => _names.GetValueOrDefault(_lastKernel);
+    private enum Issue : byte { Nothing, Kernel, Product, Replay }
+
+    // Numbers, since this is noted at every launch; LastOperation makes the words of them when something failed.
+    private (Issue Kind, nint Kernel, int M, int N, int K) _last;
+
+    /// <summary>What was issued last (a kernel's name, a product's shape, a recorded micro-step), or null.</summary>
+    public string? LastOperation => _last.Kind switch
+    {
+        Issue.Kernel => _names[_last.Kernel],
+        Issue.Product => Product(_last.M, _last.N, _last.K),
+        Issue.Replay => $"a recorded micro-step of {_last.M} tokens",
+        _ => null,
+    };
+
+    /// <summary>A product [m, k] x [k, n] in words.</summary>
+    public static string Product(int m, int n, int k) => $"product {m}x{n}x{k}";
+
+    /// <summary>Notes a product as the operation issued last.</summary>
+    public void IssuedProduct(int m, int n, int k) => _last = (Issue.Product, 0, m, n, k);
+
+    /// <summary>Notes the replay of a recorded micro-step as the operation issued last.</summary>
+    public void IssuedReplay(int tokens) => _last = (Issue.Replay, 0, tokens, 0, 0);
 
     /// <summary>Runs an issue of work on the main stream under the profile, when there is one.</summary>
     public void Timed(string name, Action issue)
@@ -228,9 +247,10 @@ internal sealed unsafe class Gpu : IDisposable
                 _to ??= CudaEvent.Create(timed: true);
                 _from.Record(stream);
             }
-            _lastKernel = kernel;
             Seen?.Add(kernel);
-            CudaException.Check(Driver.cuLaunchKernel(kernel, (uint)grid.X, (uint)grid.Y, (uint)gridZ, (uint)block, 1, 1, (uint)shared, stream.Value, parameters, null), nameof(Driver.cuLaunchKernel));
+            int status = Driver.cuLaunchKernel(kernel, (uint)grid.X, (uint)grid.Y, (uint)gridZ, (uint)block, 1, 1, (uint)shared, stream.Value, parameters, null);
+            if (status != 0) throw CudaException.Of(status, $"{nameof(Driver.cuLaunchKernel)} of {_names[kernel]}");
+            _last = (Issue.Kernel, kernel, 0, 0, 0);
         }
         if (Profile != null)
         {

@@ -61,7 +61,7 @@ internal sealed unsafe class Staging : IDisposable
             return;
         }
         int step = (int)Math.Min(SlotBytes / Math.Max(1, rowBytes), Math.Max(1, rows));
-        Run((rows + step - 1) / step, (piece, slot) =>
+        Run(Lanes.Pieces(rows, step), (piece, slot) =>
         {
             int first = piece * step, n = Math.Min(step, rows - first), bytes = (int)(n * rowBytes);
             read(first, n, new Span<byte>((void*)slot, bytes));
@@ -90,7 +90,7 @@ internal sealed unsafe class Staging : IDisposable
         fixed (byte* d = destination)
         {
             nint to = (nint)d;
-            Run((bytes + SlotBytes - 1) / SlotBytes, (piece, slot) =>
+            Run(Lanes.Pieces(bytes, SlotBytes), (piece, slot) =>
             {
                 int at = piece * SlotBytes, n = Math.Min(SlotBytes, bytes - at);
                 CudaException.Check(Driver.cuMemcpyDtoHAsync(slot, source + at, (nuint)n, _gpu.Main.Value), nameof(Driver.cuMemcpyDtoHAsync));

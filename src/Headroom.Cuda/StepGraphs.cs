@@ -62,7 +62,7 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         {
             shape.Used = _steps;
             if (shape.Graph == null && Room(replay.Bytes)) Record(shape, replay, key.Seed, dropoutStep, gradScale, issue);
-            if (shape.Graph != null && Replay(shape.Graph, key.Seed, dropoutStep, gradScale)) return;
+            if (shape.Graph != null && Replay(shape.Graph, key, dropoutStep, gradScale)) return;
         }
         else if (on)
         {
@@ -74,12 +74,13 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         issue();
     }
 
-    private bool Replay(CudaGraph graph, ulong seed, uint dropoutStep, float gradScale)
+    private bool Replay(CudaGraph graph, in StepShape key, uint dropoutStep, float gradScale)
     {
         try
         {
-            ops.BeginStep(seed, dropoutStep, gradScale);
+            ops.BeginStep(key.Seed, dropoutStep, gradScale);
             graph.Launch(gpu.Main);
+            gpu.IssuedReplay(key.Tokens);
             Replays++;
             return true;
         }

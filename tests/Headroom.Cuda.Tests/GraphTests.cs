@@ -73,6 +73,19 @@ public class GraphTests
         return new Result(losses, grads, engine.Model.Trained.Select(p => engine.Read(p.Slot.Weight)).ToArray(), device.Graphs, device.Notice);
     }
 
+    /// <summary>What a fault's message would name.</summary>
+    [Fact]
+    public void TheOperationIssuedLastIsKnown()
+    {
+        using var engine = Open(new Options(DType.F16), true);
+        var gpu = ((CudaDevice)engine.Device).Gpu;
+        var batch = Batch(new PhiloxRandom(21), false, length: Longest);
+        for (uint i = 0; i < 3; i++) engine.MicroStep(batch.Host, new Dropout(0.1f, 7, i, 0), 1);
+        Assert.Equal($"a recorded micro-step of {batch.Tokens} tokens", gpu.LastOperation);
+        engine.ZeroGradients();
+        Assert.Equal("zero_all", gpu.LastOperation);
+    }
+
     private static void EqualBits(Result a, Result b)
     {
         Assert.Equal(a.Losses, b.Losses);

@@ -41,7 +41,7 @@ internal static class BenchCommand
             var opened = session.Open(p.GetValue(device)!, p.GetValue(graphs));
             try
             {
-                var compute = Compute(p.GetValue(dtype)!, opened);
+                var compute = RunSettings.ComputeType(p.GetValue(dtype)!, opened, "--dtype");
                 var options = new StepBenchmarkOptions(r, n, p.GetValue(recompute), compute, count, p.GetValue(rank), p.GetValue(dropout),
                     AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged)) { ExpandedBytes = p.GetValue(expanded) is var size and not "none" ? Units.Parse(size!) : 0 };
                 var result = StepBenchmark.Run(opened, config, options, session.Say);
@@ -111,21 +111,6 @@ internal static class BenchCommand
         }
         using var source = WeightSources.Open(path);
         return source.Config;
-    }
-
-    private static DType Compute(string name, IDevice device)
-    {
-        var gpu = device as CudaDevice;
-        return name switch
-        {
-            "auto" => gpu?.Preferred16Bit ?? DType.F32,
-            "fp32" => DType.F32,
-            "bf16" or "fp16" when gpu == null => throw new HeadroomException($"--dtype {name}: the CPU computes in fp32.", "Use --dtype fp32, or a GPU."),
-            "bf16" when gpu.Preferred16Bit != DType.BF16 => throw new HeadroomException($"{gpu.Name} does not compute in bf16.", "Use --dtype fp16."),
-            "bf16" => DType.BF16,
-            "fp16" => DType.F16,
-            _ => throw new HeadroomException($"--dtype {name} is unknown.", "Use auto, fp32, bf16 or fp16."),
-        };
     }
 
     private static void Print(StepBenchmarkResult x, string device, int rows, int length, bool ragged, bool json)

@@ -23,6 +23,7 @@ public sealed record SafetensorInfo(string Name, string DType, long[] Shape, lon
 public sealed unsafe class SafetensorsFile : IDisposable
 {
     private const long MaxHeader = 100_000_000;
+    private const int Piece = 1 << 24; // elements that are widened at a time: a span of bytes holds less than 2 GiB
     private readonly SafeFileHandle? _handle;
     private readonly MemoryMappedFile? _map;
     private readonly MemoryMappedViewAccessor? _view;
@@ -89,7 +90,22 @@ public sealed unsafe class SafetensorsFile : IDisposable
     public ReadOnlySpan<byte> Bytes(string name) => Bytes(name, 0, checked((int)(Tensors[name].End - Tensors[name].Begin)));
 
     /// <summary>Elements [first, first + destination.Length) as float32; F32, F64, BF16 and F16 tensors.</summary>
-    public void ReadF32(string name, long first, Span<float> destination)
+    public void ReadF32(string name, long first, Span<float> destination) => ReadF32(name, first, destination, Piece);
+
+    /// <summary>The same in pieces of so many elements.</summary>
+    internal void ReadF32(string name, long first, Span<float> destination, int piece)
+    {
+        do
+        {
+            int n = Math.Min(piece, destination.Length);
+            ReadPiece(name, first, destination[..n]);
+            first += n;
+            destination = destination[n..];
+        }
+        while (!destination.IsEmpty);
+    }
+
+    private void ReadPiece(string name, long first, Span<float> destination)
     {
         switch (Tensors[name].DType)
         {

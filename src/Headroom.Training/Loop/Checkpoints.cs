@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text.Json;
 using System.Text.Json.Nodes;
@@ -47,11 +46,9 @@ public static partial class Checkpoints
         foreach (string left in Directory.GetDirectories(root, "checkpoint-*" + Unfinished)) Directory.Delete(left, true);
         Directory.CreateDirectory(temporary);
         Adapter(engine, baseModel, state.BaseHash).Save(temporary);
-        SafetensorsWriter.WriteF32(Path.Combine(temporary, "optimizer.safetensors"), engine.Model.Trained.SelectMany(t => new[]
-        {
-            (t.Name + ".exp_avg", Dims(t.Slot.M), engine.Read(t.Slot.M)),
-            (t.Name + ".exp_avg_sq", Dims(t.Slot.V), engine.Read(t.Slot.V)),
-        }));
+        SafetensorPart Moment(string name, Tensor t) => new(name, "F32", Dims(t), t.Bytes, file => engine.Read(t, file.Write));
+        SafetensorsWriter.Write(Path.Combine(temporary, "optimizer.safetensors"),
+            engine.Model.Trained.SelectMany(t => new[] { Moment(t.Name + ".exp_avg", t.Slot.M), Moment(t.Name + ".exp_avg_sq", t.Slot.V) }));
         var files = Directory.GetFiles(temporary, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal).ToDictionary(f => Path.GetRelativePath(temporary, f).Replace('\\', '/'), Sha256);
         AtomicFile.WriteText(Path.Combine(temporary, StateFile), JsonSerializer.Serialize(new
         {
@@ -186,7 +183,7 @@ public static partial class Checkpoints
         foreach (var t in engine.Model.Trained)
         {
             sha.AppendData(System.Text.Encoding.UTF8.GetBytes(t.Name));
-            sha.AppendData(MemoryMarshal.AsBytes(engine.Read(t.Slot.Weight).AsSpan()));
+            engine.Read(t.Slot.Weight, sha.AppendData);
         }
         return Convert.ToHexStringLower(sha.GetHashAndReset());
     }

@@ -34,7 +34,7 @@ public sealed record BatchLimits(int TrainTokens = 0, int TrainSequences = 0, in
     int Candidates = 2, int GenerateTokens = 0, int PromptTokens = 256);
 
 /// <summary>A model on a device: planned, reserved once, loaded; then micro-steps, scores and generation within the plan.</summary>
-public sealed class Engine : IDisposable
+public sealed partial class Engine : IDisposable
 {
     private readonly IDevice _device;
     private readonly ArenaMemory _memory;
@@ -304,32 +304,6 @@ public sealed class Engine : IDisposable
         if (!_adaptersChanged) return;
         Model.RefreshAdapters();
         _adaptersChanged = false;
-    }
-
-    /// <summary>The values [out, in] that the device holds for a projection's base weight.</summary>
-    public void ReadBase(Projection p, Span<float> values) => ModelLoader.Read(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
-
-    /// <summary>Stores a projection's base weight [out, in] anew.</summary>
-    public void WriteBase(Projection p, ReadOnlySpan<float> values)
-    {
-        ModelLoader.Store(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
-        _adaptersChanged = true; // DoRA's norms are of the base too
-    }
-
-    /// <summary>Reads a float32 tensor.</summary>
-    public float[] Read(Tensor tensor)
-    {
-        var values = new float[tensor.Count];
-        _device.Download(tensor, MemoryMarshal.AsBytes(values.AsSpan()));
-        return values;
-    }
-
-    /// <summary>Writes a float32 tensor.</summary>
-    public void Write(Tensor tensor, ReadOnlySpan<float> values)
-    {
-        if (values.Length != tensor.Count) throw new InvalidOperationException($"{values.Length} values for {tensor.Shape}");
-        ModelLoader.Upload(_device, values, tensor);
-        _adaptersChanged = true;
     }
 
     /// <inheritdoc/>

@@ -49,6 +49,9 @@ public sealed record OpTime(string Op, int Calls, double Milliseconds, double Fl
 public sealed record StepBenchmarkResult(double TokensPerSecond, double StepMilliseconds, double Tflops, double ProductTflops, double CopyTbs, long PlannedBytes,
     MemoryUse? Memory, double Loss, IReadOnlyList<OpTime> Ops)
 {
+    /// <summary>Micro-steps that ran in all: those to warm up, the timed ones, and the one with every op timed alone.</summary>
+    public required int MicroSteps { get; init; }
+
     /// <summary>Rate of the whole step over that of a large dense product.</summary>
     public double Utilisation => Tflops / ProductTflops;
 }
@@ -60,8 +63,11 @@ public static class StepBenchmark
     private const int WarmUp = 3, RaggedWarmUp = 96;
     private static readonly string[] All = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
-    /// <summary>Runs on a device that has reserved nothing yet; the device is closed afterwards.</summary>
-    public static StepBenchmarkResult Run(IDevice device, ModelConfig config, StepBenchmarkOptions o, Action<string>? say = null)
+    /// <summary>
+    /// Runs on a device that has reserved nothing yet; the device is closed afterwards. <paramref name="stepping"/> is told true before the first
+    /// micro-step and false after the last one, so that a profile holds them and neither filling nor probes.
+    /// </summary>
+    public static StepBenchmarkResult Run(IDevice device, ModelConfig config, StepBenchmarkOptions o, Action<string>? say = null, Action<bool>? stepping = null)
     {
         int tokens = o.Rows * o.Length, labels = o.AnswerOnly ? o.Rows : tokens;
         var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
@@ -96,6 +102,7 @@ public static class StepBenchmark
             step++;
         }
         long timedTokens = 0;
+        stepping?.Invoke(true);
         for (int s = 0; s < o.Steps + warmUp; s++)
         {
             int computed = batches[step % batches.Length].Tokens;
@@ -113,9 +120,10 @@ public static class StepBenchmark
         timed.Timing = !o.Ragged;
         Step();
         timed.Timing = false;
+        stepping?.Invoke(false);
         double copy = CopyRate(device, engine.TemporaryBytes), product = ProductRate(device, engine.TemporaryBytes, o.Compute);
         var ops = timed.Timed.Times.Select(t => new OpTime(t.Key, t.Value.Calls, t.Value.Milliseconds, Floor(counted, t.Key, copy, product))).OrderByDescending(t => t.Milliseconds).ToList();
-        return new StepBenchmarkResult(tokens * share / median * 1000, median, counted.Flops * share / median / 1e9, product, copy, engine.Plan.TotalBytes, memory, loss, ops);
+        return new StepBenchmarkResult(tokens * share / median * 1000, median, counted.Flops * share / median / 1e9, product, copy, engine.Plan.TotalBytes, memory, loss, ops) { MicroSteps = step };
     }
 
     private static MicroBatch Batch(StepBenchmarkOptions o, int vocabulary, PhiloxRandom random)

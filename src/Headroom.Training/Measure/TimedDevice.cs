@@ -18,6 +18,8 @@ public sealed class TimedDevice(IDevice inner, Func<Action, double>? time = null
     /// <inheritdoc/>
     public long WorkspaceBytes => inner.WorkspaceBytes;
     /// <inheritdoc/>
+    public DType PreferredCompute => inner.PreferredCompute;
+    /// <inheritdoc/>
     public bool ExpandsWeights => inner.ExpandsWeights;
     /// <inheritdoc/>
     public long LargestAdapter => inner.LargestAdapter;

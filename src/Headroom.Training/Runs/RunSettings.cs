@@ -10,10 +10,7 @@ public static class RunSettings
     public static ModelSettings Of(Recipe recipe, IWeightSource source, IDevice device)
     {
         var q = recipe.Quantization;
-        bool cpu = device.Name.StartsWith("CPU", StringComparison.Ordinal);
-        string precision = recipe.Training.Precision == "auto" ? cpu ? "fp32" : "bf16" : recipe.Training.Precision;
-        if (cpu && precision != "fp32")
-            throw new HeadroomException($"training.precision is {precision}, but the CPU computes in fp32.", "Set precision to auto or fp32, or use a GPU.");
+        var compute = ComputeType(recipe.Training.Precision, device, "training.precision");
         // A GGUF base keeps the file's own types: nothing is rounded a second time, and nothing takes more memory than the file.
         var types = BlockTypes(source);
         bool gguf = types != null;
@@ -31,7 +28,24 @@ public static class RunSettings
         {
             BlockTypes = types,
             Storages = stored.Others,
-            ComputeType = precision switch { "bf16" => DType.BF16, "fp16" => DType.F16, _ => DType.F32 },
+            ComputeType = compute,
+        };
+    }
+
+    /// <summary>The type of activations that a precision (auto, fp32, bf16 or fp16) means on a device; <paramref name="key"/> is what set it.</summary>
+    /// <exception cref="HeadroomException">The device does not compute in it, or there is no such precision.</exception>
+    public static DType ComputeType(string precision, IDevice device, string key)
+    {
+        var preferred = device.PreferredCompute;
+        return precision switch
+        {
+            "auto" => preferred,
+            "fp32" => DType.F32,
+            "bf16" or "fp16" when preferred == DType.F32 => throw new HeadroomException($"{key} is {precision}, but the CPU computes in fp32.", $"Set {key} to auto or fp32, or use a GPU."),
+            "bf16" when preferred == DType.F16 => throw new HeadroomException($"{key} is bf16, but {device.Name} does not compute in it.", $"Set {key} to auto or fp16."),
+            "bf16" => DType.BF16,
+            "fp16" => DType.F16,
+            _ => throw new HeadroomException($"{key} is {precision}, which is unknown.", "Use auto, fp32, bf16 or fp16."),
         };
     }
 

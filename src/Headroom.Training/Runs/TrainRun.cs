@@ -88,6 +88,7 @@ public static class TrainRun
         long tokens = 0;
         double trainSeconds = 0, nextMemory = 0, logged = 0;
         string? notice = null;
+        string hash;
         try
         {
             if (from == null && data.Test.Count > 0)
@@ -155,6 +156,7 @@ public static class TrainRun
                 log.Write("test", RunEvents.Test("tuned", tuned, clock.Elapsed.TotalSeconds - at));
                 host.Say($"tuned: accuracy {tuned.Accuracy:F4}, F1 {tuned.F1:F4} on {data.Test.Count} test rows");
             }
+            hash = Checkpoints.TrainedHash(engine);
         }
         catch (OperationCanceledException)
         {
@@ -165,9 +167,8 @@ public static class TrainRun
             string? good = Checkpoints.Latest(checkpoints);
             log.Write("failed", new() { ["at_step"] = trainer.State.Step, ["call"] = e.Call, ["error"] = e.Message });
             throw new HeadroomException($"After step {trainer.State.Step}: {e.Message}",
-                (good == null ? "No checkpoint was written before" : $"The last good checkpoint is {good}: go on with --resume") + "; when it happens again, run headroom doctor.", 1);
+                (good == null ? "No checkpoint was written before: start the run anew. " : $"The last good checkpoint is {good}: go on with --resume. ") + e.ToDo, 1, e);
         }
-        string hash = Checkpoints.TrainedHash(engine);
         RunEvents.Memory(log, "end", engine);
         // Over all steps of the log, those before a resume too.
         var steps = EventLog.Read(events).Where(e => (string?)e["event"] == "step").ToList();

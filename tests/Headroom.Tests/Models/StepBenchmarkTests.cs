@@ -10,7 +10,10 @@ public class StepBenchmarkTests
     [Theory, InlineData(0, false), InlineData(-1, true)]
     public void EveryCountedOpIsTimedAndNoneBeatsItsFloor(int recompute, bool answerOnly)
     {
-        var result = StepBenchmark.Run(new CpuDevice(2), TinyModel.Small(), new StepBenchmarkOptions(2, 40, recompute, DType.F32, Steps: 2, R: 4, AnswerOnly: answerOnly));
+        var stepping = new List<bool>();
+        var result = StepBenchmark.Run(new CpuDevice(2), TinyModel.Small(), new StepBenchmarkOptions(2, 40, recompute, DType.F32, Steps: 2, R: 4, AnswerOnly: answerOnly), stepping: stepping.Add);
+        Assert.Equal([true, false], stepping);
+        Assert.Equal(3 + 2 + 1, result.MicroSteps);
         Assert.Equal(80 / result.StepMilliseconds * 1000, result.TokensPerSecond, 6);
         Assert.InRange(result.Loss, 4, 7); // ln 200 = 5.3
         Assert.InRange(result.Utilisation, 1e-6, 1);
@@ -35,5 +38,6 @@ public class StepBenchmarkTests
         var result = StepBenchmark.Run(new CpuDevice(2), TinyModel.Small(1), new StepBenchmarkOptions(2, 256, 0, DType.F32, Steps: 5, R: 4, AnswerOnly: true, Ragged: true));
         Assert.InRange(result.TokensPerSecond * result.StepMilliseconds / 1000, 2 * 16, 2 * 256 - 0.01); // a mean of batches, of which not every one is full
         Assert.Empty(result.Ops);
+        Assert.Equal(96 + 5 + 1, result.MicroSteps);
     }
 }
