@@ -81,8 +81,8 @@ public interface IDevice : IDisposable
     bool ExpandsWeights => false;
     /// <summary>Room of the arena, U8, in which expanded frozen weights may stay between products; what is computed does not change by a bit.</summary>
     void KeepExpanded(Tensor room) { }
-    /// <summary>Most bytes that one A or B of an adapter may take in the activation type.</summary>
-    long LargestAdapter => long.MaxValue;
+    /// <summary>Largest rank of an adapter of a matrix whose wider side has so many elements, in a type of activations.</summary>
+    int LargestRank(int widest, DType compute) => int.MaxValue;
     /// <summary>Host to device.</summary>
     void Upload(ReadOnlySpan<byte> source, Tensor destination);
     /// <summary>

@@ -12,7 +12,8 @@ internal static unsafe class LoraGradients
 {
     private const int Columns = 64; // what the mask generator makes at a time
     private const int Rows = 64; // 64 x 64 floats: three such blocks lie in the first-level caches
-    private const int MaxRank = (int)(CpuOps.WorkerBytes / 4 / Columns) - Rows; // the sums of a slice lie in the worker's scratch
+    /// <summary>The sums of a slice of columns lie in the worker's scratch.</summary>
+    public const int MaxRank = (int)(CpuOps.WorkerBytes / 4 / Columns) - Rows;
     private const int Lanes = AttentionTile.Lanes;
 
     private struct Job

@@ -7,11 +7,11 @@ namespace Headroom.Cuda;
 internal static unsafe class CardMemory
 {
     /// <summary>The whole card's memory, or null when the library does not say, or when MIG has split the card: then it speaks of all its parts.</summary>
-    public static Nvml.Memory? Read(int ordinal)
+    public static Nvml.Memory? Read(int ordinal) => Ask<Nvml.Memory?>(() =>
     {
         if (!Handle(ordinal, out nint card) || Nvml.nvmlDeviceGetMigMode(card, out uint mig, out _) == 0 && mig == 1) return null;
         return Nvml.nvmlDeviceGetMemoryInfo(card, out var memory) == 0 ? memory : null;
-    }
+    }, null);
 
     /// <summary>Bytes in use by all processes, with what the driver has reserved; it differs from the driver's own figure, so only differences to another reading mean something.</summary>
     public static long Used(int ordinal) => Read(ordinal) is { } m ? (long)m.Used : -1;
@@ -20,7 +20,7 @@ internal static unsafe class CardMemory
     public static long Free(int ordinal) => Read(ordinal) is { } m ? (long)m.Free : -1;
 
     /// <summary>Bytes of this process as the library lists it; -1 too where it lists other ids (containers hide them).</summary>
-    public static long Listed(int ordinal)
+    public static long Listed(int ordinal) => Ask(() =>
     {
         if (!Handle(ordinal, out nint card)) return -1;
         uint count = 64;
@@ -29,7 +29,7 @@ internal static unsafe class CardMemory
         for (int i = 0; i < count; i++)
             if (infos[i].Pid == (uint)Environment.ProcessId && infos[i].UsedBytes < long.MaxValue) return (long)infos[i].UsedBytes;
         return -1;
-    }
+    }, -1L);
 
     /// <summary>By how much the card's use has grown between two readings of <see cref="Used"/>. Less use than before says that another process has gone, and nothing of this one: not known.</summary>
     public static long Growth(long before, long now) => before >= 0 && now >= before ? now - before : -1;
@@ -51,5 +51,18 @@ internal static unsafe class CardMemory
         byte* place = stackalloc byte[32];
         return NativeLibraries.Find("nvml") != null && Nvml.nvmlInit() == 0 && Driver.cuDeviceGet(out int device, ordinal) == 0
             && Driver.cuDeviceGetPCIBusId(place, 32, device) == 0 && Nvml.nvmlDeviceGetHandleByPciBusId(place, out card) == 0;
+    }
+
+    // The library is optional, so one that lacks a function (too old, or another under its name) does not say.
+    private static T Ask<T>(Func<T> question, T unknown)
+    {
+        try
+        {
+            return question();
+        }
+        catch (EntryPointNotFoundException)
+        {
+            return unknown;
+        }
     }
 }

@@ -94,6 +94,12 @@ public sealed unsafe class CudaDevice : IDevice
             why = e.Message + "\n" + e.ToDo;
             return null;
         }
+        catch (EntryPointNotFoundException e)
+        {
+            var (problem, remedy) = CudaDoctor.Unusable(e);
+            why = problem + "\n" + remedy;
+            return null;
+        }
     }
 
     /// <inheritdoc/>
@@ -103,7 +109,7 @@ public sealed unsafe class CudaDevice : IDevice
     /// <inheritdoc/>
     public long WorkspaceBytes => _workspace.Bytes + _overhead;
     /// <inheritdoc/>
-    public long LargestAdapter => _ops.LargestAdapter;
+    public int LargestRank(int widest, DType compute) => _ops.LargestRank(widest, compute);
     /// <summary>The part of <see cref="WorkspaceBytes"/> that the driver took: context and streams as measured when the device was opened, and room for code loaded later.</summary>
     public long OverheadBytes => _overhead;
     /// <summary>Compute capability, as 90.</summary>

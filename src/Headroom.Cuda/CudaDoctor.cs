@@ -38,6 +38,29 @@ public static unsafe class CudaDoctor
     public static CudaReport Examine(int ordinal = 0)
     {
         var items = new List<(string, string)>();
+        try
+        {
+            return Look(ordinal, items);
+        }
+        catch (EntryPointNotFoundException e)
+        {
+            var (problem, remedy) = Unusable(e);
+            return new CudaReport { Items = items, Problem = problem, Remedy = remedy };
+        }
+    }
+
+    /// <summary>A library that loads and lacks a function: too old, or another library under that name.</summary>
+    internal static (string Problem, string Remedy) Unusable(EntryPointNotFoundException e)
+    {
+        string[] words = e.Message.Split('\''); // ... an entry point named 'cuInit' in native library 'cuda'.
+        string function = words.ElementAtOrDefault(1) ?? e.Message, library = words.ElementAtOrDefault(3) ?? "";
+        bool vendors = library is "nvrtc" or "cublasLt";
+        return ($"{(library is "cuda" || vendors ? NativeLibraries.Find(library) : null) ?? "A library"} has no {function}: it is too old, or not what its name says.",
+            vendors ? InstallLibraries : "Install the NVIDIA driver anew, or run with --device cpu.");
+    }
+
+    private static CudaReport Look(int ordinal, List<(string, string)> items)
+    {
         CudaReport Stop(string problem, string remedy) => new() { Items = items, Problem = problem, Remedy = remedy };
         NativeLibraries.Register();
         if (NativeLibraries.Find("cuda") is not { } driver)

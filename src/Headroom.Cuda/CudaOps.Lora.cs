@@ -108,8 +108,8 @@ public sealed unsafe partial class CudaOps
         }
     }
 
-    /// <summary>Scratch less room for a row of the input beside the copy of A or B (see <see cref="Narrow"/>).</summary>
-    internal long LargestAdapter => _scratchBytes - Math.Min(_scratchBytes / 16, 1 << 20);
+    // Scratch less room for a row of the input beside the copy of A or B (see Narrow).
+    internal int LargestRank(int widest, DType compute) => compute == DType.F32 ? int.MaxValue : (int)Math.Min(int.MaxValue, (_scratchBytes - Math.Min(_scratchBytes / 16, 1 << 20)) / compute.Bytes(widest));
 
     private int RowsInScratch(nint at, int columns, DType act)
     {

@@ -174,6 +174,23 @@ public class BadInputTests
         Assert.True(exit == 0 && text.StartsWith("device: CPU (No NVIDIA driver", StringComparison.Ordinal), text + error);
     }
 
+    /// <summary>A library under the driver's or a vendor's name that is another: named by doctor, refused by cuda, passed over by auto.</summary>
+    [Fact]
+    public void ALibraryThatIsNotWhatItsNameSays()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux(), "libraries are looked for by their Linux names");
+        using var cli = new Cli();
+        string folder = Directory.CreateDirectory(Path.Combine(cli.Folder, "libraries")).FullName, any = Path.Combine(Path.GetDirectoryName(typeof(object).Assembly.Location)!, "libSystem.Native.so");
+        File.Copy(any, Path.Combine(folder, "libcuda.so.1"));
+        cli.Environment["LD_LIBRARY_PATH"] = folder;
+        var (exit, text, error) = cli.Run("doctor");
+        Assert.True(exit == 0 && text.Contains("libcuda.so.1 has no cuInit") && error.Length == 0, text + error);
+        string recipe = cli.Recipe(Cli.Base("llama-tiny"));
+        Refused(cli, "has no cuInit", "train", recipe, "--device", "cuda");
+        (exit, text, error) = cli.Run("train", recipe, "--device", "auto", "--set", "training.max_steps=1");
+        Assert.True(exit == 0 && text.Contains("device: CPU ("), text + error);
+    }
+
     [Fact]
     public void Benchmarks()
     {

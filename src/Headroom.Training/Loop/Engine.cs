@@ -119,7 +119,7 @@ public sealed partial class Engine : IDisposable
         ops = new PlanningOps(memory);
         var model = new LlamaModel(config, settings, ops, memory);
         ModelLoader.Staging(model, memory);
-        if (device != null) CheckAdapters(model, settings.ComputeType, device.LargestAdapter);
+        if (device != null) CheckAdapters(model, settings.ComputeType, device);
         if (limits.EvalTokens > 0)
         {
             LossesIn(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
@@ -145,15 +145,11 @@ public sealed partial class Engine : IDisposable
         return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
     }
 
-    private static void CheckAdapters(LlamaModel model, DType compute, long largest)
+    private static void CheckAdapters(LlamaModel model, DType compute, IDevice device)
     {
         foreach (var p in model.Projections)
-        {
-            long widest = compute.Bytes(Math.Max(p.Weight.In, p.Weight.Out));
-            if (p.Rank * widest > largest)
-                throw new HeadroomException($"{p.Path}: an adapter of rank {p.Rank} takes {p.Rank * widest >> 20} MiB in {compute}; on this device it may take {largest >> 20} MiB.",
-                    $"Choose a rank of at most {largest / widest} there, or --device cpu.");
-        }
+            if (device.LargestRank(Math.Max(p.Weight.In, p.Weight.Out), compute) is var most && p.Rank > most)
+                throw new HeadroomException($"{p.Path} has an adapter of rank {p.Rank}; {device.Name} takes {most} at most there.", $"Choose a rank of at most {most}.");
     }
 
     /// <summary>Bytes that the frozen weights take in the activation type; see <see cref="LlamaModel.ExpandableBytes"/>.</summary>

@@ -22,7 +22,7 @@ public sealed class TimedDevice(IDevice inner, Func<Action, double>? time = null
     /// <inheritdoc/>
     public bool ExpandsWeights => inner.ExpandsWeights;
     /// <inheritdoc/>
-    public long LargestAdapter => inner.LargestAdapter;
+    public int LargestRank(int widest, DType compute) => inner.LargestRank(widest, compute);
     /// <inheritdoc/>
     public void KeepExpanded(Tensor room) => inner.KeepExpanded(room);
     /// <inheritdoc/>

@@ -29,7 +29,7 @@ public class BudgetTests
         public IOps Ops => inner.Ops;
         public long WorkspaceBytes => 3 * MiB;
         public bool ExpandsWeights => expands;
-        public long LargestAdapter => 341 * 1408 * 2;
+        public int LargestRank(int widest, DType compute) => 341 * 1408 / widest;
         public void KeepExpanded(Tensor room) => Room = room;
         public nint Reserve(long bytes, long later = 0)
         {
@@ -90,8 +90,11 @@ public class BudgetTests
         ModelSettings Of(int r) => Settings with { Lora = Settings.Lora! with { R = r } };
         Engine.MakePlan(Config, Of(341), Limits, 0, out _, device);
         var e = Assert.Throws<HeadroomException>(() => Engine.MakePlan(Config, Of(342), Limits, 0, out _, device));
-        Assert.Contains("mlp.gate_proj: an adapter of rank 342", e.Message);
-        Assert.Contains("at most 341 there", e.ToDo);
+        Assert.Contains("mlp.gate_proj has an adapter of rank 342", e.Message);
+        Assert.Contains("at most 341.", e.ToDo);
+        using var cpu = new CpuDevice();
+        Engine.MakePlan(Config, Of(CpuDevice.LargestRankOf) with { ComputeType = DType.F32 }, Limits, 0, out _, cpu);
+        Assert.Throws<HeadroomException>(() => Engine.MakePlan(Config, Of(CpuDevice.LargestRankOf + 1) with { ComputeType = DType.F32 }, Limits, 0, out _, cpu));
     }
 
     /// <summary>The last layer's activations are needed at once, so they stay unless the logits want that memory.</summary>
