@@ -35,9 +35,8 @@ public sealed record LoraTargets
         if (Pattern != null) return Pattern.Equals(All, StringComparison.OrdinalIgnoreCase) || Whole(Pattern, path);
         if (!Modules.Any(m => Ends(path, m))) return false;
         if (Layers is not { Count: > 0 }) return true;
-        string[] places = LayersPattern.Count == 0 ? [@"^.*?\.[^.]*\.(\d+)\."] : LayersPattern.Select(p => $@"^.*\.{p}\.(\d+)\.").ToArray();
-        foreach (string place in places)
-            if (Match(place, path) is { Success: true } m) return int.TryParse(m.Groups[1].Value, out int layer) && Layers.Contains(layer);
+        foreach (var (before, place) in LayersPattern.Count == 0 ? [(@"^.*?\.", "[^.]*")] : LayersPattern.Select(p => (@"^.*\.", p)))
+            if (Match(place, before, @"\.(\d+)\.", path) is { Success: true } m) return int.TryParse(m.Groups[1].Value, out int layer) && Layers.Contains(layer);
         return false;
     }
 
@@ -47,27 +46,49 @@ public sealed record LoraTargets
     /// <summary>Alpha of a module.</summary>
     public float Alpha(string path, float alpha) => ByPattern(AlphaPattern, path, alpha);
 
+    /// <summary>Keys of rank_pattern and alpha_pattern that match none of these modules, each behind the name of its pattern: they would change nothing.</summary>
+    /// <param name="paths">Modules of a model.</param>
+    public IEnumerable<(string Name, string Key)> Unmatched(IReadOnlyList<string> paths) =>
+        RankPattern.Select(p => ("rank_pattern", p.Key)).Concat(AlphaPattern.Select(p => ("alpha_pattern", p.Key))).Where(p => !paths.Any(path => Ending(p.Key, path)));
+
     private static T ByPattern<T>(IReadOnlyList<KeyValuePair<string, T>> patterns, string path, T otherwise)
     {
         foreach (var (key, value) in patterns)
-            if (Match($@"^(.*\.)?({key})\z", path).Success) return value;
+            if (Ending(key, path)) return value;
         return otherwise;
     }
 
     private static bool Ends(string path, string entry) =>
         path.EndsWith(entry, StringComparison.Ordinal) && (path.Length == entry.Length || path[path.Length - entry.Length - 1] == '.');
 
-    private static bool Whole(string pattern, string path) => Match($@"^(?:{pattern})\z", path).Success;
+    private static bool Ending(string key, string path) => Match(key, @"^(.*\.)?(", @")\z", path).Success;
 
-    private static Match Match(string pattern, string path)
+    private static bool Whole(string pattern, string path) => Match(pattern, "^(?:", @")\z", path).Success;
+
+    // What a user wrote stands between what makes it a rule. A refusal shows what the user wrote alone, so the parser is asked about that.
+    private static Match Match(string written, string before, string after, string path)
     {
         try
         {
-            return Regex.Match(path, pattern, RegexOptions.CultureInvariant, TimeSpan.FromSeconds(1));
+            return Regex.Match(path, before + written + after, RegexOptions.CultureInvariant, TimeSpan.FromSeconds(1));
         }
         catch (Exception e) when (e is ArgumentException or RegexMatchTimeoutException)
         {
-            throw new HeadroomException($"The module pattern {pattern} cannot be used: {e.Message.Split('\n')[0].TrimEnd('.')}.", "Correct target_modules, exclude_modules, layers_pattern, rank_pattern or alpha_pattern.");
+            string why = e is RegexMatchTimeoutException ? e.Message : Fault(written);
+            throw new HeadroomException($"The module pattern {written} cannot be used: {why.Split('\n')[0].TrimEnd('.')}.", "Correct target_modules, exclude_modules, layers_pattern, rank_pattern or alpha_pattern.");
+        }
+    }
+
+    private static string Fault(string written)
+    {
+        try
+        {
+            _ = new Regex(written, RegexOptions.CultureInvariant);
+            return "it is no regular expression that can be part of another";
+        }
+        catch (ArgumentException e)
+        {
+            return e.Message;
         }
     }
 }

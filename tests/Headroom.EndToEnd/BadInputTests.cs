@@ -67,6 +67,7 @@ public class BadInputTests
     [InlineData("training.eval_strategy=epoch", "no validation rows")]
     [InlineData("lora.r=100000", "lora.r")]
     [InlineData("lora.rank_pattern={q_proj: 100000}", "lora.rank_pattern")]
+    [InlineData("lora.rank_pattern={nope: 4}", "lora.rank_pattern: 'nope' matches no module")]
     [InlineData("lora.lora_dropout=0.97", "lora_dropout is 0.97.")]
     [InlineData("data.validation_fraction=0.001", "holds out no row")]
     public void RecipeKeys(string set, string says)

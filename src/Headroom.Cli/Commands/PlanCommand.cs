@@ -56,7 +56,7 @@ internal static class PlanCommand
             settings = settings with { LinearStorage = WeightStorage.Gguf, EmbeddingStorage = WeightStorage.Gguf, BlockTypes = types };
         var limits = new BatchLimits(rows * length, rows, rows * (length - 1), rows * length, rows);
         long workspace = CpuOps.WorkspaceBytes(Environment.ProcessorCount);
-        var (plan, fitted) = Budget.Fit(config, settings, limits, workspace, vram == null ? null : Units.Parse(vram));
+        var (plan, fitted) = Budget.Fit(config, settings, limits, workspace, vram == null ? null : Units.Parse(vram), flags: true);
         if (json) Console.WriteLine(JsonSerializer.Serialize(Json(plan, fitted.RecomputeLayers, buffers)));
         else Print(plan, fitted.RecomputeLayers, config.NumHiddenLayers, buffers);
         return 0;

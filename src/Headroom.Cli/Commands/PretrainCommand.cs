@@ -44,7 +44,7 @@ internal static class PretrainCommand
             double? loss = Pretrainer.Run(o, folder, session.Open(p.GetValue(device)!), session.Say, session.Progress, session.Token);
             if (loss == null)
             {
-                session.Say("stopped; nothing was written but the tokenizer");
+                session.Say("stopped; nothing was written");
                 return 1;
             }
             session.Say(string.Create(CultureInfo.InvariantCulture, $"{folder}: final loss {loss:F4}"));

@@ -140,7 +140,7 @@ public sealed class GgufSource : IWeightSource
     public (int Rows, int Cols) ShapeOf(string hfName)
     {
         var t = Find(hfName);
-        return t.Rows == 1 && !hfName.EndsWith("proj.weight", StringComparison.Ordinal) ? (t.Columns, 1) : (t.Rows, t.Columns);
+        return t.Rows == 1 && WeightShapes.IsVector(hfName) ? (t.Columns, 1) : (t.Rows, t.Columns);
     }
 
     /// <inheritdoc/>
@@ -150,7 +150,7 @@ public sealed class GgufSource : IWeightSource
         var t = Find(hfName);
         var (rows, cols) = ShapeOf(hfName);
         bool permuted = Permuted(hfName);
-        if (cols == 1)
+        if (WeightShapes.IsVector(hfName))
         {
             if (_row.Length < rows) _row = new float[rows];
             File.DequantizeRows(t.Name, 0, 1, _row);

@@ -190,6 +190,9 @@ public static class WeightShapes
         };
     }
 
+    /// <summary>True for norms and biases, which files hold with one dimension. The name tells, not the shape: a matrix may have one column.</summary>
+    public static bool IsVector(string hfName) => hfName.EndsWith("norm.weight", StringComparison.Ordinal) || hfName.EndsWith(".bias", StringComparison.Ordinal);
+
     /// <summary>Throws when the checkpoint's shape is not the configuration's.</summary>
     public static void Check(IWeightSource source, string hfName)
     {

@@ -23,31 +23,31 @@ public static partial class TokenizerJson
         foreach (string? name in (string?[])[bos, eos])
             if (name != null && !bpe.Specials.Contains(name)) throw new HeadroomException($"{name} is not among the special tokens of the vocabulary.", "Train the vocabulary with it, or name another token.");
         bool front = bos != null && (addBos ?? !bpe.ByteLevel);
-        var options = new JsonWriterOptions { Indented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" };
-        try
+        OutputFolder.Create(folder, "Give another folder.");
+        AtomicFile.Write(file, f => f.Write(Bytes(w => Tokenizer(w, bpe, front ? bos : null))));
+        AtomicFile.Write(Path.Combine(folder, "tokenizer_config.json"), f => f.Write(Bytes(w =>
         {
-            Directory.CreateDirectory(folder);
-            using (var stream = File.Create(file))
-            using (var w = new Utf8JsonWriter(stream, options)) Tokenizer(w, bpe, front ? bos : null);
-            using (var stream = File.Create(Path.Combine(folder, "tokenizer_config.json")))
-            using (var w = new Utf8JsonWriter(stream, options))
-            {
-                w.WriteStartObject();
-                w.WriteBoolean("add_bos_token", front);
-                w.WriteBoolean("add_eos_token", false);
-                if (bos != null) w.WriteString("bos_token", bos);
-                if (eos != null) w.WriteString("eos_token", eos);
-                if (!bpe.ByteLevel) w.WriteString("unk_token", "<unk>");
-                w.WriteBoolean("clean_up_tokenization_spaces", false);
-                w.WriteString("tokenizer_class", "PreTrainedTokenizerFast");
-                if (chatTemplate != null) w.WriteString("chat_template", chatTemplate);
-                w.WriteEndObject();
-            }
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw new HeadroomException($"The tokenizer cannot be written to {file}: {e.Message}", "Check that the folder can be written and has room.", 1, e);
-        }
+            w.WriteStartObject();
+            w.WriteBoolean("add_bos_token", front);
+            w.WriteBoolean("add_eos_token", false);
+            if (bos != null) w.WriteString("bos_token", bos);
+            if (eos != null) w.WriteString("eos_token", eos);
+            if (!bpe.ByteLevel) w.WriteString("unk_token", "<unk>");
+            w.WriteBoolean("clean_up_tokenization_spaces", false);
+            w.WriteString("tokenizer_class", "PreTrainedTokenizerFast");
+            if (chatTemplate != null) w.WriteString("chat_template", chatTemplate);
+            w.WriteEndObject();
+        })));
+    }
+
+    /// <summary>The tokenizer of a trained vocabulary, before anything of it is written. It encodes as the written one does; which tokens open and end a sequence is up to the caller.</summary>
+    public static ITokenizer Load(TrainedBpe bpe) => TokenizerLoader.FromBytes(Bytes(w => Tokenizer(w, bpe, null)));
+
+    private static byte[] Bytes(Action<Utf8JsonWriter> write)
+    {
+        using var stream = new MemoryStream();
+        using (var w = new Utf8JsonWriter(stream, new JsonWriterOptions { Indented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" })) write(w);
+        return stream.ToArray();
     }
 
     private static void Tokenizer(Utf8JsonWriter w, TrainedBpe bpe, string? bos)

@@ -66,6 +66,8 @@ public sealed class TaskEncoder
     public string[] LabelWords { get; }
     /// <summary>Longest row, tokens.</summary>
     public int MaxTokens => _task.MaxSeqLength;
+    /// <summary>The smallest max_seq_length that leaves a text one token.</summary>
+    public int LeastLength => _task.MaxSeqLength - _budget + 1;
     /// <summary>Texts cut so far.</summary>
     public int CutTexts => _cut;
 

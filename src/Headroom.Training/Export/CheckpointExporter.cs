@@ -56,7 +56,7 @@ public static class CheckpointExporter
             SafetensorsWriter.Write(Path.Combine(folder, file), shards[s].Select(n =>
             {
                 var (rows, cols) = source.ShapeOf(n);
-                return new SafetensorPart(n, dtype, IsVector(n, cols) ? [rows] : [rows, cols], Count(source, n) * size, f => Tensor(source, n, rows, cols, dtype, f, k => progress?.Invoke(done += k, total)));
+                return new SafetensorPart(n, dtype, WeightShapes.IsVector(n) ? [rows] : [rows, cols], Count(source, n) * size, f => Tensor(source, n, rows, cols, dtype, f, k => progress?.Invoke(done += k, total)));
             }));
         }
         if (shards.Count > 1)
@@ -68,11 +68,9 @@ public static class CheckpointExporter
 
     private static long Count(IWeightSource source, string name) => source.ShapeOf(name) is var s ? (long)s.Rows * s.Cols : 0;
 
-    private static bool IsVector(string name, int cols) => cols == 1 && !name.EndsWith("_proj.weight", StringComparison.Ordinal);
-
     private static void Tensor(IWeightSource source, string name, int rows, int cols, string dtype, Stream file, Action<long> step)
     {
-        int chunk = IsVector(name, cols) ? rows : Math.Max(1, ChunkElements / cols);
+        int chunk = WeightShapes.IsVector(name) ? rows : Math.Max(1, ChunkElements / cols);
         var values = new float[Math.Min(chunk, rows) * cols];
         var bytes = new byte[values.Length * 4];
         for (int first = 0; first < rows; first += chunk)

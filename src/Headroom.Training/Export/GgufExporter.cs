@@ -34,9 +34,8 @@ public static class GgufExporter
         foreach (string hf in order)
         {
             var (rows, cols) = source.ShapeOf(hf);
-            bool vector = cols == 1 && !hf.EndsWith("_proj.weight", StringComparison.Ordinal);
             string gguf = GgufSource.GgufName(hf);
-            if (vector) entries.Add(new GgufEntry(gguf, GgmlType.F32, 0, rows, f => Vector(source, hf, gguf, rows, f)));
+            if (WeightShapes.IsVector(hf)) entries.Add(new GgufEntry(gguf, GgmlType.F32, 0, rows, f => Vector(source, hf, gguf, rows, f)));
             else
             {
                 var t = TypeOf(hf, ggml, cols, c.TieWordEmbeddings);

@@ -41,10 +41,13 @@ public static class Budget
     /// <param name="device">The device, or null for a plan without one.</param>
     /// <param name="expanded">Bytes in which weights may stay expanded, at most; null = what the budget leaves. Only where the device expands weights, and only as far as the budget allows.</param>
     /// <param name="allowed">What a refusal says of the budget.</param>
-    public static (MemoryPlan Plan, ModelSettings Settings) Fit(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspace, long? budget, IDevice? device = null, long? expanded = null, string allowed = "are allowed")
+    /// <param name="flags">A plan without a recipe: a refusal names the flags of <c>headroom plan</c>, and evaluation has as many rows as training.</param>
+    /// <param name="leastLength">The smallest max_seq_length that is taken.</param>
+    public static (MemoryPlan Plan, ModelSettings Settings) Fit(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspace, long? budget, IDevice? device = null, long? expanded = null, string allowed = "are allowed",
+        bool flags = false, int leastLength = 2)
     {
         MemoryPlan Plan(ModelSettings s, BatchLimits l) => Engine.MakePlan(config, s, l, workspace, out _, device);
-        var (plan, fitted) = Recompute(config, settings, limits, budget, allowed, Plan);
+        var (plan, fitted) = Recompute(config, settings, limits, budget, (full, s, bytes) => Refuse(s, limits, full, bytes, allowed, flags, leastLength, Plan), Plan);
         if (device?.ExpandsWeights != true || expanded == 0) return (plan, fitted);
         long left = budget is { } bytes ? bytes - plan.TotalBytes : expanded ?? 0;
         long room = Math.Min(Math.Min(left, expanded ?? left), Engine.ExpandableBytes(config, fitted)) >> 20 << 20;
@@ -53,7 +56,8 @@ public static class Budget
         return (Plan(fitted, limits), fitted);
     }
 
-    private static (MemoryPlan Plan, ModelSettings Settings) Recompute(ModelConfig config, ModelSettings settings, BatchLimits limits, long? budget, string allowed, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
+    private static (MemoryPlan Plan, ModelSettings Settings) Recompute(ModelConfig config, ModelSettings settings, BatchLimits limits, long? budget,
+        Func<MemoryPlan, ModelSettings, long, HeadroomException> refuse, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
     {
         int layers = config.NumHiddenLayers;
         ModelSettings With(int n) => settings with { RecomputeLayers = n };
@@ -63,7 +67,7 @@ public static class Budget
         if (budget is not { } bytes || plan.TotalBytes <= bytes) return (plan, With(given));
         int low = given, high = layers; // the total falls with the number of recomputed layers
         var full = planner(With(layers), limits);
-        if (full.TotalBytes > bytes) throw Refuse(With(layers), limits, full, bytes, allowed, planner);
+        if (full.TotalBytes > bytes) throw refuse(full, With(layers), bytes);
         while (high - low > 1)
         {
             int mid = (low + high) / 2;
@@ -73,23 +77,83 @@ public static class Budget
         return (planner(With(high), limits), With(high));
     }
 
-    private static HeadroomException Refuse(ModelSettings settings, BatchLimits limits, MemoryPlan plan, long budget, string allowed, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
+    // A run with one or more changes, and their names.
+    private sealed record Trial(ModelSettings Settings, BatchLimits Limits, string Words = "")
+    {
+        public Trial With(string word) => this with { Words = Words.Length == 0 ? word : $"{Words}, {word}" };
+    }
+
+    private static HeadroomException Refuse(ModelSettings settings, BatchLimits limits, MemoryPlan plan, long budget, string allowed, bool flags, int leastLength, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
     {
         string biggest = string.Join(", ", plan.Rows().OrderByDescending(r => r.Bytes).Take(3).Select(r => $"{r.Category} ({r.Phase}) {r.Bytes >> 20} MiB"));
-        var changes = new List<(string What, long Bytes)>();
-        void Try(string what, ModelSettings s, BatchLimits l) => changes.Add((what, planner(s, l).TotalBytes));
-        BatchLimits Part(int rows, int tokens) => limits with
+        var now = new Trial(settings, limits);
+        int rows = limits.TrainSequences, length = rows > 0 ? Part(limits.TrainTokens, 1, rows) : 0, evalRows = limits.EvalTokens > 0 && !flags ? limits.EvalSequences : 0;
+        int rank = settings.Lora is { } lora ? (lora.Targets?.RankPattern ?? []).Select(p => p.Value).Append(lora.R).Max() : 0;
+        bool wide = !flags && settings.LinearStorage is not (WeightStorage.NF4 or WeightStorage.NF4Double);
+
+        // Rows of evaluation are a key of their own in a recipe; a plan without one has one number for both.
+        Trial Train(Trial t, int n) => (t with
         {
-            TrainSequences = rows, TrainTokens = tokens, TrainLabels = Math.Min(limits.TrainLabels, tokens),
-            EvalSequences = Math.Min(limits.EvalSequences, rows), EvalTokens = Math.Min(limits.EvalTokens, tokens),
-        };
-        int rows = limits.TrainSequences, tokens = limits.TrainTokens;
-        for (int n = rows / 2; n >= 1; n /= 2) Try($"per_device_train_batch_size {n}", settings, Part(n, tokens / rows * n));
-        for (int f = 2; f <= 8; f *= 2) Try($"max_seq_length {tokens / rows / f}", settings, Part(rows, tokens / f));
-        if (settings.Lora is { R: > 4 } lora) Try("r 4", settings with { Lora = lora with { R = 4 } }, limits);
-        if (settings.LinearStorage is not WeightStorage.NF4Double) Try("load_in_4bit", settings with { LinearStorage = WeightStorage.NF4Double }, limits);
-        var fits = changes.Where(c => c.Bytes <= budget).OrderByDescending(c => c.Bytes).Take(3).Select(c => $"{c.What} ({c.Bytes >> 20} MiB)").ToList();
-        return new HeadroomException($"{plan.TotalBytes >> 20} MiB are needed even with full recompute, {(budget < 1 << 20 ? Units.Bytes(budget) : $"{budget >> 20} MiB")} {allowed}; the biggest rows: {biggest}.",
-            fits.Count > 0 ? "Any of these fits: " + string.Join("; ", fits) + "." : $"No single change fits; the static part alone takes {plan.StaticBytes >> 20} MiB. Choose a smaller model.");
+            Limits = (flags ? Eval(t, n) : t).Limits with { TrainSequences = n, TrainTokens = Part(t.Limits.TrainTokens, n, rows), TrainLabels = Part(t.Limits.TrainLabels, n, rows) },
+        }).With(flags ? $"--rows {n}" : $"per_device_train_batch_size {n}");
+        Trial Eval(Trial t, int n) => (t with { Limits = t.Limits with { EvalSequences = n, EvalTokens = Part(t.Limits.EvalTokens, n, limits.EvalSequences) } }).With($"per_device_eval_batch_size {n}");
+        Trial Length(Trial t, int n) => (t with
+        {
+            Limits = t.Limits with
+            {
+                TrainTokens = t.Limits.TrainSequences * n, TrainLabels = Math.Min(t.Limits.TrainLabels, t.Limits.TrainSequences * n),
+                EvalTokens = Math.Min(t.Limits.EvalTokens, t.Limits.EvalSequences * n),
+            },
+        }).With(flags ? $"--length {n}" : $"max_seq_length {n}");
+        Trial Rank(Trial t, int n)
+        {
+            var l = t.Settings.Lora!;
+            var pattern = l.Targets?.RankPattern ?? [];
+            bool cap = pattern.Any(p => p.Value > n);
+            var changed = l with { R = Math.Min(l.R, n), Targets = cap ? l.Targets! with { RankPattern = [.. pattern.Select(p => KeyValuePair.Create(p.Key, Math.Min(p.Value, n)))] } : l.Targets };
+            string own = flags ? $"--r {n}" : $"r {n}", capped = $"no rank of rank_pattern above {n}";
+            return (t with { Settings = t.Settings with { Lora = changed } }).With(!cap ? own : l.R > n ? $"{own} with {capped}" : capped);
+        }
+        Trial FourBit(Trial t) => (t with { Settings = t.Settings with { LinearStorage = WeightStorage.NF4Double } })
+            .With($"load_in_4bit{(settings.LinearStorage == WeightStorage.Int8 ? " in place of load_in_8bit" : "")} with bnb_4bit_use_double_quant");
+
+        // Of each kind the smallest change that fits.
+        string? First(IEnumerable<Trial> trials, string more = "") => trials.Select(t => (t.Words, planner(t.Settings, t.Limits).TotalBytes)).Where(t => t.TotalBytes <= budget).Select(t => $"{t.Words}{more} ({UpMiB(t.TotalBytes)} MiB)").FirstOrDefault();
+        int[] lengths = [.. new[] { 2, 4, 8 }.Select(f => length / f).Where(n => n >= leastLength)];
+        string? train = First(Halves(rows, 1).Select(n => Train(now, n))), eval = First(Halves(evalRows, 1).Select(n => Eval(now, n)));
+        string? both = train != null || eval != null || rows < 2 || evalRows < 2 ? null
+            : First(Halves(Math.Max(rows, evalRows), 1).Where(n => n < Math.Min(rows, evalRows)).Select(n => Eval(Train(now, n), n)), " together");
+        string?[] changes =
+        [
+            train, eval, both, First(lengths.Select(n => Length(now, n))), First(Halves(rank, 4).Select(n => Rank(now, n))), wide ? First([FourBit(now)]) : null,
+        ];
+        string[] fits = [.. changes.OfType<string>()];
+        string todo = fits.Length > 0 ? (fits.Length > 1 ? "Any of these fits: " : "This fits: ") + string.Join("; ", fits) + "."
+            : First(Together()) is { } together ? $"No single change fits, but these do together: {together}."
+            : $"No change of batch, length or rank fits, not even together; the static part alone takes {plan.StaticBytes >> 20} MiB. Choose a smaller model.";
+        return new HeadroomException($"{UpMiB(plan.TotalBytes)} MiB are needed even with full recompute, {(budget < 1 << 20 ? Units.Bytes(budget) : $"{budget >> 20} MiB")} {allowed}; the biggest rows: {biggest}.", todo);
+
+        // From the smallest batch and rank on, one more change at a time.
+        IEnumerable<Trial> Together()
+        {
+            var t = now;
+            if (rows > 1) t = Train(t, 1);
+            if (evalRows > 1) t = Eval(t, 1);
+            if (rank > 4) yield return t = Rank(t, 4);
+            if (wide) yield return t = FourBit(t);
+            if (lengths.Length > 0) yield return Length(t, lengths[^1]);
+        }
+    }
+
+    // The share of n of all rows in a number of all their tokens.
+    private static int Part(int tokens, int n, int rows) => (int)(((long)tokens * n + rows - 1) / rows);
+
+    // What is needed is rounded up: that many MiB are enough.
+    private static long UpMiB(long bytes) => (bytes + (1 << 20) - 1) >> 20;
+
+    // Half of a number, a quarter and so on, down to the least.
+    private static IEnumerable<int> Halves(int number, int least)
+    {
+        while (number > least) yield return number = Math.Max(least, number / 2);
     }
 }

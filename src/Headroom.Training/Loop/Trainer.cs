@@ -162,6 +162,6 @@ public sealed class Trainer
     {
         string? last = root == null ? null : Checkpoints.Latest(root);
         return new HeadroomException($"The loss or gradient was NaN or infinite for {MaxBadSteps} updates in a row (last: step {step}).",
-            (last == null ? "No checkpoint was written before; " : $"The last good checkpoint is {last}; ") + "lower learning_rate or max_grad_norm.", 1);
+            (last == null ? "No checkpoint was written before; " : $"The last good checkpoint is {last}; ") + "lower the learning rate (a recipe can lower max_grad_norm too).", 1);
     }
 }

@@ -36,6 +36,7 @@ public sealed class PretrainOptions
 /// <summary>Trains a small Llama-class base from nothing and writes it as a Hugging Face folder in bf16.</summary>
 public static class Pretrainer
 {
+    private const string Begin = "<|begin_of_sentence|>", End = "<|end_of_sentence|>"; // of a byte-level tokenizer
     private const int MaxTokens = 128; // the longest note has about 90 tokens
 
     /// <summary>Makes the base in <paramref name="folder"/>, which must not hold one; returns the mean loss over the last tenth of the updates, or null when stopped.</summary>
@@ -45,16 +46,35 @@ public static class Pretrainer
         if (o.HiddenSize % o.NumAttentionHeads != 0) throw new HeadroomException($"hidden_size {o.HiddenSize} is not a multiple of num_attention_heads {o.NumAttentionHeads}.", "Choose sizes that divide.");
         if (o.HiddenSize / o.NumAttentionHeads % 2 != 0) throw new HeadroomException($"A head has {o.HiddenSize / o.NumAttentionHeads} dimensions; rotary positions need an even number.", "Choose a hidden_size that is an even multiple of num_attention_heads.");
         if (!(o.LearningRate > 0) || !double.IsFinite(o.LearningRate)) throw new HeadroomException($"The learning rate is {o.LearningRate}.", "Give a positive number such as 2e-3.");
+        bool made = !Directory.Exists(folder), whole = false;
+        OutputFolder.Create(folder, "Give another folder."); // now, not after the training
+        string[] files = [.. new[] { "model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json" }.Select(f => Path.Combine(folder, f)).Where(f => !Path.Exists(f))];
+        try
+        {
+            double? loss = Train(o, folder, device, say, progress, stop);
+            whole = loss != null;
+            return loss;
+        }
+        finally
+        {
+            // What fails or is stopped leaves nothing of a model.
+            if (!whole)
+            {
+                foreach (string file in files) File.Delete(file);
+                if (made && !Directory.EnumerateFileSystemEntries(folder).Any()) Directory.Delete(folder);
+            }
+        }
+    }
+
+    private static double? Train(PretrainOptions o, string folder, IDevice device, Action<string> say, Action<string, long, long, string> progress, CancellationToken stop)
+    {
         var texts = PretrainCorpus.Generate(o.Notes, o.Seed);
         bool bytes = o.Tokenizer == "byte-level";
         // Label words are ordinary words of the corpus; the prompt's own words are shown to the tokenizer so that it does not spell them.
         IEnumerable<string> learn = texts.Append("Review: Sentiment: negative positive").Append("Sentiment: positive").Append("Review: I").Append("Sentiment: negative");
-        var bpe = bytes ? BpeTrainer.TrainByteLevel(learn, o.VocabSize, ["<|begin_of_sentence|>", "<|end_of_sentence|>"]) : BpeTrainer.TrainSentencePieceStyle(learn, o.VocabSize);
-        OutputFolder.Create(folder, "Give another folder.");
-        if (bytes) TokenizerJson.Write(folder, bpe, "<|begin_of_sentence|>", "<|end_of_sentence|>", true);
-        else TokenizerJson.Write(folder, bpe);
-        var tokenizer = TokenizerLoader.Load(folder);
-        int bos = tokenizer.BosId!.Value, eos = tokenizer.EosId!.Value;
+        var bpe = bytes ? BpeTrainer.TrainByteLevel(learn, o.VocabSize, [Begin, End]) : BpeTrainer.TrainSentencePieceStyle(learn, o.VocabSize);
+        var tokenizer = TokenizerJson.Load(bpe);
+        int bos = tokenizer.TokenToId(bytes ? Begin : "<s>")!.Value, eos = tokenizer.TokenToId(bytes ? End : "</s>")!.Value;
         var config = new ModelConfig
         {
             VocabSize = (tokenizer.VocabSize + 63) / 64 * 64, HiddenSize = o.HiddenSize, IntermediateSize = o.IntermediateSize, NumHiddenLayers = o.NumHiddenLayers, NumAttentionHeads = o.NumAttentionHeads,
@@ -93,6 +113,8 @@ public static class Pretrainer
         }, null, null, stop);
         if (!done) return null;
         SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), engine.Model.Trained.Select(t => (t.Name, "BF16", Shape(t.Slot.Weight), Bf16(engine.Read(t.Slot.Weight)))));
+        if (bytes) TokenizerJson.Write(folder, bpe, Begin, End, true);
+        else TokenizerJson.Write(folder, bpe);
         AtomicFile.WriteText(Path.Combine(folder, "config.json"), HfConfig.Write(config));
         return sum / Math.Max(1, counted);
     }

@@ -59,6 +59,7 @@ public sealed class PreparedRun : IDisposable
             foreach (var (pattern, rank) in recipe.Lora.RankPattern)
                 if (rank > Math.Max(source.Config.HiddenSize, source.Config.IntermediateSize))
                     throw new HeadroomException($"lora.rank_pattern gives {pattern} the rank {rank}, more than any side of the model's matrices ({source.Config.HiddenSize} and {source.Config.IntermediateSize}).", "Set a smaller rank, such as 16.");
+            CheckPatterns(recipe.Lora, source.Config);
             if (o.EvalStrategy != "no" && data.Validation.Count == 0)
                 throw new HeadroomException($"training.eval_strategy is {o.EvalStrategy}, but there are no validation rows.", "Set data.validation or data.validation_fraction, or eval_strategy to no.");
             // No batch holds more rows than there are.
@@ -71,7 +72,7 @@ public sealed class PreparedRun : IDisposable
             long? expanded = o.ExpandedWeights switch { "auto" => budgetBytes == null ? 0 : null, "none" => 0, var size => Units.Parse(size) };
             // Without a budget the card's free memory is one, of which nothing is taken that the step does not need.
             var (budget, words) = Budget.Of(budgetBytes, device);
-            (var plan, settings) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words);
+            (var plan, settings) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words, leastLength: encoder.LeastLength);
             return new PreparedRun
             {
                 Rows = rows, Source = source, Device = device, Limits = limits, Settings = settings, Plan = plan,
@@ -83,6 +84,16 @@ public sealed class PreparedRun : IDisposable
             source.Dispose();
             throw;
         }
+    }
+
+    // A pattern that no adapted module answers to is a slip of the pen: the run would go on without it. (PEFT takes it, so an adapter that was made elsewhere may hold one.)
+    internal static void CheckPatterns(LoraOptions lora, ModelConfig config)
+    {
+        if (lora.Targets() is not { } targets) return;
+        string[] adapted = [.. config.MatrixNames().Where(n => n.StartsWith("model.layers.", StringComparison.Ordinal)).Select(n => n[..^".weight".Length]).Where(targets.Matches)];
+        if (adapted.Length == 0) return; // the model refuses target_modules that match nothing
+        foreach (var (name, key) in targets.Unmatched(adapted))
+            throw new HeadroomException($"lora.{name}: '{key}' matches no module that is adapted.", "Give the end of a module's path, such as q_proj or layers.0.mlp.up_proj, or a regex for it; target_modules must name the module too.");
     }
 
     /// <summary>Tokens of the largest batch; refuses one that no device holds before a number of it overflows.</summary>

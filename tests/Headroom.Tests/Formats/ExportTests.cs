@@ -178,6 +178,22 @@ public sealed class ExportTests : IDisposable
         Assert.Single(Directory.GetFiles(_folder.Path));
     }
 
+    /// <summary>What is a vector is told by its name: a matrix of one column, or of one row, is none.</summary>
+    [Theory]
+    [InlineData("f32", 0)]
+    [InlineData("q8_0", 1e-2)]
+    public void AMatrixMayHaveOneColumn(string type, double most)
+    {
+        using var weights = new Samples.Weights(Samples.Config() with { IntermediateSize = 1 });
+        GgufExporter.Write(weights, [], type, At("m.gguf"), null);
+        using var copy = WeightSources.Open(At("m.gguf"));
+        Assert.Equal(((32, 1), (1, 32)), (copy.ShapeOf("model.layers.0.mlp.down_proj.weight"), copy.ShapeOf("model.layers.0.mlp.up_proj.weight")));
+        var stored = GgufExporter.Types[type].Type;
+        var (error, beyond) = ExportCheck.Weights(weights, copy, (n, cols) => GgufExporter.TypeOf(n, stored, cols, weights.Config.TieWordEmbeddings), GgmlType.F32);
+        Assert.Null(beyond);
+        Assert.InRange(error, 0, most);
+    }
+
     [Fact]
     public void WhatDoesNotFitLeavesNoFile()
     {

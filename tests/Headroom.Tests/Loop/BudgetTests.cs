@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Models;
@@ -171,4 +172,112 @@ public class BudgetTests
         using var without = new Engine(small, Config, Settings with { ComputeType = DType.F32, ExpandedBytes = MiB - 1 }, Limits); // less than one holds nothing
         Assert.True(small.Room.IsNone && without.Plan.Rows().All(r => r.Category != MemoryCategory.ExpandedWeights));
     }
+
+    private static Dictionary<string, string> Changes(string offer) =>
+        Regex.Matches(offer, @"(--rows|--length|--r|per_device_\w+|max_seq_length|r|rank_pattern above) (\d+)").ToDictionary(m => m.Groups[1].Value, m => m.Groups[2].Value);
+
+    // The offers of a refusal, each of which is all of a change.
+    private static string[] Offers(HeadroomException e)
+    {
+        Assert.DoesNotContain("smaller model", e.ToDo);
+        return e.ToDo[(e.ToDo.IndexOf(':') + 1)..].TrimEnd('.').Split(';');
+    }
+
+    /// <summary>Whoever follows a refusal's advice is not refused again, whatever part of the run is the largest.</summary>
+    [Fact]
+    public void EveryChangeThatARefusalOffersFits()
+    {
+        using var folder = new Formats.TempFolder();
+        string model = Path.Combine(folder.Path, "base");
+        Pretrainer.Run(new PretrainOptions { HiddenSize = 64, IntermediateSize = 64, NumHiddenLayers = 2, NumAttentionHeads = 2, Notes = 40, BatchSize = 4, VocabSize = 512 }, model, new CpuDevice(1), _ => { }, (_, _, _, _) => { }, default);
+        var seen = new HashSet<string>();
+        foreach (string[] sizes in new string[][]
+            { [], ["training.per_device_train_batch_size=2", "training.per_device_eval_batch_size=32"], ["lora.r=48", "training.per_device_train_batch_size=2"], ["lora.rank_pattern={q_proj: 60}", "lora.r=2", "training.per_device_eval_batch_size=1"] })
+        {
+            PreparedRun Prepared(long? budget, params IEnumerable<string> sets)
+            {
+                var recipe = RecipeLoader.Parse("""
+                    data: { train: "embedded:reviews", max_train_rows: 200, max_eval_rows: 64 }
+                    task: { template: "Review: {text}\nSentiment:", labels: { "0": " negative", "1": " positive" } }
+                    training: { per_device_train_batch_size: 16 }
+                    """, [.. sizes, .. sets]);
+                var prepared = PreparedRun.Of(recipe, new ModelOptions { Path = model }, () => new CpuDevice(1), budget, (_, _, _, _) => { });
+                prepared.Device.Dispose();
+                return prepared;
+            }
+            long total;
+            using (var all = Prepared(null)) total = all.Plan.TotalBytes;
+            for (int part = 97; part >= 25; part -= 8)
+            {
+                long budget = total * part / 100;
+                HeadroomException e;
+                try
+                {
+                    Prepared(budget).Dispose();
+                    continue;
+                }
+                catch (HeadroomException refused)
+                {
+                    e = refused;
+                }
+                if (e.ToDo.Contains("smaller model", StringComparison.Ordinal)) break;
+                foreach (string offer in Offers(e))
+                {
+                    var sets = Changes(offer).Select(c => c.Key switch
+                    {
+                        "r" => "lora.r=" + c.Value, "max_seq_length" => "task.max_seq_length=" + c.Value, "rank_pattern above" => $"lora.rank_pattern={{q_proj: {c.Value}}}",
+                        _ => $"training.{c.Key}={c.Value}",
+                    }).ToList();
+                    if (offer.Contains("load_in_4bit")) sets.AddRange(["quantization.load_in_4bit=true", "quantization.bnb_4bit_use_double_quant=true"]);
+                    Assert.NotEmpty(sets);
+                    using var fits = Prepared(budget, sets); // throws when it does not
+                    Assert.True(fits.Plan.TotalBytes <= budget);
+                    seen.UnionWith(Changes(offer).Keys);
+                    if (sets.Count > 1) seen.Add("together");
+                }
+            }
+        }
+        Assert.Equal(["max_seq_length", "per_device_eval_batch_size", "per_device_train_batch_size", "r", "rank_pattern above", "together"], seen.Order(StringComparer.Ordinal));
+    }
+
+    /// <summary>A rank that is the cause is named as one: the largest of its halves that fits, with larger ranks of rank_pattern cut to it; a smaller model only where nothing helps.</summary>
+    [Fact]
+    public void ARankThatIsTheCauseIsNamed()
+    {
+        LoraSettings Lora(int r, int? q) => Settings.Lora! with { R = r, Targets = q is { } rank ? new LoraTargets { Modules = Settings.Lora!.TargetModules, RankPattern = [new("q_proj", rank)] } : null };
+        ModelSettings Of(int r, int? q = null) => Settings with { Lora = Lora(r, q) };
+        BatchLimits Rows(int n) => new(n * 512, n, n * 511, n * 512, n);
+        long Total(ModelSettings s, int rows) => Engine.MakePlan(Config, s with { RecomputeLayers = 8 }, Rows(rows), 0, out _).TotalBytes;
+        string Advice(ModelSettings s, int rows, long budget, bool flags) => Assert.Throws<HeadroomException>(() => Budget.Fit(Config, s, Rows(rows), 0, budget, flags: flags)).ToDo;
+        Assert.Contains("; r 64 (", "; " + Advice(Of(256), 2, Total(Of(64), 2), false).Split(": ")[^1]);
+        Assert.Contains("--r 64 (", Advice(Of(256), 2, Total(Of(64), 2), true));
+        Assert.Contains("r 32 with no rank of rank_pattern above 32 (", Advice(Of(64, 256), 2, Total(Of(32, 32), 2), false));
+        Assert.Contains(": no rank of rank_pattern above 32 (", Advice(Of(8, 256), 1, Total(Of(8, 32), 1), false));
+        // Rows of a plan without a recipe are those of its evaluation too.
+        Assert.Contains("--rows 2 (", Advice(Of(16), 8, Total(Of(16), 2), true));
+        long least = Total(Of(4), 1);
+        Assert.Contains("do together: --rows 1, --r 4 (", Advice(Of(256), 8, least, true));
+        Assert.Contains("do together: per_device_train_batch_size 1, per_device_eval_batch_size 1, r 4 (", Advice(Of(256), 8, least, false));
+        Assert.Contains("smaller model", Advice(Of(256), 8, MiB, true));
+    }
+
+    /// <summary>A pattern that no adapted module answers to would be passed over in silence.</summary>
+    [Theory]
+    [InlineData("rank_pattern: { nope: 4 }", "lora.rank_pattern: 'nope'")]
+    [InlineData("rank_pattern: { q_proj: 4, 'layers.7.*': 8 }", "lora.rank_pattern: 'layers.7.*'")]
+    [InlineData("alpha_pattern: { o_proj: 4 }, target_modules: [q_proj]", "lora.alpha_pattern: 'o_proj'")]
+    [InlineData("rank_pattern: { '.*1.self_attn.q_proj': 4 }, alpha_pattern: { 'mlp.(up|down)_proj': 4 }", null)]
+    public void APatternThatMatchesNothingIsRefused(string lora, string? says)
+    {
+        var options = RecipeLoader.Parse($"lora: {{ {lora} }}").Lora;
+        if (says == null) PreparedRun.CheckPatterns(options, TinyModelConfig);
+        else
+        {
+            var e = Assert.Throws<HeadroomException>(() => PreparedRun.CheckPatterns(options, TinyModelConfig));
+            Assert.StartsWith(says, e.Message);
+            Assert.Equal(2, e.ExitCode);
+        }
+    }
+
+    private static ModelConfig TinyModelConfig => Config with { NumHiddenLayers = 2 };
 }
