@@ -13,6 +13,7 @@ internal sealed class Session : IDisposable
 {
     private CancellationTokenSource _stop = new();
     private bool _waiting, _terminated;
+    private Action? _leaving;
     private readonly PosixSignalRegistration[] _signals;
     private readonly bool _terminal = !Console.IsOutputRedirected;
     private readonly TextWriter _out;
@@ -21,11 +22,13 @@ internal sealed class Session : IDisposable
     private long _shownAt, _first;
     private bool _line, _saidDevice;
 
-    /// <summary>With <paramref name="json"/>, progress goes to standard error.</summary>
-    public Session(bool json)
+    /// <summary>Progress goes to standard output, unless that is the result alone.</summary>
+    /// <param name="json">The result is JSON.</param>
+    /// <param name="text">The result is the text of a model.</param>
+    public Session(bool json, bool text = false)
     {
-        _out = json ? Console.Error : Console.Out;
-        if (json) _terminal = false;
+        _out = json || text ? Console.Error : Console.Out;
+        if (json || text && Console.IsErrorRedirected) _terminal = false;
         _signals = [PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop), PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop)];
     }
 
@@ -43,20 +46,28 @@ internal sealed class Session : IDisposable
     private void Stop(PosixSignalContext context)
     {
         if (context.Signal == PosixSignal.SIGTERM) _terminated = true;
-        context.Cancel = !_stop.IsCancellationRequested && !_waiting; // the second signal ends the process, and the first one while it waits for input
+        context.Cancel = !_stop.IsCancellationRequested && !_waiting; // the second signal ends the process, and the first one while there is nothing to lose
+        if (!context.Cancel) _leaving?.Invoke();
         _stop.Cancel();
     }
 
-    /// <summary>Until it is disposed, a signal ends the process: nothing is running that could be lost.</summary>
-    public IDisposable Waiting()
+    /// <summary>Until it is disposed, a signal ends the process: nothing is running that could be lost. One that came before ends the command here.</summary>
+    /// <param name="leaving">Is done before a signal ends the process, which runs no finally.</param>
+    public IDisposable Waiting(Action? leaving = null)
     {
+        _leaving = leaving;
         _waiting = true;
+        if (_stop.IsCancellationRequested) throw new HeadroomException("Stopped.", "Run it again; nothing was written.", 1);
         return new Waits(this);
     }
 
     private sealed class Waits(Session session) : IDisposable
     {
-        public void Dispose() => session._waiting = false;
+        public void Dispose()
+        {
+            session._waiting = false;
+            session._leaving = null;
+        }
     }
 
     /// <summary>After Ctrl+C, makes <see cref="Token"/> fresh; false when the process was told to end.</summary>
@@ -117,7 +128,8 @@ internal sealed class Session : IDisposable
         _line = true;
     }
 
-    private void EndLine()
+    /// <summary>Ends a line of progress, before something else is written to the terminal.</summary>
+    public void EndLine()
     {
         if (_line) _out.WriteLine();
         _line = false;

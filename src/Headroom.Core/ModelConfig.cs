@@ -110,6 +110,15 @@ public sealed record ModelConfig
             throw new HeadroomException($"{tokens} tokens are beyond the model's {MaxPositionEmbeddings} positions, where its dynamic rope scaling changes with the length; that is not supported.", "Use shorter texts: task.max_seq_length.");
     }
 
+    /// <summary>Throws when a LoRA rank is more than any side of the model's matrices.</summary>
+    /// <param name="rank">The rank.</param>
+    /// <param name="what">What gives it, as the beginning of a sentence: "--r is".</param>
+    public void CheckRank(int rank, string what)
+    {
+        if (rank > Math.Max(HiddenSize, IntermediateSize))
+            throw new HeadroomException($"{what} {rank}, more than any side of the model's matrices ({HiddenSize} and {IntermediateSize}).", "Give a smaller rank, such as 16.");
+    }
+
     /// <summary>True when the layer uses the sliding window.</summary>
     public bool LayerSlides(int layer) => SlidingWindow is > 0 && (SlidingLayers is { } s ? s[layer] : layer >= FirstSlidingLayer);
 

@@ -3,15 +3,16 @@ namespace Headroom.EndToEnd;
 /// <summary>Bad input: two lines, exit code 2, nothing half-written.</summary>
 public class BadInputTests
 {
-    private static void Refused(Cli cli, string says, params string[] arguments)
+    private static (int Exit, string Out, string Error) Refused(Cli cli, string says, params string[] arguments)
     {
-        var (exit, _, error) = cli.Run(arguments);
+        var (exit, text, error) = cli.Run(arguments);
         string[] lines = error.Split('\n', StringSplitOptions.RemoveEmptyEntries);
         Assert.True(exit == 2 && lines.Length == 2 && lines[0].StartsWith("error: ", StringComparison.Ordinal) && lines[1].StartsWith("  ", StringComparison.Ordinal), $"exit {exit}: {error}");
         Assert.Contains(says, error, StringComparison.OrdinalIgnoreCase);
         Assert.False(Directory.Exists(Path.Combine(cli.Folder, "runs", "tiny")) && !File.Exists(Path.Combine(cli.Folder, "runs", "tiny", "mine")), "a run folder was left");
         Assert.Empty(Directory.EnumerateFiles(cli.Folder, "*.partial", SearchOption.AllDirectories));
         Assert.Empty(Directory.EnumerateFiles(cli.Folder, "*.tmp", SearchOption.AllDirectories));
+        return (exit, text, error);
     }
 
     [Theory]
@@ -159,20 +160,29 @@ public class BadInputTests
         string[][] all =
         [
             ["train", recipe], ["plan", recipe], ["duel"], ["eval", recipe],
-            ["generate", model, "--prompt", "x"], ["quantize", model, "q"], ["export", model, "--out", "x.gguf"], ["pretrain", "p", "--notes", "50"],
+            ["generate", model, "--prompt", "x"], ["bench", "step", model], ["bench", "load", Path.Combine(model, "config.json"), "--work", cli.Folder], ["quantize", model, "q"], ["export", model, "--out", "x.gguf"], ["pretrain", "p", "--notes", "50"],
         ];
-        foreach (string[] command in all) Refused(cli, "CUDA:0", [.. command, "--device", "CUDA:0"]);
+        foreach (string[] command in all)
+        {
+            var (_, said, _) = Refused(cli, "CUDA:0", [.. command, "--device", "CUDA:0"]);
+            Assert.DoesNotContain("writing", said, StringComparison.Ordinal);
+        }
         Refused(cli, "takes no --device", "plan", model, "--device", "cuda");
         Refused(cli, "takes no --set", "plan", model, "--set", "lora.r=4");
         Refused(cli, "takes no --rows", "plan", recipe, "--rows", "2");
         if (!cli.Run("doctor").Out.Contains("No NVIDIA driver", StringComparison.Ordinal)) Assert.Skip("this machine has a driver");
         foreach (string[] command in all)
         {
-            Refused(cli, "libcuda", [.. command, "--device", "cuda"]);
+            var (_, said, _) = Refused(cli, "libcuda", [.. command, "--device", "cuda"]);
+            Assert.DoesNotContain("writing", said, StringComparison.Ordinal); // a checkpoint for bench load
             Assert.False(Path.Exists(Path.Combine(cli.Folder, "q")) || Path.Exists(Path.Combine(cli.Folder, "x.gguf")) || Path.Exists(Path.Combine(cli.Folder, "p", "model.safetensors")));
         }
         var (exit, text, error) = cli.Run("train", recipe, "--device", "auto", "--set", "training.max_steps=1");
         Assert.True(exit == 0 && text.StartsWith("device: CPU (No NVIDIA driver", StringComparison.Ordinal), text + error);
+        // Where standard output is the text of a model, the note is not part of it.
+        (exit, text, error) = cli.Run("generate", model, "--prompt", "The film was", "--max-new-tokens", "3");
+        Assert.True(exit == 0 && error.StartsWith("device: CPU (No NVIDIA driver", StringComparison.Ordinal), text + error);
+        Assert.Equal(cli.Run("generate", model, "--prompt", "The film was", "--max-new-tokens", "3", "--device", "cpu").Out, text);
     }
 
     /// <summary>A library under the driver's or a vendor's name that is another: named by doctor, refused by cuda, passed over by auto.</summary>
@@ -200,6 +210,12 @@ public class BadInputTests
         Refused(cli, "no model", "bench", "load", "nowhere");
         Refused(cli, "--rounds", "bench", "load", model, "--rounds", "0");
         Refused(cli, "--dropout", "bench", "step", model, "--dropout", "1");
+        Refused(cli, "at least one row", "bench", "step", model, "--rows", "0");
+        Refused(cli, "fewer rows", "bench", "step", model, "--rows", "100000", "--length", "4096");
+        foreach (string layers in (string[])["5", "-2"]) Refused(cli, "--recompute is " + layers, "bench", "step", model, "--recompute", layers);
+        Refused(cli, "takes no --graphs", "bench", "step", model, "--device", "cpu", "--graphs", "true");
+        Refused(cli, "takes no --expanded", "bench", "step", model, "--device", "cpu", "--expanded", "4GiB");
+        foreach (string[] command in (string[][])[["bench", "step", model], ["plan", model]]) Refused(cli, "--r is 513, more than any side", [.. command, "--r", "513"]);
         Refused(cli, "no folder", "bench", "load", model, "--work", Path.Combine(cli.Folder, "nowhere"));
         var (exit, output, error) = cli.Run("bench", "load", model, "--device", "cpu", "--rounds", "1", "--work", cli.Folder);
         Assert.True(exit == 0, error);

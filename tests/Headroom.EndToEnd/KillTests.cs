@@ -65,7 +65,7 @@ public class KillTests(ITestOutputHelper output)
     }
 
     /// <summary>A base of llama-tiny's form whose feed-forward is wide: large enough to be killed in the middle of.</summary>
-    private static string Wide(Cli cli, int intermediate)
+    internal static string Wide(Cli cli, int intermediate)
     {
         string folder = cli.CopyBase("llama-tiny"), config = Path.Combine(folder, "config.json");
         File.WriteAllText(config, File.ReadAllText(config).Replace("\"intermediate_size\": 512", $"\"intermediate_size\": {intermediate}", StringComparison.Ordinal));

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using Headroom.Core;
+using Headroom.Cpu;
 using Headroom.Cuda;
 using Headroom.Formats;
 using Headroom.Training;
@@ -33,27 +34,36 @@ internal static class BenchCommand
         {
             using var session = new Session(p.GetValue(json));
             int r = p.GetValue(rows), n = p.GetValue(length), count = p.GetValue(steps);
-            if (r < 1 || n < 2 || count < 1 || (long)r * n > 1 << 24) throw new HeadroomException($"--rows {r} --length {n} --steps {count} cannot be run.", "Give at least one row of two tokens and one step.");
+            if (r < 1 || n < 2 || count < 1) throw new HeadroomException($"--rows {r} --length {n} --steps {count} cannot be run.", "Give at least one row of two tokens and one step.");
+            if ((long)r * n > 1 << 24) throw new HeadroomException($"--rows {r} --length {n} is a batch of {(long)r * n} tokens, more than {1 << 24}.", "Give fewer rows or shorter ones.");
             if (p.GetValue(rank) < 1 || !(p.GetValue(dropout) is >= 0 and <= Dropout.MaxP))
                 throw new HeadroomException("--r or --dropout cannot be run.", string.Create(CultureInfo.InvariantCulture, $"Give a rank of at least 1 and a dropout from 0 to {Dropout.MaxP}."));
             if (p.GetValue(device) is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {p.GetValue(device)} is unknown.", "Use auto, cpu or cuda.");
+            long expandedBytes = p.GetValue(expanded) is var size and not "none" ? Units.Parse(size!) : 0;
             var config = ReadConfig(p.GetValue(model)!);
-            var opened = session.Open(p.GetValue(device)!, p.GetValue(graphs));
-            try
+            int layers = p.GetValue(recompute);
+            if (layers < -1 || layers > config.NumHiddenLayers)
+                throw new HeadroomException($"--recompute is {layers}, the model has {config.NumHiddenLayers} layers.", $"Give 0 to {config.NumHiddenLayers}, or -1 for all.");
+            config.CheckRank(p.GetValue(rank), "--r is");
+            return Run("Give fewer --rows, a smaller --length or --r, or more layers to --recompute.", () =>
             {
-                var compute = RunSettings.ComputeType(p.GetValue(dtype)!, opened, "--dtype");
-                var options = new StepBenchmarkOptions(r, n, p.GetValue(recompute), compute, count, p.GetValue(rank), p.GetValue(dropout),
-                    AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged)) { ExpandedBytes = p.GetValue(expanded) is var size and not "none" ? Units.Parse(size!) : 0 };
-                var result = StepBenchmark.Run(opened, config, options, session.Say);
-                if (opened.Notice is { } notice) session.Say(notice);
-                Print(result, opened.Name, r, n, p.GetValue(ragged), p.GetValue(json));
-            }
-            catch
-            {
-                opened.Dispose();
-                throw;
-            }
-            return 0;
+                var opened = session.Open(p.GetValue(device)!, p.GetValue(graphs));
+                try
+                {
+                    if (opened is CpuDevice) CommandLine.Refuse(p, "The CPU", graphs, expanded);
+                    var compute = RunSettings.ComputeType(p.GetValue(dtype)!, opened, "--dtype");
+                    var options = new StepBenchmarkOptions(r, n, layers, compute, count, p.GetValue(rank), p.GetValue(dropout),
+                        AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged)) { ExpandedBytes = expandedBytes };
+                    var result = StepBenchmark.Run(opened, config, options, session.Say, stop: session.Token);
+                    if (opened.Notice is { } notice) session.Say(notice);
+                    Print(result, opened.Name, r, n, p.GetValue(ragged), p.GetValue(json));
+                }
+                catch
+                {
+                    opened.Dispose();
+                    throw;
+                }
+            });
         });
         return new Command("bench", "Measure this machine.") { step, CreateLoad() };
     }
@@ -73,33 +83,56 @@ internal static class BenchCommand
             int count = p.GetValue(rounds);
             if (count < 1) throw new HeadroomException($"--rounds {count} cannot be run.", "Give at least one.");
             if (!Directory.Exists(p.GetValue(work)!)) throw new HeadroomException($"{p.GetValue(work)} is no folder.", "Give one with room for the checkpoint and its copy.");
-            string? made = null;
-            try
+            var config = path.EndsWith(".json", StringComparison.OrdinalIgnoreCase) ? ReadConfig(path) : null;
+            session.Open(p.GetValue(device)!).Dispose(); // one that is not there is refused before gigabytes are written for it
+            return Run("Give a model of smaller matrices.", () =>
             {
-                if (path.EndsWith(".json", StringComparison.OrdinalIgnoreCase))
+                string? made = null;
+                try
                 {
-                    var config = ReadConfig(path);
-                    path = made = Directory.CreateDirectory(Path.Combine(p.GetValue(work)!, $"headroom-bench-{Environment.ProcessId}")).FullName;
-                    session.Say($"writing a checkpoint with random values to {made}");
-                    SyntheticCheckpoint.Write(made, config);
-                    Thread.Sleep(2500); // files that changed within two seconds are not remembered by their hash
-                }
-                var result = LoadBenchmark.Run(path, () => session.Open(p.GetValue(device)!), p.GetValue(work)!, count, session.Say);
-                if (!p.GetValue(json)) foreach (string line in result.Lines()) Console.WriteLine(line);
-                else
-                    Console.WriteLine(JsonSerializer.Serialize(new
+                    if (config != null)
                     {
-                        device = result.Device, hash_cost = result.HashCost, weight_bytes = result.WeightBytes, staging_bytes = result.StagingBytes, planned_bytes = result.PlannedBytes,
-                        process_bytes = result.Memory?.Process, times = result.Times.Select(t => new { what = t.What, bytes = t.Bytes, median_s = t.Seconds, best_s = t.Best }),
-                    }));
-            }
-            finally
-            {
-                if (made != null) Directory.Delete(made, true);
-            }
-            return 0;
+                        path = made = Directory.CreateDirectory(Path.Combine(p.GetValue(work)!, $"headroom-bench-{Environment.ProcessId}")).FullName;
+                        session.Say($"writing a checkpoint with random values to {made}");
+                        SyntheticCheckpoint.Write(made, config, stop: session.Token);
+                        session.Token.WaitHandle.WaitOne(2500); // files that changed within two seconds are not remembered by their hash
+                    }
+                    var result = LoadBenchmark.Run(path, () => session.Open(p.GetValue(device)!), p.GetValue(work)!, count, session.Say, session.Token);
+                    if (!p.GetValue(json)) foreach (string line in result.Lines()) Console.WriteLine(line);
+                    else
+                        Console.WriteLine(JsonSerializer.Serialize(new
+                        {
+                            device = result.Device, hash_cost = result.HashCost, weight_bytes = result.WeightBytes, staging_bytes = result.StagingBytes, planned_bytes = result.PlannedBytes,
+                            process_bytes = result.Memory?.Process, times = result.Times.Select(t => new { what = t.What, bytes = t.Bytes, median_s = t.Seconds, best_s = t.Best }),
+                        }));
+                }
+                finally
+                {
+                    if (made != null) Directory.Delete(made, true);
+                }
+            });
         });
         return load;
+    }
+
+    /// <summary>Runs a benchmark, whose ends before its time are told apart here.</summary>
+    /// <param name="smaller">What takes less memory.</param>
+    /// <param name="work">The benchmark; it removes what it wrote.</param>
+    private static int Run(string smaller, Action work)
+    {
+        try
+        {
+            work();
+            return 0;
+        }
+        catch (OperationCanceledException)
+        {
+            throw new HeadroomException("Stopped.", "Run it again; nothing was left behind.", 1);
+        }
+        catch (OutOfMemoryException e)
+        {
+            throw new HeadroomException("There is not enough memory.", smaller, 1, e);
+        }
     }
 
     private static ModelConfig ReadConfig(string path)

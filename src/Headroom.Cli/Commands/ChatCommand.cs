@@ -25,7 +25,7 @@ internal static class ChatCommand
     private static int Run(ParseResult p, GenerationArguments arguments, string? system, string[] messages, int? context)
     {
         bool json = arguments.Json(p);
-        using var session = new Session(json);
+        using var session = new Session(json, text: true);
         string path = session.Model(arguments.Model(p));
         var options = arguments.Options(p, path);
         string deviceName = arguments.Device(p);
@@ -33,6 +33,7 @@ internal static class ChatCommand
         var tokenizer = TokenizerLoader.Load(path);
         var template = ChatTemplate.Of(tokenizer);
         using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), Console.Error.WriteLine, (d, n) => session.Progress("loading", d, n, ""));
+        session.EndLine();
         bool ask = messages.Length == 0 && !Console.IsInputRedirected;
         if (ask) session.Say($"{Path.GetFileName(path.TrimEnd('/'))} on {generator.DeviceName}, {generator.ContextLength} tokens of context. /reset starts a new conversation, /exit ends.");
         var history = new List<ChatMessage>();
@@ -62,7 +63,7 @@ internal static class ChatCommand
                 var g = generator.Start(template.Encode(history, addGenerationPrompt: true), options with { Sampling = options.Sampling with { Seed = options.Sampling.Seed + turn - 1 } });
                 Answer(g, session, json, text);
                 history.Add(new ChatMessage("assistant", g.Text));
-                if (g.Finish == FinishReason.Cancelled && (!ask || !session.Rearm())) return 0;
+                if (!ask || !session.Rearm()) GenerationArguments.CheckStopped(g);
             }
             catch (HeadroomException e) when (ask && e.ExitCode == 2)
             {

@@ -23,19 +23,20 @@ internal static class GenerateCommand
     private static int Run(ParseResult p, GenerationArguments arguments, string? prompt)
     {
         bool json = arguments.Json(p);
-        using var session = new Session(json);
+        using var session = new Session(json, text: true);
         string path = session.Model(arguments.Model(p));
         var options = arguments.Options(p, path);
         string deviceName = arguments.Device(p);
         if (prompt == null)
         {
             if (!Console.IsInputRedirected) throw new HeadroomException("There is no prompt.", "Give --prompt \"...\", or write the prompt to standard input.");
-            prompt = Console.In.ReadToEnd();
+            using (session.Waiting()) prompt = Console.In.ReadToEnd();
         }
         var tokenizer = TokenizerLoader.Load(path);
         int[] ids = tokenizer.EncodePrompt(prompt);
         if (ids.Length == 0) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
         using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, ids.Length + options.MaxNewTokens), Console.Error.WriteLine, (d, n) => session.Progress("loading", d, n, ""));
+        session.EndLine();
         var g = generator.Start(ids, options);
         bool more;
         do
@@ -54,6 +55,7 @@ internal static class GenerateCommand
             Console.WriteLine();
             Console.Error.WriteLine(GenerationArguments.Figures(g));
         }
+        GenerationArguments.CheckStopped(g);
         return 0;
     }
 }

@@ -68,6 +68,12 @@ internal sealed class GenerationArguments(string example, int tokens)
     public static string Figures(Generation g) => string.Create(CultureInfo.InvariantCulture,
         $"{g.PromptTokens} prompt tokens{(g.ReusedTokens > 0 ? $" ({g.ReusedTokens} reused)" : "")} in {g.PromptSeconds:F2} s, {g.Ids.Count} tokens at {g.TokensPerSecond:F1} tokens/s");
 
+    /// <summary>Ends the command when its text, which was printed as far as it went, was stopped.</summary>
+    public static void CheckStopped(Generation g)
+    {
+        if (g.Finish == FinishReason.Cancelled) throw new HeadroomException("Stopped.", "Run it again; what was printed is the text until then.", 1);
+    }
+
     /// <summary>finish_reason in the words of the field.</summary>
     public static string Finish(Generation g) => g.Finish.ToString().ToLowerInvariant();
 }

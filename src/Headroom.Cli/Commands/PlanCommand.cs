@@ -47,7 +47,8 @@ internal static class PlanCommand
         PreparedRun.BatchTokens(rows, length, "per_device_train_batch_size");
         using var session = new Session(json);
         var config = ModelPaths.Config(path, session);
-        if (r > Math.Max(config.HiddenSize, config.IntermediateSize)) throw new HeadroomException($"--r is {r}, more than any side of the model's matrices ({config.HiddenSize} and {config.IntermediateSize}).", "Give a smaller rank, such as 16.");
+        using var waiting = session.Waiting(); // planning changes nothing
+        config.CheckRank(r, "--r is");
         config.CheckLength(length);
         var lora = new LoraOptions { R = r };
         var settings = new ModelSettings(config.Quantized ?? WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
@@ -74,6 +75,7 @@ internal static class PlanCommand
         try
         {
             Recipes.Fetch(recipe, session, outlines.FullName);
+            using var waiting = session.Waiting(() => outlines.Delete(true)); // planning changes nothing
             foreach (var model in recipe.Models)
             {
                 using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);

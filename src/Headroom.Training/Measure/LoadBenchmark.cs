@@ -56,22 +56,25 @@ public static class LoadBenchmark
     /// <param name="work">Folder for the copy; a folder inside it is made and removed.</param>
     /// <param name="rounds">Times that everything is done, after one load that is not counted.</param>
     /// <param name="say">A line of progress.</param>
-    public static LoadBenchmarkResult Run(string model, Func<IDevice> open, string work, int rounds, Action<string>? say = null)
+    /// <param name="stop">Ends it with an <see cref="OperationCanceledException"/>; looked at between pieces of files and tensors, though not within a hash.</param>
+    public static LoadBenchmarkResult Run(string model, Func<IDevice> open, string work, int rounds, Action<string>? say = null, CancellationToken stop = default)
     {
         string root = Path.Combine(work, $"headroom-load-{Environment.ProcessId}");
         var options = new QuantizationOptions { Cache = true };
         var cache = new QuantizedCache(root, 0);
         try
         {
+            stop.ThrowIfCancellationRequested();
             using var files = Plain(model);
             LoadBenchmarkResult shape;
-            using (var engine = Load(open(), files, options)) shape = Shape(engine); // paid once a process or once a machine: compiled code, the page cache
+            using (var engine = Load(open(), files, options, stop)) shape = Shape(engine); // paid once a process or once a machine: compiled code, the page cache
             long bytes = files.Stored.Bytes;
             int threads = Math.Min(MostThreads, Environment.ProcessorCount);
             string several = threads == 1 ? "1 thread" : $"{threads} threads";
             var times = new Dictionary<string, (long Bytes, List<double> Seconds)>();
             double Time(string what, long size, Action action)
             {
+                stop.ThrowIfCancellationRequested();
                 long start = Stopwatch.GetTimestamp();
                 action();
                 return Note(what, size, Stopwatch.GetElapsedTime(start).TotalSeconds);
@@ -85,9 +88,9 @@ public static class LoadBenchmark
             var costs = new List<double>();
             for (int round = 0; round < rounds; round++)
             {
-                Time("page cache, 1 thread", bytes, () => ReadFiles(files.Files, 1));
-                if (threads > 1) Time($"page cache, {several}", bytes, () => ReadFiles(files.Files, threads));
-                Time($"tensors as they lie, {several}", bytes, () => ReadTensors(files, threads));
+                Time("page cache, 1 thread", bytes, () => ReadFiles(files.Files, 1, stop));
+                if (threads > 1) Time($"page cache, {several}", bytes, () => ReadFiles(files.Files, threads, stop));
+                Time($"tensors as they lie, {several}", bytes, () => ReadTensors(files, threads, stop));
                 Time("SHA-256 alone", bytes, () => BaseHashes.Compute(files.Files));
                 // The order changes from round to round, so that neither always comes after the other.
                 var pair = new double[2];
@@ -97,7 +100,7 @@ public static class LoadBenchmark
                     long start = Stopwatch.GetTimestamp();
                     var hash = hashed == 1 ? Task.Run(() => BaseHashes.Compute(files.Files)) : null;
                     using var source = Plain(model);
-                    using var engine = Load(device, source, options);
+                    using var engine = LoadBeside(hash, device, source, options, stop);
                     pair[hashed] = Note(hashed == 1 ? "load, hash beside it" : "load", bytes, Stopwatch.GetElapsedTime(start).TotalSeconds);
                     if (hash == null) continue;
                     hash.Wait();
@@ -106,7 +109,7 @@ public static class LoadBenchmark
                 costs.Add(pair[1] / pair[0] - 1);
                 say?.Invoke($"round {round + 1} of {rounds}: load {pair[0]:F2} s, hash beside it {pair[1]:F2} s");
             }
-            Copies(model, open, cache, options, rounds, Note, say);
+            Copies(model, open, cache, options, rounds, Note, say, stop);
             return shape with
             {
                 HashCost = Median(costs),
@@ -120,12 +123,14 @@ public static class LoadBenchmark
     }
 
     /// <summary>A first start that keeps its quantized base, and second starts that read it.</summary>
-    private static void Copies(string model, Func<IDevice> open, QuantizedCache cache, QuantizationOptions options, int rounds, Func<string, long, double, double> note, Action<string>? say)
+    private static void Copies(
+        string model, Func<IDevice> open, QuantizedCache cache, QuantizationOptions options, int rounds, Func<string, long, double, double> note, Action<string>? say, CancellationToken stop)
     {
         using (var source = cache.Open(model, options))
-        using (var engine = Load(open(), source, options))
+        using (var engine = Load(open(), source, options, stop))
         {
             _ = source.Hash;
+            stop.ThrowIfCancellationRequested();
             long start = Stopwatch.GetTimestamp();
             cache.Save(engine, source, options, say);
             double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
@@ -142,7 +147,7 @@ public static class LoadBenchmark
             var device = open();
             long start = Stopwatch.GetTimestamp();
             using var source = cache.Open(model, options);
-            using var engine = Load(device, source, options);
+            using var engine = Load(device, source, options, stop);
             if (source is not CheckpointSource { Config.Quantized: not null } copy)
             {
                 say?.Invoke("the second start did not find the copy: files that changed within the last two seconds are not remembered");
@@ -160,10 +165,25 @@ public static class LoadBenchmark
         throw new HeadroomException($"{model} is no 16- or 32-bit safetensors checkpoint.", "Give a Hugging Face folder, or a config.json to make one of.");
     }
 
-    // The last byte that is loaded is read back, so that the device is done too.
-    private static Engine Load(IDevice device, IWeightSource source, QuantizationOptions options)
+    // A load that is stopped or fails waits for the hash: it reads files that the caller may remove next, and not every system removes open ones.
+    private static Engine LoadBeside(Task? hash, IDevice device, IWeightSource source, QuantizationOptions options, CancellationToken stop)
     {
-        var engine = new Engine(device, source, RunSettings.Of(new Recipe { Quantization = options }, source, device) with { Mode = TrainMode.None, Lora = null }, new BatchLimits());
+        try
+        {
+            return Load(device, source, options, stop);
+        }
+        catch when (hash != null)
+        {
+            hash.Wait(CancellationToken.None);
+            throw;
+        }
+    }
+
+    // The last byte that is loaded is read back, so that the device is done too.
+    private static Engine Load(IDevice device, IWeightSource source, QuantizationOptions options, CancellationToken stop)
+    {
+        var settings = RunSettings.Of(new Recipe { Quantization = options }, source, device) with { Mode = TrainMode.None, Lora = null };
+        var engine = new Engine(device, source, settings, new BatchLimits(), (_, _) => stop.ThrowIfCancellationRequested());
         engine.Read(engine.Model.InverseFrequencies);
         return engine;
     }
@@ -171,7 +191,7 @@ public static class LoadBenchmark
     private static LoadBenchmarkResult Shape(Engine engine) => new(engine.Device.Name, [], 0, engine.Plan.StaticBytes, engine.Plan.PhaseBytes("load"),
         engine.Model.Projections.Max(p => 4L * p.Weight.Out * p.Weight.In), engine.Device.ReadMemory(), engine.Plan.TotalBytes);
 
-    private static void ReadFiles(IReadOnlyList<string> files, int threads)
+    private static void ReadFiles(IReadOnlyList<string> files, int threads, CancellationToken stop)
     {
         var buffers = Buffers(threads);
         foreach (string f in files)
@@ -180,13 +200,14 @@ public static class LoadBenchmark
             long length = RandomAccess.GetLength(handle);
             Lanes.Run(threads, (int)((length + Piece - 1) / Piece), (lane, piece) =>
             {
+                stop.ThrowIfCancellationRequested();
                 int n = (int)Math.Min(Piece, length - (long)piece * Piece), got = 0;
                 while (got < n && RandomAccess.Read(handle, buffers[lane].AsSpan(got, n - got), (long)piece * Piece + got) is > 0 and var more) got += more;
             });
         }
     }
 
-    private static void ReadTensors(CheckpointSource source, int threads)
+    private static void ReadTensors(CheckpointSource source, int threads, CancellationToken stop)
     {
         var buffers = Buffers(threads);
         foreach (string name in source.Config.MatrixNames())
@@ -195,7 +216,11 @@ public static class LoadBenchmark
             int rowBytes = (int)(source.RawType(name) ?? throw new HeadroomException($"{name} is in a type that is converted on loading.", "Give a checkpoint in bf16, fp16 or fp32.")).Bytes(cols);
             int step = Math.Max(1, Piece / rowBytes);
             if (rowBytes > Piece) throw new HeadroomException($"{name} has rows of {rowBytes} bytes.", "Give a model of common size.");
-            Lanes.Run(threads, (rows + step - 1) / step, (lane, piece) => source.ReadRaw(name, piece * step, Math.Min(step, rows - piece * step), buffers[lane]));
+            Lanes.Run(threads, (rows + step - 1) / step, (lane, piece) =>
+            {
+                stop.ThrowIfCancellationRequested();
+                source.ReadRaw(name, piece * step, Math.Min(step, rows - piece * step), buffers[lane]);
+            });
         }
     }
 

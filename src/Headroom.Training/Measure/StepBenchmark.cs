@@ -65,9 +65,11 @@ public static class StepBenchmark
 
     /// <summary>
     /// Runs on a device that has reserved nothing yet; the device is closed afterwards. <paramref name="stepping"/> is told true before the first
-    /// micro-step and false after the last one, so that a profile holds them and neither filling nor probes.
+    /// micro-step and false after the last one, so that a profile holds them and neither filling nor probes. <paramref name="stop"/>, which is looked at
+    /// between steps, ends it with an <see cref="OperationCanceledException"/>.
     /// </summary>
-    public static StepBenchmarkResult Run(IDevice device, ModelConfig config, StepBenchmarkOptions o, Action<string>? say = null, Action<bool>? stepping = null)
+    public static StepBenchmarkResult Run(
+        IDevice device, ModelConfig config, StepBenchmarkOptions o, Action<string>? say = null, Action<bool>? stepping = null, CancellationToken stop = default)
     {
         int tokens = o.Rows * o.Length, labels = o.AnswerOnly ? o.Rows : tokens;
         var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
@@ -90,6 +92,7 @@ public static class StepBenchmark
         int step = 0;
         void Step()
         {
+            stop.ThrowIfCancellationRequested();
             var batch = batches[step % batches.Length];
             loss = engine.MicroStep(batch.Host, new Dropout(o.DropoutP, 1, (uint)step, 0), (float)(scale / batch.LabelCount)) / batch.LabelCount;
             double norm = engine.GradientNorm() / scale;
@@ -121,6 +124,7 @@ public static class StepBenchmark
         Step();
         timed.Timing = false;
         stepping?.Invoke(false);
+        stop.ThrowIfCancellationRequested();
         double copy = CopyRate(device, engine.TemporaryBytes), product = ProductRate(device, engine.TemporaryBytes, o.Compute);
         var ops = timed.Timed.Times.Select(t => new OpTime(t.Key, t.Value.Calls, t.Value.Milliseconds, Floor(counted, t.Key, copy, product))).OrderByDescending(t => t.Milliseconds).ToList();
         return new StepBenchmarkResult(tokens * share / median * 1000, median, counted.Flops * share / median / 1e9, product, copy, engine.Plan.TotalBytes, memory, loss, ops) { MicroSteps = step };

@@ -17,8 +17,9 @@ public static class SyntheticCheckpoint
     /// <param name="folder">Folder to write to; made when it is not there.</param>
     /// <param name="config">The architecture.</param>
     /// <param name="shardBytes">A shard ends with the tensor that reaches this size.</param>
+    /// <param name="stop">Ends it with an <see cref="OperationCanceledException"/>; whole shards stay, for the caller to remove.</param>
     /// <returns>Bytes of all tensors.</returns>
-    public static long Write(string folder, ModelConfig config, long shardBytes = 5L << 30)
+    public static long Write(string folder, ModelConfig config, long shardBytes = 5L << 30, CancellationToken stop = default)
     {
         Directory.CreateDirectory(folder);
         AtomicFile.WriteText(Path.Combine(folder, "config.json"), HfConfig.Write(config));
@@ -42,6 +43,7 @@ public static class SyntheticCheckpoint
             {
                 for (long left = bytes, at = start; left > 0; at = 0)
                 {
+                    stop.ThrowIfCancellationRequested();
                     int n = (int)Math.Min(left, Noise - at);
                     file.Write(noise, (int)at, n);
                     left -= n;
