@@ -49,6 +49,7 @@ internal static class PlanCommand
         var config = ModelPaths.Config(path, session);
         using var waiting = session.Waiting(); // planning changes nothing
         config.CheckRank(r, "--r is");
+        if (r > CpuDevice.LargestRankOf) throw new HeadroomException($"--r is {r}; the CPU takes {CpuDevice.LargestRankOf} at most.", $"Give a rank of at most {CpuDevice.LargestRankOf}.");
         config.CheckLength(length);
         var lora = new LoraOptions { R = r };
         var settings = new ModelSettings(config.Quantized ?? WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,

@@ -54,11 +54,8 @@ public sealed class PreparedRun : IDisposable
             progress("tokenizing", 0, data.Train.Count, "");
             int longest = rows.Longest;
             source.Config.CheckLength(longest);
-            if (recipe.Lora.R > Math.Max(source.Config.HiddenSize, source.Config.IntermediateSize))
-                throw new HeadroomException($"lora.r is {recipe.Lora.R}, more than any side of the model's matrices ({source.Config.HiddenSize} and {source.Config.IntermediateSize}).", "Set a smaller rank, such as 16.");
-            foreach (var (pattern, rank) in recipe.Lora.RankPattern)
-                if (rank > Math.Max(source.Config.HiddenSize, source.Config.IntermediateSize))
-                    throw new HeadroomException($"lora.rank_pattern gives {pattern} the rank {rank}, more than any side of the model's matrices ({source.Config.HiddenSize} and {source.Config.IntermediateSize}).", "Set a smaller rank, such as 16.");
+            source.Config.CheckRank(recipe.Lora.R, "lora.r is");
+            foreach (var (pattern, rank) in recipe.Lora.RankPattern) source.Config.CheckRank(rank, $"lora.rank_pattern gives {pattern} the rank");
             CheckPatterns(recipe.Lora, source.Config);
             if (o.EvalStrategy != "no" && data.Validation.Count == 0)
                 throw new HeadroomException($"training.eval_strategy is {o.EvalStrategy}, but there are no validation rows.", "Set data.validation or data.validation_fraction, or eval_strategy to no.");
