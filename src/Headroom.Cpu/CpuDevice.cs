@@ -25,9 +25,7 @@ public sealed unsafe partial class CpuDevice : IDevice
     /// <inheritdoc/>
     public long WorkspaceBytes => CpuOps.WorkspaceBytes(_threads);
     /// <inheritdoc/>
-    public int LargestRank(int widest, DType compute) => LargestRankOf;
-    /// <summary>Largest rank of an adapter on a CPU, whatever its matrix.</summary>
-    public static int LargestRankOf => LoraGradients.MaxRank;
+    public int LargestRank(int widest, DType compute) => LoraGradients.MaxRank;
 
     /// <inheritdoc/>
     public nint Reserve(long bytes, long later = 0)

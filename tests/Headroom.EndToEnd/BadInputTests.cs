@@ -211,7 +211,8 @@ public class BadInputTests
         Refused(cli, "--rounds", "bench", "load", model, "--rounds", "0");
         Refused(cli, "--dropout", "bench", "step", model, "--dropout", "1");
         Refused(cli, "at least one row", "bench", "step", model, "--rows", "0");
-        Refused(cli, "fewer rows", "bench", "step", model, "--rows", "100000", "--length", "4096");
+        foreach (string[] command in (string[][])[["bench", "step", model], ["plan", model]])
+            Assert.Contains("Set a smaller --rows or --length.", Refused(cli, "100000 rows of 4096 tokens is too large", [.. command, "--rows", "100000", "--length", "4096"]).Error, StringComparison.Ordinal);
         foreach (string layers in (string[])["5", "-2"]) Refused(cli, "--recompute is " + layers, "bench", "step", model, "--recompute", layers);
         Refused(cli, "takes no --graphs", "bench", "step", model, "--device", "cpu", "--graphs", "true");
         Refused(cli, "takes no --expanded", "bench", "step", model, "--device", "cpu", "--expanded", "4GiB");

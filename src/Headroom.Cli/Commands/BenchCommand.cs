@@ -35,7 +35,7 @@ internal static class BenchCommand
             using var session = new Session(p.GetValue(json));
             int r = p.GetValue(rows), n = p.GetValue(length), count = p.GetValue(steps);
             if (r < 1 || n < 2 || count < 1) throw new HeadroomException($"--rows {r} --length {n} --steps {count} cannot be run.", "Give at least one row of two tokens and one step.");
-            if ((long)r * n > 1 << 24) throw new HeadroomException($"--rows {r} --length {n} is a batch of {(long)r * n} tokens, more than {1 << 24}.", "Give fewer rows or shorter ones.");
+            PreparedRun.BatchTokens(r, n, "--rows or --length");
             if (p.GetValue(rank) < 1 || !(p.GetValue(dropout) is >= 0 and <= Dropout.MaxP))
                 throw new HeadroomException("--r or --dropout cannot be run.", string.Create(CultureInfo.InvariantCulture, $"Give a rank of at least 1 and a dropout from 0 to {Dropout.MaxP}."));
             if (p.GetValue(device) is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {p.GetValue(device)} is unknown.", "Use auto, cpu or cuda.");

@@ -42,7 +42,7 @@ internal static class EvalCommand
         adapter?.CheckBase(source, Console.Error.WriteLine);
         var encoder = new TaskEncoder(TokenizerLoader.Load(model.Tokenizer ?? model.Path), recipe.Task);
         var encoded = new EncodedRows(rows, encoder, false);
-        int longest = encoded.EncodeAll(), batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, rows.Count), tokens = PreparedRun.BatchTokens(batch, longest, "per_device_eval_batch_size");
+        int longest = encoded.EncodeAll(), batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, rows.Count), tokens = PreparedRun.BatchTokens(batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
         var device = session.Open(recipe.Device);
         var settings = RunSettings.Of(recipe, source, device) with
         {

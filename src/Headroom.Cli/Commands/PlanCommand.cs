@@ -44,12 +44,11 @@ internal static class PlanCommand
     private static int Run(string path, int rows, int length, int r, string? vram, bool buffers, bool json)
     {
         if (rows < 1 || length < 2 || r < 1) throw new HeadroomException("--rows and --r must be at least 1, --length at least 2.", "Give positive sizes.");
-        PreparedRun.BatchTokens(rows, length, "per_device_train_batch_size");
+        PreparedRun.BatchTokens(rows, length, "--rows or --length");
         using var session = new Session(json);
         var config = ModelPaths.Config(path, session);
         using var waiting = session.Waiting(); // planning changes nothing
         config.CheckRank(r, "--r is");
-        if (r > CpuDevice.LargestRankOf) throw new HeadroomException($"--r is {r}; the CPU takes {CpuDevice.LargestRankOf} at most.", $"Give a rank of at most {CpuDevice.LargestRankOf}.");
         config.CheckLength(length);
         var lora = new LoraOptions { R = r };
         var settings = new ModelSettings(config.Quantized ?? WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
@@ -57,8 +56,8 @@ internal static class PlanCommand
         if (ModelPaths.BlockTypes(path) is { } types) // a GGUF file keeps its own types
             settings = settings with { LinearStorage = WeightStorage.Gguf, EmbeddingStorage = WeightStorage.Gguf, BlockTypes = types };
         var limits = new BatchLimits(rows * length, rows, rows * (length - 1), rows * length, rows);
-        long workspace = CpuOps.WorkspaceBytes(Environment.ProcessorCount);
-        var (plan, fitted) = Budget.Fit(config, settings, limits, workspace, vram == null ? null : Units.Parse(vram), flags: true);
+        using var cpu = new CpuDevice(); // that it is planned for
+        var (plan, fitted) = Budget.Fit(config, settings, limits, cpu.WorkspaceBytes, vram == null ? null : Units.Parse(vram), cpu, flags: true);
         if (json) Console.WriteLine(JsonSerializer.Serialize(Json(plan, fitted.RecomputeLayers, buffers)));
         else Print(plan, fitted.RecomputeLayers, config.NumHiddenLayers, buffers);
         return 0;

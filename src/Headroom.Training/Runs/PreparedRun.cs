@@ -61,7 +61,7 @@ public sealed class PreparedRun : IDisposable
                 throw new HeadroomException($"training.eval_strategy is {o.EvalStrategy}, but there are no validation rows.", "Set data.validation or data.validation_fraction, or eval_strategy to no.");
             // No batch holds more rows than there are.
             int trainRows = Math.Min(o.PerDeviceTrainBatchSize, data.Train.Count), evalRows = Math.Min(o.PerDeviceEvalBatchSize, Math.Max(1, Math.Max(data.Validation.Count, data.Test.Count)));
-            int trainTokens = BatchTokens(trainRows, longest, "per_device_train_batch_size"), evalTokens = data.Validation.Count + data.Test.Count == 0 ? 0 : BatchTokens(evalRows, longest, "per_device_eval_batch_size");
+            int trainTokens = BatchTokens(trainRows, longest, "training.per_device_train_batch_size, or task.max_seq_length"), evalTokens = data.Validation.Count + data.Test.Count == 0 ? 0 : BatchTokens(evalRows, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
             int labels = recipe.Task.Loss == "all" ? trainTokens : trainRows * encoder.Answers.Max(a => a.Length);
             var limits = new BatchLimits(trainTokens, trainRows, labels, evalTokens, evalRows, encoder.Candidates.Length);
             device = openDevice();
@@ -93,9 +93,9 @@ public sealed class PreparedRun : IDisposable
             throw new HeadroomException($"lora.{name}: '{key}' matches no module that is adapted.", "Give the end of a module's path, such as q_proj or layers.0.mlp.up_proj, or a regex for it; target_modules must name the module too.");
     }
 
-    /// <summary>Tokens of the largest batch; refuses one that no device holds before a number of it overflows.</summary>
-    public static int BatchTokens(int rows, int longest, string key) => (long)rows * longest is var tokens && tokens <= 1 << 24 ? (int)tokens
-        : throw new HeadroomException($"A batch of {rows} rows of {longest} tokens is too large.", $"Set a smaller training.{key}, or task.max_seq_length.");
+    /// <summary>Tokens of the largest batch; refuses one that no device holds before a number of it overflows. <paramref name="smaller"/>: what makes it smaller.</summary>
+    public static int BatchTokens(int rows, int longest, string smaller) => (long)rows * longest is var tokens && tokens <= 1 << 24 ? (int)tokens
+        : throw new HeadroomException($"A batch of {rows} rows of {longest} tokens is too large.", $"Set a smaller {smaller}.");
 
     /// <summary>Closes the weights. The device belongs to whoever made an engine on it.</summary>
     public void Dispose() => Source.Dispose();

@@ -88,7 +88,7 @@ public class RecipeLoaderTests
         { "lora.target_modules=[]", "empty" }, { "lora.target_modules=[q_proj, q_projj]", "q_projj" }, { "lora.target_modules=[null]", "null" }, { "lora.target_modules=all", "list" },
         { "lora.target_modules=q_proj", "regex" }, { "lora.target_modules='.*(q_proj'", "cannot be used" }, { "lora.exclude_modules='*'", "cannot be used" }, { "lora.exclude_modules=[q_pro]", "q_pro" },
         { "lora.layers_to_transform=-1", "layers_to_transform" }, { "lora.layers_pattern=layers", "layers_pattern" }, { "lora.rank_pattern={q_proj: 0}", "rank_pattern" }, { "lora.alpha_pattern={q_proj: x}", "alpha_pattern" },
-        { "lora.rank_pattern={'[': 4}", "The module pattern [ cannot be used: Invalid pattern '[' at" }, { "lora.alpha_pattern={'a)(b(': 4}", "The module pattern a)(b( cannot" },
+        { "lora.rank_pattern={'(': 4}", "cannot be used" }, { "lora.rank_pattern={'[': 4}", "The module pattern [ cannot be used: Invalid pattern '[' at" }, { "lora.alpha_pattern={'a)(b(': 4}", "The module pattern a)(b( cannot" },
         { "lora.r=0", "lora.r" }, { "lora.lora_alpha=0", "lora_alpha" }, { "lora.lora_alpha=nan", "nan" }, { "lora.lora_alpha=1e39", "1e39" }, { "lora.lora_dropout=1", "lora_dropout" },
         { "training.max_steps=0", "max_steps" }, { "training.cuda_graphs=maybe", "cuda_graphs" }, { "training.expanded_weights=much", "size" }, { "training.max_steps=-5", "max_steps" }, { "training.save_steps=0", "save_steps" }, { "training.eval_steps=0", "eval_steps" },
         { "training.logging_steps=-1", "logging_steps" }, { "training.save_total_limit=-1", "save_total_limit" }, { "training.warmup_ratio=2", "warmup_ratio" }, { "training.warmup_steps=-3", "warmup_steps" },
