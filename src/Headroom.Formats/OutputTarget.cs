@@ -142,8 +142,8 @@ public sealed class OutputTarget : IDisposable
         {
             string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(_asked));
             var link = new FileInfo(full);
-            if (link.LinkTarget != null && !_overwrite) throw Exists();
-            return link.ResolveLinkTarget(returnFinalTarget: true) is { } target ? target.FullName : full;
+            if (link.LinkTarget == null) return full;
+            return _overwrite ? link.ResolveLinkTarget(returnFinalTarget: true)!.FullName : throw Exists();
         }
         catch (IOException e)
         {
@@ -207,7 +207,8 @@ public sealed class OutputTarget : IDisposable
         foreach (string part in full[root.Length..].Split(Path.DirectorySeparatorChar, StringSplitOptions.RemoveEmptyEntries))
         {
             real = Path.Combine(real, part);
-            if (new DirectoryInfo(real).ResolveLinkTarget(returnFinalTarget: true) is { } target) real = target.FullName;
+            var entry = new DirectoryInfo(real);
+            if (entry.LinkTarget != null) real = RealPath(entry.ResolveLinkTarget(returnFinalTarget: true)!.FullName);
         }
         return real;
     }
