@@ -9,7 +9,7 @@ namespace Headroom.Formats;
 public sealed record PeftAdapter
 {
     private const string Config = "adapter_config.json", Weights = "adapter_model.safetensors", HashKey = "base_sha256";
-
+    private const string Pissa = "pissa_init", Loftq = "loftq_init"; // folders of what was taken out of the base
     private const string Table = "model.embed_tokens", Head = "lm_head";
 
     /// <summary>What follows a module's path in the name of DoRA's magnitude; PEFT leaves ".weight" out there.</summary>
@@ -145,7 +145,11 @@ public sealed record PeftAdapter
         return this with { Tensors = Tensors.Where(t => t.Key != head).Append(KeyValuePair.Create(table, own)).DistinctBy(t => t.Key).ToDictionary() };
     }
 
-    private static string InitialFolder(string folder, string init) => Path.Combine(folder, init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase) ? "pissa_init" : "loftq_init");
+    /// <summary>Whether a file in an adapter's folder (its path there, with /) is one that <see cref="Save"/> may have written.</summary>
+    public static bool IsOwnFile(string name) => name[(name.StartsWith(Pissa + "/", StringComparison.Ordinal) ? Pissa.Length + 1
+        : name.StartsWith(Loftq + "/", StringComparison.Ordinal) ? Loftq.Length + 1 : 0)..] is Config or Weights;
+
+    private static string InitialFolder(string folder, string init) => Path.Combine(folder, init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase) ? Pissa : Loftq);
 
     private static bool HasInitial(string folder, string init) =>
         (init == "loftq" || init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase)) && File.Exists(Path.Combine(InitialFolder(folder, init), Config));

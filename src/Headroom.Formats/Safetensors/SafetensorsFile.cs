@@ -22,7 +22,7 @@ public sealed record SafetensorInfo(string Name, string DType, long[] Shape, lon
 /// </summary>
 public sealed unsafe class SafetensorsFile : IDisposable
 {
-    private const long MaxHeader = 100_000_000;
+    internal const long MaxHeader = 100_000_000;
     private const int Piece = 1 << 24; // elements that are widened at a time: a span of bytes holds less than 2 GiB
     private readonly SafeFileHandle? _handle;
     private readonly MemoryMappedFile? _map;
