@@ -102,7 +102,7 @@ internal sealed class EventCounts
 
     private static int[]? Indices(JsonNode? node) => node is JsonArray a && Whole(a, MostClasses - 1) is { } whole ? [.. whole.Select(v => (int)v)] : null;
 
-    private static long[]? Whole(IReadOnlyCollection<JsonNode?> nodes, long most)
+    private static long[]? Whole(IList<JsonNode?> nodes, long most)
     {
         var whole = new long[nodes.Count];
         int i = 0;

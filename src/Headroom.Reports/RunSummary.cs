@@ -168,7 +168,7 @@ public sealed class RunSummary
         const int most = 1 << 20; // ours has a few kilobytes
         try
         {
-            return File.Exists(path) && new FileInfo(path).Length <= most && JsonNode.Parse(File.ReadAllText(path), null, EventLog.OnceEach) is JsonObject o ? o : [];
+            return File.Exists(path) && new FileInfo(path).Length <= most && JsonNode.Parse(File.ReadAllText(path), null, new() { AllowDuplicateProperties = false }) is JsonObject o ? o : [];
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or System.Text.Json.JsonException)
         {

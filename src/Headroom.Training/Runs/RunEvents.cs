@@ -76,9 +76,11 @@ internal static class RunEvents
         var by = ByModule(engine).Select(m => $"{m.Key} {((long)m.Value!).ToString("N0", CultureInfo.InvariantCulture)}");
         string shown = tokenizer.Decode(first.Ids.AsSpan(0, first.AnswerStart)), answer = tokenizer.Decode(first.Ids.AsSpan(first.AnswerStart));
         if (shown.Length > 200) shown = shown[..120] + " ... " + shown[^70..];
+        bool chosen = data.Validation.Count > 0 && recipe.Training.EvalStrategy != "no" && recipe.Training.LoadBestModelAtEnd;
+        string best = chosen ? $"\nbest adapter: by {BestMetric.Describe(recipe.Training.MetricForBestModel, encoder.LabelWords)} of the validation rows" : "";
         return string.Create(CultureInfo.InvariantCulture, $"""
             {model} on {engine.Device.Name}: {data.Train.Count} training, {data.Validation.Count} validation, {data.Test.Count} test rows; {encoder.CutTexts} texts cut to {encoder.MaxTokens} tokens
-            effective batch {recipe.Training.PerDeviceTrainBatchSize} x {recipe.Training.GradientAccumulationSteps} = {EffectiveBatch(recipe.Training)}, {trainer.TotalSteps} updates, {trainer.WarmupSteps} of them warm-up
+            effective batch {recipe.Training.PerDeviceTrainBatchSize} x {recipe.Training.GradientAccumulationSteps} = {EffectiveBatch(recipe.Training)}, {trainer.TotalSteps} updates, {trainer.WarmupSteps} of them warm-up{best}
             trainable {engine.Model.Trained.Sum(t => t.Slot.Weight.Count):N0}: {string.Join(", ", by)}
             first example, masked: {System.Text.Json.JsonSerializer.Serialize(shown, Relaxed)} learned: {System.Text.Json.JsonSerializer.Serialize(answer, Relaxed)}
             """);
