@@ -41,7 +41,7 @@ public sealed class CheckpointSource : IWeightSource
                 throw new HeadroomException($"The quantized copy in {folder} is not what was written.", "Clear the cache: headroom cache --clear.");
             var own = HfConfig.Load(Path.Combine(folder, "config.json"));
             Config = original == null ? own : original.Config with { Quantized = own.Quantized };
-            ConfigJson = original?.ConfigJson ?? File.ReadAllText(Path.Combine(folder, "config.json"));
+            ConfigJson = original?.ConfigJson ?? SideFile.ReadText(Path.Combine(folder, "config.json"));
             var index = SafetensorsIndex.Load(folder);
             AnnouncedBytes = index?.TotalSize;
             foreach (string name in index?.Shards ?? ["model.safetensors"])

@@ -38,6 +38,7 @@ public sealed unsafe class SafetensorsFile : IDisposable
         try
         {
             long length = RandomAccess.GetLength(_handle);
+            GitLfs.Refuse(path);
             if (length < 8) throw Bad("HeaderTooSmall: the file has fewer than 8 bytes");
             _map = MemoryMappedFile.CreateFromFile(_handle, null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
             _view = _map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
