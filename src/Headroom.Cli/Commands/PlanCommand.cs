@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Cuda;
 using Headroom.Models;
 using Headroom.Planning;
 using Headroom.Training;
@@ -58,10 +59,14 @@ internal static class PlanCommand
         var limits = new BatchLimits(rows * length, rows, rows * (length - 1), rows * length, rows);
         using var cpu = new CpuDevice(); // that it is planned for
         var (plan, fitted) = Budget.Fit(config, settings, limits, cpu.WorkspaceBytes, vram == null ? null : Units.Parse(vram), cpu, flags: true);
+        // It is planned for the CPU, which has one kernel for every size; whoever plans thinks of a card too.
+        if (FlashKernels.Fallback(config.HeadDim, DType.BF16, ANewCard) is { } slower) session.Say("on a GPU, " + slower);
         if (json) Console.WriteLine(JsonSerializer.Serialize(Json(plan, fitted.RecomputeLayers, buffers)));
         else Print(plan, fitted.RecomputeLayers, config.NumHiddenLayers, buffers);
         return 0;
     }
+
+    private const int ANewCard = 90; // compute capability
 
     private static bool IsRecipe(string path) => path.EndsWith(".yaml", StringComparison.OrdinalIgnoreCase) || path.EndsWith(".yml", StringComparison.OrdinalIgnoreCase);
 
@@ -83,6 +88,7 @@ internal static class PlanCommand
                 all.Add(Json(prepared.Plan, prepared.Settings.RecomputeLayers, buffers, TrainRun.ModelName(model)));
                 if (json) continue;
                 session.Say($"{TrainRun.ModelName(model)} on {device.Name}: micro-batches of at most {prepared.Limits.TrainSequences} rows and {prepared.Limits.TrainTokens} tokens");
+                foreach (string line in prepared.Notices) session.Say(line);
                 Print(prepared.Plan, prepared.Settings.RecomputeLayers, prepared.Source.Config.NumHiddenLayers, buffers);
             }
         }

@@ -28,6 +28,7 @@ internal static class QuantizeCommand
         using var session = new Session(json);
         path = session.Model(path);
         using var source = WeightSources.Open(path);
+        foreach (string line in source.Notices) session.Say(line);
         var recipe = new Recipe();
         if (flat || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") == null) recipe.Quantization.Bnb4bitUseDoubleQuant = !flat;
         var device = session.Open(deviceName);

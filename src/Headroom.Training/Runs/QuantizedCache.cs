@@ -30,6 +30,7 @@ public sealed class QuantizedCache(string root, long minimumBytes)
         try
         {
             var copy = new CheckpointSource(folder, original, hash);
+            WeightShapes.CheckAll(copy);
             original.Dispose();
             return copy;
         }
