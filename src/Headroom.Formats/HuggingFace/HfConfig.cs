@@ -48,7 +48,7 @@ public static class HfConfig
         type ??= known;
         if (type != known) throw new FormatException($"model_type is {type}, but architectures names {architecture}");
         if ((string?)json["hidden_act"] is { } act and not ("silu" or "swish"))
-            throw new HeadroomException($"The activation {act} of {path} is not supported.", "Supported: silu.");
+            throw new HeadroomException($"The activation {act} (hidden_act) of {path} is not supported.", "Supported: silu.");
         int Int(string key, int fallback) => json[key] is not { } n ? fallback : n.GetValue<double>() is var v && v == (int)v ? (int)v : throw new FormatException($"{key} is {v}");
         bool Bool(string key, bool fallback) => json[key] is { } n ? n.GetValue<bool>() : fallback;
         int hidden = Int("hidden_size", 4096), heads = Int("num_attention_heads", 32);
