@@ -63,7 +63,9 @@ internal static class ExportCommand
         if (o.Format == "vocab")
         {
             string arch = File.Exists(Path.Combine(o.Model, "config.json")) && HfConfig.Load(Path.Combine(o.Model, "config.json")).ModelType == "qwen2" ? "qwen2" : "llama";
-            var words = GgufVocabulary.Of(tokenizer, TokenizerLoader.Load(tokenizer).VocabSize);
+            var read = TokenizerLoader.Load(tokenizer);
+            foreach (string line in read.Notices) session.Say(line);
+            var words = GgufVocabulary.Of(tokenizer, read.VocabSize);
             InPlace(target, temporary => GgufExporter.WriteVocabulary(arch, words, temporary));
             session.Say($"vocabulary written to {o.Out}");
             return 0;
@@ -90,6 +92,7 @@ internal static class ExportCommand
         try
         {
             var words = TokenizerLoader.Load(tokenizer);
+            foreach (string line in source.Notices.Concat(words.Notices)) session.Say(line);
             var vocabulary = gguf ? GgufVocabulary.Of(tokenizer, source.Config.VocabSize, source.Config.PadTokenId) : null;
             // Written and checked under another name: a file that fails is never seen under the one that was asked for.
             InPlace(target, temporary =>

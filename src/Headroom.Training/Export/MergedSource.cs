@@ -63,6 +63,10 @@ public sealed class MergedSource : IWeightSource
     /// <inheritdoc/>
     public string Hash => _base.Hash;
     /// <inheritdoc/>
+    public IReadOnlyList<string> Unclaimed => _base.Unclaimed;
+    /// <inheritdoc/>
+    public IReadOnlyList<string> Notices => _base.Notices;
+    /// <inheritdoc/>
     public bool Has(string hfName) => _base.Has(Source(hfName));
     /// <inheritdoc/>
     public (int Rows, int Cols) ShapeOf(string hfName) => _base.ShapeOf(Source(hfName));

@@ -44,6 +44,7 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
                 Delete(folder);
                 return WeightSources.Open(path);
             });
+            WeightShapes.CheckAll(copy);
             original.Dispose();
             return copy;
         }
