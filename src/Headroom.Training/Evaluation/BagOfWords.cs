@@ -28,10 +28,10 @@ public static class BagOfWords
         string[] values = [.. labels.Keys];
         int Index(DataRow r) => Array.IndexOf(values, r.Label);
         var vocabulary = new Dictionary<string, int>(StringComparer.Ordinal);
-        var x = train.Select(r => Words(r.Text, vocabulary, true)).ToArray();
+        var x = train.Select(r => Words(r, vocabulary, true)).ToArray();
         int[] y = [.. train.Select(Index)];
         int held = validation.Count > 0 ? 0 : Math.Max(1, x.Length / 10);
-        int[][] vx = held == 0 ? [.. validation.Select(r => Words(r.Text, vocabulary, false))] : x[^held..];
+        int[][] vx = held == 0 ? [.. validation.Select(r => Words(r, vocabulary, false))] : x[^held..];
         int[] vy = held == 0 ? [.. validation.Select(Index)] : y[^held..];
         // Each decay is a fit of its own, so they run side by side; of equal ones the smallest counts.
         var right = new int[Decays.Length];
@@ -46,7 +46,7 @@ public static class BagOfWords
         var chosen = new Model(vocabulary.Count, values.Length);
         chosen.Fit(x, y, Decays[Array.IndexOf(right, right.Max())], seed, stop);
         stop.ThrowIfCancellationRequested();
-        var tx = test.Select(r => Words(r.Text, vocabulary, false)).ToArray();
+        var tx = test.Select(r => Words(r, vocabulary, false)).ToArray();
         float[]? margin = values.Length == 2 ? [.. tx.Select(w => (float)chosen.Scores(w)[0])] : null;
         return new Predictions([.. labels.Values], [.. test.Select(Index)], [.. tx.Select(chosen.Predict)], margin, [.. test.Select(r => r.Tier)], double.NaN);
     }
@@ -144,6 +144,10 @@ public static class BagOfWords
             return squares;
         }
     }
+
+    // The words of all its texts, in one bag.
+    private static int[] Words(DataRow row, Dictionary<string, int> vocabulary, bool add) =>
+        Words(row.More == null ? row.Text : string.Join('\n', row.Texts), vocabulary, add);
 
     private static int[] Words(string text, Dictionary<string, int> vocabulary, bool add)
     {

@@ -35,7 +35,7 @@ public sealed class ClassReportTests : IDisposable
         Assert.StartsWith("tiny reaches macro F1 0.368 [", (string)json["headline"]!);
         Assert.Contains("Confusion matrix of tiny tuned: gold labels in rows, predicted ones in columns", html);
         Assert.Contains("| ' calm' | 1 | 4 | 1 |", markdown);
-        Assert.Contains("| macro, 3 classes |", markdown);
+        Assert.Contains("F1, precision and recall are averages over 3 classes", markdown);
     }
 
     [Fact]
