@@ -220,6 +220,10 @@ public sealed class ClassReportTests : IDisposable
         start["time"] = "2026-01-02T10:00:00Z";
         Write("", start, At("step", "10:01:00"), At("stopped", "10:01:30"), At("resumed", "12:00:00"), At("memory", "12:00:45"));
         Assert.Equal(135, (double)Report().Json["runs"]![0]!["cost"]!["seconds"]!, 6);
+        var resumed = At("resumed", "12:00:00");
+        resumed["seconds_before"] = 200; // the log of later steps was dropped, their time was not
+        Write("", start, At("step", "10:01:00"), resumed, At("memory", "12:00:45"));
+        Assert.Equal(245, (double)Report().Json["runs"]![0]!["cost"]!["seconds"]!, 6);
     }
 
     [Fact]
