@@ -1,3 +1,5 @@
+using Headroom.Core;
+
 namespace Headroom.Training;
 
 /// <summary>Predictions over a set of rows, and the loss of the right label word.</summary>
@@ -21,7 +23,7 @@ public sealed record Predictions(IReadOnlyList<string> Labels, int[] Gold, int[]
     public double F1 => Confusion.Main.F1;
 
     /// <summary>Accuracy and F1 in words, the F1 by its name.</summary>
-    public string Text => FormattableString.Invariant($"accuracy {Accuracy:F4}, {Confusion.F1Name} {F1:F4}");
+    public string Text => FormattableString.Invariant($"accuracy {Accuracy:F4}, {Printable.Line(Confusion.F1Name)} {F1:F4}");
 
     /// <summary>The predictions of each tier, in ordinal order of the tiers' names; rows without one are "(none)". Empty when no row has a tier.</summary>
     public static IReadOnlyList<(string Tier, ConfusionMatrix Confusion)> ByTier(
