@@ -13,7 +13,7 @@ public sealed partial class HubStore : IDisposable
     private const int Connections = 8;
     private const long XetOnly = 50_000_000_000;
     private static readonly string[] TokenizerFiles = ["tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
-    private static readonly string[] DataEndings = [".parquet", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz"];
+    private static readonly string[] DataEndings = [".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz"];
     private readonly HubSettings _settings;
     private readonly HubClient _client;
     private readonly Action<string>? _say;
@@ -283,7 +283,7 @@ public sealed partial class HubStore : IDisposable
         _connections.Dispose();
     }
 
-    [GeneratedRegex(@"^(?<folder>(?:[^/]+/)*)(?<split>[A-Za-z0-9_]+)(?:-\d{5}-of-(?<of>\d{5}))?(?<ending>(?:\.parquet|\.jsonl|\.csv|\.tsv)(?:\.gz)?)$", RegexOptions.IgnoreCase)]
+    [GeneratedRegex(@"^(?<folder>(?:[^/]+/)*)(?<split>[A-Za-z0-9_]+)(?:-\d{5}-of-(?<of>\d{5}))?(?<ending>(?:\.parquet|\.jsonl?|\.csv|\.tsv|\.txt)(?:\.gz)?)$", RegexOptions.IgnoreCase)]
     private static partial Regex SplitFile();
     [GeneratedRegex(@"-\d{5}-of-", RegexOptions.RightToLeft)]
     private static partial Regex NumberedPart();
