@@ -76,6 +76,11 @@ public static class TrainRun
         else log.Write("run_start", RunEvents.Start(recipe, recipeText, ModelName(model), baseHash, engine, trainer, data, encoder));
         RunEvents.Memory(log, "loaded", engine);
         host.Say(PlanTable.Text(engine.Plan, settings.RecomputeLayers, engine.Model.Config.NumHiddenLayers));
+        foreach (string line in prepared.Notices)
+        {
+            log.Write("notice", new() { ["at_step"] = trainer.State.Step, ["text"] = line });
+            host.Say(line);
+        }
         host.Say(RunEvents.Describe(recipe, ModelName(model), engine, trainer, data, encoder, train, tokenizer));
 
         Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, encoder, o.PerDeviceEvalBatchSize, limits.EvalTokens, (d, n) =>
