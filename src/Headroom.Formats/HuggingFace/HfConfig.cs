@@ -30,12 +30,23 @@ public static class HfConfig
         try
         {
             json = JsonNode.Parse(text) as JsonObject ?? throw new JsonException("not an object");
+            Finite(json, "");
             return Read(json, path);
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or OverflowException or ArgumentException)
         {
             throw new HeadroomException($"{path} is not a valid config.json: {e.Message.Split('\n')[0]}", "Use the model's original file.");
         }
+    }
+
+    // JSON has no infinity, but 1e400 is read as one.
+    private static void Finite(JsonNode? node, string key)
+    {
+        if (node is JsonObject all)
+            foreach (var (name, value) in all) Finite(value, name);
+        else if (node is JsonArray list)
+            foreach (var value in list) Finite(value, key);
+        else if (node?.GetValueKind() == JsonValueKind.Number && !double.IsFinite(node.GetValue<double>())) throw new FormatException($"{key} is not finite");
     }
 
     private static ModelConfig Read(JsonObject json, string path)
