@@ -41,7 +41,7 @@ internal static class TrainCommand
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                folder, steps = result.Step, adapter_sha256 = result.AdapterHash, zero_shot_accuracy = result.ZeroShot?.Accuracy, accuracy = result.Tuned?.Accuracy, f1 = result.Tuned?.F1,
+                folder, steps = result.Step, adapter_sha256 = result.AdapterHash, zero_shot_accuracy = result.ZeroShot?.Accuracy, accuracy = result.Tuned?.Accuracy, f1 = result.Tuned?.F1, f1_of = result.Tuned?.Confusion.F1Name,
             }));
         return 0;
     }

@@ -92,7 +92,7 @@ public static partial class RecipeLoader
         OneOf("training.save_strategy", t.SaveStrategy, "no", "steps", "epoch");
         AtLeast("training.save_steps", t.SaveSteps, 1);
         AtLeast("training.save_total_limit", t.SaveTotalLimit, 0);
-        OneOf("training.metric_for_best_model", t.MetricForBestModel, "loss", "accuracy", "f1");
+        OneOf("training.metric_for_best_model", BestMetric.Plain(t.MetricForBestModel), BestMetric.Names);
         OneOf("training.precision", t.Precision, "auto", "fp32", "bf16", "fp16");
         OneOf("training.train_sampling_strategy", t.TrainSamplingStrategy, "random", "sequential", "group_by_length");
 
@@ -104,7 +104,7 @@ public static partial class RecipeLoader
         AtLeast("data.max_test_rows", d.MaxTestRows, 0);
         OneOf("data.on_duplicate", d.OnDuplicate, "error", "drop", "allow");
 
-        Need(r.Task.Template.Contains("{text}", StringComparison.Ordinal), "task.template has no {text}.", "Put {text} where the row's text goes.");
+        PromptTemplate.Parse(r.Task.Template).Fields(d);
         OneOf("task.loss", r.Task.Loss, "answer", "all");
         AtLeast("task.max_seq_length", r.Task.MaxSeqLength, 2);
         Need(!r.Task.Replace.ContainsKey(""), "task.replace replaces an empty string.", "Name the characters that are to be replaced.");
