@@ -60,8 +60,10 @@ public static class HfConfig
         if (type != known) throw new FormatException($"model_type is {type}, but architectures names {architecture}");
         if ((string?)json["hidden_act"] is { } act and not ("silu" or "swish"))
             throw new HeadroomException($"The activation {act} (hidden_act) of {path} is not supported.", "Supported: silu.");
-        int Int(string key, int fallback) => json[key] is not { } n ? fallback : n.GetValue<double>() is var v && v == (int)v ? (int)v : throw new FormatException($"{key} is {v}");
-        bool Bool(string key, bool fallback) => json[key] is { } n ? n.GetValue<bool>() : fallback;
+        FormatException Odd(string key) => new($"{key} is {ConfigKeys.Shown(json[key])}");
+        double Number(string key, double fallback) => json[key] is not { } n ? fallback : n.GetValueKind() == JsonValueKind.Number ? n.GetValue<double>() : throw Odd(key);
+        int Int(string key, int fallback) => Number(key, fallback) is var v && v == (int)v ? (int)v : throw Odd(key);
+        bool Bool(string key, bool fallback) => json[key] is not { } n ? fallback : n.GetValueKind() is JsonValueKind.True or JsonValueKind.False ? n.GetValue<bool>() : throw Odd(key);
         int hidden = Int("hidden_size", 4096), heads = Int("num_attention_heads", 32);
         if (hidden <= 0 || heads <= 0) throw new FormatException("hidden_size and num_attention_heads must be positive");
         var rope = Rope(json, path);
@@ -86,8 +88,8 @@ public static class HfConfig
             NumKeyValueHeads = kv,
             HeadDim = Int("head_dim", hidden / heads),
             MaxPositionEmbeddings = Int("max_position_embeddings", type switch { "qwen2" => 32768, "mistral" => 131072, _ => 2048 }),
-            RmsNormEps = (float)((double?)json["rms_norm_eps"] ?? 1e-6),
-            RopeTheta = (double?)(rope?["rope_theta"] ?? json["rope_theta"]) ?? 10000,
+            RmsNormEps = (float)Number("rms_norm_eps", 1e-6),
+            RopeTheta = (double?)rope?["rope_theta"] ?? Number("rope_theta", 10000),
             RopeScaling = Scaling(rope, path),
             TieWordEmbeddings = Bool("tie_word_embeddings", false),
             AttentionBias = type == "qwen2" || Bool("attention_bias", false),
@@ -171,6 +173,8 @@ public static class HfConfig
         string name = scaling != null ? "rope_scaling" : "rope_parameters";
         foreach (var (key, value) in rope ?? [])
             if (!RopeKeys.Contains(key) && !ConfigKeys.Nothing(value)) throw ConfigKeys.NotBuilt($"{name}.{key}", value, path);
+        foreach (var odd in (JsonNode?[])[json["rope_theta"], rope?["rope_theta"]])
+            if (odd is not (null or JsonValue)) throw ConfigKeys.NotBuilt("rope_theta", odd, path);
         if (rope?["rope_theta"] is { } inner && json["rope_theta"] is { } outer && (double)inner != (double)outer)
             throw new HeadroomException($"rope_theta of {path} is {(double)outer}, but {(double)inner} in {name}.", "Remove the one that is wrong.");
         return rope;
