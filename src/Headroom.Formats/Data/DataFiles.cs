@@ -37,6 +37,7 @@ public static partial class DataFiles
         options ??= new();
         if (Directory.Exists(path)) return ReadFolder(path);
         if (!File.Exists(path) && Path.GetFileName(path).Contains('*')) return Pattern(path).SelectMany(p => Read(p, options));
+        RegularFile.Check(path);
         if (!File.Exists(path)) throw new HeadroomException($"data file {path} does not exist", "check the path in the configuration");
         string name = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? path[..^3] : path;
         return Path.GetExtension(name).ToLowerInvariant() switch
@@ -92,6 +93,7 @@ public static partial class DataFiles
 
     private static string ReadText(string file)
     {
+        RegularFile.Check(file);
         try { return File.ReadAllText(file, Utf8); }
         catch (DecoderFallbackException) { throw new HeadroomException($"{file} is not UTF-8", "convert the file to UTF-8"); }
     }
@@ -145,6 +147,7 @@ public static partial class DataFiles
 
     private static Stream Open(string path)
     {
+        RegularFile.Check(path);
         Stream file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.SequentialScan);
         return path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? new GZipStream(file, CompressionMode.Decompress) : file;
     }

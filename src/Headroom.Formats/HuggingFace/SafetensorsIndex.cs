@@ -38,6 +38,7 @@ internal sealed class SafetensorsIndex
     public static SafetensorsIndex? Load(string folder)
     {
         string path = Path.Combine(folder, Name);
+        RegularFile.Check(path);
         if (File.Exists(path)) return new SafetensorsIndex(folder, File.ReadAllText(path));
         if (!File.Exists(Path.Combine(folder, "model.safetensors")) && Directory.Exists(folder) && Directory.EnumerateFiles(folder, "pytorch_model*.bin").FirstOrDefault() is { } pickle)
             throw new HeadroomException($"{folder} holds its weights only as {Path.GetFileName(pickle)}, a PyTorch pickle, which can run code when it is opened.", "Use a copy with safetensors, or convert it.");

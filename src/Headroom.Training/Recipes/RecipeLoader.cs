@@ -24,6 +24,7 @@ public static partial class RecipeLoader
     public static string ReadText(string path)
     {
         if (!File.Exists(path)) throw new HeadroomException(Directory.Exists(path) ? $"{path} is a folder, not a recipe." : $"There is no recipe {(path.Length == 0 ? "with an empty name" : path)}.", "Give a YAML file; recipes/ has examples.");
+        RegularFile.Check(path);
         try
         {
             using var file = File.OpenRead(path);
