@@ -52,11 +52,20 @@ internal static class EvalCommand
         source.Config.CheckLength(longest);
         using var engine = new Engine(device, source, settings, new BatchLimits(EvalTokens: tokens, EvalSequences: batch, Candidates: encoder.Candidates.Length));
         if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
-        var p = Evaluator.Run(engine, encoded, encoder.Candidates, batch, tokens, (d, n) =>
+        Predictions p;
+        try
         {
-            if (session.Token.IsCancellationRequested) throw new HeadroomException("Stopped.", "Run it again; nothing was written.", 1);
-            session.Progress(split, d, n, "");
-        });
+            p = Evaluator.Run(engine, encoded, encoder.Candidates, batch, tokens, (d, n) =>
+            {
+                if (session.Token.IsCancellationRequested) throw new HeadroomException("Stopped.", "Run it again; nothing was written.", 1);
+                session.Progress(split, d, n, "");
+            });
+        }
+        catch (NotFiniteException e) when (json)
+        {
+            Console.WriteLine(JsonSerializer.Serialize(new { rows = rows.Count, split, error = e.Message, to_do = e.ToDo }));
+            throw;
+        }
         var accuracy = Reports.Statistics.Wilson(p.Gold.Zip(p.Predicted).Count(x => x.First == x.Second), p.Gold.Length);
         var i = Reports.Statistics.Bootstrap(p.Confusion, (ulong)(uint)recipe.Training.Seed);
         string Show(string name, Reports.Interval v) => string.Create(CultureInfo.InvariantCulture, $"{name} {v.Value:F4} [{v.Low:F4}, {v.High:F4}]");

@@ -25,6 +25,7 @@ public static partial class Checkpoints
 {
     private const string StateFile = "trainer_state.json"; // written last, with the hashes of the others
     private const string Unfinished = ".tmp"; // folders that are being written or deleted; what a kill leaves of them goes with the next save
+    private const string Replaced = ".old" + Unfinished, Deleted = ".gone" + Unfinished; // the one is whole as long as it stands, the other may be half gone
 
     /// <summary>Folder of a step.</summary>
     public static string Folder(string root, int step) => Path.Combine(root, $"checkpoint-{step}");
@@ -38,13 +39,50 @@ public static partial class Checkpoints
             .Where(d => d.Match.Success && File.Exists(Path.Combine(d.Path, StateFile)))
             .Select(d => (int.Parse(d.Match.Groups[1].Value), d.Path)).OrderBy(d => d.Item1).ToList();
 
-    /// <summary>Saves adapter, moments and state.</summary>
+    /// <summary>Saves adapter, moments and state. The folder is there whole or not at all, after a kill, a full disk or a loss of power too.</summary>
+    /// <exception cref="HeadroomException">It cannot be written; exit code 1. Checkpoints that were there are there still.</exception>
     public static string Save(string root, Engine engine, string? baseModel, TrainerState state)
     {
+        var files = FileLayer.Current;
         string folder = Folder(root, state.Step), temporary = folder + Unfinished;
-        Directory.CreateDirectory(root);
-        foreach (string left in Directory.GetDirectories(root, "checkpoint-*" + Unfinished)) Directory.Delete(left, true);
-        Directory.CreateDirectory(temporary);
+        try
+        {
+            files.MakeFolder(root);
+            Restore(root);
+            files.CreateFolder(temporary);
+            Write(temporary, engine, baseModel, state);
+            files.FlushFolder(temporary); // the files are on disk, now their names are
+            string? old = Directory.Exists(folder) ? Aside(folder, Replaced) : null;
+            files.MoveFolder(temporary, folder);
+            files.FlushFolder(root);
+            if (old != null) files.DeleteFolder(old); // not before the new one has its name on the disk
+            return folder;
+        }
+        catch (Exception e) when (DiskFault.Of(e) is { } fault)
+        {
+            files.Discard(temporary);
+            throw new HeadroomException($"The checkpoint {folder} cannot be written: {fault.Message}", "Free some space or mend the disk.", 1, fault);
+        }
+    }
+
+    /// <summary>
+    /// Puts a folder of checkpoints in order after a kill: one that was being replaced and has no successor gets its name back, and what was being written or deleted goes.
+    /// Only the process that owns the run may call it.
+    /// </summary>
+    internal static void Restore(string root)
+    {
+        if (!Directory.Exists(root)) return;
+        var files = FileLayer.Current;
+        foreach (string left in Directory.GetDirectories(root, "checkpoint-*" + Unfinished))
+        {
+            string name = left.EndsWith(Replaced, StringComparison.Ordinal) ? left[..^Replaced.Length] : "";
+            if (name.Length > 0 && !Directory.Exists(name) && File.Exists(Path.Combine(left, StateFile))) files.MoveFolder(left, name);
+            else files.DeleteFolder(left);
+        }
+    }
+
+    private static void Write(string temporary, Engine engine, string? baseModel, TrainerState state)
+    {
         Adapter(engine, baseModel, state.BaseHash).Save(temporary);
         SafetensorPart Moment(string name, Tensor t) => new(name, "F32", Dims(t), t.Bytes, file => engine.Read(t, file.Write));
         SafetensorsWriter.Write(Path.Combine(temporary, "optimizer.safetensors"),
@@ -64,13 +102,6 @@ public static partial class Checkpoints
             recipe_sha256 = state.RecipeHash,
             skipped_steps = state.SkippedSteps,
         }, new JsonSerializerOptions { WriteIndented = true }) + "\n");
-        DirectoryFlush.Run(temporary); // the files are on disk, now their names are
-        // The old one of this step goes when the new one has its name: a kill must not leave none.
-        string? old = Directory.Exists(folder) ? Aside(folder) : null;
-        Directory.Move(temporary, folder);
-        DirectoryFlush.Run(root);
-        if (old != null) Directory.Delete(old, true);
-        return folder;
     }
 
     /// <summary>Refuses a checkpoint whose files are not what was written, and names the one before it. Reads every byte; checkpoints without recorded hashes pass.</summary>
@@ -188,7 +219,7 @@ public static partial class Checkpoints
         return Convert.ToHexStringLower(sha.GetHashAndReset());
     }
 
-    /// <summary>Deletes the oldest beyond the limit; the best one stays.</summary>
+    /// <summary>Deletes the oldest beyond the limit; the best one stays, and so does the newest. 0 = no limit.</summary>
     public static void Prune(string root, int limit, int bestStep)
     {
         if (limit <= 0) return;
@@ -198,13 +229,14 @@ public static partial class Checkpoints
     }
 
     // Renamed first: a kill in the middle must not leave half a checkpoint under its name.
-    private static void Remove(string folder) => Directory.Delete(Aside(folder), true);
+    private static void Remove(string folder) => FileLayer.Current.DeleteFolder(Aside(folder, Deleted));
 
-    private static string Aside(string folder)
+    private static string Aside(string folder, string suffix)
     {
-        string gone = folder + ".old" + Unfinished;
-        Directory.Move(folder, gone);
-        return gone;
+        string aside = folder + suffix;
+        if (Directory.Exists(aside)) FileLayer.Current.DeleteFolder(aside);
+        FileLayer.Current.MoveFolder(folder, aside);
+        return aside;
     }
 
     private static long[] Dims(Tensor t) => t.Shape.Rank == 1 ? [t.Rows] : [t.Rows, t.Columns];

@@ -13,7 +13,11 @@ namespace Headroom.Training;
 /// <param name="BudgetBytes">Memory the plan may take; null = no limit.</param>
 /// <param name="Say">A line for the user.</param>
 /// <param name="Progress">What is being done, done and total of it, and a figure such as the loss; called often.</param>
-public sealed record RunHost(string Folder, bool Resume, Func<IDevice> OpenDevice, long? BudgetBytes, Action<string> Say, Action<string, long, long, string> Progress);
+public sealed record RunHost(string Folder, bool Resume, Func<IDevice> OpenDevice, long? BudgetBytes, Action<string> Say, Action<string, long, long, string> Progress)
+{
+    /// <summary>Called before the run folder is written, and disposed of when the run has ended: in between a stop is obeyed by the run, which finishes its update and saves.</summary>
+    public Func<IDisposable>? Hold { get; init; }
+}
 
 /// <summary>How a run ended.</summary>
 /// <param name="Completed">False when it was stopped and can be resumed.</param>
@@ -36,6 +40,7 @@ public static class TrainRun
     {
         var o = recipe.Training;
         string events = Path.Combine(host.Folder, "events.jsonl"), checkpoints = Path.Combine(host.Folder, "checkpoints"), best = Path.Combine(host.Folder, "best");
+        if (host.Resume) Checkpoints.Restore(checkpoints);
         string? from = host.Resume ? Checkpoints.Latest(checkpoints) : null;
         if (!host.Resume && Directory.Exists(host.Folder) && Directory.EnumerateFileSystemEntries(host.Folder).Any())
             throw new HeadroomException($"The run folder {host.Folder} exists already.", "Go on with --resume, or give another --name.");
@@ -56,9 +61,10 @@ public static class TrainRun
         if (from == null) AdapterStart.Run(engine, source, (ulong)(uint)o.Seed, (d, t) => host.Progress("adapters", d, t, ""));
         var trainer = new Trainer(engine, o, train, longest) { State = new TrainerState(0, 0, null, 0, recipeHash, baseHash) };
         if (from != null) trainer.State = Checkpoints.Load(from, engine, recipeHash, baseHash);
+        using var held = host.Hold?.Invoke();
         try
         {
-            Directory.CreateDirectory(host.Folder);
+            FileLayer.Current.MakeFolder(host.Folder);
             AtomicFile.WriteText(Path.Combine(host.Folder, "recipe.yaml"), recipeText);
             AtomicFile.WriteText(Path.Combine(host.Folder, "manifest.json"), new JsonObject
             {
@@ -71,7 +77,10 @@ public static class TrainRun
             throw new HeadroomException($"The run folder {host.Folder} cannot be written: {e.Message}", "Give another folder with --runs.");
         }
         if (from == null && host.Resume) File.Delete(events); // it was stopped before its first checkpoint: it starts anew
-        using var log = new EventLog(events, from != null ? trainer.State.Step : null);
+        using var log = new EventLog(events, from != null ? trainer.State.Step : null) { Warn = host.Say };
+        Predictions? zero = null, tuned = null;
+        try
+        {
         if (from != null) log.Write("resumed", new() { ["step"] = trainer.State.Step });
         else log.Write("run_start", RunEvents.Start(recipe, recipeText, ModelName(model), baseHash, engine, trainer, data, encoder));
         RunEvents.Memory(log, "loaded", engine);
@@ -84,13 +93,10 @@ public static class TrainRun
             host.Progress(what, d, n, "");
         });
         var clock = Stopwatch.StartNew();
-        Predictions? zero = null, tuned = null;
         long tokens = 0;
         double trainSeconds = 0, nextMemory = 0, logged = 0;
         string? notice = null;
         string hash;
-        try
-        {
             if (from == null && data.Test.Count > 0)
             {
                 double at = clock.Elapsed.TotalSeconds;
@@ -129,7 +135,17 @@ public static class TrainRun
                 Evaluate = data.Validation.Count == 0 || o.EvalStrategy == "no" ? null : step =>
                 {
                     double at = clock.Elapsed.TotalSeconds;
-                    var p = Evaluate("validation", validation);
+                    Predictions p;
+                    try
+                    {
+                        p = Evaluate("validation", validation);
+                    }
+                    catch (NotFiniteException e)
+                    {
+                        log.Write("eval_failed", new() { ["step"] = step, ["split"] = "validation", ["error"] = e.Message });
+                        host.Say($"WARNING: step {step}: {e.Message} It is no candidate for the best.");
+                        return (double.NaN, true);
+                    }
                     log.Write("eval", RunEvents.Eval(step, "validation", p, clock.Elapsed.TotalSeconds - at));
                     host.Say($"step {step}: validation loss {p.Loss:F4}, accuracy {p.Accuracy:F4}, F1 {p.F1:F4}");
                     last = clock.Elapsed.TotalSeconds;
@@ -137,6 +153,13 @@ public static class TrainRun
                 },
                 // Written at once, so that a later crash leaves the best adapter so far; a resumed run meets the same evaluation and writes the same.
                 OnBest = _ => SaveAdapter(best),
+                BeforeCheckpoint = log.Sync,
+                OnCheckpointFailed = (step, why) =>
+                {
+                    log.Write("checkpoint_failed", new() { ["step"] = step, ["error"] = why });
+                    host.Say($"WARNING: step {step}: {why} The run goes on without it. Free some space, or a kill costs what was learned since "
+                        + $"{Checkpoints.Latest(checkpoints) ?? "the start"}.");
+                },
                 OnCheckpoint = (step, path) =>
                 {
                     log.Write("checkpoint", new() { ["step"] = step, ["path"] = Path.GetRelativePath(host.Folder, path) });
@@ -157,18 +180,6 @@ public static class TrainRun
                 host.Say($"tuned: accuracy {tuned.Accuracy:F4}, F1 {tuned.F1:F4} on {data.Test.Count} test rows");
             }
             hash = Checkpoints.TrainedHash(engine);
-        }
-        catch (OperationCanceledException)
-        {
-            return Stopped(trainer.State.Step);
-        }
-        catch (DeviceException e)
-        {
-            string? good = Checkpoints.Latest(checkpoints);
-            log.Write("failed", new() { ["at_step"] = trainer.State.Step, ["call"] = e.Call, ["error"] = e.Message });
-            throw new HeadroomException($"After step {trainer.State.Step}: {e.Message}",
-                (good == null ? "No checkpoint was written before: start the run anew. " : $"The last good checkpoint is {good}: go on with --resume. ") + e.ToDo, 1, e);
-        }
         RunEvents.Memory(log, "end", engine);
         // Over all steps of the log, those before a resume too.
         var steps = EventLog.Read(events).Where(e => (string?)e["event"] == "step").ToList();
@@ -179,7 +190,18 @@ public static class TrainRun
             ["completed"] = true, ["steps"] = trainer.State.Step, ["seconds"] = clock.Elapsed.TotalSeconds, ["train_seconds"] = stepSeconds, ["tokens"] = Sum("tokens"),
             ["label_tokens"] = Sum("label_tokens"), ["tokens_per_second"] = stepSeconds > 0 ? Sum("tokens") / stepSeconds : null, ["adapter_sha256"] = hash, ["best_step"] = trainer.State.BestStep,
         });
+        log.Sync();
         return new RunResult(true, trainer.State.Step, zero, tuned, hash, data);
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        {
+            return Stopped(trainer.State.Step);
+        }
+        catch (Exception e)
+        {
+            if (RunFailure.Of(e, log, trainer.State.Step, checkpoints) is { } told) throw told;
+            throw;
+        }
 
         void SaveAdapter(string to) => Checkpoints.Adapter(engine, model.BaseName(), baseHash).Save(to);
 
