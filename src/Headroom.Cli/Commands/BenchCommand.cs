@@ -88,6 +88,11 @@ internal static class BenchCommand
             return Run("Give a model of smaller matrices.", () =>
             {
                 string? made = null;
+                session.BeforeLeaving(() =>
+                {
+                    foreach (string? left in (string?[])[made, LoadBenchmark.Folder(p.GetValue(work)!)])
+                        if (left != null && Directory.Exists(left)) Directory.Delete(left, true);
+                });
                 try
                 {
                     if (config != null)

@@ -41,6 +41,7 @@ internal static class PretrainCommand
                 throw new HeadroomException("A size is beyond what pretrain is for.", "At most: --vocab 131072, --hidden 16384, --intermediate 65536, --layers 256, --notes 10000000, --epochs 1000.");
             string folder = p.GetValue(output)!;
             using var session = new Session(p.GetValue(json));
+            session.BeforeLeaving(Pretrainer.Leftovers(folder));
             double? loss = Pretrainer.Run(o, folder, session.Open(p.GetValue(device)!), session.Say, session.Progress, session.Token);
             if (loss == null)
             {

@@ -50,6 +50,9 @@ public static class LoadBenchmark
 {
     private const int Piece = 4 << 20, MostThreads = 8;
 
+    /// <summary>What is written below <paramref name="work"/>, and removed again.</summary>
+    public static string Folder(string work) => Path.Combine(work, $"headroom-load-{Environment.ProcessId}");
+
     /// <summary>Runs. <paramref name="open"/> is called for every load; its devices are closed.</summary>
     /// <param name="model">A folder with safetensors.</param>
     /// <param name="open">Opens the device.</param>
@@ -59,7 +62,7 @@ public static class LoadBenchmark
     /// <param name="stop">Ends it with an <see cref="OperationCanceledException"/>; looked at between pieces of files and tensors, though not within a hash.</param>
     public static LoadBenchmarkResult Run(string model, Func<IDevice> open, string work, int rounds, Action<string>? say = null, CancellationToken stop = default)
     {
-        string root = Path.Combine(work, $"headroom-load-{Environment.ProcessId}");
+        string root = Folder(work);
         var options = new QuantizationOptions { Cache = true };
         var cache = new QuantizedCache(root, 0);
         try

@@ -46,24 +46,31 @@ public static class Pretrainer
         if (o.HiddenSize % o.NumAttentionHeads != 0) throw new HeadroomException($"hidden_size {o.HiddenSize} is not a multiple of num_attention_heads {o.NumAttentionHeads}.", "Choose sizes that divide.");
         if (o.HiddenSize / o.NumAttentionHeads % 2 != 0) throw new HeadroomException($"A head has {o.HiddenSize / o.NumAttentionHeads} dimensions; rotary positions need an even number.", "Choose a hidden_size that is an even multiple of num_attention_heads.");
         if (!(o.LearningRate > 0) || !double.IsFinite(o.LearningRate)) throw new HeadroomException($"The learning rate is {o.LearningRate}.", "Give a positive number such as 2e-3.");
-        bool made = !Directory.Exists(folder), whole = false;
+        var remove = Leftovers(folder);
         OutputFolder.Create(folder, "Give another folder."); // now, not after the training
-        string[] files = [.. new[] { "model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json" }.Select(f => Path.Combine(folder, f)).Where(f => !Path.Exists(f))];
         try
         {
             double? loss = Train(o, folder, device, say, progress, stop);
-            whole = loss != null;
+            if (loss == null) remove();
             return loss;
         }
-        finally
+        catch
         {
-            // What fails or is stopped leaves nothing of a model.
-            if (!whole)
-            {
-                foreach (string file in files) File.Delete(file);
-                if (made && !Directory.EnumerateFileSystemEntries(folder).Any()) Directory.Delete(folder);
-            }
+            remove();
+            throw;
         }
+    }
+
+    /// <summary>Looks at a folder before a base is made in it; what is returned removes what was made since: a base that fails or is stopped leaves nothing of a model.</summary>
+    public static Action Leftovers(string folder)
+    {
+        bool made = !Directory.Exists(folder);
+        string[] files = [.. new[] { "model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json" }.Select(f => Path.Combine(folder, f)).Where(f => !Path.Exists(f))];
+        return () =>
+        {
+            foreach (string file in files) File.Delete(file);
+            if (made && Directory.Exists(folder) && !Directory.EnumerateFileSystemEntries(folder).Any()) Directory.Delete(folder);
+        };
     }
 
     private static double? Train(PretrainOptions o, string folder, IDevice device, Action<string> say, Action<string, long, long, string> progress, CancellationToken stop)
