@@ -61,6 +61,7 @@ public static partial class Checkpoints
         catch (Exception e) when (DiskFault.Of(e) is { } fault)
         {
             files.Discard(temporary);
+            if (!Directory.Exists(folder) && Directory.Exists(folder + Replaced)) GiveBack(folder);
             throw new HeadroomException($"The checkpoint {folder} cannot be written: {fault.Message}", "Free some space or mend the disk.", 1, fault);
         }
     }
@@ -78,6 +79,18 @@ public static partial class Checkpoints
             string name = left.EndsWith(Replaced, StringComparison.Ordinal) ? left[..^Replaced.Length] : "";
             if (name.Length > 0 && !Directory.Exists(name) && File.Exists(Path.Combine(left, StateFile))) files.MoveFolder(left, name);
             else files.DeleteFolder(left);
+        }
+    }
+
+    private static void GiveBack(string folder)
+    {
+        try
+        {
+            FileLayer.Current.MoveFolder(folder + Replaced, folder);
+        }
+        catch (Exception e) when (DiskFault.Of(e) != null)
+        {
+            // the next save or start does it
         }
     }
 
@@ -228,8 +241,13 @@ public static partial class Checkpoints
             if (step != bestStep) Remove(path);
     }
 
-    // Renamed first: a kill in the middle must not leave half a checkpoint under its name.
-    private static void Remove(string folder) => FileLayer.Current.DeleteFolder(Aside(folder, Deleted));
+    // Renamed first: a kill in the middle must not leave half a checkpoint under its name; nor a loss of power, before which the new name may be forgotten while files are gone.
+    private static void Remove(string folder)
+    {
+        string aside = Aside(folder, Deleted);
+        FileLayer.Current.FlushFolder(Path.GetDirectoryName(folder)!);
+        FileLayer.Current.DeleteFolder(aside);
+    }
 
     private static string Aside(string folder, string suffix)
     {
