@@ -33,8 +33,8 @@ public class FileLayer
     /// <summary>fsync of a stream that this layer gave: its bytes are on the disk.</summary>
     public virtual void Flush(Stream file) => ((FileStream)file).Flush(flushToDisk: true);
 
-    /// <summary>Renames a file; one of the new name is replaced in the same instant.</summary>
-    public virtual void Move(string from, string to) => File.Move(from, to, overwrite: true);
+    /// <summary>Renames a file; one of the new name is replaced in the same instant, or, without <paramref name="replace"/>, is an error.</summary>
+    public virtual void Move(string from, string to, bool replace = true) => File.Move(from, to, replace);
 
     /// <summary>Renames a folder; the new name must be free.</summary>
     public virtual void MoveFolder(string from, string to) => Directory.Move(from, to);

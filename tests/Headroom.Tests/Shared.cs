@@ -13,6 +13,9 @@ public static class Shared
     /// <summary>Path under shared/data; skips the test when it is not there.</summary>
     public static string DataFile(string relative) => Need(Path.Combine(Root, "shared", "data", relative));
 
+    /// <summary>Path under shared/cases; skips the test when it is not there.</summary>
+    public static string CaseFile(string relative) => Need(Path.Combine(Root, "shared", "cases", relative));
+
     private static string Need(string path)
     {
         Assert.SkipUnless(File.Exists(path) || Directory.Exists(path), $"{Path.GetFileName(path)} is not beside this checkout");

@@ -39,6 +39,7 @@ public static partial class DataFiles
         if (!File.Exists(path) && Path.GetFileName(path).Contains('*')) return Pattern(path).SelectMany(p => Read(p, options));
         RegularFile.Check(path);
         if (!File.Exists(path)) throw new HeadroomException($"data file {path} does not exist", "check the path in the configuration");
+        GitLfs.Refuse(path);
         string name = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? path[..^3] : path;
         return Path.GetExtension(name).ToLowerInvariant() switch
         {
@@ -98,6 +99,8 @@ public static partial class DataFiles
         catch (DecoderFallbackException) { throw new HeadroomException($"{file} is not UTF-8", "convert the file to UTF-8"); }
     }
 
+    private const int LongestLine = 64 << 20; // no row that can be trained on is longer, and a packed file may hold any number of bytes
+
     private static readonly UTF8Encoding Utf8 = new(false, true);
 
     private static HeadroomException Bad(string path, long line, string what, string todo) => new($"{path}, line {line}: {what}", todo);
@@ -120,6 +123,7 @@ public static partial class DataFiles
                     Buffer.BlockCopy(buffer, start, buffer, 0, end - start);
                     (scanned, end, start) = (scanned - start, end - start, 0);
                 }
+                if (end >= LongestLine) throw Bad(path, line + 1, $"the line is longer than {LongestLine >> 20} MiB", "put one row on each line; this may be a file of another kind");
                 if (end == buffer.Length) Array.Resize(ref buffer, buffer.Length * 2);
                 int n;
                 try { n = file.Read(buffer, end, buffer.Length - end); }

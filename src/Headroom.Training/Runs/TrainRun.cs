@@ -50,7 +50,7 @@ public static class TrainRun
             throw RunsBeside.None("run", host.Folder, RunsBeside.OfRecipe(recipeHash));
         if (from != null) Checkpoints.Verify(from, recipeHash);
 
-        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true, rows);
+        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true, rows, host.Say);
         var (source, settings, limits, device, longest) = (prepared.Source, prepared.Settings, prepared.Limits, prepared.Device, prepared.Longest);
         rows = prepared.Rows;
         var (data, encoder, tokenizer, train, validation, test) = (rows.Data, rows.Encoder, rows.Tokenizer, rows.Train, rows.Validation, rows.Test);

@@ -151,9 +151,9 @@ internal sealed class FaultyFiles : FileLayer
         return Lied = true;
     }
 
-    public override void Move(string from, string to) => Do(false, () =>
+    public override void Move(string from, string to, bool replace = true) => Do(false, () =>
     {
-        base.Move(from, to);
+        base.Move(from, to, replace);
         Rename(from, to);
     });
 

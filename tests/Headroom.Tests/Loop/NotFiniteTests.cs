@@ -90,7 +90,7 @@ public sealed class NotFiniteTests : IDisposable
     public void ScoresThatAreNoNumbersAreNoPrediction(float value)
     {
         using var engine = Open();
-        var rows = new RowList(TinyModel.Rows(TinyModel.Smallest(), [6, 9, 5, 7]));
+        var rows = new RowList([.. TinyModel.Rows(TinyModel.Smallest(), [6, 9, 5, 7]).Select(r => r with { LabelIndex = 1 })]);
         Assert.Equal(4, Evaluator.Run(engine, rows, [1, 2], 2, 18).Predicted.Length);
         Spoil(engine, value);
         var e = Assert.Throws<NotFiniteException>(() => Evaluator.Run(engine, rows, [1, 2], 2, 18));
