@@ -7,7 +7,10 @@ namespace Headroom.Formats.Tokenizers;
 /// <summary>Opens the tokenizer of a model, whatever file it lies in.</summary>
 public static class TokenizerLoader
 {
-    private const int LargestFile = 256 << 20, LargestSettings = (int)SideFile.Largest;
+    /// <summary>Bytes that a vocabulary may have, unpacked: four times the largest known.</summary>
+    internal const int LargestFile = 256 << 20;
+
+    private const int LargestSettings = (int)SideFile.Largest;
 
     /// <summary>Loads a tokenizer.</summary>
     /// <param name="path">A tokenizer.json (or tokenizer.json.gz), a SentencePiece tokenizer.model, a GGUF file, or a folder that holds one of these. Settings beside the file (tokenizer_config.json, special_tokens_map.json, chat_template.jinja) count too.</param>

@@ -83,7 +83,7 @@ public static class Reviews
             int tier = ((i >> 1) % 20) switch { < 11 => 0, < 16 => 1, _ => 2 };
             string text = new ReviewWriter(random, split).Review(templates, tier, positive);
             int words = text.AsSpan().Count(' ') + 1;
-            if (words is < 15 or > 45 || !seen.Add(DataSplits.Key(text))) continue;
+            if (words is < 15 or > 45 || !seen.Add(TextKey.OfLetters(text))) continue;
             rows.Add(new(text, positive ? "1" : "0", Tiers[tier]));
             i++;
         }
