@@ -87,6 +87,7 @@ internal sealed partial class StopWatch
         var clean = new Thread(() => // the disk may be what stalls
         {
             Temporary.Abandon();
+            FolderLock.Abandon();
             foreach (var c in _clean) c();
             cleaned = true;
         }) { IsBackground = true };
