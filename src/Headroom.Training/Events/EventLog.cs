@@ -8,18 +8,30 @@ public sealed class EventLog : IDisposable
 {
     private readonly StreamWriter _writer;
 
-    /// <summary>Opens for appending; with <paramref name="keepSteps"/>, events of later steps (written before a crash, after the checkpoint) are dropped first.</summary>
-    public EventLog(string path, int? keepSteps = null)
+    /// <summary>Opens for appending.</summary>
+    public EventLog(string path)
     {
         Path = path;
-        if (keepSteps is { } last && File.Exists(path))
-        {
-            var kept = Read(path).Where(e => (int?)e["step"] is not { } s || s <= last).Where(e => (string?)e["event"] != "run_end").Select(e => e.ToJsonString()).ToList();
-            Formats.AtomicFile.WriteText(path, string.Concat(kept.Select(l => l + "\n")));
-        }
         bool broken = EndsInside(path);
         _writer = new StreamWriter(new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.Read)) { NewLine = "\n" };
         if (broken) _writer.WriteLine();
+    }
+
+    /// <summary>
+    /// Takes out of a log what a run makes again: events of steps after <paramref name="keepSteps"/> (all events, for null), and run_end. They are appended to
+    /// <paramref name="aside"/> before the log is replaced, so that no event is ever lost; a kill in between leaves them there twice.
+    /// </summary>
+    public static void Cut(string path, string aside, int? keepSteps)
+    {
+        if (!File.Exists(path)) return;
+        var parts = Lines(path).ToLookup(l => keepSteps is { } last && l.Event is { } e && (string?)e["event"] != "run_end" && ((int?)e["step"] is not { } s || s <= last), l => l.Text + "\n");
+        if (!parts[false].Any()) return;
+        using (var cut = new FileStream(aside, FileMode.Append, FileAccess.Write))
+        {
+            cut.Write(System.Text.Encoding.UTF8.GetBytes(string.Concat(parts[false])));
+            cut.Flush(flushToDisk: true);
+        }
+        Formats.AtomicFile.WriteText(path, string.Concat(parts[true]));
     }
 
     // The end of a line that a kill cut off; what is appended must not become part of it.
@@ -49,7 +61,9 @@ public sealed class EventLog : IDisposable
     }
 
     /// <summary>Reads events; a half-written last line (a kill), and a line that is no event, is ignored.</summary>
-    public static IEnumerable<JsonObject> Read(string path)
+    public static IEnumerable<JsonObject> Read(string path) => Lines(path).Where(l => l.Event != null).Select(l => l.Event!);
+
+    private static IEnumerable<(string Text, JsonObject? Event)> Lines(string path)
     {
         using var reader = new StreamReader(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite)); // a run may be writing
         while (reader.ReadLine() is { } line)
@@ -62,7 +76,7 @@ public sealed class EventLog : IDisposable
             catch (JsonException)
             {
             }
-            if (e != null && IsEvent(e)) yield return e;
+            yield return (line, e != null && IsEvent(e) ? e : null);
         }
     }
 
