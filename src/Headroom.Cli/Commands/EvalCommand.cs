@@ -14,7 +14,7 @@ internal static class EvalCommand
 {
     public static Command Create()
     {
-        var recipe = new Argument<string>("recipe") { Description = "A YAML recipe with one model. Example: headroom eval recipes/imdb-smollm2.yaml --adapter runs/imdb-smollm2/best" };
+        var recipe = new Argument<string>("recipe") { Description = "A YAML recipe with one model. Example: headroom eval recipes/reviews.yaml --adapter runs/reviews/best" };
         var adapter = new Option<string?>("--adapter") { Description = "Folder of an adapter (PEFT form); absent: the base alone." };
         var split = new Option<string>("--split") { Description = "test or validation", DefaultValueFactory = _ => "test" };
         split.AcceptOnlyFromAmong("test", "validation");

@@ -18,7 +18,7 @@ internal static class ExportCommand
 
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder or .gguf file. Example: headroom export models/llama-tiny --adapter runs/duel/llama-tiny/best --format gguf --type q8_0 --out tiny.gguf" };
+        var model = new Argument<string>("model") { Description = "A Hugging Face folder or .gguf file. Example: headroom export models/llama-tiny --adapter runs/reviews/best --format gguf --type q8_0 --out tiny.gguf" };
         var adapter = new Option<string?>("--adapter") { Description = "Folder of an adapter (PEFT form) to merge." };
         var format = new Option<string>("--format") { Description = "gguf (one file), safetensors (a Hugging Face folder), adapter (a copy of the adapter) or vocab (the tokenizer alone as GGUF)", DefaultValueFactory = _ => "gguf" };
         format.AcceptOnlyFromAmong("gguf", "safetensors", "adapter", "vocab");

@@ -17,7 +17,7 @@ internal static class PlanCommand
         {
             Description = "A recipe (.yaml): exactly what train will reserve for each of its models (of a model on the hub only configuration, tokenizer and the headers of the weights "
                 + "are downloaded). Or a Hugging Face folder, config.json, .gguf file (in its own types) or hub name (only its config.json is downloaded) with the sizes below. "
-                + "Example: headroom plan recipes/imdb-smollm2.yaml; headroom plan config.json --rows 4 --length 512 --vram 6GiB",
+                + "Example: headroom plan recipes/reviews.yaml; headroom plan models/llama-tiny/config.json --rows 4 --length 512 --vram 6GiB",
         };
         var set = new Option<string[]>("--set") { Description = "With a recipe: override a key. Repeatable.", DefaultValueFactory = _ => [] };
         var device = new Option<string?>("--device") { Description = "With a recipe: auto, cpu or cuda." };

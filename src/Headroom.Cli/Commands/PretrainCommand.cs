@@ -12,7 +12,7 @@ internal static class PretrainCommand
     public static Command Create()
     {
         var d = new PretrainOptions();
-        var output = new Argument<string>("out") { Description = "Folder of the new model. Example: headroom pretrain models/my-tiny --tokenizer sentencepiece --layers 4" };
+        var output = new Argument<string>("out") { Description = "Folder of the new model. Example: headroom pretrain my-tiny --tokenizer sentencepiece --layers 2 --notes 500 --epochs 1" };
         var tokenizer = new Option<string>("--tokenizer") { Description = "sentencepiece or byte-level", DefaultValueFactory = _ => d.Tokenizer };
         tokenizer.AcceptOnlyFromAmong("sentencepiece", "byte-level");
         var vocab = new Option<int>("--vocab") { Description = "vocab_size asked for", DefaultValueFactory = _ => d.VocabSize };

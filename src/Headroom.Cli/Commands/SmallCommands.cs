@@ -56,7 +56,7 @@ internal static class ReportCommand
 {
     public static Command Create()
     {
-        var folder = new Argument<string>("folder") { Description = "A run's or a duel's folder. Example: headroom report runs/duel" };
+        var folder = new Argument<string>("folder") { Description = "A run's or a duel's folder. Example: headroom report runs/reviews" };
         var json = new Option<bool>("--json") { Description = "Print the paths as JSON." };
         var command = new Command("report", "Write report.html, report.md and results.json from events.jsonl.") { folder, json };
         command.SetAction(p =>
