@@ -9,7 +9,6 @@ namespace Headroom.Core;
 /// </summary>
 public static class Printable
 {
-    private const int MostBytes = 2048; // of a message: a cell of a data file may be a whole book
     private const string Cut = " ... ";
 
     /// <summary>One line: breaks and tabs become blanks, other controls escapes.</summary>
@@ -18,12 +17,12 @@ public static class Printable
     /// <summary>Lines: line feeds and tabs stay, other controls (carriage returns too) become escapes.</summary>
     public static string Lines(string text) => Clean(text, lines: true);
 
-    /// <summary>A line of at most 2,048 UTF-8 bytes: what is longer loses its middle, so that both what is wrong and how the sentence ends stay.</summary>
-    public static string Message(string text)
+    /// <summary>A line of so many UTF-8 bytes at most: a longer one loses its middle, so that what is wrong and how the sentence ends both stay.</summary>
+    public static string Message(string text, int mostBytes)
     {
         text = Line(text);
-        if (Encoding.UTF8.GetByteCount(text) <= MostBytes) return text;
-        int room = MostBytes - Cut.Length, head = 0, tail = text.Length;
+        if (Encoding.UTF8.GetByteCount(text) <= mostBytes) return text;
+        int room = mostBytes - Cut.Length, head = 0, tail = text.Length;
         for (int bytes = 0; (bytes += Bytes(text, head)) <= room * 3 / 4;) head += Step(text, head);
         for (int bytes = 0; tail > head; tail -= Step(text, tail - 1))
             if ((bytes += Bytes(text, tail - 1)) > room / 4) break;

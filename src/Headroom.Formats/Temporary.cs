@@ -45,6 +45,9 @@ public static partial class Temporary
         }
     }
 
+    /// <summary>Whether a file name is one that <see cref="Beside"/> gives.</summary>
+    public static bool IsName(string fileName) => Name().IsMatch(fileName);
+
     private static bool IsLeft(FileSystemInfo left, Match name)
     {
         if (name.Groups["host"].Value != Host) return DateTime.UtcNow - Changed(left) > Abandoned;

@@ -18,10 +18,10 @@ public static class BagOfWords
     public static Predictions Run(IReadOnlyList<DataRow> train, IReadOnlyList<DataRow> validation, IReadOnlyList<DataRow> test, Func<string, int> index, int seed)
     {
         var vocabulary = new Dictionary<string, int>(StringComparer.Ordinal);
-        var x = train.Select(r => Words(r.Text, vocabulary, true)).ToArray();
+        var x = train.Select(r => Words(r, vocabulary, true)).ToArray();
         int[] y = [.. train.Select(r => index(r.Label))];
         int held = validation.Count > 0 ? 0 : Math.Max(1, x.Length / 10);
-        int[][] vx = held == 0 ? [.. validation.Select(r => Words(r.Text, vocabulary, false))] : x[^held..];
+        int[][] vx = held == 0 ? [.. validation.Select(r => Words(r, vocabulary, false))] : x[^held..];
         int[] vy = held == 0 ? [.. validation.Select(r => index(r.Label))] : y[^held..];
         double best = -1, decay = Decays[0];
         foreach (double d in Decays)
@@ -34,7 +34,7 @@ public static class BagOfWords
         }
         var weights = Fit(x, y, vocabulary.Count, decay, seed);
         var margin = new float[test.Count];
-        for (int i = 0; i < margin.Length; i++) margin[i] = (float)Score(weights, Words(test[i].Text, vocabulary, false));
+        for (int i = 0; i < margin.Length; i++) margin[i] = (float)Score(weights, Words(test[i], vocabulary, false));
         return new Predictions([.. test.Select(r => index(r.Label))], [.. margin.Select(m => m > 0 ? 1 : 0)], margin, [.. test.Select(r => r.Tier)], double.NaN);
     }
 
@@ -68,6 +68,10 @@ public static class BagOfWords
         foreach (int f in x) s += w[f];
         return s;
     }
+
+    // The words of all its texts, in one bag.
+    private static int[] Words(DataRow row, Dictionary<string, int> vocabulary, bool add) =>
+        Words(row.More == null ? row.Text : string.Join('\n', row.Texts), vocabulary, add);
 
     private static int[] Words(string text, Dictionary<string, int> vocabulary, bool add)
     {

@@ -279,7 +279,7 @@ public sealed class TrainingOptions
 /// <summary>Rows to train and evaluate on.</summary>
 public sealed class DataOptions
 {
-    /// <summary>Training rows: JSONL, CSV, TSV, Parquet, an aclImdb folder, embedded:reviews, or the hub name of a data set (its train split).</summary>
+    /// <summary>Training rows: JSONL, JSON, CSV, TSV, text, Parquet, an aclImdb folder, embedded:reviews, or the hub name of a data set (its train split).</summary>
     [Identity(Identity.None)]
     public string Train { get; set; } = "";
     /// <summary>Validation rows (of a hub data set, its validation split); null = a stratified part of train when validation_fraction is set, else none.</summary>
@@ -294,6 +294,9 @@ public sealed class DataOptions
     /// <summary>Field of the label.</summary>
     [Identity(Identity.Rows)]
     public string LabelField { get; set; } = "label";
+    /// <summary>csv and tsv: whether the first line is a header; null = when it names one of the fields.</summary>
+    [Identity(Identity.Rows)]
+    public bool? Header { get; set; }
     /// <summary>Share of train held out when there is no validation file.</summary>
     [Identity(Identity.Rows)]
     public double ValidationFraction { get; set; }
@@ -320,13 +323,16 @@ public sealed class DataOptions
 /// <summary>How a row becomes prompt and answer.</summary>
 public sealed class TaskOptions
 {
-    /// <summary>Prompt with {text}.</summary>
+    /// <summary>
+    /// Prompt with {text}, the data's text_field, or with columns of the data by name, such as {premise} and {hypothesis}; {{ and }} are plain braces. Blanks
+    /// at its end go to the label words.
+    /// </summary>
     [Identity(Identity.Rows)]
     public string Template { get; set; } = "Review: {text}\nSentiment:";
     /// <summary>Label value to label word, in order: the first is the negative class.</summary>
     [Identity(Identity.Rows)]
     public Dictionary<string, string> Labels { get; set; } = new() { ["0"] = " negative", ["1"] = " positive" };
-    /// <summary>Longest prompt plus answer, tokens; longer texts are cut at their end.</summary>
+    /// <summary>Longest prompt plus answer, tokens; of a longer one the longest text is cut at its end.</summary>
     [Identity(Identity.Rows)]
     public int MaxSeqLength { get; set; } = 512;
     /// <summary>answer or all: which tokens the loss counts.</summary>

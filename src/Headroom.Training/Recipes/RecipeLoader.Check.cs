@@ -104,7 +104,7 @@ public static partial class RecipeLoader
         AtLeast("data.max_test_rows", d.MaxTestRows, 0);
         OneOf("data.on_duplicate", d.OnDuplicate, "error", "drop", "allow");
 
-        Need(r.Task.Template.Contains("{text}", StringComparison.Ordinal), "task.template has no {text}.", "Put {text} where the row's text goes.");
+        PromptTemplate.Parse(r.Task.Template).Fields(d);
         OneOf("task.loss", r.Task.Loss, "answer", "all");
         AtLeast("task.max_seq_length", r.Task.MaxSeqLength, 2);
         Need(!r.Task.Replace.ContainsKey(""), "task.replace replaces an empty string.", "Name the characters that are to be replaced.");

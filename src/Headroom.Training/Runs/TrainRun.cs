@@ -61,7 +61,7 @@ public static class TrainRun
             if (rows != null) CheckFinished(folder, start.Before!, model, rows);
             return Finished(folder, start, host);
         }
-        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true, rows);
+        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true, rows, host.Say);
         RunManifest manifest;
         try
         {
