@@ -149,7 +149,10 @@ internal sealed class Session : IDisposable
 
     /// <summary>A run's host.</summary>
     public RunHost Host(string folder, bool resume, Recipe recipe) =>
-        new(folder, resume, () => Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), Say, Progress) { Hold = Hold };
+        new(folder, resume, () => Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), Say, Progress)
+        {
+            Hold = Hold, Command = [.. Environment.GetCommandLineArgs().Skip(1)],
+        };
 
     /// <inheritdoc/>
     public void Dispose()

@@ -37,9 +37,17 @@ internal static class EvalCommand
         var rows = split == "test" ? data.Test : data.Validation;
         if (rows.Count == 0) throw new HeadroomException($"The recipe has no {split} rows.", $"Set data.{split}.");
         var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder, Console.Error.WriteLine);
+        var run = adapterFolder == null ? null : RunFolder.Of(adapterFolder);
+        if (run is { } held && !sets.Any(s => s.TrimStart().StartsWith("quantization.", StringComparison.Ordinal)))
+        {
+            var cache = recipe.Quantization.Cache;
+            recipe.Quantization = held.Manifest.Quantization; // the values it was trained on, whatever the recipe says
+            recipe.Quantization.Cache = cache;
+        }
         using var original = AdapterBase.Open(model.Path, recipe.Quantization, adapter, session.Say);
         var source = AdapterBase.Of(original, adapter);
         adapter?.CheckBase(source, Console.Error.WriteLine);
+        if (run is { } of) of.Folder.CheckConfiguration(of.Manifest, original.Config);
         var encoder = new TaskEncoder(TokenizerLoader.Load(model.Tokenizer ?? model.Path), recipe.Task);
         var encoded = new EncodedRows(rows, encoder, false);
         int longest = encoded.EncodeAll(), batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, rows.Count), tokens = PreparedRun.BatchTokens(batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");

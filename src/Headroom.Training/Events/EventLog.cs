@@ -18,19 +18,31 @@ public sealed class EventLog : IDisposable
     private long _whole; // length of the file up to its last whole line
     private bool _warned;
 
-    /// <summary>Opens for appending; with <paramref name="keepSteps"/>, events of later steps (written before a crash, after the checkpoint) are dropped first.</summary>
-    public EventLog(string path, int? keepSteps = null)
+    /// <summary>Opens for appending.</summary>
+    public EventLog(string path)
     {
         Path = path;
-        if (keepSteps is { } last && File.Exists(path))
-        {
-            var kept = Read(path).Where(e => (int?)e["step"] is not { } s || s <= last).Where(e => (string?)e["event"] != "run_end").Select(e => e.ToJsonString()).ToList();
-            Formats.AtomicFile.WriteText(path, string.Concat(kept.Select(l => l + "\n")));
-        }
         bool broken = EndsInside(path);
         _file = FileLayer.Current.Append(path);
         _whole = _file.Length;
         if (broken) _unwritten.WriteByte((byte)'\n');
+    }
+
+    /// <summary>
+    /// Takes out of a log what a run makes again: events of steps after <paramref name="keepSteps"/> (all events, for null), and run_end. They are appended to
+    /// <paramref name="aside"/> before the log is replaced, so that no event is ever lost; a kill in between leaves them there twice.
+    /// </summary>
+    public static void Cut(string path, string aside, int? keepSteps)
+    {
+        if (!File.Exists(path)) return;
+        var parts = Lines(path).ToLookup(l => keepSteps is { } last && l.Event is { } e && (string?)e["event"] != "run_end" && ((int?)e["step"] is not { } s || s <= last), l => l.Text + "\n");
+        if (!parts[false].Any()) return;
+        using (var cut = FileLayer.Current.Append(aside))
+        {
+            cut.Write(Encoding.UTF8.GetBytes(string.Concat(parts[false])));
+            FileLayer.Current.Flush(cut);
+        }
+        Formats.AtomicFile.WriteText(path, string.Concat(parts[true]));
     }
 
     // The end of a line that a kill cut off; what is appended must not become part of it.
@@ -120,7 +132,9 @@ public sealed class EventLog : IDisposable
     private HeadroomException Unwritable(Exception fault) => new($"Cannot write {Path}: {fault.Message}", "Free some space or mend the disk.", 1, fault);
 
     /// <summary>Reads events; a half-written last line (a kill), and a line that is no event, is ignored.</summary>
-    public static IEnumerable<JsonObject> Read(string path)
+    public static IEnumerable<JsonObject> Read(string path) => Lines(path).Where(l => l.Event != null).Select(l => l.Event!);
+
+    private static IEnumerable<(string Text, JsonObject? Event)> Lines(string path)
     {
         RegularFile.Check(path);
         using var reader = new StreamReader(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite)); // a run may be writing
@@ -134,7 +148,7 @@ public sealed class EventLog : IDisposable
             catch (JsonException)
             {
             }
-            if (e != null && IsEvent(e)) yield return e;
+            yield return (line, e != null && IsEvent(e) ? e : null);
         }
     }
 

@@ -42,7 +42,8 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
         FileLayer.Current.MakeFolder(At("run"));
         Checkpoints.Restore(Checkpoints_);
         if (Checkpoints.Latest(Checkpoints_) is { } from) trainer.State = Checkpoints.Load(from, engine, "recipe", "base");
-        using var log = new EventLog(At("run", "events.jsonl"), trainer.State.Step);
+        EventLog.Cut(At("run", "events.jsonl"), At("run", "events-cut.jsonl"), trainer.State.Step);
+        using var log = new EventLog(At("run", "events.jsonl"));
         trainer.Run(new TrainerHooks
         {
             OnStep = s => log.Write("step", new JsonObject { ["step"] = s.Step, ["loss"] = s.Loss, ["grad_norm"] = s.GradNorm }),
