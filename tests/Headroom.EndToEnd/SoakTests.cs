@@ -59,7 +59,9 @@ public sealed partial class SoakTests : IDisposable
         var lines = new List<string> { $"adapter {events.Last(e => (string?)e["event"] == "run_end")["adapter_sha256"]}" };
         lines.AddRange(events.Where(e => (string?)e["event"] == "step").Select(e => $"step {e["step"]} {e["loss"]} {e["grad_norm"]} {e["learning_rate"]} {e["tokens"]}"));
         lines.AddRange(events.Where(e => (string?)e["event"] == "eval").Select(e => $"eval {e["step"]} {e["loss"]} {e["accuracy"]}"));
-        foreach (string f in new[] { "best", "checkpoints" }.SelectMany(d => Directory.GetFiles(Path.Combine(folder, d), "*", SearchOption.AllDirectories)).Order(StringComparer.Ordinal))
+        // The state of a checkpoint that a stop wrote in the middle of an evaluation says that this one is due.
+        foreach (string f in new[] { "best", "checkpoints" }.SelectMany(d => Directory.GetFiles(Path.Combine(folder, d), "*", SearchOption.AllDirectories))
+            .Where(f => Path.GetFileName(f) != "trainer_state.json").Order(StringComparer.Ordinal))
             lines.Add($"{Path.GetRelativePath(folder, f)} {Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(f)))}");
         return string.Join('\n', lines);
     }
