@@ -8,13 +8,16 @@ namespace Headroom.EndToEnd;
 /// <summary>SIGINT, SIGTERM and SIGHUP: a command that is at work ends with code 1 and says that it was stopped, and leaves nothing half-done behind.</summary>
 public class StopTests
 {
-    /// <summary>Sends the signal when standard output has <paramref name="when"/>, or at once for null; returns how it ended.</summary>
+    private static readonly TimeSpan AtWork = TimeSpan.FromSeconds(2.5); // of a processor: starting and loading take less, however busy the machine is
+
+    /// <summary>Sends the signal when standard output has <paramref name="when"/>, or, for null, when it has been at work for a while; returns how it ended.</summary>
     private static (int Exit, string Out, string Error) Stop(Cli cli, string signal, string? when, params string[] arguments)
     {
         using var p = cli.Start(arguments);
         var error = p.StandardError.ReadToEndAsync();
         string text = "";
-        if (when == null) Thread.Sleep(2000);
+        if (when == null)
+            while (!p.HasExited && p.TotalProcessorTime < AtWork) Thread.Sleep(20);
         else
             for (int c; !text.Contains(when, StringComparison.Ordinal) && (c = p.StandardOutput.Read()) >= 0;) text += (char)c;
         Assert.False(p.HasExited, "it ended before it was stopped: " + text);
