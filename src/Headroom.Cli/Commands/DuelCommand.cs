@@ -47,7 +47,7 @@ internal static class DuelCommand
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                folder, report = html, runs = result.Runs.Select(r => new { model = r.Model, seed = r.Seed, folder = r.Folder, accuracy = r.Result?.TunedAccuracy, f1 = r.Result?.TunedF1, adapter_sha256 = r.Result?.AdapterHash }),
+                folder, report = html, runs = result.Runs.Select(r => new { model = r.Model, seed = r.Seed, folder = r.Folder, accuracy = r.Result?.TunedAccuracy, f1 = r.Result?.TunedF1, f1_of = r.Result?.TunedF1Name, adapter_sha256 = r.Result?.AdapterHash }),
             }));
         return 0;
     }

@@ -48,7 +48,7 @@ internal static class TrainCommand
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                folder, steps = result.Step, adapter_sha256 = result.AdapterHash, zero_shot_accuracy = result.ZeroShotAccuracy, accuracy = result.TunedAccuracy, f1 = result.TunedF1,
+                folder, steps = result.Step, adapter_sha256 = result.AdapterHash, zero_shot_accuracy = result.ZeroShotAccuracy, accuracy = result.TunedAccuracy, f1 = result.TunedF1, f1_of = result.TunedF1Name,
             }));
         return 0;
     }

@@ -17,6 +17,8 @@ public sealed class EventLog : IDisposable
     private readonly MemoryStream _unwritten = new();
     private long _whole; // length of the file up to its last whole line
     private bool _warned;
+    // A key that stands twice is a fault of the line; without this it would be one of whoever asks for it first.
+    private static readonly JsonDocumentOptions OnceEach = new() { AllowDuplicateProperties = false };
 
     /// <summary>Opens for appending.</summary>
     public EventLog(string path)
@@ -143,7 +145,7 @@ public sealed class EventLog : IDisposable
             JsonObject? e = null;
             try
             {
-                e = JsonNode.Parse(line) as JsonObject;
+                e = JsonNode.Parse(line, null, OnceEach) as JsonObject;
             }
             catch (JsonException)
             {

@@ -100,7 +100,7 @@ public static class Pretrainer
             OnStep = s =>
             {
                 tokens += s.Tokens;
-                if (s.Step > trainer.TotalSteps * 9 / 10) (sum, counted) = (sum + s.Loss, counted + 1);
+                if (s.Step > trainer.TotalSteps * 9L / 10) (sum, counted) = (sum + s.Loss, counted + 1);
                 progress("pretraining", s.Step, trainer.TotalSteps, $"loss {s.Loss:F4}, {tokens / clock.Elapsed.TotalSeconds:F0} tokens/s");
             },
         }, null, null, stop);

@@ -92,7 +92,7 @@ public static partial class RecipeLoader
         OneOf("training.save_strategy", t.SaveStrategy, "no", "steps", "epoch");
         AtLeast("training.save_steps", t.SaveSteps, 1);
         AtLeast("training.save_total_limit", t.SaveTotalLimit, 0);
-        OneOf("training.metric_for_best_model", t.MetricForBestModel, "loss", "accuracy", "f1");
+        OneOf("training.metric_for_best_model", BestMetric.Plain(t.MetricForBestModel), BestMetric.Names);
         OneOf("training.precision", t.Precision, "auto", "fp32", "bf16", "fp16");
         OneOf("training.train_sampling_strategy", t.TrainSamplingStrategy, "random", "sequential", "group_by_length");
 

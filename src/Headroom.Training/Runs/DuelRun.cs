@@ -59,13 +59,16 @@ public static class DuelRun
         var clock = Stopwatch.StartNew();
         using var log = new EventLog(own.Events);
         log.Write("duel_start", Start(recipe, File.ReadAllText(own.Recipe), seeds, plan, host(folder, resume).Command));
-        if (data.Test.Count > 0 && recipe.Task.Labels.Count == 2)
-        {
-            string[] values = [.. recipe.Task.Labels.Keys];
-            var baseline = BagOfWords.Run(data.Train, data.Validation, data.Test, l => Array.IndexOf(values, l), recipe.Training.Seed);
-            log.Write("baseline", RunEvents.Baseline(BagOfWords.Name, baseline));
-        }
         var runs = new List<(string, int, string, RunResult?)>();
+        try
+        {
+            if (data.Test.Count > 0)
+                log.Write("baseline", RunEvents.Baseline(BagOfWords.Name, BagOfWords.Run(data.Train, data.Validation, data.Test, recipe.Task.Labels, recipe.Training.Seed, stop)));
+        }
+        catch (OperationCanceledException)
+        {
+            return new DuelResult(false, runs);
+        }
         foreach (var p in plan)
         {
             var result = One(p);

@@ -156,9 +156,9 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
             return (double.NaN, true);
         }
         _log.Write("eval", RunEvents.Eval(step, "validation", p, _clock.Elapsed.TotalSeconds - at));
-        host.Say($"step {step}: validation loss {p.Loss:F4}, accuracy {p.Accuracy:F4}, F1 {p.F1:F4}");
+        host.Say($"step {step}: validation loss {p.Loss:F4}, {p.Text}");
         _last = _clock.Elapsed.TotalSeconds;
-        return _o.MetricForBestModel switch { "loss" => (p.Loss, false), "accuracy" => (p.Accuracy, true), _ => (p.F1, true) };
+        return BestMetric.Of(_o.MetricForBestModel, p);
     }
 
     private Predictions Test(string stage, string progress)
@@ -166,11 +166,11 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         double at = _clock.Elapsed.TotalSeconds;
         var p = Evaluate(progress, _rows.Test);
         _log.Write("test", RunEvents.Test(stage, p, _clock.Elapsed.TotalSeconds - at));
-        host.Say($"{stage}: accuracy {p.Accuracy:F4}, F1 {p.F1:F4} on {_rows.Test.Count} test rows");
+        host.Say($"{stage}: {p.Text} on {_rows.Test.Count} test rows");
         return p;
     }
 
-    private Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, _rows.Encoder.Candidates, _o.PerDeviceEvalBatchSize, prepared.Limits.EvalTokens, (d, n) =>
+    private Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, _rows.Encoder, _o.PerDeviceEvalBatchSize, prepared.Limits.EvalTokens, (d, n) =>
     {
         stop.ThrowIfCancellationRequested();
         host.Progress(what, d, n, "");

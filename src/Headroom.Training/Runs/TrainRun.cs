@@ -36,6 +36,8 @@ public sealed record RunResult(bool Completed, int Step, Predictions? ZeroShot, 
     public double? TunedAccuracy { get; init; }
     /// <summary>F1 of the adapter on the test rows, likewise.</summary>
     public double? TunedF1 { get; init; }
+    /// <summary>Which F1 that is: of the positive class, or macro; null where it is from a log.</summary>
+    public string? TunedF1Name => Tuned?.Confusion.F1Name;
 }
 
 /// <summary>

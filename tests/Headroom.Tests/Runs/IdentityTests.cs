@@ -116,7 +116,8 @@ public class IdentityTests
         r.Training.CudaGraphs = Coin() ? Coin() : null;
         r.Training.Seed = random.Next(int.MinValue, int.MaxValue);
         r.Data = new() { Train = "/data/" + random.Next(), Validation = Coin() ? "/v" : null, Test = Coin() ? "embedded:reviews" : null, TextField = "t" + random.Next(9), ValidationFraction = random.NextDouble() };
-        r.Task.Template = Odd(random) + "{text}" + Odd(random);
+        string Around() => Odd(random).Replace("{", "", StringComparison.Ordinal).Replace("}", "", StringComparison.Ordinal); // braces name columns there
+        r.Task.Template = Around() + "{text}" + Around();
         r.Task.Labels = [];
         for (int i = random.Next(2, 5); i > 0; i--) r.Task.Labels[Odd(random) + i] = Odd(random);
         if (Coin()) r.Task.Replace = new() { [Odd(random)] = Odd(random), ["<br />"] = "" };
