@@ -87,6 +87,10 @@ public interface IDevice : IDisposable
     void KeepExpanded(Tensor room) { }
     /// <summary>Largest rank of an adapter of a matrix whose wider side has so many elements, in a type of activations.</summary>
     int LargestRank(int widest, DType compute) => int.MaxValue;
+    /// <summary>Largest head_dim that attention takes.</summary>
+    int LargestHead => int.MaxValue;
+    /// <summary>A line for the user where attention of this size and type takes a slower way than the device has for others; null = it does not.</summary>
+    string? AttentionNotice(int headDim, DType compute) => null;
     /// <summary>Host to device.</summary>
     void Upload(ReadOnlySpan<byte> source, Tensor destination);
     /// <summary>

@@ -88,19 +88,14 @@ internal static class BenchCommand
             return Run("Give a model of smaller matrices.", () =>
             {
                 string? made = null;
-                session.BeforeLeaving(() =>
-                {
-                    foreach (string? left in (string?[])[made, LoadBenchmark.Folder(p.GetValue(work)!)])
-                        if (left != null && Directory.Exists(left)) Directory.Delete(left, true);
-                });
                 try
                 {
                     if (config != null)
                     {
-                        path = made = Directory.CreateDirectory(Path.Combine(p.GetValue(work)!, $"headroom-bench-{Environment.ProcessId}")).FullName;
+                        path = made = Directory.CreateDirectory(Temporary.Beside(Path.Combine(p.GetValue(work)!, "headroom-bench"))).FullName;
                         session.Say($"writing a checkpoint with random values to {made}");
                         SyntheticCheckpoint.Write(made, config, stop: session.Token);
-                        session.Token.WaitHandle.WaitOne(2500); // files that changed within two seconds are not remembered by their hash
+                        session.Token.WaitHandle.WaitOne(2500); // files that changed just now are not remembered by their hash
                     }
                     var result = LoadBenchmark.Run(path, () => session.Open(p.GetValue(device)!), p.GetValue(work)!, count, session.Say, session.Token);
                     if (!p.GetValue(json)) foreach (string line in result.Lines()) Console.WriteLine(line);

@@ -50,7 +50,9 @@ internal static class EvalCommand
         var source = AdapterBase.Of(original, adapter);
         adapter?.CheckBase(source, Console.Error.WriteLine);
         if (run is { } of) of.Folder.CheckConfiguration(of.Manifest, original.Config);
-        var encoder = new TaskEncoder(TokenizerLoader.Load(model.Tokenizer ?? model.Path), recipe.Task);
+        var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
+        foreach (string line in source.Notices.Concat(tokenizer.Notices)) session.Say(line);
+        var encoder = new TaskEncoder(tokenizer, recipe.Task);
         var encoded = new EncodedRows(rows, encoder, false);
         int longest = encoded.EncodeAll(), batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, rows.Count), tokens = PreparedRun.BatchTokens(batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
         var device = session.Open(recipe.Device);

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Cuda;
 using Headroom.Models;
 using Headroom.Planning;
 using Headroom.Training;
@@ -59,18 +60,24 @@ internal static class PlanCommand
         using var cpu = new CpuDevice(); // that it is planned for
         var (plan, fitted) = Budget.Fit(config, settings, limits, cpu.WorkspaceBytes, vram == null ? null : Units.Parse(vram), cpu, flags: true);
         string? beyond = PlanTable.BeyondPositions("--length is", length, config);
+        // The CPU has one kernel for every head size; whoever plans thinks of a card too.
+        string? slower = FlashKernels.Fallback(config.HeadDim, DType.BF16, ANewCard) is { } why ? "on a GPU, " + why : null;
         if (json)
         {
-            if (beyond != null) session.Say(beyond);
+            foreach (string? line in (string?[])[beyond, slower])
+                if (line != null) session.Say(line);
             Console.WriteLine(JsonSerializer.Serialize(Json(plan, new Subject(null, "cpu", fitted, rows, length, config), buffers)));
             return 0;
         }
         Console.WriteLine(PlanTable.Subject("the CPU", fitted, $"{rows} rows x {length} tokens", config.NumHiddenLayers)
             + "; a GPU takes other bytes (a recipe with --device cuda is planned for one)");
         if (beyond != null) Console.WriteLine(beyond);
+        if (slower != null) Console.WriteLine(slower);
         Print(plan, fitted.RecomputeLayers, config.NumHiddenLayers, buffers);
         return 0;
     }
+
+    private const int ANewCard = 90; // compute capability
 
     private static bool IsRecipe(string path) => path.EndsWith(".yaml", StringComparison.OrdinalIgnoreCase) || path.EndsWith(".yml", StringComparison.OrdinalIgnoreCase);
 
@@ -93,14 +100,15 @@ internal static class PlanCommand
                 var (limits, config) = (prepared.Limits, prepared.Source.Config);
                 all.Add(Json(prepared.Plan, new Subject(TrainRun.ModelName(model), device.Name, prepared.Settings, limits.TrainSequences, prepared.Longest, config), buffers));
                 string? beyond = PlanTable.BeyondPositions("the longest row has", prepared.Longest, config);
+                string[] notices = [.. beyond == null ? Array.Empty<string>() : [beyond], .. prepared.Notices];
                 if (json)
                 {
-                    if (beyond != null) session.Say(beyond);
+                    foreach (string line in notices) session.Say(line);
                     continue;
                 }
                 string batch = $"micro-batches of at most {limits.TrainSequences} rows and {limits.TrainTokens} tokens";
                 session.Say($"{TrainRun.ModelName(model)}, {PlanTable.Subject(device.Name, prepared.Settings, batch, config.NumHiddenLayers)}");
-                if (beyond != null) session.Say(beyond);
+                foreach (string line in notices) session.Say(line);
                 Print(prepared.Plan, prepared.Settings.RecomputeLayers, prepared.Source.Config.NumHiddenLayers, buffers);
             }
         }

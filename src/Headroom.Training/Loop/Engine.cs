@@ -139,7 +139,7 @@ public sealed partial class Engine : IDisposable
         ops = new PlanningOps(memory);
         var model = new LlamaModel(config, settings, ops, memory);
         ModelLoader.Staging(model, memory);
-        if (device != null) CheckAdapters(model, settings.ComputeType, device);
+        if (device != null) CheckDevice(model, settings.ComputeType, device);
         if (limits.EvalTokens > 0)
         {
             LossesIn(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
@@ -165,8 +165,10 @@ public sealed partial class Engine : IDisposable
         return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
     }
 
-    private static void CheckAdapters(LlamaModel model, DType compute, IDevice device)
+    private static void CheckDevice(LlamaModel model, DType compute, IDevice device)
     {
+        if (model.Config.HeadDim > device.LargestHead)
+            throw new HeadroomException($"The model has heads of {model.Config.HeadDim} elements; {device.Name} takes {device.LargestHead} at most.", "Run with --device cpu.");
         foreach (var p in model.Projections)
             if (device.LargestRank(Math.Max(p.Weight.In, p.Weight.Out), compute) is var most && p.Rank > most)
                 throw new HeadroomException($"{p.Path} has an adapter of rank {p.Rank}; {device.Name} takes {most} at most there.", $"Choose a rank of at most {most}.");

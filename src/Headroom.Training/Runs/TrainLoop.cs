@@ -65,6 +65,11 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         else GoOn();
         RunEvents.Memory(_log, "loaded", engine);
         host.Say(PlanTable.Text(engine.Plan, prepared.Settings.RecomputeLayers, engine.Model.Config.NumHiddenLayers));
+        foreach (string line in prepared.Notices)
+        {
+            _log.Write("notice", new() { ["at_step"] = trainer.State.Step, ["text"] = line });
+            host.Say(line);
+        }
         host.Say(RunEvents.Describe(recipe, TrainRun.ModelName(model), engine, trainer, _rows.Data, _rows.Encoder, _rows.Train, _rows.Tokenizer));
     }
 
