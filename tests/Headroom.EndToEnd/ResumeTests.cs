@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Tests;
 using Headroom.Training;
 
@@ -157,7 +158,7 @@ public class ResumeTests
         Assert.Equal(in4bit == "true", text.Contains("merged as they were trained: NF4Double", StringComparison.Ordinal));
         using var original = WeightSources.Open(model);
         using var merged = WeightSources.Open(Path.Combine(cli.Folder, "merged"));
-        var adapter = Headroom.Formats.PeftAdapter.Load(Path.Combine(cli.Folder, best));
+        var adapter = PeftAdapter.Load(Path.Combine(cli.Folder, best));
         const string name = "model.layers.0.self_attn.q_proj";
         var (rows, cols) = original.ShapeOf(name + ".weight");
         float[] w = new float[rows * cols], m = new float[rows * cols], a = adapter.Tensors[name + ".lora_A.weight"].Values, b = adapter.Tensors[name + ".lora_B.weight"].Values;
