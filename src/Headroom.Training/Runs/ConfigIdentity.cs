@@ -49,7 +49,7 @@ public static class ConfigIdentity
     // dynamic scaling, too, depends on the positions only beyond max_position_embeddings, which are refused.
     private static string Rope(ModelConfig c) => c.RopeScaling is not { } r ? "" : r.Type switch
     {
-        "linear" => $"linear {Text(r.Factor)}",
+        "linear" => $"linear {Text(r.Factor)}{(r.AttentionFactor is { } scale and not 1 ? $" attention {Text(scale)}" : "")}",
         "dynamic" => $"dynamic {Text(r.Factor)} over {Text(c.MaxPositionEmbeddings)}",
         _ => $"{r.Type} {Text(r.Factor)} {Text(r.LowFreqFactor)} {Text(r.HighFreqFactor)} {Text(r.BetaFast)} {Text(r.BetaSlow)} "
             + $"{(r.AttentionFactor is { } a ? Text(a) : "-")} over {Text(r.OriginalMaxPositionEmbeddings ?? c.MaxPositionEmbeddings)}",

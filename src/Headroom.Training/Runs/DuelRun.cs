@@ -32,7 +32,7 @@ public static class DuelRun
         int[] seeds = recipe.Seeds.Count > 0 ? [.. recipe.Seeds] : [recipe.Training.Seed];
         Check(recipe, seeds);
         var own = new RunFolder(folder);
-        if (resume && !File.Exists(own.Events)) throw RunsBeside.None("duel", folder, RunsBeside.OfDuel(recipe));
+        if (resume && !own.HasRun) throw RunsBeside.None("duel", folder, RunsBeside.OfDuel(recipe));
         using var held = own.Lock(host(folder, resume).Say);
         if (resume) CheckSame(own, recipe);
         else own.Begin();
@@ -93,6 +93,8 @@ public static class DuelRun
     // The runs compare themselves with their own manifests; those that have not begun have none.
     private static void CheckSame(RunFolder folder, Recipe recipe)
     {
+        // Killed before its first event: it begins now.
+        if (!File.Exists(folder.Manifest) && (!File.Exists(folder.Events) || !EventLog.Read(folder.Events).Any())) return;
         if (folder.DuelValues() is not { } before)
             throw new HeadroomException($"{folder.Path} holds no duel, or one of an older version.", "Give the --name of a duel, or go on with a single run by headroom train --resume.");
         RunChecks.SameRecipe(folder, before, recipe);
@@ -112,7 +114,7 @@ public static class DuelRun
     }
 
     private static bool IsFinished(RunFolder folder, Planned[] plan, Recipe recipe) =>
-        (string?)EventLog.Read(folder.Events).Last()["event"] == "duel_end"
+        File.Exists(folder.Events) && (string?)EventLog.Read(folder.Events).LastOrDefault()?["event"] == "duel_end"
         && plan.All(p => p.Folder.ReadManifest() is { } manifest && RunLog.Read(p.Folder.Events).End != null && !RunChecks.MayBeLonger(manifest, recipe));
 
     private static JsonObject Start(Recipe recipe, string text, int[] seeds, Planned[] plan, IReadOnlyList<string> command) => new()

@@ -29,7 +29,8 @@ public sealed partial class RunFolder
         var log = RunLog.Read(Events);
         if (log.IsDuel) throw new HeadroomException($"{Path} holds a duel, not a run.", "Go on with headroom duel --resume.");
         if (before != null) RunChecks.SameRecipe(this, before.Recipe, recipe);
-        bool finished = before != null && log.End != null;
+        // A kill while a run is made longer may leave the end that it had before.
+        bool finished = before != null && log.End is { } end && (int?)end["steps"] >= before.TotalSteps;
         if (finished && !RunChecks.MayBeLonger(before!, recipe)) return new(null, before, log, true);
         string? checkpoint = Newest();
         if (checkpoint == null) CheckNothingIsLost(log);

@@ -34,8 +34,9 @@ public sealed partial class RunFolder(string path)
 
     private string At(string name) => System.IO.Path.Combine(Path, name);
 
-    /// <summary>True when there is nothing in the folder (but what a lock leaves there), or no folder.</summary>
-    public bool IsEmpty => !Directory.Exists(Path) || !Directory.EnumerateFileSystemEntries(Path).Any(e => !FolderLock.IsOwn(System.IO.Path.GetFileName(e)));
+    /// <summary>True when there is nothing in the folder (but what a lock, or a kill in the middle of the first file, leaves there), or no folder.</summary>
+    public bool IsEmpty => !Directory.Exists(Path)
+        || Directory.EnumerateFileSystemEntries(Path).Select(e => System.IO.Path.GetFileName(e)).All(n => FolderLock.IsOwn(n) || Temporary.IsName(n));
 
     /// <summary>True when a run was begun here.</summary>
     public bool HasRun => File.Exists(Events) || File.Exists(Recipe);
@@ -65,8 +66,8 @@ public sealed partial class RunFolder(string path)
     public void WriteRecipe(Recipe recipe, string? given)
     {
         OutputFolder.Create(Path, "Give another folder with --runs.");
+        AtomicFile.WriteText(Recipe, RecipeWriter.Write(recipe)); // first: with it the folder is a run's, which a kill leaves to be resumed
         if (!string.IsNullOrEmpty(given) && !File.Exists(OriginalRecipe)) AtomicFile.WriteText(OriginalRecipe, given);
-        AtomicFile.WriteText(Recipe, RecipeWriter.Write(recipe));
     }
 
     /// <summary>The recipe of the duel that begins the log, as <see cref="RecipeIdentity.Values"/>; null when it holds none.</summary>

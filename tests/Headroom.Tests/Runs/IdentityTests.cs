@@ -131,7 +131,7 @@ public class IdentityTests
 
     public static TheoryData<string, bool> Configurations() => new()
     {
-        { "theta", true }, { "eps", true }, { "window", true }, { "scaling", true }, { "divisors", true }, { "tie", true }, { "bias", true }, { "mlp", true }, { "heads", true },
+        { "theta", true }, { "eps", true }, { "window", true }, { "scaling", true }, { "scaled attention", true }, { "divisors", true }, { "tie", true }, { "bias", true }, { "mlp", true }, { "heads", true },
         { "same", false }, { "tokens", false }, { "default scaling", false }, { "no layer slides", false }, { "positions", false },
     };
 
@@ -144,6 +144,7 @@ public class IdentityTests
             "eps" => Config with { RmsNormEps = 1e-5f },
             "window" => Config with { SlidingWindow = 16 },
             "scaling" => Config with { RopeScaling = new("linear", 2) },
+            "scaled attention" => Config with { RopeScaling = new("linear", 2, AttentionFactor: 1.5) },
             "divisors" => Config with { RopeDivisors = [1, 2] },
             "tie" => Config with { TieWordEmbeddings = true },
             "bias" => Config with { AttentionBias = true },

@@ -135,6 +135,42 @@ public sealed class RunFolderTests : IDisposable
         Assert.Equal(16, RunLog.Read(Folder.Events).Seconds, 6);
     }
 
+    /// <summary>What a kill leaves before the recipe is there is no run and in nobody's way.</summary>
+    [Fact]
+    public void AFolderThatAKillLeftWithNothingInItIsEmpty()
+    {
+        Assert.True(Folder.IsEmpty);
+        File.WriteAllText(Path.Combine(_root, "lock"), "");
+        File.WriteAllText(Path.Combine(_root, "lock.json"), "");
+        File.WriteAllText(Headroom.Formats.Temporary.Beside(Folder.Recipe), "half");
+        Assert.True(Folder.IsEmpty);
+        Assert.False(Folder.HasRun);
+        File.WriteAllText(Path.Combine(_root, "notes.txt"), "mine");
+        Assert.False(Folder.IsEmpty);
+        Assert.Contains("exists already", Assert.Throws<HeadroomException>(() => Folder.Begin()).Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>A kill while a finished run is made longer leaves its old end in the log: it is not finished.</summary>
+    [Fact]
+    public void ARunThatIsBeingMadeLongerIsNotFinished()
+    {
+        var recipe = new Recipe();
+        string end = "{\"event\":\"run_start\"}\n{\"event\":\"run_end\",\"completed\":true,\"steps\":4}\n";
+        File.WriteAllText(Folder.Events, end);
+        Manifest(recipe, 4).Write(Folder.Manifest);
+        Assert.True(Folder.Resume(recipe).IsFinished);
+        Manifest(recipe, 6).Write(Folder.Manifest);
+        Assert.Contains("holds no checkpoint", Assert.Throws<HeadroomException>(() => Folder.Resume(recipe)).Message, StringComparison.Ordinal);
+        Assert.Equal(end, File.ReadAllText(Folder.Events));
+    }
+
+    private static RunManifest Manifest(Recipe recipe, int steps) => new()
+    {
+        Name = "n", Model = "m", ModelPath = "/m", BaseHash = "b", Config = new Dictionary<string, string>(), RecipeHash = RecipeLoader.Hash(recipe), Recipe = RecipeIdentity.Values(recipe),
+        Resolved = new Dictionary<string, string> { ["device"] = "cpu", ["precision"] = "fp32", ["linear_storage"] = "NF4" }, Device = "CPU",
+        Data = new[] { "train", "validation", "test" }.ToDictionary(s => s, s => new SplitIdentity(3, s)), Seed = 1, TotalSteps = steps,
+    };
+
     [Fact]
     public void AManifestIsReadBackAsItWasWritten()
     {
