@@ -80,9 +80,10 @@ internal static class PlanCommand
             {
                 using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
                 using var device = prepared.Device;
-                all.Add(Json(prepared.Plan, prepared.Settings.RecomputeLayers, buffers, TrainRun.ModelName(model)));
+                all.Add(Json(prepared.Plan, prepared.Settings.RecomputeLayers, buffers, TrainRun.ModelName(model), prepared.Notes));
                 if (json) continue;
                 session.Say($"{TrainRun.ModelName(model)} on {device.Name}: micro-batches of at most {prepared.Limits.TrainSequences} rows and {prepared.Limits.TrainTokens} tokens");
+                foreach (string note in prepared.Notes) session.Say("note: " + note);
                 Print(prepared.Plan, prepared.Settings.RecomputeLayers, prepared.Source.Config.NumHiddenLayers, buffers);
             }
         }
@@ -94,12 +95,13 @@ internal static class PlanCommand
         return 0;
     }
 
-    private static object Json(MemoryPlan plan, int recompute, bool buffers, string? model = null) => new
+    private static object Json(MemoryPlan plan, int recompute, bool buffers, string? model = null, IReadOnlyList<string>? notes = null) => new
     {
         model, total_bytes = plan.TotalBytes, arena_bytes = plan.ArenaBytes, static_bytes = plan.StaticBytes, workspace_bytes = plan.WorkspaceBytes,
         peak_phase = plan.PeakPhase, recompute_layers = recompute, phases = plan.Phases.ToDictionary(p => p, plan.PhaseBytes),
         rows = plan.Rows().Select(x => new { phase = x.Phase, category = x.Category.ToString(), buffers = x.Buffers, bytes = x.Bytes }),
         buffers = buffers ? plan.Buffers.Select(b => new { b.Phase, category = b.Category.ToString(), b.Name, shape = b.Shape.ToString(), dtype = b.DType.ToString(), b.Bytes, b.Offset, b.Birth, b.Death }) : null,
+        notes,
     };
 
     private static void Print(MemoryPlan plan, int recompute, int layers, bool buffers)

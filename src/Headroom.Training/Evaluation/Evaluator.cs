@@ -1,3 +1,6 @@
+using Headroom.Core;
+using Headroom.Formats.Data;
+
 namespace Headroom.Training;
 
 /// <summary>Predictions over a set of rows, and the loss of the right label word.</summary>
@@ -33,6 +36,14 @@ public sealed record Predictions(int[] Gold, int[] Predicted, float[] Margin, st
 /// <summary>Scores label words at the answer position, in constant memory.</summary>
 public static class Evaluator
 {
+    /// <summary>What is odd about an evaluation but no error, a sentence or two each; to be said before it.</summary>
+    /// <param name="rows">Its rows.</param>
+    /// <param name="encoder">The task.</param>
+    /// <param name="longest">The longest of them, tokens.</param>
+    /// <param name="config">The model.</param>
+    public static IReadOnlyList<string> Notes(IReadOnlyList<DataRow> rows, TaskEncoder encoder, int longest, ModelConfig config) =>
+        [.. encoder.Check(rows), .. RunNotes.Positions(longest, config)];
+
     /// <summary>Runs all rows in batches of at most <paramref name="batchRows"/> rows and <paramref name="maxTokens"/> tokens.</summary>
     public static Predictions Run(Engine engine, IRowSource rows, int[] candidates, int batchRows, int maxTokens, Action<int, int>? progress = null)
     {

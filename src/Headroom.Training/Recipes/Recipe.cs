@@ -181,6 +181,8 @@ public sealed class TrainingOptions
     public int MaxSteps { get; set; } = -1;
     /// <summary>See <see cref="Schedules.Names"/>.</summary>
     public string LrSchedulerType { get; set; } = "linear";
+    /// <summary>Arguments of the schedule, by name: min_lr or min_lr_rate, num_cycles, power, lr_end, timescale, num_decay_steps and so on.</summary>
+    public Dictionary<string, string> LrSchedulerKwargs { get; set; } = [];
     /// <summary>Warm-up updates.</summary>
     public int WarmupSteps { get; set; }
     /// <summary>Warm-up as a share of all updates.</summary>

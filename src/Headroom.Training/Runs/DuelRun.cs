@@ -30,12 +30,16 @@ public static class DuelRun
         one.Training.Seed = seeds[0];
         var data = DataSplits.Load(one.Data, one.Task, seeds[0]);
         var encoded = new Dictionary<ModelOptions, RunRows>();
+        var notes = new List<(string Model, string Text)>();
         foreach (var m in recipe.Models)
         {
             var h = host(folder, false);
             using var prepared = PreparedRun.Of(one, m, h.OpenDevice, h.BudgetBytes, h.Progress, rows: encoded[m] = RunRows.Of(one, m, data));
             prepared.Device.Dispose();
+            notes.AddRange(prepared.Notes.Select(n => (TrainRun.ModelName(m), n)));
         }
+        foreach (var note in notes.GroupBy(n => n.Text))
+            host(folder, false).Say($"note{(note.Count() == names.Length ? "" : " on " + string.Join(", ", note.Select(n => n.Model)))}: {note.Key}");
         static string Plain(string model) => string.Concat(model.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
         string Folder(string model, int seed) => seeds.Length == 1 ? Plain(model) : $"{Plain(model)}-seed{seed}";
         OutputFolder.Create(folder, "Give another folder with --runs.");

@@ -74,6 +74,11 @@ public static class TrainRun
         using var log = new EventLog(events, from != null ? trainer.State.Step : null);
         if (from != null) log.Write("resumed", new() { ["step"] = trainer.State.Step });
         else log.Write("run_start", RunEvents.Start(recipe, recipeText, ModelName(model), baseHash, engine, trainer, data, encoder));
+        foreach (string note in prepared.Notes)
+        {
+            if (from == null) log.Write("notice", new() { ["at_step"] = 0, ["text"] = note });
+            host.Say("note: " + note);
+        }
         RunEvents.Memory(log, "loaded", engine);
         host.Say(PlanTable.Text(engine.Plan, settings.RecomputeLayers, engine.Model.Config.NumHiddenLayers));
         host.Say(RunEvents.Describe(recipe, ModelName(model), engine, trainer, data, encoder, train, tokenizer));
