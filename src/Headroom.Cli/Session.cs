@@ -96,7 +96,7 @@ internal sealed class Session : IDisposable
     public void Say(string text)
     {
         EndLine();
-        _out.WriteLine(text);
+        _out.WriteLine(Printable.Lines(text));
     }
 
     /// <summary>Progress with rate and time left: one line that is rewritten on a terminal, a plain line every few seconds elsewhere.</summary>

@@ -19,6 +19,11 @@ public interface IWeightSource : IDisposable
     string Hash { get; }
     /// <summary>Starts to compute <see cref="Hash"/> on another thread, beside the loading of the weights.</summary>
     void BeginHash() { }
+    /// <summary>
+    /// Starts to check, on other threads and beside the loading, that the weights are what was written. The result is null when they are, or when nothing says what was
+    /// written; else the source to load again from, which belongs to this one. Whoever loads weights awaits it before they are used.
+    /// </summary>
+    Task<IWeightSource?> Verify() => Task.FromResult<IWeightSource?>(null);
     /// <summary>Element type that loses nothing: BF16 or F16 for 16-bit tensors, else F32. For a tensor that is quantized already, the type that its makers dequantize it to.</summary>
     DType SourceDType(string hfName);
     /// <summary>The type that a GGUF file holds the tensor in; null for other formats.</summary>

@@ -13,7 +13,7 @@ namespace Headroom.Formats;
 public static partial class Temporary
 {
     private static readonly TimeSpan Abandoned = TimeSpan.FromDays(1);
-    private static readonly string Host = HostMark();
+    internal static readonly string Host = HostMark();
     private static readonly string Life = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(4)); // a container gives its first process the same id every time
     private static int _count; // two threads may write one path
 
@@ -44,6 +44,9 @@ public static partial class Temporary
         {
         }
     }
+
+    /// <summary>Whether a file name is one that <see cref="Beside"/> gives.</summary>
+    public static bool IsName(string fileName) => Name().IsMatch(fileName);
 
     private static bool IsLeft(FileSystemInfo left, Match name)
     {

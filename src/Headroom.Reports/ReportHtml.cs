@@ -1,4 +1,5 @@
 using System.Text;
+using Headroom.Core;
 
 namespace Headroom.Reports;
 
@@ -43,15 +44,15 @@ internal static class ReportHtml
         return s.Append("</main></body></html>\n").ToString();
     }
 
-    /// <summary>Text for an element or a quoted attribute.</summary>
-    public static string Escape(string text) => text.Replace("&", "&amp;").Replace("<", "&lt;").Replace(">", "&gt;").Replace("\"", "&quot;").Replace("'", "&#39;");
+    /// <summary>Text for an element or a quoted attribute; control characters are spelled out.</summary>
+    public static string Escape(string text) => Printable.Lines(text).Replace("&", "&amp;").Replace("<", "&lt;").Replace(">", "&gt;").Replace("\"", "&quot;").Replace("'", "&#39;");
 
     private static void Add(StringBuilder s, Block block)
     {
         switch (block)
         {
             case Paragraph p: s.Append($"<p>{Escape(p.Text)}</p>\n"); break;
-            case Verbatim v: s.Append($"<h3>{Escape(v.Caption)}</h3><pre>{Escape(v.Text)}</pre>\n"); break;
+            case Verbatim v: s.Append($"<h3>{Escape(v.Caption)}</h3><pre>{Escape(v.Text.ReplaceLineEndings("\n"))}</pre>\n"); break;
             case Figures f:
                 s.Append(f.Items.Count == 1 ? "<div class=\"figures one\">" : "<div class=\"figures\">");
                 foreach (var x in f.Items)

@@ -14,6 +14,7 @@ public static class Shared
     public static string DataFile(string relative) => Need(Path.Combine(Root, "shared", "data", relative));
     public static string CaseFile(string relative) => Need(Path.Combine(Root, "shared", "cases", relative));
 
+
     private static string Need(string path)
     {
         Assert.SkipUnless(File.Exists(path) || Directory.Exists(path), $"{Path.GetFileName(path)} is not beside this checkout");

@@ -14,7 +14,7 @@ internal static class BenchCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A config.json, or a model's folder or file (only its configuration is read). Example: headroom bench step Llama-2-7b-hf/config.json --rows 4 --length 512" };
+        var model = new Argument<string>("model") { Description = "A config.json, or a model's folder or file (only its configuration is read). Example: headroom bench step models/llama-tiny/config.json --rows 4 --length 128" };
         var rows = new Option<int>("--rows") { Description = "Sequences of a micro-batch.", DefaultValueFactory = _ => 4 };
         var length = new Option<int>("--length") { Description = "Tokens of a sequence.", DefaultValueFactory = _ => 512 };
         var recompute = new Option<int>("--recompute") { Description = "Layers that recompute; -1 = all.", DefaultValueFactory = _ => 0 };
@@ -70,7 +70,7 @@ internal static class BenchCommand
 
     private static Command CreateLoad()
     {
-        var model = new Argument<string>("model") { Description = "A folder with 16- or 32-bit safetensors, or a config.json, of which a checkpoint with random values is made first. Example: headroom bench load Llama-2-7b-hf" };
+        var model = new Argument<string>("model") { Description = "A folder with 16- or 32-bit safetensors, or a config.json, of which a checkpoint with random values is made first. Example: headroom bench load models/llama-tiny" };
         var work = new Option<string>("--work") { Description = "Folder for what is written and removed again: the quantized copy, and the checkpoint made of a config.json.", DefaultValueFactory = _ => Path.GetTempPath() };
         var rounds = new Option<int>("--rounds") { Description = "Times that everything is done.", DefaultValueFactory = _ => 5 };
         var device = new Option<string>("--device") { Description = "auto, cpu or cuda.", DefaultValueFactory = _ => "auto" };

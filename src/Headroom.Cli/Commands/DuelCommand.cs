@@ -47,7 +47,7 @@ internal static class DuelCommand
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                folder, report = report.Html, runs = result.Runs.Select(r => new { model = r.Model, seed = r.Seed, folder = r.Folder, accuracy = r.Result?.Tuned?.Accuracy, f1 = r.Result?.Tuned?.F1, adapter_sha256 = r.Result?.AdapterHash }),
+                folder, report = report.Html, runs = result.Runs.Select(r => new { model = r.Model, seed = r.Seed, folder = r.Folder, accuracy = r.Result?.Tuned?.Accuracy, f1 = r.Result?.Tuned?.F1, f1_of = r.Result?.Tuned?.Confusion.F1Name, adapter_sha256 = r.Result?.AdapterHash }),
             }));
         return 0;
     }

@@ -14,16 +14,18 @@ namespace Headroom.Cli;
 internal static class ExportCommand
 {
     private sealed record Options(
-        string Model, string? Tokenizer, string? Adapter, string Format, string? Type, string Out, bool? In4bit, string[] Prompts, bool AcceptLoss, string Device, bool Json);
+        string Model, string? Tokenizer, string? Adapter, string Format, string? Type, string Out, bool? In4bit, string[] Prompts, bool AcceptLoss, bool Overwrite,
+        string Device, bool Json);
 
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder or .gguf file. Example: headroom export models/llama-tiny --adapter runs/duel/llama-tiny/best --format gguf --type q8_0 --out tiny.gguf" };
+        var model = new Argument<string>("model") { Description = "A Hugging Face folder or .gguf file. Example: headroom export models/llama-tiny --adapter runs/reviews/best --format gguf --type q8_0 --out tiny.gguf" };
         var adapter = new Option<string?>("--adapter") { Description = "Folder of an adapter (PEFT form) to merge." };
         var format = new Option<string>("--format") { Description = "gguf (one file), safetensors (a Hugging Face folder), adapter (a copy of the adapter) or vocab (the tokenizer alone as GGUF)", DefaultValueFactory = _ => "gguf" };
         format.AcceptOnlyFromAmong("gguf", "safetensors", "adapter", "vocab");
         var type = new Option<string?>("--type") { Description = "Type of the matrices: f16, q8_0, q4_0, f32 or bf16 (gguf; f16 when absent); bf16, f16 or f32 (safetensors; the base's own 16-bit type when absent)." };
-        var output = new Option<string>("--out") { Description = "File or folder to write.", Required = true };
+        var output = new Option<string>("--out") { Description = "File (NAME.gguf) or folder to write.", Required = true };
+        var overwrite = new Option<bool>("--overwrite") { Description = "Replace a file or folder that is there; it stays whole until the new one is." };
         var tokenizer = new Option<string?>("--tokenizer") { Description = "The tokenizer, when it does not lie with the model." };
         var in4bit = new Option<bool?>("--load-in-4bit") { Description = "Merge into the NF4 values that the adapter was trained on; absent: as the recipe of the adapter's run says, else no." };
         var prompt = new Option<string[]>("--prompt") { Description = "A prompt of the check. Repeatable; absent: a few sentences.", DefaultValueFactory = _ => [] };
@@ -32,21 +34,19 @@ internal static class ExportCommand
         device.AcceptOnlyFromAmong("auto", "cpu", "cuda");
         var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
         var command = new Command("export", "Write a model for other programs, and check the copy against the original.")
-            { model, adapter, format, type, output, tokenizer, in4bit, prompt, loss, device, json };
+            { model, adapter, format, type, output, overwrite, tokenizer, in4bit, prompt, loss, device, json };
         command.SetAction(p => Run(new Options(p.GetValue(model)!, p.GetValue(tokenizer), p.GetValue(adapter), p.GetValue(format)!, p.GetValue(type), p.GetValue(output)!,
-            p.GetValue(in4bit), p.GetValue(prompt)!, p.GetValue(loss), p.GetValue(device)!, p.GetValue(json))));
+            p.GetValue(in4bit), p.GetValue(prompt)!, p.GetValue(loss), p.GetValue(overwrite), p.GetValue(device)!, p.GetValue(json))));
         return command;
     }
 
     private static int Run(Options o)
     {
         using var session = new Session(o.Json);
+        using var target = Target(o); // before a model is fetched or read
         o = o with { Model = session.Model(o.Model) };
-        string tokenizer = o.Tokenizer ?? o.Model, final = Path.GetFullPath(o.Out);
-        if (Directory.Exists(final) && (o.Format is "gguf" or "vocab" || Directory.EnumerateFileSystemEntries(final).Any()))
-            throw new HeadroomException($"{o.Out} is there already.", "Give a name that is free.");
-        if (Path.GetDirectoryName(final) == null) throw new HeadroomException($"{o.Out} is no name for a file or folder.", "Give another --out.");
-        OutputFolder.Create(Path.GetDirectoryName(final)!, "Give another --out.");
+        string tokenizer = o.Tokenizer ?? o.Model;
+        KeepSources(o, target);
         if (o.Format == "adapter")
         {
             if (o.Adapter == null) throw new HeadroomException("--format adapter needs --adapter.", "Give the folder of the adapter.");
@@ -56,14 +56,15 @@ internal static class ExportCommand
                 copy = copy.Converted();
                 session.Say($"converted to plain LoRA of rank {copy.R} over the base itself{(Trained(o, session) == null ? "" : "; over the quantized base it is near to what was trained, not equal")}");
             }
-            InPlace(final, folder => copy.Save(folder));
+            InPlace(target, folder => copy.Save(folder));
             session.Say($"adapter written to {o.Out}");
             return 0;
         }
         if (o.Format == "vocab")
         {
             string arch = File.Exists(Path.Combine(o.Model, "config.json")) && HfConfig.Load(Path.Combine(o.Model, "config.json")).ModelType == "qwen2" ? "qwen2" : "llama";
-            GgufExporter.WriteVocabulary(arch, GgufVocabulary.Of(tokenizer, TokenizerLoader.Load(tokenizer).VocabSize), final);
+            var words = GgufVocabulary.Of(tokenizer, TokenizerLoader.Load(tokenizer).VocabSize);
+            InPlace(target, temporary => GgufExporter.WriteVocabulary(arch, words, temporary));
             session.Say($"vocabulary written to {o.Out}");
             return 0;
         }
@@ -91,7 +92,7 @@ internal static class ExportCommand
             var words = TokenizerLoader.Load(tokenizer);
             var vocabulary = gguf ? GgufVocabulary.Of(tokenizer, source.Config.VocabSize, source.Config.PadTokenId) : null;
             // Written and checked under another name: a file that fails is never seen under the one that was asked for.
-            InPlace(final, temporary =>
+            InPlace(target, temporary =>
             {
                 if (gguf) GgufExporter.Write(merged, vocabulary!, type, temporary, Path.GetFileName(Path.GetFullPath(o.Model).TrimEnd('/')), Progress);
                 else
@@ -110,7 +111,7 @@ internal static class ExportCommand
         if (o.Json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                path = final, format = o.Format, type, positions = result.Positions, largest_logit_difference = result.LargestDifference, relative_difference = result.RelativeDifference,
+                path = target.Final, format = o.Format, type, positions = result.Positions, largest_logit_difference = result.LargestDifference, relative_difference = result.RelativeDifference,
                 decided = result.Decided, agreeing = result.Agreeing, agreement = result.Agreement,
             }));
         return 0;
@@ -181,26 +182,42 @@ internal static class ExportCommand
         return r;
     }
 
-    /// <summary>Lets <paramref name="write"/> make a file or folder under a temporary name and moves it to its place; what fails is removed.</summary>
-    private static void InPlace(string final, Action<string> write)
+    /// <summary>The place of --out, which fits what the format writes.</summary>
+    private static OutputTarget Target(Options o)
     {
-        string temporary = Temporary.Beside(final, Path.GetExtension(final));
+        const string another = "Give another --out.";
+        string extension = Path.GetExtension(Path.TrimEndingDirectorySeparator(o.Out)).ToLowerInvariant();
+        if (o.Format is "gguf" or "vocab")
+        {
+            // Headroom and others know the file by its name.
+            if (extension != ".gguf") throw new HeadroomException($"--format {o.Format} writes one .gguf file, and --out {o.Out} is no name of one.", "Give a name that ends in .gguf.");
+            return OutputTarget.OfFile(o.Out, o.Overwrite, another);
+        }
+        if (extension is ".gguf" or ".safetensors" or ".json" or ".txt" or ".bin")
+            throw new HeadroomException($"--format {o.Format} writes a folder, and --out {o.Out} is the name of a file.", "Give the name of a folder.");
+        return OutputTarget.OfFolder(o.Out, o.Overwrite, another, o.Format == "adapter" ? PeftAdapter.IsOwnFile : CheckpointExporter.IsOwnFile);
+    }
+
+    // A model may be replaced by a copy of itself. With an adapter merged into it, or its words alone, it would be gone.
+    private static void KeepSources(Options o, OutputTarget target)
+    {
+        bool isCopy = o.Adapter == null && o.Format is ("gguf" or "safetensors");
+        if (!isCopy || !target.IsSource(o.Model)) target.KeepOff("the model", o.Model);
+        target.KeepOff("the adapter", o.Adapter);
+        target.KeepOff("the tokenizer", o.Tokenizer);
+    }
+
+    /// <summary>Lets <paramref name="write"/> make a file or folder under a temporary name, which gets its own when all went well.</summary>
+    private static void InPlace(OutputTarget target, Action<string> write)
+    {
         try
         {
-            write(temporary);
-            if (Directory.Exists(temporary))
-            {
-                if (Directory.Exists(final)) Directory.Delete(final);
-                Directory.Move(temporary, final);
-            }
-            else File.Move(temporary, final, overwrite: true);
+            write(target.Temporary);
         }
-        catch (Exception e)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            if (Directory.Exists(temporary)) Directory.Delete(temporary, true);
-            File.Delete(temporary);
-            if (e is IOException or UnauthorizedAccessException) throw new HeadroomException($"Cannot write {final}: {e.Message}", "Choose another folder or free some space.", 1, e);
-            throw;
+            throw new HeadroomException($"Cannot write {target.Final}: {e.Message}", "Choose another folder or free some space.", 1, e);
         }
+        target.Commit();
     }
 }

@@ -10,7 +10,7 @@ internal static class TrainCommand
 {
     public static Command Create()
     {
-        var recipe = new Argument<string>("recipe") { Description = "A YAML recipe. Example: headroom train recipes/imdb-smollm2.yaml --set training.learning_rate=1e-4" };
+        var recipe = new Argument<string>("recipe") { Description = "A YAML recipe. Example: headroom train recipes/reviews.yaml --set training.learning_rate=2e-3" };
         var set = new Option<string[]>("--set") { Description = "Override a key: --set training.seed=2. Repeatable.", DefaultValueFactory = _ => [] };
         var runs = new Option<string>("--runs") { Description = "Folder of run folders.", DefaultValueFactory = _ => "runs" };
         var name = new Option<string?>("--name") { Description = "Name of the run folder; default: the recipe's." };
@@ -41,7 +41,7 @@ internal static class TrainCommand
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                folder, steps = result.Step, adapter_sha256 = result.AdapterHash, zero_shot_accuracy = result.ZeroShot?.Accuracy, accuracy = result.Tuned?.Accuracy, f1 = result.Tuned?.F1,
+                folder, steps = result.Step, adapter_sha256 = result.AdapterHash, zero_shot_accuracy = result.ZeroShot?.Accuracy, accuracy = result.Tuned?.Accuracy, f1 = result.Tuned?.F1, f1_of = result.Tuned?.Confusion.F1Name,
             }));
         return 0;
     }

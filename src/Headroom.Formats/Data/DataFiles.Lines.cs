@@ -32,6 +32,8 @@ public static partial class DataFiles
                 }
                 bool first = line == 0 && lineEnd == '\n';
                 if (first && end >= SearchedForLineEnd && CarriageReturns()) continue;
+                if (end >= LongestLine)
+                    throw Bad(path, line + 1, $"the line is longer than {LongestLine >> 20} MiB", "put one row on each line; this may be a file of another kind");
                 if (end == buffer.Length) Array.Resize(ref buffer, buffer.Length * 2);
                 int n = file.Read(buffer.AsSpan(end), line + 1);
                 if (n > 0) { end += n; continue; }

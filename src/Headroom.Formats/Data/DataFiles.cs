@@ -61,6 +61,7 @@ public static partial class DataFiles
         }
         if (!File.Exists(path) && Path.GetFileName(path).Contains('*')) return Pattern(path).SelectMany(p => Read(p, options));
         if (!File.Exists(path)) throw new HeadroomException($"data file {path} does not exist", "check the path in the configuration");
+        GitLfs.Refuse(path);
         string name = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? path[..^3] : path;
         return Path.GetExtension(name).ToLowerInvariant() switch
         {
@@ -127,6 +128,8 @@ public static partial class DataFiles
         try { return File.ReadAllText(file, Utf8); }
         catch (DecoderFallbackException) { throw new HeadroomException($"{file} is not UTF-8", "convert the file to UTF-8"); }
     }
+
+    private const int LongestLine = 64 << 20; // no row that can be trained on is longer, and a packed file may hold any number of bytes
 
     private static readonly UTF8Encoding Utf8 = new(false, true);
 

@@ -18,6 +18,9 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
     public const long DefaultPiece = 64 << 20;
     private const int Workers = 4, MostRestarts = 2;
 
+    // Less than this between two breaks is no progress: a server that breaks off after each byte would be asked without end.
+    private const int LeastProgress = 1 << 16;
+
     /// <summary>Bytes of a piece.</summary>
     public long PieceBytes { get; init; } = DefaultPiece;
 
@@ -168,7 +171,7 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
             }
             catch (Exception e) when (HubClient.IsTransient(e) && !stop.IsCancellationRequested)
             {
-                failures = at > before ? 1 : failures + 1;
+                failures = e is not TooSlowException && (at - before >= LeastProgress || at == end) ? 1 : failures + 1;
                 if (failures >= HubClient.Attempts) throw;
                 await client.Wait(failures, e, stop).ConfigureAwait(false);
             }
@@ -179,20 +182,10 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
             byte[] buffer = ArrayPool<byte>.Shared.Rent(1 << 20);
             try
             {
-                await using var body = await response.Content.ReadAsStreamAsync(stop).ConfigureAwait(false);
-                using var limit = CancellationTokenSource.CreateLinkedTokenSource(stop);
+                await using var body = await HubBody.Open(response, timeout, HubBody.FileRate, stop).ConfigureAwait(false);
                 while (true)
                 {
-                    limit.CancelAfter(timeout);
-                    int n;
-                    try
-                    {
-                        n = await body.ReadAsync(buffer, limit.Token).ConfigureAwait(false);
-                    }
-                    catch (OperationCanceledException) when (!stop.IsCancellationRequested)
-                    {
-                        throw new TimeoutException($"no data for {timeout.TotalSeconds:F0} s");
-                    }
+                    int n = await body.Read(buffer).ConfigureAwait(false);
                     if (n == 0) return position;
                     if (position + n > last) throw WrongSize(s.File, position + n);
                     int count = n;

@@ -20,7 +20,7 @@ public static class HfConfig
     public static ModelConfig Load(string path)
     {
         if (!File.Exists(path)) throw new HeadroomException($"There is no {path}.", "A Hugging Face model folder needs config.json.");
-        return Parse(File.ReadAllText(path), path);
+        return Parse(SideFile.ReadText(path), path);
     }
 
     /// <summary>Parses config.json; an architecture that is not supported is refused by name.</summary>
@@ -87,9 +87,9 @@ public static class HfConfig
                 "full_attention" => false,
                 var other => throw new HeadroomException($"The layer type {other} of {path} is not supported.", "Supported: full_attention, sliding_attention."),
             }).ToArray() : null,
-            BosTokenId = (int?)json["bos_token_id"],
-            EosTokenIds = json["eos_token_id"] switch { JsonArray many => many.Select(m => (int)m!).ToArray(), { } one => [(int)one], null => [] },
-            PadTokenId = (int?)json["pad_token_id"],
+            BosTokenId = TokenIds.One(json, "bos_token_id"),
+            EosTokenIds = TokenIds.Many(json, "eos_token_id"),
+            PadTokenId = TokenIds.One(json, "pad_token_id"),
             Quantized = Quantization(json["quantization_config"] as JsonObject, path),
         };
         Check(config);

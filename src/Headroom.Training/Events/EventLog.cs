@@ -6,6 +6,8 @@ namespace Headroom.Training;
 /// <summary>events.jsonl of a run: one JSON object a line, in order, each with "event" and "time"; everything shown anywhere is derived from it.</summary>
 public sealed class EventLog : IDisposable
 {
+    // A key that stands twice is a fault of the line; without this it would be one of whoever asks for it first.
+    private static readonly JsonDocumentOptions OnceEach = new() { AllowDuplicateProperties = false };
     private readonly StreamWriter _writer;
 
     /// <summary>Opens for appending; with <paramref name="keepSteps"/>, events of later steps (written before a crash, after the checkpoint) are dropped first.</summary>
@@ -57,7 +59,7 @@ public sealed class EventLog : IDisposable
             JsonObject? e = null;
             try
             {
-                e = JsonNode.Parse(line) as JsonObject;
+                e = JsonNode.Parse(line, null, OnceEach) as JsonObject;
             }
             catch (JsonException)
             {

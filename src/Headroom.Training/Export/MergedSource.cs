@@ -29,6 +29,7 @@ public sealed class MergedSource : IWeightSource
     /// <exception cref="HeadroomException">A tensor of the adapter matches nothing in the base.</exception>
     public MergedSource(IWeightSource source, PeftAdapter? adapter, WeightStorage? storage, IOps? ops)
     {
+        adapter = adapter?.Over(source.Config);
         (_base, _adapter, _storage, _ops) = (source, adapter, storage, ops);
         Config = source.Config;
         if (storage != null && ops == null) throw new ArgumentNullException(nameof(ops));
@@ -52,7 +53,7 @@ public sealed class MergedSource : IWeightSource
             matched++;
         }
         // A tied table or head that was trained went its own way.
-        if (source.Config.TieWordEmbeddings && (adapter.Tensors.ContainsKey(Head) || adapter.Tensors.ContainsKey(Table))) Config = source.Config with { TieWordEmbeddings = false };
+        if (source.Config.TieWordEmbeddings && !adapter.EnsureWeightTying && (adapter.Tensors.ContainsKey(Head) || adapter.Tensors.ContainsKey(Table))) Config = source.Config with { TieWordEmbeddings = false };
         if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
     }
 
@@ -71,7 +72,7 @@ public sealed class MergedSource : IWeightSource
     public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination)
     {
         var (rows, cols) = ShapeOf(hfName);
-        if (_adapter != null && _adapter.Tensors.TryGetValue(hfName, out var whole))
+        if (_adapter != null && _adapter.Tensors.TryGetValue(Config.TieWordEmbeddings ? Source(hfName) : hfName, out var whole))
         {
             whole.Values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
             return;

@@ -123,6 +123,8 @@ public sealed class Generator : IDisposable
     {
         if (prompt.IsEmpty) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
         if (options.MaxNewTokens < 1) throw new HeadroomException("max_new_tokens must be at least 1.", "Give a positive number.");
+        foreach (int id in options.StopIds)
+            if ((uint)id >= (uint)_logits.Length) throw new HeadroomException($"There is no token {id} to stop at: the model's ids end at {_logits.Length - 1}.", "Give an id of its vocabulary.");
         if (prompt.Length >= ContextLength)
             throw new HeadroomException($"The prompt has {prompt.Length} tokens, the planned context {ContextLength}.", "Raise the context length, or start a new conversation.");
         foreach (int id in prompt)

@@ -150,6 +150,7 @@ public static partial class Checkpoints
         return new PeftAdapter
         {
             R = lora.R, LoraAlpha = lora.Alpha, LoraDropout = lora.DropoutP, UseRslora = lora.UseRsLora, UseDora = lora.UseDora, ModulesToSave = lora.ModulesToSave,
+            EnsureWeightTying = lora.EnsureWeightTying,
             Init = lora.Init, LoftqIterations = lora.LoftqIterations, Initial = engine.Initial, TargetModules = lora.TargetModules, Targets = lora.Targets,
             BaseModel = baseModel, BaseHash = baseHash, Tensors = tensors,
         };
@@ -159,12 +160,14 @@ public static partial class Checkpoints
     public static LoraSettings SettingsOf(PeftAdapter adapter) =>
         new(adapter.R, adapter.LoraAlpha, adapter.LoraDropout, adapter.TargetModules, adapter.UseRslora)
         {
-            Targets = adapter.Targets, UseDora = adapter.UseDora, ModulesToSave = adapter.ModulesToSave, Init = adapter.Init, LoftqIterations = adapter.LoftqIterations,
+            Targets = adapter.Targets, UseDora = adapter.UseDora, ModulesToSave = adapter.ModulesToSave, EnsureWeightTying = adapter.EnsureWeightTying,
+            Init = adapter.Init, LoftqIterations = adapter.LoftqIterations,
         };
 
     /// <summary>Copies an adapter into an engine; every tensor must match in name and shape.</summary>
     public static void LoadAdapter(PeftAdapter adapter, Engine engine)
     {
+        adapter = adapter.Over(engine.Model.Config);
         int matched = 0;
         foreach (var (name, tensor) in engine.Model.AdapterTensors)
         {

@@ -1,3 +1,4 @@
+using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Formats;
@@ -56,13 +57,30 @@ public sealed partial class Engine : IDisposable
     {
         try
         {
-            ModelLoader.Load(Model, source, device, _memory, progress);
+            Load(source, progress);
         }
         catch
         {
             device.Dispose();
             throw;
         }
+    }
+
+    // A source that knows what was written is checked beside the loading; where it is damaged, all is loaded again from the one it names.
+    private void Load(IWeightSource source, Action<long, long>? progress)
+    {
+        var check = source.Verify();
+        ExceptionDispatchInfo? failed = null;
+        try
+        {
+            ModelLoader.Load(Model, source, _device, _memory, progress);
+        }
+        catch (HeadroomException e)
+        {
+            failed = ExceptionDispatchInfo.Capture(e);
+        }
+        if (check.GetAwaiter().GetResult() is { } sound) ModelLoader.Load(Model, sound, _device, _memory, progress);
+        else failed?.Throw();
     }
 
     /// <summary>Plans and reserves; the weights are left for the caller to set (pretraining).</summary>

@@ -13,7 +13,7 @@ namespace Headroom.Training;
 /// <param name="LabelTokens">Tokens the loss counts.</param>
 /// <param name="Skipped">True when the gradient was not finite and the update was left out.</param>
 /// <param name="LossScale">fp16: factor that the loss of this step was scaled by.</param>
-public readonly record struct StepResult(int Step, double Loss, double GradNorm, double LearningRate, int Tokens, int LabelTokens, bool Skipped, double? LossScale = null);
+public readonly record struct StepResult(int Step, double Loss, double GradNorm, double LearningRate, long Tokens, long LabelTokens, bool Skipped, double? LossScale = null);
 
 /// <summary>What a trainer does beside stepping.</summary>
 public sealed class TrainerHooks

@@ -203,7 +203,10 @@ public sealed class TrainingOptions
     public int SaveTotalLimit { get; set; }
     /// <summary>End with the adapter of the best evaluation, when there was one (transformers' default is false; here a run's best/ is what its name says).</summary>
     public bool LoadBestModelAtEnd { get; set; } = true;
-    /// <summary>loss, accuracy or f1.</summary>
+    /// <summary>
+    /// loss, accuracy, or f1, precision or recall, which are of the positive class (the second label) where there are two, else macro; with _macro, _micro or _weighted
+    /// behind them they are that average for any number of classes. transformers' eval_ may stand before a name.
+    /// </summary>
     public string MetricForBestModel { get; set; } = "f1";
     /// <summary>Recompute every layer's forward in the backward pass; null = as little as the budget allows.</summary>
     public bool? GradientCheckpointing { get; set; }

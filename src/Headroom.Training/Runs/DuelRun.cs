@@ -52,11 +52,14 @@ public static class DuelRun
             ["runs"] = new JsonArray([.. plan.Select(p => (JsonNode)Folder(p.Name, p.Seed))]),
         });
         var runs = new List<(string, int, string, RunResult?)>();
-        if (data.Test.Count > 0 && recipe.Task.Labels.Count == 2)
+        try
         {
-            string[] values = [.. recipe.Task.Labels.Keys];
-            var baseline = BagOfWords.Run(data.Train, data.Validation, data.Test, l => Array.IndexOf(values, l), recipe.Training.Seed);
-            log.Write("baseline", RunEvents.Baseline(BagOfWords.Name, baseline));
+            if (data.Test.Count > 0)
+                log.Write("baseline", RunEvents.Baseline(BagOfWords.Name, BagOfWords.Run(data.Train, data.Validation, data.Test, recipe.Task.Labels, recipe.Training.Seed, stop)));
+        }
+        catch (OperationCanceledException)
+        {
+            return new DuelResult(false, runs);
         }
         (int Seed, DataSplits Data) split = (seeds[0], data);
         foreach (var (model, name, seed) in plan)

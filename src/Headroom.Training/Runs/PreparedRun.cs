@@ -40,13 +40,15 @@ public sealed class PreparedRun : IDisposable
     /// <param name="progress">What is being done, done and total of it.</param>
     /// <param name="hash">Begin with the base's hash at once, beside the tokenizing: a run needs it, and it may take longer than the weights.</param>
     /// <param name="rows">The rows, when they were read before.</param>
+    /// <param name="say">Is told of a quantized copy that cannot be used.</param>
     public static PreparedRun Of(
-        Recipe recipe, ModelOptions model, Func<IDevice> openDevice, long? budgetBytes, Action<string, long, long, string> progress, bool hash = false, RunRows? rows = null)
+        Recipe recipe, ModelOptions model, Func<IDevice> openDevice, long? budgetBytes, Action<string, long, long, string> progress, bool hash = false, RunRows? rows = null,
+        Action<string>? say = null)
     {
         var o = recipe.Training;
         rows ??= RunRows.Of(recipe, model);
         var (data, tokenizer, encoder) = (rows.Data, rows.Tokenizer, rows.Encoder);
-        var source = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights) ? WeightSources.Open(model.Path) : QuantizedCache.Default.Open(model.Path, recipe.Quantization);
+        var source = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights) ? WeightSources.Open(model.Path) : QuantizedCache.Default.Open(model.Path, recipe.Quantization, say);
         IDevice? device = null;
         try
         {

@@ -19,12 +19,8 @@ internal static class RunNotes
     }
 
     /// <summary>Whether rows go beyond the positions of the base; the notes of an evaluation are this and <see cref="TaskEncoder.Check"/>.</summary>
-    public static IEnumerable<string> Positions(int longest, ModelConfig config)
-    {
-        if (longest > config.MaxPositionEmbeddings)
-            yield return $"The longest row has {longest} tokens, the model has {config.MaxPositionEmbeddings} positions (max_position_embeddings): beyond them it was never trained. "
-                + $"Set task.max_seq_length to {config.MaxPositionEmbeddings}.";
-    }
+    public static IEnumerable<string> Positions(int longest, ModelConfig config) =>
+        PlanTable.BeyondPositions($"The longest row has {longest} tokens", longest, config) is { } note ? [note] : [];
 
     private static IEnumerable<string> Classes(TaskOptions task, IReadOnlyList<DataRow> train)
     {

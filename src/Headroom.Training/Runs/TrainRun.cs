@@ -45,7 +45,7 @@ public static class TrainRun
             throw RunsBeside.None("run", host.Folder, RunsBeside.OfRecipe(recipeHash));
         if (from != null) Checkpoints.Verify(from, recipeHash);
 
-        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true, rows);
+        using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true, rows, host.Say);
         var (source, settings, limits, device, longest) = (prepared.Source, prepared.Settings, prepared.Limits, prepared.Device, prepared.Longest);
         rows = prepared.Rows;
         var (data, encoder, tokenizer, train, validation, test) = (rows.Data, rows.Encoder, rows.Tokenizer, rows.Train, rows.Validation, rows.Test);
@@ -83,7 +83,7 @@ public static class TrainRun
         host.Say(PlanTable.Text(engine.Plan, settings.RecomputeLayers, engine.Model.Config.NumHiddenLayers));
         host.Say(RunEvents.Describe(recipe, ModelName(model), engine, trainer, data, encoder, train, tokenizer));
 
-        Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, encoder.Candidates, o.PerDeviceEvalBatchSize, limits.EvalTokens, (d, n) =>
+        Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, encoder, o.PerDeviceEvalBatchSize, limits.EvalTokens, (d, n) =>
         {
             stop.ThrowIfCancellationRequested();
             host.Progress(what, d, n, "");
@@ -101,7 +101,7 @@ public static class TrainRun
                 double at = clock.Elapsed.TotalSeconds;
                 zero = Evaluate("zero-shot test", test);
                 log.Write("test", RunEvents.Test("zero-shot", zero, clock.Elapsed.TotalSeconds - at));
-                host.Say($"zero-shot: accuracy {zero.Accuracy:F4}, F1 {zero.F1:F4} on {data.Test.Count} test rows");
+                host.Say($"zero-shot: {zero.Text} on {data.Test.Count} test rows");
             }
             double last = clock.Elapsed.TotalSeconds;
             bool done = trainer.Run(new TrainerHooks
@@ -136,9 +136,9 @@ public static class TrainRun
                     double at = clock.Elapsed.TotalSeconds;
                     var p = Evaluate("validation", validation);
                     log.Write("eval", RunEvents.Eval(step, "validation", p, clock.Elapsed.TotalSeconds - at));
-                    host.Say($"step {step}: validation loss {p.Loss:F4}, accuracy {p.Accuracy:F4}, F1 {p.F1:F4}");
+                    host.Say($"step {step}: validation loss {p.Loss:F4}, {p.Text}");
                     last = clock.Elapsed.TotalSeconds;
-                    return o.MetricForBestModel switch { "loss" => (p.Loss, false), "accuracy" => (p.Accuracy, true), _ => (p.F1, true) };
+                    return BestMetric.Of(o.MetricForBestModel, p);
                 },
                 // Written at once, so that a later crash leaves the best adapter so far; a resumed run meets the same evaluation and writes the same.
                 OnBest = _ => SaveAdapter(best),
@@ -159,7 +159,7 @@ public static class TrainRun
                 double at = clock.Elapsed.TotalSeconds;
                 tuned = Evaluate("test", test);
                 log.Write("test", RunEvents.Test("tuned", tuned, clock.Elapsed.TotalSeconds - at));
-                host.Say($"tuned: accuracy {tuned.Accuracy:F4}, F1 {tuned.F1:F4} on {data.Test.Count} test rows");
+                host.Say($"tuned: {tuned.Text} on {data.Test.Count} test rows");
             }
             hash = Checkpoints.TrainedHash(engine);
         }

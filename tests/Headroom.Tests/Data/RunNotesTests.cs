@@ -65,7 +65,7 @@ public sealed class RunNotesTests : IDisposable
         Said("training.eval_steps is 500, the run has 24 updates: the 8 validation rows will not be used.", r => (r.Data.ValidationFraction, r.Training.EvalStrategy) = (0.2, "steps"));
         Said("Warm-up, stable part and decay of warmup_stable_decay are 40 updates, the run has 30 updates: it does not reach its end as written.",
             r => (r.Training.LrSchedulerType, r.Training.LrSchedulerKwargs) = ("warmup_stable_decay", new() { ["num_decay_steps"] = "40" }));
-        Said("The longest row has 600 tokens, the model has 512 positions (max_position_embeddings): beyond them it was never trained. Set task.max_seq_length to 512.",
+        Said("The longest row has 600 tokens, beyond the 512 positions that the model was made for (max_position_embeddings): it fits in this memory, but what the model makes of later tokens is not known.",
             r => (r.Data.Train, r.Task.MaxSeqLength) = (Rows("train", 40, words: 400), 600));
     }
 
