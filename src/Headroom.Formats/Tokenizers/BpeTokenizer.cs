@@ -144,8 +144,20 @@ internal sealed class BpeTokenizer : ITokenizer
         }
         var pieces = new List<string>(ids.Length);
         foreach (int id in ids) pieces.Add(IdToToken(id));
-        foreach (var step in _parts.Decoders) pieces = step(pieces);
+        long given = Characters(pieces);
+        foreach (var step in _parts.Decoders)
+        {
+            pieces = step(pieces);
+            Normalizers.Bound(given, Characters(pieces));
+        }
         return string.Join(_parts.Joint, pieces);
+    }
+
+    private static long Characters(List<string> pieces)
+    {
+        long n = 0;
+        foreach (string p in pieces) n += p.Length;
+        return n;
     }
 
     private static bool Mapped(string piece)
