@@ -20,10 +20,13 @@ internal static class GgufTokenizer
         int Id(string key, int absent) => file.Int("tokenizer.ggml." + key) is { } v ? v >= 0 && v < tokens.Length ? (int)v : -1 : absent;
 
         foreach (string key in (string[])["lowercase", "strip_accents"])
-            if (file.Flag("tokenizer.ggml.normalizer." + key) == true) throw new HeadroomException($"The GGUF tokenizer changes its text (tokenizer.ggml.normalizer.{key}), which is not supported.", Needs);
+            if (file.Flag("tokenizer.ggml.normalizer."
+                + key) == true) throw new HeadroomException($"The GGUF tokenizer changes its text "
+                + $"(tokenizer.ggml.normalizer.{key}), which is not supported.", Needs);
         var notices = new List<string>();
         if (file.GetValueOrDefault("tokenizer.ggml.suppress_tokens") is long[] { Length: > 0 } never)
-            notices.Add($"tokenizer.ggml.suppress_tokens is not applied: the {never.Length} tokens that llama.cpp would never generate can come up");
+            notices.Add($"tokenizer.ggml.suppress_tokens is not applied: the {never.Length} tokens that llama.cpp "
+                + "would never generate can come up");
         TokenizerParts parts;
         bool addBos;
         if (model == "llama")
