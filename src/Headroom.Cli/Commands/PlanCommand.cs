@@ -87,6 +87,7 @@ internal static class PlanCommand
         if (recipe.Models.Count == 0) throw new HeadroomException("The recipe names no model.", "Add models: with a - path: entry.");
         using var session = new Session(json);
         var outlines = Directory.CreateTempSubdirectory("headroom-plan-");
+        session.BeforeLeaving(() => outlines.Delete(true));
         var all = new List<object>();
         try
         {

@@ -46,6 +46,8 @@ public sealed class GgufSource : IWeightSource
         string arch = f.Text("general.architecture") ?? "(none)";
         if (arch is not ("llama" or "qwen2")) throw new HeadroomException($"The GGUF architecture {arch} is not supported.", "Supported: llama (Llama, Mistral, SmolLM, DeepSeek-LLM), qwen2 (Qwen2, Qwen2.5).");
         string file = Path.GetFileName(f.Path);
+        if (f.Int("split.count") is { } parts and > 1)
+            throw new HeadroomException($"{file} is part {(f.Int("split.no") ?? 0) + 1} of {parts} of a model, which cannot be read.", "Join the parts with llama-gguf-split --merge.");
         int? Optional(string key) => Whole(f.Metadata, $"{arch}.{key}");
         int Need(string key) => Optional(key) ?? throw new HeadroomException($"{file} has no {arch}.{key}.", "Use a complete GGUF file.");
         int? Token(string key) => f.Int($"tokenizer.ggml.{key}_token_id") is { } v and >= 0 and < int.MaxValue ? (int)v : null;

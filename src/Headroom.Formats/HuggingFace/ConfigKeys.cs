@@ -103,6 +103,7 @@ internal static class ConfigKeys
         "attn_scal", "attn_temperature", "clip_qkv", "clamp", "expert", "moe", "kv_lora", "q_lora", "rope", "rotary", "alibi", "sliding", "window",
         "qk_norm", "q_norm", "k_norm", "qk_layernorm", "qk_layer_norm", "post_norm", "sandwich", "parallel_residual", "parallel_attn", "attention_sink",
         "attn_sink", "nope", "mamba", "ssm_", "linear_attn", "mrope", "yarn", "ntk",
+        "per_layer", "layer_types", "layers_block_type", "block_configs",
     ];
 
     /// <summary>Refuses the first key that changes the computation and is not at the value that means "not used".</summary>
@@ -118,10 +119,16 @@ internal static class ConfigKeys
     public static IReadOnlyList<(string Key, string Value)> Unknown(JsonObject file) =>
         [.. file.Where(p => !IsKnown(p.Key) && !Changing.ContainsKey(p.Key) && !Speaks(p.Key)).Select(p => (p.Key, Shown(p.Value)))];
 
-    /// <summary>Lines for the user on keys that mean something in training only.</summary>
-    public static IReadOnlyList<string> Notices(JsonObject file) =>
-        [.. file.Where(p => Dropouts.Contains(p.Key) && p.Value != null && !Near(p.Value, 0)).Select(p =>
-            $"config.json: {p.Key} is {Shown(p.Value)}; transformers would apply it while it trains, here the base has no dropout of its own (lora.lora_dropout is the adapter's)")];
+    /// <summary>Lines for the user on keys that are not applied: dropout of the base's own modules, and a window that Llama's class does not have.</summary>
+    public static IReadOnlyList<string> Notices(JsonObject file)
+    {
+        var lines = file.Where(p => Dropouts.Contains(p.Key) && p.Value != null && !Near(p.Value, 0)).Select(p =>
+            $"config.json: {p.Key} is {Shown(p.Value)}; transformers would apply it while it trains, here the base has no dropout of its own (lora.lora_dropout is the adapter's)").ToList();
+        string? type = (file["architectures"] as JsonArray)?.FirstOrDefault() is { } first ? Text(first) : file["model_type"] is { } t ? Text(t) : null;
+        if (type is "LlamaForCausalLM" or "llama" && file["sliding_window"] is { } window && !Off(window))
+            lines.Add($"config.json: sliding_window is {Shown(window)}; LlamaForCausalLM has no window, so every token sees all before it, as in transformers");
+        return lines;
+    }
 
     /// <summary>The refusal of a key that is not understood.</summary>
     public static HeadroomException NotBuilt(string key, JsonNode? value, string path) =>
@@ -151,7 +158,8 @@ internal static class ConfigKeys
     private static bool Near(JsonNode? value, double due) =>
         value?.GetValueKind() == JsonValueKind.Number && Math.Abs(value.GetValue<double>() - due) <= 1e-6 * Math.Max(1e-3, Math.Abs(due));
 
-    private static string Shown(JsonNode? value)
+    /// <summary>A value as JSON, cut where it is long.</summary>
+    public static string Shown(JsonNode? value)
     {
         string text = value?.ToJsonString() ?? "null";
         return text.Length <= 80 ? text : string.Create(CultureInfo.InvariantCulture, $"{text.AsSpan(0, 77)}...");

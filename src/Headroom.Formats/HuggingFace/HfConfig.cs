@@ -19,6 +19,7 @@ public static class HfConfig
     /// <summary>Reads a config.json file.</summary>
     public static ModelConfig Load(string path)
     {
+        RegularFile.Check(path);
         if (!File.Exists(path)) throw new HeadroomException($"There is no {path}.", "A Hugging Face model folder needs config.json.");
         return Parse(SideFile.ReadText(path), path);
     }
@@ -60,10 +61,13 @@ public static class HfConfig
         if (type != known) throw new FormatException($"model_type is {type}, but architectures names {architecture}");
         if ((string?)json["hidden_act"] is { } act and not ("silu" or "swish"))
             throw new HeadroomException($"The activation {act} (hidden_act) of {path} is not supported.", "Supported: silu.");
-        int Int(string key, int fallback) => json[key] is not { } n ? fallback : n.GetValue<double>() is var v && v == (int)v ? (int)v : throw new FormatException($"{key} is {v}");
-        bool Bool(string key, bool fallback) => json[key] is { } n ? n.GetValue<bool>() : fallback;
+        FormatException Odd(string key) => new($"{key} is {ConfigKeys.Shown(json[key])}");
+        double Number(string key, double fallback) => json[key] is not { } n ? fallback : n.GetValueKind() == JsonValueKind.Number ? n.GetValue<double>() : throw Odd(key);
+        int Int(string key, int fallback) => Number(key, fallback) is var v && v == (int)v ? (int)v : throw Odd(key);
+        bool Bool(string key, bool fallback) => json[key] is not { } n ? fallback : n.GetValueKind() is JsonValueKind.True or JsonValueKind.False ? n.GetValue<bool>() : throw Odd(key);
         int hidden = Int("hidden_size", 4096), heads = Int("num_attention_heads", 32);
-        if (hidden <= 0 || heads <= 0) throw new FormatException("hidden_size and num_attention_heads must be positive");
+        ModelRanges.Whole("hidden_size", hidden);
+        ModelRanges.Whole("num_attention_heads", heads);
         var rope = Rope(json, path);
         if ((double?)(rope?["partial_rotary_factor"] ?? json["partial_rotary_factor"]) is { } part and not 1)
             throw new HeadroomException($"partial_rotary_factor {part} of {path} is not supported.", "Supported: rotations of whole heads.");
@@ -86,8 +90,8 @@ public static class HfConfig
             NumKeyValueHeads = kv,
             HeadDim = Int("head_dim", hidden / heads),
             MaxPositionEmbeddings = Int("max_position_embeddings", type switch { "qwen2" => 32768, "mistral" => 131072, _ => 2048 }),
-            RmsNormEps = (float)((double?)json["rms_norm_eps"] ?? 1e-6),
-            RopeTheta = (double?)(rope?["rope_theta"] ?? json["rope_theta"]) ?? 10000,
+            RmsNormEps = (float)Number("rms_norm_eps", 1e-6),
+            RopeTheta = (double?)rope?["rope_theta"] ?? Number("rope_theta", 10000),
             RopeScaling = Scaling(rope, path),
             TieWordEmbeddings = Bool("tie_word_embeddings", false),
             AttentionBias = type == "qwen2" || Bool("attention_bias", false),
@@ -140,11 +144,9 @@ public static class HfConfig
         {
             if (!ok) throw new FormatException(what);
         }
-        Need(c.VocabSize is > 0 and < 1 << 24, "vocab_size is out of range");
-        Need(c.HiddenSize is > 0 and < 1 << 20 && c.IntermediateSize is > 0 and < 1 << 22, "hidden_size or intermediate_size is out of range");
-        Need(c.NumHiddenLayers is > 0 and < 4096 && c.NumKeyValueHeads > 0, "num_hidden_layers or num_key_value_heads is out of range");
+        ModelRanges.Check(c);
         Need(c.NumAttentionHeads % c.NumKeyValueHeads == 0, "num_attention_heads is not a multiple of num_key_value_heads");
-        Need(c.HeadDim is > 0 and <= 1024 && c.HeadDim % 2 == 0, "head_dim must be even");
+        Need(c.HeadDim % 2 == 0, $"head_dim is {c.HeadDim}, it must be even");
         Need(c.RopeDivisors == null || c.RopeDivisors.Length == c.HeadDim / 2, "rope_freqs.weight does not have head_dim / 2 entries");
         Need(c.SlidingLayers == null || c.SlidingLayers.Length == c.NumHiddenLayers, "layer_types does not have one entry a layer");
     }
@@ -171,6 +173,8 @@ public static class HfConfig
         string name = scaling != null ? "rope_scaling" : "rope_parameters";
         foreach (var (key, value) in rope ?? [])
             if (!RopeKeys.Contains(key) && !ConfigKeys.Nothing(value)) throw ConfigKeys.NotBuilt($"{name}.{key}", value, path);
+        foreach (var odd in (JsonNode?[])[json["rope_theta"], rope?["rope_theta"]])
+            if (odd is not (null or JsonValue)) throw ConfigKeys.NotBuilt("rope_theta", odd, path);
         if (rope?["rope_theta"] is { } inner && json["rope_theta"] is { } outer && (double)inner != (double)outer)
             throw new HeadroomException($"rope_theta of {path} is {(double)outer}, but {(double)inner} in {name}.", "Remove the one that is wrong.");
         return rope;

@@ -114,6 +114,8 @@ public class ConfigKeysTests
         Assert.Equal([("flavour", "\"vanilla\"")], HfConfig.Unknown(text));
         Assert.Empty(HfConfig.Unknown(With(File(), "_name_or_path", "\"x\"")));
         Assert.Empty(HfConfig.Notices(With(File(), "attention_dropout", "0.0")));
+        Assert.Contains("sliding_window is 32", Assert.Single(HfConfig.Notices(With(File(), "sliding_window", "32"))), StringComparison.Ordinal);
+        Assert.Empty(HfConfig.Notices(With(File("MistralForCausalLM"), "sliding_window", "32")));
         Assert.Contains("attention_dropout is 0.1", Assert.Single(HfConfig.Notices(With(File(), "attention_dropout", "0.1"))), StringComparison.Ordinal);
     }
 
@@ -138,8 +140,10 @@ public class ConfigKeysTests
         Assert.Contains(key, Assert.Throws<HeadroomException>(() => HfConfig.Parse(With(File(architecture), key, "true"))).Message, StringComparison.Ordinal);
 
     [Theory]
-    [InlineData("hidden_size", "64.5"), InlineData("num_hidden_layers", "1e300"), InlineData("head_dim", "\"16\"")]
-    public void SizesThatAreNoWholeNumbers(string key, string value) => Assert.Throws<HeadroomException>(() => HfConfig.Parse(With(File(), key, value)));
+    [InlineData("hidden_size", "64.5"), InlineData("num_hidden_layers", "1e300"), InlineData("head_dim", "\"16\""), InlineData("num_key_value_heads", "[2, 4]"), InlineData("rope_theta", "[1e4, 1e6]")]
+    [InlineData("rms_norm_eps", "\"small\""), InlineData("tie_word_embeddings", "\"yes\""), InlineData("num_key_value_heads_per_layer", "[2, 2]")]
+    public void ValuesOfAnotherKindAreNamed(string key, string value) =>
+        Assert.Contains(key + " ", Assert.Throws<HeadroomException>(() => HfConfig.Parse(With(File(), key, value))).Message, StringComparison.Ordinal);
 
     [Fact]
     public void TwoAnswersToOneQuestionAreRefused()

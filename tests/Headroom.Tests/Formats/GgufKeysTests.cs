@@ -141,6 +141,10 @@ public sealed class GgufKeysTests : IDisposable
         Assert.Equal([("llama.flavour", "vanilla")], source.UnknownKeys);
     }
 
+    [Fact]
+    public void PartsOfAModelAreRefused() =>
+        Assert.Contains("part 2 of 3", Assert.Throws<HeadroomException>(() => Read(("split.no", 1u), ("split.count", 3u))).Message, StringComparison.Ordinal);
+
     /// <summary>Tokens that end a turn or a message end a text too.</summary>
     [Fact]
     public void EndsOfTurns() =>

@@ -166,6 +166,23 @@ public sealed class WeightNamesTests : IDisposable
         Assert.Equal(12, source.Unclaimed.Count);
     }
 
+    /// <summary>Ids that the table does not have are refused, wherever they come from; nothing behind the table is read.</summary>
+    [Fact]
+    public void IdsBeyondTheTable()
+    {
+        using var source = new Samples.Weights(Samples.Config());
+        using var engine = new Engine(new CpuDevice(1), source, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None), new BatchLimits(EvalTokens: 4, EvalSequences: 1, Candidates: 2));
+        float[] scores = new float[2], lse = new float[1];
+        void Scores(int id, int candidate) => engine.Scores(new HostBatch([1, id, 3, 4], [0, 1, 2, 3], [0, 4], [3], [0]), [2, candidate], scores, lse);
+        Scores(259, 259);
+        Assert.All(scores, s => Assert.True(float.IsFinite(s)));
+        foreach (int bad in (int[])[260, 1 << 30, -1])
+        {
+            Assert.Contains($"id {bad}", Assert.Throws<HeadroomException>(() => Scores(bad, 1)).Message, StringComparison.Ordinal);
+            Assert.Contains($"id {bad}", Assert.Throws<HeadroomException>(() => Scores(1, bad)).Message, StringComparison.Ordinal);
+        }
+    }
+
     /// <summary>Every checkpoint that peers wrote, and ours, still opens.</summary>
     [Fact]
     public void NothingOfSoundFilesIsLeft()
