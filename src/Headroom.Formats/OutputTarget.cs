@@ -66,7 +66,7 @@ public sealed class OutputTarget : IDisposable
     {
         if (source == null || !Path.Exists(source)) return;
         string? how = IsSource(source) ? "is" : _isOurs != null && IsInside(source, _final) ? "holds" : null;
-        if (how != null) throw new HeadroomException($"{_asked} {how} {what}, which is read.", _another);
+        if (how != null) throw new HeadroomException($"The output {_asked} {how} {what}, which is read.", _another);
     }
 
     /// <summary>Whether the place is that file or folder, however the two are written: through links, hard ones too.</summary>
@@ -79,9 +79,9 @@ public sealed class OutputTarget : IDisposable
         CheckFree();
         try
         {
-            if (_isOurs == null) File.Move(Temporary, _final, _overwrite);
+            if (_isOurs == null) FileLayer.Current.Move(Temporary, _final, _overwrite);
             else CommitFolder();
-            DirectoryFlush.Run(Path.GetDirectoryName(_final)!);
+            FileLayer.Current.FlushFolder(Path.GetDirectoryName(_final)!);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -91,28 +91,28 @@ public sealed class OutputTarget : IDisposable
 
     private void CommitFolder()
     {
-        DirectoryFlush.Run(Temporary);
-        if (!Directory.Exists(_final)) Directory.Move(Temporary, _final);
+        FileLayer.Current.FlushFolder(Temporary);
+        if (!Directory.Exists(_final)) FileLayer.Current.MoveFolder(Temporary, _final);
         else if (!Directory.EnumerateFileSystemEntries(_final).Any())
         {
-            Directory.Delete(_final);
-            Directory.Move(Temporary, _final);
+            FileLayer.Current.DeleteFolder(_final);
+            FileLayer.Current.MoveFolder(Temporary, _final);
         }
         else if (!FolderExchange.Try(Temporary, _final))
         {
             // In two steps where the system has no better one: between them the old folder lies beside its place.
             string aside = Formats.Temporary.Beside(_final);
-            Directory.Move(_final, aside);
+            FileLayer.Current.MoveFolder(_final, aside);
             try
             {
-                Directory.Move(Temporary, _final);
+                FileLayer.Current.MoveFolder(Temporary, _final);
             }
             catch
             {
-                Directory.Move(aside, _final);
+                FileLayer.Current.MoveFolder(aside, _final);
                 throw;
             }
-            Directory.Move(aside, Temporary);
+            FileLayer.Current.MoveFolder(aside, Temporary);
         }
         // The old folder has the temporary name now, and Dispose removes it.
     }
@@ -120,15 +120,7 @@ public sealed class OutputTarget : IDisposable
     /// <summary>Removes what has no name yet, and gives the place free for others.</summary>
     public void Dispose()
     {
-        try
-        {
-            if (Directory.Exists(Temporary)) Directory.Delete(Temporary, true);
-            else File.Delete(Temporary);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            // the next write into the folder sweeps it
-        }
+        FileLayer.Current.Discard(Temporary); // else the next write into the folder sweeps it
         _lock.Dispose();
     }
 
@@ -137,7 +129,7 @@ public sealed class OutputTarget : IDisposable
         bool isFolderName = Path.EndsInDirectorySeparator(_asked);
         if (_asked.Trim().Length == 0 || Path.GetDirectoryName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(_asked))) == null)
             throw new HeadroomException($"'{_asked}' is no name for a file or folder.", _another);
-        if (_isOurs == null && isFolderName) throw new HeadroomException($"{_asked} is the name of a folder, but a file is written.", _another);
+        if (_isOurs == null && isFolderName) throw new HeadroomException($"The output {_asked} is the name of a folder, but a file is written.", _another);
         try
         {
             string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(_asked));
@@ -147,11 +139,11 @@ public sealed class OutputTarget : IDisposable
         }
         catch (IOException e)
         {
-            throw new HeadroomException($"{_asked} cannot be written: {e.Message}", _another);
+            throw new HeadroomException($"The output {_asked} cannot be written: {e.Message}", _another);
         }
     }
 
-    private HeadroomException Exists() => new($"{_asked} exists already.", $"{_another} Or replace it with --overwrite.");
+    private HeadroomException Exists() => new($"The output {_asked} exists already.", $"{_another} Or replace it with --overwrite.");
 
     private void CheckFree()
     {
@@ -161,28 +153,28 @@ public sealed class OutputTarget : IDisposable
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new HeadroomException($"{_asked} cannot be written: {e.Message}", _another);
+            throw new HeadroomException($"The output {_asked} cannot be written: {e.Message}", _another);
         }
     }
 
     private void CheckPlace()
     {
-        if (FileIdentity.IsSpecial(_final)) throw new HeadroomException($"{_asked} is no ordinary file or folder.", _another);
+        if (FileIdentity.IsSpecial(_final)) throw new HeadroomException($"The output {_asked} is no ordinary file or folder.", _another);
         bool isFile = File.Exists(_final), isFolder = Directory.Exists(_final);
         if (!isFile && !isFolder) return;
         if (_isOurs == null)
         {
-            if (isFolder) throw new HeadroomException($"{_asked} exists already: it is a folder, and a file is written.", _another);
+            if (isFolder) throw new HeadroomException($"The output {_asked} exists already: it is a folder, and a file is written.", _another);
             if (!_overwrite) throw Exists();
             return;
         }
-        if (isFile) throw new HeadroomException($"{_asked} exists already: it is a file, and a folder is written.", _another);
+        if (isFile) throw new HeadroomException($"The output {_asked} exists already: it is a file, and a folder is written.", _another);
         if (!Directory.EnumerateFileSystemEntries(_final).Any()) return;
         if (!_overwrite) throw Exists();
         string[] foreign = [.. Foreign(new DirectoryInfo(_final), "").Take(MostNamed + 1)];
         if (foreign.Length == 0) return;
         string names = string.Join(", ", foreign.Take(MostNamed)) + (foreign.Length > MostNamed ? " and more" : "");
-        throw new HeadroomException($"{_asked} holds files that are not of this kind, which would be lost: {names}.", $"{_another} Or move them away.");
+        throw new HeadroomException($"The output {_asked} holds files that are not of this kind, which would be lost: {names}.", $"{_another} Or move them away.");
     }
 
     private IEnumerable<string> Foreign(DirectoryInfo folder, string prefix)

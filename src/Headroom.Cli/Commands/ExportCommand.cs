@@ -27,7 +27,7 @@ internal static class ExportCommand
         var output = new Option<string>("--out") { Description = "File (NAME.gguf) or folder to write.", Required = true };
         var overwrite = new Option<bool>("--overwrite") { Description = "Replace a file or folder that is there; it stays whole until the new one is." };
         var tokenizer = new Option<string?>("--tokenizer") { Description = "The tokenizer, when it does not lie with the model." };
-        var in4bit = new Option<bool?>("--load-in-4bit") { Description = "Merge into the NF4 values that the adapter was trained on; absent: as the recipe of the adapter's run says, else no." };
+        var in4bit = new Option<bool?>("--load-in-4bit") { Description = "Merge into the NF4 values that the adapter was trained on; absent: as the manifest of the adapter's run says, else no." };
         var prompt = new Option<string[]>("--prompt") { Description = "A prompt of the check. Repeatable; absent: a few sentences.", DefaultValueFactory = _ => [] };
         var loss = new Option<bool>("--accept-loss") { Description = "Keep a q4_0 file even where four bits change more of the model's tokens than is taken without a question." };
         var device = new Option<string>("--device") { Description = "Device of the check: auto, cpu or cuda", DefaultValueFactory = _ => "cpu" };
@@ -63,7 +63,9 @@ internal static class ExportCommand
         if (o.Format == "vocab")
         {
             string arch = File.Exists(Path.Combine(o.Model, "config.json")) && HfConfig.Load(Path.Combine(o.Model, "config.json")).ModelType == "qwen2" ? "qwen2" : "llama";
-            var words = GgufVocabulary.Of(tokenizer, TokenizerLoader.Load(tokenizer).VocabSize);
+            var read = TokenizerLoader.Load(tokenizer);
+            foreach (string line in read.Notices) session.Say(line);
+            var words = GgufVocabulary.Of(tokenizer, read.VocabSize);
             InPlace(target, temporary => GgufExporter.WriteVocabulary(arch, words, temporary));
             session.Say($"vocabulary written to {o.Out}");
             return 0;
@@ -78,7 +80,7 @@ internal static class ExportCommand
             throw new HeadroomException($"--type {type} is not a type of {o.Format}.", $"Use {string.Join(", ", gguf ? GgufExporter.Types.Keys : CheckpointExporter.Types.Keys)}.");
         if (gguf && source.Config.SlidingWindow is { } window && source.Config.SlidingWindow < source.Config.MaxPositionEmbeddings)
             session.Say($"note: GGUF has no key for this model's sliding window; llama.cpp attends to more than {window} positions.");
-        var storage = Trained(o, session);
+        var storage = Trained(o, session, original) ?? Held(source, adapter);
         using var cpu = storage == null ? null : new CpuDevice();
         using var merged = new MergedSource(source, adapter, storage, cpu?.Ops);
         void Progress(long done, long total)
@@ -90,6 +92,7 @@ internal static class ExportCommand
         try
         {
             var words = TokenizerLoader.Load(tokenizer);
+            foreach (string line in source.Notices.Concat(words.Notices)) session.Say(line);
             var vocabulary = gguf ? GgufVocabulary.Of(tokenizer, source.Config.VocabSize, source.Config.PadTokenId) : null;
             // Written and checked under another name: a file that fails is never seen under the one that was asked for.
             InPlace(target, temporary =>
@@ -117,24 +120,23 @@ internal static class ExportCommand
         return 0;
     }
 
-    /// <summary>The storage that the adapter was trained on, when it is not the file's own.</summary>
-    private static WeightStorage? Trained(Options o, Session session)
+    /// <summary>The storage that the adapter was trained on, as the manifest of its run says, when it is not the file's own; null otherwise.</summary>
+    private static WeightStorage? Trained(Options o, Session session, IWeightSource? source = null)
     {
-        bool? in4bit = o.In4bit;
-        var storage = WeightStorage.NF4Double;
-        if (in4bit == null && o.Adapter != null)
-            for (var folder = new DirectoryInfo(Path.GetFullPath(o.Adapter)); folder != null && in4bit == null; folder = folder.Parent)
-            {
-                string recipe = Path.Combine(folder.FullName, "recipe.yaml");
-                if (!File.Exists(recipe) || !File.Exists(Path.Combine(folder.FullName, "events.jsonl"))) continue;
-                var q = RecipeLoader.Load(recipe).Quantization;
-                in4bit = q.LoadIn4bit || q.LoadIn8bit;
-                storage = q.LoadIn4bit ? q.Bnb4bitUseDoubleQuant ?? true ? WeightStorage.NF4Double : WeightStorage.NF4 : WeightStorage.Int8;
-            }
-        if (in4bit != true) return null;
-        session.Say($"the projections are merged as they were trained: {storage}");
+        var run = o.Adapter == null ? null : RunFolder.Of(o.Adapter);
+        if (run is { } of && source != null) of.Folder.CheckConfiguration(of.Manifest, source.Config);
+        if (source?.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null) return null; // its own values are what it was trained on
+        WeightStorage? held = run?.Manifest.LinearStorage is { } s and (WeightStorage.NF4 or WeightStorage.NF4Double or WeightStorage.Int8) ? s : null;
+        var storage = o.In4bit switch { null => held, true => held is WeightStorage.NF4 ? held : WeightStorage.NF4Double, false => null };
+        if (run != null && storage != held)
+            session.Say($"note: merged as --load-in-4bit {(o.In4bit == true ? "true" : "false")} asks, though the run trained on {held?.ToString() ?? "the base's own values"}");
+        else if (storage != null) session.Say($"the projections are merged as they were trained: {storage}");
         return storage;
     }
+
+    // What an initialization left of a base in 16 bits was rounded to them again before it was trained on.
+    private static WeightStorage? Held(IWeightSource source, PeftAdapter? adapter) => adapter?.Initial == null ? null
+        : source.SourceDType("model.layers.0.self_attn.q_proj.weight") switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => null };
 
     private static ExportComparison Check(Options o, Session session, IWeightSource source, MergedSource merged, PeftAdapter? adapter, WeightStorage? storage, ITokenizer words, string path, string type)
     {
@@ -154,6 +156,7 @@ internal static class ExportCommand
         ModelSettings Settings(IWeightSource s, IDevice d, WeightStorage? linear, LoraSettings? l)
         {
             var recipe = new Recipe();
+            recipe.Training.Precision = "fp32"; // on a GPU too: what is compared is weights, not roundings of activations
             recipe.Quantization.LoadIn4bit = s.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;
             var settings = RunSettings.Of(recipe, s, d) with { Mode = TrainMode.None, Lora = l };
             return linear is { } held ? settings with { LinearStorage = held } : settings;
@@ -170,13 +173,15 @@ internal static class ExportCommand
         device = session.Open(o.Device);
         var exported = ExportCheck.Logits(device, copy, Settings(copy, device, null, null), null, prompts);
         var r = ExportCheck.Compare(reference, exported, c.VocabSize);
-        var (difference, agreement) = ExportCheck.Bounds(type);
+        var (difference, agreement) = ExportCheck.Bounds(type, ExportCheck.Rounding(merged));
         session.Say(string.Create(CultureInfo.InvariantCulture, $"check on {r.Positions} positions: weights {error:P2} off, largest logit difference {r.LargestDifference:G3}, "
-            + $"{r.RelativeDifference:G3} of the logits' deviation (at most {difference}), "
+            + $"{r.RelativeDifference:G3} of the logits' deviation (at most {difference:G3}), "
             + $"{r.Agreeing} of {r.Decided} decided tokens agree (at least {agreement:P0}; decided: a lead of {ExportCheck.Gap})"));
         if (r.RelativeDifference <= difference && r.Agreement >= agreement) return r;
-        string figures = string.Create(CultureInfo.InvariantCulture, $"relative logit difference {r.RelativeDifference:G3} (at most {difference}), token agreement {r.Agreement:P1} (at least {agreement:P0})");
-        if (!ExportCheck.IsLoss(type, r)) throw new HeadroomException($"The export is not the model: {figures}.", "Nothing was kept. Export with a larger --type.", 1);
+        string figures = string.Create(CultureInfo.InvariantCulture, $"relative logit difference {r.RelativeDifference:G3} (at most {difference:G3}), token agreement {r.Agreement:P1} (at least {agreement:P0})");
+        if (!ExportCheck.IsLoss(type, r))
+            throw new HeadroomException($"The export is not the model: {figures}.", "Nothing was kept. "
+                + (ExportCheck.Better(type) is { } better ? $"Export with --type {better}." : "No --type is more exact: this is a fault of the export."), 1);
         if (!o.AcceptLoss) throw new HeadroomException($"{type} takes too much of this model: {figures}.", "Nothing was kept. Export with --type q8_0, or keep it as it is with --accept-loss.", 1);
         session.Say($"kept by --accept-loss: {figures}");
         return r;

@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Cuda;
 using Headroom.Models;
 using Headroom.Planning;
 using Headroom.Training;
@@ -59,18 +60,23 @@ internal static class PlanCommand
         using var cpu = new CpuDevice(); // that it is planned for
         var (plan, fitted) = Budget.Fit(config, settings, limits, cpu.WorkspaceBytes, vram == null ? null : Units.Parse(vram), cpu, flags: true);
         string? beyond = PlanTable.BeyondPositions($"--length is {length}", length, config);
+        // The CPU has one kernel for every head size; whoever plans thinks of a card too.
+        string? slower = FlashKernels.Fallback(config.HeadDim, DType.BF16, ANewCard) is { } why ? "on a GPU, " + why : null;
+        string[] notes = [.. new[] { beyond, slower }.OfType<string>()];
         if (json)
         {
-            if (beyond != null) session.Say("note: " + beyond);
-            Console.WriteLine(JsonSerializer.Serialize(Json(plan, new Subject(null, "cpu", fitted, rows, length, config), buffers, beyond == null ? [] : [beyond])));
+            foreach (string note in notes) session.Say("note: " + note);
+            Console.WriteLine(JsonSerializer.Serialize(Json(plan, new Subject(null, "cpu", fitted, rows, length, config), buffers, notes)));
             return 0;
         }
         Console.WriteLine(PlanTable.Subject("the CPU", fitted, $"{rows} rows x {length} tokens", config.NumHiddenLayers)
             + "; a GPU takes other bytes (a recipe with --device cuda is planned for one)");
-        if (beyond != null) Console.WriteLine("note: " + beyond);
+        foreach (string note in notes) Console.WriteLine("note: " + note);
         Print(plan, fitted.RecomputeLayers, config.NumHiddenLayers, buffers);
         return 0;
     }
+
+    private const int ANewCard = 90; // compute capability
 
     private static bool IsRecipe(string path) => path.EndsWith(".yaml", StringComparison.OrdinalIgnoreCase) || path.EndsWith(".yml", StringComparison.OrdinalIgnoreCase);
 
@@ -80,6 +86,7 @@ internal static class PlanCommand
         if (recipe.Models.Count == 0) throw new HeadroomException("The recipe names no model.", "Add models: with a - path: entry.");
         using var session = new Session(json);
         var outlines = Directory.CreateTempSubdirectory("headroom-plan-");
+        session.BeforeLeaving(() => outlines.Delete(true));
         var all = new List<object>();
         try
         {
@@ -90,11 +97,17 @@ internal static class PlanCommand
                 using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
                 using var device = prepared.Device;
                 var (limits, config) = (prepared.Limits, prepared.Source.Config);
-                all.Add(Json(prepared.Plan, new Subject(TrainRun.ModelName(model), device.Name, prepared.Settings, limits.TrainSequences, prepared.Longest, config), buffers, prepared.Notes));
-                if (json) continue;
+                string[] notes = [.. prepared.Notices, .. prepared.Notes];
+                var subject = new Subject(TrainRun.ModelName(model), device.Name, prepared.Settings, limits.TrainSequences, prepared.Longest, config);
+                all.Add(Json(prepared.Plan, subject, buffers, notes));
+                if (json)
+                {
+                    foreach (string note in notes) session.Say("note: " + note);
+                    continue;
+                }
                 string batch = $"micro-batches of at most {limits.TrainSequences} rows and {limits.TrainTokens} tokens";
                 session.Say($"{TrainRun.ModelName(model)}, {PlanTable.Subject(device.Name, prepared.Settings, batch, config.NumHiddenLayers)}");
-                foreach (string note in prepared.Notes) session.Say("note: " + note);
+                foreach (string note in notes) session.Say("note: " + note);
                 Print(prepared.Plan, prepared.Settings.RecomputeLayers, prepared.Source.Config.NumHiddenLayers, buffers);
             }
         }

@@ -30,6 +30,7 @@ internal static class QuantizeCommand
         path = session.Model(path);
         target.KeepOff("the model", path); // four bits do not give it back
         using var source = WeightSources.Open(path);
+        foreach (string line in source.Notices) session.Say(line);
         var recipe = new Recipe();
         if (flat || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") == null) recipe.Quantization.Bnb4bitUseDoubleQuant = !flat;
         var device = session.Open(deviceName);

@@ -39,10 +39,11 @@ internal static class DoctorCommand
         command.SetAction(p =>
         {
             var r = CudaDoctor.Try();
-            if (p.GetValue(json)) Console.WriteLine(JsonSerializer.Serialize(new { items = r.Items.Select(i => new { what = i.What, found = i.Found }), problem = r.Problem, remedy = r.Remedy, used_bytes = r.UsedBytes }));
+            if (p.GetValue(json)) Console.WriteLine(JsonSerializer.Serialize(new { items = r.Items.Select(i => new { what = i.What, found = i.Found }), problem = r.Problem, remedy = r.Remedy, used_bytes = r.UsedBytes, attention = FlashKernels.Rule }));
             else
             {
                 foreach (var (what, found) in r.Items) Console.WriteLine($"{what,-24} {found}");
+                Console.WriteLine($"{"attention on a GPU",-24} {FlashKernels.Rule}");
                 Console.WriteLine(r.Problem == null ? "CUDA works." : $"CUDA does not work: {r.Problem}\n  {r.Remedy}");
                 Console.WriteLine($"{"CPU",-24} {Environment.ProcessorCount} threads, {(System.Runtime.Intrinsics.Vector512.IsHardwareAccelerated ? "512" : System.Runtime.Intrinsics.Vector256.IsHardwareAccelerated ? "256" : "128")}-bit vectors: works");
             }

@@ -58,6 +58,23 @@ public sealed class BaseHashes(string folder, long minimumBytes)
         }
     }
 
+    /// <summary>Whether the file systems of these files say surely that a file changed; where not, nothing is remembered.</summary>
+    public static bool CanTell(IReadOnlyList<string> files)
+    {
+        try
+        {
+            return files.All(f =>
+            {
+                using var file = File.OpenHandle(Target(f).FullName);
+                return Identity(f, file) != null;
+            });
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
     /// <summary>
     /// What tells later whether files are still what they are now: to be taken before they are read. Null where that cannot be told: the file system is none of those that
     /// say it, or a file changed just now, so that one more change could go unseen.

@@ -90,6 +90,22 @@ public sealed class CheckpointSource : IWeightSource
     /// <inheritdoc/>
     public string ConfigJson { get; }
 
+    /// <inheritdoc/>
+    public IReadOnlyList<string> Unclaimed
+    {
+        get
+        {
+            var claimed = Config.MatrixNames().Concat(Config.VectorNames()).ToHashSet(StringComparer.Ordinal);
+            if (Config.TieWordEmbeddings) claimed.Add("lm_head.weight"); // a copy of the table: the constructor has compared them
+            foreach (var (name, q) in _quantized)
+                if (claimed.Contains(name)) claimed.UnionWith(q.Keys);
+            return WeightNames.Unclaimed(_where.Keys, claimed);
+        }
+    }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<string> Notices => HfConfig.Notices(ConfigJson);
+
     /// <summary>Bytes of all tensors, and the number of files they are in.</summary>
     public (long Bytes, int Files) Stored => (_where.Sum(t => t.Value.Tensors[t.Key].End - t.Value.Tensors[t.Key].Begin), _files.Count);
 
@@ -223,6 +239,14 @@ public static class WeightShapes
 
     /// <summary>True for norms and biases, which files hold with one dimension. The name tells, not the shape: a matrix may have one column.</summary>
     public static bool IsVector(string hfName) => hfName.EndsWith("norm.weight", StringComparison.Ordinal) || hfName.EndsWith(".bias", StringComparison.Ordinal);
+
+    /// <summary>Before a weight is read: every tensor that the configuration asks for is there and has its shape, and there are no others.</summary>
+    /// <exception cref="HeadroomException">A tensor is missing, of another shape, or belongs to nothing in the model.</exception>
+    public static void CheckAll(IWeightSource source)
+    {
+        WeightNames.CheckClaimed(source);
+        foreach (string name in source.Config.MatrixNames().Concat(source.Config.VectorNames())) Check(source, name);
+    }
 
     /// <summary>Throws when the checkpoint's shape is not the configuration's.</summary>
     public static void Check(IWeightSource source, string hfName)

@@ -50,6 +50,8 @@ internal sealed class ResidualSource : IWeightSource
     public ModelConfig Config => _base.Config;
     public string Hash => _base.Hash;
     public string? ConfigJson => _base.ConfigJson;
+    public IReadOnlyList<string> Unclaimed => _base.Unclaimed;
+    public IReadOnlyList<string> Notices => _base.Notices;
     public void BeginHash() => _base.BeginHash();
     public bool Has(string hfName) => _base.Has(hfName);
     public (int Rows, int Cols) ShapeOf(string hfName) => _base.ShapeOf(hfName);

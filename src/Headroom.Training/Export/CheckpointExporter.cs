@@ -31,6 +31,7 @@ public static partial class CheckpointExporter
     /// <param name="shardBytes">Most bytes of a shard.</param>
     public static void Write(IWeightSource source, string basePath, string? tokenizerPath, string type, string folder, Action<long, long>? progress = null, long shardBytes = ShardBytes)
     {
+        WeightNames.CheckClaimed(source);
         var (dtype, torch) = Types[type];
         int size = type == "f32" ? 4 : 2;
         var c = source.Config;

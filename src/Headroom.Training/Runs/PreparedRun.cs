@@ -32,6 +32,10 @@ public sealed class PreparedRun : IDisposable
     /// <summary>The plan that a run reserves.</summary>
     public required MemoryPlan Plan { get; init; }
 
+    /// <summary>Lines for the user: how the base and its tokenizer were read where their files were not clear, and where the device takes a slower way.</summary>
+    public IReadOnlyList<string> Notices =>
+        [.. Source.Notices.Concat(Rows.Tokenizer.Notices), .. Device.AttentionNotice(Source.Config.HeadDim, Settings.ComputeType) is { } slower ? [slower] : Array.Empty<string>()];
+
     /// <summary>Reads and encodes the rows, opens the device and plans. Throws <see cref="HeadroomException"/> for whatever is wrong with recipe, data, tokenizer or model, or when nothing fits the budget.</summary>
     /// <param name="recipe">The recipe.</param>
     /// <param name="model">Its base.</param>

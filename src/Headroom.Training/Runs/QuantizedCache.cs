@@ -27,7 +27,13 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
     public IWeightSource Open(string path, QuantizationOptions quantization, Action<string>? say = null)
     {
         var source = WeightSources.Open(path);
-        if (source is not CheckpointSource original || !Wanted(original, quantization) || _hashes.Known(original.Files) is not { } hash) return source;
+        if (source is not CheckpointSource original || !Wanted(original, quantization)) return source;
+        if (_hashes.Known(original.Files) is not { } hash)
+        {
+            if (!BaseHashes.CanTell(original.Files))
+                say?.Invoke($"note: the file system of {path} does not say surely whether a file changed, so the base is hashed and quantized anew at each start");
+            return source;
+        }
         string folder = Copy(hash, Storage(quantization));
         if (!Directory.Exists(folder)) return source;
         try
@@ -38,6 +44,7 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
                 Delete(folder);
                 return WeightSources.Open(path);
             });
+            WeightShapes.CheckAll(copy);
             original.Dispose();
             return copy;
         }
