@@ -1,5 +1,5 @@
+using System.Globalization;
 using System.Text;
-using System.Text.RegularExpressions;
 
 namespace Headroom.Formats.Tokenizers;
 
@@ -10,11 +10,22 @@ internal static class Normalizers
 
     public static Func<string, string> Replace(string from, string to) => s => s.Replace(from, to, StringComparison.Ordinal);
 
-    public static Func<string, string> Replace(Regex from, string to) => s => from.Replace(s, _ => to);
+    public static Func<string, string> Replace(Matcher from, string to) => s => from.Replace(s, to);
 
     public static Func<string, string> Strip(bool left, bool right) => s => left && right ? s.Trim() : left ? s.TrimStart() : right ? s.TrimEnd() : s;
 
-    public static string Lower(string s) => s.ToLowerInvariant();
+    /// <summary>Each character by itself (no final sigma); one of them becomes two (Unicode SpecialCasing.txt).</summary>
+    public static string Lower(string s) => s.ToLowerInvariant().Replace("\u0130", "i\u0307", StringComparison.Ordinal);
+
+    /// <summary>Without combining marks.</summary>
+    public static string StripAccents(string s)
+    {
+        if (s.AsSpan().IndexOfAnyExceptInRange('\0', '\u02FF') < 0) return s;
+        var sb = new StringBuilder(s.Length);
+        foreach (var rune in s.EnumerateRunes())
+            if (Rune.GetUnicodeCategory(rune) is not (UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark)) sb.Append(rune.ToString());
+        return sb.ToString();
+    }
 
     /// <summary>Blanks at both ends go, runs of blanks become one.</summary>
     public static string OneSpace(string s)
