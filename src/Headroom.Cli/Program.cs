@@ -38,26 +38,10 @@ catch (OutputClosedException e)
 {
     return e.ExitCode;
 }
-catch (HeadroomException e)
+catch (Exception e)
 {
-    Console.Error.WriteLine("error: " + HeadroomException.Sentence(e.Message));
-    Console.Error.WriteLine("  " + HeadroomException.Sentence(e.ToDo));
+    var fault = Faults.Of(e);
+    Console.Error.WriteLine($"error: {fault.Message}\n  {fault.ToDo}");
     if (parsed.GetValue(verbose)) Console.Error.WriteLine(e);
-    return e.ExitCode;
-}
-catch (Exception e) when (e is IOException or UnauthorizedAccessException && !parsed.GetValue(verbose))
-{
-    Console.Error.WriteLine($"error: {e.Message.Split('\n')[0].TrimEnd('.')}.\n  Check that the path can be read or written and that the disk is not full.");
-    return 1;
-}
-catch (OutOfMemoryException) when (!parsed.GetValue(verbose))
-{
-    Console.Error.WriteLine("error: There is not enough memory.\n  Ask headroom plan what the run needs, and give smaller sizes or a --vram budget.");
-    return 1;
-}
-catch (Exception e) when (!parsed.GetValue(verbose))
-{
-    Console.Error.WriteLine($"error: {e.GetType().Name}: {e.Message.Split('\n')[0]}");
-    Console.Error.WriteLine("  This is a fault of Headroom; run again with --verbose and report what it prints.");
-    return 1;
+    return fault.ExitCode;
 }

@@ -15,8 +15,10 @@ internal static partial class StandardStreams
     /// <summary>Puts streams in the console's place that say what happens to them.</summary>
     public static void Open()
     {
-        Console.SetOut(new StreamWriter(new Output(), new UTF8Encoding(false)) { AutoFlush = true });
-        Console.SetError(IsOpen(2) ? new QuietError(Console.Error) : TextWriter.Null);
+        TextWriter output = new StreamWriter(new Output(), new UTF8Encoding(false)) { AutoFlush = true };
+        Console.SetOut(Console.IsOutputRedirected ? output : new TerminalText(output));
+        TextWriter error = IsOpen(2) ? new QuietError(Console.Error) : TextWriter.Null;
+        Console.SetError(Console.IsErrorRedirected ? error : new TerminalText(error));
         if (!IsOpen(0)) Console.SetIn(TextReader.Null);
     }
 

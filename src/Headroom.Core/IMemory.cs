@@ -66,6 +66,10 @@ public interface IDevice : IDisposable
 {
     /// <summary>Name for reports.</summary>
     string Name { get; }
+    /// <summary>cpu or cuda: whose arithmetic it is.</summary>
+    string Kind => "cpu";
+    /// <summary>The driver with its version, for reports; null where there is none.</summary>
+    string? DriverVersion => null;
     /// <summary>The ops.</summary>
     IOps Ops { get; }
     /// <summary>Bytes of the device that the process holds beside the arena: the ops' workspace and, on a GPU, context and code.</summary>
@@ -83,6 +87,10 @@ public interface IDevice : IDisposable
     void KeepExpanded(Tensor room) { }
     /// <summary>Largest rank of an adapter of a matrix whose wider side has so many elements, in a type of activations.</summary>
     int LargestRank(int widest, DType compute) => int.MaxValue;
+    /// <summary>Largest head_dim that attention takes.</summary>
+    int LargestHead => int.MaxValue;
+    /// <summary>A line for the user where attention of this size and type takes a slower way than the device has for others; null = it does not.</summary>
+    string? AttentionNotice(int headDim, DType compute) => null;
     /// <summary>Host to device.</summary>
     void Upload(ReadOnlySpan<byte> source, Tensor destination);
     /// <summary>

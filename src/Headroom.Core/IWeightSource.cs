@@ -19,6 +19,11 @@ public interface IWeightSource : IDisposable
     string Hash { get; }
     /// <summary>Starts to compute <see cref="Hash"/> on another thread, beside the loading of the weights.</summary>
     void BeginHash() { }
+    /// <summary>
+    /// Starts to check, on other threads and beside the loading, that the weights are what was written. The result is null when they are, or when nothing says what was
+    /// written; else the source to load again from, which belongs to this one. Whoever loads weights awaits it before they are used.
+    /// </summary>
+    Task<IWeightSource?> Verify() => Task.FromResult<IWeightSource?>(null);
     /// <summary>Element type that loses nothing: BF16 or F16 for 16-bit tensors, else F32. For a tensor that is quantized already, the type that its makers dequantize it to.</summary>
     DType SourceDType(string hfName);
     /// <summary>The type that a GGUF file holds the tensor in; null for other formats.</summary>
@@ -31,6 +36,10 @@ public interface IWeightSource : IDisposable
     QuantizedParts ReadQuantized(string hfName) => throw new NotSupportedException($"{hfName} is not quantized");
     /// <summary>The text of the checkpoint's config.json, or null when it has none.</summary>
     string? ConfigJson => null;
+    /// <summary>Tensors of the file, by its own names, that belong to nothing in the model and are not known to be harmless; see <see cref="WeightNames"/>.</summary>
+    IReadOnlyList<string> Unclaimed => [];
+    /// <summary>Lines for the user on how the checkpoint was read, where that is not as it says or was not sure.</summary>
+    IReadOnlyList<string> Notices => [];
 }
 
 /// <summary>A quantized weight as stored: see <see cref="LinearWeight"/> for the meaning of the parts.</summary>

@@ -105,11 +105,19 @@ public sealed unsafe class CudaDevice : IDevice
     /// <inheritdoc/>
     public string Name => _gpu.Name;
     /// <inheritdoc/>
+    public string Kind => "cuda";
+    /// <inheritdoc/>
+    public string? DriverVersion => _gpu.DriverVersion;
+    /// <inheritdoc/>
     public IOps Ops => _ops;
     /// <inheritdoc/>
     public long WorkspaceBytes => _workspace.Bytes + _overhead;
     /// <inheritdoc/>
     public int LargestRank(int widest, DType compute) => _ops.LargestRank(widest, compute);
+    /// <inheritdoc/>
+    public int LargestHead => FlashKernels.LargestHead;
+    /// <inheritdoc/>
+    public string? AttentionNotice(int headDim, DType compute) => FlashKernels.Fallback(headDim, compute, Capability);
     /// <summary>The part of <see cref="WorkspaceBytes"/> that the driver took: context and streams as measured when the device was opened, and room for code loaded later.</summary>
     public long OverheadBytes => _overhead;
     /// <summary>Compute capability, as 90.</summary>

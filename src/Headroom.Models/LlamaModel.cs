@@ -38,8 +38,8 @@ public sealed partial class LlamaModel
         _finalNorm = Norm("model.norm.weight", out _gradFinalNorm);
         _head = _embedding;
         _gradHead = _gradEmbedding;
-        // As in PEFT, a tied head or table that is trained is a copy, and the two go separate ways.
-        HasOwnHead = !config.TieWordEmbeddings || Saves(Embedding) || Saves(OutputHead);
+        // As in PEFT, a tied head or table that is trained is a copy, and the two go separate ways unless ensure_weight_tying says otherwise.
+        HasOwnHead = !config.TieWordEmbeddings || !StaysTied && (Saves(Embedding) || Saves(OutputHead));
         if (HasOwnHead) _head = Table(OutputHead, config.TieWordEmbeddings ? Embedding : OutputHead, out _gradHead);
         InverseFrequencies = memory.Static(MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, Shape.Of(config.HeadDim / 2));
         config.InverseFrequencies(out _ropeFactor);
@@ -67,7 +67,7 @@ public sealed partial class LlamaModel
         get
         {
             if (Saves(Embedding)) yield return (Embedding + ".weight", _embedding.Data);
-            if (Saves(OutputHead)) yield return (OutputHead + ".weight", _head.Data);
+            if (HasOwnHead && Saves(OutputHead)) yield return (OutputHead + ".weight", _head.Data);
             foreach (var (name, weight) in Norms)
                 if (Saves(name[..^".weight".Length])) yield return (name, weight);
         }
@@ -111,7 +111,9 @@ public sealed partial class LlamaModel
 
     private bool Recomputes(int layer) => Settings.RecomputeLayers < 0 || layer < Settings.RecomputeLayers;
 
-    private bool Saves(string path) => Settings.Lora?.Saves(path) == true;
+    private bool StaysTied => Config.TieWordEmbeddings && Settings.Lora?.EnsureWeightTying == true;
+
+    private bool Saves(string path) => Settings.Lora is { } lora && (lora.Saves(path) || path == Embedding && StaysTied && lora.Saves(OutputHead));
 
     private bool Trains(string path) => Settings.Mode == TrainMode.Full || Settings.Mode == TrainMode.Adapters && Saves(path);
 

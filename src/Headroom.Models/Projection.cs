@@ -44,6 +44,9 @@ public sealed record LoraSettings(int R, float Alpha, float DropoutP, IReadOnlyL
     /// <summary>modules_to_save: further modules that are trained whole, in float32, and saved with the adapter: lm_head, embed_tokens and norms, by the end of their path.</summary>
     public IReadOnlyList<string> ModulesToSave { get; init; } = [];
 
+    /// <summary>ensure_weight_tying: where the table and the head of the base are one, what is trained of them stays one. Else it is a copy, and they go separate ways.</summary>
+    public bool EnsureWeightTying { get; init; }
+
     /// <summary>True when a module is trained whole (PEFT <c>utils/other.py</c>, _set_trainable: its path ends with an entry).</summary>
     public bool Saves(string path) => ModulesToSave.Any(m => path.EndsWith(m, StringComparison.Ordinal));
 

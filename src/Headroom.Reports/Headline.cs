@@ -1,3 +1,6 @@
+using System.Globalization;
+using Headroom.Core;
+
 namespace Headroom.Reports;
 
 /// <summary>The finding, in one sentence.</summary>
@@ -6,7 +9,7 @@ internal static class Headline
     public static string Of(ReportModel m)
     {
         string finding = m.Duel == null ? OfRun(m) : OfDuel(m);
-        return m.Completed ? finding : $"Incomplete: {Progress(m)}. {finding}";
+        return m.Completed ? finding : $"{(m.Running ? "Running" : "Incomplete")}: {Progress(m)}. {finding}";
     }
 
     /// <summary>The verdict of tests that all compare the same two things, one a seed.</summary>
@@ -20,9 +23,10 @@ internal static class Headline
 
     private static string Progress(ReportModel m)
     {
-        if (m.Duel != null) return $"{m.Runs.Count(r => r.Summary.Completed)} of {m.Duel.DuelStart.Texts("runs").Length} runs completed";
+        string until = m.Running && m.Runs.Select(r => r.Summary.LastTime).Append(m.Duel?.LastTime).Max(StringComparer.Ordinal) is { } time ? $", as of {time}" : "";
+        if (m.Duel != null) return $"{m.Runs.Count(r => r.Summary.Completed)} of {m.Duel.DuelStart.Texts("runs").Length} runs completed{until}";
         var run = m.Runs[0];
-        return $"stopped at step {run.StepsDone} of {run.Summary.TotalSteps?.ToString() ?? "an unknown number"}";
+        return $"{(m.Running ? "" : run.Summary.Failed != null ? "failed " : "stopped ")}at step {run.StepsDone} of {run.Summary.TotalSteps?.ToString() ?? "an unknown number"}{until}";
     }
 
     private static string OfRun(ReportModel m)
@@ -47,22 +51,43 @@ internal static class Headline
         var models = m.Quality.Where(q => q.Stage == "tuned").GroupBy(q => q.Group).OrderByDescending(g => g.Average(q => q.Score ?? 0)).Select(g => (Name: g.Key, Rows: g.ToList())).ToList();
         if (models.Count == 0) return "No tuned model has been tested yet.";
         string best = models[0].Name, text = $"{best} reaches {Score(models[0].Rows)}";
+        bool claims = false;
         foreach (var (name, rows) in models.Skip(1))
         {
-            string verdict = Verdict(m.Tests.Where(t => t.Kind == "tuned_vs_tuned" && (t.First.Group, t.Second.Group) is var p && (p == (best, name) || p == (name, best))).ToList());
-            text += models.Count == 2 ? $"; {name} {Score(rows)}; {verdict}" : $"; {name} {Score(rows)}, {verdict} to the first";
+            var (verdict, ofModels) = Compare(m, best, name);
+            claims |= ofModels;
+            text += models.Count == 2 ? $"; {name} {Score(rows)}; {(ofModels ? "" : "of these two adapters (one seed): ")}{verdict}" : $"; {name} {Score(rows)}, to the first {verdict}";
         }
+        if (models.Count > 2 && !claims) text += $"; of these {models.Count} adapters (one seed)";
+        if (models.Count > 1 && !claims) text += "; one seed says nothing of the models";
+        if (m.Reversals.Count > 0) text += m.Reversals.Count == 1 ? $"; validation ranks {(models.Count == 2 ? "them" : $"{m.Reversals[0].First} and {m.Reversals[0].Second}")} the other way round"
+            : $"; validation ranks {m.Reversals.Count} pairs the other way round";
         return text + ".";
+    }
+
+    /// <summary>Of the models, where several seeds allow it; else of the adapters.</summary>
+    private static (string Verdict, bool OfModels) Compare(ReportModel m, string best, string name)
+    {
+        bool Pair(string a, string b) => (a, b) == (best, name) || (b, a) == (best, name);
+        var tests = m.Tests.Where(t => t.Kind == "tuned_vs_tuned" && Pair(t.First.Group, t.Second.Group)).ToList();
+        if (m.Comparisons.FirstOrDefault(c => Pair(c.First, c.Second)) is not { } c) return (Verdict(tests), false);
+        string ofAdapters = tests.Count == 0 ? "" : $"; of the adapters, {tests.Count(t => t.Significant)} of {tests.Count} pairs differ (McNemar)";
+        string who = $"of the models under this recipe ({c.Differences.Count} seeds): ";
+        if (c is not { Mean: { } mean, Adjusted: { } p }) return ($"{who}nothing is claimed, as every seed gives the same difference{ofAdapters}", true);
+        if (c.First != best) mean = new Interval(-mean.Value, -mean.High, -mean.Low);
+        string figures = $"{Show.I(mean)} in {c.Metric}, t interval over seeds, {Show.P(p)}";
+        return ($"{who}{(c.Significant == true ? $"a significant difference ({figures})" : $"no significant difference ({figures})")}{ofAdapters}", true);
     }
 
     private static string Score(IReadOnlyList<QualityRow> rows)
     {
         var q = rows[0];
-        string metric = q.F1 != null ? "F1" : "accuracy";
         if (rows.Count == 1)
-            return q.F1 == null ? $"accuracy {(q.Accuracy is { } a ? Show.I(a) : Show.N3(q.AccuracyValue))}" : $"F1 {(q.Intervals is { } i ? Show.I(i.F1) : Show.N3(q.F1))}";
-        var (mean, sd) = Statistics.MeanSd(rows.Where(r => r.Score != null).Select(r => r.Score!.Value).DefaultIfEmpty().ToList());
-        return $"{metric} {Show.N3(mean)} ± {Show.N3(sd)} over {rows.Count} seeds";
+            return $"{q.ScoreName} {(q.F1 == null ? q.Accuracy is { } a ? Show.I(a) : Show.N3(q.AccuracyValue) : q.Intervals is { } i ? Show.I(i.Main.F1) : Show.N3(q.F1))}";
+        var scores = rows.Where(r => r.Score != null && r.ScoreName == q.ScoreName).Select(r => r.Score!.Value).ToList();
+        if (scores.Count == 0) return $"{q.ScoreName} {Show.NotMeasured}";
+        var (mean, sd) = Statistics.MeanSd(scores);
+        return $"{q.ScoreName} {Show.N3(mean)} ± {Show.N3(sd)} over {scores.Count} seeds";
     }
 }
 
@@ -72,6 +97,8 @@ internal static class Show
     public const string NotMeasured = "not measured";
 
     public static string N3(double? v) => F(v, "0.000");
+    /// <summary>A difference, with its sign.</summary>
+    public static string Signed(double? v) => F(v, "+0.000;-0.000;0.000");
     public static string N1(double? v) => F(v, "#,0.0");
     public static string Count(double? v) => F(v, "#,0");
     public static string Percent(double? v) => F(v, "0.###%");
@@ -81,6 +108,17 @@ internal static class Show
     public static string Mib(double bytes) => $"{N1(bytes / 1048576)} MiB";
     public static string P(double p) => p < 0.001 ? "p < 0.001" : $"p = {F(p, p < 0.01 ? "0.####" : "0.###")}";
     public static string PValue(double p) => P(p) is var s && s.StartsWith("p = ", StringComparison.Ordinal) ? s[4..] : s[2..];
+    /// <summary>A name that a table can hold: one line, its middle left out where it is long.</summary>
+    public static string Short(string text, int most)
+    {
+        text = Printable.Line(text);
+        const string cut = "…";
+        int[] at = StringInfo.ParseCombiningCharacters(text); // a cut must not part what is one sign
+        if (at.Length <= most) return text;
+        int head = most / 2, tail = most - head - cut.Length;
+        return text[..at[head]] + cut + text[at[^tail]..];
+    }
+
     public static string Or(string? text) => string.IsNullOrEmpty(text) ? NotMeasured : text;
-    public static string F(double? v, string format) => v is { } d && double.IsFinite(d) ? d.ToString(format, System.Globalization.CultureInfo.InvariantCulture) : NotMeasured;
+    public static string F(double? v, string format) => v is { } d && double.IsFinite(d) ? d.ToString(format, CultureInfo.InvariantCulture) : NotMeasured;
 }

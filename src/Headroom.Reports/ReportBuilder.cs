@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Training;
 
 namespace Headroom.Reports;
 
@@ -17,8 +18,13 @@ internal static class ReportBuilder
         var quality = runs.SelectMany(r => new[] { (r, T: r.Summary.ZeroShot), (r, T: r.Summary.Tuned) }).Where(x => x.T != null)
             .Select(x => Row(x.r.Label, x.r.Group, x.r.Colour, x.r.Summary.Seed, x.T!.Name, x.T)).ToList();
         quality.AddRange(Baselines(isDuel ? top : null, runs));
-        foreach (var run in runs.Where(r => !r.Summary.Completed)) notes.Add(Stopped(run));
-        if (isDuel && top.DuelEnd == null) notes.Add("The duel has no duel_end event: it is still going, or was stopped.");
+        foreach (var run in runs.Where(r => !r.Summary.Completed)) notes.Add(State(run));
+        if (isDuel && top.DuelEnd == null)
+            notes.Add(top.Holder is { } holder ? $"The duel is running ({holder}): these figures are of what it has done so far." : "The duel has no duel_end event: it was stopped.");
+        var reversals = SeedComparisons.Reversals(runs, quality);
+        notes.AddRange(reversals.Select(r => $"Validation ranks {r.First} and {r.Second} the other way round: {r.Metric} {Show.N3(r.ValidationFirst)} and {Show.N3(r.ValidationSecond)} on the "
+            + $"validation rows (of the adapters that were kept), {Show.N3(r.TestFirst)} and {Show.N3(r.TestSecond)} on the test rows."));
+        notes.AddRange((isDuel ? runs.Select(r => r.Summary).Prepend(top) : [top]).SelectMany(Oddities));
         var model = new ReportModel
         {
             Name = (isDuel ? top.DuelStart : top.Start).Text("name") ?? top.Folder,
@@ -27,6 +33,8 @@ internal static class ReportBuilder
             Quality = quality,
             Spreads = Spread(quality),
             Tests = PairedTests(quality, notes),
+            Comparisons = SeedComparisons.Of(quality),
+            Reversals = reversals,
             Notes = notes,
             Recipes = Recipes(isDuel ? top : null, runs),
             Completed = runs.Count > 0 && runs.Count == (isDuel ? top.DuelStart.Texts("runs").Length : 1) && runs.All(r => r.Summary.Completed) && (!isDuel || top.DuelEnd != null),
@@ -75,25 +83,21 @@ internal static class ReportBuilder
 
     private static QualityRow Row(string label, string group, int colour, long? seed, string stage, TestResult t)
     {
-        int? rows = t.Confusion?.Sum() ?? t.Gold?.Length ?? t.Rows;
-        int? correct = t.Confusion is { } c ? c[0] + c[3]
-            : t is { Gold: { } gold, Predicted: { } predicted } ? gold.Zip(predicted).Count(x => x.First == x.Second)
-            : t.Accuracy is { } a && rows is { } n ? (int)Math.Round(a * n) : null;
+        var m = t.Confusion;
+        long? correct = m?.Correct ?? (t is { Accuracy: { } a, Rows: { } n } ? (long)Math.Round(a * n) : null);
         // A fixed seed: the same log gives the same report.
-        return new QualityRow(label, group, colour, seed, stage, t with { Rows = rows }, correct, correct is { } k && rows is > 0 and var m ? Statistics.Wilson(k, m) : null,
-            t.Confusion != null && rows > 0 ? Statistics.Bootstrap(t.Confusion, 1) : null, Tiers(t));
+        return new QualityRow(label, group, colour, seed, stage, t, correct, correct is { } k && t.Rows is > 0 and var rows ? Statistics.Wilson(k, rows) : null,
+            m is { Rows: > 0 } ? Statistics.Intervals(m, 1) : null, Tiers(t));
     }
 
-    private static List<TierCell> Tiers(TestResult t) => t is { Tiers: { } tiers, Gold: { } gold, Predicted: { } predicted }
-        ? Enumerable.Range(0, tiers.Length).GroupBy(i => tiers[i] ?? "(none)").OrderBy(g => g.Key, StringComparer.Ordinal)
-            .Select(g => new TierCell(g.Key, g.Count(), g.Count(i => gold[i] == predicted[i]))).ToList()
-        : [];
+    private static List<TierCell> Tiers(TestResult t) => t is { Tiers: { } tiers, Gold: { } gold, Predicted: { } predicted, Confusion: { } m }
+        ? [.. Predictions.ByTier(tiers, gold, predicted, m.Classes, m.Labels).Select(x => new TierCell(x.Tier, x.Confusion))] : [];
 
     private static List<SeedSpread> Spread(List<QualityRow> quality)
     {
         var metrics = new (string Name, Func<QualityRow, double?> Of)[]
         {
-            ("accuracy", q => q.AccuracyValue), ("precision", q => q.Intervals?.Precision.Value ?? q.Result.Precision), ("recall", q => q.Intervals?.Recall.Value ?? q.Result.Recall), ("f1", q => q.F1), ("loss", q => q.Result.Loss),
+            ("accuracy", q => q.AccuracyValue), ("precision", q => q.Precision), ("recall", q => q.Recall), ("f1", q => q.F1), ("loss", q => q.Result.Loss),
         };
         var spreads = new List<SeedSpread>();
         foreach (var group in quality.Where(q => q.Stage != "baseline").GroupBy(q => (q.Group, q.Stage)).Where(g => g.Count() > 1))
@@ -137,8 +141,25 @@ internal static class ReportBuilder
         }
     }
 
-    private static string Stopped(RunEntry run) =>
-        $"{run.Label} is incomplete: {(run.StepsDone == 0 ? "no step" : $"step {run.StepsDone}")} of {run.Summary.TotalSteps?.ToString() ?? "an unknown number"}, {(run.Summary.Tuned == null ? "the tuned model was not tested" : "the tuned model was tested")}.";
+    private static string State(RunEntry run)
+    {
+        var s = run.Summary;
+        string steps = $"{(run.StepsDone == 0 ? "no step" : $"step {Show.Count(run.StepsDone)}")} of {(s.TotalSteps is { } n ? Show.Count(n) : "an unknown number")}";
+        string until = s.LastTime == null ? "" : $", as of {s.LastTime}";
+        if (s.Running) return $"{run.Label} is running ({s.Holder}): {steps}{until}. Everything here is of what it has done so far.";
+        string how = s.Failed is { } failed ? $"It failed: {Printable.Message(failed.Text("error") ?? failed.Text("reason") ?? "no reason is given", MostReason).TrimEnd('.')}."
+            : s.Stopped != null ? "It was stopped and can be resumed." : "Its log ends without a word: it was killed, or runs on another machine.";
+        return $"{run.Label} is incomplete: {steps}{until}, {(s.Tuned == null ? "the tuned model was not tested" : "the tuned model was tested")}. {how}";
+    }
+
+    private const int MostReason = 500; // bytes
+    private const int MostOddities = 5; // of one log; a wholly odd one would fill the page
+
+    private static IEnumerable<string> Oddities(RunSummary s)
+    {
+        var odd = s.Odd.Select(o => $"{s.Folder}: {o}").ToList();
+        return odd.Count <= MostOddities ? odd : odd.Take(MostOddities).Append($"{s.Folder}: {Show.Count(odd.Count - MostOddities)} more events of events.jsonl are odd.");
+    }
 
     private static List<(string Of, string Text)> Recipes(RunSummary? duel, List<RunEntry> runs)
     {

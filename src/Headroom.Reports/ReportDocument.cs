@@ -25,40 +25,22 @@ internal sealed record Section(string Title, IReadOnlyList<Block> Blocks);
 internal sealed record ReportDocument(string Title, string Kind, string Headline, bool Completed, IReadOnlyList<string> Notes, IReadOnlyList<Section> Sections)
 {
     public static ReportDocument Of(ReportModel m) => new(m.Name, m.Duel == null ? "Run" : "Duel", m.Headline, m.Completed, m.Notes,
-        new[] { Quality(m), Tiers(m), Tests(m), Curves(m), MemoryTables.Of(m), Cost(m), Provenance(m) }.Where(s => s.Blocks.Count > 0).ToList());
+        new[] { QualityTables.Of(m), Seeds(m), Tests(m), QualityTables.Tiers(m), QualityTables.Classes(m), Curves(m), MemoryTables.Of(m), Cost(m), Provenance(m) }.Where(s => s.Blocks.Count > 0).ToList());
 
-    private static Section Quality(ReportModel m)
+    private static Section Seeds(ReportModel m)
     {
-        var blocks = new List<Block>();
-        if (m.Quality.Count == 0) return new("Quality", [new Paragraph("No test result in the log.")]);
-        var bars = m.Quality.Where(q => q.Accuracy != null).Select(q => (q.Name, q.Colour < 0 ? -1 : q.Colour % Svg.Colours, q.Accuracy!.Value)).ToList();
-        blocks.Add(new Paragraph("Accuracy with Wilson's 95 % interval; precision, recall and F1 of label 1 with the 95 % interval of a bootstrap over rows (2,000 resamples)."));
-        if (bars.Count > 0) blocks.Add(new Figures([new Figure("Accuracy with 95 % interval", Svg.Intervals("Accuracy with 95 % interval", bars), [])]));
-        blocks.Add(new Table(null, "llrrrrr", ["model", "stage", "rows", "accuracy", "precision", "recall", "F1"], m.Quality.Select(q => new[]
-        {
-            q.Label, q.Stage, Show.Count(q.Result.Rows), q.Accuracy is { } a ? Show.I(a) : Show.N3(q.AccuracyValue),
-            q.Intervals is { } p ? Show.I(p.Precision) : Show.N3(q.Result.Precision), q.Intervals is { } r ? Show.I(r.Recall) : Show.N3(q.Result.Recall), q.Intervals is { } f ? Show.I(f.F1) : Show.N3(q.F1),
-        }).ToList()));
-        if (m.Spreads.Count > 0)
-            blocks.Add(new Table("Over seeds: mean ± standard deviation, then each seed", "lllrl", ["model", "stage", "metric", "mean ± sd", "each seed"],
-                m.Spreads.Select(s => new[] { s.Group, s.Stage, s.Metric, $"{Show.N3(s.Mean)} ± {Show.N3(s.Sd)}", string.Join(", ", s.Values.Select(v => $"{Show.N3(v.Value)} (seed {v.Seed})")) }).ToList()));
-        var counts = m.Quality.Where(q => q.Result.Confusion != null).ToList();
-        if (counts.Count > 0)
-            blocks.Add(new Table("Confusion matrix: gold label, then predicted label", "llrrrr", ["model", "stage", "0 as 0", "0 as 1", "1 as 0", "1 as 1"],
-                counts.Select(q => new[] { q.Label, q.Stage }.Concat(q.Result.Confusion!.Select(c => Show.Count(c))).ToArray()).ToList()));
-        return new("Quality", blocks);
-    }
-
-    private static Section Tiers(ReportModel m)
-    {
-        var rows = m.Quality.Where(q => q.Tiers.Count > 0).ToList();
-        if (rows.Count == 0) return new("Tiers", []);
-        var tiers = rows.SelectMany(q => q.Tiers.Select(t => t.Tier)).Distinct().Order(StringComparer.Ordinal).ToList();
-        return new("Tiers",
+        if (m.Comparisons.Count == 0) return new("Models over seeds", []);
+        return new("Models over seeds",
         [
-            new Paragraph("Accuracy in each tier of the test rows, with Wilson's 95 % interval and the number of rows."),
-            new Table(null, "ll" + new string('r', tiers.Count), ["model", "stage", .. tiers],
-                rows.Select(q => new[] { q.Label, q.Stage }.Concat(tiers.Select(t => q.Tiers.FirstOrDefault(c => c.Tier == t) is { } c ? $"{Show.I(c.Accuracy)} of {Show.Count(c.Rows)}" : "no rows")).ToArray()).ToList()),
+            new Paragraph("What holds of the models under this recipe, as far as the seeds tell: the difference of the two tuned adapters of each seed, its mean, and Student's 95 % "
+                + "interval over the seeds (the paired t-test). The rows are not counted as independent of one another: a seed gives one difference. p-values of a metric "
+                + "are adjusted by Holm's method. No interval is given where every seed gives one and the same difference."),
+            new Table(null, "lllrlrrl", ["first", "second", "metric", "seeds", "first less second, by seed", "mean difference", "adjusted p", "at 5 %"], m.Comparisons.Select(c => new[]
+            {
+                c.First, c.Second, c.Metric, Show.Count(c.Differences.Count), string.Join(", ", c.Differences.Select(d => $"{Show.Signed(d.Difference)} (seed {d.Seed})")),
+                c.Mean is { } i ? $"{Show.Signed(i.Value)} [{Show.Signed(i.Low)}, {Show.Signed(i.High)}]" : "no interval", c.Adjusted is { } p ? Show.PValue(p) : "none",
+                c.Significant switch { true => $"{(c.Mean!.Value.Value > 0 ? "first" : "second")} is better", false => "no significant difference", null => "nothing is claimed" },
+            }).ToList()),
         ]);
     }
 
@@ -67,7 +49,7 @@ internal sealed record ReportDocument(string Title, string Kind, string Headline
         if (m.Tests.Count == 0) return new("Paired tests", [new Paragraph("No two sets of predictions over the same rows: nothing to test.")]);
         return new("Paired tests",
         [
-            new Paragraph($"McNemar's exact test over the rows that only one of the two has right. The p-values are adjusted by Holm's method over the {m.Tests.Count} {(m.Tests.Count == 1 ? "test" : "tests")} of this table; the headline has the adjusted ones."),
+            new Paragraph($"McNemar's exact test over the rows that only one of the two has right. It compares two adapters (or one with its base or a baseline) on these rows and says nothing of other seeds. The p-values are adjusted by Holm's method over the {m.Tests.Count} {(m.Tests.Count == 1 ? "test" : "tests")} of this table; the headline has the adjusted ones."),
             new Table(null, "llrrrrrl", ["first", "second", "rows", "only first right", "only second right", "p", "adjusted p", "at 5 %"], m.Tests.Select(t => new[]
             {
                 t.First.Name, t.Second.Name, Show.Count(t.Rows), Show.Count(t.FirstOnly), Show.Count(t.SecondOnly), Show.PValue(t.P), Show.PValue(t.Adjusted),
@@ -85,10 +67,12 @@ internal sealed record ReportDocument(string Title, string Kind, string Headline
         Add("Training loss (thin: each step, thick: smoothed; dots: validation)", "loss", s => s.Loss, true, e => e.Split == "test" ? null : e.Loss);
         Add("Gradient norm (thin: each step, thick: smoothed)", "norm", s => s.GradNorm, true, _ => null);
         Add("Learning rate", "rate", s => s.LearningRate, false, _ => null);
-        Add("Validation F1, or accuracy where there is none", "share", _ => null, false, e => e.F1 ?? e.Accuracy);
+        var f1 = m.Runs.SelectMany(r => r.Summary.Evals).Select(e => e.Confusion).Where(c => c != null).Select(c => c!.F1Name).Distinct().ToList();
+        string f1Name = f1.Count == 1 ? Show.Short(f1[0], 60) : "F1";
+        Add($"Validation {f1Name}, or accuracy where there is none", "share", _ => null, false, e => e.F1 ?? e.Accuracy);
         var blocks = new List<Block> { new Figures(figures) };
         if (m.Runs.Any(r => r.Summary.Evals.Count > 0))
-            blocks.Add(new Table("Evaluations while training", "lrlrrr", ["run", "step", "split", "loss", "accuracy", "F1"],
+            blocks.Add(new Table("Evaluations while training", "lrlrrr", ["run", "step", "split", "loss", "accuracy", f1Name],
                 m.Runs.SelectMany(r => r.Summary.Evals.Select(e => new[] { r.Label, Show.Count(e.Step), e.Split, Show.N3(e.Loss), Show.N3(e.Accuracy), Show.N3(e.F1) })).ToList()));
         var rows = new (string Name, string Means, Func<RunEntry, string> Of)[]
         {
@@ -126,7 +110,7 @@ internal sealed record ReportDocument(string Title, string Kind, string Headline
         var rows = new List<(string, string, Func<RunEntry, string>)>
         {
             ("steps", "", r => $"{Show.Count(r.StepsDone)} of {(r.Summary.TotalSteps is { } n ? Show.Count(n) : "unknown")}"),
-            ("whole run, s", "", r => Show.N1(r.Summary.End.Number("seconds"))),
+            ("whole run, s", "", r => Show.N1(r.Summary.WholeSeconds)),
             ("training, s", "", r => Show.N1(r.TrainSeconds)),
             ("zero-shot test, s", "", r => Show.N1(r.Summary.ZeroShot?.Seconds)),
             ("tuned test, s", "", r => Show.N1(r.Summary.Tuned?.Seconds)),
@@ -157,8 +141,12 @@ internal sealed record ReportDocument(string Title, string Kind, string Headline
         if (m.Runs.Count > 0)
             blocks.Add(Compare(null, m.Runs, null,
             [
-                ("run folder", "", r => r.Folder), ("completed", "", r => r.Summary.Completed ? "yes" : "no"), ("started", "", r => Show.Or(r.Summary.Start.Text("time"))),
-                ("device", "", r => Show.Or(r.Summary.Start.Text("device"))), ("architecture", "", r => Show.Or(r.Summary.Start.Text("architecture"))), ("seed", "", r => r.Summary.Seed?.ToString() ?? Show.NotMeasured),
+                ("run folder", "", r => r.Folder), ("completed", "", r => r.Summary.Completed ? "yes" : r.Summary.Running ? "running" : "no"),
+                ("started", "", r => Show.Or(r.Summary.Start.Text("time"))), ("last event", "", r => Show.Or(r.Summary.LastTime)),
+                ("Headroom", "", r => Recorded(r.Fact("headroom", "headroom_version"))), ("command line", "", r => Recorded(r.Fact("command", "command_line"))),
+                ("device", "", r => Recorded(r.Fact("device"))), ("driver", "", r => r.OnCpu ? "none" : Recorded(r.Fact("driver"))), ("precision", "", r => Recorded(r.Fact("precision"))),
+                ("training rows sha256", "", r => Recorded(r.DataHash("train"))), ("validation rows sha256", "", r => Recorded(r.DataHash("validation"))), ("test rows sha256", "", r => Recorded(r.DataHash("test"))),
+                ("architecture", "", r => Show.Or(r.Summary.Start.Text("architecture"))), ("seed", "", r => r.Summary.Seed?.ToString() ?? Show.NotMeasured),
                 ("base sha256", "", r => Show.Or(r.Summary.Start.Text("base_sha256"))), ("adapter sha256", "", r => r.Summary.End.Text("adapter_sha256") ?? "no adapter written"),
                 ("best step", "", r => r.Summary.End.Long("best_step") is > 0 and var b ? Show.Count(b) : "the last"),
                 ("checkpoints", "", r => Show.Count(r.Summary.Checkpoints)), ("resumed at step", "", r => r.Summary.Resumed.Count == 0 ? "never" : string.Join(", ", r.Summary.Resumed)),
@@ -173,6 +161,8 @@ internal sealed record ReportDocument(string Title, string Kind, string Headline
         "l" + new string('r', runs.Count) + (lastColumn == null ? "" : "l"),
         ["", .. runs.Select(r => r.Label), .. lastColumn == null ? Array.Empty<string>() : [lastColumn]],
         rows.Select(x => new[] { x.Name }.Concat(runs.Select(x.Of)).Concat(lastColumn == null ? [] : [x.Means]).ToArray()).ToList());
+
+    private static string Recorded(string? fact) => fact ?? "not recorded";
 
     private static string Number(RunEntry r, string key) => Show.Count(r.Summary.Start.Long(key));
 }

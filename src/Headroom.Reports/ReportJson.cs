@@ -15,6 +15,7 @@ internal static class ReportJson
         ["kind"] = m.Duel == null ? "run" : "duel",
         ["name"] = m.Name,
         ["completed"] = m.Completed,
+        ["running"] = m.Running,
         ["headline"] = m.Headline,
         ["notes"] = List(m.Notes, n => n),
         ["duel"] = m.Duel == null ? null : new JsonObject
@@ -26,6 +27,15 @@ internal static class ReportJson
         ["seed_spread"] = List(m.Spreads, s => new JsonObject
         {
             ["group"] = s.Group, ["stage"] = s.Stage, ["metric"] = s.Metric, ["mean"] = s.Mean, ["sd"] = s.Sd, ["values"] = List(s.Values, v => new JsonObject { ["seed"] = v.Seed, ["value"] = v.Value }),
+        }),
+        ["seed_comparisons"] = List(m.Comparisons, c => new JsonObject
+        {
+            ["first"] = c.First, ["second"] = c.Second, ["metric"] = c.Metric, ["differences"] = List(c.Differences, d => new JsonObject { ["seed"] = d.Seed, ["value"] = d.Difference }),
+            ["mean"] = Interval(c.Mean, null), ["p"] = c.P, ["p_holm"] = c.Adjusted, ["significant"] = c.Significant,
+        }),
+        ["validation_reversals"] = List(m.Reversals, r => new JsonObject
+        {
+            ["first"] = r.First, ["second"] = r.Second, ["metric"] = r.Metric, ["test"] = new JsonArray(r.TestFirst, r.TestSecond), ["validation"] = new JsonArray(r.ValidationFirst, r.ValidationSecond),
         }),
         ["paired_tests"] = List(m.Tests, t => new JsonObject
         {
@@ -39,10 +49,13 @@ internal static class ReportJson
     private static JsonObject Quality(QualityRow q) => new()
     {
         ["label"] = q.Label, ["group"] = q.Group, ["stage"] = q.Stage, ["seed"] = q.Seed, ["rows"] = q.Result.Rows, ["correct"] = q.Correct, ["loss"] = q.Result.Loss,
-        ["accuracy"] = Interval(q.Accuracy, q.Result.Accuracy), ["precision"] = Interval(q.Intervals?.Precision, q.Result.Precision), ["recall"] = Interval(q.Intervals?.Recall, q.Result.Recall), ["f1"] = Interval(q.Intervals?.F1, q.Result.F1),
-        ["confusion"] = q.Result.Confusion is { } c ? new JsonObject { ["tn"] = c[0], ["fp"] = c[1], ["fn"] = c[2], ["tp"] = c[3] } : null,
+        ["accuracy"] = Interval(q.Accuracy, q.Result.Accuracy), ["precision"] = Interval(q.Intervals?.Main.Precision, q.Result.Precision),
+        ["recall"] = Interval(q.Intervals?.Main.Recall, q.Result.Recall), ["f1"] = Interval(q.Intervals?.Main.F1, q.Result.F1),
+        // Of two classes also by the names that everyone has for them.
+        ["confusion"] = q.Confusion is { IsBinary: true } c ? new JsonObject { ["tn"] = c[0, 0], ["fp"] = c[0, 1], ["fn"] = c[1, 0], ["tp"] = c[1, 1] } : null,
         ["seconds"] = q.Result.Seconds,
-        ["tiers"] = List(q.Tiers, t => new JsonObject { ["tier"] = t.Tier, ["rows"] = t.Rows, ["correct"] = t.Correct, ["accuracy"] = Interval(t.Accuracy, null) }),
+        ["classes"] = q is { Confusion: { } m, Intervals: { } i } ? ClassFigures.Json(m, i) : null,
+        ["tiers"] = List(q.Tiers, t => new JsonObject { ["tier"] = t.Tier, ["rows"] = t.Rows, ["correct"] = t.Correct, ["accuracy"] = Interval(t.Accuracy, null), ["f1"] = t.Confusion.Main.F1 }),
     };
 
     private static JsonObject Run(RunEntry r)
@@ -50,13 +63,15 @@ internal static class ReportJson
         var (s, c, p) = (r.Summary, r.Curve, r.Summary.Plan);
         return new JsonObject
         {
-            ["label"] = r.Label, ["group"] = r.Group, ["model"] = s.Model, ["folder"] = r.Folder, ["seed"] = s.Seed, ["completed"] = s.Completed,
+            ["label"] = r.Label, ["group"] = r.Group, ["model"] = s.Model, ["folder"] = r.Folder, ["seed"] = s.Seed, ["completed"] = s.Completed, ["running"] = s.Running, ["last_event"] = s.LastTime,
+            ["headroom"] = r.Fact("headroom", "headroom_version"), ["command"] = r.Fact("command", "command_line"), ["precision"] = r.Fact("precision"), ["driver"] = r.Fact("driver"),
+            ["data_sha256"] = new JsonObject { ["train"] = r.DataHash("train"), ["validation"] = r.DataHash("validation"), ["test"] = r.DataHash("test") },
             ["device"] = s.Start.Text("device"), ["architecture"] = s.Start.Text("architecture"), ["started"] = s.Start.Text("time"),
             ["base_sha256"] = s.Start.Text("base_sha256"), ["adapter_sha256"] = s.End.Text("adapter_sha256"), ["resumed_at"] = List(s.Resumed, x => x), ["checkpoints"] = s.Checkpoints, ["best_step"] = s.End.Long("best_step"),
             ["cost"] = new JsonObject
             {
                 ["steps"] = r.StepsDone, ["total_steps"] = s.TotalSteps, ["skipped_steps"] = r.SkippedSteps, ["steps_per_epoch"] = s.Start.Long("steps_per_epoch"),
-                ["seconds"] = s.End.Number("seconds"), ["train_seconds"] = r.TrainSeconds, ["zero_shot_test_seconds"] = s.ZeroShot?.Seconds, ["tuned_test_seconds"] = s.Tuned?.Seconds,
+                ["seconds"] = s.WholeSeconds, ["train_seconds"] = r.TrainSeconds, ["zero_shot_test_seconds"] = s.ZeroShot?.Seconds, ["tuned_test_seconds"] = s.Tuned?.Seconds,
                 ["tokens"] = r.Tokens, ["tokens_per_second"] = r.TokensPerSecond, ["label_tokens"] = r.LabelTokens, ["effective_batch"] = s.Start.Long("effective_batch"),
                 ["train_rows"] = s.Start.Long("train_rows"), ["validation_rows"] = s.Start.Long("validation_rows"), ["test_rows"] = s.Start.Long("test_rows"), ["cut_texts"] = s.Start.Long("cut_texts"),
                 ["parameters"] = s.Start.Long("parameters"), ["trainable_parameters"] = s.Start.Long("trainable_parameters"), ["trainable_share"] = r.TrainableShare,
@@ -83,7 +98,7 @@ internal static class ReportJson
         };
     }
 
-    private static JsonObject? Interval(Interval? i, double? value) => i is { } x ? new JsonObject { ["value"] = x.Value, ["low"] = x.Low, ["high"] = x.High }
+    internal static JsonObject? Interval(Interval? i, double? value) => i is { } x ? new JsonObject { ["value"] = x.Value, ["low"] = x.Low, ["high"] = x.High }
         : value is { } v ? new JsonObject { ["value"] = v, ["low"] = null, ["high"] = null } : null;
 
     private static JsonArray List<T>(IEnumerable<T> items, Func<T, JsonNode?> of) => new([.. items.Select(of)]);

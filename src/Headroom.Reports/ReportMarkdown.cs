@@ -1,5 +1,6 @@
 using System.Text;
 using System.Text.RegularExpressions;
+using Headroom.Core;
 
 namespace Headroom.Reports;
 
@@ -27,7 +28,7 @@ internal static partial class ReportMarkdown
             case Verbatim v:
                 // The fence is longer than any run of backticks inside.
                 string fence = new('`', Math.Max(3, Backticks().Matches(v.Text).Select(x => x.Length).DefaultIfEmpty().Max() + 1));
-                s.Append($"\n{Escape(v.Caption)}:\n\n{fence}\n{v.Text.TrimEnd('\n')}\n{fence}\n");
+                s.Append($"\n{Escape(v.Caption)}:\n\n{fence}\n{Printable.Lines(v.Text.ReplaceLineEndings("\n")).TrimEnd('\n')}\n{fence}\n");
                 break;
             case Table t:
                 if (t.Caption != null) s.Append($"\n{Escape(t.Caption)}:\n");
@@ -38,7 +39,7 @@ internal static partial class ReportMarkdown
     }
 
     // A "<" before a blank cannot open a tag and stays readable.
-    private static string Escape(string text) => Tag().Replace(text.Replace("\\", "\\\\").Replace("&", "&amp;").Replace("|", "\\|").Replace("*", "\\*").Replace("`", "\\`").Replace("](", "]\\(").Replace("\r", "").Replace('\n', ' '), "&lt;");
+    private static string Escape(string text) => Tag().Replace(Printable.Line(text).Replace("\\", "\\\\").Replace("&", "&amp;").Replace("|", "\\|").Replace("*", "\\*").Replace("`", "\\`").Replace("](", "]\\("), "&lt;");
 
     [GeneratedRegex("<(?! )")]
     private static partial Regex Tag();

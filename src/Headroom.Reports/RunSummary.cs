@@ -1,4 +1,6 @@
+using System.Globalization;
 using System.Text.Json.Nodes;
+using Headroom.Formats;
 using Headroom.Training;
 
 namespace Headroom.Reports;
@@ -13,10 +15,14 @@ public sealed record StepPoint(int Step, double? Loss, double? GradNorm, double?
 }
 
 /// <summary>One "eval" event.</summary>
-public sealed record EvalPoint(int Step, string Split, double? Loss, double? Accuracy, double? F1);
+public sealed record EvalPoint(int Step, string Split, double? Loss, double? Accuracy, double? F1)
+{
+    /// <summary>Counts of the evaluation, when the log has them.</summary>
+    public ConfusionMatrix? Confusion { get; init; }
+}
 
 /// <summary>Predictions over the test rows: of a model ("zero-shot", "tuned") or of a baseline.</summary>
-public sealed record TestResult(string Name, int? Rows, double? Loss, double? Accuracy, double? Precision, double? Recall, double? F1, int[]? Confusion, int[]? Gold, int[]? Predicted, string?[]? Tiers, double? Seconds);
+public sealed record TestResult(string Name, long? Rows, double? Loss, double? Accuracy, double? Precision, double? Recall, double? F1, ConfusionMatrix? Confusion, int[]? Gold, int[]? Predicted, string?[]? Tiers, double? Seconds);
 
 /// <summary>One "memory" event.</summary>
 public sealed record MemorySample(string When, long? Reserved, long? Resident, long? PeakResident, long? Managed, long? Device);
@@ -27,6 +33,9 @@ public sealed record PlanSummary(long? Total, long? Arena, long? Static, long? W
 /// <summary>Everything one events.jsonl tells about a run. What is not in the file is null or empty.</summary>
 public sealed class RunSummary
 {
+    private DateTime? _last;
+    private double _seconds;
+
     /// <summary>Name of the run's folder.</summary>
     public string Folder { get; private init; } = "";
     /// <summary>Fields of the last run_start event.</summary>
@@ -53,8 +62,25 @@ public sealed class RunSummary
     public PlanSummary? Plan { get; private set; }
     /// <summary>Steps at which the run was resumed.</summary>
     public List<int> Resumed { get; } = [];
+    /// <summary>What of the log could not be used, one sentence for each event.</summary>
+    public List<string> Odd { get; } = [];
+    /// <summary>manifest.json of the run's folder; empty when there is none that can be read.</summary>
+    public JsonObject Manifest { get; private init; } = [];
+    /// <summary>Who works on the folder now, in words; null when nobody does.</summary>
+    public string? Holder { get; private init; }
+    /// <summary>Time of the last event, as it stands there.</summary>
+    public string? LastTime { get; private set; }
+    /// <summary>Fields of failed, when that is how the run ended.</summary>
+    public JsonObject? Failed { get; private set; }
+    /// <summary>Fields of stopped, when that is how it ended.</summary>
+    public JsonObject? Stopped { get; private set; }
     /// <summary>Number of checkpoints written.</summary>
     public int Checkpoints { get; private set; }
+
+    /// <summary>Seconds of all sessions: of run_end, else from the first to the last event of each (null without times).</summary>
+    public double? WholeSeconds => End.Number("seconds") ?? (_last == null ? null : _seconds);
+    /// <summary>Nothing says that the run ended, and a living process holds its folder.</summary>
+    public bool Running => !Completed && Holder != null;
 
     /// <summary>Model as the run names it.</summary>
     public string Model => Start.Text("model") ?? Folder;
@@ -76,7 +102,11 @@ public sealed class RunSummary
     /// <summary>Reads events.jsonl of a run's folder; a half-written run gives what it has.</summary>
     public static RunSummary Read(string folder)
     {
-        var run = new RunSummary { Folder = Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder))) };
+        var run = new RunSummary
+        {
+            Folder = Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder))), Manifest = ReadManifest(Path.Combine(folder, "manifest.json")),
+            Holder = FolderLock.HolderOf(folder),
+        };
         var steps = new SortedDictionary<int, StepPoint>();
         foreach (var e in EventLog.Read(Path.Combine(folder, "events.jsonl"))) run.Add(e, steps);
         run.Steps = [.. steps.Values];
@@ -86,6 +116,7 @@ public sealed class RunSummary
     private void Add(JsonObject e, SortedDictionary<int, StepPoint> steps)
     {
         int step = (int)(e.Long("step") ?? 0);
+        NoteTime(e);
         switch (e.Text("event"))
         {
             case "run_start":
@@ -99,8 +130,9 @@ public sealed class RunSummary
                 steps[step] = new StepPoint(step, e.Number("loss"), e.Number("grad_norm"), e.Number("learning_rate"), e.Number("seconds"), e.Flag("skipped") == true) { Tokens = e.Long("tokens"), LabelTokens = e.Long("label_tokens") };
                 break;
             case "eval":
-                Evals.RemoveAll(x => x.Step >= step && x.Split == (e.Text("split") ?? ""));
-                Evals.Add(new EvalPoint(step, e.Text("split") ?? "", e.Number("loss"), e.Number("accuracy"), e.Number("f1")));
+                string split = e.Text("split") ?? "";
+                Evals.RemoveAll(x => x.Step >= step && x.Split == split);
+                Evals.Add(ReadEval(e, step, split));
                 break;
             case "test" when e.Text("stage") == "zero-shot": ZeroShot = ReadTest(e, "zero-shot"); break;
             case "test": Tuned = ReadTest(e, "tuned"); break;
@@ -112,27 +144,52 @@ public sealed class RunSummary
             case "checkpoint": Checkpoints++; break;
             case "resumed":
                 Resumed.Add(step);
-                End = null;
+                (End, Failed, Stopped) = (null, null, null);
+                _seconds = e.Number("seconds_before") ?? _seconds; // steps that were lost to a kill took their time too
                 break;
             case "run_end": End = e; break;
+            case "failed": Failed = e; break;
+            case "stopped": Stopped = e; break;
             case "duel_start": DuelStart = e; break;
             case "duel_end": DuelEnd = e; break;
         }
     }
 
-    private static TestResult ReadTest(JsonObject e, string name)
+    // Sessions begin with run_start or resumed; what lies between two of them is no part of the run.
+    private void NoteTime(JsonObject e)
     {
-        int[]? gold = e.Ints("gold"), predicted = e.Ints("predicted"), confusion = e.Ints("confusion");
-        if (gold?.Length != predicted?.Length) (gold, predicted) = (null, null);
-        if (confusion is not { Length: 4 }) confusion = null;
-        if (confusion == null && gold != null && predicted != null && gold.Concat(predicted).All(x => x is 0 or 1))
+        if (!DateTime.TryParse(e.Text("time"), CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal | DateTimeStyles.AssumeUniversal, out var time)) return;
+        if (_last is { } last && e.Text("event") is not ("run_start" or "resumed") && time > last) _seconds += (time - last).TotalSeconds;
+        _last = time;
+        LastTime = time.ToString("yyyy-MM-dd HH:mm:ss 'UTC'", CultureInfo.InvariantCulture);
+    }
+
+    private static JsonObject ReadManifest(string path)
+    {
+        const int most = 1 << 20; // ours has a few kilobytes
+        try
         {
-            confusion = new int[4];
-            for (int i = 0; i < gold.Length; i++) confusion[2 * gold[i] + predicted[i]]++;
+            return File.Exists(path) && new FileInfo(path).Length <= most && JsonNode.Parse(File.ReadAllText(path), null, new() { AllowDuplicateProperties = false }) is JsonObject o ? o : [];
         }
-        var tiers = (e["tiers"] as JsonArray)?.Select(t => t?.ToString()).ToArray();
-        return new TestResult(name, (int?)e.Long("rows") ?? gold?.Length, e.Number("loss"), e.Number("accuracy"), e.Number("precision"), e.Number("recall"), e.Number("f1"),
-            confusion, gold, predicted, tiers?.Length == gold?.Length ? tiers : null, e.Number("seconds"));
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or System.Text.Json.JsonException)
+        {
+            return [];
+        }
+    }
+
+    private TestResult ReadTest(JsonObject e, string name)
+    {
+        var counts = EventCounts.Of(e);
+        if (counts.Odd != null) Odd.Add($"The {e.Text("event")} event \"{name}\" of events.jsonl is odd: {counts.Odd}.");
+        return new TestResult(name, counts.Rows, e.Number("loss"), counts.Accuracy, counts.Trusted(e.Share("precision")), counts.Trusted(e.Share("recall")), counts.Trusted(e.Share("f1")),
+            counts.Confusion, counts.Gold, counts.Predicted, counts.Tiers, e.Number("seconds"));
+    }
+
+    private EvalPoint ReadEval(JsonObject e, int step, string split)
+    {
+        var counts = EventCounts.Of(e);
+        if (counts.Odd != null) Odd.Add($"The eval event of step {step} of events.jsonl is odd: {counts.Odd}.");
+        return new EvalPoint(step, split, e.Number("loss"), counts.Accuracy, counts.Confusion?.Main.F1 ?? counts.Trusted(e.Share("f1"))) { Confusion = counts.Confusion };
     }
 
     private static PlanSummary ReadPlan(JsonObject p) => new(p.Long("total_bytes"), p.Long("arena_bytes"), p.Long("static_bytes"), p.Long("workspace_bytes"), p.Text("peak_phase"),
@@ -146,14 +203,14 @@ internal static class Json
 {
     public static string? Text(this JsonObject? o, string key) => o?[key] is JsonValue v ? (v.TryGetValue(out string? s) ? s : v.ToJsonString()) : null;
 
-    public static double? Number(this JsonObject? o, string key) => o?[key] is JsonValue v && v.GetValueKind() == System.Text.Json.JsonValueKind.Number && v.GetValue<double>() is var d && double.IsFinite(d) ? d : null;
+    public static double? Number(this JsonObject? o, string key) => o?[key] is JsonValue v && v.GetValueKind() == System.Text.Json.JsonValueKind.Number && v.GetValue<double>() is var d && Math.Abs(d) < 1e100 ? d : null; // larger ones are not a measurement, and no axis holds them
 
     public static long? Long(this JsonObject? o, string key) => o.Number(key) is { } d && Math.Abs(d) < 9e15 ? (long)d : null;
 
     public static bool? Flag(this JsonObject? o, string key) => o?[key] is JsonValue v && v.TryGetValue(out bool b) ? b : null;
 
-    public static int[]? Ints(this JsonObject? o, string key) =>
-        o?[key] is JsonArray a && a.All(x => x is JsonValue v && v.GetValueKind() == System.Text.Json.JsonValueKind.Number) ? a.Select(x => (int)x!.GetValue<double>()).ToArray() : null;
+    /// <summary>A number from 0 to 1.</summary>
+    public static double? Share(this JsonObject? o, string key) => o.Number(key) is >= 0 and <= 1 and var share ? share : null;
 
     public static string[] Texts(this JsonObject? o, string key) => o?[key] is JsonArray a ? a.Select(x => x?.ToString() ?? "").ToArray() : [];
 }

@@ -1,50 +1,90 @@
 using Headroom.Core;
+using Headroom.Training;
 
 namespace Headroom.Reports;
 
 /// <summary>A value with its 95 % interval.</summary>
 public readonly record struct Interval(double Value, double Low, double High);
 
-/// <summary>Bootstrap intervals of the metrics of label 1.</summary>
-public sealed record BinaryIntervals(Interval Precision, Interval Recall, Interval F1);
+/// <summary>Precision, recall and F1 with their intervals, of a class or an average.</summary>
+public sealed record ScoreIntervals(Interval Precision, Interval Recall, Interval F1);
+
+/// <summary>Every figure of a confusion matrix with its 95 % interval.</summary>
+/// <param name="Accuracy">Wilson's.</param>
+/// <param name="Macro">Mean over the classes that occur; bootstrap over rows, as all that follows.</param>
+/// <param name="Weighted">Mean by gold rows.</param>
+/// <param name="Classes">By class.</param>
+public sealed record ConfusionIntervals(Interval Accuracy, ScoreIntervals Macro, ScoreIntervals Weighted, IReadOnlyList<ScoreIntervals> Classes)
+{
+    /// <summary>As <see cref="ConfusionMatrix.Main"/>: of the positive class where there are two, else macro.</summary>
+    public ScoreIntervals Main => Classes.Count == 2 ? Classes[1] : Macro;
+}
 
 /// <summary>The few statistics a comparison of classifiers needs.</summary>
 public static class Statistics
 {
     private const double Z95 = 1.959963984540054;
 
-    /// <summary>Wilson's 95 % interval of a proportion.</summary>
-    public static Interval Wilson(int successes, int n)
+    /// <summary>Resamples of a bootstrap.</summary>
+    public const int Resamples = 2000;
+
+    /// <summary>Wilson's 95 % interval of a proportion; 0 to 1 where there is none.</summary>
+    public static Interval Wilson(long successes, long n)
     {
         if (n == 0) return new Interval(0, 0, 1);
         double p = successes / (double)n, z2 = Z95 * Z95;
         double centre = (p + z2 / (2 * n)) / (1 + z2 / n);
-        double half = Z95 / (1 + z2 / n) * Math.Sqrt(p * (1 - p) / n + z2 / (4.0 * n * n));
+        double half = Z95 / (1 + z2 / n) * Math.Sqrt(p * (1 - p) / n + z2 / (4.0 * n) / n);
         return new Interval(p, successes == 0 ? 0 : centre - half, successes == n ? 1 : centre + half);
     }
 
     /// <summary>
-    /// Percentile bootstrap over rows. The metrics depend on a row only through its cell of the confusion matrix
-    /// [tn, fp, fn, tp], so a resample is n draws of a cell. Resample i uses Philox stream i: the result does not depend on threads.
+    /// Accuracy with Wilson's interval; precision, recall and F1 of every class and average with a percentile bootstrap over rows (B. Efron, "Bootstrap methods",
+    /// 1979; 2.5 to 97.5 % of the resamples). Resample i uses Philox stream i: the result does not depend on threads. Where no resample differs (all or none of a
+    /// class right), which says nothing about other rows, Wilson's interval takes its place: of right / predicted, right / gold, and for F1 = 2 J / (1 + J) of
+    /// J = right / (rows that are or were called so); averages then take the mean of their classes' bounds.
     /// </summary>
-    public static BinaryIntervals Bootstrap(int[] confusion, ulong seed, int resamples = 2000)
+    public static ConfusionIntervals Intervals(ConfusionMatrix m, ulong seed, int resamples = Resamples)
     {
-        int tn = confusion[0], fp = confusion[1], fn = confusion[2], tp = confusion[3], n = tn + fp + fn + tp;
-        double[] precision = new double[resamples], recall = new double[resamples], f1 = new double[resamples];
-        Parallel.For(0, resamples, i =>
+        int figures = 3 * (m.Classes + 2);
+        var samples = new double[figures][];
+        for (int f = 0; f < figures; f++) samples[f] = new double[resamples];
+        Parallel.For(0, m.Rows == 0 ? 0 : resamples, () => new long[m.Classes * m.Classes], (i, _, drawn) =>
         {
-            var random = new PhiloxRandom(seed, (uint)i);
-            int a = 0, b = 0, c = 0; // tp, fp, fn of the resample
-            for (int k = 0; k < n; k++)
-            {
-                int x = random.Next(n);
-                if (x < tp) a++;
-                else if (x < tp + fp) b++;
-                else if (x < tp + fp + fn) c++;
-            }
-            (precision[i], recall[i], f1[i]) = (Ratio(a, a + b), Ratio(a, a + c), Ratio(2 * a, 2 * a + b + c));
-        });
-        return new BinaryIntervals(Percentile(Ratio(tp, tp + fp), precision), Percentile(Ratio(tp, tp + fn), recall), Percentile(Ratio(2 * tp, 2 * tp + fp + fn), f1));
+            Multinomial.Resample(m.Counts, drawn, new PhiloxRandom(seed, (uint)i));
+            var resample = new ConfusionMatrix(drawn);
+            for (int k = 0; k < m.Classes + 2; k++) (samples[3 * k][i], samples[3 * k + 1][i], samples[3 * k + 2][i]) = Figures(resample, k);
+            return drawn;
+        }, _ => { });
+        Parallel.ForEach(samples, s => Array.Sort(s));
+        var classes = Enumerable.Range(0, m.Classes).Select(c => OfClass(m, c, samples.AsSpan(3 * c, 3))).ToList();
+        return new ConfusionIntervals(Wilson(m.Correct, m.Rows), OfAverage(m.Macro, samples.AsSpan(3 * m.Classes, 3), c => m.Occurs(c) ? 1 : 0, classes),
+            OfAverage(m.Weighted, samples.AsSpan(3 * m.Classes + 3, 3), c => m.Gold(c), classes), classes);
+    }
+
+    // The classes, then macro and weighted.
+    private static (double, double, double) Figures(ConfusionMatrix m, int k)
+    {
+        var s = k < m.Classes ? m.Of(k) : k == m.Classes ? m.Macro : m.Weighted;
+        return (s.Precision, s.Recall, s.F1);
+    }
+
+    private static ScoreIntervals OfClass(ConfusionMatrix m, int c, ReadOnlySpan<double[]> sorted)
+    {
+        var s = m.Of(c);
+        long right = m[c, c], gold = m.Gold(c), predicted = m.Predicted(c);
+        var share = Wilson(right, gold + predicted - right);
+        return new ScoreIntervals(Percentile(s.Precision, sorted[0]) ?? Wilson(right, predicted), Percentile(s.Recall, sorted[1]) ?? Wilson(right, gold),
+            Percentile(s.F1, sorted[2]) ?? new Interval(s.F1, 2 * share.Low / (1 + share.Low), 2 * share.High / (1 + share.High)));
+    }
+
+    private static ScoreIntervals OfAverage(Scores s, ReadOnlySpan<double[]> sorted, Func<int, double> weight, List<ScoreIntervals> classes)
+    {
+        double all = Enumerable.Range(0, classes.Count).Sum(weight);
+        Interval Mean(double value, Func<ScoreIntervals, Interval> of) => all == 0 ? new Interval(value, 0, 1)
+            : new Interval(value, classes.Select((c, i) => weight(i) * of(c).Low).Sum() / all, classes.Select((c, i) => weight(i) * of(c).High).Sum() / all);
+        return new ScoreIntervals(Percentile(s.Precision, sorted[0]) ?? Mean(s.Precision, c => c.Precision),
+            Percentile(s.Recall, sorted[1]) ?? Mean(s.Recall, c => c.Recall), Percentile(s.F1, sorted[2]) ?? Mean(s.F1, c => c.F1));
     }
 
     /// <summary>Exact two-sided McNemar p-value: twice the smaller binomial tail of the discordant pairs, at most 1.</summary>
@@ -87,6 +127,21 @@ public static class Statistics
         return adjusted;
     }
 
+    /// <summary>
+    /// Mean of differences between two models that were trained with the same seeds, one difference a seed, with Student's 95 % interval and the two-sided p-value
+    /// of no difference (the paired t-test; C. Colas, O. Sigaud, P.-Y. Oudeyer, "How Many Random Seeds?", 2018). Null for fewer than two, or where they are all
+    /// one value, which a t-test would take for certainty.
+    /// </summary>
+    public static (Interval Mean, double P)? OverSeeds(IReadOnlyList<double> differences)
+    {
+        if (differences.Count < 2) return null;
+        var (mean, sd) = MeanSd(differences);
+        double error = sd / Math.Sqrt(differences.Count);
+        if (!(error > 1e-12)) return null; // rounding of equal differences
+        double half = StudentT.Quantile95(differences.Count - 1) * error;
+        return (new Interval(mean, mean - half, mean + half), StudentT.TwoSided(mean / error, differences.Count - 1));
+    }
+
     /// <summary>Mean and sample standard deviation (0 for one value).</summary>
     public static (double Mean, double Sd) MeanSd(IReadOnlyList<double> values)
     {
@@ -102,11 +157,7 @@ public static class Statistics
         return i + 1 < sorted.Length ? sorted[i] + (at - i) * (sorted[i + 1] - sorted[i]) : sorted[i];
     }
 
-    private static Interval Percentile(double value, double[] samples)
-    {
-        Array.Sort(samples);
-        return new Interval(value, Quantile(samples, 0.025), Quantile(samples, 0.975));
-    }
-
-    private static double Ratio(double a, double b) => b == 0 ? 0 : a / b;
+    // Null where no resample differs.
+    private static Interval? Percentile(double value, double[] sorted) =>
+        Quantile(sorted, 0.025) is var low && Quantile(sorted, 0.975) is var high && low < high ? new Interval(value, low, high) : null;
 }

@@ -34,6 +34,7 @@ public class AdapterTests
         (exit, text, error) = cli.Run("export", model, "--adapter", adapter, "--format", "safetensors", "--type", "f32", "--out", "merged", "--json");
         Assert.True(exit == 0, error);
         Assert.Equal(1.0, (double)JsonNode.Parse(text)!["agreement"]!);
+        Assert.InRange((double)JsonNode.Parse(text)!["relative_difference"]!, 0, 1e-4);
         // For PEFT: nothing beside the adapter is needed, whatever its start took out of the base.
         (exit, _, error) = cli.Run("export", model, "--adapter", adapter, "--format", "adapter", "--out", "plain");
         Assert.True(exit == 0, error);

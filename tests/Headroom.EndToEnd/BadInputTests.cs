@@ -77,6 +77,20 @@ public class BadInputTests
         Refused(cli, says, "train", cli.Recipe(Cli.Base("llama-tiny")), "--set", set);
     }
 
+    /// <summary>A sum of counts that an int does not hold, and names that would steer a terminal.</summary>
+    [Fact]
+    public void ExtremeNumbersAndNames()
+    {
+        using var cli = new Cli();
+        Refused(cli, "exceeds the model's 512", "generate", Cli.Base("llama-tiny"), "--device", "cpu", "--prompt", "hi", "--max-new-tokens", "2147483647");
+        Refused(cli, "no token 2147483647", "generate", Cli.Base("llama-tiny"), "--device", "cpu", "--prompt", "hi", "--stop-id", "2147483647");
+        foreach (string name in new[] { "red\u001b[31m", "turned\u202eround", "bell\u0007" })
+        {
+            var (_, _, error) = Refused(cli, "\\u", "inspect", name);
+            Assert.DoesNotContain(error.Replace("\n", "", StringComparison.Ordinal), char.IsControl);
+        }
+    }
+
     [Fact]
     public void Data()
     {

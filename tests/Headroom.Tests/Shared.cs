@@ -12,6 +12,8 @@ public static class Shared
     public static string GoldenFile(string relative) => Need(Path.Combine(Golden, relative));
     /// <summary>Path under shared/data; skips the test when it is not there.</summary>
     public static string DataFile(string relative) => Need(Path.Combine(Root, "shared", "data", relative));
+    /// <summary>Path under shared/cases; skips the test when it is not there.</summary>
+    public static string CaseFile(string relative) => Need(Path.Combine(Root, "shared", "cases", relative));
 
     private static string Need(string path)
     {

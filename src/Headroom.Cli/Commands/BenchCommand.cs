@@ -12,9 +12,10 @@ namespace Headroom.Cli;
 /// <summary>headroom bench: whole training steps of any architecture with random weights (step), and loading from files (load).</summary>
 internal static class BenchCommand
 {
+    private const int MostSteps = 100_000; // each has its time kept, and its batch made before where they are ragged
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A config.json, or a model's folder or file (only its configuration is read). Example: headroom bench step Llama-2-7b-hf/config.json --rows 4 --length 512" };
+        var model = new Argument<string>("model") { Description = "A config.json, or a model's folder or file (only its configuration is read). Example: headroom bench step models/llama-tiny/config.json --rows 4 --length 128" };
         var rows = new Option<int>("--rows") { Description = "Sequences of a micro-batch.", DefaultValueFactory = _ => 4 };
         var length = new Option<int>("--length") { Description = "Tokens of a sequence.", DefaultValueFactory = _ => 512 };
         var recompute = new Option<int>("--recompute") { Description = "Layers that recompute; -1 = all.", DefaultValueFactory = _ => 0 };
@@ -35,6 +36,7 @@ internal static class BenchCommand
             using var session = new Session(p.GetValue(json));
             int r = p.GetValue(rows), n = p.GetValue(length), count = p.GetValue(steps);
             if (r < 1 || n < 2 || count < 1) throw new HeadroomException($"--rows {r} --length {n} --steps {count} cannot be run.", "Give at least one row of two tokens and one step.");
+            if (count > MostSteps) throw new HeadroomException($"--steps is {count}.", $"Give at most {MostSteps}.");
             PreparedRun.BatchTokens(r, n, "--rows or --length");
             if (p.GetValue(rank) < 1 || !(p.GetValue(dropout) is >= 0 and <= Dropout.MaxP))
                 throw new HeadroomException("--r or --dropout cannot be run.", string.Create(CultureInfo.InvariantCulture, $"Give a rank of at least 1 and a dropout from 0 to {Dropout.MaxP}."));
@@ -70,7 +72,7 @@ internal static class BenchCommand
 
     private static Command CreateLoad()
     {
-        var model = new Argument<string>("model") { Description = "A folder with 16- or 32-bit safetensors, or a config.json, of which a checkpoint with random values is made first. Example: headroom bench load Llama-2-7b-hf" };
+        var model = new Argument<string>("model") { Description = "A folder with 16- or 32-bit safetensors, or a config.json, of which a checkpoint with random values is made first. Example: headroom bench load models/llama-tiny" };
         var work = new Option<string>("--work") { Description = "Folder for what is written and removed again: the quantized copy, and the checkpoint made of a config.json.", DefaultValueFactory = _ => Path.GetTempPath() };
         var rounds = new Option<int>("--rounds") { Description = "Times that everything is done.", DefaultValueFactory = _ => 5 };
         var device = new Option<string>("--device") { Description = "auto, cpu or cuda.", DefaultValueFactory = _ => "auto" };
@@ -92,10 +94,10 @@ internal static class BenchCommand
                 {
                     if (config != null)
                     {
-                        path = made = Directory.CreateDirectory(Path.Combine(p.GetValue(work)!, $"headroom-bench-{Environment.ProcessId}")).FullName;
+                        path = made = Directory.CreateDirectory(Temporary.Beside(Path.Combine(p.GetValue(work)!, "headroom-bench"))).FullName;
                         session.Say($"writing a checkpoint with random values to {made}");
                         SyntheticCheckpoint.Write(made, config, stop: session.Token);
-                        session.Token.WaitHandle.WaitOne(2500); // files that changed within two seconds are not remembered by their hash
+                        session.Token.WaitHandle.WaitOne(2500); // files that changed just now are not remembered by their hash
                     }
                     var result = LoadBenchmark.Run(path, () => session.Open(p.GetValue(device)!), p.GetValue(work)!, count, session.Say, session.Token);
                     if (!p.GetValue(json)) foreach (string line in result.Lines()) Console.WriteLine(line);

@@ -16,7 +16,7 @@ internal static class ChatCommand
         var message = new Option<string[]>("--message") { Description = "A user message, answered without asking for more. Repeatable: the turns of one conversation.", DefaultValueFactory = _ => [] };
         var context = new Option<int?>("--context") { Description = $"Tokens that the conversation may take. Default: what the model takes, at most {Generator.DefaultContext}." };
         var command = new Command("chat", "Talk to a model that has a chat template. /reset starts a new conversation, /exit ends; lines of standard input are messages when it is not a terminal.") { system, message, context };
-        var arguments = new GenerationArguments("headroom chat SmolLM2-135M-Instruct.gguf --message \"Name three colours.\"", 512);
+        var arguments = new GenerationArguments("headroom chat HuggingFaceTB/SmolLM2-135M-Instruct --message \"Name three colours.\"", 512);
         arguments.AddTo(command);
         command.SetAction(p => Run(p, arguments, p.GetValue(system), p.GetValue(message)!, p.GetValue(context)));
         return command;

@@ -1,10 +1,12 @@
 using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Tokenizers;
 using Headroom.Models;
+using Headroom.Reports;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -14,14 +16,14 @@ internal static class EvalCommand
 {
     public static Command Create()
     {
-        var recipe = new Argument<string>("recipe") { Description = "A YAML recipe with one model. Example: headroom eval recipes/imdb-smollm2.yaml --adapter runs/imdb-smollm2/best" };
+        var recipe = new Argument<string>("recipe") { Description = "A YAML recipe with one model. Example: headroom eval recipes/reviews.yaml --adapter runs/reviews/best" };
         var adapter = new Option<string?>("--adapter") { Description = "Folder of an adapter (PEFT form); absent: the base alone." };
         var split = new Option<string>("--split") { Description = "test or validation", DefaultValueFactory = _ => "test" };
         split.AcceptOnlyFromAmong("test", "validation");
         var set = new Option<string[]>("--set") { Description = "Override a key of the recipe. Repeatable.", DefaultValueFactory = _ => [] };
         var device = new Option<string?>("--device") { Description = "auto, cpu or cuda." };
         var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
-        var command = new Command("eval", "Score label words: accuracy, precision, recall, F1 with 95 % intervals.") { recipe, adapter, split, set, device, json };
+        var command = new Command("eval", "Score label words: accuracy, precision, recall, F1 with 95 % intervals, of every class.") { recipe, adapter, split, set, device, json };
         command.SetAction(p => Run(p.GetValue(recipe)!, p.GetValue(adapter), p.GetValue(split)!, p.GetValue(set)!, p.GetValue(device), p.GetValue(json)));
         return command;
     }
@@ -37,10 +39,20 @@ internal static class EvalCommand
         var rows = split == "test" ? data.Test : data.Validation;
         if (rows.Count == 0) throw new HeadroomException($"The recipe has no {split} rows.", $"Set data.{split}.");
         var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder, Console.Error.WriteLine);
+        var run = adapterFolder == null ? null : RunFolder.Of(adapterFolder);
+        if (run is { } held && !sets.Any(s => s.TrimStart().StartsWith("quantization.", StringComparison.Ordinal)))
+        {
+            var cache = recipe.Quantization.Cache;
+            recipe.Quantization = held.Manifest.Quantization; // the values it was trained on, whatever the recipe says
+            recipe.Quantization.Cache = cache;
+        }
         using var original = AdapterBase.Open(model.Path, recipe.Quantization, adapter, session.Say);
         var source = AdapterBase.Of(original, adapter);
         adapter?.CheckBase(source, Console.Error.WriteLine);
-        var encoder = new TaskEncoder(TokenizerLoader.Load(model.Tokenizer ?? model.Path), recipe.Task);
+        if (run is { } of) of.Folder.CheckConfiguration(of.Manifest, original.Config);
+        var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
+        foreach (string line in source.Notices.Concat(tokenizer.Notices)) session.Say(line);
+        var encoder = new TaskEncoder(tokenizer, recipe.Task);
         var encoded = new EncodedRows(rows, encoder, false);
         int longest = encoded.EncodeAll(), batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, rows.Count), tokens = PreparedRun.BatchTokens(batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
         var device = session.Open(recipe.Device);
@@ -52,23 +64,64 @@ internal static class EvalCommand
         source.Config.CheckLength(longest);
         using var engine = new Engine(device, source, settings, new BatchLimits(EvalTokens: tokens, EvalSequences: batch, Candidates: encoder.Candidates.Length));
         if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
-        var p = Evaluator.Run(engine, encoded, encoder.Candidates, batch, tokens, (d, n) =>
+        Predictions p;
+        try
         {
-            if (session.Token.IsCancellationRequested) throw new HeadroomException("Stopped.", "Run it again; nothing was written.", 1);
-            session.Progress(split, d, n, "");
-        });
-        var accuracy = Reports.Statistics.Wilson(p.Gold.Zip(p.Predicted).Count(x => x.First == x.Second), p.Gold.Length);
-        var i = Reports.Statistics.Bootstrap(p.Confusion, (ulong)(uint)recipe.Training.Seed);
-        string Show(string name, Reports.Interval v) => string.Create(CultureInfo.InvariantCulture, $"{name} {v.Value:F4} [{v.Low:F4}, {v.High:F4}]");
-        session.Say($"{TrainRun.ModelName(model)}{(adapter == null ? "" : " with " + adapterFolder)} on {rows.Count} {split} rows: {Show("accuracy", accuracy)}, {Show("precision", i.Precision)}, {Show("recall", i.Recall)}, {Show("F1", i.F1)}");
-        foreach (var tier in Enumerable.Range(0, rows.Count).Where(r => p.Tiers[r] != null).GroupBy(r => p.Tiers[r]!).OrderBy(t => t.Key, StringComparer.Ordinal))
-            session.Say("  " + Show($"tier {tier.Key}: accuracy", Reports.Statistics.Wilson(tier.Count(r => p.Gold[r] == p.Predicted[r]), tier.Count())));
-        if (json)
-            Console.WriteLine(JsonSerializer.Serialize(new
+            p = Evaluator.Run(engine, encoded, encoder, batch, tokens, (d, n) =>
             {
-                rows = rows.Count, loss = p.Loss, accuracy = accuracy.Value, accuracy_low = accuracy.Low, accuracy_high = accuracy.High, precision = p.Precision, recall = p.Recall, f1 = p.F1, f1_low = i.F1.Low, f1_high = i.F1.High,
-                confusion = p.Confusion,
-            }));
+                if (session.Token.IsCancellationRequested) throw new HeadroomException("Stopped.", "Run it again; nothing was written.", 1);
+                session.Progress(split, d, n, "");
+            });
+        }
+        catch (NotFiniteException e) when (json)
+        {
+            Console.WriteLine(JsonSerializer.Serialize(new { rows = rows.Count, split, error = e.Message, to_do = e.ToDo }));
+            throw;
+        }
+        var m = p.Confusion;
+        var figures = Statistics.Intervals(m, (ulong)(uint)recipe.Training.Seed);
+        var tiers = Predictions.ByTier(p.Tiers, p.Gold, p.Predicted, m.Classes, m.Labels);
+        string title = $"{TrainRun.ModelName(model)}{(adapter == null ? "" : " with " + adapterFolder)} on {rows.Count} {split} rows";
+        foreach (string line in Lines(title, m, figures, tiers)) session.Say(Printable.Line(line));
+        if (json) Console.WriteLine(Json(p, figures, tiers).ToJsonString());
         return 0;
+    }
+
+    private const int MostLines = 20; // of classes and of tiers on a console; --json has all
+
+    private static IEnumerable<string> Lines(string title, ConfusionMatrix m, ConfusionIntervals i, IReadOnlyList<(string Tier, ConfusionMatrix Confusion)> tiers)
+    {
+        string average = m.IsBinary ? "" : "macro ";
+        yield return $"{title}: {Show("accuracy", i.Accuracy)}, {Show(average + "precision", i.Main.Precision)}, {Show(average + "recall", i.Main.Recall)}, {Show(m.F1Name, i.Main.F1)}";
+        if (!m.IsBinary)
+        {
+            yield return "  " + Show("weighted F1", i.Weighted.F1);
+            for (int c = 0; c < Math.Min(m.Classes, MostLines); c++)
+                yield return $"  {m.Name(c)}: {Show("precision", i.Classes[c].Precision)}, {Show("recall", i.Classes[c].Recall)}, {Show("F1", i.Classes[c].F1)} on {m.Gold(c)} rows";
+            if (m.Classes > MostLines) yield return $"  and {m.Classes - MostLines} more classes (--json has all)";
+        }
+        foreach (string undefined in m.Undefined()) yield return $"  {undefined}";
+        foreach (var (tier, own) in tiers.Take(MostLines))
+            yield return $"  {Show($"tier {tier}: accuracy", Statistics.Wilson(own.Correct, own.Rows))}, {own.F1Name} {own.Main.F1.ToString("F4", CultureInfo.InvariantCulture)}";
+        if (tiers.Count > MostLines) yield return $"  and {tiers.Count - MostLines} more tiers (--json has all)";
+    }
+
+    private static string Show(string name, Interval v) => string.Create(CultureInfo.InvariantCulture, $"{name} {v.Value:F4} [{v.Low:F4}, {v.High:F4}]");
+
+    // What precision, recall and f1 are of is said by classes.average.
+    private static JsonObject Json(Predictions p, ConfusionIntervals i, IReadOnlyList<(string Tier, ConfusionMatrix Confusion)> tiers)
+    {
+        var classes = ClassFigures.Json(p.Confusion, i);
+        return new JsonObject
+        {
+            ["rows"] = p.Gold.Length, ["loss"] = double.IsFinite(p.Loss) ? p.Loss : null,
+            ["accuracy"] = i.Accuracy.Value, ["accuracy_low"] = i.Accuracy.Low, ["accuracy_high"] = i.Accuracy.High,
+            ["precision"] = p.Precision, ["recall"] = p.Recall, ["f1"] = p.F1, ["f1_low"] = i.Main.F1.Low, ["f1_high"] = i.Main.F1.High,
+            ["confusion"] = classes["matrix"]!.DeepClone(), ["classes"] = classes,
+            ["tiers"] = new JsonArray([.. tiers.Select(t => (JsonNode?)new JsonObject
+            {
+                ["tier"] = t.Tier, ["rows"] = t.Confusion.Rows, ["accuracy"] = t.Confusion.Accuracy, ["f1"] = t.Confusion.Main.F1,
+            })]),
+        };
     }
 }

@@ -35,7 +35,8 @@ internal static class GenerateCommand
         var tokenizer = TokenizerLoader.Load(path);
         int[] ids = tokenizer.EncodePrompt(prompt);
         if (ids.Length == 0) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
-        using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, ids.Length + options.MaxNewTokens), Console.Error.WriteLine, (d, n) => session.Progress("loading", d, n, ""));
+        int context = (int)Math.Min(int.MaxValue, (long)ids.Length + options.MaxNewTokens);
+        using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), Console.Error.WriteLine, (d, n) => session.Progress("loading", d, n, ""));
         session.EndLine();
         var g = generator.Start(ids, options);
         bool more;

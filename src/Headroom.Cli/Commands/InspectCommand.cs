@@ -3,6 +3,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Hub;
+using Headroom.Formats.Tokenizers;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -19,10 +20,12 @@ internal static class InspectCommand
         return command;
     }
 
+    private const int MostShown = 20; // tensors
+
     private static int Run(string path, bool json)
     {
         using var session = new Session(json);
-        var c = ModelPaths.Config(path, session);
+        var (c, odd) = Read(path, session);
         var stored = Stored(path, session);
         var (linear, embeddings, vectors) = c.Parameters;
         long nf4 = linear / 2 + linear / 64 + linear / 64 / 256 * 4, total = linear + embeddings + vectors;
@@ -36,7 +39,8 @@ internal static class InspectCommand
                 rope_theta = c.RopeTheta, rope_scaling = c.RopeScaling?.Type, sliding_window = sliding.Length > 0 ? c.SlidingWindow : null, sliding_layers = sliding.Length,
                 attention_bias = c.AttentionBias, tie_word_embeddings = c.TieWordEmbeddings, quantized = c.Quantized?.ToString(),
                 parameters = total, linear_parameters = linear, embedding_parameters = embeddings, nf4_linear_bytes = nf4, embedding_bytes_16bit = embeddings * 2,
-                checkpoint_bytes = stored?.Bytes, checkpoint = stored?.Text,
+                checkpoint_bytes = stored?.Bytes, checkpoint = stored?.Text, unknown_keys = odd.Keys.ToDictionary(k => k.Key, k => k.Value), unclaimed_tensors = odd.Tensors,
+                notices = odd.Notices,
             }));
             return 0;
         }
@@ -51,7 +55,32 @@ internal static class InspectCommand
             """);
         if (c.Quantized is { } q) Console.WriteLine($"quantized: bitsandbytes NF4, {(q == WeightStorage.NF4Double ? "double-quantized" : "flat")} statistics");
         if (stored is { } s) Console.WriteLine($"checkpoint: {Units.Bytes(s.Bytes)}{s.Text}");
+        foreach (var (key, value) in odd.Keys) Console.WriteLine($"not understood, and taken to change nothing: {key} = {value}");
+        foreach (string name in odd.Tensors.Take(MostShown)) Console.WriteLine($"tensor that belongs to nothing in the model (train, generate and export refuse it): {name}");
+        if (odd.Tensors.Count > MostShown) Console.WriteLine($"and {odd.Tensors.Count - MostShown} more such tensors");
+        foreach (string line in odd.Notices) Console.WriteLine(line);
         return 0;
+    }
+
+    /// <summary>What of a model is shown because it is not understood, or was not clear.</summary>
+    private sealed record Odd(IReadOnlyList<(string Key, string Value)> Keys, IReadOnlyList<string> Tensors, IReadOnlyList<string> Notices);
+
+    /// <summary>The configuration, and what is odd about the files; weights are opened where they are at hand, and not read.</summary>
+    private static (ModelConfig Config, Odd Odd) Read(string path, Session session)
+    {
+        string? json = HubName.IsMeant(path) ? session.Hub.Config(path, session.Token).ConfigPath : path.EndsWith(".json", StringComparison.OrdinalIgnoreCase) ? path
+            : Directory.Exists(path) && !Directory.EnumerateFiles(path, "*.safetensors").Any() ? Path.Combine(path, "config.json") : null;
+        if (json != null)
+        {
+            var config = HfConfig.Load(json);
+            string text = File.ReadAllText(json);
+            return (config, new Odd(HfConfig.Unknown(text), [], HfConfig.Notices(text)));
+        }
+        using var source = WeightSources.Any(path);
+        var keys = source is GgufSource gguf ? gguf.UnknownKeys : HfConfig.Unknown(source.ConfigJson!);
+        // A tokenizer in the same file is looked at for what the file does not say of it.
+        var notices = source is GgufSource { HasTokenizer: true } ? source.Notices.Concat(TokenizerLoader.Load(path).Notices) : source.Notices;
+        return (source.Config, new Odd(keys, source.Unclaimed, [.. notices]));
     }
 
     /// <summary>The weights as they lie on disk or on the hub; null for a lone config.json.</summary>

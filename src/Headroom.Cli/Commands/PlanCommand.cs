@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Cuda;
 using Headroom.Models;
 using Headroom.Planning;
 using Headroom.Training;
@@ -17,7 +18,7 @@ internal static class PlanCommand
         {
             Description = "A recipe (.yaml): exactly what train will reserve for each of its models (of a model on the hub only configuration, tokenizer and the headers of the weights "
                 + "are downloaded). Or a Hugging Face folder, config.json, .gguf file (in its own types) or hub name (only its config.json is downloaded) with the sizes below. "
-                + "Example: headroom plan recipes/imdb-smollm2.yaml; headroom plan config.json --rows 4 --length 512 --vram 6GiB",
+                + "Example: headroom plan recipes/reviews.yaml; headroom plan models/llama-tiny/config.json --rows 4 --length 512 --vram 6GiB",
         };
         var set = new Option<string[]>("--set") { Description = "With a recipe: override a key. Repeatable.", DefaultValueFactory = _ => [] };
         var device = new Option<string?>("--device") { Description = "With a recipe: auto, cpu or cuda." };
@@ -58,10 +59,25 @@ internal static class PlanCommand
         var limits = new BatchLimits(rows * length, rows, rows * (length - 1), rows * length, rows);
         using var cpu = new CpuDevice(); // that it is planned for
         var (plan, fitted) = Budget.Fit(config, settings, limits, cpu.WorkspaceBytes, vram == null ? null : Units.Parse(vram), cpu, flags: true);
-        if (json) Console.WriteLine(JsonSerializer.Serialize(Json(plan, fitted.RecomputeLayers, buffers)));
-        else Print(plan, fitted.RecomputeLayers, config.NumHiddenLayers, buffers);
+        string? beyond = PlanTable.BeyondPositions("--length is", length, config);
+        // The CPU has one kernel for every head size; whoever plans thinks of a card too.
+        string? slower = FlashKernels.Fallback(config.HeadDim, DType.BF16, ANewCard) is { } why ? "on a GPU, " + why : null;
+        if (json)
+        {
+            foreach (string? line in (string?[])[beyond, slower])
+                if (line != null) session.Say(line);
+            Console.WriteLine(JsonSerializer.Serialize(Json(plan, new Subject(null, "cpu", fitted, rows, length, config), buffers)));
+            return 0;
+        }
+        Console.WriteLine(PlanTable.Subject("the CPU", fitted, $"{rows} rows x {length} tokens", config.NumHiddenLayers)
+            + "; a GPU takes other bytes (a recipe with --device cuda is planned for one)");
+        if (beyond != null) Console.WriteLine(beyond);
+        if (slower != null) Console.WriteLine(slower);
+        Print(plan, fitted.RecomputeLayers, config.NumHiddenLayers, buffers);
         return 0;
     }
+
+    private const int ANewCard = 90; // compute capability
 
     private static bool IsRecipe(string path) => path.EndsWith(".yaml", StringComparison.OrdinalIgnoreCase) || path.EndsWith(".yml", StringComparison.OrdinalIgnoreCase);
 
@@ -71,6 +87,7 @@ internal static class PlanCommand
         if (recipe.Models.Count == 0) throw new HeadroomException("The recipe names no model.", "Add models: with a - path: entry.");
         using var session = new Session(json);
         var outlines = Directory.CreateTempSubdirectory("headroom-plan-");
+        session.BeforeLeaving(() => outlines.Delete(true));
         var all = new List<object>();
         try
         {
@@ -80,9 +97,18 @@ internal static class PlanCommand
             {
                 using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
                 using var device = prepared.Device;
-                all.Add(Json(prepared.Plan, prepared.Settings.RecomputeLayers, buffers, TrainRun.ModelName(model)));
-                if (json) continue;
-                session.Say($"{TrainRun.ModelName(model)} on {device.Name}: micro-batches of at most {prepared.Limits.TrainSequences} rows and {prepared.Limits.TrainTokens} tokens");
+                var (limits, config) = (prepared.Limits, prepared.Source.Config);
+                all.Add(Json(prepared.Plan, new Subject(TrainRun.ModelName(model), device.Name, prepared.Settings, limits.TrainSequences, prepared.Longest, config), buffers));
+                string? beyond = PlanTable.BeyondPositions("the longest row has", prepared.Longest, config);
+                string[] notices = [.. beyond == null ? Array.Empty<string>() : [beyond], .. prepared.Notices];
+                if (json)
+                {
+                    foreach (string line in notices) session.Say(line);
+                    continue;
+                }
+                string batch = $"micro-batches of at most {limits.TrainSequences} rows and {limits.TrainTokens} tokens";
+                session.Say($"{TrainRun.ModelName(model)}, {PlanTable.Subject(device.Name, prepared.Settings, batch, config.NumHiddenLayers)}");
+                foreach (string line in notices) session.Say(line);
                 Print(prepared.Plan, prepared.Settings.RecomputeLayers, prepared.Source.Config.NumHiddenLayers, buffers);
             }
         }
@@ -94,10 +120,14 @@ internal static class PlanCommand
         return 0;
     }
 
-    private static object Json(MemoryPlan plan, int recompute, bool buffers, string? model = null) => new
+    /// <summary>What a plan is for: a name, or null for a model without a recipe; the largest micro-batch has <paramref name="Rows"/> rows of <paramref name="Length"/> tokens at most.</summary>
+    private sealed record Subject(string? Model, string Device, ModelSettings Settings, int Rows, int Length, ModelConfig Config);
+
+    private static object Json(MemoryPlan plan, Subject s, bool buffers) => new
     {
-        model, total_bytes = plan.TotalBytes, arena_bytes = plan.ArenaBytes, static_bytes = plan.StaticBytes, workspace_bytes = plan.WorkspaceBytes,
-        peak_phase = plan.PeakPhase, recompute_layers = recompute, phases = plan.Phases.ToDictionary(p => p, plan.PhaseBytes),
+        model = s.Model, device = s.Device, precision = PlanTable.PrecisionName(s.Settings.ComputeType), batch_rows = s.Rows, length = s.Length,
+        max_position_embeddings = s.Config.MaxPositionEmbeddings, total_bytes = plan.TotalBytes, arena_bytes = plan.ArenaBytes, static_bytes = plan.StaticBytes, workspace_bytes = plan.WorkspaceBytes,
+        peak_phase = plan.PeakPhase, recompute_layers = s.Settings.RecomputeLayers, layers = s.Config.NumHiddenLayers, phases = plan.Phases.ToDictionary(p => p, plan.PhaseBytes),
         rows = plan.Rows().Select(x => new { phase = x.Phase, category = x.Category.ToString(), buffers = x.Buffers, bytes = x.Bytes }),
         buffers = buffers ? plan.Buffers.Select(b => new { b.Phase, category = b.Category.ToString(), b.Name, shape = b.Shape.ToString(), dtype = b.DType.ToString(), b.Bytes, b.Offset, b.Birth, b.Death }) : null,
     };

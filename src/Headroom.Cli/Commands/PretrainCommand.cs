@@ -12,7 +12,7 @@ internal static class PretrainCommand
     public static Command Create()
     {
         var d = new PretrainOptions();
-        var output = new Argument<string>("out") { Description = "Folder of the new model. Example: headroom pretrain models/my-tiny --tokenizer sentencepiece --layers 4" };
+        var output = new Argument<string>("out") { Description = "Folder of the new model. Example: headroom pretrain my-tiny --tokenizer sentencepiece --layers 2 --notes 500 --epochs 1" };
         var tokenizer = new Option<string>("--tokenizer") { Description = "sentencepiece or byte-level", DefaultValueFactory = _ => d.Tokenizer };
         tokenizer.AcceptOnlyFromAmong("sentencepiece", "byte-level");
         var vocab = new Option<int>("--vocab") { Description = "vocab_size asked for", DefaultValueFactory = _ => d.VocabSize };
@@ -26,8 +26,9 @@ internal static class PretrainCommand
         var seed = new Option<int>("--seed") { Description = "Seed", DefaultValueFactory = _ => d.Seed };
         var device = new Option<string>("--device") { Description = "auto, cpu or cuda", DefaultValueFactory = _ => "cpu" };
         device.AcceptOnlyFromAmong("auto", "cpu", "cuda");
+        var overwrite = new Option<bool>("--overwrite") { Description = "Replace a base that is there; it stays whole until the new one is." };
         var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
-        var command = new Command("pretrain", "Make a small base model from the embedded corpus.") { output, tokenizer, vocab, hidden, inter, layers, heads, notes, epochs, lr, seed, device, json };
+        var command = new Command("pretrain", "Make a small base model from the embedded corpus.") { output, tokenizer, vocab, hidden, inter, layers, heads, notes, epochs, lr, seed, overwrite, device, json };
         command.SetAction(p =>
         {
             var o = new PretrainOptions
@@ -41,7 +42,7 @@ internal static class PretrainCommand
                 throw new HeadroomException("A size is beyond what pretrain is for.", "At most: --vocab 131072, --hidden 16384, --intermediate 65536, --layers 256, --notes 10000000, --epochs 1000.");
             string folder = p.GetValue(output)!;
             using var session = new Session(p.GetValue(json));
-            double? loss = Pretrainer.Run(o, folder, session.Open(p.GetValue(device)!), session.Say, session.Progress, session.Token);
+            double? loss = Pretrainer.Run(o, folder, session.Open(p.GetValue(device)!), session.Say, session.Progress, session.Token, p.GetValue(overwrite));
             if (loss == null)
             {
                 session.Say("stopped; nothing was written");

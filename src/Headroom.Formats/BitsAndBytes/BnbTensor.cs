@@ -79,6 +79,8 @@ internal sealed class BnbTensor
         if (!Finite(MemoryMarshal.Cast<byte, float>(IsNested ? _nested!.Bytes(name + ".nested_absmax") : _absmax.Bytes(name + ".absmax"))) || !float.IsFinite(Offset)) throw Bad("its statistics hold NaN or infinite values");
     }
 
+    /// <summary>The tensors that hold the statistics and the state.</summary>
+    public IEnumerable<string> Keys => Components.Where(c => IsNested || !c.StartsWith("nested", StringComparison.Ordinal)).Select(c => $"{_name}.{c}").Append(_name + StateKey + "nf4");
     /// <summary>[out, in] of the logical weight.</summary>
     public int Rows { get; private set; }
     /// <summary>[out, in] of the logical weight.</summary>

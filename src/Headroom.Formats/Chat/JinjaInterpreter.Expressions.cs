@@ -76,7 +76,7 @@ internal sealed partial class JinjaInterpreter
     // environment.getattr: an attribute of Python's type, then an item of that name. What the sandbox hides (underscores, methods that change a list or dict) is undefined.
     private static object? Attribute(object? target, string name)
     {
-        if (target is Undefined u) throw new JinjaFault($"'{u.Name}' is undefined");
+        if (target is Undefined u) throw new JinjaFault(name.StartsWith("__", StringComparison.Ordinal) ? $"{name} of an undefined value is not supported" : $"'{u.Name}' is undefined");
         if (!name.StartsWith('_'))
             switch (target)
             {
@@ -151,8 +151,7 @@ internal sealed partial class JinjaInterpreter
     {
         if (op == "~") return Join(_values.Str(a), _values.Str(b));
         if (a is Undefined ua) throw new JinjaFault($"'{ua.Name}' is undefined");
-        if (op == "%" && a is string format)
-            throw new JinjaFault(format.Contains('%') ? "formatting with % is not supported" : "not all arguments are converted by a formatting with %");
+        if (op == "%" && a is string) throw new JinjaFault("formatting with % is not supported");
         if (b is Undefined ub) throw new JinjaFault($"'{ub.Name}' is undefined");
         switch (op, a, b)
         {

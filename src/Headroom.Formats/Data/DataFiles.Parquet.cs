@@ -8,6 +8,7 @@ public static partial class DataFiles
 {
     private static IEnumerable<DataRow> ReadParquet(string path, DataFileOptions options)
     {
+        RegularFile.Check(path);
         using var file = File.OpenRead(path);
         foreach (var row in ReadParquet(file, path, options)) yield return row;
     }
@@ -21,16 +22,20 @@ public static partial class DataFiles
         try
         {
             var fields = Guard(path, () => reader.Schema.GetDataFields());
-            string names = string.Join(", ", fields.Select(f => f.Name));
+            string names = HeadroomException.List(fields.Select(f => f.Name));
             Source? Find(string name)
             {
                 var field = Array.Find(fields, f => f.Name == name && f.Path.Length == 1) ?? Array.Find(fields, f => f.Name == name);
                 if (field == null) return null;
+                if (fields.Count(f => f.Name == name && f.Path.Length == 1) > 1)
+                    throw new HeadroomException($"{path}: several columns are named '{HeadroomException.Value(name)}'", "give each column a name of its own");
                 int at = footer.Leaves.ToList().FindIndex(l => l.IsFlat && l.Path[0] == name);
                 return at < 0 || field.Path.Length > 1 || field.IsArray || field.MaxRepetitionLevel > 0 ? throw Unsupported(path, field) : new(field, at);
             }
-            Source Need(string name) => Find(name) ?? throw new HeadroomException($"{path}: no column '{name}'", $"set text_field and label_field; columns here: {names}");
-            Source text = Need(options.TextField), label = Need(options.LabelField);
+            Source Need(string name) => Find(name) ?? throw new HeadroomException($"{path}: no column '{HeadroomException.Value(name)}'",
+                $"set data.text_field, data.label_field and the columns of task.template; columns here: {names}");
+            Source[] texts = [.. options.Texts.Select(Need)];
+            Source label = Need(options.LabelField);
             Source? tier = Find(options.TierField), id = Find(options.IdField);
             long row = 0, most = Math.Min(int.MaxValue, file.Length * 64);
             for (int g = 0; g < footer.Groups.Count; g++)
@@ -46,16 +51,17 @@ public static partial class DataFiles
                     guarded.Open(chunk.Start, end);
                     return Column(path, group, s.Field, n);
                 }
-                var t = Read(text);
+                string?[][] t = [.. texts.Select(Read)];
                 var l = Read(label);
                 var r = tier == null ? null : Read(tier);
                 var k = id == null ? null : Read(id);
                 for (int i = 0; i < n; i++)
                 {
                     row++;
-                    if (t[i] == null || l[i] == null)
-                        throw new HeadroomException($"{path}, row {row}: no {(t[i] == null ? "text" : "label")}", "fill it in or drop the row");
-                    yield return new(t[i]!, l[i]!, r?[i], k?[i]);
+                    int none = Array.FindIndex(t, c => c[i] == null);
+                    if (none >= 0 || l[i] == null)
+                        throw BadRow(path, row, $"no {(none > 0 ? $"'{HeadroomException.Value(options.Texts[none])}'" : none == 0 ? "text" : "label")}", "fill it in or drop the row");
+                    yield return new(t[0][i]!, l[i]!, r?[i], k?[i]) { More = t.Length == 1 ? null : [.. t[1..].Select(c => c[i]!)] };
                 }
             }
         }

@@ -7,7 +7,7 @@ namespace Headroom.Formats;
 public static class GgufVocabulary
 {
     /// <summary>Names of pre-tokenizers that are tried, the plainer first.</summary>
-    private static readonly string[] PreNames = ["gpt-2", "smollm", "llama-bpe", "qwen2", "deepseek-llm", "deepseek-coder", "deepseek-v3"];
+    private static readonly string[] PreNames = ["gpt-2", "smollm", "llama-bpe", "qwen2", "deepseek-llm", "deepseek-coder", "deepseek-v3", "default"];
 
     /// <summary>Texts on which the splitting rules differ: contractions, runs of digits and blanks, line ends, scripts, marks, emoji.</summary>
     public static IReadOnlyList<string> Probes { get; } =
@@ -129,6 +129,12 @@ public static class GgufVocabulary
             if (key.StartsWith("tokenizer.", StringComparison.Ordinal))
                 pairs.Add(new(key, value switch { long v => (uint)v, double v => (float)v, long[] v => Array.ConvertAll(v, i => (int)i), bool[] v => Array.ConvertAll(v, b => b ? 1 : 0), _ => value }));
         if (pairs.Count == 0) throw new HeadroomException($"{Path.GetFileName(path)} holds no tokenizer.", "Give the model's Hugging Face folder.");
+        // What the file did not say, and is known, the copy says.
+        if (GgufPre.Of(file.Metadata) is { Pre: { } pre, Notice: not null })
+        {
+            pairs.RemoveAll(p => p.Key == "tokenizer.ggml.pre");
+            pairs.Add(new("tokenizer.ggml.pre", pre));
+        }
         return pairs;
     }
 }

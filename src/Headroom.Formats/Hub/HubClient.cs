@@ -22,6 +22,7 @@ internal sealed class HubClient : IDisposable
 {
     /// <summary>Tries of one request.</summary>
     public const int Attempts = 5;
+    private const int LongestPage = 16 << 20; // a page of the list has 1,000 entries, about 250 KB
     private static readonly TimeSpan LongestWait = TimeSpan.FromMinutes(5);
     private readonly HttpClient _http;
     private readonly HubSettings _settings;
@@ -80,8 +81,6 @@ internal sealed class HubClient : IDisposable
     {
         for (int hop = 0; hop < 5; hop++)
         {
-            using var limit = CancellationTokenSource.CreateLinkedTokenSource(stop);
-            limit.CancelAfter(_settings.EtagTimeout);
             using var response = await Send(HttpMethod.Get, uri, null, _settings.EtagTimeout, stop).ConfigureAwait(false);
             if ((int)response.StatusCode is >= 300 and < 400 && Raw(response, "Location") is { } location)
             {
@@ -91,8 +90,12 @@ internal sealed class HubClient : IDisposable
             if (!response.IsSuccessStatusCode) throw HubException.From(response, name, name.Revision, "its list of files");
             try
             {
-                var json = JsonNode.Parse(await response.Content.ReadAsStringAsync(limit.Token).ConfigureAwait(false)) ?? throw new JsonException();
-                return (json, NextPage(response, uri));
+                var body = await HubBody.Open(response, _settings.EtagTimeout, HubBody.MetadataRate, stop).ConfigureAwait(false);
+                byte[]? text;
+                await using (body.ConfigureAwait(false)) text = await body.ReadAll(LongestPage).ConfigureAwait(false);
+                if (text == null)
+                    throw Damaged($"A page of the hub's list of files of {name.Id} has more than {LongestPage >> 20} MiB.", "If HF_ENDPOINT is set, check that it is a hub.");
+                return (JsonNode.Parse(text) ?? throw new JsonException(), NextPage(response, uri));
             }
             catch (JsonException)
             {
@@ -173,7 +176,7 @@ internal sealed class HubClient : IDisposable
         }
         catch (OperationCanceledException) when (!stop.IsCancellationRequested)
         {
-            throw new TimeoutException($"no answer within {timeout.TotalSeconds:F0} s");
+            throw new TimeoutException(string.Create(System.Globalization.CultureInfo.InvariantCulture, $"no answer within {timeout.TotalSeconds:0.#} s"));
         }
     }
 

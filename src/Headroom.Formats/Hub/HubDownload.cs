@@ -18,6 +18,9 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
     public const long DefaultPiece = 64 << 20;
     private const int Workers = 4, MostRestarts = 2;
 
+    // Less than this between two breaks is no progress: a server that breaks off after each byte would be asked without end.
+    private const int LeastProgress = 1 << 16;
+
     /// <summary>Bytes of a piece.</summary>
     public long PieceBytes { get; init; } = DefaultPiece;
 
@@ -42,7 +45,7 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
                 File.Delete(list);
                 await Fill(state, unfinished, list, Math.Max(1, file.Size), stop).ConfigureAwait(false);
             }
-            Verify(file, unfinished);
+            Verify(file, unfinished, stop);
         }
         catch (HubException e) when (e.Fault == HubFault.Damaged)
         {
@@ -168,7 +171,7 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
             }
             catch (Exception e) when (HubClient.IsTransient(e) && !stop.IsCancellationRequested)
             {
-                failures = at > before ? 1 : failures + 1;
+                failures = e is not TooSlowException && (at - before >= LeastProgress || at == end) ? 1 : failures + 1;
                 if (failures >= HubClient.Attempts) throw;
                 await client.Wait(failures, e, stop).ConfigureAwait(false);
             }
@@ -179,20 +182,10 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
             byte[] buffer = ArrayPool<byte>.Shared.Rent(1 << 20);
             try
             {
-                await using var body = await response.Content.ReadAsStreamAsync(stop).ConfigureAwait(false);
-                using var limit = CancellationTokenSource.CreateLinkedTokenSource(stop);
+                await using var body = await HubBody.Open(response, timeout, HubBody.FileRate, stop).ConfigureAwait(false);
                 while (true)
                 {
-                    limit.CancelAfter(timeout);
-                    int n;
-                    try
-                    {
-                        n = await body.ReadAsync(buffer, limit.Token).ConfigureAwait(false);
-                    }
-                    catch (OperationCanceledException) when (!stop.IsCancellationRequested)
-                    {
-                        throw new TimeoutException($"no data for {timeout.TotalSeconds:F0} s");
-                    }
+                    int n = await body.Read(buffer).ConfigureAwait(false);
                     if (n == 0) return position;
                     if (position + n > last) throw WrongSize(s.File, position + n);
                     int count = n;
@@ -227,7 +220,7 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
         HubClient.Damaged($"{file.File} of {name.Id} has {bytes} bytes where the hub announced {file.Size}.", "Run it again; the unfinished file was removed.");
 
     /// <summary>Size, and SHA-256 (64 hex digits) or git blob id (40: SHA-1 of "blob size\0" and the content).</summary>
-    private void Verify(HubFile file, string path)
+    private void Verify(HubFile file, string path, CancellationToken stop)
     {
         if (new FileInfo(path).Length is var length && length != file.Size) throw WrongSize(file, length);
         if (file.Etag.Length is not (40 or 64) || !file.Etag.All(char.IsAsciiHexDigitLower)) return;
@@ -236,7 +229,7 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
         using (var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, 1, FileOptions.SequentialScan))
         {
             byte[] buffer = new byte[1 << 20];
-            for (int n; (n = stream.Read(buffer)) > 0;) hash.AppendData(buffer, 0, n);
+            for (int n; (n = stream.Read(buffer)) > 0; stop.ThrowIfCancellationRequested()) hash.AppendData(buffer, 0, n);
         }
         if (Convert.ToHexStringLower(hash.GetHashAndReset()) != file.Etag)
             throw HubClient.Damaged($"{file.File} of {name.Id} arrived damaged: its hash is not the one that the hub announced.", "Run it again; the damaged file was removed.");

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Headroom.Core;
 
 namespace Headroom.Formats.Hub;
@@ -8,6 +9,7 @@ namespace Headroom.Formats.Hub;
 /// </summary>
 internal sealed class HubRepository(HubClient client, HubSettings settings, HubName name, Action<string>? say)
 {
+    private const int MostPages = 1000; // of 1,000 entries; of 100 where a hub is frugal
     private Exception? _cause; // why the hub is not asked any more
 
     public HubName Name { get; } = name;
@@ -58,7 +60,8 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
         catch (Exception e) when (e is HubException || HubClient.IsTransient(e) || e is HttpRequestException)
         {
             if (client.AsHub(e, "") is { Fault: HubFault.Proxy } proxy) throw proxy;
-            return FromCache(file, required, e);
+            // A file that was asked for without an answer is not absent, whether or not a model needs it: only the cache may stand in.
+            return FromCache(file, required: true, e);
         }
     }
 
@@ -75,14 +78,17 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
             var first = client.ApiUri($"{Name.ApiPath}/revision/{Uri.EscapeDataString(Name.Revision)}");
             async Task<List<string>> Ask()
             {
-                string commit = (string?)(await client.Api(Name, first, stop).ConfigureAwait(false)).Json["sha"] ?? "";
-                if (!HubName.Commit().IsMatch(commit)) throw HubClient.Damaged($"The hub names no commit of {Name.Id}.", "If HF_ENDPOINT is set, check that it is a hub.");
+                var (answer, _) = await client.Api(Name, first, stop).ConfigureAwait(false);
+                if (!((answer as JsonObject)?["sha"] is JsonValue sha && sha.TryGetValue(out string? commit) && HubName.Commit().IsMatch(commit))) throw HubClient.Damaged($"The hub names no commit of {Name.Id}.", "If HF_ENDPOINT is set, check that it is a hub.");
                 Fix(commit);
                 var paths = new List<string>();
+                var seen = new HashSet<Uri>();
                 for (Uri? page = client.ApiUri($"{Name.ApiPath}/tree/{commit}?recursive=true"); page != null;)
                 {
+                    if (!seen.Add(page) || seen.Count > MostPages)
+                        throw HubClient.Damaged($"The hub's list of files of {Name.Id} does not end: {seen.Count} pages, each with a next one.", "If HF_ENDPOINT is set, check that it is a hub.");
                     (var json, page) = await client.Api(Name, page, stop).ConfigureAwait(false);
-                    paths.AddRange(json.AsArray().Where(e => (string?)e?["type"] == "file").Select(e => (string?)e!["path"] ?? "").Where(IsSafe));
+                    paths.AddRange(Paths(json));
                     if (paths.Count > 100_000) throw HubClient.Damaged($"{Name.Id} lists more than 100,000 files.", "Download the file you need and give its path.");
                 }
                 return paths;
@@ -99,6 +105,14 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
         }
     }
 
+    // Of each entry its path, where it is a file.
+    private IEnumerable<string> Paths(JsonNode page)
+    {
+        if (page is not JsonArray entries) throw HubClient.Damaged($"The hub's list of files of {Name.Id} is no list.", "If HF_ENDPOINT is set, check that it is a hub.");
+        static string? Text(JsonNode? entry, string key) => (entry as JsonObject)?[key] is JsonValue v && v.TryGetValue(out string? text) ? text : null;
+        return entries.Where(e => Text(e, "type") == "file").Select(e => Text(e, "path")).OfType<string>().Where(IsSafe);
+    }
+
     /// <summary>A path that stays inside the snapshot.</summary>
     public static bool IsSafe(string path) => path.Length is > 0 and < 1024 && !path.Contains('\\') && path.Split('/').All(p => p.Length > 0 && p is not ("." or "..") && !p.Contains('\0'));
 
@@ -106,7 +120,7 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
     {
         string? commit = Cache.ReadRef(Name.Revision);
         var files = commit == null ? [] : Cache.Files(commit);
-        if (files.Count == 0) throw NotHere("it", cause);
+        if (files.Count == 0) throw NotHere("its list of files", cause);
         Commit = commit;
         Remember(cause);
         return files;

@@ -28,9 +28,9 @@ public sealed partial class HubStore
             Directory.CreateDirectory(folder);
             void Keep(string path, string file) => File.Copy(path, Path.Combine(folder, file), overwrite: true);
             Keep((await One(repo, "config.json", true, stop).ConfigureAwait(false))!, "config.json");
-            string? index = await One(repo, "model.safetensors.index.json", false, stop).ConfigureAwait(false);
-            if (index != null) Keep(index, "model.safetensors.index.json");
-            foreach (string shard in index == null ? ["model.safetensors"] : Shards(index, repo.Name))
+            string? index = await Index(repo, stop).ConfigureAwait(false);
+            if (index != null) Keep(index, IndexFile);
+            foreach (string shard in index == null ? [WholeFile] : Shards(index, repo.Name))
             {
                 var (path, remote) = await repo.Find(shard, index != null, stop).ConfigureAwait(false);
                 string to = Path.Combine(folder, shard);
@@ -39,7 +39,7 @@ public sealed partial class HubStore
                 else throw await NoWeights(repo, stop).ConfigureAwait(false);
             }
             return folder;
-        });
+        }, stop);
     }
 
     private static void Hole(string path, byte[] header, long size)
@@ -69,8 +69,8 @@ public sealed partial class HubStore
                 using var response = await _client.Get(file.Location, new RangeHeaderValue(0, count - 1), stop).ConfigureAwait(false);
                 if (!response.IsSuccessStatusCode) throw HubException.From(response, repo.Name, file.Commit, file.File);
                 var bytes = new byte[count];
-                var body = await response.Content.ReadAsStreamAsync(stop).ConfigureAwait(false);
-                await using (body.ConfigureAwait(false)) await body.ReadExactlyAsync(bytes, stop).ConfigureAwait(false);
+                var body = await HubBody.Open(response, _settings.DownloadTimeout, HubBody.MetadataRate, stop).ConfigureAwait(false);
+                await using (body.ConfigureAwait(false)) await body.Fill(bytes).ConfigureAwait(false);
                 return bytes;
             }, stop).ConfigureAwait(false);
         }

@@ -2,16 +2,18 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Headroom.Core;
+using Headroom.Formats.Tokenizers;
 
 namespace Headroom.Formats.Hub;
 
 /// <summary>Models and data sets by name: found in the cache shared with Python users, or downloaded into it.</summary>
 public sealed partial class HubStore : IDisposable
 {
+    private const string WholeFile = "model.safetensors", IndexFile = "model.safetensors.index.json";
     private const int Connections = 8;
     private const long XetOnly = 50_000_000_000;
     private static readonly string[] TokenizerFiles = ["tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"];
-    private static readonly string[] DataEndings = [".parquet", ".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz"];
+    private static readonly string[] DataEndings = [".parquet", ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz"];
     private readonly HubSettings _settings;
     private readonly HubClient _client;
     private readonly Action<string>? _say;
@@ -41,7 +43,7 @@ public sealed partial class HubStore : IDisposable
         var repo = Open(HubKind.Model, name);
         await One(repo, "config.json", true, stop).ConfigureAwait(false);
         var wanted = new List<(string File, bool Required)>();
-        if (await One(repo, "model.safetensors.index.json", false, stop).ConfigureAwait(false) is { } index)
+        if (await Index(repo, stop).ConfigureAwait(false) is { } index)
             wanted.AddRange(Shards(index, repo.Name).Select(s => (s, true)));
         else wanted.Add(("model.safetensors", repo.CacheOnly));
         wanted.Add(("generation_config.json", false));
@@ -49,17 +51,17 @@ public sealed partial class HubStore : IDisposable
         var paths = await Many(repo, wanted, stop).ConfigureAwait(false);
         if (paths[0] == null) throw await NoWeights(repo, stop).ConfigureAwait(false);
         return repo.Snapshot;
-    });
+    }, stop);
 
     /// <summary>config.json of a model, and the bytes of its weights as the hub or the index tells them (null when unknown); no weights are downloaded.</summary>
     public (string ConfigPath, long? WeightBytes) Config(string name, CancellationToken stop = default) => Run(async () =>
     {
         var repo = Open(HubKind.Model, name);
         string config = (await One(repo, "config.json", true, stop).ConfigureAwait(false))!;
-        if (await One(repo, "model.safetensors.index.json", false, stop).ConfigureAwait(false) is { } index) return (config, TotalSize(index));
+        if (await Index(repo, stop).ConfigureAwait(false) is { } index) return (config, TotalSize(index));
         var (path, remote) = await repo.Find("model.safetensors", false, stop).ConfigureAwait(false);
         return (config, path != null ? FileSize.Of(path) : remote?.Size);
-    });
+    }, stop);
 
     /// <summary>A folder with the tokenizer files of a model.</summary>
     public string Tokenizer(string name, CancellationToken stop = default) => Run(async () =>
@@ -70,7 +72,7 @@ public sealed partial class HubStore : IDisposable
         if (paths[0] == null && paths[1] == null)
             throw new HubException(HubFault.EntryNotFound, $"{repo.Name} has neither tokenizer.json nor tokenizer.model.", "Name the repository of the model that the tokenizer belongs to.");
         return repo.Snapshot;
-    });
+    }, stop);
 
     /// <summary>
     /// The file of a split, or a pattern with * when it is in several. Splits are told by their names, train-00000-of-00001.parquet or train.jsonl;
@@ -93,9 +95,22 @@ public sealed partial class HubStore : IDisposable
             throw new HubException(HubFault.EntryNotFound, $"Some files of split {splits[0]} of {repo.Name} are missing.", "Connect to the hub once, or copy the whole data set into the cache.");
         await Many(repo, [.. chosen.Value.Files.Select(f => (f, true))], stop).ConfigureAwait(false);
         return Pattern(repo, chosen.Value.Files);
-    });
+    }, stop);
 
     private HubRepository Open(HubKind kind, string name) => new(_client, _settings, HubName.Parse(kind, name), _say);
+
+    // Where there is a whole file, an index beside it is left over (see SafetensorsIndex).
+    private async Task<string?> Index(HubRepository repo, CancellationToken stop) =>
+        await repo.Find(WholeFile, false, stop).ConfigureAwait(false) is not (null, null) ? null : await One(repo, IndexFile, false, stop).ConfigureAwait(false);
+
+    // The largest that is read of a file; what would be refused when it is opened is not downloaded first. Null = weights and data.
+    private static long? Most(string file) => file switch
+    {
+        IndexFile => SideFile.LargestIndex,
+        "tokenizer.json" or "tokenizer.model" => TokenizerLoader.LargestFile,
+        _ when file.EndsWith(".json", StringComparison.Ordinal) || file.EndsWith(".jinja", StringComparison.Ordinal) => SideFile.Largest,
+        _ => null,
+    };
 
     private async Task<string?> One(HubRepository repo, string file, bool required, CancellationToken stop) => (await Many(repo, [(file, required)], stop).ConfigureAwait(false))[0];
 
@@ -111,6 +126,9 @@ public sealed partial class HubStore : IDisposable
             if (file != null) remote.Add((i, file));
         }
         if (remote.Count == 0) return paths;
+        foreach (var (_, f) in remote)
+            if (f.Size > Most(f.File))
+                throw HubClient.Damaged($"{f.File} of {repo.Name} has {f.Size:N0} bytes, at most {Most(f.File):N0} are read of such a file.", "Name another revision, or a copy of the model with its original files.");
         foreach (var (_, f) in remote)
             if (f.Size > XetOnly) throw new HubException(HubFault.Damaged, $"{f.File} of {repo.Name} has {f.Size / 1e9:F0} GB: files above 50 GB need the hub's newer storage protocol (Xet).", "Download the repository with the hub's own tool; Headroom then finds it in the cache.");
         NeedSpace(repo, remote.Sum(r => r.File.Size));
@@ -194,7 +212,7 @@ public sealed partial class HubStore : IDisposable
     {
         try
         {
-            var map = JsonNode.Parse(File.ReadAllText(index))?["weight_map"] as JsonObject ?? throw new JsonException();
+            var map = JsonNode.Parse(SideFile.ReadText(index, SideFile.LargestIndex))?["weight_map"] as JsonObject ?? throw new JsonException();
             var shards = map.Select(kv => (string?)kv.Value ?? "").Distinct().Order(StringComparer.Ordinal).ToList();
             if (shards.Count == 0 || shards.Any(s => s != Path.GetFileName(s) || !HubRepository.IsSafe(s) || !s.EndsWith(".safetensors", StringComparison.Ordinal))) throw new JsonException();
             return shards;
@@ -209,7 +227,7 @@ public sealed partial class HubStore : IDisposable
     {
         try
         {
-            return (long?)(double?)JsonNode.Parse(File.ReadAllText(index))?["metadata"]?["total_size"];
+            return (long?)(double?)JsonNode.Parse(SideFile.ReadText(index, SideFile.LargestIndex))?["metadata"]?["total_size"];
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException)
         {
@@ -242,15 +260,19 @@ public sealed partial class HubStore : IDisposable
         return files.Count == 1 ? first : NumberedPart().Replace(first, "-*-of-", 1);
     }
 
-    private static T Run<T>(Func<Task<T>> work)
+    private T Run<T>(Func<Task<T>> work, CancellationToken stop)
     {
         try
         {
-            return Task.Run(work).GetAwaiter().GetResult();
+            return Task.Run(work, CancellationToken.None).GetAwaiter().GetResult();
         }
-        catch (OperationCanceledException e)
+        catch (OperationCanceledException e) when (stop.IsCancellationRequested)
         {
             throw new HeadroomException("The download was stopped.", "Run it again; what has arrived is kept.", 1, e);
+        }
+        catch (Exception e) when (e is OperationCanceledException or TimeoutException)
+        {
+            throw _client.AsHub(e, "The answer did not come in time");
         }
     }
 
@@ -261,7 +283,7 @@ public sealed partial class HubStore : IDisposable
         _connections.Dispose();
     }
 
-    [GeneratedRegex(@"^(?<folder>(?:[^/]+/)*)(?<split>[A-Za-z0-9_]+)(?:-\d{5}-of-(?<of>\d{5}))?(?<ending>(?:\.parquet|\.jsonl|\.csv|\.tsv)(?:\.gz)?)$", RegexOptions.IgnoreCase)]
+    [GeneratedRegex(@"^(?<folder>(?:[^/]+/)*)(?<split>[A-Za-z0-9_]+)(?:-\d{5}-of-(?<of>\d{5}))?(?<ending>(?:\.parquet|\.jsonl?|\.csv|\.tsv|\.txt)(?:\.gz)?)$", RegexOptions.IgnoreCase)]
     private static partial Regex SplitFile();
     [GeneratedRegex(@"-\d{5}-of-", RegexOptions.RightToLeft)]
     private static partial Regex NumberedPart();

@@ -2,18 +2,33 @@ using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
 using Headroom.Core;
+using Microsoft.Win32.SafeHandles;
 
 namespace Headroom.Formats;
 
 /// <summary>
-/// SHA-256 of base weights, computed once. What is remembered is found by a fingerprint: path, size, time of the last change and the first
-/// 64 KiB (a header) of every file. Files that changed in the last two seconds are not remembered, because a second change could leave the same time.
+/// SHA-256 of base weights, computed once. What is remembered is found by a fingerprint of every file: path, length, modification time, device, inode, the time of the
+/// last change of any kind (ctime, which no program can set), the first 64 KiB (a header) and 64 blocks of 4 KiB all over the rest.
+/// <para>
+/// The rule: a hash is taken from memory only where another content must show in the fingerprint, else it is computed again. So nothing is remembered (and nothing found) where
+/// the file system is not known to keep ctime itself and exactly: network file systems, whose times come from another clock and late, FUSE, FAT, and
+/// systems without ctime. And nothing is remembered of a file that changed less than the clock's grain before the hashing began (<see cref="Stamp"/>), or between
+/// that and its end: a second change could leave the same time. The grain is taken for 2 s, or for 0.1 s where the time's digits show a clock that is
+/// finer than a millisecond. What this cannot see is a change while the system's clock is set back to the same nanosecond, outside of the blocks that are looked at.
+/// </para>
 /// </summary>
 public sealed class BaseHashes(string folder, long minimumBytes)
 {
     /// <summary>Below this a hash is made faster than it is worth remembering.</summary>
     private const long Worthwhile = 64 << 20;
-    private static readonly TimeSpan Racy = TimeSpan.FromSeconds(2);
+    private const int Head = 1 << 16, Block = 1 << 12, Blocks = 64;
+    private const long Millisecond = 1_000_000, CoarseGrain = 2_000 * Millisecond, FineGrain = 100 * Millisecond;
+
+    // Local ones that set ctime by the kernel's clock, as DriveInfo names them.
+    private static readonly HashSet<string> Exact = new(StringComparer.OrdinalIgnoreCase)
+    {
+        "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "bcachefs", "f2fs", "jfs", "reiserfs", "tmpfs", "ramfs", "overlay", "overlayfs", "NTFS", "ReFS",
+    };
 
     /// <summary>In the user's cache folder, for files of 64 MiB in all and more.</summary>
     public static BaseHashes Default => new(Path.Combine(HeadroomCache.Folder, "hashes"), Worthwhile);
@@ -22,9 +37,9 @@ public sealed class BaseHashes(string folder, long minimumBytes)
     public string Of(IReadOnlyList<string> files)
     {
         if (Known(files) is { } known) return known;
-        string before = Fingerprint(files);
+        string? stamp = Stamp(files);
         string hash = Compute(files);
-        if (Fingerprint(files) == before) Remember(files, hash);
+        Remember(files, hash, stamp);
         return hash;
     }
 
@@ -33,8 +48,52 @@ public sealed class BaseHashes(string folder, long minimumBytes)
     {
         try
         {
-            string path = Path.Combine(folder, Fingerprint(files));
-            return File.Exists(path) && File.ReadAllText(path).Trim() is { Length: 64 } hash && hash.All(char.IsAsciiHexDigitLower) ? hash : null;
+            if (Fingerprint(files) is not { } print) return null;
+            string path = Path.Combine(folder, print);
+            return File.Exists(path) && File.ReadAllText(path).Trim() is var hash && IsHash(hash) ? hash : null;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>Whether the file systems of these files say surely that a file changed; where not, nothing is remembered.</summary>
+    public static bool CanTell(IReadOnlyList<string> files)
+    {
+        try
+        {
+            return files.All(f =>
+            {
+                using var file = File.OpenHandle(Target(f).FullName);
+                return Identity(f, file) != null;
+            });
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
+    /// <summary>
+    /// What tells later whether files are still what they are now: to be taken before they are read. Null where that cannot be told: the file system is none of those that
+    /// say it, or a file changed just now, so that one more change could go unseen.
+    /// </summary>
+    public static string? Stamp(IReadOnlyList<string> files)
+    {
+        try
+        {
+            var text = new StringBuilder();
+            long now = (DateTime.UtcNow - DateTime.UnixEpoch).Ticks * 100;
+            foreach (string f in files)
+            {
+                using var file = File.OpenHandle(Target(f).FullName);
+                if (Identity(f, file) is not { } id) return null;
+                // A time in the future (the clock was set back) is never old enough.
+                if (now - id.ChangedNanoseconds <= (id.ChangedNanoseconds % Millisecond == 0 ? CoarseGrain : FineGrain)) return null;
+                text.Append(Words(f, id, RandomAccess.GetLength(file)));
+            }
+            return text.ToString();
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -43,18 +102,25 @@ public sealed class BaseHashes(string folder, long minimumBytes)
     }
 
     /// <summary>Remembers a hash; a cache that cannot be written is no fault.</summary>
-    public void Remember(IReadOnlyList<string> files, string hash)
+    /// <param name="files">The files.</param>
+    /// <param name="hash">Their hash.</param>
+    /// <param name="stamp">Their <see cref="Stamp"/> from before they were read for the hash; what has changed since is not remembered.</param>
+    public void Remember(IReadOnlyList<string> files, string hash, string? stamp)
     {
         try
         {
-            if (files.Sum(f => Target(f).Length) < minimumBytes || files.Any(f => DateTime.UtcNow - Target(f).LastWriteTimeUtc < Racy)) return;
+            if (stamp == null || files.Sum(f => Target(f).Length) < minimumBytes || Stamp(files) != stamp) return;
+            if (Fingerprint(files) is not { } print) return;
             Directory.CreateDirectory(folder);
-            AtomicFile.WriteText(Path.Combine(folder, Fingerprint(files)), hash);
+            AtomicFile.WriteText(Path.Combine(folder, print), hash);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or HeadroomException)
         {
         }
     }
+
+    /// <summary>Whether a name, and a text, are those of a remembered hash: 64 lower-case hex digits.</summary>
+    public static bool IsHash(string text) => text.Length == 64 && text.All(char.IsAsciiHexDigitLower);
 
     /// <summary>
     /// The hash by reading everything; the files side by side, on threads of lower priority (see <see cref="LowPriority"/>): the weights are usually
@@ -80,17 +146,42 @@ public sealed class BaseHashes(string folder, long minimumBytes)
         return info.ResolveLinkTarget(returnFinalTarget: true) as FileInfo ?? info; // a snapshot of the hub cache holds links
     }
 
-    private static string Fingerprint(IReadOnlyList<string> files)
+    private static FileIdentity? Identity(string file, SafeFileHandle handle)
+    {
+        try
+        {
+            return Exact.Contains(new DriveInfo(Target(file).FullName).DriveFormat) ? FileIdentity.Of(handle) : null;
+        }
+        catch (Exception e) when (e is ArgumentException or IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+
+    private static string Words(string file, FileIdentity id, long length)
+    {
+        var target = Target(file);
+        return string.Create(CultureInfo.InvariantCulture,
+            $"{target.FullName}\0{length}\0{target.LastWriteTimeUtc.Ticks}\0{id.Device}\0{id.InodeHigh}\0{id.Inode}\0{id.ChangedNanoseconds}\0");
+    }
+
+    private static string? Fingerprint(IReadOnlyList<string> files)
     {
         using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
-        var head = new byte[1 << 16];
+        var part = new byte[Head];
         foreach (string f in files)
         {
-            var target = Target(f);
-            using var file = target.OpenRead();
-            int n = file.ReadAtLeast(head, head.Length, throwOnEndOfStream: false);
-            hash.AppendData(Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{target.FullName}\0{target.Length}\0{target.LastWriteTimeUtc.Ticks}\0{n}\0")));
-            hash.AppendData(head, 0, n);
+            using var file = File.OpenHandle(Target(f).FullName);
+            if (Identity(f, file) is not { } id) return null;
+            long length = RandomAccess.GetLength(file);
+            hash.AppendData(Encoding.UTF8.GetBytes(Words(f, id, length)));
+            hash.AppendData(part, 0, FileRead.Exactly(file, 0, part));
+            // The last of them ends with the file.
+            for (int i = 1; i <= Blocks && length > Head; i++)
+            {
+                long at = Head + (long)((length - Head) * ((double)i / Blocks)) - Block;
+                hash.AppendData(part, 0, FileRead.Exactly(file, Math.Max(0, at), part.AsSpan(0, Block)));
+            }
         }
         return Convert.ToHexStringLower(hash.GetHashAndReset());
     }

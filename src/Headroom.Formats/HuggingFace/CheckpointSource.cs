@@ -15,6 +15,11 @@ public sealed class CheckpointSource : IWeightSource
     private readonly List<SafetensorsFile> _files = [];
     private readonly bool _flat;
     private readonly Lazy<Task<string>> _hash;
+    private readonly Func<IWeightSource>? _instead;
+    private readonly string _folder;
+    private Task<IWeightSource?>? _verified;
+    private IWeightSource? _replacement;
+    private volatile bool _closed;
 
     /// <summary>Opens and validates every shard.</summary>
     public CheckpointSource(string folder) : this(folder, null, null)
@@ -23,16 +28,20 @@ public sealed class CheckpointSource : IWeightSource
 
     /// <summary>
     /// Opens a quantized copy in the place of <paramref name="original"/>: its configuration and hash are those of the original, whose weights hash to
-    /// <paramref name="baseHash"/>. The copy must name that hash itself.
+    /// <paramref name="baseHash"/>. The copy must name that hash itself, and be what was written: of the header that is known at once, of the data after
+    /// <see cref="Verify"/>, which opens <paramref name="instead"/> when they are not.
     /// </summary>
-    public CheckpointSource(string folder, CheckpointSource? original, string? baseHash)
+    public CheckpointSource(string folder, CheckpointSource? original, string? baseHash, Func<IWeightSource>? instead = null)
     {
+        (_folder, _instead) = (folder, instead);
         _hash = new(() => baseHash != null ? Task.FromResult(baseHash) : Task.Run(() => BaseHashes.Default.Of(Files)));
         try
         {
+            if (baseHash != null && !HeaderIsWhole(folder))
+                throw new HeadroomException($"The quantized copy in {folder} is not what was written.", "Clear the cache: headroom cache --clear.");
             var own = HfConfig.Load(Path.Combine(folder, "config.json"));
             Config = original == null ? own : original.Config with { Quantized = own.Quantized };
-            ConfigJson = original?.ConfigJson ?? File.ReadAllText(Path.Combine(folder, "config.json"));
+            ConfigJson = original?.ConfigJson ?? SideFile.ReadText(Path.Combine(folder, "config.json"));
             var index = SafetensorsIndex.Load(folder);
             AnnouncedBytes = index?.TotalSize;
             foreach (string name in index?.Shards ?? ["model.safetensors"])
@@ -43,6 +52,7 @@ public sealed class CheckpointSource : IWeightSource
                     if (!_where.TryAdd(tensor, file)) throw new HeadroomException($"{tensor} is in two shards, {Path.GetFileName(_where[tensor].Path)} and {name}.", "The shards belong to different models; download the model again.");
             }
             index?.Check(_where);
+            Stamp = BaseHashes.Stamp(Files);
             foreach (string key in _where.Keys)
             {
                 if (key.EndsWith(".SCB", StringComparison.Ordinal) || key.EndsWith(".weight_format", StringComparison.Ordinal))
@@ -71,11 +81,30 @@ public sealed class CheckpointSource : IWeightSource
     /// <summary>The weight files, in the order that the hash takes them.</summary>
     public IReadOnlyList<string> Files => [.. _files.Select(f => f.Path)];
 
+    /// <summary>What the weight files were when they were opened (<see cref="BaseHashes.Stamp"/>).</summary>
+    public string? Stamp { get; }
+
     /// <inheritdoc/>
     public ModelConfig Config { get; }
 
     /// <inheritdoc/>
     public string ConfigJson { get; }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<string> Unclaimed
+    {
+        get
+        {
+            var claimed = Config.MatrixNames().Concat(Config.VectorNames()).ToHashSet(StringComparer.Ordinal);
+            if (Config.TieWordEmbeddings) claimed.Add("lm_head.weight"); // a copy of the table: the constructor has compared them
+            foreach (var (name, q) in _quantized)
+                if (claimed.Contains(name)) claimed.UnionWith(q.Keys);
+            return WeightNames.Unclaimed(_where.Keys, claimed);
+        }
+    }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<string> Notices => HfConfig.Notices(ConfigJson);
 
     /// <summary>Bytes of all tensors, and the number of files they are in.</summary>
     public (long Bytes, int Files) Stored => (_where.Sum(t => t.Value.Tensors[t.Key].End - t.Value.Tensors[t.Key].Begin), _files.Count);
@@ -143,6 +172,22 @@ public sealed class CheckpointSource : IWeightSource
     /// <inheritdoc/>
     public void BeginHash() => _ = _hash.Value;
 
+    /// <inheritdoc/>
+    public Task<IWeightSource?> Verify() => _instead == null ? Task.FromResult<IWeightSource?>(null)
+        : _verified ??= Task.Run(() => CopySeal.DataIsWhole(_folder, () => _closed) ? null : _replacement = _instead());
+
+    private static bool HeaderIsWhole(string folder)
+    {
+        try
+        {
+            return CopySeal.HeaderIsWhole(folder);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
     private bool SameBytes(string a, string b)
     {
         SafetensorsFile x = _where[a], y = _where[b];
@@ -162,7 +207,9 @@ public sealed class CheckpointSource : IWeightSource
     /// <inheritdoc/>
     public void Dispose()
     {
+        _closed = true;
         foreach (var f in _files) f.Dispose();
+        _replacement?.Dispose();
     }
 }
 
@@ -192,6 +239,14 @@ public static class WeightShapes
 
     /// <summary>True for norms and biases, which files hold with one dimension. The name tells, not the shape: a matrix may have one column.</summary>
     public static bool IsVector(string hfName) => hfName.EndsWith("norm.weight", StringComparison.Ordinal) || hfName.EndsWith(".bias", StringComparison.Ordinal);
+
+    /// <summary>Before a weight is read: every tensor that the configuration asks for is there and has its shape, and there are no others.</summary>
+    /// <exception cref="HeadroomException">A tensor is missing, of another shape, or belongs to nothing in the model.</exception>
+    public static void CheckAll(IWeightSource source)
+    {
+        WeightNames.CheckClaimed(source);
+        foreach (string name in source.Config.MatrixNames().Concat(source.Config.VectorNames())) Check(source, name);
+    }
 
     /// <summary>Throws when the checkpoint's shape is not the configuration's.</summary>
     public static void Check(IWeightSource source, string hfName)

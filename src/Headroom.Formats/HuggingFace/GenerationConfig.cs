@@ -30,10 +30,11 @@ public sealed record GenerationConfig
     {
         string? folder = Directory.Exists(model) ? model : Path.GetDirectoryName(Path.GetFullPath(model));
         string file = Path.Combine(folder ?? ".", "generation_config.json");
+        RegularFile.Check(file);
         if (!File.Exists(file)) return new GenerationConfig();
         try
         {
-            var json = JsonNode.Parse(File.ReadAllText(file)) as JsonObject ?? throw new JsonException("not an object");
+            var json = JsonNode.Parse(SideFile.ReadText(file)) as JsonObject ?? throw new JsonException("not an object");
             return new GenerationConfig
             {
                 DoSample = (bool?)json["do_sample"] ?? false,
@@ -43,7 +44,7 @@ public sealed record GenerationConfig
                 MinP = (float?)json["min_p"],
                 RepetitionPenalty = (float?)json["repetition_penalty"],
                 MaxNewTokens = (int?)json["max_new_tokens"],
-                EosTokenIds = json["eos_token_id"] switch { JsonArray many => many.Select(m => (int)m!).ToArray(), { } one => [(int)one], null => [] },
+                EosTokenIds = TokenIds.Many(json, "eos_token_id"),
             };
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or ArgumentException or NullReferenceException or OverflowException)

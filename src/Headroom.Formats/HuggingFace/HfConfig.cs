@@ -19,8 +19,9 @@ public static class HfConfig
     /// <summary>Reads a config.json file.</summary>
     public static ModelConfig Load(string path)
     {
+        RegularFile.Check(path);
         if (!File.Exists(path)) throw new HeadroomException($"There is no {path}.", "A Hugging Face model folder needs config.json.");
-        return Parse(File.ReadAllText(path), path);
+        return Parse(SideFile.ReadText(path), path);
     }
 
     /// <summary>Parses config.json; an architecture that is not supported is refused by name.</summary>
@@ -30,12 +31,23 @@ public static class HfConfig
         try
         {
             json = JsonNode.Parse(text) as JsonObject ?? throw new JsonException("not an object");
+            Finite(json, "");
             return Read(json, path);
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or OverflowException or ArgumentException)
         {
             throw new HeadroomException($"{path} is not a valid config.json: {e.Message.Split('\n')[0]}", "Use the model's original file.");
         }
+    }
+
+    // JSON has no infinity, but 1e400 is read as one.
+    private static void Finite(JsonNode? node, string key)
+    {
+        if (node is JsonObject all)
+            foreach (var (name, value) in all) Finite(value, name);
+        else if (node is JsonArray list)
+            foreach (var value in list) Finite(value, key);
+        else if (node?.GetValueKind() == JsonValueKind.Number && !double.IsFinite(node.GetValue<double>())) throw new FormatException($"{key} is not finite");
     }
 
     private static ModelConfig Read(JsonObject json, string path)
@@ -48,16 +60,22 @@ public static class HfConfig
         type ??= known;
         if (type != known) throw new FormatException($"model_type is {type}, but architectures names {architecture}");
         if ((string?)json["hidden_act"] is { } act and not ("silu" or "swish"))
-            throw new HeadroomException($"The activation {act} of {path} is not supported.", "Supported: silu.");
-        int Int(string key, int fallback) => json[key] is { } n ? (int)n.GetValue<double>() : fallback;
-        bool Bool(string key, bool fallback) => json[key] is { } n ? n.GetValue<bool>() : fallback;
+            throw new HeadroomException($"The activation {act} (hidden_act) of {path} is not supported.", "Supported: silu.");
+        FormatException Odd(string key) => new($"{key} is {ConfigKeys.Shown(json[key])}");
+        double Number(string key, double fallback) => json[key] is not { } n ? fallback : n.GetValueKind() == JsonValueKind.Number ? n.GetValue<double>() : throw Odd(key);
+        int Int(string key, int fallback) => Number(key, fallback) is var v && v == (int)v ? (int)v : throw Odd(key);
+        bool Bool(string key, bool fallback) => json[key] is not { } n ? fallback : n.GetValueKind() is JsonValueKind.True or JsonValueKind.False ? n.GetValue<bool>() : throw Odd(key);
         int hidden = Int("hidden_size", 4096), heads = Int("num_attention_heads", 32);
-        if (hidden <= 0 || heads <= 0) throw new FormatException("hidden_size and num_attention_heads must be positive");
-        var rope = json["rope_parameters"] as JsonObject;
-        var scaling = json["rope_scaling"] as JsonObject ?? rope;
+        ModelRanges.Whole("hidden_size", hidden);
+        ModelRanges.Whole("num_attention_heads", heads);
+        var rope = Rope(json, path);
         if ((double?)(rope?["partial_rotary_factor"] ?? json["partial_rotary_factor"]) is { } part and not 1)
             throw new HeadroomException($"partial_rotary_factor {part} of {path} is not supported.", "Supported: rotations of whole heads.");
-        int kv = Int("num_key_value_heads", type == "mistral" ? 8 : heads);
+        // The class's own number where the key is absent; null means one for each head.
+        int kv = Int("num_key_value_heads", json.ContainsKey("num_key_value_heads") ? heads : type switch { "mistral" => 8, "qwen2" => 32, _ => heads });
+        // The classes of Mistral and Qwen2 have no such switches: whoever set them means another model.
+        if (type == "mistral" && Bool("attention_bias", false)) throw ConfigKeys.NotBuilt("attention_bias", json["attention_bias"], path);
+        if (type != "llama" && Bool("mlp_bias", false)) throw ConfigKeys.NotBuilt("mlp_bias", json["mlp_bias"], path);
         bool useWindow = type switch { "mistral" => true, "qwen2" => Bool("use_sliding_window", false), _ => false };
         int? window = useWindow && json["sliding_window"] is { } w ? w.GetValue<int>() : useWindow && !json.ContainsKey("sliding_window") ? 4096 : null;
         var config = new ModelConfig
@@ -72,9 +90,9 @@ public static class HfConfig
             NumKeyValueHeads = kv,
             HeadDim = Int("head_dim", hidden / heads),
             MaxPositionEmbeddings = Int("max_position_embeddings", type switch { "qwen2" => 32768, "mistral" => 131072, _ => 2048 }),
-            RmsNormEps = (float)((double?)json["rms_norm_eps"] ?? 1e-6),
-            RopeTheta = (double?)(rope?["rope_theta"] ?? json["rope_theta"]) ?? 10000,
-            RopeScaling = Scaling(scaling, path),
+            RmsNormEps = (float)Number("rms_norm_eps", 1e-6),
+            RopeTheta = (double?)rope?["rope_theta"] ?? Number("rope_theta", 10000),
+            RopeScaling = Scaling(rope, path),
             TieWordEmbeddings = Bool("tie_word_embeddings", false),
             AttentionBias = type == "qwen2" || Bool("attention_bias", false),
             AttentionOutputBias = type != "qwen2" && Bool("attention_bias", false),
@@ -87,14 +105,25 @@ public static class HfConfig
                 "full_attention" => false,
                 var other => throw new HeadroomException($"The layer type {other} of {path} is not supported.", "Supported: full_attention, sliding_attention."),
             }).ToArray() : null,
-            BosTokenId = (int?)json["bos_token_id"],
-            EosTokenIds = json["eos_token_id"] switch { JsonArray many => many.Select(m => (int)m!).ToArray(), { } one => [(int)one], null => [] },
-            PadTokenId = (int?)json["pad_token_id"],
+            BosTokenId = TokenIds.One(json, "bos_token_id"),
+            EosTokenIds = TokenIds.Many(json, "eos_token_id"),
+            PadTokenId = TokenIds.One(json, "pad_token_id"),
             Quantized = Quantization(json["quantization_config"] as JsonObject, path),
         };
         Check(config);
+        // Llama's class has no window; other programs take this for one.
+        if (type == "llama" && config.SlidingLayers?.Contains(true) == true) throw ConfigKeys.NotBuilt("layer_types", json["layer_types"], path);
+        ConfigKeys.Check(json, config, path);
         return config;
     }
+
+    /// <summary>Keys of a config.json that are neither read nor known to change nothing, with their values as JSON.</summary>
+    /// <param name="text">The text of a file that <see cref="Parse"/> takes.</param>
+    public static IReadOnlyList<(string Key, string Value)> Unknown(string text) => ConfigKeys.Unknown((JsonObject)JsonNode.Parse(text)!);
+
+    /// <summary>Lines for the user on what of a config.json is not applied in training: dropout of the base's own modules.</summary>
+    /// <param name="text">The text of a file that <see cref="Parse"/> takes.</param>
+    public static IReadOnlyList<string> Notices(string text) => ConfigKeys.Notices((JsonObject)JsonNode.Parse(text)!);
 
     /// <summary>quantization_config (transformers <c>utils/quantization_config.py</c>): bitsandbytes nf4 is read, everything else is refused by its name.</summary>
     private static WeightStorage? Quantization(JsonObject? q, string path)
@@ -115,28 +144,60 @@ public static class HfConfig
         {
             if (!ok) throw new FormatException(what);
         }
-        Need(c.VocabSize is > 0 and < 1 << 24, "vocab_size is out of range");
-        Need(c.HiddenSize is > 0 and < 1 << 20 && c.IntermediateSize is > 0 and < 1 << 22, "hidden_size or intermediate_size is out of range");
-        Need(c.NumHiddenLayers is > 0 and < 4096 && c.NumKeyValueHeads > 0, "num_hidden_layers or num_key_value_heads is out of range");
+        ModelRanges.Check(c);
         Need(c.NumAttentionHeads % c.NumKeyValueHeads == 0, "num_attention_heads is not a multiple of num_key_value_heads");
-        Need(c.HeadDim is > 0 and <= 1024 && c.HeadDim % 2 == 0, "head_dim must be even");
+        Need(c.HeadDim % 2 == 0, $"head_dim is {c.HeadDim}, it must be even");
         Need(c.RopeDivisors == null || c.RopeDivisors.Length == c.HeadDim / 2, "rope_freqs.weight does not have head_dim / 2 entries");
         Need(c.SlidingLayers == null || c.SlidingLayers.Length == c.NumHiddenLayers, "layer_types does not have one entry a layer");
+    }
+
+    private static readonly string[] RopeKeys =
+    [
+        "rope_type", "type", "rope_theta", "partial_rotary_factor", "factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow",
+        "mscale", "mscale_all_dim", "truncate", "low_freq_factor", "high_freq_factor", "finetuned",
+    ];
+
+    /// <summary>The one object that says how positions rotate (transformers <c>modeling_rope_utils.py</c>): rope_scaling, or rope_parameters of newer files.</summary>
+    private static JsonObject? Rope(JsonObject json, string path)
+    {
+        JsonObject? Of(string key) => json[key] switch
+        {
+            null => null,
+            JsonObject o => o.Count > 0 ? o : null,
+            var other => throw ConfigKeys.NotBuilt(key, other, path),
+        };
+        JsonObject? scaling = Of("rope_scaling"), parameters = Of("rope_parameters");
+        if (scaling != null && parameters != null && !JsonNode.DeepEquals(scaling, parameters))
+            throw new HeadroomException($"rope_scaling and rope_parameters of {path} differ.", "Remove the one that is wrong.");
+        var rope = scaling ?? parameters;
+        string name = scaling != null ? "rope_scaling" : "rope_parameters";
+        foreach (var (key, value) in rope ?? [])
+            if (!RopeKeys.Contains(key) && !ConfigKeys.Nothing(value)) throw ConfigKeys.NotBuilt($"{name}.{key}", value, path);
+        foreach (var odd in (JsonNode?[])[json["rope_theta"], rope?["rope_theta"]])
+            if (odd is not (null or JsonValue)) throw ConfigKeys.NotBuilt("rope_theta", odd, path);
+        if (rope?["rope_theta"] is { } inner && json["rope_theta"] is { } outer && (double)inner != (double)outer)
+            throw new HeadroomException($"rope_theta of {path} is {(double)outer}, but {(double)inner} in {name}.", "Remove the one that is wrong.");
+        return rope;
     }
 
     private static RopeScaling? Scaling(JsonObject? s, string path)
     {
         string? type = (string?)(s?["rope_type"] ?? s?["type"]);
+        if (s != null && type == null && s.FirstOrDefault(p => p.Value != null && p.Key is not ("rope_theta" or "partial_rotary_factor" or "finetuned")) is { Value: { } value } odd)
+            throw new HeadroomException($"The rope scaling of {path} has no rope_type, but {odd.Key} is {value.ToJsonString()}.", "Add the rope_type that the model was made with: " + string.Join(", ", RopeTypes) + ".");
         if (s == null || type is null or "default") return null;
         if (!RopeTypes.Contains(type)) throw new HeadroomException($"The rope scaling '{type}' of {path} is not supported.", "Supported: " + string.Join(", ", RopeTypes) + ".");
-        double factor = (double?)s["factor"] ?? throw new FormatException("rope scaling has no factor");
+        double Need(string key) => (double?)s[key] ?? throw new FormatException($"rope scaling of type {type} has no {key}");
+        double factor = Need("factor");
         if (!(factor > 0) || !double.IsFinite(factor)) throw new FormatException($"the factor of rope scaling is {factor}");
+        int? original = (int?)s["original_max_position_embeddings"];
+        if (type == "llama3") return new RopeScaling(type, factor, Need("low_freq_factor"), Need("high_freq_factor"), (int)Need("original_max_position_embeddings"));
+        if (type != "yarn") return new RopeScaling(type, factor, OriginalMaxPositionEmbeddings: original); // attention_factor counts with yarn alone
         double? attention = (double?)s["attention_factor"], m = (double?)s["mscale"], all = (double?)s["mscale_all_dim"];
-        if (type == "yarn" && attention == null && m is > 0 && all is > 0)
-            attention = factor > 1 ? (0.1 * m * Math.Log(factor) + 1) / (0.1 * all * Math.Log(factor) + 1) : 1;
-        if (type == "yarn" && (bool?)s["truncate"] == false) throw new HeadroomException($"The yarn scaling of {path} does not truncate its bounds (truncate: false), which is not supported.", "Supported: truncate true, the default.");
-        return new RopeScaling(type, factor, (double?)s["low_freq_factor"] ?? 1, (double?)s["high_freq_factor"] ?? 4,
-            (int?)s["original_max_position_embeddings"], (double?)s["beta_fast"] ?? 32, (double?)s["beta_slow"] ?? 1, attention);
+        if (attention == null && m is > 0 && all is > 0) attention = RopeScaling.AttentionScale(factor, m.Value) / RopeScaling.AttentionScale(factor, all.Value);
+        if ((bool?)s["truncate"] == false) throw new HeadroomException($"The yarn scaling of {path} does not truncate its bounds (truncate: false), which is not supported.", "Supported: truncate true, the default.");
+        double Beta(string key, double fallback) => (double?)s[key] is { } b && b != 0 ? b : fallback;
+        return new RopeScaling(type, factor, OriginalMaxPositionEmbeddings: original, BetaFast: Beta("beta_fast", 32), BetaSlow: Beta("beta_slow", 1), AttentionFactor: attention);
     }
 
     /// <summary>Writes a v4 config.json; <paramref name="dtype"/> is torch_dtype. Throws <see cref="HeadroomException"/> for what config.json cannot say.</summary>
@@ -182,6 +243,8 @@ public static class HfConfig
 
     private static JsonObject Scaling(RopeScaling s)
     {
+        if (s.Type != "yarn" && s.AttentionFactor is { } scale and not 1)
+            throw new HeadroomException($"The rotations are multiplied by {scale} (rope.scaling.attn_factor), which config.json cannot say for scaling of type {s.Type}.", "Export to GGUF.");
         var json = new JsonObject { ["rope_type"] = s.Type, ["factor"] = s.Factor };
         if (s.Type == "llama3") (json["low_freq_factor"], json["high_freq_factor"]) = (s.LowFreqFactor, s.HighFreqFactor);
         if (s.Type == "yarn") (json["beta_fast"], json["beta_slow"]) = (s.BetaFast, s.BetaSlow);

@@ -7,7 +7,7 @@ namespace Headroom.Formats;
 /// <summary>model.safetensors.index.json: which shard holds which tensor, and the bytes of all tensors.</summary>
 internal sealed class SafetensorsIndex
 {
-    private const string Name = "model.safetensors.index.json";
+    private const string Name = "model.safetensors.index.json", Whole = "model.safetensors";
     private readonly string _folder;
     private readonly Dictionary<string, string> _map = [];
 
@@ -38,8 +38,15 @@ internal sealed class SafetensorsIndex
     public static SafetensorsIndex? Load(string folder)
     {
         string path = Path.Combine(folder, Name);
-        if (File.Exists(path)) return new SafetensorsIndex(folder, File.ReadAllText(path));
-        if (!File.Exists(Path.Combine(folder, "model.safetensors")) && Directory.Exists(folder) && Directory.EnumerateFiles(folder, "pytorch_model*.bin").FirstOrDefault() is { } pickle)
+        bool whole = File.Exists(Path.Combine(folder, Whole));
+        if (File.Exists(path))
+        {
+            string text = SideFile.ReadText(path, SideFile.LargestIndex);
+            // Beside a whole file, an index that does not speak of it is left over from another copy: transformers takes the whole file
+            // and never opens the index (modeling_utils.py, _get_resolved_checkpoint_files).
+            return whole && !text.Contains($"\"{Whole}\"", StringComparison.Ordinal) ? null : new SafetensorsIndex(folder, text);
+        }
+        if (!whole && Directory.Exists(folder) && Directory.EnumerateFiles(folder, "pytorch_model*.bin").FirstOrDefault() is { } pickle)
             throw new HeadroomException($"{folder} holds its weights only as {Path.GetFileName(pickle)}, a PyTorch pickle, which can run code when it is opened.", "Use a copy with safetensors, or convert it.");
         return null;
     }

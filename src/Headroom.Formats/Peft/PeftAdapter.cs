@@ -6,9 +6,11 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>A LoRA adapter folder as PEFT writes it: adapter_config.json and adapter_model.safetensors.</summary>
-public sealed class PeftAdapter
+public sealed record PeftAdapter
 {
-    private const string Prefix = "base_model.model.", Config = "adapter_config.json", Weights = "adapter_model.safetensors", HashKey = "base_sha256";
+    private const string Config = "adapter_config.json", Weights = "adapter_model.safetensors", HashKey = "base_sha256";
+    private const string Pissa = "pissa_init", Loftq = "loftq_init"; // folders of what was taken out of the base
+    private const string Table = "model.embed_tokens", Head = "lm_head";
 
     /// <summary>What follows a module's path in the name of DoRA's magnitude; PEFT leaves ".weight" out there.</summary>
     public const string MagnitudeSuffix = ".lora_magnitude_vector";
@@ -23,8 +25,15 @@ public sealed class PeftAdapter
     public bool UseRslora { get; init; }
     /// <summary>DoRA: every pair has a magnitude [out].</summary>
     public bool UseDora { get; init; }
-    /// <summary>modules_to_save: ends of the paths of modules whose whole weight is among <see cref="Tensors"/>.</summary>
+    /// <summary>
+    /// modules_to_save, and what lies in the file beside it: ends of the paths of modules whose whole weight is among <see cref="Tensors"/>.
+    /// </summary>
     public IReadOnlyList<string> ModulesToSave { get; init; } = [];
+    /// <summary>
+    /// True when the saved table of a base with tied embeddings is its head too: ensure_weight_tying, or tables that lie in the file without being
+    /// listed, which PEFT writes into the base's own tensor. False = as PEFT does else: what was trained is a copy, the other stays the base's.
+    /// </summary>
+    public bool EnsureWeightTying { get; init; }
     /// <summary>Adapted projection names; a set, in no order that means anything.</summary>
     public required IReadOnlyList<string> TargetModules { get; init; }
     /// <summary>Finer rules than a list of names (regex targets, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern); null = <see cref="TargetModules"/> alone.</summary>
@@ -52,6 +61,7 @@ public sealed class PeftAdapter
     public static PeftAdapter Load(string folder, Action<string>? warn = null)
     {
         string configPath = Path.Combine(folder, Config), weights = Path.Combine(folder, Weights);
+        RegularFile.Check(configPath);
         if (!File.Exists(configPath)) throw new HeadroomException($"There is no {Config} in {folder}.", "Give the folder that PEFT or Headroom wrote.");
         if (!File.Exists(weights))
             throw new HeadroomException($"There is no {Weights} in {folder}{(File.Exists(Path.Combine(folder, "adapter_model.bin")) ? ", only a pickled adapter_model.bin" : "")}.",
@@ -59,7 +69,7 @@ public sealed class PeftAdapter
         PeftConfig config;
         try
         {
-            config = PeftConfig.Read(JsonNode.Parse(File.ReadAllText(configPath)) as JsonObject ?? throw new JsonException("not an object"), init => HasInitial(folder, init), warn);
+            config = PeftConfig.Read(JsonNode.Parse(SideFile.ReadText(configPath)) as JsonObject ?? throw new JsonException("not an object"), init => HasInitial(folder, init), warn);
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or OverflowException or NullReferenceException or ArgumentException)
         {
@@ -69,41 +79,78 @@ public sealed class PeftAdapter
         var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
         foreach (var (name, info) in file.Tensors)
         {
-            if (!name.StartsWith(Prefix, StringComparison.Ordinal) || Module(name) == null && !Saved(name, config))
-                throw new HeadroomException($"The adapter holds {name}, which is no lora_A or lora_B weight, no magnitude and not in modules_to_save.",
-                    "Only LoRA pairs and DoRA magnitudes of linear layers can be read, and modules_to_save: no adapters of embeddings, no biases.");
+            PeftTensors.Check(name, config.ModulesToSave);
             if (info.DType is not ("F32" or "F16" or "BF16")) throw new HeadroomException($"The adapter's {name} has dtype {info.DType}.", "Save the adapter as F32, BF16 or F16.");
             float[] values = file.ReadF32(name);
             if (values.Any(v => !float.IsFinite(v))) throw new HeadroomException($"The adapter's {name} holds NaN or infinite values.", "The run that wrote it failed; use an earlier checkpoint.");
-            tensors[name[Prefix.Length..]] = (info.Shape, values);
+            tensors[name[PeftTensors.Prefix.Length..]] = (info.Shape, values);
         }
         if (tensors.Count == 0) throw new HeadroomException($"The adapter in {folder} is empty.", "Use a complete adapter.");
         // Without target_modules PEFT falls back on a list per model type; what the file holds is what was targeted.
         var modules = config.Targets.Pattern != null || config.Targets.Modules.Count > 0 ? config.Targets.Modules
-            : tensors.Keys.Select(Module).OfType<string>().Select(m => m.Split('.')[^1]).Distinct().ToList();
+            : tensors.Keys.Select(PeftTensors.Module).OfType<string>().Select(m => m.Split('.')[^1]).Distinct().ToList();
         var targets = config.Targets with { Modules = modules };
         CheckPairs(tensors, targets, config);
-        foreach (string entry in config.ModulesToSave)
-            if (!tensors.Keys.Any(k => k.EndsWith(entry + ".weight", StringComparison.Ordinal)))
-                throw new HeadroomException($"The adapter's modules_to_save names {entry}, but the file holds no weight of it.", "The file is incomplete; copy it again.");
+        CheckSaved(tensors, config);
         return new PeftAdapter
         {
-            R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, UseDora = config.UseDora, ModulesToSave = config.ModulesToSave,
+            R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, UseDora = config.UseDora,
+            ModulesToSave = [.. config.ModulesToSave, .. Unlisted(tensors, config)],
+            EnsureWeightTying = config.EnsureWeightTying || Unlisted(tensors, config).Any(IsTable) && !config.ModulesToSave.Any(Names),
             Init = config.Init, LoftqIterations = config.LoftqIterations, Initial = LoadInitial(folder, config.Init, tensors),
             TargetModules = modules,
             Targets = targets, BaseModel = config.BaseModel, BaseHash = file.Metadata.GetValueOrDefault(HashKey), Tensors = tensors,
         };
     }
 
-    // The module path of an adapter's tensor, prefix included, or null.
-    private static string? Module(string name)
+    private static bool IsTable(string module) => module is Table or Head;
+
+    // An entry of modules_to_save that speaks of the table or the head.
+    private static bool Names(string entry) => Table.EndsWith(entry, StringComparison.Ordinal) || Head.EndsWith(entry, StringComparison.Ordinal);
+
+    // Whole weights that modules_to_save does not list: PEFT writes the table and the head beside the pairs when the vocabulary was changed
+    // (save_and_load.py, save_embedding_layers), and loads whatever bears the name of a weight of the base.
+    private static IEnumerable<string> Unlisted(Dictionary<string, (long[] Shape, float[] Values)> tensors, PeftConfig config) =>
+        tensors.Keys.Where(k => PeftTensors.Module(k) == null && !PeftTensors.IsListed(k, config.ModulesToSave))
+            .Select(k => k[..^PeftTensors.WeightSuffix.Length]);
+
+    private static void CheckSaved(Dictionary<string, (long[] Shape, float[] Values)> tensors, PeftConfig config)
     {
-        foreach (string suffix in new[] { ".lora_A.weight", ".lora_B.weight", MagnitudeSuffix })
-            if (name.EndsWith(suffix, StringComparison.Ordinal)) return name[..^suffix.Length];
-        return null;
+        foreach (string entry in config.ModulesToSave)
+        {
+            if (tensors.Keys.Any(k => k.EndsWith(entry + PeftTensors.WeightSuffix, StringComparison.Ordinal))) continue;
+            // One table stands for both.
+            if (config.EnsureWeightTying && Names(entry) && tensors.Keys.Any(k => k.EndsWith(PeftTensors.WeightSuffix, StringComparison.Ordinal)
+                && IsTable(k[..^PeftTensors.WeightSuffix.Length]))) continue;
+            PeftTensors.RefuseHead(entry);
+            throw new HeadroomException($"The adapter's modules_to_save names {entry}, but the file holds no weight of it.", "The file is incomplete; copy it again.");
+        }
     }
 
-    private static string InitialFolder(string folder, string init) => Path.Combine(folder, init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase) ? "pissa_init" : "loftq_init");
+    /// <summary>
+    /// The adapter as it goes onto a base: where the base's table and head are tied and stay so (<see cref="EnsureWeightTying"/>), one tensor stands for
+    /// both, under the table's name. Itself where nothing is to be done.
+    /// </summary>
+    /// <exception cref="HeadroomException">A table has other rows than the base's vocabulary, or the two tables of a tied base differ.</exception>
+    public PeftAdapter Over(ModelConfig config)
+    {
+        const string table = Table + PeftTensors.WeightSuffix, head = Head + PeftTensors.WeightSuffix;
+        foreach (string name in new[] { table, head })
+            if (Tensors.TryGetValue(name, out var t) && t.Shape is [var rows, var columns] && columns == config.HiddenSize && rows != config.VocabSize)
+                throw new HeadroomException($"The adapter's {name} has {rows} rows where the base has {config.VocabSize}: the base's vocabulary was resized before the training.",
+                    $"Give the base that was trained: with transformers resize_token_embeddings({rows}) and save_pretrained of base and tokenizer.");
+        if (!config.TieWordEmbeddings || !EnsureWeightTying || !Tensors.TryGetValue(head, out var own)) return this;
+        if (Tensors.TryGetValue(table, out var both) && !(both.Shape.SequenceEqual(own.Shape) && both.Values.AsSpan().SequenceEqual(own.Values)))
+            throw new HeadroomException($"The base's table and head are one tensor, but the adapter holds two that differ ({table}, {head}).",
+                "It was trained over a base with tie_word_embeddings false; give that one.");
+        return this with { Tensors = Tensors.Where(t => t.Key != head).Append(KeyValuePair.Create(table, own)).DistinctBy(t => t.Key).ToDictionary() };
+    }
+
+    /// <summary>Whether a file in an adapter's folder (its path there, with /) is one that <see cref="Save"/> may have written.</summary>
+    public static bool IsOwnFile(string name) => name[(name.StartsWith(Pissa + "/", StringComparison.Ordinal) ? Pissa.Length + 1
+        : name.StartsWith(Loftq + "/", StringComparison.Ordinal) ? Loftq.Length + 1 : 0)..] is Config or Weights;
+
+    private static string InitialFolder(string folder, string init) => Path.Combine(folder, init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase) ? Pissa : Loftq);
 
     private static bool HasInitial(string folder, string init) =>
         (init == "loftq" || init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase)) && File.Exists(Path.Combine(InitialFolder(folder, init), Config));
@@ -113,7 +160,7 @@ public sealed class PeftAdapter
         if (!HasInitial(folder, init)) return null;
         string at = InitialFolder(folder, init);
         var initial = Load(at);
-        var pairs = tensors.Where(t => Module(t.Key) != null && !t.Key.EndsWith(MagnitudeSuffix, StringComparison.Ordinal)).ToList();
+        var pairs = tensors.Where(t => PeftTensors.Module(t.Key) != null && !t.Key.EndsWith(MagnitudeSuffix, StringComparison.Ordinal)).ToList();
         if (initial.Tensors.Count != pairs.Count || !pairs.All(t => initial.Tensors.TryGetValue(t.Key, out var i) && i.Shape.SequenceEqual(t.Value.Shape)))
             throw new HeadroomException($"{at} does not hold the pairs of the adapter.", "Its folders do not belong together; use a complete adapter.");
         return initial;
@@ -153,25 +200,21 @@ public sealed class PeftAdapter
                 tensors[key] = ([shape[0], 2 * r], both);
             }
         }
-        return new PeftAdapter
+        return this with
         {
-            R = 2 * R, LoraAlpha = LoraAlpha * factor, LoraDropout = LoraDropout, UseRslora = UseRslora, UseDora = UseDora, ModulesToSave = ModulesToSave, TargetModules = TargetModules,
+            R = 2 * R, LoraAlpha = LoraAlpha * factor, Init = "true", LoftqIterations = 1, Initial = null, Tensors = tensors,
             Targets = t with
             {
                 RankPattern = [.. t.RankPattern.Select(p => KeyValuePair.Create(p.Key, 2 * p.Value))],
                 AlphaPattern = [.. t.AlphaPattern.Select(p => KeyValuePair.Create(p.Key, p.Value * factor))],
             },
-            BaseModel = BaseModel, BaseHash = BaseHash, Tensors = tensors,
         };
     }
-
-    private static bool Saved(string name, PeftConfig config) =>
-        name.EndsWith(".weight", StringComparison.Ordinal) && config.ModulesToSave.Any(m => m.Length > 0 && name.EndsWith(m + ".weight", StringComparison.Ordinal));
 
     // Every A has its B, both of the rank that the configuration says; with DoRA a magnitude too, and only then.
     private static void CheckPairs(Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, PeftConfig config)
     {
-        foreach (string module in tensors.Keys.Select(Module).OfType<string>().Distinct())
+        foreach (string module in tensors.Keys.Select(PeftTensors.Module).OfType<string>().Distinct())
         {
             if (!targets.Matches(module)) throw new HeadroomException($"The adapter holds weights for {module}, which its target_modules do not name.", "Its two files do not belong together; use a complete adapter.");
             int rank = targets.Rank(module, config.R);
@@ -204,11 +247,11 @@ public sealed class PeftAdapter
     /// <summary>Writes the folder as PEFT does (keys sorted, indent 2, inference_mode true); each file is whole or not there.</summary>
     public void Save(string folder)
     {
-        Directory.CreateDirectory(folder);
+        FileLayer.Current.MakeFolder(folder);
         Initial?.Save(InitialFolder(folder, Init));
         var metadata = new Dictionary<string, string> { ["format"] = "pt" };
         if (BaseHash != null) metadata[HashKey] = BaseHash;
-        SafetensorsWriter.WriteF32(Path.Combine(folder, Weights), Tensors.Select(t => (Prefix + t.Key, t.Value.Shape, t.Value.Values)), metadata);
+        SafetensorsWriter.WriteF32(Path.Combine(folder, Weights), Tensors.Select(t => (PeftTensors.Prefix + t.Key, t.Value.Shape, t.Value.Values)), metadata);
         var t = Targets ?? new LoraTargets { Modules = TargetModules };
         static JsonArray? List(IEnumerable<string> items) => items.Any() ? new JsonArray(items.Select(i => (JsonNode)i).ToArray()) : null;
         var json = new JsonObject
@@ -236,6 +279,7 @@ public sealed class PeftAdapter
             ["use_rslora"] = UseRslora,
         };
         // Readers before PEFT 0.14 stop at keys they do not know: only what is used is written beyond the old set.
+        if (EnsureWeightTying) json["ensure_weight_tying"] = true;
         if (t.ExcludePattern != null) json["exclude_modules"] = t.ExcludePattern;
         else if (List(t.Exclude) is { } exclude) json["exclude_modules"] = exclude;
         var sorted = new JsonObject(json.OrderBy(p => p.Key, StringComparer.Ordinal).Select(p => KeyValuePair.Create(p.Key, p.Value?.DeepClone())));

@@ -22,7 +22,7 @@ public sealed record SafetensorInfo(string Name, string DType, long[] Shape, lon
 /// </summary>
 public sealed unsafe class SafetensorsFile : IDisposable
 {
-    private const long MaxHeader = 100_000_000;
+    internal const long MaxHeader = 100_000_000;
     private const int Piece = 1 << 24; // elements that are widened at a time: a span of bytes holds less than 2 GiB
     private readonly SafeFileHandle? _handle;
     private readonly MemoryMappedFile? _map;
@@ -34,10 +34,12 @@ public sealed unsafe class SafetensorsFile : IDisposable
     {
         Path = path;
         if (!File.Exists(path)) throw new HeadroomException($"There is no file {path}.", "Check the path of the model.");
+        RegularFile.Check(path);
         _handle = File.OpenHandle(path);
         try
         {
             long length = RandomAccess.GetLength(_handle);
+            GitLfs.Refuse(path);
             if (length < 8) throw Bad("HeaderTooSmall: the file has fewer than 8 bytes");
             _map = MemoryMappedFile.CreateFromFile(_handle, null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
             _view = _map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);

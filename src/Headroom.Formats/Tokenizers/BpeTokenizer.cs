@@ -32,6 +32,8 @@ internal sealed class TokenizerParts
     public Dictionary<string, string>? SpecialTokens { get; set; }
     /// <summary>additional_special_tokens; null = not known.</summary>
     public List<string>? AdditionalSpecialTokens { get; set; }
+    /// <summary>Lines for the user on how the file was read.</summary>
+    public IReadOnlyList<string> Notices { get; set; } = [];
     /// <summary>SentencePiece vocabularies: score and kind of each piece as the file has them; else null.</summary>
     public IReadOnlyList<(string Text, float Score, PieceKind Kind)>? Scored { get; init; }
 }
@@ -65,6 +67,7 @@ internal sealed class BpeTokenizer : ITokenizer
     public string? ChatTemplate => _parts.ChatTemplate;
     public IReadOnlyDictionary<string, string>? SpecialTokens => _parts.SpecialTokens;
     public IReadOnlyList<string>? AdditionalSpecialTokens => _parts.AdditionalSpecialTokens;
+    public IReadOnlyList<string> Notices => _parts.Notices;
 
     public string IdToToken(int id) => (uint)id < (uint)_parts.Pieces.Length ? _parts.Pieces[id] : "";
 
@@ -147,8 +150,20 @@ internal sealed class BpeTokenizer : ITokenizer
         var pieces = new List<string>(ids.Length);
         foreach (int id in ids)
             if ((_added.TryGetValue(id, out string? piece) ? piece : IdToToken(id)) is { Length: > 0 } known) pieces.Add(known);
-        foreach (var step in _parts.Decoders) pieces = step(pieces);
+        long given = Characters(pieces);
+        foreach (var step in _parts.Decoders)
+        {
+            pieces = step(pieces);
+            Normalizers.Bound(given, Characters(pieces));
+        }
         return string.Join(_parts.Joint, pieces);
+    }
+
+    private static long Characters(List<string> pieces)
+    {
+        long n = 0;
+        foreach (string p in pieces) n += p.Length;
+        return n;
     }
 
     private static bool Mapped(string piece)

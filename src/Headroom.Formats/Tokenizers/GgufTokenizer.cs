@@ -19,6 +19,11 @@ internal static class GgufTokenizer
         PieceKind Kind(int i) => types == null ? PieceKind.Normal : Enum.IsDefined((PieceKind)types[i]) ? (PieceKind)types[i] : PieceKind.Normal;
         int Id(string key, int absent) => file.Int("tokenizer.ggml." + key) is { } v ? v >= 0 && v < tokens.Length ? (int)v : -1 : absent;
 
+        foreach (string key in (string[])["lowercase", "strip_accents"])
+            if (file.Flag("tokenizer.ggml.normalizer." + key) == true) throw new HeadroomException($"The GGUF tokenizer changes its text (tokenizer.ggml.normalizer.{key}), which is not supported.", Needs);
+        var notices = new List<string>();
+        if (file.GetValueOrDefault("tokenizer.ggml.suppress_tokens") is long[] { Length: > 0 } never)
+            notices.Add($"tokenizer.ggml.suppress_tokens is not applied: the {never.Length} tokens that llama.cpp would never generate can come up");
         TokenizerParts parts;
         bool addBos;
         if (model == "llama")
@@ -32,7 +37,8 @@ internal static class GgufTokenizer
         }
         else
         {
-            string? pre = file.Text("tokenizer.ggml.pre");
+            (string? pre, string? unnamed) = GgufPre.Of(file);
+            if (unnamed != null) notices.Add(unnamed);
             string[] splits = KnownSplits.ByName(pre);
             string[] lines = Get<string[]>(file, "tokenizer.ggml.merges") ?? throw new HeadroomException("The GGUF file holds no tokenizer.ggml.merges.", Needs);
             var vocab = new Dictionary<string, int>(StringComparer.Ordinal);
@@ -81,6 +87,7 @@ internal static class GgufTokenizer
         if ((file.Flag("tokenizer.ggml.add_bos_token") ?? addBos) && parts.Bos is { } b) parts.Prefix.Add(b);
         if (file.Flag("tokenizer.ggml.add_eos_token") == true && parts.Eos is { } e) parts.Suffix.Add(e);
         parts.ChatTemplate = file.Text("tokenizer.chat_template");
+        parts.Notices = notices;
         parts.SpecialTokens = [];
         foreach (var (key, name) in new[] { ("unknown", "unk_token"), ("padding", "pad_token"), ("seperator", "sep_token"), ("cls", "cls_token"), ("mask", "mask_token") }) // "seperator" is how the format spells it
             if (file.Int($"tokenizer.ggml.{key}_token_id") is { } id && (ulong)id < (ulong)parts.Pieces.Length) parts.SpecialTokens[name] = parts.Pieces[id];

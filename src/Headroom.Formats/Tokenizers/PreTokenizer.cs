@@ -26,6 +26,7 @@ internal abstract class Matcher
         {
             result.Append(text, done, start - done).Append(by);
             done = end;
+            Normalizers.Bound(text.Length, result.Length);
         }
         return result.Append(text, done, text.Length - done).ToString();
     }
@@ -359,10 +360,11 @@ internal static class KnownSplits
     /// <summary>Whether the tokenizer behind a GGUF pre-tokenizer name composes its text (NFC).</summary>
     public static bool Composed(string? pre) => pre is "qwen2";
 
-    /// <summary>The expressions of a GGUF pre-tokenizer name, in order.</summary>
+    /// <summary>The expressions of a GGUF pre-tokenizer name, in order; null = llama.cpp's own where a file names none (<c>llama-vocab.cpp</c>, llm_tokenizer_bpe).</summary>
     public static string[] ByName(string? pre) => pre switch
     {
-        null or "" or "default" or "gpt-2" or "gpt2" or "phi-2" or "jina-es" or "jina-de" or "olmo" => [Gpt2],
+        null or "default" => [@"[\p{P}\$\+<=>\^~\|]+", @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)", @"\p{N}+", "[0-9][0-9][0-9]"],
+        "gpt-2" or "gpt2" or "phi-2" or "jina-es" or "jina-de" or "olmo" => [Gpt2],
         "llama-bpe" or "llama3" or "llama-v3" or "falcon3" => [Llama3],
         "qwen2" or "deepseek-r1-qwen" or "megrez" => [Qwen2],
         "smollm" or "starcoder" or "refact" or "command-r" => [@"\p{N}", Gpt2],

@@ -43,7 +43,7 @@ public static partial class TokenizerJson
         var added = parts.Added.ToDictionary(t => t.Id);
         for (int i = 0; i < parts.Pieces.Length; i++)
             if (!bytes || !added.ContainsKey(i) || parts.Pieces[i].Length == 1) vocab.TryAdd(parts.Pieces[i], i);
-        string? pre = gguf.Text("tokenizer.ggml.pre");
+        string? pre = bytes ? GgufPre.Of(gguf).Pre : null;
         string? unk = parts.Model.UnknownId >= 0 ? parts.Pieces[parts.Model.UnknownId] : null;
         bool prefix = gguf.Flag("tokenizer.ggml.add_space_prefix") ?? !bytes;
         return new JsonObject

@@ -8,6 +8,8 @@ namespace Headroom.Formats.Tokenizers;
 /// <summary>The Hugging Face tokenizer.json format.</summary>
 public static partial class TokenizerJson
 {
+    private const int MostAdded = 1024; // models add one or two
+
     private const string OtherFile = "Use the model's tokenizer.model or GGUF file, or a model with a BPE tokenizer (Llama, Mistral, Qwen, DeepSeek, SmolLM families).";
 
     internal static TokenizerParts Read(JsonElement root)
@@ -294,7 +296,9 @@ public static partial class TokenizerJson
             string name = Text(Need(item, "SpecialToken", JsonValueKind.Object), "id") ?? "";
             var to = texts == 0 ? before : after;
             if (Optional(e, "special_tokens") is { } special && Optional(special, name) is { } given && Optional(given, "ids") is { } list)
-                foreach (var id in list.EnumerateArray()) to.Add(id.GetInt32());
+                foreach (var id in list.EnumerateArray())
+                    if (to.Count < MostAdded) to.Add(id.GetInt32());
+                    else throw new FormatException($"its template adds more than {MostAdded} tokens");
             else if (parts.Ids.TryGetValue(name, out int known)) to.Add(known);
             else throw new FormatException($"its template names the token {name}, which it does not have");
         }

@@ -7,7 +7,10 @@ namespace Headroom.Formats.Tokenizers;
 /// <summary>Opens the tokenizer of a model, whatever file it lies in.</summary>
 public static class TokenizerLoader
 {
-    private const int LargestFile = 256 << 20;
+    /// <summary>Bytes that a vocabulary may have, unpacked: four times the largest known.</summary>
+    internal const int LargestFile = 256 << 20;
+
+    private const int LargestSettings = (int)SideFile.Largest;
 
     /// <summary>Loads a tokenizer.</summary>
     /// <param name="path">A tokenizer.json (or tokenizer.json.gz), a SentencePiece tokenizer.model, a GGUF file, or a folder that holds one of these. Settings beside the file (tokenizer_config.json, special_tokens_map.json, chat_template.jinja) count too.</param>
@@ -30,7 +33,7 @@ public static class TokenizerLoader
             }
             else
             {
-                parts = Read(ReadAll(file));
+                parts = Read(ReadAll(file, LargestFile));
                 Settings(Path.GetDirectoryName(Path.GetFullPath(file))!, parts, ref now);
             }
             now = name;
@@ -95,14 +98,16 @@ public static class TokenizerLoader
 
     private static bool IsGguf(string file)
     {
+        RegularFile.Check(file);
         if (file.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)) return true;
         Span<byte> magic = stackalloc byte[4];
         using var s = File.OpenRead(file);
         return s.ReadAtLeast(magic, 4, throwOnEndOfStream: false) == 4 && magic.SequenceEqual("GGUF"u8);
     }
 
-    private static byte[] ReadAll(string file)
+    private static byte[] ReadAll(string file, int most)
     {
+        RegularFile.Check(file);
         using var stream = File.OpenRead(file);
         Span<byte> magic = stackalloc byte[2];
         bool packed = stream.ReadAtLeast(magic, 2, throwOnEndOfStream: false) == 2 && magic[0] == 0x1F && magic[1] == 0x8B;
@@ -112,9 +117,10 @@ public static class TokenizerLoader
         var block = new byte[1 << 16];
         for (int n; (n = source.Read(block)) > 0;)
         {
-            if (all.Length + n > LargestFile) throw new InvalidDataException($"it holds more than {LargestFile >> 20} MiB");
+            if (all.Length + n > most) throw new InvalidDataException($"it holds more than {most >> 20} MiB");
             all.Write(block, 0, n);
         }
+        GitLfs.Refuse(file, all.GetBuffer().AsSpan(0, (int)all.Length));
         return all.ToArray();
     }
 
@@ -147,8 +153,9 @@ public static class TokenizerLoader
                 eos ??= parts.Eos ?? Id(model.RootElement, "eos_token_id", parts);
             }
         string jinja = Path.Combine(folder, "chat_template.jinja");
+        RegularFile.Check(jinja);
         // A file of its own wins over tokenizer_config.json (transformers tokenization_utils_base.py, from_pretrained).
-        if (File.Exists(jinja) && new FileInfo(jinja).Length <= 1 << 20) parts.ChatTemplate = File.ReadAllText(jinja);
+        if (File.Exists(jinja) && new FileInfo(jinja).Length <= 1 << 20) parts.ChatTemplate = SideFile.ReadText(jinja);
 
         int? Fallback(string name) => parts.Added.Find(t => t.Special && t.Content == name)?.Id;
         int? oldBos = parts.Bos, oldEos = parts.Eos;
@@ -165,7 +172,7 @@ public static class TokenizerLoader
         string file = Path.Combine(folder, name);
         if (!File.Exists(file)) return null;
         now = name;
-        return JsonDocument.Parse(ReadAll(file));
+        return JsonDocument.Parse(ReadAll(file, LargestSettings));
     }
 
     private static int? Named(JsonElement root, string key, TokenizerParts parts)

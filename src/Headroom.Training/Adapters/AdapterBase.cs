@@ -12,9 +12,10 @@ public static class AdapterBase
         adapter?.Initial == null ? QuantizedCache.Default.Open(path, quantization, say) : WeightSources.Open(path);
 
     /// <summary>The base as the adapter needs it. The source stays the caller's.</summary>
-    /// <exception cref="HeadroomException">The base is quantized already, so its weights are not known.</exception>
+    /// <exception cref="HeadroomException">The base is quantized already, so its weights are not known; or the adapter holds tables of another size.</exception>
     public static IWeightSource Of(IWeightSource source, PeftAdapter? adapter)
     {
+        _ = adapter?.Over(source.Config); // refuses tables of another size before anything is loaded
         if (adapter?.Initial is not { } initial) return source;
         Original(source, $"the adapter's init_lora_weights ({adapter.Init})");
         return new ResidualSource(source, initial);
@@ -49,6 +50,8 @@ internal sealed class ResidualSource : IWeightSource
     public ModelConfig Config => _base.Config;
     public string Hash => _base.Hash;
     public string? ConfigJson => _base.ConfigJson;
+    public IReadOnlyList<string> Unclaimed => _base.Unclaimed;
+    public IReadOnlyList<string> Notices => _base.Notices;
     public void BeginHash() => _base.BeginHash();
     public bool Has(string hfName) => _base.Has(hfName);
     public (int Rows, int Cols) ShapeOf(string hfName) => _base.ShapeOf(hfName);

@@ -36,9 +36,9 @@ public sealed class Window
     /// <summary>The i-th micro-batch.</summary>
     public MicroBatch this[int i] => Batches[i];
     /// <summary>Labelled tokens of the whole window: the loss's denominator.</summary>
-    public int LabelCount { get; internal set; }
+    public long LabelCount { get; internal set; }
     /// <summary>Tokens of the whole window.</summary>
-    public int Tokens { get; internal set; }
+    public long Tokens { get; internal set; }
 }
 
 /// <summary>

@@ -1,5 +1,4 @@
-using System.Security.Cryptography;
-using System.Text;
+using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats.Data;
 
@@ -16,6 +15,8 @@ public sealed class DataSplits
     public IReadOnlyList<DataRow> Test { get; private init; } = [];
     /// <summary>Rows dropped because their text is also in a later split.</summary>
     public int Dropped { get; private init; }
+    /// <summary>What a user should know of the rows before a run, a line each: rows dropped, texts that nearly are in two splits, empty columns.</summary>
+    public IReadOnlyList<string> Notes { get; private init; } = [];
 
     /// <summary>Reads and splits the data of a recipe.</summary>
     public static DataSplits Load(DataOptions data, TaskOptions task, int seed)
@@ -34,14 +35,22 @@ public sealed class DataSplits
             if (Directory.Exists(Path.Combine(train, "test", "pos"))) test ??= Path.Combine(train, "test");
             train = Path.Combine(train, "train");
         }
-        return Split(Read(train, data), validation == null ? null : Read(validation, data), test == null ? null : Read(test, data), data, task, seed);
+        List<DataRow>? Rows(string? source) => source == null ? null : Read(source, data, task);
+        return Split(Rows(train)!, Rows(validation), Rows(test), data, task, seed);
     }
 
     /// <summary>The rows of one source: a path, or embedded:reviews/train, /validation or /test.</summary>
-    public static List<DataRow> Read(string source, DataOptions data)
+    /// <param name="source">The source.</param>
+    /// <param name="data">Names the fields.</param>
+    /// <param name="task">Its template names further columns; null: data.text_field alone.</param>
+    /// <exception cref="HeadroomException">The source cannot be read, or has no such column.</exception>
+    public static List<DataRow> Read(string source, DataOptions data, TaskOptions? task = null)
     {
+        string[] fields = task == null ? [data.TextField] : PromptTemplate.Parse(task.Template).Fields(data);
         if (!source.StartsWith(Reviews.Name, StringComparison.Ordinal))
-            return [.. DataFiles.Read(source, new() { TextField = data.TextField, LabelField = data.LabelField })];
+            return [.. DataFiles.Read(source, new() { TextField = fields[0], MoreFields = fields[1..], LabelField = data.LabelField, Header = data.Header })];
+        if (fields.FirstOrDefault(f => f != "text") is { } other && (fields.Length > 1 || other != data.TextField))
+            throw new HeadroomException($"{Reviews.Name} has no column '{HeadroomException.Value(other)}'.", "Its columns are text, label and tier: write {text} in task.template.");
         var reviews = Reviews.Generate();
         return [.. source[Reviews.Name.Length..] switch
         {
@@ -68,59 +77,120 @@ public sealed class DataSplits
             if (train.Count == 0) throw new HeadroomException($"{share} leaves no training row.", "Lower it.");
         }
 
-        var parts = new (string Name, List<DataRow> Rows)[] { ("train", train), ("validation", validation ?? []), ("test", test ?? []) };
+        var notes = new List<string>();
+        Empty(train, "train");
+        Empty(validation ?? [], "validation");
+        Empty(test ?? [], "test");
+        var parts = new Part[] { new("train", train), new("validation", validation ?? []), new("test", test ?? []) };
         int dropped = 0;
         if (data.OnDuplicate != "allow")
             for (int i = 0; i < 2; i++)
                 for (int j = i + 1; j < 3; j++)
-                {
-                    if (parts[j].Rows.Count == 0) continue;
-                    var later = parts[j].Rows.Select(r => Key(r.Text)).ToHashSet();
-                    int before = parts[i].Rows.Count;
-                    var kept = parts[i].Rows.Where(r => !later.Contains(Key(r.Text))).ToList();
-                    int shared = before - kept.Count;
-                    if (shared > 0 && data.OnDuplicate == "error")
-                        throw new HeadroomException($"{shared} of {before} {parts[i].Name} texts are also among the {parts[j].Rows.Count} {parts[j].Name} texts (letters and digits, case ignored)",
-                            "remove them, or set data.on_duplicate to drop (or allow)");
-                    parts[i].Rows = kept;
-                    dropped += shared;
-                }
+                    if (parts[j].Rows.Count > 0) dropped += parts[i].Without(parts[j], data.OnDuplicate == "drop", notes);
         train = Take(parts[0].Rows, data.MaxTrainRows, seed, 1);
         validation = Take(parts[1].Rows, data.MaxEvalRows, seed, 2);
         var tests = Take(parts[2].Rows, data.MaxTestRows, seed, 3);
         if (train.Count == 0) throw new HeadroomException("no training rows are left", "every training text is also in an evaluation set");
         if (parts[1].Rows.Count > 0 || data.Validation != null) NeedClasses(validation, "validation");
         if (test != null) NeedClasses(tests, "test");
-        return new() { Train = train, Validation = validation, Test = tests, Dropped = dropped };
+        return new() { Train = train, Validation = validation, Test = tests, Dropped = dropped, Notes = notes };
+
+        void Empty(List<DataRow> rows, string name)
+        {
+            if (rows.Count == 0 || rows[0].More == null) return;
+            int first = rows.FindIndex(r => r.Texts.Any(string.IsNullOrWhiteSpace));
+            if (first >= 0) notes.Add($"{rows.Count(r => r.Texts.Any(string.IsNullOrWhiteSpace))} of {rows.Count} {name} rows have an empty text among theirs (the first is row {first + 1}).");
+        }
     }
 
-    /// <summary>Identity of a text for the overlap check: its letters and digits, lower case.</summary>
-    public static UInt128 Key(string text)
+    /// <summary>Identity of a text for the overlap check; see <see cref="TextKey"/>.</summary>
+    public static UInt128 Key(string text) => TextKey.Of(text);
+
+    private static UInt128 Key(DataRow row) => TextKey.Of([.. row.Texts]);
+
+    /// <summary>A split while it is checked; the keys of its rows are made once.</summary>
+    private sealed class Part(string name, List<DataRow> rows)
     {
-        var kept = new StringBuilder(text.Length);
-        foreach (char c in text)
-            if (char.IsLetterOrDigit(c)) kept.Append(char.ToLowerInvariant(c));
-        Span<byte> hash = stackalloc byte[32];
-        SHA256.HashData(Encoding.UTF8.GetBytes(kept.Length == 0 ? text : kept.ToString()), hash);
-        return System.Buffers.Binary.BinaryPrimitives.ReadUInt128LittleEndian(hash);
+        private UInt128[]? _keys, _letters;
+
+        public List<DataRow> Rows { get; private set; } = rows;
+        private UInt128[] Keys => _keys ??= [.. Rows.AsParallel().AsOrdered().Select(Key)];
+        private UInt128[] Letters => _letters ??= [.. Rows.AsParallel().AsOrdered().Select(r => TextKey.OfLetters([.. r.Texts]))];
+
+        /// <summary>Drops the rows whose texts are in a later split too, or refuses them; those that differ in signs alone are noted.</summary>
+        /// <returns>Rows dropped.</returns>
+        public int Without(Part later, bool drop, List<string> notes)
+        {
+            var keys = later.Keys.ToHashSet();
+            int before = Rows.Count, shared = Keys.Count(keys.Contains);
+            if (shared > 0 && !drop)
+                throw new HeadroomException($"{shared} of {before} {name} texts are also among the {later.Rows.Count} {later.Name} texts ({TextKey.Ignores}), the first in row {Array.FindIndex(Keys, keys.Contains) + 1}",
+                    "remove them, or set data.on_duplicate to drop (or allow)");
+            if (shared > 0)
+            {
+                int[] kept = [.. Enumerable.Range(0, before).Where(i => !keys.Contains(Keys[i]))];
+                notes.Add($"{shared} of {before} {name} rows were dropped: their texts are also among the {later.Name} texts ({TextKey.Ignores}).");
+                (Rows, _keys, _letters) = ([.. kept.Select(i => Rows[i])], [.. kept.Select(i => Keys[i])], null);
+            }
+            var letters = later.Letters.ToHashSet();
+            int near = Array.FindIndex(Letters, letters.Contains);
+            if (near >= 0)
+                notes.Add($"{Letters.Count(letters.Contains)} of {Rows.Count} {name} texts differ from a {later.Name} text in punctuation and symbols alone; the first: '{HeadroomException.Value(Rows[near].Text)}'.");
+            return shared;
+        }
+
+        private string Name => name;
     }
 
     private static void Check(List<DataRow> rows, string name, TaskOptions task)
     {
         if (rows.Count == 0) throw new HeadroomException($"the {name} data holds no rows", "check the file");
-        int empty = rows.Count(r => string.IsNullOrWhiteSpace(r.Text));
-        if (empty > 0) throw new HeadroomException($"{empty} of {rows.Count} {name} rows have an empty text (the first is row {rows.FindIndex(r => string.IsNullOrWhiteSpace(r.Text)) + 1})", "drop them from the file");
-        int odd = rows.FindIndex(r => !task.Labels.ContainsKey(r.Label));
-        if (odd >= 0)
-            throw new HeadroomException($"{rows.Count(r => !task.Labels.ContainsKey(r.Label))} of {rows.Count} {name} rows have a label without a label word (row {odd + 1}: '{rows[odd].Label}')",
-                $"add it to task.labels (there: {string.Join(", ", task.Labels.Keys)})");
+        bool Blank(DataRow r) => r.Texts.All(string.IsNullOrWhiteSpace);
+        int empty = rows.Count(Blank);
+        if (empty > 0) throw new HeadroomException($"{empty} of {rows.Count} {name} rows have an empty text (the first is row {rows.FindIndex(Blank) + 1})", "drop them from the file");
+        var match = LabelMatch(task);
+        int odd = -1, unknown = 0;
+        for (int i = 0; i < rows.Count; i++)
+        {
+            string label = rows[i].Label;
+            if (match(label) is not { } key)
+            {
+                if (unknown++ == 0) odd = i;
+            }
+            else if (key != label) rows[i] = rows[i] with { Label = key };
+        }
+        if (odd < 0) return;
+        string there = $"(there: {HeadroomException.List(task.Labels.Keys)})";
+        if (rows.All(r => r.Label.Length == 0))
+            throw new HeadroomException($"the {name} data has texts but no labels", "Give a file with labels: .jsonl or .csv with a label column, or lines of text, a tab and the label.");
+        if (string.IsNullOrWhiteSpace(rows[odd].Label))
+            throw new HeadroomException($"{unknown} of {rows.Count} {name} rows have no label or one without a label word (row {odd + 1} has none)", "fill it in or drop the row " + there);
+        string header = odd == 0 && unknown == 1 && rows.Count > 1 ? "; if that row is a header, set data.text_field and data.label_field to its names" : "";
+        throw new HeadroomException($"{unknown} of {rows.Count} {name} rows have a label without a label word (row {odd + 1}: '{HeadroomException.Value(rows[odd].Label)}')",
+            $"add it to task.labels {there}{header}");
+    }
+
+    /// <summary>
+    /// The key of task.labels that a label of the data stands for: the same text, or the same number (1 is 1.0), where true counts as 1 and false as 0 as
+    /// they do in the programs that write such files; null when there is none.
+    /// </summary>
+    internal static Func<string, string?> LabelMatch(TaskOptions task)
+    {
+        var byNumber = task.Labels.Keys.Select(k => (Key: k, Number: Number(k))).Where(k => k.Number != null).GroupBy(k => k.Number!.Value)
+            .Where(g => g.Count() == 1).ToDictionary(g => g.Key, g => g.Single().Key);
+        return label => task.Labels.ContainsKey(label) ? label
+            : task.Labels.ContainsKey(label.Trim()) ? label.Trim()
+            : Number(label) is { } number && byNumber.TryGetValue(number, out string? key) ? key : null;
+
+        static double? Number(string label) => bool.TryParse(label, out bool flag) ? flag ? 1 : 0
+            : double.TryParse(label, NumberStyles.Float, CultureInfo.InvariantCulture, out double n) && double.IsFinite(n) ? n : null;
     }
 
     private static void NeedClasses(List<DataRow> rows, string name)
     {
         if (rows.Count == 0) throw new HeadroomException($"no {name} rows are left", "every text of it is also in another split, or the limit is too small");
         if (rows.Select(r => r.Label).Distinct().Count() < 2)
-            throw new HeadroomException($"all {rows.Count} {name} rows have the label '{rows[0].Label}'", "an evaluation set needs both classes: give another file or take more rows");
+            throw new HeadroomException($"all {rows.Count} {name} rows have the label '{HeadroomException.Value(rows[0].Label)}'", "an evaluation set needs both classes: give another file or take more rows");
     }
 
     /// <summary>Holds out a stratified share; equal texts stay together.</summary>
@@ -131,11 +201,12 @@ public sealed class DataSplits
         var keys = new HashSet<UInt128>();
         foreach (var group in rows.GroupBy(r => r.Label).OrderBy(g => g.Key, StringComparer.Ordinal))
         {
-            var own = group.Select(r => Key(r.Text)).Distinct().ToArray();
+            var own = group.Select(Key).Distinct().ToArray();
             random.Shuffle<UInt128>(own);
             keys.UnionWith(own.Take((int)Math.Round(own.Length * fraction)));
         }
-        return (rows.Where(r => !keys.Contains(Key(r.Text))).ToList(), rows.Where(r => keys.Contains(Key(r.Text))).ToList());
+        var held = rows.ToLookup(r => keys.Contains(Key(r)));
+        return ([.. held[false]], [.. held[true]]);
     }
 
     /// <summary>At most this many rows, stratified and seeded; in file order.</summary>

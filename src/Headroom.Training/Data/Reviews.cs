@@ -40,13 +40,19 @@ public static class Reviews
         return [.. ReviewWords.Lists.Values.SelectMany(l => l.Where((_, i) => ReviewWords.IsOwn(i) && ReviewWords.Allowed(i, split)))];
     }
 
-    /// <summary>Writes train.jsonl, validation.jsonl and test.jsonl (UTF-8, LF); a file is complete or not there.</summary>
-    public static void Write(string folder, int seed = 1)
+    /// <summary>Writes train.jsonl, validation.jsonl and test.jsonl (UTF-8, LF) into a new or empty folder; all three are complete there, or none.</summary>
+    /// <param name="folder">The folder.</param>
+    /// <param name="seed">Seed of the rows.</param>
+    /// <param name="overwrite">Whether a folder that holds such files and nothing else may be replaced.</param>
+    /// <exception cref="HeadroomException">Something is there, or it cannot be written.</exception>
+    public static void Write(string folder, int seed = 1, bool overwrite = false)
     {
-        OutputFolder.Create(folder, "Give another folder.");
+        using var target = OutputTarget.OfFolder(folder, overwrite, "Give another folder.", name => Parts.Any(p => name == p.Name + ".jsonl"));
+        OutputFolder.Create(target.Temporary, "Give another folder.");
         var (train, validation, test) = Generate(seed);
         foreach (var (name, rows) in new[] { ("train", train), ("validation", validation), ("test", test) })
-            AtomicFile.WriteText(Path.Combine(folder, name + ".jsonl"), JsonLines(rows));
+            AtomicFile.WriteText(Path.Combine(target.Temporary, name + ".jsonl"), JsonLines(rows));
+        target.Commit();
     }
 
     /// <summary>Rows as JSON Lines.</summary>
@@ -77,7 +83,7 @@ public static class Reviews
             int tier = ((i >> 1) % 20) switch { < 11 => 0, < 16 => 1, _ => 2 };
             string text = new ReviewWriter(random, split).Review(templates, tier, positive);
             int words = text.AsSpan().Count(' ') + 1;
-            if (words is < 15 or > 45 || !seen.Add(DataSplits.Key(text))) continue;
+            if (words is < 15 or > 45 || !seen.Add(TextKey.OfLetters(text))) continue;
             rows.Add(new(text, positive ? "1" : "0", Tiers[tier]));
             i++;
         }

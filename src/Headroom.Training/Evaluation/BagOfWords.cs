@@ -1,11 +1,12 @@
+using System.Numerics;
 using Headroom.Core;
 using Headroom.Formats.Data;
 
 namespace Headroom.Training;
 
 /// <summary>
-/// The baseline of every report: a logistic regression on which words occur (lower case, letters only), with L2 weight decay, by AdaGrad. The decay is the
-/// one of four that does best on the validation rows, or on a held-out tenth of the training rows when there are none.
+/// The baseline of every report: a logistic regression on which words occur (lower case, letters only), with L2 weight decay, by AdaGrad; for more than two
+/// classes multinomial (softmax). The decay is the one of four that does best on the validation rows, or on a held-out tenth of the training rows when there are none.
 /// </summary>
 public static class BagOfWords
 {
@@ -14,60 +15,139 @@ public static class BagOfWords
     private const int Epochs = 20;
     private static readonly double[] Decays = [1e-6, 1e-5, 1e-4, 1e-3];
 
-    /// <summary>Fits on train and predicts test; <paramref name="index"/> gives a row's label, 0 or 1.</summary>
-    public static Predictions Run(IReadOnlyList<DataRow> train, IReadOnlyList<DataRow> validation, IReadOnlyList<DataRow> test, Func<string, int> index, int seed)
+    /// <summary>Fits on train and predicts test.</summary>
+    /// <param name="train">Training rows.</param>
+    /// <param name="validation">Rows to choose the decay by; may be empty.</param>
+    /// <param name="test">Rows to predict.</param>
+    /// <param name="labels">Label value to label word, two or more, as <see cref="TaskOptions.Labels"/>.</param>
+    /// <param name="seed">Of the order of rows.</param>
+    /// <param name="stop">Looked at between epochs; ends it with an <see cref="OperationCanceledException"/>.</param>
+    public static Predictions Run(
+        IReadOnlyList<DataRow> train, IReadOnlyList<DataRow> validation, IReadOnlyList<DataRow> test, IReadOnlyDictionary<string, string> labels, int seed, CancellationToken stop = default)
     {
+        string[] values = [.. labels.Keys];
+        int Index(DataRow r) => Array.IndexOf(values, r.Label);
         var vocabulary = new Dictionary<string, int>(StringComparer.Ordinal);
-        var x = train.Select(r => Words(r.Text, vocabulary, true)).ToArray();
-        int[] y = [.. train.Select(r => index(r.Label))];
+        var x = train.Select(r => Words(r, vocabulary, true)).ToArray();
+        int[] y = [.. train.Select(Index)];
         int held = validation.Count > 0 ? 0 : Math.Max(1, x.Length / 10);
-        int[][] vx = held == 0 ? [.. validation.Select(r => Words(r.Text, vocabulary, false))] : x[^held..];
-        int[] vy = held == 0 ? [.. validation.Select(r => index(r.Label))] : y[^held..];
-        double best = -1, decay = Decays[0];
-        foreach (double d in Decays)
+        int[][] vx = held == 0 ? [.. validation.Select(r => Words(r, vocabulary, false))] : x[^held..];
+        int[] vy = held == 0 ? [.. validation.Select(Index)] : y[^held..];
+        // Each decay is a fit of its own, so they run side by side; of equal ones the smallest counts.
+        var right = new int[Decays.Length];
+        Parallel.For(0, Decays.Length, d =>
         {
-            var w = Fit(x.AsSpan(0, x.Length - held), y, vocabulary.Count, d, seed);
-            double right = 0;
+            var model = new Model(vocabulary.Count, values.Length);
+            model.Fit(x.AsSpan(0, x.Length - held), y, Decays[d], seed, stop);
             for (int i = 0; i < vx.Length; i++)
-                if (Score(w, vx[i]) > 0 == (vy[i] == 1)) right++;
-            if (right > best) (best, decay) = (right, d);
-        }
-        var weights = Fit(x, y, vocabulary.Count, decay, seed);
-        var margin = new float[test.Count];
-        for (int i = 0; i < margin.Length; i++) margin[i] = (float)Score(weights, Words(test[i].Text, vocabulary, false));
-        return new Predictions([.. test.Select(r => index(r.Label))], [.. margin.Select(m => m > 0 ? 1 : 0)], margin, [.. test.Select(r => r.Tier)], double.NaN);
+                if (model.Predict(vx[i]) == vy[i]) right[d]++;
+        });
+        stop.ThrowIfCancellationRequested();
+        var chosen = new Model(vocabulary.Count, values.Length);
+        chosen.Fit(x, y, Decays[Array.IndexOf(right, right.Max())], seed, stop);
+        stop.ThrowIfCancellationRequested();
+        var tx = test.Select(r => Words(r, vocabulary, false)).ToArray();
+        float[]? margin = values.Length == 2 ? [.. tx.Select(w => (float)chosen.Scores(w)[0])] : null;
+        return new Predictions([.. labels.Values], [.. test.Select(Index)], [.. tx.Select(chosen.Predict)], margin, [.. test.Select(r => r.Tier)], double.NaN);
     }
 
-    private static double[] Fit(ReadOnlySpan<int[]> x, int[] y, int words, double decay, int seed)
+    /// <summary>Weights of every word, one score a class; two classes need one score only, the log odds of the second.</summary>
+    private sealed class Model(int words, int classes)
     {
-        double[] w = new double[words + 1], square = new double[words + 1]; // the last is the intercept
-        Array.Fill(square, 1e-6);
-        int[] order = [.. Enumerable.Range(0, x.Length)];
-        for (int e = 0; e < Epochs; e++)
+        private const double Rate = 0.1;
+        private readonly int _outputs = classes == 2 ? 1 : classes;
+        // [word, output]; the last word is the intercept. AdaGrad's sums of squares begin a little above 0.
+        private readonly double[] _weights = new double[(long)(words + 1) * (classes == 2 ? 1 : classes)];
+        private readonly double[] _squares = Squares((long)(words + 1) * (classes == 2 ? 1 : classes));
+        private readonly double[] _scores = new double[classes == 2 ? 1 : classes];
+
+        public void Fit(ReadOnlySpan<int[]> x, int[] y, double decay, int seed, CancellationToken stop)
         {
-            new PhiloxRandom((ulong)(uint)seed, 0x33000000 + (uint)e).Shuffle<int>(order);
-            foreach (int i in order)
+            int[] order = [.. Enumerable.Range(0, x.Length)];
+            double keep = decay * x.Length;
+            for (int e = 0; e < Epochs && !stop.IsCancellationRequested; e++)
             {
-                double g = 1 / (1 + Math.Exp(-Score(w, x[i]))) - y[i];
-                foreach (int f in x[i]) Step(f, g + decay * x.Length * w[f]);
-                Step(words, g);
+                new PhiloxRandom((ulong)(uint)seed, 0x33000000 + (uint)e).Shuffle<int>(order);
+                foreach (int i in order)
+                {
+                    var gradient = Gradient(x[i], y[i]);
+                    foreach (int word in x[i]) Step(word, gradient, keep);
+                    Step(words, gradient, 0);
+                }
             }
         }
-        return w;
 
-        void Step(int f, double g)
+        public int Predict(int[] x)
         {
-            square[f] += g * g;
-            w[f] -= 0.1 * g / Math.Sqrt(square[f]);
+            var scores = Scores(x);
+            if (_outputs == 1) return scores[0] > 0 ? 1 : 0;
+            int best = 0;
+            for (int k = 1; k < scores.Length; k++)
+                if (scores[k] > scores[best]) best = k;
+            return best;
+        }
+
+        /// <summary>One score an output; overwritten by the next call.</summary>
+        public ReadOnlySpan<double> Scores(int[] x)
+        {
+            Row(_weights, words).CopyTo(_scores);
+            foreach (int word in x)
+            {
+                var row = Row(_weights, word);
+                for (int k = 0; k < row.Length; k++) _scores[k] += row[k];
+            }
+            return _scores;
+        }
+
+        // Of -log p(y): p - 1 for the right class, p for the others.
+        private ReadOnlySpan<double> Gradient(int[] x, int y)
+        {
+            Scores(x);
+            if (_outputs == 1)
+            {
+                _scores[0] = 1 / (1 + Math.Exp(-_scores[0])) - y;
+                return _scores;
+            }
+            double largest = _scores.Max(), sum = 0;
+            for (int k = 0; k < _scores.Length; k++) sum += _scores[k] = Math.Exp(_scores[k] - largest);
+            for (int k = 0; k < _scores.Length; k++) _scores[k] /= sum;
+            _scores[y]--;
+            return _scores;
+        }
+
+        private void Step(int word, ReadOnlySpan<double> gradient, double keep)
+        {
+            Span<double> weights = Row(_weights, word), squares = Row(_squares, word);
+            int k = 0;
+            for (int lanes = Vector<double>.Count; k <= weights.Length - lanes; k += lanes) // every class by itself: the same values at any width
+            {
+                var w = new Vector<double>(weights[k..]);
+                var g = new Vector<double>(gradient[k..]) + keep * w;
+                var square = new Vector<double>(squares[k..]) + g * g;
+                square.CopyTo(squares[k..]);
+                (w - Rate * g / Vector.SquareRoot(square)).CopyTo(weights[k..]);
+            }
+            for (; k < weights.Length; k++)
+            {
+                double g = gradient[k] + keep * weights[k];
+                squares[k] += g * g;
+                weights[k] -= Rate * g / Math.Sqrt(squares[k]);
+            }
+        }
+
+        private Span<double> Row(double[] table, int word) => table.AsSpan(checked(word * _outputs), _outputs);
+
+        private static double[] Squares(long count)
+        {
+            var squares = new double[count];
+            Array.Fill(squares, 1e-6);
+            return squares;
         }
     }
 
-    private static double Score(double[] w, int[] x)
-    {
-        double s = w[^1];
-        foreach (int f in x) s += w[f];
-        return s;
-    }
+    // The words of all its texts, in one bag.
+    private static int[] Words(DataRow row, Dictionary<string, int> vocabulary, bool add) =>
+        Words(row.More == null ? row.Text : string.Join('\n', row.Texts), vocabulary, add);
 
     private static int[] Words(string text, Dictionary<string, int> vocabulary, bool add)
     {

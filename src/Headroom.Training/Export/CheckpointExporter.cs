@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Tokenizers;
@@ -7,7 +8,7 @@ using Headroom.Formats.Tokenizers;
 namespace Headroom.Training;
 
 /// <summary>A model as a Hugging Face folder: model.safetensors (or shards with an index), config.json, tokenizer files, generation_config.json.</summary>
-public static class CheckpointExporter
+public static partial class CheckpointExporter
 {
     private const long ShardBytes = 5_000_000_000; // transformers' default
     private const int ChunkElements = 1 << 20;
@@ -30,6 +31,7 @@ public static class CheckpointExporter
     /// <param name="shardBytes">Most bytes of a shard.</param>
     public static void Write(IWeightSource source, string basePath, string? tokenizerPath, string type, string folder, Action<long, long>? progress = null, long shardBytes = ShardBytes)
     {
+        WeightNames.CheckClaimed(source);
         var (dtype, torch) = Types[type];
         int size = type == "f32" ? 4 : 2;
         var c = source.Config;
@@ -65,6 +67,13 @@ public static class CheckpointExporter
         AtomicFile.WriteText(Path.Combine(folder, "config.json"), Config(c, basePath, torch));
         OtherFiles(c, tokenizerPath ?? basePath, folder);
     }
+
+    /// <summary>Whether a file in a folder (its path there, with /) is one that <see cref="Write"/> may have written.</summary>
+    public static bool IsOwnFile(string name) =>
+        Carried.Contains(name) || name is "config.json" or "model.safetensors" or "model.safetensors.index.json" || Shard().IsMatch(name);
+
+    [GeneratedRegex(@"^model-\d{5}-of-\d{5}\.safetensors$")]
+    private static partial Regex Shard();
 
     private static long Count(IWeightSource source, string name) => source.ShapeOf(name) is var s ? (long)s.Rows * s.Cols : 0;
 

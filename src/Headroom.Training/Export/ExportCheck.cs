@@ -47,18 +47,47 @@ public static class ExportCheck
     ];
 
     /// <summary>
-    /// Bounds by type: the largest relative difference and the smallest agreement that pass. A wrong row order or tokenizer is off by 1 and more. Down to Q8_0 rounding costs next to nothing, so
+    /// Bounds by type: the largest relative difference and the smallest agreement that pass. A wrong row order or tokenizer is off by 1 and more. f32 rounds nothing, so there the
+    /// arithmetic alone is the bound. Down to Q8_0 rounding costs next to nothing, so
     /// whatever lies beyond is a fault. Four bits cost what they cost: the file is llama.cpp's own bit for bit, weights are 8.7 % off, and normal noise of that size in the weights
     /// costs the same (docs/log.md). How much of the model that leaves is measured here, and up to a loss of 0.4 it is taken without a question.
     /// </summary>
-    public static (double Difference, double Agreement) Bounds(string type) => type switch
+    /// <param name="type">The type of the export.</param>
+    /// <param name="rounding">What float32 arithmetic alone may make of it (<see cref="Rounding"/>), which no type takes away.</param>
+    public static (double Difference, double Agreement) Bounds(string type, double rounding)
     {
-        "f32" => (1e-3, 0.99),
-        "f16" => (0.02, 0.97),
-        "bf16" => (0.1, 0.95),
-        "q8_0" => (0.1, 0.95),
-        _ => (0.75, 0.6),
-    };
+        (double difference, double agreement) = type switch
+        {
+            "f32" => (0, 0.99),
+            "f16" => (0.02, 0.97),
+            "bf16" => (0.1, 0.95),
+            "q8_0" => (0.1, 0.95),
+            _ => (0.75, 0.6),
+        };
+        return (difference + rounding, agreement);
+    }
+
+    /// <summary>
+    /// Relative difference of logits that float32 arithmetic may make between a base with its adapter beside it and the merged model. A product of n terms is off by about
+    /// sqrt(n) 2^-24 of the size of its parts (independent roundings), so by that times <see cref="MergedSource.Cancellation"/> of its sum; the errors of all
+    /// products add up as independent ones do, and what lies behind them makes them larger: norms, softmax and gates, for which a factor of 16 is taken.
+    /// </summary>
+    /// <param name="merged">The model that was merged.</param>
+    public static double Rounding(MergedSource merged)
+    {
+        const double unit = 1.0 / (1 << 24), behind = 16;
+        double squares = 0;
+        foreach (string name in merged.Config.MatrixNames())
+        {
+            if (name == "model.embed_tokens.weight" && !merged.Config.TieWordEmbeddings) continue; // looked up, not multiplied
+            double cancellation = merged.Cancellation(name);
+            squares += merged.ShapeOf(name).Cols * cancellation * cancellation;
+        }
+        return behind * unit * Math.Sqrt(squares);
+    }
+
+    /// <summary>The next better type that there is for files of both formats; null for f32.</summary>
+    public static string? Better(string type) => type switch { "q4_0" => "q8_0", "q8_0" => "f16", "f16" or "bf16" => "f32", _ => null };
 
     /// <summary>Whether a model may lose by the type as such, so that an export beyond the bounds can still be what was asked for; not when its logits have nothing to do with the model's.</summary>
     public static bool IsLoss(string type, ExportComparison c) => type is "q4_0" && c.RelativeDifference < 1;

@@ -24,6 +24,7 @@ public static class GgufExporter
     /// <exception cref="HeadroomException">A weight is not finite or does not fit the type; exit code 2.</exception>
     public static void Write(IWeightSource source, IReadOnlyList<KeyValuePair<string, object>> vocabulary, string type, string path, string? name, Action<long, long>? progress = null)
     {
+        WeightNames.CheckClaimed(source);
         var (ggml, fileType) = Types[type];
         var c = source.Config;
         long total = c.MatrixNames().Sum(n => source.ShapeOf(n) is var s ? (long)s.Rows * s.Cols : 0), done = 0;
@@ -109,13 +110,25 @@ public static class GgufExporter
             Add($"{arch}.attention.value_length", (uint)c.HeadDim);
         }
         Add($"{arch}.vocab_size", (uint)c.VocabSize);
-        if (c.RopeScaling is { Type: "linear" or "yarn" } s)
-        {
-            Add($"{arch}.rope.scaling.type", s.Type);
-            Add($"{arch}.rope.scaling.factor", (float)s.Factor);
-            if (s.Type == "yarn") Add($"{arch}.rope.scaling.original_context_length", (uint)(s.OriginalMaxPositionEmbeddings ?? c.MaxPositionEmbeddings));
-        }
+        foreach (var (key, value) in Scaling(c)) Add($"{arch}.rope.{key}", value);
         return pairs;
+    }
+
+    // As GgufSource reads it: attn_factor comes on top of what yarn multiplies cos and sin by. llama.cpp has no place for other bounds of yarn here.
+    private static IEnumerable<(string Key, object Value)> Scaling(ModelConfig c)
+    {
+        if (c.RopeScaling is not { Type: "linear" or "yarn" } s) yield break;
+        yield return ("scaling.type", s.Type);
+        yield return ("scaling.factor", (float)s.Factor);
+        double own = 1;
+        if (s.Type == "yarn")
+        {
+            if (s.BetaFast != 32 || s.BetaSlow != 1)
+                throw new HeadroomException($"The yarn scaling of this model has beta_fast {s.BetaFast} and beta_slow {s.BetaSlow}; llama.cpp takes 32 and 1 for it.", "Export to safetensors.");
+            yield return ("scaling.original_context_length", (uint)(s.OriginalMaxPositionEmbeddings ?? c.MaxPositionEmbeddings));
+            own = RopeScaling.AttentionScale(s.Factor);
+        }
+        if (s.AttentionFactor is { } scale && scale != own) yield return ("scaling.attn_factor", (float)(scale / own));
     }
 
     private static void Vector(IWeightSource source, string hf, string gguf, int n, Stream file)

@@ -7,6 +7,7 @@ namespace Headroom.Training;
 
 /// <summary>
 /// A base with an adapter merged into it, tensor by tensor: each projection as the run held it (dequantized NF4 where it was trained so) plus
+/// (a base that an initialization took something out of: rounded to the 16 bits that it was held in) plus
 /// scaling * B A in float32 (PEFT <c>merge_and_unload</c>), with DoRA its rows scaled to their magnitudes (<c>lora/dora.py</c>). Nothing is rounded here;
 /// whoever writes it rounds once. Holds one tensor at a time.
 /// </summary>
@@ -24,11 +25,12 @@ public sealed class MergedSource : IWeightSource
     /// <summary>Wraps a base, which the caller keeps and disposes.</summary>
     /// <param name="source">The base.</param>
     /// <param name="adapter">Its adapter, or null.</param>
-    /// <param name="storage">Storage of the projections in training when it is not the file's own values: NF4, NF4Double or Int8; null = own values.</param>
+    /// <param name="storage">Storage of the projections in training when it is not the file's own values: NF4, NF4Double, Int8, or BF16 and F16; null = own values.</param>
     /// <param name="ops">CPU ops; needed with <paramref name="storage"/>.</param>
     /// <exception cref="HeadroomException">A tensor of the adapter matches nothing in the base.</exception>
     public MergedSource(IWeightSource source, PeftAdapter? adapter, WeightStorage? storage, IOps? ops)
     {
+        adapter = adapter?.Over(source.Config);
         (_base, _adapter, _storage, _ops) = (source, adapter, storage, ops);
         Config = source.Config;
         if (storage != null && ops == null) throw new ArgumentNullException(nameof(ops));
@@ -52,7 +54,7 @@ public sealed class MergedSource : IWeightSource
             matched++;
         }
         // A tied table or head that was trained went its own way.
-        if (source.Config.TieWordEmbeddings && (adapter.Tensors.ContainsKey(Head) || adapter.Tensors.ContainsKey(Table))) Config = source.Config with { TieWordEmbeddings = false };
+        if (source.Config.TieWordEmbeddings && !adapter.EnsureWeightTying && (adapter.Tensors.ContainsKey(Head) || adapter.Tensors.ContainsKey(Table))) Config = source.Config with { TieWordEmbeddings = false };
         if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
     }
 
@@ -60,6 +62,10 @@ public sealed class MergedSource : IWeightSource
     public ModelConfig Config { get; }
     /// <inheritdoc/>
     public string Hash => _base.Hash;
+    /// <inheritdoc/>
+    public IReadOnlyList<string> Unclaimed => _base.Unclaimed;
+    /// <inheritdoc/>
+    public IReadOnlyList<string> Notices => _base.Notices;
     /// <inheritdoc/>
     public bool Has(string hfName) => _base.Has(Source(hfName));
     /// <inheritdoc/>
@@ -71,11 +77,21 @@ public sealed class MergedSource : IWeightSource
     public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination)
     {
         var (rows, cols) = ShapeOf(hfName);
-        if (_adapter != null && _adapter.Tensors.TryGetValue(hfName, out var whole))
+        if (_adapter != null && _adapter.Tensors.TryGetValue(Config.TieWordEmbeddings ? Source(hfName) : hfName, out var whole))
         {
             whole.Values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
             return;
         }
+        ReadBase(hfName, firstRow, rowCount, destination);
+        if (!Pair(hfName, out var a, out var b)) return;
+        AddDelta(a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols, destination);
+        if (_adapter!.UseDora) ScaleRows(_adapter.Tensors[Module(hfName) + PeftAdapter.MagnitudeSuffix].Values.AsSpan(firstRow, rowCount), cols, destination);
+    }
+
+    // The base as the run held it.
+    private void ReadBase(string hfName, int firstRow, int rowCount, Span<float> destination)
+    {
+        var (rows, cols) = ShapeOf(hfName);
         if (_storage is { } storage && hfName.EndsWith("_proj.weight", StringComparison.Ordinal))
         {
             if (_cached != hfName)
@@ -89,9 +105,42 @@ public sealed class MergedSource : IWeightSource
             _values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
         }
         else _base.ReadRows(Source(hfName), firstRow, rowCount, destination);
-        if (!Pair(hfName, out var a, out var b)) return;
-        AddDelta(a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols, destination);
-        if (_adapter!.UseDora) ScaleRows(_adapter.Tensors[Module(hfName) + PeftAdapter.MagnitudeSuffix].Values.AsSpan(firstRow, rowCount), cols, destination);
+    }
+
+    /// <summary>
+    /// How much larger the parts of a merged matrix are than their sum: root mean square over rows of |w| + scaling * sum over k of |b_k| |a_k| (Euclidean norms), over
+    /// that of |w + scaling * b A|. Rounding errors of a product grow by it: parts that cancel leave their errors. 1 where nothing is merged.
+    /// </summary>
+    /// <param name="hfName">The matrix.</param>
+    /// <param name="rows">Rows looked at, all over it.</param>
+    public double Cancellation(string hfName, int rows = 64)
+    {
+        if (!Pair(hfName, out var a, out var b)) return 1;
+        var (n, cols) = ShapeOf(hfName);
+        int rank = (int)a.Shape[0], count = Math.Min(n, rows);
+        float scaling = _lora!.For(Module(hfName)).Scaling;
+        var lengths = new double[rank];
+        for (int k = 0; k < rank; k++) lengths[k] = Length(a.Values.AsSpan(k * cols, cols));
+        var row = new float[cols];
+        double parts = 0, sums = 0;
+        for (int i = 0; i < count; i++)
+        {
+            int at = (int)((long)n * i / count);
+            _base.ReadRows(Source(hfName), at, 1, row); // its own values are close enough, and cost no quantizing
+            double part = Length(row);
+            for (int k = 0; k < rank; k++) part += Math.Abs(scaling * b.Values[at * rank + k]) * lengths[k];
+            AddDelta(a.Values, b.Values, rank, scaling, at, 1, cols, row);
+            parts += part * part;
+            sums += Math.Pow(Length(row), 2);
+        }
+        return sums > 0 ? Math.Sqrt(parts / sums) : 1;
+    }
+
+    private static double Length(ReadOnlySpan<float> values)
+    {
+        double squares = 0;
+        foreach (float v in values) squares += (double)v * v;
+        return Math.Sqrt(squares);
     }
 
     // Each row to the length that its magnitude says; a row of zeros stays one, as in training.
@@ -100,10 +149,9 @@ public sealed class MergedSource : IWeightSource
         for (int row = 0; row < magnitudes.Length; row++)
         {
             var values = rows.Slice(row * cols, cols);
-            double squares = 0;
-            foreach (float v in values) squares += (double)v * v;
-            if (squares == 0) continue;
-            float scale = magnitudes[row] / (float)Math.Sqrt(squares);
+            double length = Length(values);
+            if (length == 0) continue;
+            float scale = magnitudes[row] / (float)length;
             for (int i = 0; i < cols; i++) values[i] *= scale;
         }
     }

@@ -83,6 +83,7 @@ public sealed class Generator : IDisposable
         if (context > source.Config.MaxPositionEmbeddings)
             throw new HeadroomException($"A context of {context} tokens exceeds the model's {source.Config.MaxPositionEmbeddings}.", "Shorten the prompt, lower max_new_tokens or the context length.");
         adapter?.CheckBase(source, say);
+        foreach (string line in source.Notices.Concat(tokenizer.Notices)) say?.Invoke(line);
         // A 4-bit checkpoint stays what it is.
         recipe.Quantization.LoadIn4bit = settings.LoadIn4bit || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;
         var modelSettings = RunSettings.Of(recipe, source, device) with { Mode = TrainMode.None, Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter) };
@@ -123,6 +124,8 @@ public sealed class Generator : IDisposable
     {
         if (prompt.IsEmpty) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
         if (options.MaxNewTokens < 1) throw new HeadroomException("max_new_tokens must be at least 1.", "Give a positive number.");
+        foreach (int id in options.StopIds)
+            if ((uint)id >= (uint)_logits.Length) throw new HeadroomException($"There is no token {id} to stop at: the model's ids end at {_logits.Length - 1}.", "Give an id of its vocabulary.");
         if (prompt.Length >= ContextLength)
             throw new HeadroomException($"The prompt has {prompt.Length} tokens, the planned context {ContextLength}.", "Raise the context length, or start a new conversation.");
         foreach (int id in prompt)
@@ -229,6 +232,7 @@ public sealed class Generation
         }
         else if (_generator.Full) return End(FinishReason.Length);
         else _generator.Append([_ids[^1]]);
+        if (!Finite.All(_generator.Logits)) throw new NotFiniteException($"The logits after {_prompt.Length + _ids.Count} tokens are NaN or infinite, so there is no next token.");
         int next = _sampler.Next(_generator.Logits);
         DecodeSeconds = _clock.Elapsed.TotalSeconds - PromptSeconds;
         if (_generator.Ends(next) || _options.StopIds.Contains(next)) return End(FinishReason.Stop);

@@ -51,6 +51,7 @@ public sealed record SamplingOptions
 /// </summary>
 public sealed class Sampler
 {
+    private const float LeastTemperature = 1e-6f; // any lower one is greedy too, and a logit over it may be more than a float holds
     private readonly SamplingOptions _options;
     private readonly PhiloxRandom _random;
     private readonly bool[] _seen;
@@ -80,6 +81,8 @@ public sealed class Sampler
         for (int i = 0; i < _seen.Length; i++)
             if (_seen[i]) logits[i] = logits[i] < 0 ? logits[i] * _options.RepetitionPenalty : logits[i] / _options.RepetitionPenalty;
         int next = _options.Temperature > 0 ? Draw(logits) : Greedy(logits);
+        if (!float.IsFinite(logits[next]))
+            throw new HeadroomException($"The model's logits are not finite (the largest is {logits[next]}).", "Its weights are damaged, or 16 bits are too narrow for it: try another copy of the model, or another device.", 1);
         if (_seen.Length > 0) _seen[next] = true;
         return next;
     }
@@ -96,6 +99,7 @@ public sealed class Sampler
     private int Draw(ReadOnlySpan<float> logits)
     {
         int keep = Candidates(logits);
+        if (keep == 0) return logits.IndexOf(float.NaN); // no comparison with NaN holds; Next refuses it
         double sum = 0, kept = 0;
         for (int i = 0; i < keep; i++) sum += Math.Exp(_keys[0] - _keys[i]);
         // A token stays while the likelier ones have less than top_p together.
@@ -114,7 +118,7 @@ public sealed class Sampler
     private int Candidates(ReadOnlySpan<float> logits)
     {
         int k = _options.TopK > 0 ? Math.Min(_options.TopK, logits.Length) : logits.Length, n = 0;
-        float threshold = float.NegativeInfinity;
+        float threshold = float.NegativeInfinity, temperature = Math.Max(_options.Temperature, LeastTemperature);
         if (k < logits.Length)
         {
             // The k-th largest logit: a heap of the k largest, its smallest first. Few entries move, so a vocabulary costs little more than one pass.
@@ -130,7 +134,7 @@ public sealed class Sampler
             threshold = heap[0];
         }
         for (int i = 0; i < logits.Length; i++)
-            if (logits[i] >= threshold) (_order[n], _keys[n++]) = (i, -logits[i] / _options.Temperature);
+            if (logits[i] >= threshold) (_order[n], _keys[n++]) = (i, -logits[i] / temperature);
         Array.Sort(_keys, _order, 0, n);
         return n;
     }

@@ -1,3 +1,4 @@
+using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Formats;
@@ -56,13 +57,30 @@ public sealed partial class Engine : IDisposable
     {
         try
         {
-            ModelLoader.Load(Model, source, device, _memory, progress);
+            Load(source, progress);
         }
         catch
         {
             device.Dispose();
             throw;
         }
+    }
+
+    // A source that knows what was written is checked beside the loading; where it is damaged, all is loaded again from the one it names.
+    private void Load(IWeightSource source, Action<long, long>? progress)
+    {
+        var check = source.Verify();
+        ExceptionDispatchInfo? failed = null;
+        try
+        {
+            ModelLoader.Load(Model, source, _device, _memory, progress);
+        }
+        catch (HeadroomException e)
+        {
+            failed = ExceptionDispatchInfo.Capture(e);
+        }
+        if (check.GetAwaiter().GetResult() is { } sound) ModelLoader.Load(Model, sound, _device, _memory, progress);
+        else failed?.Throw();
     }
 
     /// <summary>Plans and reserves; the weights are left for the caller to set (pretraining).</summary>
@@ -108,6 +126,8 @@ public sealed partial class Engine : IDisposable
     public ModelSettings Settings { get; }
     /// <summary>The device.</summary>
     public IDevice Device => _device;
+    /// <summary>Ragged batches are padded to few shapes that are replayed, which changes their rounding.</summary>
+    public bool PadsBatches => _replay.FewShapes;
 
     /// <summary>
     /// Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step. With a <paramref name="device"/>, what it
@@ -119,7 +139,7 @@ public sealed partial class Engine : IDisposable
         ops = new PlanningOps(memory);
         var model = new LlamaModel(config, settings, ops, memory);
         ModelLoader.Staging(model, memory);
-        if (device != null) CheckAdapters(model, settings.ComputeType, device);
+        if (device != null) CheckDevice(model, settings.ComputeType, device);
         if (limits.EvalTokens > 0)
         {
             LossesIn(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
@@ -145,8 +165,10 @@ public sealed partial class Engine : IDisposable
         return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
     }
 
-    private static void CheckAdapters(LlamaModel model, DType compute, IDevice device)
+    private static void CheckDevice(LlamaModel model, DType compute, IDevice device)
     {
+        if (model.Config.HeadDim > device.LargestHead)
+            throw new HeadroomException($"The model has heads of {model.Config.HeadDim} elements; {device.Name} takes {device.LargestHead} at most.", "Run with --device cpu.");
         foreach (var p in model.Projections)
             if (device.LargestRank(Math.Max(p.Weight.In, p.Weight.Out), compute) is var most && p.Rank > most)
                 throw new HeadroomException($"{p.Path} has an adapter of rank {p.Rank}; {device.Name} takes {most} at most there.", $"Choose a rank of at most {most}.");
@@ -256,6 +278,7 @@ public sealed partial class Engine : IDisposable
     {
         RefreshAdapters();
         int n = batch.LabelRows.Length;
+        CheckIds(candidates);
         ScoresIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, n, candidates.Length, out var b, out var c, out var s, out var lse);
         Fill(batch, b);
         _device.Upload(MemoryMarshal.AsBytes(candidates), c);
@@ -334,8 +357,16 @@ public sealed partial class Engine : IDisposable
         logits = memory.Alloc(MemoryCategory.LogitsChunk, "logits", DType.F32, Shape.Of(1, model.Config.VocabSize));
     }
 
+    // A tokenizer may know more tokens than its model: an id beyond the table would read what lies behind it.
+    private void CheckIds(ReadOnlySpan<int> ids)
+    {
+        int last = Model.Config.VocabSize - 1, at = ids.IndexOfAnyExceptInRange(0, last);
+        if (at >= 0) throw new HeadroomException($"The tokenizer gives id {ids[at]}, the model's vocabulary ends at {last}.", "Use the model's own tokenizer.");
+    }
+
     private void Fill(in HostBatch host, in BatchTensors b)
     {
+        CheckIds(host.Ids);
         var all = _hostBatch.AsSpan(0, b.All.Rows);
         BatchPadding.Write(host, b, all);
         _device.Upload(MemoryMarshal.AsBytes(all), b.All);

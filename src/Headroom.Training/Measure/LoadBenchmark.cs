@@ -59,7 +59,7 @@ public static class LoadBenchmark
     /// <param name="stop">Ends it with an <see cref="OperationCanceledException"/>; looked at between pieces of files and tensors, though not within a hash.</param>
     public static LoadBenchmarkResult Run(string model, Func<IDevice> open, string work, int rounds, Action<string>? say = null, CancellationToken stop = default)
     {
-        string root = Path.Combine(work, $"headroom-load-{Environment.ProcessId}");
+        string root = Temporary.Beside(Path.Combine(work, "headroom-load")); // what a kill leaves is swept, and nothing else has the name
         var options = new QuantizationOptions { Cache = true };
         var cache = new QuantizedCache(root, 0);
         try
@@ -150,7 +150,7 @@ public static class LoadBenchmark
             using var engine = Load(device, source, options, stop);
             if (source is not CheckpointSource { Config.Quantized: not null } copy)
             {
-                say?.Invoke("the second start did not find the copy: files that changed within the last two seconds are not remembered");
+                say?.Invoke("the second start did not find the copy: files that changed just now, or lie on a file system that cannot tell, are not remembered");
                 return;
             }
             note("second start, from the copy", copy.Stored.Bytes, Stopwatch.GetElapsedTime(start).TotalSeconds);

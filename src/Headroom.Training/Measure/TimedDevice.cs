@@ -24,6 +24,10 @@ public sealed class TimedDevice(IDevice inner, Func<Action, double>? time = null
     /// <inheritdoc/>
     public int LargestRank(int widest, DType compute) => inner.LargestRank(widest, compute);
     /// <inheritdoc/>
+    public int LargestHead => inner.LargestHead;
+    /// <inheritdoc/>
+    public string? AttentionNotice(int headDim, DType compute) => inner.AttentionNotice(headDim, compute);
+    /// <inheritdoc/>
     public void KeepExpanded(Tensor room) => inner.KeepExpanded(room);
     /// <inheritdoc/>
     public nint Reserve(long bytes, long later = 0) => inner.Reserve(bytes, later);

@@ -39,31 +39,24 @@ public static class Pretrainer
     private const string Begin = "<|begin_of_sentence|>", End = "<|end_of_sentence|>"; // of a byte-level tokenizer
     private const int MaxTokens = 128; // the longest note has about 90 tokens
 
-    /// <summary>Makes the base in <paramref name="folder"/>, which must not hold one; returns the mean loss over the last tenth of the updates, or null when stopped.</summary>
-    public static double? Run(PretrainOptions o, string folder, IDevice device, Action<string> say, Action<string, long, long, string> progress, CancellationToken stop)
+    private static readonly string[] Files = ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"];
+
+    /// <summary>
+    /// Makes the base in <paramref name="folder"/>, new or empty, and returns the mean loss over the last tenth of the updates, or null when stopped. What fails or is
+    /// stopped leaves nothing. With <paramref name="overwrite"/> a folder that holds such a base and nothing else is replaced at the end.
+    /// </summary>
+    /// <exception cref="HeadroomException">Sizes do not fit, something is there, or it cannot be written.</exception>
+    public static double? Run(
+        PretrainOptions o, string folder, IDevice device, Action<string> say, Action<string, long, long, string> progress, CancellationToken stop, bool overwrite = false)
     {
-        if (File.Exists(Path.Combine(folder, "config.json"))) throw new HeadroomException($"{folder} holds a model already.", "Give another folder.");
         if (o.HiddenSize % o.NumAttentionHeads != 0) throw new HeadroomException($"hidden_size {o.HiddenSize} is not a multiple of num_attention_heads {o.NumAttentionHeads}.", "Choose sizes that divide.");
         if (o.HiddenSize / o.NumAttentionHeads % 2 != 0) throw new HeadroomException($"A head has {o.HiddenSize / o.NumAttentionHeads} dimensions; rotary positions need an even number.", "Choose a hidden_size that is an even multiple of num_attention_heads.");
         if (!(o.LearningRate > 0) || !double.IsFinite(o.LearningRate)) throw new HeadroomException($"The learning rate is {o.LearningRate}.", "Give a positive number such as 2e-3.");
-        bool made = !Directory.Exists(folder), whole = false;
-        OutputFolder.Create(folder, "Give another folder."); // now, not after the training
-        string[] files = [.. new[] { "model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json" }.Select(f => Path.Combine(folder, f)).Where(f => !Path.Exists(f))];
-        try
-        {
-            double? loss = Train(o, folder, device, say, progress, stop);
-            whole = loss != null;
-            return loss;
-        }
-        finally
-        {
-            // What fails or is stopped leaves nothing of a model.
-            if (!whole)
-            {
-                foreach (string file in files) File.Delete(file);
-                if (made && !Directory.EnumerateFileSystemEntries(folder).Any()) Directory.Delete(folder);
-            }
-        }
+        using var target = OutputTarget.OfFolder(folder, overwrite, "Give another folder.", Files.Contains);
+        OutputFolder.Create(target.Temporary, "Give another folder."); // now, not after the training
+        double? loss = Train(o, target.Temporary, device, say, progress, stop);
+        if (loss != null) target.Commit();
+        return loss;
     }
 
     private static double? Train(PretrainOptions o, string folder, IDevice device, Action<string> say, Action<string, long, long, string> progress, CancellationToken stop)
@@ -92,7 +85,8 @@ public static class Pretrainer
             PerDeviceTrainBatchSize = o.BatchSize, LearningRate = o.LearningRate, LrSchedulerType = "cosine", WarmupRatio = 0.03, NumTrainEpochs = o.Epochs, WeightDecay = 0.01, AdamBeta2 = 0.95, Seed = o.Seed,
             SaveStrategy = "no",
         };
-        var limits = new BatchLimits(o.BatchSize * longest, o.BatchSize, o.BatchSize * (longest - 1));
+        int most = PreparedRun.BatchTokens(o.BatchSize, longest, "batch");
+        var limits = new BatchLimits(most, o.BatchSize, most - o.BatchSize);
         using var engine = new Engine(device, config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, LogitsChunk: 512), limits);
         engine.FillRandom((ulong)(uint)o.Seed);
         long parameters = engine.Model.Trained.Sum(t => t.Slot.Weight.Count);
@@ -107,7 +101,7 @@ public static class Pretrainer
             OnStep = s =>
             {
                 tokens += s.Tokens;
-                if (s.Step > trainer.TotalSteps * 9 / 10) (sum, counted) = (sum + s.Loss, counted + 1);
+                if (s.Step > trainer.TotalSteps * 9L / 10) (sum, counted) = (sum + s.Loss, counted + 1);
                 progress("pretraining", s.Step, trainer.TotalSteps, $"loss {s.Loss:F4}, {tokens / clock.Elapsed.TotalSeconds:F0} tokens/s");
             },
         }, null, null, stop);

@@ -22,14 +22,14 @@ public static partial class RecipeLoader
                 double.IsPositiveInfinity(high) ? FormattableString.Invariant($"Set it to {(openLow ? $"a number above {low}" : $"{low} or more")}.")
                 : FormattableString.Invariant($"Set it to a number from {low}{(openLow ? " (but not it)" : "")} to {high}{(openHigh ? " (but not it)" : "")}."));
 
-        Need(IsFolderName(r.Name), $"The name '{Visible(r.Name)}' cannot be a folder's.", "Give a plain name without slashes, such as name: first-run (or --name).");
+        Need(IsFolderName(r.Name), $"The name '{r.Name}' cannot be a folder's.", "Give a plain name without slashes, such as name: first-run (or --name).");
         foreach (var m in r.Models)
         {
             Need(m.Path.Length > 0, "A model of the recipe has no path.", "Write path: folder or file.gguf below it.");
-            Need(m.Name == null || IsFolderName(m.Name), $"The model name '{Visible(m.Name ?? "")}' cannot be a folder's.", "Give a plain name without slashes.");
+            Need(m.Name == null || IsFolderName(m.Name), $"The model name '{m.Name}' cannot be a folder's.", "Give a plain name without slashes.");
         }
         foreach (string? path in r.Models.SelectMany(m => new[] { m.Path, m.Tokenizer }).Concat([r.Data.Train, r.Data.Validation, r.Data.Test]))
-            Need(path == null || !path.Any(char.IsControl), $"The path '{Visible(path ?? "")}' holds a control character.", "Correct the path.");
+            Need(path == null || !path.Any(char.IsControl), $"The path '{path}' holds a control character.", "Correct the path.");
         OneOf("device", r.Device, "auto", "cpu", "cuda");
         if (r.Vram != null) Units.Parse(r.Vram);
         if (r.Training.ExpandedWeights is not ("auto" or "none")) Units.Parse(r.Training.ExpandedWeights);
@@ -92,7 +92,7 @@ public static partial class RecipeLoader
         OneOf("training.save_strategy", t.SaveStrategy, "no", "steps", "epoch");
         AtLeast("training.save_steps", t.SaveSteps, 1);
         AtLeast("training.save_total_limit", t.SaveTotalLimit, 0);
-        OneOf("training.metric_for_best_model", t.MetricForBestModel, "loss", "accuracy", "f1");
+        OneOf("training.metric_for_best_model", BestMetric.Plain(t.MetricForBestModel), BestMetric.Names);
         OneOf("training.precision", t.Precision, "auto", "fp32", "bf16", "fp16");
         OneOf("training.train_sampling_strategy", t.TrainSamplingStrategy, "random", "sequential", "group_by_length");
 
@@ -104,7 +104,7 @@ public static partial class RecipeLoader
         AtLeast("data.max_test_rows", d.MaxTestRows, 0);
         OneOf("data.on_duplicate", d.OnDuplicate, "error", "drop", "allow");
 
-        Need(r.Task.Template.Contains("{text}", StringComparison.Ordinal), "task.template has no {text}.", "Put {text} where the row's text goes.");
+        PromptTemplate.Parse(r.Task.Template).Fields(d);
         OneOf("task.loss", r.Task.Loss, "answer", "all");
         AtLeast("task.max_seq_length", r.Task.MaxSeqLength, 2);
         Need(!r.Task.Replace.ContainsKey(""), "task.replace replaces an empty string.", "Name the characters that are to be replaced.");
@@ -113,6 +113,4 @@ public static partial class RecipeLoader
     /// <summary>One step of a path, no way out of the folder it is put in.</summary>
     private static bool IsFolderName(string name) =>
         name.Trim().Length > 0 && name is not ("." or "..") && !name.Any(c => c is '/' or '\\' || char.IsControl(c));
-
-    private static string Visible(string text) => string.Concat(text.Select(c => char.IsControl(c) ? '?' : c));
 }

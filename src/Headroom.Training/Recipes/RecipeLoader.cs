@@ -1,7 +1,6 @@
 using System.Collections;
 using System.Globalization;
 using System.Reflection;
-using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using Headroom.Core;
@@ -15,6 +14,7 @@ public static partial class RecipeLoader
 {
     private const int MostBytes = 1 << 20, MostDepth = 32;
     private static readonly NullabilityInfoContext Nullability = new();
+    private static readonly JsonSerializerOptions WithFields = new() { IncludeFields = true }; // hub names are fields
 
     /// <summary>Loads a recipe and applies overrides such as training.learning_rate=1e-4. Throws <see cref="HeadroomException"/> with the line for unknown or conflicting keys.</summary>
     public static Recipe Load(string path, IEnumerable<string>? sets = null) => Parse(ReadText(path), sets, path);
@@ -24,6 +24,7 @@ public static partial class RecipeLoader
     public static string ReadText(string path)
     {
         if (!File.Exists(path)) throw new HeadroomException(Directory.Exists(path) ? $"{path} is a folder, not a recipe." : $"There is no recipe {(path.Length == 0 ? "with an empty name" : path)}.", "Give a YAML file; recipes/ has examples.");
+        RegularFile.Check(path);
         try
         {
             using var file = File.OpenRead(path);
@@ -73,17 +74,12 @@ public static partial class RecipeLoader
         }
     }
 
-    /// <summary>SHA-256 over every option's value: two recipes with one hash are the same run, whatever its name.</summary>
-    public static string Hash(Recipe recipe) => Convert.ToHexStringLower(SHA256.HashData(JsonSerializer.SerializeToUtf8Bytes(recipe)));
+    /// <summary>SHA-256 over what changes numbers: see <see cref="RecipeIdentity.Hash"/>.</summary>
+    public static string Hash(Recipe recipe) => RecipeIdentity.Hash(recipe);
 
     /// <summary>A recipe of its own with the same values.</summary>
-    internal static Recipe Copy(Recipe recipe)
-    {
-        var copy = JsonSerializer.Deserialize<Recipe>(JsonSerializer.Serialize(recipe))!;
-        // No part of the hash, so not serialized.
-        (copy.Name, copy.Quantization.Cache, copy.Training.ExpandedWeights) = (recipe.Name, recipe.Quantization.Cache, recipe.Training.ExpandedWeights);
-        return copy;
-    }
+    internal static Recipe Copy(Recipe recipe) =>
+        JsonSerializer.Deserialize<Recipe>(JsonSerializer.Serialize(recipe, WithFields), WithFields)!;
 
     /// <summary>snake_case of a property name, with digits kept in place: LoadIn4bit -> load_in_4bit.</summary>
     public static string Key(string property)
@@ -109,12 +105,12 @@ public static partial class RecipeLoader
         foreach (var (keyNode, value) in map.Children)
         {
             string key = Text(keyNode, name, path.TrimEnd('.'));
-            if (!keys.TryGetValue(key, out var property)) throw At(keyNode, name, $"unknown key '{path}{key}'", $"Did you mean '{Nearest(key, keys.Keys)}'?");
+            if (!keys.TryGetValue(key, out var property)) throw At(keyNode, name, $"unknown key '{path}{key}'", Unknown(key, keys.Keys));
             Assign(target, property, value, name, path + key);
         }
     }
 
-    private static bool IsSection(Type type) => type.Namespace == typeof(Recipe).Namespace && type.IsClass && !typeof(IList).IsAssignableFrom(type);
+    internal static bool IsSection(Type type) => type.Namespace == typeof(Recipe).Namespace && type.IsClass && !typeof(IList).IsAssignableFrom(type);
 
     private static void Assign(object target, PropertyInfo property, YamlNode value, string name, string path)
     {
@@ -178,7 +174,7 @@ public static partial class RecipeLoader
         for (int i = 0; i < parts.Length; i++)
         {
             var keys = Keys(target.GetType());
-            if (!keys.TryGetValue(parts[i], out var property)) throw new HeadroomException($"--set {path}: unknown key '{parts[i]}'.", $"Did you mean '{Nearest(parts[i], keys.Keys)}'?");
+            if (!keys.TryGetValue(parts[i], out var property)) throw new HeadroomException($"--set {path}: unknown key '{parts[i]}'.", Unknown(parts[i], keys.Keys));
             if (i + 1 == parts.Length) Assign(target, property, Root(set[(equals + 1)..], "--set " + path) ?? new YamlScalarNode(""), "--set " + path, path);
             else if (IsSection(property.PropertyType)) target = property.GetValue(target)!;
             else throw new HeadroomException($"--set {path}: '{parts[i]}' has no keys below it.", $"Write --set {string.Join('.', parts[..(i + 1)])}=value.");
@@ -190,7 +186,28 @@ public static partial class RecipeLoader
     private static HeadroomException At(long line, string name, string what, string todo) =>
         new($"{(name.StartsWith("--", StringComparison.Ordinal) ? name : $"{Path.GetFileName(name)}, line {line}")}: {what}.", todo);
 
-    private static string Nearest(string key, IEnumerable<string> known) => known.MinBy(k => Distance(key, k))!;
+    /// <summary>What to do about a key that is none of <paramref name="known"/>: a slip of the pen, a key of another section, or one from elsewhere.</summary>
+    private static string Unknown(string key, IReadOnlyCollection<string> known)
+    {
+        if (Near(key, known) is { } near) return $"Did you mean '{near}'?";
+        if (AllKeys.FirstOrDefault(k => k.EndsWith("." + key, StringComparison.Ordinal) || k == key) is { } elsewhere)
+            return $"It belongs elsewhere: '{elsewhere}'.";
+        if (ForeignKeys.Advice(key) is { } advice) return advice;
+        if (Near(key, AllKeys.Select(k => k[(k.LastIndexOf('.') + 1)..]).Distinct()) is { } like)
+            return $"Did you mean '{AllKeys.First(k => k == like || k.EndsWith("." + like, StringComparison.Ordinal))}'?";
+        return $"The keys there are {string.Join(", ", known)}.";
+    }
+
+    /// <summary>Every key of a recipe with its sections, such as training.learning_rate; those of a model as models.path.</summary>
+    internal static readonly string[] AllKeys = [.. Paths(typeof(Recipe), "")];
+
+    private static IEnumerable<string> Paths(Type type, string above) => Keys(type).SelectMany(k =>
+        k.Value.PropertyType == typeof(List<ModelOptions>) ? Paths(typeof(ModelOptions), above + k.Key + ".").Prepend(above + k.Key)
+        : IsSection(k.Value.PropertyType) ? Paths(k.Value.PropertyType, above + k.Key + ".").Prepend(above + k.Key) : [above + k.Key]);
+
+    /// <summary>The key that was meant, when it is one or two letters off (one in three of a short word): a guess further away sends people astray.</summary>
+    private static string? Near(string key, IEnumerable<string> known) =>
+        known.Select(k => (Key: k, Off: Distance(key, k))).Where(k => k.Off <= Math.Min(2, k.Key.Length / 3)).OrderBy(k => k.Off).FirstOrDefault().Key;
 
     private static int Distance(string a, string b)
     {

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using Headroom.Core;
+using Headroom.Models;
 using Headroom.Planning;
 
 namespace Headroom.Training;
@@ -8,6 +9,28 @@ namespace Headroom.Training;
 /// <summary>The plan as a table of plain lines, the same for <c>headroom plan</c> and before a run.</summary>
 public static class PlanTable
 {
+    /// <summary>
+    /// What a plan is for, in one line: device, type of the activations, rows and tokens of a micro-batch, recompute. Another device or precision
+    /// takes other bytes.
+    /// </summary>
+    /// <param name="device">Its name.</param>
+    /// <param name="settings">Settings that were planned, with the recompute that was chosen.</param>
+    /// <param name="batch">Rows and tokens, such as "4 rows x 512 tokens".</param>
+    /// <param name="layers">Layers of the model.</param>
+    public static string Subject(string device, ModelSettings settings, string batch, int layers) =>
+        $"planned for {device}: {PrecisionName(settings.ComputeType)}, {batch}, {settings.RecomputeLayers} of {layers} layers recomputed";
+
+    /// <summary>The name of a type of activations in PyTorch's words.</summary>
+    public static string PrecisionName(DType type) => type switch { DType.BF16 => "bfloat16", DType.F16 => "float16", _ => "float32" };
+
+    /// <summary>What is to be said of rows that are longer than the positions a model knows; null when they are not.</summary>
+    /// <param name="what">What gives the length, as the beginning of a sentence: "--length is".</param>
+    /// <param name="length">Tokens of the longest row.</param>
+    /// <param name="config">The model.</param>
+    public static string? BeyondPositions(string what, int length, ModelConfig config) => length <= config.MaxPositionEmbeddings ? null
+        : $"note: {what} {length}, beyond the {config.MaxPositionEmbeddings} positions that the model was made for (max_position_embeddings): it fits in this memory, "
+            + "but what the model makes of later tokens is not known";
+
     /// <summary>A line for each phase and category (bytes at that phase's peak), then the phases, the recompute policy and the total.</summary>
     public static string Text(MemoryPlan plan, int recompute, int layers)
     {

@@ -30,6 +30,10 @@ public sealed class PreparedRun : IDisposable
     /// <summary>The plan that a run reserves.</summary>
     public required MemoryPlan Plan { get; init; }
 
+    /// <summary>Lines for the user: how the base and its tokenizer were read where their files were not clear, and where the device takes a slower way.</summary>
+    public IReadOnlyList<string> Notices =>
+        [.. Source.Notices.Concat(Rows.Tokenizer.Notices), .. Device.AttentionNotice(Source.Config.HeadDim, Settings.ComputeType) is { } slower ? [slower] : Array.Empty<string>()];
+
     /// <summary>Reads and encodes the rows, opens the device and plans. Throws <see cref="HeadroomException"/> for whatever is wrong with recipe, data, tokenizer or model, or when nothing fits the budget.</summary>
     /// <param name="recipe">The recipe.</param>
     /// <param name="model">Its base.</param>
@@ -38,13 +42,15 @@ public sealed class PreparedRun : IDisposable
     /// <param name="progress">What is being done, done and total of it.</param>
     /// <param name="hash">Begin with the base's hash at once, beside the tokenizing: a run needs it, and it may take longer than the weights.</param>
     /// <param name="rows">The rows, when they were read before.</param>
+    /// <param name="say">Is told of a quantized copy that cannot be used.</param>
     public static PreparedRun Of(
-        Recipe recipe, ModelOptions model, Func<IDevice> openDevice, long? budgetBytes, Action<string, long, long, string> progress, bool hash = false, RunRows? rows = null)
+        Recipe recipe, ModelOptions model, Func<IDevice> openDevice, long? budgetBytes, Action<string, long, long, string> progress, bool hash = false, RunRows? rows = null,
+        Action<string>? say = null)
     {
         var o = recipe.Training;
         rows ??= RunRows.Of(recipe, model);
         var (data, tokenizer, encoder) = (rows.Data, rows.Tokenizer, rows.Encoder);
-        var source = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights) ? WeightSources.Open(model.Path) : QuantizedCache.Default.Open(model.Path, recipe.Quantization);
+        var source = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights) ? WeightSources.Open(model.Path) : QuantizedCache.Default.Open(model.Path, recipe.Quantization, say);
         IDevice? device = null;
         try
         {

@@ -23,27 +23,34 @@ public static class QuantizedCheckpoint
     {
         folder = Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder));
         if (Path.Exists(folder)) throw new HeadroomException($"{folder} exists already.", "Give another folder, or remove it.");
-        string temporary = Temporary.Beside(folder);
+        using var target = OutputTarget.OfFolder(folder, false, "Give another folder, or remove it.", _ => false);
+        WriteInto(target.Temporary, engine, source, sourceFolder, metadata);
+        target.Commit();
+    }
+
+    /// <summary>Makes a folder and writes the same files into it, one after the other.</summary>
+    public static void WriteInto(
+        string folder, Engine engine, IWeightSource source, string? sourceFolder, IReadOnlyDictionary<string, string>? metadata = null)
+    {
         try
         {
-            Directory.CreateDirectory(temporary);
+            Directory.CreateDirectory(folder);
             foreach (string name in sourceFolder == null ? [] : Beside)
-                if (File.Exists(Path.Combine(sourceFolder!, name))) File.Copy(Path.Combine(sourceFolder!, name), Path.Combine(temporary, name));
+                if (File.Exists(Path.Combine(sourceFolder!, name))) File.Copy(Path.Combine(sourceFolder!, name), Path.Combine(folder, name));
             bool nested = engine.Settings.LinearStorage == WeightStorage.NF4Double;
             var dtype = source.SourceDType("model.layers.0.self_attn.q_proj.weight");
-            AtomicFile.WriteText(Path.Combine(temporary, "config.json"), BnbWriter.Config(source.ConfigJson ?? HfConfig.Write(source.Config), nested, dtype));
-            SafetensorsWriter.Write(Path.Combine(temporary, "model.safetensors"), Tensors(engine, source), metadata);
-            Directory.Move(temporary, folder);
+            string config = BnbWriter.Config(source.ConfigJson ?? HfConfig.Write(source.Config), nested, dtype);
+            AtomicFile.WriteText(Path.Combine(folder, "config.json"), config);
+            SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), Tensors(engine, source), metadata);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new HeadroomException($"{folder} cannot be written: {e.Message}", "Give another folder or free some space.", 1, e);
         }
-        finally
-        {
-            if (Directory.Exists(temporary)) Directory.Delete(temporary, true);
-        }
     }
+
+    /// <summary>Whether a file in a folder (its path there, with /) is one that <see cref="Write"/> may have written.</summary>
+    public static bool IsOwnFile(string name) => Beside.Contains(name) || name is "config.json" or "model.safetensors";
 
     private static IEnumerable<SafetensorPart> Tensors(Engine engine, IWeightSource source)
     {

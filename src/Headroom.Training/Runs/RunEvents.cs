@@ -16,7 +16,7 @@ internal static class RunEvents
             ["name"] = recipe.Name, ["model"] = model, ["base_sha256"] = baseHash, ["seed"] = recipe.Training.Seed, ["device"] = engine.Device.Name, ["architecture"] = c.Architecture,
             ["parameters"] = c.Parameters.Linear + c.Parameters.Embeddings + c.Parameters.Vectors,
             ["trainable_parameters"] = engine.Model.Trained.Sum(t => t.Slot.Weight.Count), ["trainable_by_module"] = ByModule(engine),
-            ["effective_batch"] = recipe.Training.PerDeviceTrainBatchSize * recipe.Training.GradientAccumulationSteps,
+            ["effective_batch"] = EffectiveBatch(recipe.Training),
             ["total_steps"] = trainer.TotalSteps, ["steps_per_epoch"] = trainer.StepsPerEpoch, ["train_rows"] = data.Train.Count, ["validation_rows"] = data.Validation.Count, ["test_rows"] = data.Test.Count,
             ["cut_texts"] = encoder.CutTexts, ["recipe"] = text,
             ["plan"] = new JsonObject
@@ -76,9 +76,11 @@ internal static class RunEvents
         var by = ByModule(engine).Select(m => $"{m.Key} {((long)m.Value!).ToString("N0", CultureInfo.InvariantCulture)}");
         string shown = tokenizer.Decode(first.Ids.AsSpan(0, first.AnswerStart)), answer = tokenizer.Decode(first.Ids.AsSpan(first.AnswerStart));
         if (shown.Length > 200) shown = shown[..120] + " ... " + shown[^70..];
+        bool chosen = data.Validation.Count > 0 && recipe.Training.EvalStrategy != "no" && recipe.Training.LoadBestModelAtEnd;
+        string best = chosen ? $"\nbest adapter: by {BestMetric.Describe(recipe.Training.MetricForBestModel, encoder.LabelWords)} of the validation rows" : "";
         return string.Create(CultureInfo.InvariantCulture, $"""
             {model} on {engine.Device.Name}: {data.Train.Count} training, {data.Validation.Count} validation, {data.Test.Count} test rows; {encoder.CutTexts} texts cut to {encoder.MaxTokens} tokens
-            effective batch {recipe.Training.PerDeviceTrainBatchSize} x {recipe.Training.GradientAccumulationSteps} = {recipe.Training.PerDeviceTrainBatchSize * recipe.Training.GradientAccumulationSteps}, {trainer.TotalSteps} updates, {trainer.WarmupSteps} of them warm-up
+            effective batch {recipe.Training.PerDeviceTrainBatchSize} x {recipe.Training.GradientAccumulationSteps} = {EffectiveBatch(recipe.Training)}, {trainer.TotalSteps} updates, {trainer.WarmupSteps} of them warm-up{best}
             trainable {engine.Model.Trained.Sum(t => t.Slot.Weight.Count):N0}: {string.Join(", ", by)}
             first example, masked: {System.Text.Json.JsonSerializer.Serialize(shown, Relaxed)} learned: {System.Text.Json.JsonSerializer.Serialize(answer, Relaxed)}
             """);
@@ -90,11 +92,21 @@ internal static class RunEvents
         .Concat(engine.Model.SavedModules.Select(m => (Path: m.Name[..^".weight".Length], m.Weight.Count))).GroupBy(p => p.Path.Split('.')[^1])
         .Select(g => KeyValuePair.Create(g.Key, (JsonNode?)g.Sum(p => p.Count))));
 
-    private static JsonObject Metrics(Predictions p, double seconds) => new()
+    // Names of averages are those of training.metric_for_best_model, so that a log shows what a best adapter was chosen by.
+    private static JsonObject Metrics(Predictions p, double seconds)
     {
-        ["rows"] = p.Gold.Length, ["loss"] = Finite(p.Loss), ["accuracy"] = p.Accuracy, ["precision"] = p.Precision, ["recall"] = p.Recall, ["f1"] = p.F1,
-        ["confusion"] = Array(p.Confusion), ["seconds"] = seconds,
-    };
+        var m = p.Confusion;
+        return new JsonObject
+        {
+            ["rows"] = p.Gold.Length, ["loss"] = Finite(p.Loss), ["accuracy"] = Finite(p.Accuracy), ["precision"] = p.Precision, ["recall"] = p.Recall, ["f1"] = p.F1,
+            ["average"] = m.IsBinary ? "binary" : "macro", ["f1_macro"] = m.Macro.F1, ["f1_weighted"] = m.Weighted.F1,
+            ["labels"] = new JsonArray([.. p.Labels.Select(l => (JsonNode?)l)]),
+            ["confusion"] = new JsonArray([.. Enumerable.Range(0, m.Classes).Select(g => (JsonNode?)new JsonArray([.. Enumerable.Range(0, m.Classes).Select(c => (JsonNode?)m[g, c])]))]),
+            ["seconds"] = seconds,
+        };
+    }
+
+    private static long EffectiveBatch(TrainingOptions o) => (long)o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps;
 
     private static JsonObject WithRows(JsonObject e, Predictions p)
     {

@@ -139,6 +139,14 @@ public sealed class AdapterStartTests : IDisposable
         using var cpu = new CpuDevice(2);
         using var merged = new MergedSource(AdapterBase.Of(source, adapter), adapter, storage, cpu.Ops);
         using (var whole = Open(merged, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, LogitsChunk: 32))) Assert.Equal(loss, whole.Losses(Batch.Host), 1e-5 * loss);
+        // The bound of an export in float32 holds for what was trained, and not for the base that was never rounded.
+        List<float[]> Logits(IWeightSource s, ModelSettings settings, PeftAdapter? with) => ExportCheck.Logits(new CpuDevice(2), s, settings, with, [[1, 5, 9, 2, 7, 3]]);
+        var whole32 = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, LogitsChunk: 32);
+        var reference = Logits(AdapterBase.Of(source, adapter), Settings(init, storage, rounds, dora) with { Mode = TrainMode.None, Lora = Checkpoints.SettingsOf(adapter) }, adapter);
+        double bound = ExportCheck.Bounds("f32", ExportCheck.Rounding(merged)).Difference;
+        Assert.InRange(ExportCheck.Compare(reference, Logits(merged, whole32, null), Config.VocabSize).RelativeDifference, 0, bound);
+        using (MergedSource unrounded = new(AdapterBase.Of(source, adapter), adapter, null, null))
+            Assert.True(ExportCheck.Compare(reference, Logits(unrounded, whole32, null), Config.VocabSize).RelativeDifference > bound);
         if (adapter.Initial == null) return;
         // Over the base itself, in full precision: equal but for what storing the rest of the base lost.
         var plain = adapter.Converted();

@@ -39,7 +39,7 @@ public class DataSplitsTests
     [Fact]
     public void EqualTextsStayTogetherInTheHoldOut()
     {
-        var rows = Rows("a", 100).SelectMany(r => new[] { r, r with { Text = r.Text.ToUpperInvariant() + "!" } }).ToList();
+        var rows = Rows("a", 100).SelectMany(r => new[] { r, r with { Text = r.Text.ToUpperInvariant() + " " } }).ToList();
         var s = DataSplits.Split(rows, null, null, new DataOptions { ValidationFraction = 0.3 }, Task, 5);
         Assert.Equal((140, 60), (s.Train.Count, s.Validation.Count));
         Assert.Empty(s.Train.Select(r => DataSplits.Key(r.Text)).Intersect(s.Validation.Select(r => DataSplits.Key(r.Text))));
@@ -65,7 +65,7 @@ public class DataSplitsTests
     public void DuplicatesAcrossSplitsAreCountedDroppedOrAllowed()
     {
         List<DataRow> train = Rows("a", 40), test = Rows("b", 20);
-        for (int i = 0; i < 3; i++) test.Add(train[i] with { Text = "  " + train[i].Text.ToUpperInvariant() + "..." }); // letters and digits are the text
+        for (int i = 0; i < 3; i++) test.Add(train[i] with { Text = "  " + train[i].Text.ToUpperInvariant().Replace(" ", "\u00A0\t ", StringComparison.Ordinal) });
         var e = Refuses(train, null, test, null, "3 of 40 train texts are also among the 23 test texts");
         Assert.Contains("on_duplicate", e.ToDo, StringComparison.Ordinal);
         Refuses(Rows("a", 40), [.. Rows("c", 10), train[5]], Rows("b", 20), null, "1 of 40 train texts are also among the 11 validation texts");
@@ -74,6 +74,77 @@ public class DataSplitsTests
         Assert.Equal(40, DataSplits.Split(train, null, test, new DataOptions { OnDuplicate = "allow" }, Task, 1).Train.Count);
         Refuses(train, null, test, new DataOptions { OnDuplicate = "ignore" }, "data.on_duplicate is 'ignore'");
         Refuses(train[..5], null, train, new DataOptions { OnDuplicate = "drop" }, "no training rows are left");
+        Assert.Contains("case and spacing ignored", e.Message, StringComparison.Ordinal);
+        Assert.Equal("3 of 40 train rows were dropped: their texts are also among the test texts (case and spacing ignored).", Assert.Single(dropped.Notes));
+    }
+
+    /// <summary>Texts that differ in a sign, a mark or an emoji are two texts: no error, no row lost; a note where letters are all that is equal.</summary>
+    [Theory]
+    [InlineData("emoji", true)]
+    [InlineData("hindi", false)]
+    [InlineData("plusminus", true)]
+    [InlineData("thai", false)]
+    public void TextsThatDifferInSignsAloneAreNoLeak(string name, bool noted)
+    {
+        List<DataRow> Rows(string part) => [.. DataFiles.Read(Shared.CaseFile($"overlap-key/{part}_{name}.jsonl"))];
+        foreach (string how in new[] { "error", "drop" })
+        {
+            var s = DataSplits.Split(Rows("train"), null, Rows("test"), new DataOptions { OnDuplicate = how }, Task, 1);
+            Assert.Equal((Rows("train").Count, 0), (s.Train.Count, s.Dropped));
+            Assert.Equal(noted, s.Notes.Any(n => n.Contains("differ from a test text in punctuation and symbols alone", StringComparison.Ordinal)));
+        }
+    }
+
+    /// <summary>Of a pair of texts both count: one premise with two hypotheses is two rows, and a hypothesis is not what a premise ends in.</summary>
+    [Fact]
+    public void SeveralTextsOfARowAreComparedTogether()
+    {
+        static DataRow Pair(string a, string b, string label) => new(a, label) { More = [b] };
+        List<DataRow> train = [Pair("A man eats", "He is hungry", "1"), Pair("A man eats", "He sleeps", "0"), Pair("ab", "c", "1")];
+        List<DataRow> test = [Pair("A MAN  eats", "he is hungry", "1"), Pair("a man eats", "He runs", "0"), Pair("a", "bc", "0")];
+        Refuses(train, null, test, null, "1 of 3 train texts are also among the 3 test texts");
+        Assert.Equal(2, DataSplits.Split(train, null, test, new DataOptions { OnDuplicate = "drop" }, Task, 1).Train.Count);
+        train[0] = Pair(" ", "He is hungry", "1");
+        Assert.Contains("1 of 3 train rows have an empty text among theirs (the first is row 1).", DataSplits.Split(train, null, test, new DataOptions(), Task, 1).Notes);
+        train[0] = Pair(" ", "", "1");
+        Refuses(train, null, test, null, "1 of 3 train rows have an empty text (the first is row 1)");
+    }
+
+    [Theory]
+    [InlineData("1.0", "0.0")]
+    [InlineData("True", "False")]
+    [InlineData("true", "false")]
+    [InlineData("1", " 0 ")]
+    [InlineData("+1", "-0")]
+    public void LabelsThatAreTheSameNumberAreTheSameLabel(string one, string zero)
+    {
+        List<DataRow> Rows(string kind) => [.. Enumerable.Range(0, 20).Select(i => new DataRow($"{kind} {i}", i % 2 == 0 ? one : zero))];
+        var s = DataSplits.Split(Rows("a"), null, Rows("b"), new DataOptions { ValidationFraction = 0.2 }, Task, 1);
+        Assert.Equal(["0", "1"], s.Train.Concat(s.Validation).Concat(s.Test).Select(r => r.Label).Distinct().Order(StringComparer.Ordinal));
+        Assert.Equal(10, s.Test.Count(r => r.Label == "1"));
+        // Where the words of the file are the labels, they stay so.
+        var spelled = new TaskOptions { Labels = new() { [one] = " yes", [zero] = " no" } };
+        Assert.Equal(one, DataSplits.Split(Rows("a"), null, null, new DataOptions(), spelled, 1).Train[0].Label);
+    }
+
+    [Theory]
+    [InlineData("NaN")]
+    [InlineData("2.0")]
+    [InlineData("0.5")]
+    [InlineData("null")]
+    [InlineData("yes")]
+    [InlineData("")]
+    public void OtherLabelsAreNamedByRow(string label) =>
+        Refuses([.. Rows("a", 8), new("t", label)], null, null, null, label.Length == 0 ? "(row 9 has none)" : $"(row 9: '{label}')");
+
+    [Fact]
+    public void TextsWithoutLabelsAndHeadersTakenForRowsAreNamed()
+    {
+        Refuses([new("a", ""), new("b", "")], null, null, null, "the train data has texts but no labels");
+        Assert.Contains("if that row is a header", Refuses([new("Satz", "Stimmung"), .. Rows("a", 8)], null, null, null, "(row 1: 'Stimmung')").ToDo, StringComparison.Ordinal);
+        string novel = string.Concat(Enumerable.Repeat("長い text\n", 2000));
+        var e = Refuses([.. Rows("a", 8), new("t", novel)], null, null, null, "row 9");
+        Assert.InRange(System.Text.Encoding.UTF8.GetByteCount(e.Message) + System.Text.Encoding.UTF8.GetByteCount(e.ToDo), 1, 2000);
     }
 
     [Fact]

@@ -128,4 +128,130 @@ public sealed class DataFileTests : IDisposable
         Assert.Equal(10_001, DataFiles.Read(Save("members.jsonl.gz", [.. zip, .. Zip("{\"text\":\"t\",\"label\":1}\n"u8.ToArray()), .. zip])).Count()); // several members are one file
         Assert.Empty(DataFiles.Read(Save("empty.jsonl.gz", Zip([]))));
     }
+
+    [Fact]
+    public void OtherSeparatorsLineEndsAndEncodings()
+    {
+        DataRow[] two = [new("a, b; c", "0"), new("d\ne", "1")];
+        foreach (char s in ",;\t|")
+        {
+            string rows = $"\"a, b; c\"{s}0\r\n\"d\r\ne\"{s}1\r\n", header = $"text{s}label\r\n";
+            Assert.Equal(two, DataFiles.Read(Save("a.csv", header + rows)));
+            Assert.Equal(two, DataFiles.Read(Save("b.csv", rows)));
+            Assert.Equal(two, DataFiles.Read(Save("c.csv", header.ToUpperInvariant() + rows.Replace("\r\n", "\n", StringComparison.Ordinal))));
+            Assert.Equal(two, DataFiles.Read(Save("d.csv", (header + rows).Replace("\r\n", "\r", StringComparison.Ordinal))));
+            foreach (var encoding in new Encoding[] { new UnicodeEncoding(false, true), new UnicodeEncoding(true, true), new UTF8Encoding(true), new UTF32Encoding(false, true) })
+            {
+                byte[] bytes = [.. encoding.GetPreamble(), .. encoding.GetBytes(header + rows)];
+                Assert.Equal(two, DataFiles.Read(Save("e.csv", bytes)));
+                Assert.Equal(two, DataFiles.Read(Save("e.csv.gz", Zip(bytes))));
+            }
+        }
+        Assert.Equal([new DataRow("x", "0"), new DataRow("y", "1")], DataFiles.Read(Save("f.tsv", "x\t0\ry\t1\r")));
+        Assert.Equal([new DataRow("x", "0"), new DataRow("y", "1")], DataFiles.Read(Save("f.jsonl", "{\"text\":\"x\",\"label\":0}\r{\"text\":\"y\",\"label\":1}")));
+        Assert.Equal([new DataRow("x\ry", "0"), new DataRow("z", "1")], DataFiles.Read(Save("g.tsv", "x\ry\t0\nz\t1\n"))); // a lone CR is text where lines end in LF
+        byte[] wide = new UnicodeEncoding(false, true).GetBytes("\uFEFFtext,label\ngut 😀,1\n");
+        Assert.Equal([new DataRow("gut 😀", "1")], DataFiles.Read(Save("h.csv", wide)));
+        Refuses(Save("h.csv", wide[2..]), "line 1: it looks like UTF-16 without a byte order mark");
+        Refuses(Save("h.csv", [.. wide, 0x3D, 0xD8, 0x41, 0x00]), "not UTF-16");
+        Refuses(Save("h.csv.gz", Zip(wide)[..^9]), "not a sound gzip file");
+        string long_ = string.Concat(Enumerable.Repeat("word ", 60_000));
+        Assert.Equal([new DataRow(long_, "0"), new DataRow(long_, "1")], DataFiles.Read(Save("i.tsv", $"{long_}\t0\r{long_}\t1")));
+        string many = string.Concat(Enumerable.Range(0, 120_000).Select(i => $"text {i},{i % 2}\r")); // more than is searched for a line end
+        Assert.Equal(120_000, DataFiles.Read(Save("j.csv", many)).Count());
+    }
+
+    [Fact]
+    public void HeadersAndColumns()
+    {
+        Refuses(Save("a.csv", "text,label,text\nx,1,y\n"), "line 1: 2 columns are named 'text'");
+        Refuses(Save("b.csv", "Text,label,TEXT\nx,1,y\n"), "line 1: 2 columns are named 'text'");
+        Assert.Equal([new DataRow("x", "1")], DataFiles.Read(Save("c.csv", "text,label,Text,Label\nx,1,y,2\n"))); // as spelled
+        Refuses(Save("d.jsonl", "{\"text\":\"a\",\"label\":1,\"text\":\"b\"}"), "line 1: field 'text' stands there twice");
+        Refuses(Save("e.csv", "sentence,label\nx,1\n"), "line 1: no field 'text'");
+        Refuses(Save("f.csv", "Sentence,Sentiment\nx,1\n"), "line 1: the first line seems to be a header (Sentence, Sentiment)");
+        Refuses(Save("g.tsv", "phrase\tgold\nx\t1\n"), "line 1: the first line seems to be a header (phrase, gold)");
+        Assert.Equal(2, DataFiles.Read(Save("h.csv", "review,rating\nx,1\n"), new() { Header = false }).Count());
+        Refuses(Save("i.csv", "id;sentence;klasse\n1;x;2\n"), "line 1: 3 columns and no header that names 'text'");
+        Refuses(Save("j.tsv", "text,label\nx,1\n"), "line 1: no tab in the first line");
+        Refuses(Save("k.csv", "text\nx\n"), "line 1: no field 'label'");
+        Refuses(Save("l.csv", "x\ny\n"), "line 1: 1 column and no header");
+        Refuses(Save("m.csv", "text,label\nx\n"), "line 2: 1 columns where 2 are expected");
+        Assert.Equal([new DataRow("x", "1")], DataFiles.Read(Save("n.csv", ",text,label\n0,x,1\n"))); // pandas' index
+        // However long the cells are, the message is not.
+        string cell = string.Concat(Enumerable.Repeat("ünïcödé 😀 ", 3000));
+        foreach (string text in new[] { $"{cell},{cell},{cell}\n", string.Concat(Enumerable.Repeat("x,", 20_000)), $"text,{cell}\nx,1", $"text,label\n\"x\"{cell},1" })
+        {
+            var e = Assert.Throws<HeadroomException>(() => DataFiles.Read(Save("o.csv", text)).ToList());
+            Assert.InRange(Encoding.UTF8.GetByteCount(e.Message + e.ToDo), 10, 2000);
+            Assert.DoesNotContain('\uFFFD', Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(e.Message + e.ToDo)));
+        }
+    }
+
+    [Fact]
+    public void JsonArraysAndWhatIsNoTable()
+    {
+        Assert.Equal(Two, DataFiles.Read(Save("a.json", "\uFEFF \n[\n  " + TwoJson.Replace("\r\n\n  \n", ",\n", StringComparison.Ordinal) + "\n]\n")));
+        Assert.Equal(Two, DataFiles.Read(Save("a.jsonl", "[" + TwoJson.Replace("\r\n\n  \n", ",", StringComparison.Ordinal) + "]")));
+        Assert.Empty(DataFiles.Read(Save("b.json", "[]")));
+        string many = "[" + string.Join(",\n", Enumerable.Range(0, 5000).Select(i => $"{{\"text\": \"text {i}\", \"label\": {i % 2}}}")) + "]";
+        Assert.Equal(5000, DataFiles.Read(Save("c.json", many)).Count());
+        byte[] zip = Zip(Encoding.UTF8.GetBytes(many));
+        Assert.Equal(5000, DataFiles.Read(Save("c.json.gz", zip)).Count());
+        Refuses(Save("d.json.gz", zip[..(zip.Length / 2)]), "not a sound gzip file");
+        Refuses(Save("d.json", many[..^200]), "not JSON");
+        Refuses(Save("e.json", "[{\"text\":\"t\",\"label\":1}] x"), "not JSON");
+        Refuses(Save("f.json", "[{\"text\":\"t\",\"label\":1}, 7]"), "row 2: not a JSON object");
+        Refuses(Save("g.json", "[{\"text\":\"t\",\"label\":1},\n {\"text\":null,\"label\":1}]"), "row 2: no field 'text' (it is null)");
+        Refuses(Save("h.json", "{\n \"version\": 1,\n \"data\": [\n {\"text\":\"t\",\"label\":1}]}"), "holds one JSON object over several lines (version, data)");
+        Refuses(Save("i.jsonl", "{\"text\":\"t\",\"label\":1}\n{\"text\":NaN,\"label\":1}"), "line 2: not JSON (byte 8: NaN is no value there");
+        Refuses(Save("j.jsonl", "{\"text\":\"t\",\"label\":null}"), "line 1: no field 'label' (it is null)");
+    }
+
+    [Fact]
+    public void PlainText()
+    {
+        Assert.Equal([new DataRow("a fine film", ""), new DataRow("so so", "")], DataFiles.Read(Save("a.txt", "a fine film\r\n\nso so\n")));
+        Assert.Equal([new DataRow("a fine film", "1"), new DataRow("so so", "0")], DataFiles.Read(Save("b.txt", "a fine film\t1\nso so\t0")));
+        Assert.Equal([new DataRow("a fine film", "1")], DataFiles.Read(Save("c.txt.gz", Zip("label\ttext\n1\ta fine film\n"u8.ToArray()))));
+        Assert.Equal([new DataRow("a fine film", "pos"), new DataRow("so so", "neg")], DataFiles.Read(Save("d.txt", "__label__pos a fine film\n__label__neg  so so\n")));
+        Refuses(Save("e.txt", "__label__pos a\nb\n"), "line 2: no __label__");
+        Refuses(Save("f.txt", "__label__pos __label__neg a\n"), "line 1: two labels");
+        Refuses(Save("g.txt", "one\n"), "no 'hypothesis'", new() { MoreFields = ["hypothesis"] });
+        Refuses(Save("h.txt", [(byte)'a', 0xE9]), "line 1: bytes that are not UTF-8");
+    }
+
+    [Fact]
+    public async Task SeveralTextColumns()
+    {
+        var pair = new DataFileOptions { TextField = "premise", MoreFields = ["hypothesis"] };
+        void Reads(string path)
+        {
+            var row = Assert.Single(DataFiles.Read(path, pair));
+            Assert.Equal(["A man eats.", "He's \"hungry\""], row.Texts);
+            Assert.Equal(("A man eats.", "1"), (row.Text, row.Label));
+        }
+        Reads(Save("a.csv", "hypothesis,label,premise\n\"He's \"\"hungry\"\"\",1,A man eats.\n"));
+        Reads(Save("a.tsv", "premise\tlabel\thypothesis\nA man eats.\t1\tHe's \"hungry\"\n"));
+        Reads(Save("a.jsonl", "{\"premise\":\"A man eats.\",\"hypothesis\":\"He's \\\"hungry\\\"\",\"label\":1}"));
+        Reads(Save("a.json", "[{\"premise\":\"A man eats.\",\"hypothesis\":\"He's \\\"hungry\\\"\",\"label\":1}]"));
+        string path = Path.Combine(_folder, "a.parquet");
+        await ParquetSerializer.SerializeAsync<PairRow>([new() { premise = "A man eats.", hypothesis = "He's \"hungry\"", label = 1 }], path, cancellationToken: TestContext.Current.CancellationToken);
+        Reads(path);
+        await ParquetSerializer.SerializeAsync<PairRow>([new() { premise = "A", hypothesis = "B" }, new() { premise = "A" }], path, cancellationToken: TestContext.Current.CancellationToken);
+        Refuses(path, "row 2: no 'hypothesis'", pair);
+        Refuses(Save("b.csv", "premise,label\nx,1\n"), "line 1: no field 'hypothesis'", pair);
+        Refuses(Save("b.csv", "x,1\n"), "no header that names 'hypothesis'", pair);
+        Refuses(Save("b.jsonl", "{\"premise\":\"a\",\"label\":1}"), "line 1: no field 'hypothesis'", pair);
+        Save("acl/pos/1_9.txt", "a");
+        Save("acl/neg/1_1.txt", "b");
+        Refuses(Path.Combine(_folder, "acl"), "no 'hypothesis'", pair);
+    }
+
+    private sealed class PairRow
+    {
+        public string premise { get; set; } = "";
+        public string? hypothesis { get; set; }
+        public double label { get; set; }
+    }
 }

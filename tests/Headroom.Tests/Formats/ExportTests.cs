@@ -117,6 +117,33 @@ public sealed class ExportTests : IDisposable
         }
     }
 
+    /// <summary>Against the definition, over every row, in doubles.</summary>
+    [Theory, MemberData(nameof(Models))]
+    public void CancellationIsThatOfThePartsAndTheirSum(string model)
+    {
+        var (source, adapter) = Open(model);
+        using (source)
+        {
+            using MergedSource plain = new(source, null, null, null), merged = new(source, adapter, null, null);
+            const string module = "model.layers.1.mlp.down_proj", name = module + ".weight";
+            Assert.Equal(1, plain.Cancellation(name));
+            float[] w = Read(plain, name), m = Read(merged, name), a = adapter.Tensors[module + ".lora_A.weight"].Values, b = adapter.Tensors[module + ".lora_B.weight"].Values;
+            int n = source.ShapeOf(name).Cols, rank = a.Length / n;
+            double scaling = Checkpoints.SettingsOf(adapter).For(module).Scaling, parts = 0, sums = 0;
+            static double Length(IEnumerable<float> values) => Math.Sqrt(values.Sum(v => (double)v * v));
+            for (int i = 0; i < w.Length / n; i++)
+            {
+                double part = Length(w.Skip(i * n).Take(n));
+                for (int k = 0; k < rank; k++) part += scaling * Math.Abs(b[i * rank + k]) * Length(a.Skip(k * n).Take(n));
+                parts += part * part;
+                sums += Math.Pow(Length(m.Skip(i * n).Take(n)), 2);
+            }
+            double due = Math.Sqrt(parts / sums);
+            Assert.Equal(due, merged.Cancellation(name, int.MaxValue), due * 1e-5);
+            Assert.True(due > 1);
+        }
+    }
+
     [Fact]
     public void AdapterOfAnotherModelIsRefused()
     {
@@ -222,7 +249,7 @@ public sealed class ExportTests : IDisposable
         var right = ExportCheck.Compare(reference, Logits(good), source.Config.VocabSize);
         Assert.Equal((0f, 1.0), (right.LargestDifference, right.Agreement));
         var wrong = ExportCheck.Compare(reference, Logits(bad), source.Config.VocabSize);
-        var (difference, agreement) = ExportCheck.Bounds("q8_0");
+        var (difference, agreement) = ExportCheck.Bounds("q8_0", 0);
         Assert.True(wrong.RelativeDifference > difference && wrong.Agreement < agreement, wrong.ToString());
     }
 

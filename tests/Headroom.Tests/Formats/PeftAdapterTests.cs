@@ -71,6 +71,21 @@ public sealed class PeftAdapterTests : IDisposable
     [InlineData("""{"alora_invocation_tokens": [1]}""", "alora_invocation_tokens")]
     [InlineData("""{"init_lora_weights": "pissa_niter_4"}""", "pissa_niter_4")]
     [InlineData("""{"init_lora_weights": "olora"}""", "olora")]
+    [InlineData("""{"init_lora_weights": "new_svd"}""", "new_svd")]
+    [InlineData("""{"task_type": "SEQ_CLS"}""", "classification head")]
+    [InlineData("""{"task_type": "TOKEN_CLS"}""", "TOKEN_CLS")]
+    [InlineData("""{"task_type": "SEQ_2_SEQ_LM"}""", "encoder-decoder")]
+    [InlineData("""{"task_type": "FEATURE_EXTRACTION"}""", "no head")]
+    [InlineData("""{"task_type": "OTHER"}""", "OTHER")]
+    [InlineData("""{"task_type": 3}""", "task_type is 3")]
+    [InlineData("""{"use_new_variant": true}""", "use_new_variant: true")]
+    [InlineData("""{"new_config": {"scale": 2}}""", "new_config")]
+    [InlineData("""{"new_list": [1]}""", "new_list: [1]")]
+    [InlineData("""{"arrow_config": {}}""", "arrow_config")]
+    [InlineData("""{"megatron_config": {"a": 1}}""", "megatron_config")]
+    [InlineData("""{"modules_to_save": "lm_head"}""", "modules_to_save is no list")]
+    [InlineData("""{"modules_to_save": ["score"]}""", "classification head")]
+    [InlineData("""{"rank_pattern": [1]}""", "rank_pattern is no map")]
     [InlineData("""{"peft_type": "IA3"}""", "IA3")]
     [InlineData("""{"peft_type": null}""", "peft_type")]
     [InlineData("""{"r": 0}""", "damaged")]
@@ -95,8 +110,14 @@ public sealed class PeftAdapterTests : IDisposable
         Assert.Contains("use_dora is false", Refused("{}", [.. Pair(Q0), Magnitude(64)]));
         foreach (var wrong in new[] { Magnitude(63), Magnitude(64, 1) }) Assert.Contains(M, Refused("""{"use_dora": true}""", [.. Pair(Q0), wrong]));
         Assert.Contains("lora_A", Refused("""{"use_dora": true}""", Magnitude(64)));
-        foreach (string name in new[] { Q0 + ".lora_B.bias", "base_model.model.model.embed_tokens.lora_embedding_A", "base_model.model.lm_head.weight", Q0 + ".lora_A.default.weight", "model.layers.0.self_attn.q_proj.lora_A.weight" })
+        foreach (string name in new[] { Q0 + ".lora_B.bias", "base_model.model.model.embed_tokens.lora_embedding_A", "base_model.model.model.other.weight", Q0 + ".lora_A.default.weight", "model.layers.0.self_attn.q_proj.lora_A.weight" })
             Assert.Contains(name, Refused("{}", [.. Pair(Q0), Tensor(name, 4, 4)]));
+        foreach (var (name, why) in new[]
+                 {
+                     ("score.weight", "classification head (score)"), ("classifier.weight", "classification head"), ("lm_head.lora_A.weight", "LoRA of the output head"),
+                     ("model.embed_tokens.lora_embedding_B", "LoRA of the embedding table"), ("model.layers.0.self_attn.q_proj.bias", "a bias of the base"),
+                 })
+            Assert.Contains(why, Refused("""{"target_modules": "all-linear", "modules_to_save": ["score", "classifier"]}""", [.. Pair(Q0), Tensor("base_model.model." + name, 4, 4)]));
         Assert.Contains("F64", Assert.Throws<HeadroomException>(() =>
         {
             Write("{}", Pair(Q0));
@@ -125,7 +146,10 @@ public sealed class PeftAdapterTests : IDisposable
     public void WarningsNotErrors()
     {
         var said = new List<string>();
-        var a = PeftAdapter.Load(Write("""{"new_key": 3, "peft_version": "0.21.2", "auto_mapping": {"a": "b"}, "other_new_key": false, "init_lora_weights": "gaussian"}""", Pair(Q0)), said.Add);
+        var a = PeftAdapter.Load(Write("""
+            {"new_key": 3, "peft_version": "0.21.2", "auto_mapping": {"a": "b"}, "other_new_key": false, "new_list": [], "new_map": {}, "new_text": "",
+            "init_lora_weights": "gaussian", "task_type": "CAUSAL_LM", "arrow_config": null, "layer_replication": [], "target_parameters": []}
+            """, Pair(Q0)), said.Add);
         Assert.Contains("new_key", Assert.Single(said));
         a.CheckBase(new Base("any"), said.Add); // no hash recorded
         Assert.Contains("base", said[1]);

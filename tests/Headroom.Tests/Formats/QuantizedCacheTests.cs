@@ -27,7 +27,23 @@ public sealed class QuantizedCacheTests : IDisposable
 
     private string Weights => Path.Combine(_base, "model.safetensors");
 
-    private void Old() => File.SetLastWriteTimeUtc(Weights, new DateTime(2024, 5, 6, 7, 8, 9, DateTimeKind.Utc));
+    private void Old()
+    {
+        File.SetLastWriteTimeUtc(Weights, new DateTime(2024, 5, 6, 7, 8, 9, DateTimeKind.Utc));
+        Rest();
+    }
+
+    // What changed just now is not remembered.
+    private static void Rest() => Thread.Sleep(150);
+
+    private string CopyFolder => Path.Combine(_cache.Folder, Assert.Single(_cache.List()).Name);
+
+    private static void Flip(string file, int at)
+    {
+        byte[] bytes = File.ReadAllBytes(file);
+        bytes[at] ^= 0x10;
+        File.WriteAllBytes(file, bytes);
+    }
 
     private static Engine Load(IWeightSource source, QuantizationOptions options)
     {
@@ -66,11 +82,6 @@ public sealed class QuantizedCacheTests : IDisposable
         _options.Bnb4bitUseDoubleQuant = nested;
         byte[] first = Start(_options, out var source);
         using (source) Assert.False(IsCopy(source));
-        // The weights of the base are not looked at again: other bytes behind the same header, size and time change nothing.
-        byte[] bytes = File.ReadAllBytes(Weights);
-        for (int i = bytes.Length - 1000; i < bytes.Length; i++) bytes[i] ^= 0x01;
-        File.WriteAllBytes(Weights, bytes);
-        Old();
         byte[] second = Start(_options, out var copy);
         using (copy)
         {
@@ -82,8 +93,144 @@ public sealed class QuantizedCacheTests : IDisposable
         var one = Assert.Single(_cache.List());
         Assert.Equal($"{source.Hash}-{(nested == false ? "nf4" : "nf4-double")}", one.Name);
         Assert.Empty(_said);
-        _cache.Clear();
+        var cleared = _cache.Clear();
         Assert.Empty(_cache.List());
+        Assert.Equal(2, cleared.Deleted.Count);
+        Assert.Contains($"quantized/{one.Name}", cleared.Deleted);
+        Assert.Empty(cleared.InUse.Concat(cleared.Left));
+        Assert.Empty(Directory.GetFileSystemEntries(Path.Combine(_root, "cache")));
+    }
+
+    /// <summary>Other bytes behind the same path, length, header and modification time: in place, and as another file under the same name.</summary>
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void AnotherBaseThatLooksTheSameIsToldApart(bool inPlace)
+    {
+        Start(_options, out var first);
+        first.Dispose();
+        string other = Weights + ".other";
+        File.Copy(Weights, other);
+        Flip(other, (int)new FileInfo(other).Length - 1003);
+        if (inPlace)
+        {
+            File.WriteAllBytes(Weights, File.ReadAllBytes(other));
+            File.Delete(other);
+        }
+        else File.Move(other, Weights, overwrite: true);
+        Old();
+        Start(_options, out var second, save: false);
+        using (second)
+        {
+            Assert.False(IsCopy(second));
+            Assert.Equal(BaseHashes.Compute([Weights]), second.Hash);
+            Assert.NotEqual(first.Hash, second.Hash);
+        }
+    }
+
+    /// <summary>Each byte of the header and of config.json, and bytes all over the data: whichever is flipped, it shows.</summary>
+    [Fact]
+    public void AFlippedByteOfTheCopyIsNoticed()
+    {
+        Start(_options, out var source);
+        source.Dispose();
+        string folder = CopyFolder, weights = Path.Combine(folder, "model.safetensors"), config = Path.Combine(folder, "config.json");
+        byte[] whole = File.ReadAllBytes(weights), settings = File.ReadAllBytes(config);
+        int header = 8 + (int)BitConverter.ToInt64(whole);
+        bool Whole()
+        {
+            try
+            {
+                return CopySeal.HeaderIsWhole(folder);
+            }
+            catch (IOException)
+            {
+                return false; // its length leads beyond the file
+            }
+        }
+        Assert.True(Whole() && CopySeal.DataIsWhole(folder, () => false));
+        using (var file = File.OpenHandle(weights, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite))
+            for (int at = 0; at < header; at += at < 600 ? 1 : 7)
+            {
+                RandomAccess.Write(file, [(byte)(whole[at] ^ 1)], at);
+                Assert.False(Whole(), $"byte {at} of the header");
+                RandomAccess.Write(file, [whole[at]], at);
+            }
+        using (var file = File.OpenHandle(config, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite))
+            for (int at = 0; at < settings.Length; at++)
+            {
+                RandomAccess.Write(file, [(byte)(settings[at] ^ 1)], at);
+                Assert.False(Whole(), $"byte {at} of config.json");
+                RandomAccess.Write(file, [settings[at]], at);
+            }
+        using (var file = File.OpenHandle(weights, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite))
+            for (int at = header; at < whole.Length; at += at == header ? 1 : Math.Max(1, Math.Min((whole.Length - header) / 40, whole.Length - 1 - at)))
+            {
+                RandomAccess.Write(file, [(byte)(whole[at] ^ 1)], at);
+                Assert.False(CopySeal.DataIsWhole(folder, () => false), $"byte {at}");
+                RandomAccess.Write(file, [whole[at]], at);
+            }
+        Assert.True(Whole() && CopySeal.DataIsWhole(folder, () => false));
+    }
+
+    /// <summary>The engine is loaded from the base once more, the copy is gone, and the next start makes it anew.</summary>
+    [Fact]
+    public void ACopyWithOtherDataIsThrownAwayWhileItIsLoaded()
+    {
+        byte[] first = Start(_options, out var source);
+        source.Dispose();
+        string weights = Path.Combine(CopyFolder, "model.safetensors");
+        Flip(weights, (int)new FileInfo(weights).Length - 5000);
+        byte[] second = Start(_options, out var again);
+        using (again) Assert.Equal(first, second);
+        Assert.Contains("is not what was written", Assert.Single(_said), StringComparison.Ordinal);
+        Assert.Empty(_cache.List());
+        Assert.Equal(first, Start(_options, out source));
+        using (source) Assert.False(IsCopy(source));
+        Assert.Equal(first, Start(_options, out source));
+        using (source) Assert.True(IsCopy(source));
+        Assert.Single(_said);
+    }
+
+    /// <summary>What was loaded and what was hashed are one thing only if the base did not change between: else no copy is kept under that hash.</summary>
+    [Fact]
+    public void ABaseThatChangesWhileItIsLoadedLeavesNoCopy()
+    {
+        var source = _cache.Open(_base, _options);
+        using var engine = Load(source, _options);
+        Flip(Weights, (int)new FileInfo(Weights).Length - 1003);
+        Old();
+        _cache.Save(engine, source, _options, _said.Add);
+        source.Dispose();
+        Assert.Empty(_cache.List());
+        Assert.Null(new BaseHashes(Path.Combine(_root, "cache", "hashes"), 0).Known([Weights]));
+    }
+
+    [Fact]
+    public void ClearingLeavesWhatIsNotTheCachesOrIsInUse()
+    {
+        Start(_options, out var source);
+        source.Dispose();
+        string copy = CopyFolder, hashes = Path.Combine(_root, "cache", "hashes"), name = Path.GetFileName(copy);
+        string mine = Path.Combine(_cache.Folder, "mine"), notes = Path.Combine(hashes, "notes.txt"), strange = Path.Combine(_cache.Folder, new string('a', 64) + "-nf4");
+        Directory.CreateDirectory(mine);
+        Directory.CreateDirectory(strange);
+        File.WriteAllText(Path.Combine(strange, "thesis.tex"), "mine");
+        File.WriteAllText(notes, "mine");
+        File.WriteAllText(Path.Combine(hashes, new string('b', 64)), "no hash");
+        using (var reader = _cache.Open(_base, _options))
+        {
+            Assert.True(IsCopy(reader));
+            var first = _cache.Clear();
+            Assert.Equal([$"quantized/{name}"], first.InUse);
+            Assert.Equal([strange, mine, Path.Combine(hashes, new string('b', 64)), notes], first.Left);
+            Assert.Single(first.Deleted); // the hash
+            Assert.True(File.Exists(Path.Combine(copy, "model.safetensors")));
+        }
+        using (FolderLock.Beside(copy, "The quantized copy")) Assert.Equal([$"quantized/{name}"], _cache.Clear().InUse);
+        Assert.Equal([$"quantized/{name}"], _cache.Clear().Deleted);
+        Assert.False(Directory.Exists(copy));
+        Assert.True(File.Exists(Path.Combine(strange, "thesis.tex")) && File.Exists(notes) && Directory.Exists(mine));
     }
 
     [Fact]
@@ -94,6 +241,7 @@ public sealed class QuantizedCacheTests : IDisposable
         byte[] bytes = File.ReadAllBytes(Weights);
         bytes[^1000] ^= 1;
         File.WriteAllBytes(Weights, bytes);
+        Rest();
         byte[] changed = Start(_options, out var again);
         using (again)
         {

@@ -99,6 +99,8 @@ public sealed class GeneratorTests
         Assert.Throws<InvalidOperationException>(() => old.MoveNext());
         Assert.Contains("context", Assert.Throws<HeadroomException>(() => generator.Run(new int[50], Sampled)).Message);
         Assert.Throws<HeadroomException>(() => generator.Run([], Sampled));
+        Assert.Contains("no token -1", Assert.Throws<HeadroomException>(() => generator.Run(prompt, Sampled with { StopIds = [-1] })).Message);
+        Assert.Contains("no token 2147483647", Assert.Throws<HeadroomException>(() => generator.Run(prompt, Sampled with { StopIds = [int.MaxValue] })).Message);
         Assert.Throws<HeadroomException>(() => generator.Run([260], Sampled));
         Assert.Throws<HeadroomException>(() => generator.Run(prompt, Sampled with { Sampling = new SamplingOptions { TopP = 0 } }));
     }

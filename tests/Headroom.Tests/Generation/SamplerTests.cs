@@ -37,6 +37,29 @@ public sealed class SamplerTests
     [Fact]
     public void Temperature() => Close(Softmax(0.7, 0, 1, 2, 3, 4, 5), Shares(new SamplingOptions { Temperature = 0.7f, TopK = 0 }));
 
+    /// <summary>However small, a temperature sharpens the same order: logits over it must not run out of a float's range.</summary>
+    [Theory]
+    [InlineData(1e-3f)]
+    [InlineData(1e-40f)]
+    [InlineData(float.Epsilon)]
+    public void TinyTemperaturesAreGreedy(float temperature)
+    {
+        var sampler = new Sampler(new SamplingOptions { Temperature = temperature, TopK = 0 }, Logits.Length);
+        for (int i = 0; i < 50; i++) Assert.Contains(sampler.Next(Logits.ToArray()), (int[])[1, 3]);
+    }
+
+    [Theory]
+    [InlineData(0, float.NaN)]
+    [InlineData(1, float.PositiveInfinity)]
+    [InlineData(0.5f, float.NaN)]
+    public void LogitsThatAreNotFiniteEndTheText(float temperature, float odd)
+    {
+        var sampler = new Sampler(new SamplingOptions { Temperature = temperature, TopK = 0 }, 4);
+        var e = Assert.Throws<HeadroomException>(() => sampler.Next([odd, odd, odd, odd]));
+        Assert.Equal(1, e.ExitCode);
+        Assert.Contains("not finite", e.Message);
+    }
+
     [Fact]
     public void TopKKeepsTies()
     {

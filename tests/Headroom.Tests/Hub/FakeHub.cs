@@ -13,8 +13,9 @@ internal sealed record HubRequest(bool Storage, string Method, string Path, IRea
     public string? Authorization => Headers.GetValueOrDefault("authorization");
 }
 
-/// <summary>An answer; DropAfter closes the connection after so many bytes of the body.</summary>
-internal sealed record HubAnswer(int Status, (string Name, string Value)[] Headers, byte[] Body, int? DropAfter = null, long? Length = null);
+/// <summary>An answer; DropAfter closes the connection after so many bytes of the body, StallAfter sends nothing more after them, Drip rests after each byte.</summary>
+internal sealed record HubAnswer(
+    int Status, (string Name, string Value)[] Headers, byte[] Body, int? DropAfter = null, long? Length = null, int? StallAfter = null, TimeSpan? Drip = null);
 
 /// <summary>
 /// A server on the loopback that behaves like the hub: metadata on HEAD, large files on a second port that stands for the storage host (signed
@@ -40,7 +41,7 @@ internal sealed class FakeHub : IDisposable
                     while (true)
                     {
                         var client = await listener.AcceptTcpClientAsync(_stop.Token);
-                        _ = Task.Run(() => Serve(client, storage));
+                        new Thread(() => Serve(client, storage)) { IsBackground = true }.Start(); // one that stalls must not take a thread of the pool
                     }
                 }
                 catch (Exception e) when (e is OperationCanceledException or SocketException or ObjectDisposedException)
@@ -150,16 +151,19 @@ internal sealed class FakeHub : IDisposable
                 var head = new StringBuilder($"HTTP/1.1 {a.Status} X\r\nConnection: close\r\nContent-Length: {a.Length ?? a.Body.Length}\r\n");
                 foreach (var (name, value) in a.Headers) head.Append($"{name}: {value}\r\n");
                 stream.Write(Encoding.ASCII.GetBytes(head.Append("\r\n").ToString()));
-                int body = request.Method == "HEAD" ? 0 : Math.Min(a.Body.Length, a.DropAfter ?? int.MaxValue), step = storage && Slow > TimeSpan.Zero ? SlowBytes : Math.Max(1, body);
+                int body = request.Method == "HEAD" ? 0 : Math.Min(a.Body.Length, a.DropAfter ?? a.StallAfter ?? int.MaxValue);
+                int step = a.Drip != null ? 1 : storage && Slow > TimeSpan.Zero ? SlowBytes : Math.Max(1, body);
                 for (int at = 0; at < body; at += step)
                 {
                     int n = Math.Min(step, body - at);
                     stream.Write(a.Body, at, n);
+                    if (a.Drip is { } rest && _stop.Token.WaitHandle.WaitOne(rest)) return;
                     if (!storage) continue;
                     Interlocked.Add(ref _sent, n);
                     if (at + n < body) Thread.Sleep(Slow);
                 }
                 stream.Flush();
+                if (a.StallAfter != null) _stop.Token.WaitHandle.WaitOne();
             }
             catch (Exception e) when (e is IOException or SocketException)
             {
@@ -172,6 +176,5 @@ internal sealed class FakeHub : IDisposable
         _stop.Cancel();
         _hub.Stop();
         _storage.Stop();
-        _stop.Dispose();
     }
 }

@@ -13,8 +13,8 @@ public sealed class PretrainerTests : IDisposable
 
     private string Out => Path.Combine(_folder.Path, "made");
 
-    private double? Run(double rate = 2e-3, CancellationToken stop = default) =>
-        Pretrainer.Run(new PretrainOptions { HiddenSize = 32, IntermediateSize = 1, NumHiddenLayers = 1, NumAttentionHeads = 2, Notes = 40, BatchSize = 4, VocabSize = 512, LearningRate = rate }, Out, new CpuDevice(1), _ => { }, (_, _, _, _) => { }, stop);
+    private double? Run(double rate = 2e-3, CancellationToken stop = default, bool overwrite = false) =>
+        Pretrainer.Run(new PretrainOptions { HiddenSize = 32, IntermediateSize = 1, NumHiddenLayers = 1, NumAttentionHeads = 2, Notes = 40, BatchSize = 4, VocabSize = 512, LearningRate = rate }, Out, new CpuDevice(1), _ => { }, (_, _, _, _) => { }, stop, overwrite);
 
     [Fact]
     public void AWholeBaseIsWritten()
@@ -41,16 +41,24 @@ public sealed class PretrainerTests : IDisposable
         Assert.False(Directory.Exists(Out));
     }
 
-    /// <summary>What was in the folder before stays.</summary>
+    /// <summary>What was in the folder before stays, and nothing is trained for a place that is taken.</summary>
     [Fact]
-    public void AWriteThatFailsLeavesNothingOfAModel()
+    public void AFolderWithFilesIsRefusedUnlessItIsToBeReplaced()
     {
-        Directory.CreateDirectory(Path.Combine(Out, "tokenizer_config.json", "mine")); // where a file is to come
+        Directory.CreateDirectory(Out);
+        File.WriteAllText(Path.Combine(Out, "config.json"), "mine");
         var e = Assert.Throws<HeadroomException>(() => Run());
-        Assert.Equal(1, e.ExitCode);
-        Assert.Contains("tokenizer_config.json", e.Message);
-        Assert.Equal(["tokenizer_config.json"], Directory.EnumerateFileSystemEntries(Out).Select(Path.GetFileName));
-        Assert.True(Directory.Exists(Path.Combine(Out, "tokenizer_config.json", "mine")));
+        Assert.Equal((2, "mine"), (e.ExitCode, File.ReadAllText(Path.Combine(Out, "config.json"))));
+        Assert.Contains("--overwrite", e.ToDo, StringComparison.Ordinal);
+        Assert.Null(Run(stop: new CancellationToken(true), overwrite: true));
+        Assert.Equal("mine", File.ReadAllText(Path.Combine(Out, "config.json")));
+        Assert.NotNull(Run(overwrite: true));
+        Assert.Equal(4, Directory.GetFileSystemEntries(Out).Length);
+        File.WriteAllText(Path.Combine(Out, "notes.md"), "mine");
+        e = Assert.Throws<HeadroomException>(() => Run(overwrite: true));
+        Assert.Equal(2, e.ExitCode);
+        Assert.Contains("notes.md", e.Message, StringComparison.Ordinal);
+        Assert.Equal(["made"], Directory.EnumerateFileSystemEntries(_folder.Path).Select(Path.GetFileName));
     }
 
     public void Dispose() => _folder.Dispose();

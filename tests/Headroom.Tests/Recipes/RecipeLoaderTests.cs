@@ -60,15 +60,34 @@ public class RecipeLoaderTests
     }
 
     [Theory]
-    [InlineData("training: { learning_rat: 1 }", "learning_rate")]
-    [InlineData("trainin: { }", "training")]
-    [InlineData("lora: { rank: 3 }", "r")]
-    public void UnknownKeyNamesTheNearest(string yaml, string nearest)
+    [InlineData("training: { learning_rat: 1 }", "Did you mean 'learning_rate'?")]
+    [InlineData("trainin: { }", "Did you mean 'training'?")]
+    [InlineData("lora: { rank: 3 }", "Here it is called lora.r.")]
+    [InlineData("learning_rate: 1e-4", "It belongs elsewhere: 'training.learning_rate'.")]
+    [InlineData("training: { max_seq_length: 8 }", "It belongs elsewhere: 'task.max_seq_length'.")]
+    [InlineData("learning_rat: 1e-4", "Did you mean 'training.learning_rate'?")]
+    [InlineData("training: { optim: adamw_8bit }", "That is always so: AdamW with float32 states, all tensors in one launch. Leave the key out.")]
+    [InlineData("deepspeed: ds.json", "Headroom has nothing for it: it trains on one device. Leave the key out.")]
+    [InlineData("training: { resume_from_checkpoint: true }", "It is no key of a recipe: train --resume goes on with a stopped run.")]
+    [InlineData("training: { Learning_Rate: 1 }", "Did you mean 'learning_rate'?")]
+    [InlineData("quantization: { zzz: 1 }", "The keys there are load_in_4bit, load_in_8bit, bnb_4bit_quant_type, bnb_4bit_use_double_quant, cache.")]
+    public void UnknownKeySaysWhatToDo(string yaml, string advice)
     {
         var e = Assert.Throws<HeadroomException>(() => RecipeLoader.Parse(yaml));
         Assert.Contains("line 1", e.Message);
-        Assert.Contains($"'{nearest}'", e.ToDo);
+        Assert.Equal(advice, e.ToDo);
         Assert.Equal(2, e.ExitCode);
+    }
+
+    /// <summary>What a foreign name is said to be called here is a key, and no foreign name hides one of ours.</summary>
+    [Fact]
+    public void ForeignNamesLeadToKeys()
+    {
+        Assert.All(ForeignKeys.All, f => Assert.False(RecipeLoader.AllKeys.Any(k => k == f.Name && !k.Contains('.')), f.Name));
+        foreach (var (name, meaning) in ForeignKeys.All.Where(f => !f.Meaning.Contains(": ", StringComparison.Ordinal)))
+            Assert.All(meaning.Split(" and "), key => Assert.Contains(key, RecipeLoader.AllKeys));
+        Assert.Contains("Here it is called models: [{ path: ... }].", Assert.Throws<HeadroomException>(() => RecipeLoader.Parse("base_model: x")).ToDo);
+        Assert.True(ForeignKeys.All.Count() > 250);
     }
 
     [Theory]

@@ -1,0 +1,127 @@
+using System.Text.Json;
+using Headroom.Core;
+
+namespace Headroom.Formats.Data;
+
+public static partial class DataFiles
+{
+    private const int LargestObject = 64 << 20; // of a file that is looked at whole, to say what it holds
+
+    /// <summary>One object a line; or one array of objects, which is told by its first sign and read element by element.</summary>
+    private static IEnumerable<DataRow> ReadJson(string path, DataFileOptions options)
+    {
+        bool first = true;
+        foreach (var (number, buffer, length) in Lines(path))
+        {
+            var line = buffer.AsMemory(0, length);
+            int at = line.Span.IndexOfAnyExcept((byte)' ', (byte)'\t');
+            if (at < 0) continue;
+            if (first && line.Span[at] == '[')
+            {
+                foreach (var row in ReadJsonArray(path, options)) yield return row;
+                yield break;
+            }
+            yield return JsonRow(path, number, line, options, first);
+            first = false;
+        }
+    }
+
+    private static IEnumerable<DataRow> ReadJsonArray(string path, DataFileOptions options)
+    {
+        using var file = Open(path);
+        using var elements = JsonSerializer.DeserializeAsyncEnumerable<JsonElement>(file).ToBlockingEnumerable().GetEnumerator();
+        for (long row = 1; Next(); row++)
+        {
+            if (elements.Current.ValueKind != JsonValueKind.Object) throw BadRow(path, row, "not a JSON object", "give a list of objects, one a row");
+            yield return JsonFields(elements.Current, options, (what, todo) => BadRow(path, row, what, todo));
+        }
+        file.NeedWhole();
+
+        bool Next()
+        {
+            try { return elements.MoveNext(); }
+            catch (JsonException e)
+            {
+                file.NeedWhole(); // a file that broke off is no JSON for that reason
+                throw Bad(path, (e.LineNumber ?? 0) + 1, $"not JSON (byte {e.BytePositionInLine})", "give a list of objects, one a row: [{...}, {...}]");
+            }
+        }
+    }
+
+    private static HeadroomException BadRow(string path, long row, string what, string todo) => new($"{path}, row {row}: {what}", todo);
+
+    private static DataRow JsonRow(string path, long number, ReadOnlyMemory<byte> line, DataFileOptions options, bool first)
+    {
+        JsonDocument doc;
+        try { doc = JsonDocument.Parse(line); }
+        catch (JsonException e)
+        {
+            if (first && OneObject(path) is { } keys)
+                throw new HeadroomException($"{path} holds one JSON object over several lines ({keys}), no rows.", "Save the list of rows in it as a file of its own: [{...}, {...}], or one object a line.");
+            string what = NoNumber(line.Span, (int)(e.BytePositionInLine ?? 0)) is { } value ? $": {value} is no value there; write null, or leave the row out" : "";
+            throw Bad(path, number, $"not JSON (byte {e.BytePositionInLine}{what})", "put one JSON object on each line");
+        }
+        using (doc)
+        {
+            if (doc.RootElement.ValueKind != JsonValueKind.Object) throw Bad(path, number, "not a JSON object", "put one JSON object on each line");
+            return JsonFields(doc.RootElement, options, (what, todo) => Bad(path, number, what, todo));
+        }
+    }
+
+    /// <summary>What Python writes for a number that is none.</summary>
+    private static string? NoNumber(ReadOnlySpan<byte> line, int at)
+    {
+        foreach (string value in (string[])["NaN", "Infinity", "-Infinity"])
+            for (int i = Math.Max(0, at - value.Length); i <= at; i++)
+                if (i + value.Length <= line.Length && line.Slice(i, value.Length).SequenceEqual(System.Text.Encoding.ASCII.GetBytes(value))) return value;
+        return null;
+    }
+
+    /// <summary>The keys of a file that is one object, or null.</summary>
+    private static string? OneObject(string path)
+    {
+        using var file = Open(path);
+        byte[] all = new byte[LargestObject];
+        int length = file.ReadAtLeast(all, all.Length, throwOnEndOfStream: false);
+        try
+        {
+            using var doc = JsonDocument.Parse(all.AsMemory(0, length));
+            return doc.RootElement.ValueKind == JsonValueKind.Object ? HeadroomException.List(doc.RootElement.EnumerateObject().Select(p => p.Name)) : null;
+        }
+        catch (JsonException) { return null; }
+    }
+
+    private static DataRow JsonFields(JsonElement row, DataFileOptions options, Func<string, string, HeadroomException> bad)
+    {
+        string Need(string name) => Field(name) ?? throw bad($"no field '{HeadroomException.Value(name)}'{(row.TryGetProperty(name, out _) ? " (it is null)" : "")}",
+            $"set data.text_field, data.label_field and the columns of task.template; fields here: {HeadroomException.List(row.EnumerateObject().Select(p => p.Name))}");
+        return new(Need(options.TextField), Need(options.LabelField), Field(options.TierField), Field(options.IdField))
+        {
+            More = options.MoreFields.Count == 0 ? null : [.. options.MoreFields.Select(Need)],
+        };
+
+        string? Field(string name)
+        {
+            JsonElement? found = null;
+            foreach (var property in row.EnumerateObject())
+            {
+                if (!property.NameEquals(name)) continue;
+                if (found != null) throw bad($"field '{HeadroomException.Value(name)}' stands there twice", "name each field once");
+                found = property.Value;
+            }
+            if (found is not { ValueKind: not JsonValueKind.Null } value) return null;
+            try
+            {
+                return value.ValueKind switch
+                {
+                    JsonValueKind.String => value.GetString(),
+                    JsonValueKind.Number => value.GetRawText(),
+                    JsonValueKind.True => "true",
+                    JsonValueKind.False => "false",
+                    var kind => throw bad($"field '{HeadroomException.Value(name)}' is a {kind.ToString().ToLowerInvariant()}", "give it as a string or number"),
+                };
+            }
+            catch (InvalidOperationException) { throw bad($"field '{HeadroomException.Value(name)}' is not valid Unicode", "repair the text"); }
+        }
+    }
+}
