@@ -89,7 +89,10 @@ public interface IDevice : IDisposable
     int LargestRank(int widest, DType compute) => int.MaxValue;
     /// <summary>Largest head_dim that attention takes.</summary>
     int LargestHead => int.MaxValue;
-    /// <summary>A line for the user where attention of this size and type takes a slower way than the device has for others; null = it does not.</summary>
+    /// <summary>
+    /// A line for the user where attention of this size and type takes a slower way than the device has for others;
+    /// null = it does not.
+    /// </summary>
     string? AttentionNotice(int headDim, DType compute) => null;
     /// <summary>Host to device.</summary>
     void Upload(ReadOnlySpan<byte> source, Tensor destination);

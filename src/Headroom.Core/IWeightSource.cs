@@ -36,9 +36,14 @@ public interface IWeightSource : IDisposable
     QuantizedParts ReadQuantized(string hfName) => throw new NotSupportedException($"{hfName} is not quantized");
     /// <summary>The text of the checkpoint's config.json, or null when it has none.</summary>
     string? ConfigJson => null;
-    /// <summary>Tensors of the file, by its own names, that belong to nothing in the model and are not known to be harmless; see <see cref="WeightNames"/>.</summary>
+    /// <summary>
+    /// Tensors of the file, by its own names, that belong to nothing in the model and are not known to be harmless;
+    /// see <see cref="WeightNames"/>.
+    /// </summary>
     IReadOnlyList<string> Unclaimed => [];
-    /// <summary>Lines for the user on how the checkpoint was read, where that is not as it says or was not sure.</summary>
+    /// <summary>
+    /// Lines for the user on how the checkpoint was read, where that is not as it says or was not sure.
+    /// </summary>
     IReadOnlyList<string> Notices => [];
 }
 

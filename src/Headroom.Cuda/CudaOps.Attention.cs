@@ -86,7 +86,8 @@ public sealed unsafe partial class CudaOps
             q, kCache, vCache, (nint)0, 0, past, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, o, (long)o.Columns, (nint)0);
     }
 
-    private bool Flash(Tensor q, in AttentionShape s) => FusedKernels && FlashKernels.Take(s.HeadDim, q.DType, _gpu.Capability);
+    private bool Flash(Tensor q, in AttentionShape s) => FusedKernels
+        && FlashKernels.Take(s.HeadDim, q.DType, _gpu.Capability);
 
     // Lengths are known on the device only; every sequence may end in a partial tile.
     private static int Tiles(int rows, int sequences) => rows / FlashRows + sequences;
@@ -110,6 +111,7 @@ public sealed unsafe partial class CudaOps
     private static void CheckHead(in AttentionShape s)
     {
         if (s.HeadDim > FlashKernels.LargestHead)
-            throw new HeadroomException($"Head size {s.HeadDim} is not supported on CUDA.", $"The largest is {FlashKernels.LargestHead}; run with --device cpu.");
+            throw new HeadroomException($"Head size {s.HeadDim} is not supported on CUDA.",
+                $"The largest is {FlashKernels.LargestHead}; run with --device cpu.");
     }
 }

@@ -20,7 +20,10 @@ public static class ModelLoader
         return memory.Alloc(MemoryCategory.Scratch, "load staging", DType.F32, Shape.Of(checked((int)largest)));
     }
 
-    /// <summary>Loads every weight. Throws <see cref="HeadroomException"/> for a missing or non-finite tensor, and for one that belongs to nothing in the model.</summary>
+    /// <summary>
+    /// Loads every weight. Throws <see cref="HeadroomException"/> for a missing or non-finite tensor, and for one
+    /// that belongs to nothing in the model.
+    /// </summary>
     public static void Load(LlamaModel model, IWeightSource source, IDevice device, IMemory memory, Action<long, long>? progress = null)
     {
         WeightNames.CheckClaimed(source);

@@ -62,6 +62,7 @@ internal static class EvalCommand
             Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
         };
         source.Config.CheckLength(longest);
+        foreach (string note in Evaluator.Notes(rows, encoder, longest, source.Config)) session.Say("note: " + note);
         using var engine = new Engine(device, source, settings, new BatchLimits(EvalTokens: tokens, EvalSequences: batch, Candidates: encoder.Candidates.Length));
         if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
         Predictions p;

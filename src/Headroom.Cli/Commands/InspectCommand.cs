@@ -15,7 +15,7 @@ internal static class InspectCommand
     {
         var model = new Argument<string>("model") { Description = "A Hugging Face folder, config.json, .gguf file, or hub name (no weights are downloaded). Example: headroom inspect models/llama-tiny" };
         var json = new Option<bool>("--json") { Description = "Machine-readable output." };
-        var command = new Command("inspect", "Print what a model really is: architecture, parameters, bytes.") { model, json };
+        var command = new Command("inspect", "Print what a model really is: architecture, parameters, bytes, and what of it is not understood.") { model, json };
         command.SetAction(r => Run(r.GetValue(model)!, r.GetValue(json)));
         return command;
     }
@@ -39,7 +39,8 @@ internal static class InspectCommand
                 rope_theta = c.RopeTheta, rope_scaling = c.RopeScaling?.Type, sliding_window = sliding.Length > 0 ? c.SlidingWindow : null, sliding_layers = sliding.Length,
                 attention_bias = c.AttentionBias, tie_word_embeddings = c.TieWordEmbeddings, quantized = c.Quantized?.ToString(),
                 parameters = total, linear_parameters = linear, embedding_parameters = embeddings, nf4_linear_bytes = nf4, embedding_bytes_16bit = embeddings * 2,
-                checkpoint_bytes = stored?.Bytes, checkpoint = stored?.Text, unknown_keys = odd.Keys.ToDictionary(k => k.Key, k => k.Value), unclaimed_tensors = odd.Tensors,
+                checkpoint_bytes = stored?.Bytes, checkpoint = stored?.Text,
+                unknown_keys = odd.Keys.ToDictionary(k => k.Key, k => k.Value), unclaimed_tensors = odd.Tensors,
                 notices = odd.Notices,
             }));
             return 0;
@@ -55,21 +56,28 @@ internal static class InspectCommand
             """);
         if (c.Quantized is { } q) Console.WriteLine($"quantized: bitsandbytes NF4, {(q == WeightStorage.NF4Double ? "double-quantized" : "flat")} statistics");
         if (stored is { } s) Console.WriteLine($"checkpoint: {Units.Bytes(s.Bytes)}{s.Text}");
-        foreach (var (key, value) in odd.Keys) Console.WriteLine($"not understood, and taken to change nothing: {key} = {value}");
-        foreach (string name in odd.Tensors.Take(MostShown)) Console.WriteLine($"tensor that belongs to nothing in the model (train, generate and export refuse it): {name}");
+        foreach (var (key, value) in odd.Keys)
+            Console.WriteLine($"not understood, and taken to change nothing: {key} = {value}");
+        foreach (string name in odd.Tensors.Take(MostShown))
+            Console.WriteLine($"tensor that belongs to nothing in the model (train, generate and export refuse it): {name}");
         if (odd.Tensors.Count > MostShown) Console.WriteLine($"and {odd.Tensors.Count - MostShown} more such tensors");
         foreach (string line in odd.Notices) Console.WriteLine(line);
         return 0;
     }
 
     /// <summary>What of a model is shown because it is not understood, or was not clear.</summary>
-    private sealed record Odd(IReadOnlyList<(string Key, string Value)> Keys, IReadOnlyList<string> Tensors, IReadOnlyList<string> Notices);
+    private sealed record Odd(IReadOnlyList<(string Key, string Value)> Keys, IReadOnlyList<string> Tensors,
+        IReadOnlyList<string> Notices);
 
-    /// <summary>The configuration, and what is odd about the files; weights are opened where they are at hand, and not read.</summary>
+    /// <summary>
+    /// The configuration, and what is odd about the files; weights are opened where they are at hand, and not read.
+    /// </summary>
     private static (ModelConfig Config, Odd Odd) Read(string path, Session session)
     {
-        string? json = HubName.IsMeant(path) ? session.Hub.Config(path, session.Token).ConfigPath : path.EndsWith(".json", StringComparison.OrdinalIgnoreCase) ? path
-            : Directory.Exists(path) && !Directory.EnumerateFiles(path, "*.safetensors").Any() ? Path.Combine(path, "config.json") : null;
+        string? json = HubName.IsMeant(path) ? session.Hub.Config(path, session.Token).ConfigPath
+            : path.EndsWith(".json", StringComparison.OrdinalIgnoreCase) ? path
+            : Directory.Exists(path) && !Directory.EnumerateFiles(path, "*.safetensors").Any()
+                ? Path.Combine(path, "config.json") : null;
         if (json != null)
         {
             var config = HfConfig.Load(json);
@@ -79,7 +87,8 @@ internal static class InspectCommand
         using var source = WeightSources.Any(path);
         var keys = source is GgufSource gguf ? gguf.UnknownKeys : HfConfig.Unknown(source.ConfigJson!);
         // A tokenizer in the same file is looked at for what the file does not say of it.
-        var notices = source is GgufSource { HasTokenizer: true } ? source.Notices.Concat(TokenizerLoader.Load(path).Notices) : source.Notices;
+        var notices = source is GgufSource { HasTokenizer: true }
+            ? source.Notices.Concat(TokenizerLoader.Load(path).Notices) : source.Notices;
         return (source.Config, new Odd(keys, source.Unclaimed, [.. notices]));
     }
 

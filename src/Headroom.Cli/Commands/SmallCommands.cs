@@ -39,7 +39,9 @@ internal static class DoctorCommand
         command.SetAction(p =>
         {
             var r = CudaDoctor.Try();
-            if (p.GetValue(json)) Console.WriteLine(JsonSerializer.Serialize(new { items = r.Items.Select(i => new { what = i.What, found = i.Found }), problem = r.Problem, remedy = r.Remedy, used_bytes = r.UsedBytes, attention = FlashKernels.Rule }));
+            if (p.GetValue(json)) Console.WriteLine(JsonSerializer.Serialize(new { items = r.Items
+                .Select(i => new { what = i.What, found = i.Found }), problem = r.Problem, remedy = r.Remedy,
+                used_bytes = r.UsedBytes, attention = FlashKernels.Rule }));
             else
             {
                 foreach (var (what, found) in r.Items) Console.WriteLine($"{what,-24} {found}");

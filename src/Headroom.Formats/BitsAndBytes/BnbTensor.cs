@@ -80,7 +80,9 @@ internal sealed class BnbTensor
     }
 
     /// <summary>The tensors that hold the statistics and the state.</summary>
-    public IEnumerable<string> Keys => Components.Where(c => IsNested || !c.StartsWith("nested", StringComparison.Ordinal)).Select(c => $"{_name}.{c}").Append(_name + StateKey + "nf4");
+    public IEnumerable<string> Keys => Components
+        .Where(c => IsNested || !c.StartsWith("nested", StringComparison.Ordinal)).Select(c => $"{_name}.{c}")
+        .Append(_name + StateKey + "nf4");
     /// <summary>[out, in] of the logical weight.</summary>
     public int Rows { get; private set; }
     /// <summary>[out, in] of the logical weight.</summary>

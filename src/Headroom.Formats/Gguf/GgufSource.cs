@@ -47,18 +47,25 @@ public sealed class GgufSource : IWeightSource
         if (arch is not ("llama" or "qwen2")) throw new HeadroomException($"The GGUF architecture {arch} is not supported.", "Supported: llama (Llama, Mistral, SmolLM, DeepSeek-LLM), qwen2 (Qwen2, Qwen2.5).");
         string file = Path.GetFileName(f.Path);
         if (f.Int("split.count") is { } parts and > 1)
-            throw new HeadroomException($"{file} is part {(f.Int("split.no") ?? 0) + 1} of {parts} of a model, which cannot be read.", "Join the parts with llama-gguf-split --merge.");
+            throw new HeadroomException($"{file} is part {(f.Int("split.no") ?? 0) + 1} of {parts} of a model, which "
+                + "cannot be read.", "Join the parts with llama-gguf-split --merge.");
         int? Optional(string key) => Whole(f.Metadata, $"{arch}.{key}");
-        int Need(string key) => Optional(key) ?? throw new HeadroomException($"{file} has no {arch}.{key}.", "Use a complete GGUF file.");
+        int Need(string key) => Optional(key)
+            ?? throw new HeadroomException($"{file} has no {arch}.{key}.", "Use a complete GGUF file.");
         int? Token(string key) => f.Int($"tokenizer.ggml.{key}_token_id") is { } v and >= 0 and < int.MaxValue ? (int)v : null;
-        if (f.Int($"{arch}.expert_count") is { } experts and > 0) throw new HeadroomException($"{file} is a mixture of {experts} experts, which is not supported.", "Use a dense model of architecture llama or qwen2.");
+        if (f.Int($"{arch}.expert_count") is { } experts and > 0)
+            throw new HeadroomException($"{file} is a mixture of {experts} experts, which is not supported.",
+                "Use a dense model of architecture llama or qwen2.");
         int heads = Need("attention.head_count"), hidden = Need("embedding_length");
-        if (!f.Tensors.TryGetValue("token_embd.weight", out var embedding)) throw new HeadroomException($"{file} holds no weights.", "Use a GGUF file with tensors, not a vocabulary.");
+        if (!f.Tensors.TryGetValue("token_embd.weight", out var embedding))
+            throw new HeadroomException($"{file} holds no weights.", "Use a GGUF file with tensors, not a vocabulary.");
         int headDim = Optional("attention.key_length") ?? hidden / heads;
         if (Optional("rope.dimension_count") is { } rotated && rotated != headDim)
-            throw new HeadroomException($"{file} rotates {rotated} of {headDim} dimensions of a head, which is not supported.", "Use a model whose heads are rotated whole.");
+            throw new HeadroomException($"{file} rotates {rotated} of {headDim} dimensions of a head, which is not "
+                + "supported.", "Use a model whose heads are rotated whole.");
         if (Optional("attention.value_length") is { } length && length != headDim)
-            throw new HeadroomException($"{file} has values of {length} elements beside keys of {headDim}, which is not supported.", "Use a model whose heads have one size.");
+            throw new HeadroomException($"{file} has values of {length} elements beside keys of {headDim}, which is "
+                + "not supported.", "Use a model whose heads have one size.");
         return new ModelConfig
         {
             ModelType = arch,
@@ -81,37 +88,51 @@ public sealed class GgufSource : IWeightSource
             AttentionOutputBias = f.Tensors.ContainsKey("blk.0.attn_output.bias"),
             MlpBias = f.Tensors.ContainsKey("blk.0.ffn_down.bias"),
             BosTokenId = Token("bos"),
-            EosTokenIds = [.. new[] { Token("eos"), Token("eot"), Token("eom") }.OfType<int>().Distinct()], // each ends a text in llama.cpp
+            // Each ends a text in llama.cpp.
+            EosTokenIds = [.. new[] { Token("eos"), Token("eot"), Token("eom") }.OfType<int>().Distinct()],
             PadTokenId = Token("padding"),
         };
     }
 
-    // A positive integer, or null where there is none: 0 is how some writers say so. One for each layer is taken when they are all the same.
+    // A positive integer, or null where there is none: 0 is how some writers say so. One for each layer is taken when
+    // they are all the same.
     private static int? Whole(GgufMetadata file, string key) => file.GetValueOrDefault(key) switch
     {
         null => null,
         long v and > 0 and < int.MaxValue => (int)v,
         ulong v and > 0 and < int.MaxValue => (int)v,
         long[] { Length: > 0 } all when all[0] is > 0 and < int.MaxValue && all.All(v => v == all[0]) => (int)all[0],
-        long[] => throw new HeadroomException($"{key} differs from layer to layer ({GgufKeys.Shown(file[key])}), which is not supported.", "Use a model whose layers are alike."),
+        long[] => throw new HeadroomException($"{key} differs from layer to layer ({GgufKeys.Shown(file[key])}), "
+            + "which is not supported.", "Use a model whose layers are alike."),
         var other => throw new FormatException($"{key} is {GgufKeys.Shown(other)}"),
     };
 
     // A number, or null where there is none.
-    private static double? Real(GgufMetadata file, string key) => file.Number(key) ?? (file.TryGetValue(key, out object? other) ? throw new FormatException($"{key} is {GgufKeys.Shown(other)}") : null);
+    private static double? Real(GgufMetadata file, string key) => file.Number(key)
+        ?? (file.TryGetValue(key, out object? other) ? throw new FormatException($"{key} is {GgufKeys.Shown(other)}")
+        : null);
 
     /// <summary>
-    /// llama.cpp <c>llama-model.cpp</c>, load_hparams, and <c>llama-context.cpp</c>: a factor without a type is linear; scale_linear is the factor of files
-    /// before November 2023; 0 means none; attn_factor multiplies cos and sin whatever the type, beside what yarn multiplies them by.
+    /// llama.cpp <c>llama-model.cpp</c>, load_hparams, and <c>llama-context.cpp</c>: a factor without a type is
+    /// linear; scale_linear is the factor of files before November 2023; 0 means none; attn_factor multiplies cos and
+    /// sin whatever the type, beside what yarn multiplies them by.
     /// </summary>
     private static RopeScaling? Scaling(GgufMetadata f, string arch, string file, int? original)
     {
         string prefix = $"{arch}.rope.scaling.";
-        double factor = (Real(f, prefix + "factor") ?? Real(f, $"{arch}.rope.scale_linear") ?? 1) is var given && given == 0 ? 1 : given;
+        double factor = Real(f, prefix + "factor") ?? Real(f, $"{arch}.rope.scale_linear") ?? 1;
+        if (factor == 0) factor = 1;
         double attention = Real(f, prefix + "attn_factor") ?? 1;
-        if (!(factor > 0) || !double.IsFinite(factor)) throw new FormatException($"the factor of its rope scaling is {factor}");
-        if (!(attention > 0) || !double.IsFinite(attention)) throw new FormatException($"{prefix}attn_factor is {attention}");
-        string type = f.GetValueOrDefault(prefix + "type") switch { null => "linear", string t => t, var other => throw new FormatException($"{prefix}type is {GgufKeys.Shown(other)}") };
+        if (!(factor > 0) || !double.IsFinite(factor))
+            throw new FormatException($"the factor of its rope scaling is {factor}");
+        if (!(attention > 0) || !double.IsFinite(attention))
+            throw new FormatException($"{prefix}attn_factor is {attention}");
+        string type = f.GetValueOrDefault(prefix + "type") switch
+        {
+            null => "linear",
+            string t => t,
+            var other => throw new FormatException($"{prefix}type is {GgufKeys.Shown(other)}"),
+        };
         double? scale = attention == 1 ? null : attention;
         switch (type)
         {
@@ -119,9 +140,11 @@ public sealed class GgufSource : IWeightSource
                 if (type == "none") factor = 1;
                 return factor == 1 && scale == null ? null : new RopeScaling("linear", factor, AttentionFactor: scale);
             case "yarn":
-                return new RopeScaling("yarn", factor, OriginalMaxPositionEmbeddings: original, AttentionFactor: scale * RopeScaling.AttentionScale(factor));
+                return new RopeScaling("yarn", factor, OriginalMaxPositionEmbeddings: original,
+                    AttentionFactor: scale * RopeScaling.AttentionScale(factor));
             default:
-                throw new HeadroomException($"{file} scales its rotations by '{type}', which is not supported.", "Supported: none, linear, yarn, and the divisors of rope_freqs.weight.");
+                throw new HeadroomException($"{file} scales its rotations by '{type}', which is not supported.",
+                    "Supported: none, linear, yarn, and the divisors of rope_freqs.weight.");
         }
     }
 
@@ -164,12 +187,15 @@ public sealed class GgufSource : IWeightSource
 
     /// <inheritdoc/>
     public IReadOnlyList<string> Unclaimed =>
-        WeightNames.Unclaimed(File.Tensors.Keys, Config.MatrixNames().Concat(Config.VectorNames()).Select(GgufName).Append(Divisor).ToHashSet(StringComparer.Ordinal));
+        WeightNames.Unclaimed(File.Tensors.Keys, Config.MatrixNames().Concat(Config.VectorNames()).Select(GgufName)
+            .Append(Divisor).ToHashSet(StringComparer.Ordinal));
 
     /// <summary>True when the file holds a vocabulary too.</summary>
     public bool HasTokenizer => File.Metadata.ContainsKey("tokenizer.ggml.tokens");
 
-    /// <summary>Keys of the architecture that are neither read nor known to change nothing, with their values.</summary>
+    /// <summary>
+    /// Keys of the architecture that are neither read nor known to change nothing, with their values.
+    /// </summary>
     public IReadOnlyList<(string Key, string Value)> UnknownKeys => GgufKeys.Unknown(File.Metadata, Config.ModelType);
 
     /// <inheritdoc/>
@@ -242,7 +268,8 @@ public sealed class GgufSource : IWeightSource
 public static class WeightSources
 {
     /// <summary>
-    /// A folder with config.json, or a .gguf file. Its tensors are the model's, all of them and no others (<see cref="WeightShapes.CheckAll"/>).
+    /// A folder with config.json, or a .gguf file. Its tensors are the model's, all of them and no others
+    /// (<see cref="WeightShapes.CheckAll"/>).
     /// Throws <see cref="HeadroomException"/>.
     /// </summary>
     public static IWeightSource Open(string path)
@@ -260,7 +287,9 @@ public static class WeightSources
         }
     }
 
-    /// <summary>As <see cref="Open"/>, but what the tensors are is left to the caller: for showing what a file holds.</summary>
+    /// <summary>
+    /// As <see cref="Open"/>, but what the tensors are is left to the caller: for showing what a file holds.
+    /// </summary>
     public static IWeightSource Any(string path)
     {
         if (Directory.Exists(path)) return new CheckpointSource(path);

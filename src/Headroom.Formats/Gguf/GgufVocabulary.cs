@@ -7,7 +7,8 @@ namespace Headroom.Formats;
 public static class GgufVocabulary
 {
     /// <summary>Names of pre-tokenizers that are tried, the plainer first.</summary>
-    private static readonly string[] PreNames = ["gpt-2", "smollm", "llama-bpe", "qwen2", "deepseek-llm", "deepseek-coder", "deepseek-v3", "default"];
+    private static readonly string[] PreNames = ["gpt-2", "smollm", "llama-bpe", "qwen2", "deepseek-llm",
+        "deepseek-coder", "deepseek-v3", "default"];
 
     /// <summary>Texts on which the splitting rules differ: contractions, runs of digits and blanks, line ends, scripts, marks, emoji.</summary>
     public static IReadOnlyList<string> Probes { get; } =

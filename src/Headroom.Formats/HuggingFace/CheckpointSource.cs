@@ -96,7 +96,8 @@ public sealed class CheckpointSource : IWeightSource
         get
         {
             var claimed = Config.MatrixNames().Concat(Config.VectorNames()).ToHashSet(StringComparer.Ordinal);
-            if (Config.TieWordEmbeddings) claimed.Add("lm_head.weight"); // a copy of the table: the constructor has compared them
+            // A copy of the table: the constructor has compared them.
+            if (Config.TieWordEmbeddings) claimed.Add("lm_head.weight");
             foreach (var (name, q) in _quantized)
                 if (claimed.Contains(name)) claimed.UnionWith(q.Keys);
             return WeightNames.Unclaimed(_where.Keys, claimed);
@@ -240,8 +241,12 @@ public static class WeightShapes
     /// <summary>True for norms and biases, which files hold with one dimension. The name tells, not the shape: a matrix may have one column.</summary>
     public static bool IsVector(string hfName) => hfName.EndsWith("norm.weight", StringComparison.Ordinal) || hfName.EndsWith(".bias", StringComparison.Ordinal);
 
-    /// <summary>Before a weight is read: every tensor that the configuration asks for is there and has its shape, and there are no others.</summary>
-    /// <exception cref="HeadroomException">A tensor is missing, of another shape, or belongs to nothing in the model.</exception>
+    /// <summary>
+    /// Before a weight is read: every tensor that the configuration asks for is there and has its shape, and there
+    /// are no others.
+    /// </summary>
+    /// <exception cref="HeadroomException">A tensor is missing, of another shape, or belongs to nothing in the
+    /// model.</exception>
     public static void CheckAll(IWeightSource source)
     {
         WeightNames.CheckClaimed(source);

@@ -7,42 +7,55 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// What is known of the keys of a config.json: those that are read, those that change nothing, and those that change the computation in a way that is
-/// not built, which pass only at the value that means "not used". A key that is none of these is unknown; <c>headroom inspect</c> shows it.
+/// What is known of the keys of a config.json: those that are read, those that change nothing, and those that change
+/// the computation in a way that is not built, which pass only at the value that means "not used". A key that is none
+/// of these is unknown; <c>headroom inspect</c> shows it.
 /// </summary>
 internal static class ConfigKeys
 {
-    /// <summary>True when a value of a key means that it is not used; the whole file and what was read of it decide too.</summary>
+    /// <summary>
+    /// True when a value of a key means that it is not used; the whole file and what was read of it decide too.
+    /// </summary>
     private delegate bool Unused(JsonNode value, JsonObject file, ModelConfig read);
 
     /// <summary>Keys that <see cref="HfConfig"/> reads.</summary>
     private static readonly FrozenSet<string> Read = FrozenSet.Create(
-        "architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
-        "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor",
-        "tie_word_embeddings", "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "bos_token_id",
-        "eos_token_id", "pad_token_id", "quantization_config");
+        "architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+        "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings",
+        "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor",
+        "tie_word_embeddings", "attention_bias", "mlp_bias", "sliding_window", "use_sliding_window",
+        "max_window_layers", "layer_types", "bos_token_id", "eos_token_id", "pad_token_id", "quantization_config");
 
     /// <summary>
-    /// Keys that change nothing that is computed here: notes on the file, settings of the program that wrote it, of other tasks, and of generation, which
-    /// are read from generation_config.json (transformers <c>configuration_utils.py</c>, <c>generation/configuration_utils.py</c>).
+    /// Keys that change nothing that is computed here: notes on the file, settings of the program that wrote it, of
+    /// other tasks, and of generation, which are read from generation_config.json (transformers
+    /// <c>configuration_utils.py</c>, <c>generation/configuration_utils.py</c>).
     /// </summary>
     private static readonly FrozenSet<string> Harmless = FrozenSet.Create(
-        "transformers_version", "torch_dtype", "dtype", "use_cache", "initializer_range", "pretraining_tp", "_name_or_path", "name_or_path", "_commit_hash",
-        "auto_map", "custom_pipelines", "license", "tokenizer_class", "is_llama_config", "is_decoder", "tie_encoder_decoder", "torchscript", "use_bfloat16",
-        "gradient_checkpointing", "output_hidden_states", "output_attentions", "output_scores", "output_logits", "return_dict", "return_dict_in_generate",
-        "use_return_dict", "chunk_size_feed_forward", "finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params",
-        "attn_implementation", "_attn_implementation", "_attn_implementation_internal", "_attn_implementation_autoset", "_flash_attn_2_enabled",
-        "use_flash_attn", "use_flash_attention", "use_flash_attention_2", "attention_softmax_in_fp32", "reorder_and_upcast_attn", "unsloth_fixed",
-        "unsloth_version", "transformers.js_config", "keys_to_ignore_at_inference", "sep_token_id", "decoder_start_token_id", "unk_token_id",
-        "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "do_sample", "num_beams", "num_beam_groups",
-        "num_return_sequences", "max_length", "min_length", "max_new_tokens", "min_new_tokens", "early_stopping", "length_penalty", "repetition_penalty",
-        "diversity_penalty", "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id",
-        "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens", "prefix", "cache_implementation");
+        "transformers_version", "torch_dtype", "dtype", "use_cache", "initializer_range", "pretraining_tp",
+        "_name_or_path", "name_or_path", "_commit_hash", "auto_map", "custom_pipelines", "license", "tokenizer_class",
+        "is_llama_config", "is_decoder", "tie_encoder_decoder", "torchscript", "use_bfloat16",
+        "gradient_checkpointing", "output_hidden_states", "output_attentions", "output_scores", "output_logits",
+        "return_dict", "return_dict_in_generate", "use_return_dict", "chunk_size_feed_forward", "finetuning_task",
+        "id2label", "label2id", "num_labels", "problem_type", "task_specific_params", "attn_implementation",
+        "_attn_implementation", "_attn_implementation_internal", "_attn_implementation_autoset",
+        "_flash_attn_2_enabled", "use_flash_attn", "use_flash_attention", "use_flash_attention_2",
+        "attention_softmax_in_fp32", "reorder_and_upcast_attn", "unsloth_fixed", "unsloth_version",
+        "transformers.js_config", "keys_to_ignore_at_inference", "sep_token_id", "decoder_start_token_id",
+        "unk_token_id", "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
+        "do_sample", "num_beams", "num_beam_groups", "num_return_sequences", "max_length", "min_length",
+        "max_new_tokens", "min_new_tokens", "early_stopping", "length_penalty", "repetition_penalty",
+        "diversity_penalty", "encoder_no_repeat_ngram_size", "no_repeat_ngram_size", "bad_words_ids",
+        "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
+        "suppress_tokens", "begin_suppress_tokens", "prefix", "cache_implementation");
 
-    /// <summary>Dropout of the base's own modules: nothing in inference; in training it is said that it is not applied.</summary>
+    /// <summary>
+    /// Dropout of the base's own modules: nothing in inference; in training it is said that it is not applied.
+    /// </summary>
     private static readonly FrozenSet<string> Dropouts = FrozenSet.Create(
-        "attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout_prob", "attention_probs_dropout_prob",
-        "residual_dropout", "embedding_dropout", "embed_dropout", "resid_dropout", "classifier_dropout");
+        "attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop", "hidden_dropout_prob",
+        "attention_probs_dropout_prob", "residual_dropout", "embedding_dropout", "embed_dropout", "resid_dropout",
+        "classifier_dropout");
 
     /// <summary>Keys that change the computation, with the values that say that they are not used.</summary>
     private static readonly FrozenDictionary<string, Unused> Changing = new Dictionary<string, Unused>
@@ -96,46 +109,65 @@ internal static class ConfigKeys
         ["lm_head_bias"] = (v, _, _) => Off(v),
     }.ToFrozenDictionary();
 
-    /// <summary>Parts of names that speak of the computation: such a key passes only at null, false, 0, 1, or empty.</summary>
+    /// <summary>
+    /// Parts of names that speak of the computation: such a key passes only at null, false, 0, 1, or empty.
+    /// </summary>
     private static readonly string[] Suspicious =
     [
-        "multiplier", "softcap", "soft_cap", "logit_cap", "logits_cap", "logit_scal", "logits_scal", "residual_scal", "embedding_scal", "attention_scal",
-        "attn_scal", "attn_temperature", "clip_qkv", "clamp", "expert", "moe", "kv_lora", "q_lora", "rope", "rotary", "alibi", "sliding", "window",
-        "qk_norm", "q_norm", "k_norm", "qk_layernorm", "qk_layer_norm", "post_norm", "sandwich", "parallel_residual", "parallel_attn", "attention_sink",
-        "attn_sink", "nope", "mamba", "ssm_", "linear_attn", "mrope", "yarn", "ntk",
-        "per_layer", "layer_types", "layers_block_type", "block_configs",
+        "multiplier", "softcap", "soft_cap", "logit_cap", "logits_cap", "logit_scal", "logits_scal", "residual_scal",
+        "embedding_scal", "attention_scal", "attn_scal", "attn_temperature", "clip_qkv", "clamp", "expert", "moe",
+        "kv_lora", "q_lora", "rope", "rotary", "alibi", "sliding", "window", "qk_norm", "q_norm", "k_norm",
+        "qk_layernorm", "qk_layer_norm", "post_norm", "sandwich", "parallel_residual", "parallel_attn",
+        "attention_sink", "attn_sink", "nope", "mamba", "ssm_", "linear_attn", "mrope", "yarn", "ntk", "per_layer",
+        "layer_types", "layers_block_type", "block_configs",
     ];
 
-    /// <summary>Refuses the first key that changes the computation and is not at the value that means "not used".</summary>
+    /// <summary>
+    /// Refuses the first key that changes the computation and is not at the value that means "not used".
+    /// </summary>
     /// <exception cref="HeadroomException">There is one; its name and value are in the message.</exception>
     public static void Check(JsonObject file, ModelConfig read, string path)
     {
         foreach (var (key, value) in file)
-            if (value != null && !IsKnown(key) && !(Changing.TryGetValue(key, out var unused) ? unused(value, file, read) : !Speaks(key) || Nothing(value)))
+            if (value != null && !IsKnown(key)
+                && !(Changing.TryGetValue(key, out var unused) ? unused(value, file, read) : !Speaks(key)
+                || Nothing(value)))
                 throw NotBuilt(key, value, path);
     }
 
     /// <summary>Keys that are neither read nor known, with their values as JSON.</summary>
     public static IReadOnlyList<(string Key, string Value)> Unknown(JsonObject file) =>
-        [.. file.Where(p => !IsKnown(p.Key) && !Changing.ContainsKey(p.Key) && !Speaks(p.Key)).Select(p => (p.Key, Shown(p.Value)))];
+        [.. file.Where(p => !IsKnown(p.Key) && !Changing.ContainsKey(p.Key) && !Speaks(p.Key))
+            .Select(p => (p.Key, Shown(p.Value)))];
 
-    /// <summary>Lines for the user on keys that are not applied: dropout of the base's own modules, and a window that Llama's class does not have.</summary>
+    /// <summary>
+    /// Lines for the user on keys that are not applied: dropout of the base's own modules, and a window that Llama's
+    /// class does not have.
+    /// </summary>
     public static IReadOnlyList<string> Notices(JsonObject file)
     {
         var lines = file.Where(p => Dropouts.Contains(p.Key) && p.Value != null && !Near(p.Value, 0)).Select(p =>
-            $"config.json: {p.Key} is {Shown(p.Value)}; transformers would apply it while it trains, here the base has no dropout of its own (lora.lora_dropout is the adapter's)").ToList();
-        string? type = (file["architectures"] as JsonArray)?.FirstOrDefault() is { } first ? Text(first) : file["model_type"] is { } t ? Text(t) : null;
+            $"config.json: {p.Key} is {Shown(p.Value)}; transformers would apply it while it trains, here the base "
+                + "has no dropout of its own (lora.lora_dropout is the adapter's)").ToList();
+        string? type = (file["architectures"] as JsonArray)?.FirstOrDefault() is { } first ? Text(first)
+            : file["model_type"] is { } t ? Text(t) : null;
         if (type is "LlamaForCausalLM" or "llama" && file["sliding_window"] is { } window && !Off(window))
-            lines.Add($"config.json: sliding_window is {Shown(window)}; LlamaForCausalLM has no window, so every token sees all before it, as in transformers");
+            lines.Add($"config.json: sliding_window is {Shown(window)}; LlamaForCausalLM has no window, so every "
+                + "token sees all before it, as in transformers");
         return lines;
     }
 
     /// <summary>The refusal of a key that is not understood.</summary>
     public static HeadroomException NotBuilt(string key, JsonNode? value, string path) =>
-        new($"{key} of {path} is {Shown(value)}, which changes what the model computes and is not supported.", "Use a model without it.");
+        new($"{key} of {path} is {Shown(value)}, which changes what the model computes and is not supported.",
+            "Use a model without it.");
 
-    /// <summary>True for null, false, 0, 1, an empty text, list or object, "none" and "default": whatever a key means, it is not used.</summary>
-    public static bool Nothing(JsonNode? value) => value == null || Off(value) || Near(value, 1) || Text(value) is "none" or "default";
+    /// <summary>
+    /// True for null, false, 0, 1, an empty text, list or object, "none" and "default": whatever a key means, it is
+    /// not used.
+    /// </summary>
+    public static bool Nothing(JsonNode? value) => value == null || Off(value) || Near(value, 1)
+        || Text(value) is "none" or "default";
 
     private static bool IsKnown(string key) => Read.Contains(key) || Harmless.Contains(key) || Dropouts.Contains(key);
 
@@ -152,11 +184,13 @@ internal static class ConfigKeys
 
     private static bool Silu(JsonNode value) => Text(value) is "silu" or "swish";
 
-    private static string? Text(JsonNode value) => value.GetValueKind() == JsonValueKind.String ? value.GetValue<string>() : null;
+    private static string? Text(JsonNode value) => value.GetValueKind() == JsonValueKind.String
+        ? value.GetValue<string>() : null;
 
     // Files hold such numbers as they were printed.
     private static bool Near(JsonNode? value, double due) =>
-        value?.GetValueKind() == JsonValueKind.Number && Math.Abs(value.GetValue<double>() - due) <= 1e-6 * Math.Max(1e-3, Math.Abs(due));
+        value?.GetValueKind() == JsonValueKind.Number
+            && Math.Abs(value.GetValue<double>() - due) <= 1e-6 * Math.Max(1e-3, Math.Abs(due));
 
     /// <summary>A value as JSON, cut where it is long.</summary>
     public static string Shown(JsonNode? value)

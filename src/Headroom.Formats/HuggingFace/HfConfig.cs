@@ -60,11 +60,14 @@ public static class HfConfig
         type ??= known;
         if (type != known) throw new FormatException($"model_type is {type}, but architectures names {architecture}");
         if ((string?)json["hidden_act"] is { } act and not ("silu" or "swish"))
-            throw new HeadroomException($"The activation {act} (hidden_act) of {path} is not supported.", "Supported: silu.");
+            throw new HeadroomException($"The activation {act} (hidden_act) of {path} is not supported.",
+                "Supported: silu.");
         FormatException Odd(string key) => new($"{key} is {ConfigKeys.Shown(json[key])}");
-        double Number(string key, double fallback) => json[key] is not { } n ? fallback : n.GetValueKind() == JsonValueKind.Number ? n.GetValue<double>() : throw Odd(key);
+        double Number(string key, double fallback) => json[key] is not { } n ? fallback
+            : n.GetValueKind() == JsonValueKind.Number ? n.GetValue<double>() : throw Odd(key);
         int Int(string key, int fallback) => Number(key, fallback) is var v && v == (int)v ? (int)v : throw Odd(key);
-        bool Bool(string key, bool fallback) => json[key] is not { } n ? fallback : n.GetValueKind() is JsonValueKind.True or JsonValueKind.False ? n.GetValue<bool>() : throw Odd(key);
+        bool Bool(string key, bool fallback) => json[key] is not { } n ? fallback
+            : n.GetValueKind() is JsonValueKind.True or JsonValueKind.False ? n.GetValue<bool>() : throw Odd(key);
         int hidden = Int("hidden_size", 4096), heads = Int("num_attention_heads", 32);
         ModelRanges.Whole("hidden_size", hidden);
         ModelRanges.Whole("num_attention_heads", heads);
@@ -72,9 +75,11 @@ public static class HfConfig
         if ((double?)(rope?["partial_rotary_factor"] ?? json["partial_rotary_factor"]) is { } part and not 1)
             throw new HeadroomException($"partial_rotary_factor {part} of {path} is not supported.", "Supported: rotations of whole heads.");
         // The class's own number where the key is absent; null means one for each head.
-        int kv = Int("num_key_value_heads", json.ContainsKey("num_key_value_heads") ? heads : type switch { "mistral" => 8, "qwen2" => 32, _ => heads });
+        int kv = Int("num_key_value_heads", json.ContainsKey("num_key_value_heads") ? heads
+            : type switch { "mistral" => 8, "qwen2" => 32, _ => heads });
         // The classes of Mistral and Qwen2 have no such switches: whoever set them means another model.
-        if (type == "mistral" && Bool("attention_bias", false)) throw ConfigKeys.NotBuilt("attention_bias", json["attention_bias"], path);
+        if (type == "mistral" && Bool("attention_bias", false))
+            throw ConfigKeys.NotBuilt("attention_bias", json["attention_bias"], path);
         if (type != "llama" && Bool("mlp_bias", false)) throw ConfigKeys.NotBuilt("mlp_bias", json["mlp_bias"], path);
         bool useWindow = type switch { "mistral" => true, "qwen2" => Bool("use_sliding_window", false), _ => false };
         int? window = useWindow && json["sliding_window"] is { } w ? w.GetValue<int>() : useWindow && !json.ContainsKey("sliding_window") ? 4096 : null;
@@ -112,16 +117,22 @@ public static class HfConfig
         };
         Check(config);
         // Llama's class has no window; other programs take this for one.
-        if (type == "llama" && config.SlidingLayers?.Contains(true) == true) throw ConfigKeys.NotBuilt("layer_types", json["layer_types"], path);
+        if (type == "llama" && config.SlidingLayers?.Contains(true) == true)
+            throw ConfigKeys.NotBuilt("layer_types", json["layer_types"], path);
         ConfigKeys.Check(json, config, path);
         return config;
     }
 
-    /// <summary>Keys of a config.json that are neither read nor known to change nothing, with their values as JSON.</summary>
+    /// <summary>
+    /// Keys of a config.json that are neither read nor known to change nothing, with their values as JSON.
+    /// </summary>
     /// <param name="text">The text of a file that <see cref="Parse"/> takes.</param>
-    public static IReadOnlyList<(string Key, string Value)> Unknown(string text) => ConfigKeys.Unknown((JsonObject)JsonNode.Parse(text)!);
+    public static IReadOnlyList<(string Key, string Value)> Unknown(string text) =>
+        ConfigKeys.Unknown((JsonObject)JsonNode.Parse(text)!);
 
-    /// <summary>Lines for the user on what of a config.json is not applied in training: dropout of the base's own modules.</summary>
+    /// <summary>
+    /// Lines for the user on what of a config.json is not applied in training: dropout of the base's own modules.
+    /// </summary>
     /// <param name="text">The text of a file that <see cref="Parse"/> takes.</param>
     public static IReadOnlyList<string> Notices(string text) => ConfigKeys.Notices((JsonObject)JsonNode.Parse(text)!);
 
@@ -153,11 +164,15 @@ public static class HfConfig
 
     private static readonly string[] RopeKeys =
     [
-        "rope_type", "type", "rope_theta", "partial_rotary_factor", "factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow",
+        "rope_type", "type", "rope_theta", "partial_rotary_factor", "factor", "original_max_position_embeddings",
+        "attention_factor", "beta_fast", "beta_slow",
         "mscale", "mscale_all_dim", "truncate", "low_freq_factor", "high_freq_factor", "finetuned",
     ];
 
-    /// <summary>The one object that says how positions rotate (transformers <c>modeling_rope_utils.py</c>): rope_scaling, or rope_parameters of newer files.</summary>
+    /// <summary>
+    /// The one object that says how positions rotate (transformers <c>modeling_rope_utils.py</c>): rope_scaling, or
+    /// rope_parameters of newer files.
+    /// </summary>
     private static JsonObject? Rope(JsonObject json, string path)
     {
         JsonObject? Of(string key) => json[key] switch
@@ -168,36 +183,51 @@ public static class HfConfig
         };
         JsonObject? scaling = Of("rope_scaling"), parameters = Of("rope_parameters");
         if (scaling != null && parameters != null && !JsonNode.DeepEquals(scaling, parameters))
-            throw new HeadroomException($"rope_scaling and rope_parameters of {path} differ.", "Remove the one that is wrong.");
+            throw new HeadroomException($"rope_scaling and rope_parameters of {path} differ.",
+                "Remove the one that is wrong.");
         var rope = scaling ?? parameters;
         string name = scaling != null ? "rope_scaling" : "rope_parameters";
         foreach (var (key, value) in rope ?? [])
-            if (!RopeKeys.Contains(key) && !ConfigKeys.Nothing(value)) throw ConfigKeys.NotBuilt($"{name}.{key}", value, path);
+            if (!RopeKeys.Contains(key) && !ConfigKeys.Nothing(value))
+                throw ConfigKeys.NotBuilt($"{name}.{key}", value, path);
         foreach (var odd in (JsonNode?[])[json["rope_theta"], rope?["rope_theta"]])
             if (odd is not (null or JsonValue)) throw ConfigKeys.NotBuilt("rope_theta", odd, path);
         if (rope?["rope_theta"] is { } inner && json["rope_theta"] is { } outer && (double)inner != (double)outer)
-            throw new HeadroomException($"rope_theta of {path} is {(double)outer}, but {(double)inner} in {name}.", "Remove the one that is wrong.");
+            throw new HeadroomException($"rope_theta of {path} is {(double)outer}, but {(double)inner} in {name}.",
+                "Remove the one that is wrong.");
         return rope;
     }
 
     private static RopeScaling? Scaling(JsonObject? s, string path)
     {
         string? type = (string?)(s?["rope_type"] ?? s?["type"]);
-        if (s != null && type == null && s.FirstOrDefault(p => p.Value != null && p.Key is not ("rope_theta" or "partial_rotary_factor" or "finetuned")) is { Value: { } value } odd)
-            throw new HeadroomException($"The rope scaling of {path} has no rope_type, but {odd.Key} is {value.ToJsonString()}.", "Add the rope_type that the model was made with: " + string.Join(", ", RopeTypes) + ".");
+        bool Scales(string key) => key is not ("rope_theta" or "partial_rotary_factor" or "finetuned");
+        if (type == null && s?.FirstOrDefault(p => p.Value != null && Scales(p.Key)) is { Value: { } value } odd)
+            throw new HeadroomException(
+                $"The rope scaling of {path} has no rope_type, but {odd.Key} is {ConfigKeys.Shown(value)}.",
+                "Add the rope_type that the model was made with: " + string.Join(", ", RopeTypes) + ".");
         if (s == null || type is null or "default") return null;
         if (!RopeTypes.Contains(type)) throw new HeadroomException($"The rope scaling '{type}' of {path} is not supported.", "Supported: " + string.Join(", ", RopeTypes) + ".");
-        double Need(string key) => (double?)s[key] ?? throw new FormatException($"rope scaling of type {type} has no {key}");
+        double Need(string key) => (double?)s[key]
+            ?? throw new FormatException($"rope scaling of type {type} has no {key}");
         double factor = Need("factor");
         if (!(factor > 0) || !double.IsFinite(factor)) throw new FormatException($"the factor of rope scaling is {factor}");
         int? original = (int?)s["original_max_position_embeddings"];
-        if (type == "llama3") return new RopeScaling(type, factor, Need("low_freq_factor"), Need("high_freq_factor"), (int)Need("original_max_position_embeddings"));
-        if (type != "yarn") return new RopeScaling(type, factor, OriginalMaxPositionEmbeddings: original); // attention_factor counts with yarn alone
+        if (type == "llama3")
+            return new RopeScaling(type, factor, Need("low_freq_factor"), Need("high_freq_factor"),
+                (int)Need("original_max_position_embeddings"));
+        // attention_factor counts with yarn alone.
+        if (type != "yarn") return new RopeScaling(type, factor, OriginalMaxPositionEmbeddings: original);
         double? attention = (double?)s["attention_factor"], m = (double?)s["mscale"], all = (double?)s["mscale_all_dim"];
-        if (attention == null && m is > 0 && all is > 0) attention = RopeScaling.AttentionScale(factor, m.Value) / RopeScaling.AttentionScale(factor, all.Value);
-        if ((bool?)s["truncate"] == false) throw new HeadroomException($"The yarn scaling of {path} does not truncate its bounds (truncate: false), which is not supported.", "Supported: truncate true, the default.");
+        if (attention == null && m is > 0 && all is > 0)
+            attention = RopeScaling.AttentionScale(factor, m.Value) / RopeScaling.AttentionScale(factor, all.Value);
+        if ((bool?)s["truncate"] == false)
+            throw new HeadroomException(
+                $"The yarn scaling of {path} does not truncate its bounds (truncate: false), which is not supported.",
+                "Supported: truncate true, the default.");
         double Beta(string key, double fallback) => (double?)s[key] is { } b && b != 0 ? b : fallback;
-        return new RopeScaling(type, factor, OriginalMaxPositionEmbeddings: original, BetaFast: Beta("beta_fast", 32), BetaSlow: Beta("beta_slow", 1), AttentionFactor: attention);
+        return new RopeScaling(type, factor, OriginalMaxPositionEmbeddings: original, BetaFast: Beta("beta_fast", 32),
+            BetaSlow: Beta("beta_slow", 1), AttentionFactor: attention);
     }
 
     /// <summary>Writes a v4 config.json; <paramref name="dtype"/> is torch_dtype. Throws <see cref="HeadroomException"/> for what config.json cannot say.</summary>
@@ -244,7 +274,8 @@ public static class HfConfig
     private static JsonObject Scaling(RopeScaling s)
     {
         if (s.Type != "yarn" && s.AttentionFactor is { } scale and not 1)
-            throw new HeadroomException($"The rotations are multiplied by {scale} (rope.scaling.attn_factor), which config.json cannot say for scaling of type {s.Type}.", "Export to GGUF.");
+            throw new HeadroomException($"The rotations are multiplied by {scale} (rope.scaling.attn_factor), which "
+                + $"config.json cannot say for scaling of type {s.Type}.", "Export to GGUF.");
         var json = new JsonObject { ["rope_type"] = s.Type, ["factor"] = s.Factor };
         if (s.Type == "llama3") (json["low_freq_factor"], json["high_freq_factor"]) = (s.LowFreqFactor, s.HighFreqFactor);
         if (s.Type == "yarn") (json["beta_fast"], json["beta_slow"]) = (s.BetaFast, s.BetaSlow);

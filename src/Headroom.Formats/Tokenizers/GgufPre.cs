@@ -1,8 +1,9 @@
 namespace Headroom.Formats.Tokenizers;
 
 /// <summary>
-/// The pre-tokenizer of a byte-level GGUF vocabulary. Files of converters before May 2024 do not name it: then it is told from the list of merges, where
-/// that is one of a known model, for a list was learned from words that its pre-tokenizer had cut.
+/// The pre-tokenizer of a byte-level GGUF vocabulary. Files of converters before May 2024 do not name it: then it is
+/// told from the list of merges, where that is one of a known model, for a list was learned from words that its
+/// pre-tokenizer had cut.
 /// </summary>
 internal static class GgufPre
 {
@@ -19,12 +20,15 @@ internal static class GgufPre
         ("gpt-2", "GPT-2", 50000, "\u0120 t", "\u0120 a", "\u0120gazed"),
     ];
 
-    /// <summary>The name, and a line for the user where the file has none; (null, a loud line) where it cannot be told.</summary>
+    /// <summary>
+    /// The name, and a line for the user where the file has none; (null, a loud line) where it cannot be told.
+    /// </summary>
     /// <param name="file">The file's pairs.</param>
     public static (string? Pre, string? Notice) Of(GgufMetadata file)
     {
         if (file.TryGetValue(Key, out object? named))
-            return named is not string pre ? throw new FormatException($"{Key} is not of the right type") : pre.Length > 0 ? (pre, null) : Told(file);
+            return named is not string pre ? throw new FormatException($"{Key} is not of the right type")
+                : pre.Length > 0 ? (pre, null) : Told(file);
         return Told(file);
     }
 
@@ -33,9 +37,13 @@ internal static class GgufPre
         if (file.Text("tokenizer.ggml.model") != "gpt2") return (null, null); // SentencePiece vocabularies need none
         if (file.GetValueOrDefault("tokenizer.ggml.merges") is string[] { Length: > 2 } merges)
             foreach (var k in Known)
-                if (merges.Length == k.Merges && merges[0] == k.First && merges[1] == k.Second && merges[^1].Replace(" ", "", StringComparison.Ordinal) == k.Last)
-                    return (k.Pre, $"the GGUF file does not say how its tokenizer cuts words ({Key}); its merges are {k.Of}'s, so {k.Pre} is taken");
-        return (null, $"WARNING: the GGUF file does not say how its tokenizer cuts words ({Key}), and its vocabulary is none that is known. Words are cut by llama.cpp's default rules, "
-            + "which may not be those that the model was trained with: expect worse results. Convert the model again, or point to its Hugging Face folder for the tokenizer.");
+                if (merges.Length == k.Merges && merges[0] == k.First && merges[1] == k.Second
+                    && merges[^1].Replace(" ", "", StringComparison.Ordinal) == k.Last)
+                    return (k.Pre, $"the GGUF file does not say how its tokenizer cuts words ({Key}); its merges are "
+                        + $"{k.Of}'s, so {k.Pre} is taken");
+        return (null, $"WARNING: the GGUF file does not say how its tokenizer cuts words ({Key}), and its vocabulary "
+            + "is none that is known. Words are cut by llama.cpp's default rules, which may not be those that the "
+            + "model was trained with: expect worse results. Convert the model again, or point to its Hugging Face "
+            + "folder for the tokenizer.");
     }
 }

@@ -20,10 +20,13 @@ internal static class GgufTokenizer
         int Id(string key, int absent) => file.Int("tokenizer.ggml." + key) is { } v ? v >= 0 && v < tokens.Length ? (int)v : -1 : absent;
 
         foreach (string key in (string[])["lowercase", "strip_accents"])
-            if (file.Flag("tokenizer.ggml.normalizer." + key) == true) throw new HeadroomException($"The GGUF tokenizer changes its text (tokenizer.ggml.normalizer.{key}), which is not supported.", Needs);
+            if (file.Flag("tokenizer.ggml.normalizer."
+                + key) == true) throw new HeadroomException($"The GGUF tokenizer changes its text "
+                + $"(tokenizer.ggml.normalizer.{key}), which is not supported.", Needs);
         var notices = new List<string>();
         if (file.GetValueOrDefault("tokenizer.ggml.suppress_tokens") is long[] { Length: > 0 } never)
-            notices.Add($"tokenizer.ggml.suppress_tokens is not applied: the {never.Length} tokens that llama.cpp would never generate can come up");
+            notices.Add($"tokenizer.ggml.suppress_tokens is not applied: the {never.Length} tokens that llama.cpp "
+                + "would never generate can come up");
         TokenizerParts parts;
         bool addBos;
         if (model == "llama")
@@ -62,11 +65,11 @@ internal static class GgufTokenizer
             {
                 int blank = lines[i].IndexOf(' ', Math.Min(1, lines[i].Length));
                 if (blank < 0) throw new FormatException($"merge {i} is not a pair");
-                Vocabulary.AddMerge(merges, vocab, lines[i][..blank], lines[i][(blank + 1)..], i);
+                Vocabulary.AddMerge(merges, vocab, lines[i][..blank], lines[i][(blank + 1)..], i, last: false);
             }
             var steps = new List<PreStep>();
             if (file.Flag("tokenizer.ggml.add_space_prefix") == true) steps.Add(new ByteLevelStep(prefix: true, split: false));
-            foreach (string s in splits) steps.Add(new RegexStep(SplitStep.Of(s)));
+            foreach (string s in splits) steps.Add(new CutStep(SplitStep.Of(s)));
             int bos = Id("bos_token_id", -1), eos = Id("eos_token_id", -1);
             bool wholeWords = KnownSplits.WholeWordsFirst(pre);
             parts = new TokenizerParts

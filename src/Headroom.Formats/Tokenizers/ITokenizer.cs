@@ -27,7 +27,9 @@ public interface ITokenizer
     /// <summary>additional_special_tokens; null when no file says which there are (GGUF has no place for them).</summary>
     IReadOnlyList<string>? AdditionalSpecialTokens => null;
 
-    /// <summary>Lines for the user on how the tokenizer's file was read, where it did not say all that is needed.</summary>
+    /// <summary>
+    /// Lines for the user on how the tokenizer's file was read, where it did not say all that is needed.
+    /// </summary>
     IReadOnlyList<string> Notices => [];
 
     /// <summary>Encodes a text. Special tokens written out in the text become their ids.</summary>

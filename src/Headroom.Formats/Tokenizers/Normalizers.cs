@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text;
-using System.Text.RegularExpressions;
 using Headroom.Core;
 
 namespace Headroom.Formats.Tokenizers;
@@ -20,18 +19,7 @@ internal static class Normalizers
         return s.Replace(from, to, StringComparison.Ordinal);
     };
 
-    public static Func<string, string> Replace(Regex from, string to) => s =>
-    {
-        var made = new StringBuilder(s.Length);
-        int done = 0;
-        foreach (var m in from.EnumerateMatches(s))
-        {
-            made.Append(s, done, m.Index - done).Append(to);
-            done = m.Index + m.Length;
-            Bound(s.Length, made.Length);
-        }
-        return made.Length == 0 && done == 0 ? s : made.Append(s, done, s.Length - done).ToString();
-    };
+    public static Func<string, string> Replace(Matcher from, string to) => s => from.Replace(s, to);
 
     /// <summary>Throws when so many characters cannot have come of so few.</summary>
     /// <exception cref="HeadroomException">The tokenizer's replacements grow without bound.</exception>
@@ -44,7 +32,18 @@ internal static class Normalizers
 
     public static Func<string, string> Strip(bool left, bool right) => s => left && right ? s.Trim() : left ? s.TrimStart() : right ? s.TrimEnd() : s;
 
-    public static string Lower(string s) => s.ToLowerInvariant();
+    /// <summary>Each character by itself (no final sigma); one of them becomes two (Unicode SpecialCasing.txt).</summary>
+    public static string Lower(string s) => s.ToLowerInvariant().Replace("\u0130", "i\u0307", StringComparison.Ordinal);
+
+    /// <summary>Without combining marks.</summary>
+    public static string StripAccents(string s)
+    {
+        if (s.AsSpan().IndexOfAnyExceptInRange('\0', '\u02FF') < 0) return s;
+        var sb = new StringBuilder(s.Length);
+        foreach (var rune in s.EnumerateRunes())
+            if (Rune.GetUnicodeCategory(rune) is not (UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark)) sb.Append(rune.ToString());
+        return sb.ToString();
+    }
 
     /// <summary>Blanks at both ends go, runs of blanks become one.</summary>
     public static string OneSpace(string s)

@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Formats.Data;
 
 namespace Headroom.Training;
 
@@ -41,6 +42,14 @@ public sealed class NotFiniteException(string what)
 /// <summary>Scores label words at the answer position, in constant memory.</summary>
 public static class Evaluator
 {
+    /// <summary>What is odd about an evaluation but no error, a sentence or two each; to be said before it.</summary>
+    /// <param name="rows">Its rows.</param>
+    /// <param name="encoder">The task.</param>
+    /// <param name="longest">The longest of them, tokens.</param>
+    /// <param name="config">The model.</param>
+    public static IReadOnlyList<string> Notes(IReadOnlyList<DataRow> rows, TaskEncoder encoder, int longest, ModelConfig config) =>
+        [.. encoder.Check(rows), .. RunNotes.Positions(longest, config)];
+
     /// <summary>Runs all rows in batches of at most <paramref name="batchRows"/> rows and <paramref name="maxTokens"/> tokens.</summary>
     /// <exception cref="NotFiniteException">A score of a label word, or a log-sum-exp, is NaN or infinite.</exception>
     public static Predictions Run(Engine engine, IRowSource rows, TaskEncoder task, int batchRows, int maxTokens, Action<int, int>? progress = null) =>

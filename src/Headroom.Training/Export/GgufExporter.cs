@@ -114,7 +114,8 @@ public static class GgufExporter
         return pairs;
     }
 
-    // As GgufSource reads it: attn_factor comes on top of what yarn multiplies cos and sin by. llama.cpp has no place for other bounds of yarn here.
+    // As GgufSource reads it: attn_factor comes on top of what yarn multiplies cos and sin by. llama.cpp has no place
+    // for other bounds of yarn here.
     private static IEnumerable<(string Key, object Value)> Scaling(ModelConfig c)
     {
         if (c.RopeScaling is not { Type: "linear" or "yarn" } s) yield break;
@@ -124,8 +125,10 @@ public static class GgufExporter
         if (s.Type == "yarn")
         {
             if (s.BetaFast != 32 || s.BetaSlow != 1)
-                throw new HeadroomException($"The yarn scaling of this model has beta_fast {s.BetaFast} and beta_slow {s.BetaSlow}; llama.cpp takes 32 and 1 for it.", "Export to safetensors.");
-            yield return ("scaling.original_context_length", (uint)(s.OriginalMaxPositionEmbeddings ?? c.MaxPositionEmbeddings));
+                throw new HeadroomException($"The yarn scaling of this model has beta_fast {s.BetaFast} and "
+                    + $"beta_slow {s.BetaSlow}; llama.cpp takes 32 and 1 for it.", "Export to safetensors.");
+            yield return ("scaling.original_context_length",
+                (uint)(s.OriginalMaxPositionEmbeddings ?? c.MaxPositionEmbeddings));
             own = RopeScaling.AttentionScale(s.Factor);
         }
         if (s.AttentionFactor is { } scale && scale != own) yield return ("scaling.attn_factor", (float)(scale / own));

@@ -168,7 +168,8 @@ public sealed partial class Engine : IDisposable
     private static void CheckDevice(LlamaModel model, DType compute, IDevice device)
     {
         if (model.Config.HeadDim > device.LargestHead)
-            throw new HeadroomException($"The model has heads of {model.Config.HeadDim} elements; {device.Name} takes {device.LargestHead} at most.", "Run with --device cpu.");
+            throw new HeadroomException($"The model has heads of {model.Config.HeadDim} elements; {device.Name} "
+                + $"takes {device.LargestHead} at most.", "Run with --device cpu.");
         foreach (var p in model.Projections)
             if (device.LargestRank(Math.Max(p.Weight.In, p.Weight.Out), compute) is var most && p.Rank > most)
                 throw new HeadroomException($"{p.Path} has an adapter of rank {p.Rank}; {device.Name} takes {most} at most there.", $"Choose a rank of at most {most}.");
@@ -361,7 +362,8 @@ public sealed partial class Engine : IDisposable
     private void CheckIds(ReadOnlySpan<int> ids)
     {
         int last = Model.Config.VocabSize - 1, at = ids.IndexOfAnyExceptInRange(0, last);
-        if (at >= 0) throw new HeadroomException($"The tokenizer gives id {ids[at]}, the model's vocabulary ends at {last}.", "Use the model's own tokenizer.");
+        if (at >= 0) throw new HeadroomException($"The tokenizer gives id {ids[at]}, the model's vocabulary ends at "
+            + $"{last}.", "Use the model's own tokenizer.");
     }
 
     private void Fill(in HostBatch host, in BatchTensors b)

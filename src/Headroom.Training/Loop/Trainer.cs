@@ -43,6 +43,7 @@ public sealed class Trainer
     private readonly TrainingOptions _o;
     private readonly IRowSource _rows;
     private readonly int _maxRowTokens;
+    private readonly ScheduleArguments _schedule;
 
     /// <summary>Sets up steps and weight decay; nothing runs yet.</summary>
     public Trainer(Engine engine, TrainingOptions options, IRowSource rows, int maxRowTokens)
@@ -55,6 +56,7 @@ public sealed class Trainer
         TotalSteps = BatchFeed.TotalSteps(rows.Count, options);
         StepsPerEpoch = BatchFeed.StepsPerEpoch(rows.Count, options);
         WarmupSteps = Schedules.WarmupSteps(options.WarmupSteps, options.WarmupRatio, TotalSteps);
+        _schedule = Schedules.Arguments(options);
         engine.SetWeightDecay((float)options.WeightDecay);
     }
 
@@ -165,7 +167,7 @@ public sealed class Trainer
             micro++;
         }
         int step = State.Step, updates = step - State.SkippedSteps;
-        double lr = _o.LearningRate * Schedules.Factor(_o.LrSchedulerType, updates, WarmupSteps, TotalSteps, _o.LearningRate);
+        double lr = _o.LearningRate * Schedules.Factor(_o.LrSchedulerType, updates, WarmupSteps, TotalSteps, _o.LearningRate, _schedule);
         double norm = _engine.GradientNorm() / lossScale;
         double loss = sum / Math.Max(1, window.LabelCount);
         bool skip = !double.IsFinite(norm) || !double.IsFinite(loss);

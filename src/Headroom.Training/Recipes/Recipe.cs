@@ -220,6 +220,9 @@ public sealed class TrainingOptions
     /// <summary>See <see cref="Schedules.Names"/>.</summary>
     [Identity(Identity.Numbers)]
     public string LrSchedulerType { get; set; } = "linear";
+    /// <summary>Arguments of the schedule, by name: min_lr or min_lr_rate, num_cycles, power, lr_end, timescale, num_decay_steps and so on.</summary>
+    [Identity(Identity.Numbers)]
+    public Dictionary<string, string> LrSchedulerKwargs { get; set; } = [];
     /// <summary>Warm-up updates.</summary>
     [Identity(Identity.Numbers)]
     public int WarmupSteps { get; set; }

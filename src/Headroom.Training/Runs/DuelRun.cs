@@ -105,11 +105,15 @@ public static class DuelRun
         var one = RecipeLoader.Copy(recipe);
         one.Training.Seed = seed;
         var encoded = new Dictionary<ModelOptions, RunRows>();
+        var notes = new List<(string Model, string Text)>();
         foreach (var m in recipe.Models)
         {
             using var prepared = PreparedRun.Of(one, m, host.OpenDevice, host.BudgetBytes, host.Progress, rows: encoded[m] = RunRows.Of(one, m, data));
             prepared.Device.Dispose();
+            notes.AddRange(prepared.Notices.Concat(prepared.Notes).Select(n => (TrainRun.ModelName(m), n)));
         }
+        foreach (var note in notes.GroupBy(n => n.Text))
+            host.Say($"note{(note.Count() == recipe.Models.Count ? "" : " on " + string.Join(", ", note.Select(n => n.Model)))}: {note.Key}");
         return encoded;
     }
 

@@ -27,12 +27,19 @@ public sealed class PreparedRun : IDisposable
     public required BatchLimits Limits { get; init; }
     /// <summary>Storage, adapters, precision and recompute.</summary>
     public required ModelSettings Settings { get; init; }
+    /// <summary>What is odd about the run but no error, a sentence or two each; to be said before step 1.</summary>
+    public required IReadOnlyList<string> Notes { get; init; }
     /// <summary>The plan that a run reserves.</summary>
     public required MemoryPlan Plan { get; init; }
 
-    /// <summary>Lines for the user: how the base and its tokenizer were read where their files were not clear, and where the device takes a slower way.</summary>
+    /// <summary>
+    /// Lines for the user: how the base and its tokenizer were read where their files were not clear, and where the
+    /// device takes a slower way.
+    /// </summary>
     public IReadOnlyList<string> Notices =>
-        [.. Source.Notices.Concat(Rows.Tokenizer.Notices), .. Device.AttentionNotice(Source.Config.HeadDim, Settings.ComputeType) is { } slower ? [slower] : Array.Empty<string>()];
+        [.. Source.Notices.Concat(Rows.Tokenizer.Notices),
+            .. Device.AttentionNotice(Source.Config.HeadDim, Settings.ComputeType) is { } slower ? [slower]
+            : Array.Empty<string>()];
 
     /// <summary>Reads and encodes the rows, opens the device and plans. Throws <see cref="HeadroomException"/> for whatever is wrong with recipe, data, tokenizer or model, or when nothing fits the budget.</summary>
     /// <param name="recipe">The recipe.</param>
@@ -79,6 +86,7 @@ public sealed class PreparedRun : IDisposable
             return new PreparedRun
             {
                 Rows = rows, Source = source, Device = device, Limits = limits, Settings = settings, Plan = plan,
+                Notes = RunNotes.Of(recipe, rows, source.Config),
             };
         }
         catch

@@ -65,10 +65,10 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         else GoOn();
         RunEvents.Memory(_log, "loaded", engine);
         host.Say(PlanTable.Text(engine.Plan, prepared.Settings.RecomputeLayers, engine.Model.Config.NumHiddenLayers));
-        foreach (string line in prepared.Notices)
+        foreach (string note in prepared.Notices.Concat(prepared.Notes))
         {
-            _log.Write("notice", new() { ["at_step"] = trainer.State.Step, ["text"] = line });
-            host.Say(line);
+            _log.Write("notice", new() { ["at_step"] = trainer.State.Step, ["text"] = note });
+            host.Say("note: " + note);
         }
         host.Say(RunEvents.Describe(recipe, TrainRun.ModelName(model), engine, trainer, _rows.Data, _rows.Encoder, _rows.Train, _rows.Tokenizer));
     }

@@ -13,7 +13,7 @@ namespace Headroom.Tests.Formats;
 /// </summary>
 public sealed class ConfigFuzzTests : IDisposable
 {
-    private const int Cases = 2000;
+    private const int Cases = 1000;
 
     private static readonly string[] Odd =
     [

@@ -261,6 +261,25 @@ public sealed class ClassReportTests : IDisposable
     }
 
     [Fact]
+    public void SeedsThatAreNotSharedClaimNothing()
+    {
+        Duel(("alpha", 1, 10, null), ("alpha", 2, 10, null), ("beta", 3, 1, null));
+        Assert.Contains("; of these adapters (fewer than two seeds in common): a significant difference", (string)Report().Json["headline"]!);
+        Assert.EndsWith("; that says nothing of the models.", (string)Report().Json["headline"]!);
+    }
+
+    [Fact]
+    public void AClassWithoutARowIsNoOddEvent()
+    {
+        var test = Test([0, 1, 0, 1], [0, 1, 1, 1], [" a", " b", " c"]);
+        test.Remove("labels");
+        Write("", Start(), test, End());
+        var (_, _, json) = Report();
+        Assert.Empty(json["notes"]!.AsArray());
+        Assert.Equal(3, json["quality"]![0]!["classes"]!["matrix"]!.AsArray().Count);
+    }
+
+    [Fact]
     public void SeveralSeedsGiveAnIntervalOverSeeds()
     {
         // Accuracy less accuracy, seed by seed: 0.04, 0.08, 0.06 of 100 rows. scipy: mean 0.06, t.interval(0.95, 2) = 0.06 -+ 4.30265 * 0.02 / sqrt(3), p = 0.03509.
