@@ -82,11 +82,11 @@ public class HubTests
             byte[] whole = hub.Files[key];
             hub.Files.Remove(key);
             hub.Files["org/llama-tiny/model-1.safetensors"] = whole;
-            byte[] header = Encoding.UTF8.GetBytes("{\"extra\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}" + new string(' ', 200_000) + "}");
+            byte[] header = Encoding.UTF8.GetBytes("{\"model.layers.0.self_attn.rotary_emb.inv_freq\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}" + new string(' ', 199_960) + "}");
             hub.Files["org/llama-tiny/model-2.safetensors"] = [.. BitConverter.GetBytes((long)header.Length), .. header, 0, 0, 0, 0];
             foreach (int i in new[] { 1, 2 }) hub.Large.Add($"org/llama-tiny/model-{i}.safetensors");
             var names = JsonNode.Parse(whole.AsSpan(8, (int)BitConverter.ToInt64(whole)))!.AsObject().Select(p => p.Key).Where(k => k != "__metadata__");
-            var map = new JsonObject(names.Select(n => KeyValuePair.Create(n, (JsonNode?)"model-1.safetensors")).Append(new("extra", "model-2.safetensors")));
+            var map = new JsonObject(names.Select(n => KeyValuePair.Create(n, (JsonNode?)"model-1.safetensors")).Append(new("model.layers.0.self_attn.rotary_emb.inv_freq", "model-2.safetensors")));
             hub.Files["org/llama-tiny/model.safetensors.index.json"] = Encoding.UTF8.GetBytes(new JsonObject { ["metadata"] = new JsonObject { ["total_size"] = 1 }, ["weight_map"] = map }.ToJsonString());
         }
         var (exit, remote, error) = cli.Run("plan", cli.Recipe("org/llama-tiny"), "--json");
