@@ -8,7 +8,7 @@ using Headroom.Training;
 
 namespace Headroom.Cli;
 
-/// <summary>What long commands share: the device, progress lines, and stopping on Ctrl+C and SIGTERM.</summary>
+/// <summary>What long commands share: the device, progress lines, and stopping on Ctrl+C, SIGTERM and SIGHUP (see <see cref="StopWatch"/>).</summary>
 internal sealed class Session : IDisposable
 {
     private CancellationTokenSource _stop = new();
@@ -29,8 +29,12 @@ internal sealed class Session : IDisposable
     {
         _out = json || text ? Console.Error : Console.Out;
         if (json || text && Console.IsErrorRedirected) _terminal = false;
-        _signals = [PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop), PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop)];
+        // A terminal or ssh line that is lost sends SIGHUP; under nohup it is ignored, and the runtime leaves it so.
+        PosixSignal[] signals = [PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP];
+        _signals = [.. signals.Select(s => PosixSignalRegistration.Create(s, Stop))];
     }
+
+    private readonly StopWatch _watch = new();
 
     private HubStore? _hub;
 
@@ -40,16 +44,23 @@ internal sealed class Session : IDisposable
     /// <summary>A model's path: the given one, or for a hub name (org/name, org/name@revision) the folder it was downloaded to.</summary>
     public string Model(string path) => HubName.IsMeant(path) ? Hub.Model(path, Token) : path;
 
-    /// <summary>Set by Ctrl+C and SIGTERM.</summary>
+    /// <summary>Set by Ctrl+C, SIGTERM and SIGHUP.</summary>
     public CancellationToken Token => _stop.Token;
 
     private void Stop(PosixSignalContext context)
     {
-        if (context.Signal == PosixSignal.SIGTERM) _terminated = true;
+        if (context.Signal != PosixSignal.SIGINT) _terminated = true;
         context.Cancel = !_stop.IsCancellationRequested && !_waiting; // the second signal ends the process, and the first one while there is nothing to lose
-        if (!context.Cancel) _leaving?.Invoke();
+        if (context.Cancel) _watch.Start(EndLine);
+        else _leaving?.Invoke();
         _stop.Cancel();
     }
+
+    /// <summary>Until it is disposed, the work itself obeys a stop, however long that takes: something would be lost otherwise. A stop that came before ends the command here.</summary>
+    public IDisposable Hold() => _watch.Hold();
+
+    /// <summary>What is done before the process ends because its work did not obey a stop; a finally does not run then.</summary>
+    public void BeforeLeaving(Action clean) => _watch.BeforeLeaving(clean);
 
     /// <summary>Until it is disposed, a signal ends the process: nothing is running that could be lost. One that came before ends the command here.</summary>
     /// <param name="leaving">Is done before a signal ends the process, which runs no finally.</param>
@@ -75,6 +86,7 @@ internal sealed class Session : IDisposable
     {
         if (_terminated) return false;
         if (_stop.IsCancellationRequested) _stop = new CancellationTokenSource();
+        _watch.Reset();
         return true;
     }
 
@@ -137,7 +149,10 @@ internal sealed class Session : IDisposable
 
     /// <summary>A run's host.</summary>
     public RunHost Host(string folder, bool resume, Recipe recipe) =>
-        new(folder, resume, () => Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), Say, Progress);
+        new(folder, resume, () => Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), Say, Progress)
+        {
+            Hold = Hold, Command = [.. Environment.GetCommandLineArgs().Skip(1)],
+        };
 
     /// <inheritdoc/>
     public void Dispose()

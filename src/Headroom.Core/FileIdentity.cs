@@ -16,7 +16,7 @@ public readonly partial record struct FileIdentity(ulong Device, ulong Inode, ul
 {
     private const int EmptyPath = 0x1000, WorkingFolder = -100; // AT_EMPTY_PATH, AT_FDCWD
     private const uint Wanted = 0x1 | 0x80 | 0x100; // STATX_TYPE, STATX_CTIME, STATX_INO
-    private const int TypeBits = 0xF000, Regular = 0x8000, Folder = 0x4000; // S_IFMT, S_IFREG, S_IFDIR
+    private const int TypeBits = 0xF000, Regular = 0x8000, Folder = 0x4000, Pipe = 0x1000, Socket = 0xC000; // S_IFMT, S_IFREG, S_IFDIR, S_IFIFO, S_IFSOCK
     private const int BasicInfo = 0, IdInfo = 18; // FILE_INFO_BY_HANDLE_CLASS
     private const long WindowsEpoch = 116_444_736_000_000_000; // 1970 in units of 100 ns since 1601
 
@@ -28,8 +28,16 @@ public readonly partial record struct FileIdentity(ulong Device, ulong Inode, ul
     }
 
     /// <summary>Whether a path leads to something that is neither a file nor a folder: a pipe, a device or a socket. Opens nothing; false where nothing is there.</summary>
-    public static bool IsSpecial(string path) =>
-        OperatingSystem.IsLinux() && Linux(WorkingFolder, path, 0) is { } found && (found.Mode & TypeBits) is not (Regular or Folder);
+    public static bool IsSpecial(string path) => Special(path) != null;
+
+    /// <summary>What a path leads to, with its article, when that is neither a file nor a folder; else null. Opens nothing; null too where the system cannot tell.</summary>
+    public static string? Special(string path) => !OperatingSystem.IsLinux() || Linux(WorkingFolder, path, 0) is not { } found ? null : (found.Mode & TypeBits) switch
+    {
+        Regular or Folder => null,
+        Pipe => "a named pipe (FIFO)",
+        Socket => "a socket",
+        _ => "a device",
+    };
 
     private static (FileIdentity Identity, int Mode)? Linux(int folder, string path, int flags)
     {

@@ -66,6 +66,10 @@ public interface IDevice : IDisposable
 {
     /// <summary>Name for reports.</summary>
     string Name { get; }
+    /// <summary>cpu or cuda: whose arithmetic it is.</summary>
+    string Kind => "cpu";
+    /// <summary>The driver with its version, for reports; null where there is none.</summary>
+    string? DriverVersion => null;
     /// <summary>The ops.</summary>
     IOps Ops { get; }
     /// <summary>Bytes of the device that the process holds beside the arena: the ops' workspace and, on a GPU, context and code.</summary>

@@ -105,6 +105,10 @@ public sealed unsafe class CudaDevice : IDevice
     /// <inheritdoc/>
     public string Name => _gpu.Name;
     /// <inheritdoc/>
+    public string Kind => "cuda";
+    /// <inheritdoc/>
+    public string? DriverVersion => _gpu.DriverVersion;
+    /// <inheritdoc/>
     public IOps Ops => _ops;
     /// <inheritdoc/>
     public long WorkspaceBytes => _workspace.Bytes + _overhead;

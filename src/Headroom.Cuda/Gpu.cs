@@ -82,6 +82,24 @@ internal sealed unsafe class Gpu : IDisposable
     private readonly Dictionary<(string, DType, int), DropoutState> _dropout = [];
     private bool _disposed;
 
+    /// <summary>The newest CUDA that the driver knows and, on Linux, the version of its kernel module.</summary>
+    public string DriverVersion { get; }
+
+    // "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  ..."
+    private static string KernelModule()
+    {
+        const string path = "/proc/driver/nvidia/version";
+        try
+        {
+            string line = File.ReadLines(path).FirstOrDefault() ?? "";
+            return line.Split(' ').FirstOrDefault(w => w.Contains('.') && w.All(c => char.IsAsciiDigit(c) || c == '.')) is { } version ? ", driver " + version : "";
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return "";
+        }
+    }
+
     public Gpu(int ordinal)
     {
         NativeLibraries.Register();
@@ -90,6 +108,7 @@ internal sealed unsafe class Gpu : IDisposable
         Driver.cuDeviceGetAttribute(out int minor, Driver.ComputeCapabilityMinor, device);
         Driver.cuDeviceGetAttribute(out int processors, Driver.MultiprocessorCount, device);
         Driver.cuDriverGetVersion(out int driver);
+        DriverVersion = $"CUDA {driver / 1000}.{driver % 1000 / 10}{KernelModule()}";
         Capability = major * 10 + minor;
         Processors = processors;
         byte* name = stackalloc byte[128];

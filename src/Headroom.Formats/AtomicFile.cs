@@ -7,22 +7,24 @@ namespace Headroom.Formats;
 public static class AtomicFile
 {
     /// <summary>Writes through <paramref name="write"/>.</summary>
-    public static void Write(string path, Action<FileStream> write)
+    /// <exception cref="HeadroomException">It cannot be written; exit code 1. What was there under its name is there still.</exception>
+    public static void Write(string path, Action<Stream> write)
     {
+        var files = FileLayer.Current;
         string temporary = Temporary.Beside(path);
         try
         {
-            using (var file = new FileStream(temporary, FileMode.Create, FileAccess.Write))
+            using (var file = files.Create(temporary))
             {
                 write(file);
-                file.Flush(flushToDisk: true);
+                files.Flush(file);
             }
-            File.Move(temporary, path, overwrite: true);
-            DirectoryFlush.Run(Path.GetDirectoryName(Path.GetFullPath(path))!);
+            files.Move(temporary, path);
+            files.FlushFolder(Path.GetDirectoryName(Path.GetFullPath(path))!);
         }
         catch (Exception e)
         {
-            if (File.Exists(temporary)) File.Delete(temporary);
+            files.Discard(temporary);
             if (e is not (IOException or UnauthorizedAccessException)) throw;
             throw new HeadroomException($"Cannot write {path}: {e.Message}", "Choose another folder or free some space.", 1, e);
         }

@@ -6,6 +6,7 @@ public static class FileSize
     /// <summary>Bytes of the file that the path leads to.</summary>
     public static long Of(string path)
     {
+        Core.RegularFile.Check(path);
         using var handle = File.OpenHandle(path);
         return RandomAccess.GetLength(handle);
     }

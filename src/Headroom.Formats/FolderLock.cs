@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
@@ -17,6 +18,7 @@ public sealed class FolderLock : IDisposable
     /// <summary>Name of the file that says who holds it.</summary>
     public const string HolderName = FileName + ".json";
     private static readonly TimeSpan Settling = TimeSpan.FromMilliseconds(500); // until who took the lock has written its name
+    private static readonly ConcurrentDictionary<FolderLock, bool> Held = new(); // by this process
     private readonly string _path;
     private readonly FileStream _file;
     private readonly IReadOnlyList<string> _made;
@@ -89,6 +91,7 @@ public sealed class FolderLock : IDisposable
             if (!taken.IsEnforced)
                 say?.Invoke($"note: the file system of {target} knows no locks: nothing keeps a second process on another machine out of it");
             AtomicFile.WriteText(Holder.PathOf(path), Holder.Own().ToJson());
+            Held[taken] = true;
             return taken;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException || e is HeadroomException { InnerException: not null })
@@ -184,11 +187,18 @@ public sealed class FolderLock : IDisposable
         }
     }
 
+    /// <summary>Gives back every lock of this process, which is about to end in the middle of its work.</summary>
+    public static void Abandon()
+    {
+        foreach (var held in Held.Keys) held.Dispose();
+    }
+
     /// <summary>Gives the lock back.</summary>
     public void Dispose()
     {
         if (_disposed) return;
         _disposed = true;
+        Held.TryRemove(this, out _);
         try
         {
             File.Delete(Holder.PathOf(_path));

@@ -79,9 +79,9 @@ public sealed class OutputTarget : IDisposable
         CheckFree();
         try
         {
-            if (_isOurs == null) File.Move(Temporary, _final, _overwrite);
+            if (_isOurs == null) FileLayer.Current.Move(Temporary, _final, _overwrite);
             else CommitFolder();
-            DirectoryFlush.Run(Path.GetDirectoryName(_final)!);
+            FileLayer.Current.FlushFolder(Path.GetDirectoryName(_final)!);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -91,28 +91,28 @@ public sealed class OutputTarget : IDisposable
 
     private void CommitFolder()
     {
-        DirectoryFlush.Run(Temporary);
-        if (!Directory.Exists(_final)) Directory.Move(Temporary, _final);
+        FileLayer.Current.FlushFolder(Temporary);
+        if (!Directory.Exists(_final)) FileLayer.Current.MoveFolder(Temporary, _final);
         else if (!Directory.EnumerateFileSystemEntries(_final).Any())
         {
-            Directory.Delete(_final);
-            Directory.Move(Temporary, _final);
+            FileLayer.Current.DeleteFolder(_final);
+            FileLayer.Current.MoveFolder(Temporary, _final);
         }
         else if (!FolderExchange.Try(Temporary, _final))
         {
             // In two steps where the system has no better one: between them the old folder lies beside its place.
             string aside = Formats.Temporary.Beside(_final);
-            Directory.Move(_final, aside);
+            FileLayer.Current.MoveFolder(_final, aside);
             try
             {
-                Directory.Move(Temporary, _final);
+                FileLayer.Current.MoveFolder(Temporary, _final);
             }
             catch
             {
-                Directory.Move(aside, _final);
+                FileLayer.Current.MoveFolder(aside, _final);
                 throw;
             }
-            Directory.Move(aside, Temporary);
+            FileLayer.Current.MoveFolder(aside, Temporary);
         }
         // The old folder has the temporary name now, and Dispose removes it.
     }
@@ -120,15 +120,7 @@ public sealed class OutputTarget : IDisposable
     /// <summary>Removes what has no name yet, and gives the place free for others.</summary>
     public void Dispose()
     {
-        try
-        {
-            if (Directory.Exists(Temporary)) Directory.Delete(Temporary, true);
-            else File.Delete(Temporary);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            // the next write into the folder sweeps it
-        }
+        FileLayer.Current.Discard(Temporary); // else the next write into the folder sweeps it
         _lock.Dispose();
     }
 

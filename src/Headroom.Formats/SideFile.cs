@@ -17,6 +17,7 @@ internal static class SideFile
     /// <exception cref="HeadroomException">It is larger than <paramref name="most"/> bytes, or a Git LFS pointer.</exception>
     public static string ReadText(string path, long most = Largest)
     {
+        RegularFile.Check(path);
         using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, 1);
         if (file.CanSeek && file.Length > most) throw TooLarge(path, file.Length, most);
         using var all = new MemoryStream();
@@ -57,6 +58,7 @@ internal static class GitLfs
     /// <summary>The same for a file that is not open yet; one that cannot be read is left to its reader.</summary>
     public static void Refuse(string path)
     {
+        RegularFile.Check(path);
         Span<byte> start = stackalloc byte[Longest];
         int n;
         try

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Globalization;
 using System.Security.Cryptography;
@@ -15,6 +16,7 @@ public static partial class Temporary
     private static readonly TimeSpan Abandoned = TimeSpan.FromDays(1);
     internal static readonly string Host = HostMark();
     private static readonly string Life = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(4)); // a container gives its first process the same id every time
+    private static readonly ConcurrentDictionary<string, bool> Folders = new(StringComparer.Ordinal); // in which names were given
     private static int _count; // two threads may write one path
 
     /// <summary>A free name in the folder of <paramref name="path"/>; leftovers in that folder are swept first (see <see cref="Sweep"/>).</summary>
@@ -25,6 +27,7 @@ public static partial class Temporary
         path = Path.TrimEndingDirectorySeparator(path);
         string folder = Path.GetDirectoryName(path) ?? "";
         Sweep(folder.Length > 0 ? folder : ".");
+        Folders.TryAdd(Path.GetFullPath(folder.Length > 0 ? folder : "."), true);
         string writer = string.Create(CultureInfo.InvariantCulture, $"{Host}-{Environment.ProcessId}-{Life}-{Interlocked.Increment(ref _count)}");
         return Path.Combine(folder, $".{Path.GetFileName(path)}.{writer}.tmp{extension}");
     }
@@ -33,16 +36,24 @@ public static partial class Temporary
     /// Deletes what writers left in a folder that are no more: processes of this host that have ended. On a shared disk nobody knows whether a process of another host
     /// lives; what it left goes when it has not changed for a day. Everything else stays, and what cannot be deleted too: sweeping never fails a write.
     /// </summary>
-    public static void Sweep(string folder)
+    public static void Sweep(string folder) => Remove(folder, IsLeft);
+
+    private static void Remove(string folder, Func<FileSystemInfo, Match, bool> goes)
     {
         try
         {
             foreach (var left in new DirectoryInfo(folder).EnumerateFileSystemInfos(".*"))
-                if (Name().Match(left.Name) is { Success: true } m && IsLeft(left, m)) Delete(left);
+                if (Name().Match(left.Name) is { Success: true } m && goes(left, m)) Delete(left);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
         }
+    }
+
+    /// <summary>Deletes what this process has under temporary names: it is about to end in the middle of its work.</summary>
+    public static void Abandon()
+    {
+        foreach (string folder in Folders.Keys) Remove(folder, (_, m) => m.Groups["host"].Value == Host && m.Groups["life"].Value == Life);
     }
 
     /// <summary>Whether a file name is one that <see cref="Beside"/> gives.</summary>

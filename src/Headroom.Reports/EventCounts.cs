@@ -42,7 +42,8 @@ internal sealed class EventCounts
         c.ReadRows(e, counts, labels);
         if (c.Gold != null)
         {
-            int classes = Math.Max(2, Math.Max(labels?.Length ?? 0, Math.Max(c.Gold.Max(), c.Predicted!.Max()) + 1));
+            int named = labels?.Length ?? (counts?.Sum() == c.Gold.Length ? (int)Math.Sqrt(counts.Length) : 2); // a class may be without a row
+            int classes = Math.Max(named, Math.Max(c.Gold.Max(), c.Predicted!.Max()) + 1);
             c.Confusion = ConfusionMatrix.Of(c.Gold, c.Predicted, classes, labels?.Length == classes ? labels : null);
             if (counts != null && !c.Confusion.Counts.SequenceEqual(counts)) c.Refuse("confusion is not what gold and predicted give; it was counted anew");
         }

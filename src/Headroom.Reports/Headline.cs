@@ -51,15 +51,16 @@ internal static class Headline
         var models = m.Quality.Where(q => q.Stage == "tuned").GroupBy(q => q.Group).OrderByDescending(g => g.Average(q => q.Score ?? 0)).Select(g => (Name: g.Key, Rows: g.ToList())).ToList();
         if (models.Count == 0) return "No tuned model has been tested yet.";
         string best = models[0].Name, text = $"{best} reaches {Score(models[0].Rows)}";
-        bool claims = false;
+        bool claims = false, oneSeed = models.All(g => g.Rows.Count == 1);
+        string seeds = oneSeed ? "one seed" : "fewer than two seeds in common";
         foreach (var (name, rows) in models.Skip(1))
         {
             var (verdict, ofModels) = Compare(m, best, name);
             claims |= ofModels;
-            text += models.Count == 2 ? $"; {name} {Score(rows)}; {(ofModels ? "" : "of these two adapters (one seed): ")}{verdict}" : $"; {name} {Score(rows)}, to the first {verdict}";
+            text += models.Count == 2 ? $"; {name} {Score(rows)}; {(ofModels ? "" : $"of these {(oneSeed ? "two " : "")}adapters ({seeds}): ")}{verdict}" : $"; {name} {Score(rows)}, to the first {verdict}";
         }
-        if (models.Count > 2 && !claims) text += $"; of these {models.Count} adapters (one seed)";
-        if (models.Count > 1 && !claims) text += "; one seed says nothing of the models";
+        if (models.Count > 2 && !claims) text += $"; of these {(oneSeed ? $"{models.Count} " : "")}adapters ({seeds})";
+        if (models.Count > 1 && !claims) text += $"; {(oneSeed ? "one seed" : "that")} says nothing of the models";
         if (m.Reversals.Count > 0) text += m.Reversals.Count == 1 ? $"; validation ranks {(models.Count == 2 ? "them" : $"{m.Reversals[0].First} and {m.Reversals[0].Second}")} the other way round"
             : $"; validation ranks {m.Reversals.Count} pairs the other way round";
         return text + ".";

@@ -7,27 +7,35 @@ internal static class QualityTables
 {
     private const int MostTiers = 60; // rows of a table; results.json has all
     private const int MostColumns = 24, MostCells = 30; // a larger confusion matrix is shown by its largest cells off the diagonal
-    private const int ColumnLetters = 14, RowLetters = 48;
+    private const int ColumnLetters = 14, RowLetters = 48, NumberedLetters = 24, MostWords = 8;
 
     public static Section Of(ReportModel m)
     {
         if (m.Quality.Count == 0) return new("Quality", [new Paragraph("No test result in the log.")]);
+        var of = m.Quality.Select(q => q.Confusion).OfType<ConfusionMatrix>().DistinctBy(What).ToList();
+        string which = of.Count != 1 ? "of what the column \"of\" names" : of[0].IsBinary ? $"of {What(of[0])}" : $"averages over {of[0].Classes} classes";
         var blocks = new List<Block>
         {
-            new Paragraph("Accuracy with Wilson's 95 % interval. Precision, recall and F1 are of what the column \"of\" names: the positive class where there are two, else the macro "
-                + "average, the plain mean over the classes. Their 95 % intervals are of a seeded bootstrap over rows "
-                + $"({Show.Count(Statistics.Resamples)} resamples, percentiles); where no resample differs, Wilson's."),
+            new Paragraph($"Accuracy with Wilson's 95 % interval. F1, precision and recall are {which}: the positive class where there are two, else the macro average, the plain mean "
+                + $"over the classes. Their 95 % intervals are of a seeded bootstrap over rows ({Show.Count(Statistics.Resamples)} resamples, percentiles); where no resample "
+                + "differs, Wilson's."),
         };
         var bars = m.Quality.Where(q => q.Accuracy != null).Select(q => (q.Name, q.Colour < 0 ? -1 : q.Colour % Svg.Colours, q.Accuracy!.Value)).ToList();
         if (bars.Count > 0) blocks.Add(new Figures([new Figure("Accuracy with 95 % interval", Svg.Intervals("Accuracy with 95 % interval", bars), [])]));
-        blocks.Add(Main(m.Quality));
+        blocks.Add(Main(m.Quality, of.Count != 1));
         if (m.Spreads.Count > 0) blocks.Add(Spreads(m.Spreads));
+        return new("Quality", blocks);
+    }
+
+    public static Section Classes(ReportModel m)
+    {
         var counted = m.Quality.Where(q => q.Confusion is { Rows: > 0 }).ToList();
+        if (counted.Count == 0) return new("Classes", []);
+        var blocks = new List<Block> { ByClass(counted) };
         foreach (var same in counted.SelectMany(q => q.Confusion!.Undefined().Select(u => (q.Name, Sentence: u))).GroupBy(u => u.Sentence))
             blocks.Add(new Paragraph($"{string.Join("; ", same.Select(s => s.Name))}: {same.Key}."));
-        if (counted.Count > 0) blocks.Add(ByClass(counted));
         blocks.AddRange(Confusions(counted));
-        return new("Quality", blocks);
+        return new("Classes", blocks);
     }
 
     public static Section Tiers(ReportModel m)
@@ -46,7 +54,7 @@ internal static class QualityTables
     }
 
     /// <summary>What precision, recall and F1 are of: the positive class, or an average.</summary>
-    private static string What(ConfusionMatrix? m) => m == null ? Show.NotMeasured : m.IsBinary ? Class(m, 1, RowLetters) : $"macro, {m.Classes} classes";
+    private static string What(ConfusionMatrix? m) => m == null ? Show.NotMeasured : m.IsBinary ? Class(m, 1, RowLetters) : $"macro over {m.Classes} classes";
 
     // A word that was cut keeps its number, since two may begin and end alike.
     private static string Class(ConfusionMatrix m, int c, int letters)
@@ -55,16 +63,12 @@ internal static class QualityTables
         return m.Labels == null || cut.Length >= name.Length ? cut : $"{c}: {cut}";
     }
 
-    private static Table Main(IReadOnlyList<QualityRow> rows)
-    {
-        bool weighted = rows.Any(q => q.Confusion is { IsBinary: false });
-        return new Table(null, "llrrlrrr" + (weighted ? "r" : ""), ["model", "stage", "rows", "accuracy", "of", "precision", "recall", "F1", .. weighted ? new[] { "weighted F1" } : []],
-            rows.Select(q => new[]
-            {
-                q.Label, q.Stage, Show.Count(q.Result.Rows), q.Accuracy is { } a ? Show.I(a) : Show.N3(q.AccuracyValue), What(q.Confusion),
-                Of(q.Intervals?.Main.Precision, q.Precision), Of(q.Intervals?.Main.Recall, q.Recall), Of(q.Intervals?.Main.F1, q.F1),
-            }.Concat(weighted ? [Of(q.Intervals?.Weighted.F1, q.Confusion?.Weighted.F1)] : Array.Empty<string>()).ToArray()).ToList());
-    }
+    private static Table Main(IReadOnlyList<QualityRow> rows, bool of) =>
+        new(null, of ? "llrrlrrr" : "llrrrrr", ["model", "stage", "rows", "accuracy", .. of ? new[] { "of" } : [], "F1", "precision", "recall"], rows.Select(q => new[]
+        {
+            q.Label, q.Stage, Show.Count(q.Result.Rows), q.Accuracy is { } a ? Show.I(a) : Show.N3(q.AccuracyValue), What(q.Confusion),
+            Of(q.Intervals?.Main.F1, q.F1), Of(q.Intervals?.Main.Precision, q.Precision), Of(q.Intervals?.Main.Recall, q.Recall),
+        }.Where((_, i) => of || i != 4).ToArray()).ToList());
 
     private static string Of(Interval? interval, double? value) => interval is { } i ? Show.I(i) : Show.N3(value);
 
@@ -83,10 +87,10 @@ internal static class QualityTables
             lines.Add([q.Label, q.Stage, "macro average", Show.Count(m.Rows), Show.Count(m.Rows), .. Scores(intervals.Macro)]);
             lines.Add([q.Label, q.Stage, "weighted average", Show.Count(m.Rows), Show.Count(m.Rows), .. Scores(intervals.Weighted)]);
         }
-        return new Table("By class", "lllrrrrr", ["model", "stage", "class", "gold rows", "predicted", "precision", "recall", "F1"], lines);
+        return new Table("By class", "lllrrrrr", ["model", "stage", "class", "gold rows", "predicted", "F1", "precision", "recall"], lines);
     }
 
-    private static string[] Scores(ScoreIntervals s) => [Show.I(s.Precision), Show.I(s.Recall), Show.I(s.F1)];
+    private static string[] Scores(ScoreIntervals s) => [Show.I(s.F1), Show.I(s.Precision), Show.I(s.Recall)];
 
     private static IEnumerable<Block> Confusions(IReadOnlyList<QualityRow> rows)
     {
@@ -105,8 +109,11 @@ internal static class QualityTables
     {
         var m = q.Confusion!;
         var classes = Enumerable.Range(0, m.Classes).ToList();
-        return new Table($"Confusion matrix of {q.Name}: gold labels in rows, predicted ones in columns", "l" + new string('r', m.Classes), ["gold", .. classes.Select(c => Class(m, c, ColumnLetters))],
-            classes.Select(g => classes.Select(p => Show.Count(m[g, p])).Prepend(Class(m, g, RowLetters)).ToArray()).ToList());
+        // Many or long words would stretch the columns: those have the classes' numbers then, which stand before the words of the rows.
+        bool numbers = m.Labels == null || m.Classes > MostWords || classes.Any(c => m.Name(c).Length > ColumnLetters);
+        string Row(int c) => m.Labels == null ? $"{c}" : numbers ? $"{c}: {Show.Short(m.Name(c), NumberedLetters)}" : Class(m, c, RowLetters);
+        return new Table($"Confusion matrix of {q.Name}: gold labels in rows, predicted ones in columns", "l" + new string('r', m.Classes),
+            ["gold", .. classes.Select(c => numbers ? $"{c}" : Class(m, c, ColumnLetters))], classes.Select(g => classes.Select(p => Show.Count(m[g, p])).Prepend(Row(g)).ToArray()).ToList());
     }
 
     private static Table Largest(QualityRow q)

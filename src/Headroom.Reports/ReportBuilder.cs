@@ -147,11 +147,12 @@ internal static class ReportBuilder
         string steps = $"{(run.StepsDone == 0 ? "no step" : $"step {Show.Count(run.StepsDone)}")} of {(s.TotalSteps is { } n ? Show.Count(n) : "an unknown number")}";
         string until = s.LastTime == null ? "" : $", as of {s.LastTime}";
         if (s.Running) return $"{run.Label} is running ({s.Holder}): {steps}{until}. Everything here is of what it has done so far.";
-        string how = s.Failed is { } failed ? $"It failed: {Printable.Line(failed.Text("error") ?? failed.Text("reason") ?? "no reason is given").TrimEnd('.')}."
+        string how = s.Failed is { } failed ? $"It failed: {Printable.Message(failed.Text("error") ?? failed.Text("reason") ?? "no reason is given", MostReason).TrimEnd('.')}."
             : s.Stopped != null ? "It was stopped and can be resumed." : "Its log ends without a word: it was killed, or runs on another machine.";
         return $"{run.Label} is incomplete: {steps}{until}, {(s.Tuned == null ? "the tuned model was not tested" : "the tuned model was tested")}. {how}";
     }
 
+    private const int MostReason = 500; // bytes
     private const int MostOddities = 5; // of one log; a wholly odd one would fill the page
 
     private static IEnumerable<string> Oddities(RunSummary s)

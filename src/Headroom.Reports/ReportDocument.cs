@@ -25,7 +25,7 @@ internal sealed record Section(string Title, IReadOnlyList<Block> Blocks);
 internal sealed record ReportDocument(string Title, string Kind, string Headline, bool Completed, IReadOnlyList<string> Notes, IReadOnlyList<Section> Sections)
 {
     public static ReportDocument Of(ReportModel m) => new(m.Name, m.Duel == null ? "Run" : "Duel", m.Headline, m.Completed, m.Notes,
-        new[] { QualityTables.Of(m), QualityTables.Tiers(m), Seeds(m), Tests(m), Curves(m), MemoryTables.Of(m), Cost(m), Provenance(m) }.Where(s => s.Blocks.Count > 0).ToList());
+        new[] { QualityTables.Of(m), Seeds(m), Tests(m), QualityTables.Tiers(m), QualityTables.Classes(m), Curves(m), MemoryTables.Of(m), Cost(m), Provenance(m) }.Where(s => s.Blocks.Count > 0).ToList());
 
     private static Section Seeds(ReportModel m)
     {

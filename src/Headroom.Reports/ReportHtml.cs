@@ -16,7 +16,7 @@ internal static class ReportHtml
         .headline{font-size:1.15rem;line-height:1.45;margin:.8em 0 0;padding:.7em .9em;border-left:4px solid var(--c0);background:var(--soft);overflow-wrap:anywhere}.headline.warn,.notes{border-color:var(--warn);background:var(--warnbg);color:var(--warn)}
         .notes{margin:.8em 0 0;padding:.6em .9em .6em 2em;font-size:.9rem;overflow-wrap:anywhere}
         h2{font-size:1.2rem;margin:2em 0 .5em;padding-bottom:.2em;border-bottom:1px solid var(--rule)}section>p{margin:.5em 0;color:var(--dim);font-size:.92rem;max-width:75ch}
-        .scroll{overflow-x:auto;margin:1em 0}table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}caption{text-align:left;font-weight:600;padding:.2em 0 .4em}
+        .scroll{overflow-x:auto;margin:1em 0}table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}caption{text-align:left;font-weight:600;padding:.2em 0 .4em}caption.short{white-space:nowrap}
         th,td{padding:.3em .8em .3em 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule)}thead th{border-bottom:2px solid var(--rule);vertical-align:bottom;min-width:3.6em;max-width:16em;overflow-wrap:break-word}td.r,th.r{text-align:right;white-space:nowrap;padding-left:.4em}thead th.r{white-space:normal}
         td.short{white-space:nowrap}td.long{overflow-wrap:anywhere;min-width:11em;max-width:34em}tbody tr:hover{background:var(--soft)}
         .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:20px 28px;margin:1em 0}.figures.one{max-width:560px;grid-template-columns:1fr}figure{margin:0;min-width:0}figcaption{font-size:.86rem;font-weight:600;margin-bottom:.3em}
@@ -65,7 +65,7 @@ internal static class ReportHtml
                 break;
             case Table t:
                 s.Append("<div class=\"scroll\"><table>");
-                if (t.Caption != null) s.Append($"<caption>{Escape(t.Caption)}</caption>");
+                if (t.Caption != null) s.Append($"<caption{(t.Caption.Length <= 110 ? " class=\"short\"" : "")}>{Escape(t.Caption)}</caption>"); // as wide as it needs beside a narrow table
                 s.Append("<thead><tr>");
                 for (int i = 0; i < t.Columns.Count; i++) s.Append($"<th{(t.Align[i] == 'r' ? " class=\"r\"" : "")}>{Escape(t.Columns[i])}</th>");
                 s.Append("</tr></thead><tbody>\n");

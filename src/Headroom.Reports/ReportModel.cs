@@ -24,7 +24,7 @@ internal sealed record QualityRow(string Label, string Group, int Colour, long? 
     /// <summary>What models are ranked by.</summary>
     public double? Score => F1 ?? AccuracyValue;
     /// <summary>Its name. A log without label words does not say whose F1 it is.</summary>
-    public string ScoreName => F1 == null ? "accuracy" : Confusion is null or { IsBinary: true, Labels: null } ? "F1" : Confusion.F1Name;
+    public string ScoreName => F1 == null ? "accuracy" : Confusion is null or { IsBinary: true, Labels: null } ? "F1" : Show.Short(Confusion.F1Name, 60);
 }
 
 /// <summary>Mean and standard deviation over the seeds of a group.</summary>

@@ -145,6 +145,7 @@ public sealed class RunSummary
             case "resumed":
                 Resumed.Add(step);
                 (End, Failed, Stopped) = (null, null, null);
+                _seconds = e.Number("seconds_before") ?? _seconds; // steps that were lost to a kill took their time too
                 break;
             case "run_end": End = e; break;
             case "failed": Failed = e; break;

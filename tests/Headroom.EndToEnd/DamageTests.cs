@@ -20,12 +20,20 @@ public class DamageTests
 
     private static (int Exit, string Out, string Error) Resume(Cli cli, string recipe) => cli.Run(["train", recipe, .. Sets, "--resume"]);
 
+    /// <summary>The log as a kill would have left it: without its last lines, from the first that holds a text on.</summary>
+    private static void CutLog(string run, string from)
+    {
+        string log = Path.Combine(run, "events.jsonl");
+        File.WriteAllLines(log, [.. File.ReadAllLines(log).TakeWhile(l => !l.Contains(from, StringComparison.Ordinal))]);
+    }
+
     /// <summary>One bit of a moment, which no reader would notice, and every larger damage is refused by name, with the checkpoint to go on from.</summary>
     [Fact]
     public void ADamagedCheckpointIsRefusedAndTheOneBeforeNamed()
     {
         var (cli, recipe, run) = Trained();
         using var own = cli;
+        CutLog(run, "\"event\":\"run_end\"");
         string last = Path.Combine(run, "checkpoints", "checkpoint-4");
         foreach (var (file, spoil) in new (string, Func<byte[], byte[]>)[]
         {
@@ -65,6 +73,9 @@ public class DamageTests
         File.Delete(log);
         Directory.Delete(Path.Combine(run, "checkpoints"), true);
         (exit, _, error) = Resume(cli, recipe);
+        Assert.True(exit == 2 && error.Contains("holds no checkpoint", StringComparison.Ordinal), error); // best/ is somebody's
+        Directory.Delete(Path.Combine(run, "best"), true);
+        (exit, _, error) = Resume(cli, recipe);
         Assert.True(exit == 0, error);
     }
 
@@ -77,6 +88,7 @@ public class DamageTests
         string hash = (string)JsonNode.Parse(File.ReadLines(Path.Combine(run, "events.jsonl")).Last())!["adapter_sha256"]!;
         Directory.Delete(Path.Combine(run, "checkpoints", "checkpoint-4"), true); // as if it had been killed before
         Directory.Delete(Path.Combine(run, "best"), true);
+        CutLog(run, "\"step\":4,");
         string moved = Path.Combine(cli.Folder, "elsewhere", "old run");
         Directory.CreateDirectory(Path.GetDirectoryName(moved)!);
         Directory.Move(run, moved);

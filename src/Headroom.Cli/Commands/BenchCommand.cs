@@ -12,6 +12,7 @@ namespace Headroom.Cli;
 /// <summary>headroom bench: whole training steps of any architecture with random weights (step), and loading from files (load).</summary>
 internal static class BenchCommand
 {
+    private const int MostSteps = 100_000; // each has its time kept, and its batch made before where they are ragged
     public static Command Create()
     {
         var model = new Argument<string>("model") { Description = "A config.json, or a model's folder or file (only its configuration is read). Example: headroom bench step models/llama-tiny/config.json --rows 4 --length 128" };
@@ -35,6 +36,7 @@ internal static class BenchCommand
             using var session = new Session(p.GetValue(json));
             int r = p.GetValue(rows), n = p.GetValue(length), count = p.GetValue(steps);
             if (r < 1 || n < 2 || count < 1) throw new HeadroomException($"--rows {r} --length {n} --steps {count} cannot be run.", "Give at least one row of two tokens and one step.");
+            if (count > MostSteps) throw new HeadroomException($"--steps is {count}.", $"Give at most {MostSteps}.");
             PreparedRun.BatchTokens(r, n, "--rows or --length");
             if (p.GetValue(rank) < 1 || !(p.GetValue(dropout) is >= 0 and <= Dropout.MaxP))
                 throw new HeadroomException("--r or --dropout cannot be run.", string.Create(CultureInfo.InvariantCulture, $"Give a rank of at least 1 and a dropout from 0 to {Dropout.MaxP}."));

@@ -42,12 +42,12 @@ internal static class DuelCommand
             session.Say("stopped; go on with --resume");
             return 1;
         }
-        var report = Report.Write(folder);
-        session.Say($"report: {report.Html}");
+        string html = result.WasFinished ? Path.Combine(folder, "report.html") : Report.Write(folder).Html;
+        session.Say($"report: {html}");
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                folder, report = report.Html, runs = result.Runs.Select(r => new { model = r.Model, seed = r.Seed, folder = r.Folder, accuracy = r.Result?.Tuned?.Accuracy, f1 = r.Result?.Tuned?.F1, f1_of = r.Result?.Tuned?.Confusion.F1Name, adapter_sha256 = r.Result?.AdapterHash }),
+                folder, report = html, runs = result.Runs.Select(r => new { model = r.Model, seed = r.Seed, folder = r.Folder, accuracy = r.Result?.TunedAccuracy, f1 = r.Result?.TunedF1, f1_of = r.Result?.TunedF1Name, adapter_sha256 = r.Result?.AdapterHash }),
             }));
         return 0;
     }

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
@@ -38,9 +39,17 @@ internal static class EvalCommand
         var rows = split == "test" ? data.Test : data.Validation;
         if (rows.Count == 0) throw new HeadroomException($"The recipe has no {split} rows.", $"Set data.{split}.");
         var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder, Console.Error.WriteLine);
+        var run = adapterFolder == null ? null : RunFolder.Of(adapterFolder);
+        if (run is { } held && !sets.Any(s => s.TrimStart().StartsWith("quantization.", StringComparison.Ordinal)))
+        {
+            var cache = recipe.Quantization.Cache;
+            recipe.Quantization = held.Manifest.Quantization; // the values it was trained on, whatever the recipe says
+            recipe.Quantization.Cache = cache;
+        }
         using var original = AdapterBase.Open(model.Path, recipe.Quantization, adapter, session.Say);
         var source = AdapterBase.Of(original, adapter);
         adapter?.CheckBase(source, Console.Error.WriteLine);
+        if (run is { } of) of.Folder.CheckConfiguration(of.Manifest, original.Config);
         var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
         foreach (string line in source.Notices.Concat(tokenizer.Notices)) session.Say(line);
         var encoder = new TaskEncoder(tokenizer, recipe.Task);
@@ -53,13 +62,23 @@ internal static class EvalCommand
             Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
         };
         source.Config.CheckLength(longest);
+        foreach (string note in Evaluator.Notes(rows, encoder, longest, source.Config)) session.Say("note: " + note);
         using var engine = new Engine(device, source, settings, new BatchLimits(EvalTokens: tokens, EvalSequences: batch, Candidates: encoder.Candidates.Length));
         if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
-        var p = Evaluator.Run(engine, encoded, encoder, batch, tokens, (d, n) =>
+        Predictions p;
+        try
         {
-            if (session.Token.IsCancellationRequested) throw new HeadroomException("Stopped.", "Run it again; nothing was written.", 1);
-            session.Progress(split, d, n, "");
-        });
+            p = Evaluator.Run(engine, encoded, encoder, batch, tokens, (d, n) =>
+            {
+                if (session.Token.IsCancellationRequested) throw new HeadroomException("Stopped.", "Run it again; nothing was written.", 1);
+                session.Progress(split, d, n, "");
+            });
+        }
+        catch (NotFiniteException e) when (json)
+        {
+            Console.WriteLine(JsonSerializer.Serialize(new { rows = rows.Count, split, error = e.Message, to_do = e.ToDo }));
+            throw;
+        }
         var m = p.Confusion;
         var figures = Statistics.Intervals(m, (ulong)(uint)recipe.Training.Seed);
         var tiers = Predictions.ByTier(p.Tiers, p.Gold, p.Predicted, m.Classes, m.Labels);

@@ -27,7 +27,7 @@ internal static class ExportCommand
         var output = new Option<string>("--out") { Description = "File (NAME.gguf) or folder to write.", Required = true };
         var overwrite = new Option<bool>("--overwrite") { Description = "Replace a file or folder that is there; it stays whole until the new one is." };
         var tokenizer = new Option<string?>("--tokenizer") { Description = "The tokenizer, when it does not lie with the model." };
-        var in4bit = new Option<bool?>("--load-in-4bit") { Description = "Merge into the NF4 values that the adapter was trained on; absent: as the recipe of the adapter's run says, else no." };
+        var in4bit = new Option<bool?>("--load-in-4bit") { Description = "Merge into the NF4 values that the adapter was trained on; absent: as the manifest of the adapter's run says, else no." };
         var prompt = new Option<string[]>("--prompt") { Description = "A prompt of the check. Repeatable; absent: a few sentences.", DefaultValueFactory = _ => [] };
         var loss = new Option<bool>("--accept-loss") { Description = "Keep a q4_0 file even where four bits change more of the model's tokens than is taken without a question." };
         var device = new Option<string>("--device") { Description = "Device of the check: auto, cpu or cuda", DefaultValueFactory = _ => "cpu" };
@@ -80,7 +80,7 @@ internal static class ExportCommand
             throw new HeadroomException($"--type {type} is not a type of {o.Format}.", $"Use {string.Join(", ", gguf ? GgufExporter.Types.Keys : CheckpointExporter.Types.Keys)}.");
         if (gguf && source.Config.SlidingWindow is { } window && source.Config.SlidingWindow < source.Config.MaxPositionEmbeddings)
             session.Say($"note: GGUF has no key for this model's sliding window; llama.cpp attends to more than {window} positions.");
-        var storage = Trained(o, session) ?? Held(source, adapter);
+        var storage = Trained(o, session, original) ?? Held(source, adapter);
         using var cpu = storage == null ? null : new CpuDevice();
         using var merged = new MergedSource(source, adapter, storage, cpu?.Ops);
         void Progress(long done, long total)
@@ -120,22 +120,17 @@ internal static class ExportCommand
         return 0;
     }
 
-    /// <summary>The storage that the adapter was trained on, when it is not the file's own.</summary>
-    private static WeightStorage? Trained(Options o, Session session)
+    /// <summary>The storage that the adapter was trained on, as the manifest of its run says, when it is not the file's own; null otherwise.</summary>
+    private static WeightStorage? Trained(Options o, Session session, IWeightSource? source = null)
     {
-        bool? in4bit = o.In4bit;
-        var storage = WeightStorage.NF4Double;
-        if (in4bit == null && o.Adapter != null)
-            for (var folder = new DirectoryInfo(Path.GetFullPath(o.Adapter)); folder != null && in4bit == null; folder = folder.Parent)
-            {
-                string recipe = Path.Combine(folder.FullName, "recipe.yaml");
-                if (!File.Exists(recipe) || !File.Exists(Path.Combine(folder.FullName, "events.jsonl"))) continue;
-                var q = RecipeLoader.Load(recipe).Quantization;
-                in4bit = q.LoadIn4bit || q.LoadIn8bit;
-                storage = q.LoadIn4bit ? q.Bnb4bitUseDoubleQuant ?? true ? WeightStorage.NF4Double : WeightStorage.NF4 : WeightStorage.Int8;
-            }
-        if (in4bit != true) return null;
-        session.Say($"the projections are merged as they were trained: {storage}");
+        var run = o.Adapter == null ? null : RunFolder.Of(o.Adapter);
+        if (run is { } of && source != null) of.Folder.CheckConfiguration(of.Manifest, source.Config);
+        if (source?.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null) return null; // its own values are what it was trained on
+        WeightStorage? held = run?.Manifest.LinearStorage is { } s and (WeightStorage.NF4 or WeightStorage.NF4Double or WeightStorage.Int8) ? s : null;
+        var storage = o.In4bit switch { null => held, true => held is WeightStorage.NF4 ? held : WeightStorage.NF4Double, false => null };
+        if (run != null && storage != held)
+            session.Say($"note: merged as --load-in-4bit {(o.In4bit == true ? "true" : "false")} asks, though the run trained on {held?.ToString() ?? "the base's own values"}");
+        else if (storage != null) session.Say($"the projections are merged as they were trained: {storage}");
         return storage;
     }
 

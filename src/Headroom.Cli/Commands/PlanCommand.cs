@@ -59,20 +59,19 @@ internal static class PlanCommand
         var limits = new BatchLimits(rows * length, rows, rows * (length - 1), rows * length, rows);
         using var cpu = new CpuDevice(); // that it is planned for
         var (plan, fitted) = Budget.Fit(config, settings, limits, cpu.WorkspaceBytes, vram == null ? null : Units.Parse(vram), cpu, flags: true);
-        string? beyond = PlanTable.BeyondPositions("--length is", length, config);
+        string? beyond = PlanTable.BeyondPositions($"--length is {length}", length, config);
         // The CPU has one kernel for every head size; whoever plans thinks of a card too.
         string? slower = FlashKernels.Fallback(config.HeadDim, DType.BF16, ANewCard) is { } why ? "on a GPU, " + why : null;
+        string[] notes = [.. new[] { beyond, slower }.OfType<string>()];
         if (json)
         {
-            foreach (string? line in (string?[])[beyond, slower])
-                if (line != null) session.Say(line);
-            Console.WriteLine(JsonSerializer.Serialize(Json(plan, new Subject(null, "cpu", fitted, rows, length, config), buffers)));
+            foreach (string note in notes) session.Say("note: " + note);
+            Console.WriteLine(JsonSerializer.Serialize(Json(plan, new Subject(null, "cpu", fitted, rows, length, config), buffers, notes)));
             return 0;
         }
         Console.WriteLine(PlanTable.Subject("the CPU", fitted, $"{rows} rows x {length} tokens", config.NumHiddenLayers)
             + "; a GPU takes other bytes (a recipe with --device cuda is planned for one)");
-        if (beyond != null) Console.WriteLine(beyond);
-        if (slower != null) Console.WriteLine(slower);
+        foreach (string note in notes) Console.WriteLine("note: " + note);
         Print(plan, fitted.RecomputeLayers, config.NumHiddenLayers, buffers);
         return 0;
     }
@@ -87,6 +86,7 @@ internal static class PlanCommand
         if (recipe.Models.Count == 0) throw new HeadroomException("The recipe names no model.", "Add models: with a - path: entry.");
         using var session = new Session(json);
         var outlines = Directory.CreateTempSubdirectory("headroom-plan-");
+        session.BeforeLeaving(() => outlines.Delete(true));
         var all = new List<object>();
         try
         {
@@ -97,17 +97,17 @@ internal static class PlanCommand
                 using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
                 using var device = prepared.Device;
                 var (limits, config) = (prepared.Limits, prepared.Source.Config);
-                all.Add(Json(prepared.Plan, new Subject(TrainRun.ModelName(model), device.Name, prepared.Settings, limits.TrainSequences, prepared.Longest, config), buffers));
-                string? beyond = PlanTable.BeyondPositions("the longest row has", prepared.Longest, config);
-                string[] notices = [.. beyond == null ? Array.Empty<string>() : [beyond], .. prepared.Notices];
+                string[] notes = [.. prepared.Notices, .. prepared.Notes];
+                var subject = new Subject(TrainRun.ModelName(model), device.Name, prepared.Settings, limits.TrainSequences, prepared.Longest, config);
+                all.Add(Json(prepared.Plan, subject, buffers, notes));
                 if (json)
                 {
-                    foreach (string line in notices) session.Say(line);
+                    foreach (string note in notes) session.Say("note: " + note);
                     continue;
                 }
                 string batch = $"micro-batches of at most {limits.TrainSequences} rows and {limits.TrainTokens} tokens";
                 session.Say($"{TrainRun.ModelName(model)}, {PlanTable.Subject(device.Name, prepared.Settings, batch, config.NumHiddenLayers)}");
-                foreach (string line in notices) session.Say(line);
+                foreach (string note in notes) session.Say("note: " + note);
                 Print(prepared.Plan, prepared.Settings.RecomputeLayers, prepared.Source.Config.NumHiddenLayers, buffers);
             }
         }
@@ -122,13 +122,14 @@ internal static class PlanCommand
     /// <summary>What a plan is for: a name, or null for a model without a recipe; the largest micro-batch has <paramref name="Rows"/> rows of <paramref name="Length"/> tokens at most.</summary>
     private sealed record Subject(string? Model, string Device, ModelSettings Settings, int Rows, int Length, ModelConfig Config);
 
-    private static object Json(MemoryPlan plan, Subject s, bool buffers) => new
+    private static object Json(MemoryPlan plan, Subject s, bool buffers, IReadOnlyList<string> notes) => new
     {
         model = s.Model, device = s.Device, precision = PlanTable.PrecisionName(s.Settings.ComputeType), batch_rows = s.Rows, length = s.Length,
         max_position_embeddings = s.Config.MaxPositionEmbeddings, total_bytes = plan.TotalBytes, arena_bytes = plan.ArenaBytes, static_bytes = plan.StaticBytes, workspace_bytes = plan.WorkspaceBytes,
         peak_phase = plan.PeakPhase, recompute_layers = s.Settings.RecomputeLayers, layers = s.Config.NumHiddenLayers, phases = plan.Phases.ToDictionary(p => p, plan.PhaseBytes),
         rows = plan.Rows().Select(x => new { phase = x.Phase, category = x.Category.ToString(), buffers = x.Buffers, bytes = x.Bytes }),
         buffers = buffers ? plan.Buffers.Select(b => new { b.Phase, category = b.Category.ToString(), b.Name, shape = b.Shape.ToString(), dtype = b.DType.ToString(), b.Bytes, b.Offset, b.Birth, b.Death }) : null,
+        notes,
     };
 
     private static void Print(MemoryPlan plan, int recompute, int layers, bool buffers)

@@ -16,7 +16,11 @@ internal static class TrainCommand
         var name = new Option<string?>("--name") { Description = "Name of the run folder; default: the recipe's." };
         var device = new Option<string?>("--device") { Description = "auto, cpu or cuda." };
         var vram = new Option<string?>("--vram") { Description = "Budget, such as 6GiB." };
-        var resume = new Option<bool>("--resume") { Description = "Go on from the latest checkpoint of the run folder; of one that was renamed or moved with --name and --runs." };
+        var resume = new Option<bool>("--resume")
+        {
+            Description = "Go on from the latest checkpoint of the run folder; of one that was renamed or moved with --name and --runs. "
+                + "What changes numbers must be as it was; training.max_steps and num_train_epochs may be raised, the schedule is then that of the new length from the next step on.",
+        };
         var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
         var command = new Command("train", "Fine-tune a model as a recipe says.") { recipe, set, runs, name, device, vram, resume, json };
         command.SetAction(p => Run(p.GetValue(recipe)!, p.GetValue(set)!, p.GetValue(runs)!, p.GetValue(name), p.GetValue(device), p.GetValue(vram), p.GetValue(resume), p.GetValue(json)));
@@ -36,12 +40,15 @@ internal static class TrainCommand
             session.Say($"stopped after step {result.Step}; go on with --resume");
             return 1;
         }
-        session.Say($"adapter: {Path.Combine(folder, "best")}");
-        session.Say($"report: {Reports.Report.Write(folder).Html}");
+        if (!result.WasFinished)
+        {
+            session.Say($"adapter: {new RunFolder(folder).Best}");
+            session.Say($"report: {Reports.Report.Write(folder).Html}");
+        }
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                folder, steps = result.Step, adapter_sha256 = result.AdapterHash, zero_shot_accuracy = result.ZeroShot?.Accuracy, accuracy = result.Tuned?.Accuracy, f1 = result.Tuned?.F1, f1_of = result.Tuned?.Confusion.F1Name,
+                folder, steps = result.Step, adapter_sha256 = result.AdapterHash, zero_shot_accuracy = result.ZeroShotAccuracy, accuracy = result.TunedAccuracy, f1 = result.TunedF1, f1_of = result.TunedF1Name,
             }));
         return 0;
     }

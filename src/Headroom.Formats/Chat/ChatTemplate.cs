@@ -17,7 +17,7 @@ public sealed record ChatMessage(string Role, string Content);
 public sealed class ChatTemplate
 {
     private const int LongestSource = 1 << 20;
-    private readonly List<Stmt> _template;
+    private readonly JinjaTemplate _template;
     private readonly ITokenizer _tokenizer;
 
     /// <summary>Parses a template.</summary>

@@ -28,7 +28,7 @@ internal sealed partial class JinjaInterpreter
                 return dict;
             case AttributeExpr a: return Attribute(Eval(a.Target, scope), a.Name);
             case ItemExpr i: return Item(Eval(i.Target, scope), Eval(i.Index, scope));
-            case SliceExpr s: return Slice(Eval(s.Target, scope), Bound(s.Start, scope), Bound(s.Stop, scope), Bound(s.Step, scope) ?? 1);
+            case SliceExpr s: return Slice(Eval(s.Target, scope), Part(s.Start, scope), Part(s.Stop, scope), Part(s.Step, scope));
             case CallExpr c: return Call(c, scope);
             case FilterExpr f: return Filter(f.Name, Eval(f.Target, scope), new Args(this, f.Arguments, scope));
             case TestExpr t:
@@ -73,21 +73,37 @@ internal sealed partial class JinjaInterpreter
         return name is "range" or "namespace" or "dict" or "raise_exception" or "strftime_now" or "joiner" or "cycler" or "lipsum" ? new BoundMethod(this, name) : new Undefined(name);
     }
 
+    // environment.getattr: an attribute of Python's type, then an item of that name. What the sandbox hides (underscores, methods that change a list or dict) is undefined.
     private static object? Attribute(object? target, string name)
     {
-        switch (target)
+        if (target is Undefined u) throw new JinjaFault(name.StartsWith("__", StringComparison.Ordinal) ? $"{name} of an undefined value is not supported" : $"'{u.Name}' is undefined");
+        if (!name.StartsWith('_'))
+            switch (target)
+            {
+                case LoopState loop: return loop.Get(name);
+                case PyNamespace ns: return ns.Values.TryGetValue(name, out object? n) ? n : new Undefined(name);
+                case PyDict when DictMethods.Contains(name): return new BoundMethod(target, name);
+                case string when StringMethods.Contains(name): return new BoundMethod(target, name);
+                case List<object?> and not PyRange when ListMethods.Contains(name) && !(target is PyTuple && name == "copy"): return new BoundMethod(target, name);
+            }
+        string[] others = name.StartsWith('_') ? [] : target switch
         {
-            case Undefined u: throw new JinjaFault($"'{u.Name}' is undefined");
-            case LoopState loop: return loop.Get(name);
-            case PyNamespace ns: return ns.Values.TryGetValue(name, out object? n) ? n : new Undefined(name);
-            case PyDict when DictMethods.Contains(name): return new BoundMethod(target, name);
-            case PyDict dict: return dict.TryGetValue(name, out object? d) ? d : new Undefined(name);
-            case string when StringMethods.Contains(name): return new BoundMethod(target, name);
-            case List<object?> when name is "index" or "count": return new BoundMethod(target, name);
-            default: return new Undefined($"{name} of {JinjaValues.TypeName(target)}");
-        }
+            string => OtherStringMethods,
+            PyDict => ["fromkeys"],
+            PyRange => ["start", "stop", "step", "count", "index"],
+            PyView => ["isdisjoint", "mapping"],
+            PyIterator => ["close", "send", "throw"],
+            BoundMacro => ["name", "arguments", "catch_kwargs", "catch_varargs", "caller", "explicit_caller"],
+            bool or long => ["real", "imag", "numerator", "denominator", "bit_length", "bit_count", "conjugate", "to_bytes", "from_bytes", "as_integer_ratio", "is_integer"],
+            double => ["real", "imag", "conjugate", "is_integer", "hex", "fromhex", "as_integer_ratio"],
+            _ => [],
+        };
+        if (others.Contains(name)) throw new JinjaFault($"{name} of {JinjaValues.TypeName(target)} is not supported");
+        if (target is PyDict dict && !HiddenDictMethods.Contains(name)) return dict.TryGetValue(name, out object? d) ? d : new Undefined(name);
+        return new Undefined($"{name} of {JinjaValues.TypeName(target)}");
     }
 
+    // environment.getitem
     private object? Item(object? target, object? index)
     {
         switch (target, index)
@@ -108,24 +124,19 @@ internal sealed partial class JinjaInterpreter
         return i >= 0 && i < list.Count ? list[(int)i] : new Undefined($"item {i}");
     }
 
-    private long? Bound(Expr? e, JinjaScope scope) => e == null ? null : Eval(e, scope) switch
-    {
-        null => null,
-        bool b => b ? 1 : 0,
-        long l => l,
-        var v => throw new JinjaFault($"a slice bound is {JinjaValues.TypeName(v)}"),
-    };
+    private object? Part(Expr? e, JinjaScope scope) => e == null ? null : Eval(e, scope);
 
     // Python's rules: negative bounds count from the end, what lies outside is cut off.
-    private object Slice(object? target, long? start, long? stop, long step)
+    private object Slice(object? target, object? first, object? end, object? stride)
     {
+        if (target is not (string or List<object?>)) throw new JinjaFault($"{JinjaValues.TypeName(target)} cannot be sliced");
+        if (new[] { first, end, stride }.Any(p => p is not (null or bool or long))) throw new JinjaFault("a slice bound is not an integer");
+        static long? Bound(object? v) => v == null ? null : JinjaValues.Whole(v);
+        long? start = Bound(first), stop = Bound(end);
+        long step = Bound(stride) ?? 1;
         if (step == 0) throw new JinjaFault("a slice has the step 0");
-        var source = target switch
-        {
-            string s => _values.Characters(s),
-            List<object?> l => l,
-            _ => throw new JinjaFault($"{JinjaValues.TypeName(target)} cannot be sliced"),
-        };
+        if (target is PyRange) throw new JinjaFault("a slice of a range is not supported");
+        var source = target as List<object?> ?? _values.Characters((string)target);
         long n = source.Count, low = step > 0 ? 0 : -1, high = step > 0 ? n : n - 1;
         long Clip(long? v, long absent) => v is not { } x ? absent : Math.Clamp(x < 0 ? x + n : x, low, high);
         long from = Clip(start, step > 0 ? low : high), to = Clip(stop, step > 0 ? high : low);
@@ -140,46 +151,97 @@ internal sealed partial class JinjaInterpreter
     {
         if (op == "~") return Join(_values.Str(a), _values.Str(b));
         if (a is Undefined ua) throw new JinjaFault($"'{ua.Name}' is undefined");
+        if (op == "%" && a is string) throw new JinjaFault("formatting with % is not supported");
         if (b is Undefined ub) throw new JinjaFault($"'{ub.Name}' is undefined");
         switch (op, a, b)
         {
             case ("+", string s, string t): return Join(s, t);
-            case ("+", List<object?> l, List<object?> m) when l is PyTuple == m is PyTuple:
+            case ("+", List<object?> l and not PyRange, List<object?> m) when l.GetType() == m.GetType():
                 Charge(l.Count + m.Count);
                 return l is PyTuple ? new PyTuple(l.Concat(m)) : l.Concat(m).ToList();
-            case ("*", string s, long n): return Repeat(s, n);
-            case ("*", long n, string s): return Repeat(s, n);
-            case ("%", string, _): throw new JinjaFault("formatting with % is not supported");
+            case ("*", string s, long or bool): return Repeat(s, JinjaValues.Whole(b));
+            case ("*", long or bool, string s): return Repeat(s, JinjaValues.Whole(a));
+            case ("*", List<object?> l and not PyRange, long or bool): return Repeat(l, JinjaValues.Whole(b));
+            case ("*", long or bool, List<object?> l and not PyRange): return Repeat(l, JinjaValues.Whole(a));
+            case ("-", PyView, _): throw new JinjaFault("- of views is not supported");
         }
         if (JinjaValues.Number(a) is not { } x || JinjaValues.Number(b) is not { } y) throw new JinjaFault($"{op} of {JinjaValues.TypeName(a)} and {JinjaValues.TypeName(b)}");
-        if (op is "/" or "//" or "%" && y == 0) throw new JinjaFault("a division by zero");
-        bool real = a is double || b is double;
-        long i = real ? 0 : JinjaValues.Whole(a!), j = real ? 0 : JinjaValues.Whole(b!);
+        return a is double || b is double ? Real(op, x, y) : Whole(op, JinjaValues.Whole(a!), JinjaValues.Whole(b!));
+    }
+
+    private object Whole(string op, long i, long j)
+    {
+        if (op is "/" or "//" or "%" && j == 0) throw new JinjaFault("a division by zero");
         try
         {
             switch (op)
             {
-                case "+": return real ? x + y : (object)checked(i + j);
-                case "-": return real ? x - y : (object)checked(i - j);
-                case "*": return real ? x * y : (object)checked(i * j);
-                case "/": return x / y;
-                case "//": return real ? Math.Floor(x / y) : (object)(checked(i / j) - (i % j != 0 && i < 0 != j < 0 ? 1 : 0));
-                case "%": return real ? x - y * Math.Floor(x / y) : (object)(j == -1 ? 0L : (i % j + j) % j);
+                case "+": return checked(i + j);
+                case "-": return checked(i - j);
+                case "*": return checked(i * j);
+                case "/":
+                    if (Math.Max(Math.Abs((double)i), Math.Abs((double)j)) > 1L << 53) throw new JinjaFault("a division of integers beyond 53 bits is not supported");
+                    return (double)i / j;
+                case "//": return checked(i / j) - (i % j != 0 && i < 0 != j < 0 ? 1 : 0);
+                case "%": return j == -1 ? 0L : (i % j + j) % j;
                 default:
-                    if (real || j < 0) return Math.Pow(x, y);
+                    if (j < 0) return Power(i, j);
+                    if (i is 0 or 1) return j == 0 ? 1L : i;
+                    if (i == -1) return j % 2 == 0 ? 1L : -1L;
                     long power = 1;
-                    for (; j > 0; j--)
-                    {
-                        Charge(Step);
-                        power = checked(power * i);
-                    }
+                    for (; j > 0; j--) power = checked(power * i);
                     return power;
             }
         }
         catch (OverflowException)
         {
-            throw new JinjaFault("a number leaves 64 bits");
+            throw new JinjaFault("a number beyond 64 bits is not supported");
         }
+    }
+
+    // floatobject.c: float_floor_div, float_rem, float_pow.
+    private static double Real(string op, double x, double y)
+    {
+        if (op is "/" or "//" or "%" && y == 0) throw new JinjaFault("a division by zero");
+        switch (op)
+        {
+            case "+": return x + y;
+            case "-": return x - y;
+            case "*": return x * y;
+            case "/": return x / y;
+            case "**": return Power(x, y);
+        }
+        double rest = x % y, quotient = (x - rest) / y;
+        if (rest != 0)
+        {
+            if (y < 0 != rest < 0)
+            {
+                rest += y;
+                quotient -= 1;
+            }
+        }
+        else rest = Math.CopySign(0, y);
+        if (op == "%") return rest;
+        if (quotient == 0) return Math.CopySign(0, x / y);
+        double floor = Math.Floor(quotient);
+        return quotient - floor > 0.5 ? floor + 1 : floor;
+    }
+
+    private static double Power(double x, double y)
+    {
+        if (x == 0 && y < 0) throw new JinjaFault("a power of zero with a negative exponent");
+        if (x < 0 && !double.IsInfinity(x) && !double.IsInfinity(y) && y != Math.Floor(y)) throw new JinjaFault("a complex number is not supported");
+        double power = Math.Pow(x, y);
+        return double.IsInfinity(power) && !double.IsInfinity(x) && !double.IsInfinity(y) ? throw new JinjaFault("a power is too large for a float") : power;
+    }
+
+    private object Repeat(List<object?> l, long n)
+    {
+        if (n < 0) n = 0;
+        if (n > MostText) throw new JinjaFault("a list becomes too long");
+        Charge(l.Count * n);
+        var all = Enumerable.Repeat(l, (int)n).SelectMany(x => x);
+        return l is PyTuple ? new PyTuple(all) : all.ToList();
     }
 
     private string Join(string a, string b)
@@ -205,10 +267,7 @@ internal sealed partial class JinjaInterpreter
             case "in": return Contains(b, a);
             case "not in": return !Contains(b, a);
         }
-        int order = a is string s && b is string t ? string.CompareOrdinal(s, t)
-            : JinjaValues.Number(a) is { } x && JinjaValues.Number(b) is { } y ? double.IsNaN(x) || double.IsNaN(y) ? throw new JinjaFault("a comparison with nan") : x.CompareTo(y)
-            : throw new JinjaFault($"{op} between {JinjaValues.TypeName(a)} and {JinjaValues.TypeName(b)}");
-        return op switch { "<" => order < 0, "<=" => order <= 0, ">" => order > 0, _ => order >= 0 };
+        return _values.Order(a, b) is { } order && op switch { "<" => order < 0, "<=" => order <= 0, ">" => order > 0, _ => order >= 0 };
     }
 
     private bool Contains(object? container, object? item)
@@ -219,7 +278,11 @@ internal sealed partial class JinjaInterpreter
                 if (item is not string part) throw new JinjaFault($"{JinjaValues.TypeName(item)} is looked for in a string");
                 Charge(s.Length);
                 return s.Contains(part, StringComparison.Ordinal);
-            case PyDict dict: return item is string key && dict.ContainsKey(key);
+            case PyDict dict: return item is string key ? dict.ContainsKey(key) : Hashable(item) && false;
+            case PyView { Kind: "keys" } view: return item is string k ? view.Dict.ContainsKey(k) : Hashable(item) && false;
+            case PyView or PyIterator:
+                foreach (object? v in Items(container)) if (_values.Equal(v, item)) return true;
+                return false;
             case List<object?> list:
                 foreach (object? v in list) if (_values.Equal(v, item)) return true;
                 return false;
@@ -228,9 +291,14 @@ internal sealed partial class JinjaInterpreter
         }
     }
 
+    // A list or dict cannot be looked for among keys.
+    private static bool Hashable(object? v) => v is not (PyDict or List<object?> and not (PyTuple or PyRange)) && (v is not PyTuple t || t.TrueForAll(Hashable)) ? true
+        : throw new JinjaFault($"{JinjaValues.TypeName(v)} is looked for among keys");
+
     private object? Call(CallExpr c, JinjaScope scope)
     {
         object? target = Eval(c.Target, scope);
+        if (target is Undefined missing) throw new JinjaFault($"'{missing.Name}' is undefined, and called");
         var args = new Args(this, c.Arguments, scope);
         switch (target)
         {
@@ -240,7 +308,6 @@ internal sealed partial class JinjaInterpreter
             case BoundMethod { Target: List<object?> l } m: return ListMethod(l, m.Name, args);
             case BoundMethod { Target: LoopState loop } m: return LoopMethod(loop, m.Name, args);
             case BoundMethod m: return Global(m.Name, args);
-            case Undefined u: throw new JinjaFault(c.Target is AttributeExpr ? $"the method {u.Name} is not supported" : $"the function {u.Name} is not supported");
             default: throw new JinjaFault($"{JinjaValues.TypeName(target)} is called");
         }
     }

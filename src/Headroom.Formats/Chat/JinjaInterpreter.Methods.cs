@@ -7,100 +7,147 @@ internal sealed partial class JinjaInterpreter
 {
     private const int MostRange = 100_000; // jinja2 sandbox.py, MAX_RANGE
 
-    private static readonly string[] DictMethods = ["items", "keys", "values", "get"];
+    private static readonly string[] DictMethods = ["items", "keys", "values", "get", "copy"];
+    private static readonly string[] HiddenDictMethods = ["clear", "pop", "popitem", "setdefault", "update"];
+    private static readonly string[] ListMethods = ["index", "count", "copy"];
     private static readonly string[] StringMethods =
-        ["strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "replace", "upper", "lower", "title", "capitalize", "find", "count", "join", "isdigit", "removeprefix", "removesuffix"];
+    [
+        "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "replace", "upper", "lower", "title", "capitalize", "find", "rfind", "index", "rindex", "count", "join", "removeprefix", "removesuffix",
+        "isdigit", "isdecimal", "isalpha", "isalnum", "isspace", "isascii", "islower", "isupper", "istitle", "partition", "rpartition", "center", "ljust", "rjust", "zfill",
+    ];
+
+    private static readonly string[] OtherStringMethods =
+        ["swapcase", "casefold", "encode", "expandtabs", "format", "format_map", "isidentifier", "isnumeric", "isprintable", "maketrans", "translate"];
+
+    // What each takes, by position or (the two with a mark) by name.
+    private static readonly Dictionary<string, int> StringArguments = new()
+    {
+        ["strip"] = 1, ["lstrip"] = 1, ["rstrip"] = 1, ["split"] = 2, ["rsplit"] = 2, ["splitlines"] = 1, ["startswith"] = 1, ["endswith"] = 1, ["replace"] = 3, ["find"] = 1, ["rfind"] = 1, ["index"] = 1, ["rindex"] = 1, ["count"] = 1,
+        ["join"] = 1, ["removeprefix"] = 1, ["removesuffix"] = 1, ["partition"] = 1, ["rpartition"] = 1, ["center"] = 2, ["ljust"] = 2, ["rjust"] = 2, ["zfill"] = 1,
+    };
 
     private object? StringMethod(string s, string name, Args args)
     {
         Charge(s.Length);
+        int most = StringArguments.GetValueOrDefault(name);
+        args.Done(name switch { "split" or "rsplit" => ["sep", "maxsplit"], "splitlines" => ["keepends"], _ => Enumerable.Repeat("", most) });
         switch (name)
         {
             case "strip" or "lstrip" or "rstrip":
-                args.Done(["chars"]);
-                return Strip(s, args.Get(0, "chars", null) switch { null => null, string set => set, var v => throw new JinjaFault($"{name} of {JinjaValues.TypeName(v)}") }, name != "rstrip", name != "lstrip");
+                return Strip(s, args.Get(0, "", null) switch { null => null, string set => set, var v => throw new JinjaFault($"{name} of {JinjaValues.TypeName(v)}") }, name != "rstrip", name != "lstrip");
             case "split" or "rsplit":
-                args.Done(["sep", "maxsplit"]);
-                long most = args.Get(1, "maxsplit", -1L) is long m ? m : throw new JinjaFault("maxsplit is not an integer");
-                return Split(s, args.Get(0, "sep", null), most, name == "rsplit");
-            case "splitlines":
-                args.Done(["keepends"]);
-                return Lines(s, JinjaValues.Truth(args.Get(0, "keepends", false)));
+                long max = Integer(args.Get(1, "maxsplit", -1L), "maxsplit");
+                return Split(s, args.Get(0, "sep", null), max, name == "rsplit");
+            case "splitlines": return Lines(s, JinjaValues.Truth(args.Get(0, "keepends", false)));
             case "startswith" or "endswith":
-                args.Done([name == "startswith" ? "prefix" : "suffix"]);
                 bool Fits(object? part) => part is string p ? name == "startswith" ? s.StartsWith(p, StringComparison.Ordinal) : s.EndsWith(p, StringComparison.Ordinal) : throw new JinjaFault($"{name} of {JinjaValues.TypeName(part)}");
                 return args.Get(0, "prefix") is PyTuple any ? any.Any(Fits) : Fits(args.Get(0, "prefix"));
             case "removeprefix":
                 return s.StartsWith(args.Text(0, "prefix"), StringComparison.Ordinal) ? s[args.Text(0, "prefix").Length..] : s;
             case "removesuffix":
-                return s.EndsWith(args.Text(0, "suffix"), StringComparison.Ordinal) ? s[..^args.Text(0, "suffix").Length] : s;
+                string suffix = args.Text(0, "suffix");
+                return s.EndsWith(suffix, StringComparison.Ordinal) ? s[..^suffix.Length] : s;
             case "replace":
-                args.Done(["old", "new", "count"]);
-                return Replace(s, args.Text(0, "old"), args.Text(1, "new"), args.Get(2, "count", -1L) is long c ? c : -1);
-            case "find":
-                args.Done(["sub"]);
-                int at = s.IndexOf(args.Text(0, "sub"), StringComparison.Ordinal);
+                return Replace(s, args.Text(0, "old"), args.Text(1, "new"), Integer(args.Get(2, "count", -1L), "count"));
+            case "find" or "rfind" or "index" or "rindex":
+                int at = name[0] == 'r' ? s.LastIndexOf(args.Text(0, "sub"), StringComparison.Ordinal) : s.IndexOf(args.Text(0, "sub"), StringComparison.Ordinal);
+                if (at < 0 && name.EndsWith("index", StringComparison.Ordinal)) throw new JinjaFault("index of a text that is not there");
                 return at < 0 ? -1L : JinjaValues.Length(s[..at]);
-            case "count":
-                args.Done(["sub"]);
-                return Count(s, args.Text(0, "sub"));
+            case "count": return Count(s, args.Text(0, "sub"));
+            case "partition" or "rpartition": return Partition(s, args.Text(0, "sep"), name == "rpartition");
+            case "center" or "ljust" or "rjust" or "zfill": return Padded(s, name, args);
             case "join":
-                args.Done(["iterable"]);
                 return JoinAll(s, Items(args.Get(0, "iterable")).Select(i => i as string ?? throw new JinjaFault($"join of {JinjaValues.TypeName(i)}")));
             default:
-                args.Done([]);
                 return name switch
                 {
-                    "upper" => s.ToUpperInvariant(),
-                    "lower" => s.ToLowerInvariant(),
-                    "capitalize" => Capitalize(s),
-                    "title" => Title(s),
-                    _ => s.Length > 0 && s.All(char.IsDigit),
+                    "upper" => PyText.Upper(s),
+                    "lower" => PyText.Lower(s),
+                    "capitalize" => PyText.Capitalize(s),
+                    "title" => PyText.Title(s),
+                    "islower" or "isupper" => PyText.AllOfCase(s, name == "islower"),
+                    "istitle" => PyText.IsTitleText(s),
+                    _ => PyText.All(s, name),
                 };
         }
     }
 
+    private static long Integer(object? v, string name) => v is long or bool ? JinjaValues.Whole(v) : throw new JinjaFault($"{name} is {JinjaValues.TypeName(v)}, not an integer");
+
+    private static PyTuple Partition(string s, string by, bool last)
+    {
+        if (by.Length == 0) throw new JinjaFault("a string is parted at nothing");
+        int at = last ? s.LastIndexOf(by, StringComparison.Ordinal) : s.IndexOf(by, StringComparison.Ordinal);
+        return at >= 0 ? new PyTuple([s[..at], by, s[(at + by.Length)..]]) : last ? new PyTuple(["", "", s]) : new PyTuple([s, "", ""]);
+    }
+
+    private string Padded(string s, string name, Args args)
+    {
+        long width = Integer(args.Get(0, "width"), "width"), missing = width - JinjaValues.Length(s);
+        string fill = name == "zfill" ? "0" : args.Get(1, "fillchar", " ") as string ?? throw new JinjaFault("fillchar is not a string");
+        if (JinjaValues.Length(fill) != 1) throw new JinjaFault("fillchar is not one character");
+        if (missing <= 0) return s;
+        if (missing > MostText) throw new JinjaFault("a string becomes too long");
+        Charge(missing);
+        string Fill(long n) => new StringBuilder().Insert(0, fill, (int)n).ToString();
+        // bytes_methods: of an odd number of blanks the larger half stands left when the width is odd.
+        long left = name switch { "ljust" => 0, "center" => missing / 2 + (missing & width & 1), _ => missing };
+        return name == "zfill" && s.Length > 0 && s[0] is '+' or '-' ? s[0] + Fill(missing) + s[1..] : Fill(left) + s + Fill(missing - left);
+    }
+
     private static string Strip(string s, string? chars, bool left, bool right)
     {
-        bool Goes(char c) => chars == null ? JinjaLexer.IsSpace(c) : chars.Contains(c);
+        bool Goes(string c) => chars == null ? JinjaLexer.IsSpace(c[0]) : chars.Contains(c, StringComparison.Ordinal);
         int a = 0, b = s.Length;
-        if (left) while (a < b && Goes(s[a])) a++;
-        if (right) while (b > a && Goes(s[b - 1])) b--;
+        while (left && a < b && s.Substring(a, Width(s, a)) is var c && Goes(c)) a += c.Length;
+        while (right && b > a && s[(b - (b - a > 1 && char.IsSurrogatePair(s, b - 2) ? 2 : 1))..b] is var c && Goes(c)) b -= c.Length;
         return s[a..b];
     }
+
+    private static int Width(string s, int at) => at + 1 < s.Length && char.IsSurrogatePair(s[at], s[at + 1]) ? 2 : 1;
 
     private List<object?> Split(string s, object? separator, long most, bool fromRight)
     {
         Charge(s.Length);
+        if (separator is string { Length: 0 }) throw new JinjaFault("a string is split at nothing");
+        if (separator is not (null or string)) throw new JinjaFault($"a string is split at {JinjaValues.TypeName(separator)}");
+        return separator is string sep ? fromRight ? SplitRight(s, sep, most) : SplitLeft(s, sep, most) : fromRight && most >= 0 ? WordsRight(s, most) : Words(s, most);
+    }
+
+    private static List<object?> SplitLeft(string s, string sep, long most)
+    {
         var parts = new List<object?>();
-        if (separator is string sep)
+        int from = 0, found;
+        while (most != 0 && (found = s.IndexOf(sep, from, StringComparison.Ordinal)) >= 0)
         {
-            if (sep.Length == 0) throw new JinjaFault("a string is split at nothing");
-            if (fromRight)
-            {
-                int end = s.Length, at;
-                while (most != 0 && end > 0 && (at = s[..end].LastIndexOf(sep, StringComparison.Ordinal)) >= 0)
-                {
-                    Charge(end);
-                    parts.Insert(0, s[(at + sep.Length)..end]);
-                    end = at;
-                    most--;
-                }
-                parts.Insert(0, s[..end]);
-                return parts;
-            }
-            int from = 0, found;
-            while (most != 0 && (found = s.IndexOf(sep, from, StringComparison.Ordinal)) >= 0)
-            {
-                parts.Add(s[from..found]);
-                from = found + sep.Length;
-                most--;
-            }
-            parts.Add(s[from..]);
-            return parts;
+            parts.Add(s[from..found]);
+            from = found + sep.Length;
+            most--;
         }
-        if (separator != null) throw new JinjaFault($"a string is split at {JinjaValues.TypeName(separator)}");
-        if (fromRight && most >= 0) throw new JinjaFault("rsplit at blanks with maxsplit is not supported");
+        parts.Add(s[from..]);
+        return parts;
+    }
+
+    private List<object?> SplitRight(string s, string sep, long most)
+    {
+        var parts = new List<object?>();
+        int end = s.Length, at;
+        while (most != 0 && end > 0 && (at = s[..end].LastIndexOf(sep, StringComparison.Ordinal)) >= 0)
+        {
+            Charge(end);
+            parts.Add(s[(at + sep.Length)..end]);
+            end = at;
+            most--;
+        }
+        parts.Add(s[..end]);
+        parts.Reverse();
+        return parts;
+    }
+
+    // At runs of blanks; what is left when no split is left keeps the blanks at its far end.
+    private static List<object?> Words(string s, long most)
+    {
+        var parts = new List<object?>();
         for (int i = 0; i < s.Length;)
         {
             while (i < s.Length && JinjaLexer.IsSpace(s[i])) i++;
@@ -108,13 +155,34 @@ internal sealed partial class JinjaInterpreter
             int start = i;
             if (most == 0)
             {
-                parts.Add(Strip(s[start..], null, false, true));
+                parts.Add(s[start..]);
                 break;
             }
             while (i < s.Length && !JinjaLexer.IsSpace(s[i])) i++;
             parts.Add(s[start..i]);
             most--;
         }
+        return parts;
+    }
+
+    private static List<object?> WordsRight(string s, long most)
+    {
+        var parts = new List<object?>();
+        for (int i = s.Length; i > 0;)
+        {
+            while (i > 0 && JinjaLexer.IsSpace(s[i - 1])) i--;
+            if (i == 0) break;
+            int end = i;
+            if (most == 0)
+            {
+                parts.Add(s[..end]);
+                break;
+            }
+            while (i > 0 && !JinjaLexer.IsSpace(s[i - 1])) i--;
+            parts.Add(s[i..end]);
+            most--;
+        }
+        parts.Reverse();
         return parts;
     }
 
@@ -134,7 +202,6 @@ internal sealed partial class JinjaInterpreter
 
     private string Replace(string s, string old, string by, long most)
     {
-        if (old.Length == 0) throw new JinjaFault("replacing an empty string is not supported");
         long n = Count(s, old);
         if (most >= 0) n = Math.Min(n, most);
         Charge(s.Length + n * by.Length);
@@ -143,6 +210,16 @@ internal sealed partial class JinjaInterpreter
         int from = 0;
         for (; n > 0; n--)
         {
+            if (old.Length == 0)
+            {
+                // Before each character, and at the end.
+                text.Append(by);
+                if (from == s.Length) break;
+                int width = Width(s, from);
+                text.Append(s, from, width);
+                from += width;
+                continue;
+            }
             int at = s.IndexOf(old, from, StringComparison.Ordinal);
             text.Append(s, from, at - from).Append(by);
             from = at + old.Length;
@@ -172,44 +249,29 @@ internal sealed partial class JinjaInterpreter
         return text.ToString();
     }
 
-    private static string Capitalize(string s) => s.Length == 0 ? s : s[..1].ToUpperInvariant() + s[1..].ToLowerInvariant();
-
-    private static string Title(string s)
-    {
-        var text = new StringBuilder(s.Length);
-        bool inWord = false;
-        foreach (char c in s)
-        {
-            text.Append(inWord ? char.ToLowerInvariant(c) : char.ToUpperInvariant(c));
-            inWord = char.IsLetter(c);
-        }
-        return text.ToString();
-    }
-
     private object? DictMethod(PyDict d, string name, Args args)
     {
         Charge(d.Count);
         if (name == "get")
         {
-            args.Done(["key", "default"]);
-            return args.Get(0, "key") is string key && d.TryGetValue(key, out object? v) ? v : args.Get(1, "default", null);
+            args.Done(["", ""]);
+            object? key = args.Get(0, "key");
+            return key is string text ? d.TryGetValue(text, out object? v) ? v : args.Get(1, "default", null) : Hashable(key) ? args.Get(1, "default", null) : null;
         }
         args.Done([]);
-        return name switch
-        {
-            "items" => Pairs(d),
-            "keys" => d.Keys.Select(k => (object?)k).ToList(),
-            _ => d.Values.ToList(),
-        };
+        if (name != "copy") return new PyView(d, name);
+        var copy = new PyDict();
+        foreach (var (key, value) in d) copy[key] = value;
+        return copy;
     }
-
-    private static List<object?> Pairs(PyDict d) => d.Select(p => (object?)new PyTuple([p.Key, p.Value])).ToList();
 
     private object ListMethod(List<object?> l, string name, Args args)
     {
-        args.Done(["value"]);
-        if (name == "count") return (long)l.Count(v => _values.Equal(v, args.Get(0, "value")));
-        int at = l.FindIndex(v => _values.Equal(v, args.Get(0, "value")));
+        args.Done(name == "copy" ? [] : [""]);
+        if (name == "copy") return l.ToList();
+        object? value = args.Get(0, "value");
+        if (name == "count") return (long)l.Count(v => _values.Equal(v, value));
+        int at = l.FindIndex(v => _values.Equal(v, value));
         return at >= 0 ? (long)at : throw new JinjaFault("index of a value that is not in the list");
     }
 
@@ -217,7 +279,7 @@ internal sealed partial class JinjaInterpreter
     {
         if (name == "cycle") return args.Count > 0 ? args.Positional[loop.Index % args.Count] : throw new JinjaFault("loop.cycle has no arguments");
         var now = new PyTuple(args.Positional);
-        bool changed = !_values.Equal(now, loop.Changed);
+        bool changed = loop.Changed is not PyTuple before || !_values.Equal(now, before);
         loop.Changed = now;
         return changed;
     }
@@ -227,8 +289,9 @@ internal sealed partial class JinjaInterpreter
         switch (name)
         {
             case "range":
-                if (args.Count is < 1 or > 3 || args.Named.Count > 0 || args.Positional.Any(p => p is not long)) throw new JinjaFault("range takes one to three integers");
-                long start = args.Count == 1 ? 0 : (long)args.Positional[0]!, stop = (long)args.Positional[args.Count == 1 ? 0 : 1]!, step = args.Count == 3 ? (long)args.Positional[2]! : 1;
+                if (args.Count is < 1 or > 3 || args.Named.Count > 0 || args.Positional.Any(p => p is not (long or bool))) throw new JinjaFault("range takes one to three integers");
+                long Bound(int i) => JinjaValues.Whole(args.Positional[i]!);
+                long start = args.Count == 1 ? 0 : Bound(0), stop = Bound(args.Count == 1 ? 0 : 1), step = args.Count == 3 ? Bound(2) : 1;
                 if (step == 0) throw new JinjaFault("range has the step 0");
                 var numbers = new List<object?>();
                 for (Int128 i = start; step > 0 ? i < stop : i > stop; i += step)
@@ -237,13 +300,14 @@ internal sealed partial class JinjaInterpreter
                     numbers.Add((long)i);
                 }
                 Charge(numbers.Count);
-                return numbers;
+                return new PyRange(start, stop, step, numbers);
             case "namespace" or "dict":
                 var values = name == "dict" ? new PyDict() : null;
                 var ns = new PyNamespace();
                 values ??= ns.Values;
+                if (args.Count > 1) throw new JinjaFault($"{name} takes one argument without a name");
                 foreach (object? p in args.Positional)
-                    foreach (var (key, value) in p as PyDict ?? throw new JinjaFault($"{name} of {JinjaValues.TypeName(p)}")) values[key] = value;
+                    foreach (var (key, value) in p as PyDict ?? throw new JinjaFault($"{name} of {JinjaValues.TypeName(p)} is not supported")) values[key] = value;
                 foreach (var (key, value) in args.Named) values[key] = value;
                 return name == "dict" ? values : ns;
             case "raise_exception":

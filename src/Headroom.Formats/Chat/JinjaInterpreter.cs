@@ -18,14 +18,16 @@ internal sealed partial class JinjaInterpreter
     private readonly JinjaScope _globals;
     private readonly DateTimeOffset _now;
     private readonly JinjaValues _values;
+    private readonly IReadOnlyDictionary<List<Stmt>, string[]> _hidden;
     private StringBuilder _to;
     private long _work;
     private int _line = 1;
 
     private enum Flow : byte { Next, Break, Continue }
 
-    private JinjaInterpreter(JinjaScope globals, DateTimeOffset now)
+    private JinjaInterpreter(JinjaScope globals, DateTimeOffset now, IReadOnlyDictionary<List<Stmt>, string[]> hidden)
     {
+        _hidden = hidden;
         _globals = globals;
         _now = now;
         _to = _out;
@@ -33,20 +35,28 @@ internal sealed partial class JinjaInterpreter
     }
 
     /// <summary>The text that a template makes of its variables.</summary>
-    public static string Render(List<Stmt> template, IEnumerable<KeyValuePair<string, object?>> variables, DateTimeOffset now)
+    public static string Render(JinjaTemplate template, IEnumerable<KeyValuePair<string, object?>> variables, DateTimeOffset now)
     {
         var globals = new JinjaScope(null);
         foreach (var (name, value) in variables) globals.Set(name, value);
-        var run = new JinjaInterpreter(globals, now);
+        var run = new JinjaInterpreter(globals, now, template.Hidden);
         try
         {
-            run.Run(template, new JinjaScope(globals));
+            run.Run(template.Body, run.Within(template.Body, globals));
         }
         catch (JinjaFault e)
         {
             throw JinjaError.At(run._line, e.Message);
         }
         return run._out.ToString();
+    }
+
+    /// <summary>The scope of a body.</summary>
+    private JinjaScope Within(List<Stmt> body, JinjaScope outer)
+    {
+        var scope = new JinjaScope(outer);
+        if (_hidden.TryGetValue(body, out string[]? names)) foreach (string name in names) scope.Set(name, new Undefined(name));
+        return scope;
     }
 
     private void Charge(long work)
@@ -97,7 +107,17 @@ internal sealed partial class JinjaInterpreter
                     scope.Set(macro.Name, new BoundMacro(macro, scope));
                     break;
                 case GenerationStmt g:
-                    if (Run(g.Body, scope) is var inner and not Flow.Next) return inner;
+                    Run(g.Body, Within(g.Body, scope));
+                    break;
+                case WithStmt with:
+                    var own = Within(with.Body, scope);
+                    foreach (var (name, value) in with.Values) own.Set(name, Eval(value, scope));
+                    if (Run(with.Body, own) is var within and not Flow.Next) return within;
+                    break;
+                case FilterStmt filter:
+                    object? text = Captured(filter.Body, Within(filter.Body, scope));
+                    foreach (var (name, arguments) in filter.Filters) text = Filter(name, text, new Args(this, arguments, scope));
+                    Write(_values.Str(text));
                     break;
                 case JumpStmt jump:
                     return jump.Break ? Flow.Break : Flow.Continue;
@@ -126,7 +146,7 @@ internal sealed partial class JinjaInterpreter
         object? value;
         if (set.Body != null)
         {
-            value = Captured(set.Body, new JinjaScope(scope));
+            value = Captured(set.Body, Within(set.Body, scope));
             foreach (var (name, arguments) in set.Filters) value = Filter(name, value, new Args(this, arguments, scope));
         }
         else value = Eval(set.Value!, scope);
@@ -145,41 +165,45 @@ internal sealed partial class JinjaInterpreter
             scope.Set(names[0], value);
             return;
         }
-        var items = Items(value);
+        var items = Items(value).ToList();
         if (items.Count != names.Count) throw new JinjaFault($"{items.Count} values are assigned to {names.Count} names");
         for (int i = 0; i < names.Count; i++) scope.Set(names[i], items[i]);
     }
 
     private Flow For(ForStmt loop, JinjaScope scope)
     {
-        var items = Items(Eval(loop.Source, scope));
-        if (loop.Filter != null)
-        {
-            var kept = new List<object?>();
-            foreach (object? item in items)
-            {
-                var test = new JinjaScope(scope);
-                Assign(loop.Names, item, test);
-                if (JinjaValues.Truth(Eval(loop.Filter, test))) kept.Add(item);
-            }
-            items = kept;
-        }
-        if (items.Count == 0) return loop.Else == null ? Flow.Next : Run(loop.Else, new JinjaScope(scope));
-        var state = new LoopState(items);
-        for (int i = 0; i < items.Count; i++)
+        object? source = Eval(loop.Source, scope);
+        var items = Items(source);
+        var state = new LoopState(loop.Filter == null ? items : Kept(loop, items, scope), loop.Filter == null ? Sized(source, items) : null);
+        bool whole = false;
+        while (state.Next(out object? item))
         {
             Charge(Step);
-            state.Index = i;
-            var inner = new JinjaScope(scope);
+            var inner = Within(loop.Body, scope);
             inner.Set("loop", state);
-            Assign(loop.Names, items[i], inner);
-            if (Run(loop.Body, inner) == Flow.Break) break;
+            Assign(loop.Names, item, inner);
+            var flow = Run(loop.Body, inner);
+            // jinja2 notes an iteration at its end (compiler.py, visit_For): one that is left early does not keep the else branch from running.
+            whole |= flow == Flow.Next;
+            if (flow == Flow.Break) break;
         }
-        return Flow.Next;
+        return whole || loop.Else == null ? Flow.Next : Run(loop.Else, Within(loop.Else, scope));
     }
 
-    /// <summary>What a for loop goes over: items of a list, keys of a mapping, characters of a string, nothing of an undefined value.</summary>
-    private List<object?> Items(object? v)
+    private IEnumerable<object?> Kept(ForStmt loop, IEnumerable<object?> items, JinjaScope scope)
+    {
+        foreach (object? item in items)
+        {
+            var test = new JinjaScope(scope);
+            Assign(loop.Names, item, test);
+            if (JinjaValues.Truth(Eval(loop.Filter!, test))) yield return item;
+        }
+    }
+
+    private static int? Sized(object? source, IEnumerable<object?> items) => source is PyIterator ? null : items.Count();
+
+    /// <summary>What a for loop goes over: items of a list, keys of a mapping, characters of a string, nothing of an undefined value, what is left of an iterator.</summary>
+    private IEnumerable<object?> Items(object? v)
     {
         switch (v)
         {
@@ -189,17 +213,24 @@ internal sealed partial class JinjaInterpreter
             case PyDict dict:
                 Charge(dict.Count);
                 return dict.Keys.Select(k => (object?)k).ToList();
+            case PyView view:
+                Charge(view.Dict.Count);
+                return view.List();
+            case PyIterator iterator: return iterator.Rest();
             case string s: return _values.Characters(s);
             case Undefined: return [];
+            case LoopState: throw new JinjaFault("going over the variable loop is not supported");
             default: throw new JinjaFault($"{JinjaValues.TypeName(v)} cannot be gone over");
         }
     }
 
     private string CallMacro(BoundMacro macro, Args args)
     {
-        var scope = new JinjaScope(macro.Scope);
+        var scope = Within(macro.Macro.Body, macro.Scope);
         var parameters = macro.Macro.Parameters;
         if (args.Count > parameters.Count) throw new JinjaFault($"the macro {macro.Macro.Name} takes {parameters.Count} arguments");
+        foreach (var (name, _) in parameters.Take(args.Count))
+            if (args.Named.ContainsKey(name)) throw new JinjaFault($"the argument {name} is given twice");
         for (int i = 0; i < parameters.Count; i++)
         {
             var (name, fallback) = parameters[i];
@@ -239,7 +270,9 @@ internal sealed partial class JinjaInterpreter
         public void Done(IEnumerable<string> names)
         {
             string[] known = names.ToArray();
-            if (_positional.Count > known.Length) throw new JinjaFault($"{_positional.Count} arguments are given where {known.Length} are taken");
+            if (_positional.Count > known.Length) throw new JinjaFault($"a call with {_positional.Count} arguments, where {known.Length} are known, is not supported");
+            foreach (string name in known.Take(_positional.Count))
+                if (_named.ContainsKey(name)) throw new JinjaFault($"the argument {name} is given twice");
             foreach (string name in _named.Keys)
                 if (!known.Contains(name)) throw new JinjaFault($"the argument {name} is not supported");
         }

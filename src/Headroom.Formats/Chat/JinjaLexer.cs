@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using System.Text.RegularExpressions;
 using Headroom.Core;
 
 namespace Headroom.Formats.Chat;
@@ -13,7 +14,7 @@ internal readonly record struct JinjaToken(JinjaTokenKind Kind, string Text, int
 /// Template text to tokens, with the whitespace rules of Jinja (jinja2 <c>lexer.py</c>) under the settings of transformers'
 /// <c>chat_template_utils.py</c>: trim_blocks (the line break after a block tag goes), lstrip_blocks (blanks from the start of a line to a block tag go), no trailing line break.
 /// </summary>
-internal sealed class JinjaLexer
+internal sealed partial class JinjaLexer
 {
     private static readonly string[] Operators = ["**", "//", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".", ":", "|", ","];
 
@@ -63,6 +64,7 @@ internal sealed class JinjaLexer
             if (stop > _at) Add(JinjaTokenKind.Data, _source[_at..stop]);
             _at = tag + (sign is '-' or '+' ? 3 : 2);
             if (kind == '#') Comment(tag);
+            else if (kind == '%' && RawBegin().Match(_source, tag) is { Success: true } raw) Raw(tag, raw);
             else
             {
                 Add(kind == '{' ? JinjaTokenKind.VariableBegin : JinjaTokenKind.BlockBegin, "");
@@ -70,6 +72,30 @@ internal sealed class JinjaLexer
             }
             lineStarting = _source[_at - 1] == '\n';
         }
+    }
+
+    [GeneratedRegex(@"\G\{%[-+]?\s*raw\s*(-%\}\s*|%\})")]
+    private static partial Regex RawBegin();
+
+    [GeneratedRegex(@"\{%([-+]?)\s*endraw\s*(\+%\}|-%\}\s*|%\}\n?)")]
+    private static partial Regex RawEnd();
+
+    // What stands between raw and endraw is text, with the rules for blanks of any block tag.
+    private void Raw(int tag, Match begin)
+    {
+        int from = tag + begin.Length;
+        var end = RawEnd().Match(_source, from);
+        if (!end.Success) throw Bad("raw has no endraw", tag);
+        int stop = end.Index;
+        if (end.Groups[1].Value == "-") while (stop > from && IsSpace(_source[stop - 1])) stop--;
+        else if (end.Groups[1].Value != "+")
+        {
+            int start = stop;
+            while (start > from && _source[start - 1] != '\n') start--;
+            if ((start > from || _source[from - 1] == '\n') && Blank(start, stop)) stop = start;
+        }
+        if (stop > from) Add(JinjaTokenKind.Data, _source[from..stop]);
+        _at = end.Index + end.Length;
     }
 
     private int NextTag(int from)
@@ -145,16 +171,21 @@ internal sealed class JinjaLexer
         }
     }
 
+    // jinja2 lexer.py: float_re, integer_re. After a point (a.0.1) stand two indices, no float.
+    [GeneratedRegex(@"\G([0-9]+_)*[0-9]+((\.([0-9]+_)*[0-9]+)?e[+\-]?([0-9]+_)*[0-9]+|\.([0-9]+_)*[0-9]+)", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    private static partial Regex FloatForm();
+
+    [GeneratedRegex(@"\G(0b(_?[01])+|0o(_?[0-7])+|0x(_?[0-9a-f])+|[1-9](_?[0-9])*|0(_?0)*)", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    private static partial Regex IntegerForm();
+
     private void Number()
     {
-        int start = _at;
-        if (_source[_at] == '0' && char.IsLetter(Peek(_at + 1))) throw Bad("numbers are read in decimal only", _at);
-        void Digits() { while (char.IsAsciiDigit(Peek(_at)) || (Peek(_at) == '_' && char.IsAsciiDigit(Peek(_at + 1)))) _at++; }
-        Digits();
-        bool real = false, indexed = start > 0 && _source[start - 1] == '.'; // a.0.1 is two indices
-        if (!indexed && Peek(_at) == '.' && char.IsAsciiDigit(Peek(_at + 1))) { real = true; _at++; Digits(); }
-        if (!indexed && Peek(_at) is 'e' or 'E' && (char.IsAsciiDigit(Peek(_at + 1)) || (Peek(_at + 1) is '+' or '-' && char.IsAsciiDigit(Peek(_at + 2))))) { real = true; _at += 2; Digits(); }
-        Add(real ? JinjaTokenKind.Float : JinjaTokenKind.Integer, _source[start.._at].Replace("_", "", StringComparison.Ordinal));
+        bool real = _at == 0 || _source[_at - 1] != '.';
+        var found = real ? FloatForm().Match(_source, _at) : Match.Empty;
+        real = found.Success;
+        if (!real) found = IntegerForm().Match(_source, _at);
+        Add(real ? JinjaTokenKind.Float : JinjaTokenKind.Integer, found.Value.Replace("_", "", StringComparison.Ordinal));
+        _at += found.Length;
     }
 
     // Escapes as Python's unicode_escape reads them; an unknown one keeps its backslash.
@@ -188,6 +219,11 @@ internal sealed class JinjaLexer
                     int value = e - '0';
                     for (int i = 0; i < 2 && Peek(_at) is >= '0' and <= '7'; i++) value = value * 8 + _source[_at++] - '0';
                     text.Append((char)value);
+                    break;
+                case > '\x7f':
+                    // The peer writes it as an escape first, and reads the backslash before that as one of its own.
+                    int rune = char.IsHighSurrogate(e) && char.IsLowSurrogate(Peek(_at)) ? char.ConvertToUtf32(e, _source[_at++]) : e;
+                    text.Append(rune < 0x100 ? $"\\x{rune:x2}" : rune < 0x10000 ? $"\\u{rune:x4}" : $"\\U{rune:x8}");
                     break;
                 default: text.Append('\\').Append(e); break;
             }

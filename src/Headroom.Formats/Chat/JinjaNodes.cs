@@ -39,4 +39,6 @@ internal sealed record ForStmt(int Line, List<string> Names, Expr Source, Expr? 
 internal sealed record MacroStmt(int Line, string Name, List<(string Name, Expr? Default)> Parameters, List<Stmt> Body) : Stmt(Line);
 /// <summary>{% generation %}: marks the assistant's text for training masks; its body is output as it stands.</summary>
 internal sealed record GenerationStmt(int Line, List<Stmt> Body) : Stmt(Line);
+internal sealed record WithStmt(int Line, List<(string Name, Expr Value)> Values, List<Stmt> Body) : Stmt(Line);
+internal sealed record FilterStmt(int Line, List<(string Name, Arguments Arguments)> Filters, List<Stmt> Body) : Stmt(Line);
 internal sealed record JumpStmt(int Line, bool Break) : Stmt(Line);

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Text;
 using static Headroom.Formats.Chat.JinjaTokenKind;
 
@@ -6,6 +7,9 @@ namespace Headroom.Formats.Chat;
 
 internal sealed partial class JinjaParser
 {
+    /// <summary>The filter safe where its value is used further; it is not known to the interpreter.</summary>
+    private const string SafeInside = "safe inside of an expression";
+
     private static readonly string[] Comparisons = ["==", "!=", "<", "<=", ">", ">="];
 
     /// <summary>An expression, or several with commas between them (a tuple).</summary>
@@ -95,9 +99,33 @@ internal sealed partial class JinjaParser
     private Expr Power()
     {
         var left = Unary(true);
-        while (TakeOp("**")) left = new BinaryExpr("**", left, Unary(true));
+        while (TakeOp("**"))
+        {
+            var right = Unary(true);
+            // jinja2 writes a constant into its program without brackets: -2 ** n is -(2 ** n) there, and (-2) ** n where n is a constant too.
+            if (Constant(left) && Negates(left) && !Constant(right)) throw JinjaError.Unsupported(Now.Line, "a power of a negative constant");
+            left = new BinaryExpr("**", left, right);
+        }
         return left;
     }
+
+    // One that is nested deeper than the stack allows is taken for none.
+    private static bool Constant(Expr e) => RuntimeHelpers.TryEnsureSufficientExecutionStack() && e switch
+    {
+        LiteralExpr => true,
+        UnaryExpr u => Constant(u.Value),
+        BinaryExpr b => Constant(b.Left) && Constant(b.Right),
+        FilterExpr f => Constant(f.Target),
+        _ => false,
+    };
+
+    private static bool Negates(Expr e) => RuntimeHelpers.TryEnsureSufficientExecutionStack() && e switch
+    {
+        UnaryExpr u => u.Op == '-' || Negates(u.Value),
+        BinaryExpr b => b.Op == "-" || Negates(b.Left) || Negates(b.Right),
+        FilterExpr f => f.Name is "int" or "float" || Negates(f.Target),
+        _ => false,
+    };
 
     // Filters and tests bind to the operand, not to a sum: a + b | trim is a + (b | trim).
     private Expr Unary(bool filters)
@@ -120,6 +148,7 @@ internal sealed partial class JinjaParser
                     "true" or "True" => new LiteralExpr(true),
                     "false" or "False" => new LiteralExpr(false),
                     "none" or "None" => new LiteralExpr(null),
+                    "varargs" or "kwargs" or "caller" when _macros > 0 => throw JinjaError.Unsupported(t.Line, $"{t.Text} of a macro"),
                     _ => new NameExpr(t.Text),
                 };
             case Text:
@@ -179,7 +208,8 @@ internal sealed partial class JinjaParser
     {
         Expr? Part() => Is(Operator, ":") || Is(Operator, "]") ? null : Expression();
         var start = Part();
-        if (TakeOp("]")) return start == null ? throw Bad("a subscript is empty") : new ItemExpr(target, start);
+        if (TakeOp("]")) return start == null ? throw JinjaError.Unsupported(Now.Line, "an empty subscript") : new ItemExpr(target, start);
+        if (Is(Operator, ",")) throw JinjaError.Unsupported(Now.Line, "a subscript of several parts");
         NeedOp(":");
         var stop = Part();
         var step = TakeOp(":") ? Part() : null;
@@ -215,7 +245,11 @@ internal sealed partial class JinjaParser
     {
         while (true)
         {
-            if (TakeOp("|")) value = new FilterExpr(value, NeedName(), Is(Operator, "(") ? Call() : Arguments.None);
+            if (TakeOp("|"))
+            {
+                string name = Known(NeedName());
+                value = new FilterExpr(value, name == "safe" ? SafeInside : name, Is(Operator, "(") ? Call() : Arguments.None);
+            }
             else if (TakeName("is")) value = Test(value);
             else if (Is(Operator, "(")) value = new CallExpr(value, Call());
             else return value;
@@ -228,8 +262,12 @@ internal sealed partial class JinjaParser
         string name = NeedName();
         var arguments = Arguments.None;
         if (Is(Operator, "(")) arguments = Call();
-        else if (Now.Kind is Text or JinjaTokenKind.Integer or Float || Is(Operator, "[") || Is(Operator, "{") || (Now.Kind == Name && Now.Text is not ("else" or "or" or "and" or "if" or "is" or "in" or "not")))
+        else if (Now.Kind is Text or JinjaTokenKind.Integer or Float || Is(Operator, "[") || Is(Operator, "{") || (Now.Kind == Name && Now.Text is not ("else" or "or" or "and")))
+        {
+            if (Is(Name, "is")) throw Bad("tests cannot be chained with is");
             arguments = new Arguments([Postfix(Primary())], []);
+        }
+        if (!JinjaInterpreter.Tests.ContainsKey(name)) throw JinjaError.Unsupported(Now.Line, $"the test {name}");
         return new TestExpr(value, name, arguments, not);
     }
 }

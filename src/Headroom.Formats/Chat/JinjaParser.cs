@@ -9,16 +9,16 @@ namespace Headroom.Formats.Chat;
 internal sealed partial class JinjaParser
 {
     private readonly List<JinjaToken> _tokens;
-    private int _at, _loops;
+    private int _at, _loops, _macros;
 
     private JinjaParser(List<JinjaToken> tokens) => _tokens = tokens;
 
     /// <summary>Parses a whole template.</summary>
-    public static List<Stmt> Parse(string source)
+    public static JinjaTemplate Parse(string source)
     {
         var parser = new JinjaParser(JinjaLexer.Read(source));
         var body = parser.Body(out string? end);
-        return end == null ? body : throw parser.Bad($"{end} closes nothing");
+        return end == null ? JinjaNames.Of(body) : throw parser.Bad($"{end} closes nothing");
     }
 
     private JinjaToken Now => _tokens[_at];
@@ -81,7 +81,7 @@ internal sealed partial class JinjaParser
                     break;
                 case VariableBegin:
                     _at++;
-                    var value = Tuple();
+                    var value = Printed(Tuple());
                     if (Now.Kind != VariableEnd) throw Bad($"{Show(Now)} is one too many in an expression");
                     _at++;
                     body.Add(new OutputStmt(t.Line, value));
@@ -99,6 +99,9 @@ internal sealed partial class JinjaParser
             }
         }
     }
+
+    // safe makes a text that escapes what is joined to it; it changes nothing only where it comes last.
+    private static Expr Printed(Expr e) => e is FilterExpr { Name: SafeInside } f ? f with { Name = "safe" } : e;
 
     private List<Stmt> BodyTo(string close)
     {
@@ -118,7 +121,12 @@ internal sealed partial class JinjaParser
             case "macro": return Macro(line);
             case "generation":
                 BlockEnds();
-                return new GenerationStmt(line, BodyTo("endgeneration"));
+                return new GenerationStmt(line, Apart(() => BodyTo("endgeneration")));
+            case "with": return With(line);
+            case "filter":
+                var filters = FilterNames(NeedName());
+                BlockEnds();
+                return new FilterStmt(line, filters, BodyTo("endfilter"));
             case "break" or "continue":
                 if (_loops == 0) throw Bad($"{tag} stands outside of a loop");
                 BlockEnds();
@@ -134,7 +142,7 @@ internal sealed partial class JinjaParser
         string? end = "elif";
         while (end == "elif")
         {
-            var condition = Tuple();
+            var condition = Tuple(conditional: false);
             BlockEnds();
             branches.Add((condition, Body(out end)));
         }
@@ -173,9 +181,18 @@ internal sealed partial class JinjaParser
     private List<string> Targets()
     {
         bool bracket = TakeOp("(");
+        if (Is(Operator, "(") || Is(Operator, ")")) throw JinjaError.Unsupported(Now.Line, "a target of this form");
         var names = new List<string> { NeedName() };
-        while (TakeOp(",")) if (Now.Kind == Name && !Is(Name, "in")) names.Add(NeedName());
-        if (bracket) NeedOp(")");
+        while (TakeOp(","))
+        {
+            if (Is(Operator, "(")) throw JinjaError.Unsupported(Now.Line, "a target of this form");
+            if (Now.Kind == Name && !Is(Name, "in")) names.Add(NeedName());
+        }
+        if (bracket)
+        {
+            NeedOp(")");
+            if (Is(Operator, ",")) throw JinjaError.Unsupported(Now.Line, "a target of this form");
+        }
         foreach (string n in names) if (n is "loop" or "true" or "false" or "none" or "True" or "False" or "None") throw Bad($"{n} cannot be assigned to");
         return names;
     }
@@ -192,8 +209,7 @@ internal sealed partial class JinjaParser
             return new SetStmt(line, names, attribute, value, null, []);
         }
         if (names.Count > 1) throw Bad("'=' is missing in a set tag");
-        var filters = new List<(string, Arguments)>();
-        while (TakeOp("|")) filters.Add((NeedName(), Is(Operator, "(") ? Call() : Arguments.None));
+        var filters = TakeOp("|") ? FilterNames(NeedName()) : [];
         BlockEnds();
         return new SetStmt(line, names, attribute, null, BodyTo("endset"), filters);
     }
@@ -209,13 +225,52 @@ internal sealed partial class JinjaParser
             parameters.Add((NeedName(), TakeOp("=") ? Expression() : null));
         }
         BlockEnds();
-        int loops = _loops;
-        _loops = 0;
-        var body = BodyTo("endmacro");
-        _loops = loops;
+        if (parameters.SkipWhile(p => p.Item2 == null).Any(p => p.Item2 == null)) throw Bad("a parameter without a default follows one with a default");
+        _macros++;
+        var body = Apart(() => BodyTo("endmacro"));
+        _macros--;
         return new MacroStmt(line, name, parameters, body);
     }
 
-    private static LiteralExpr Integer(JinjaToken t) =>
-        long.TryParse(t.Text, NumberStyles.None, CultureInfo.InvariantCulture, out long v) ? new LiteralExpr(v) : throw JinjaError.At(t.Line, $"the number {t.Text} is too large");
+    // What is a function of its own in jinja2: a loop around it cannot be left from inside.
+    private List<Stmt> Apart(Func<List<Stmt>> body)
+    {
+        int loops = _loops;
+        _loops = 0;
+        var inside = body();
+        _loops = loops;
+        return inside;
+    }
+
+    private List<(string, Arguments)> FilterNames(string first)
+    {
+        var filters = new List<(string, Arguments)> { (Known(first), Is(Operator, "(") ? Call() : Arguments.None) };
+        while (TakeOp("|")) filters.Add((Known(NeedName()), Is(Operator, "(") ? Call() : Arguments.None));
+        return filters;
+    }
+
+    private string Known(string filter) => JinjaInterpreter.Filters.Contains(filter) ? filter : throw JinjaError.Unsupported(Now.Line, $"the filter {filter}");
+
+    private WithStmt With(int line)
+    {
+        var values = new List<(string, Expr)>();
+        while (Now.Kind != BlockEnd)
+        {
+            if (values.Count > 0) NeedOp(",");
+            string name = NeedName();
+            NeedOp("=");
+            values.Add((name, Expression()));
+        }
+        BlockEnds();
+        return new WithStmt(line, values, BodyTo("endwith"));
+    }
+
+    private static LiteralExpr Integer(JinjaToken t)
+    {
+        // 0x1f, 0o17, 0b11
+        int numberBase = t.Text.Length > 1 ? char.ToLowerInvariant(t.Text[1]) switch { 'x' => 16, 'o' => 8, 'b' => 2, _ => 10 } : 10;
+        var value = System.Numerics.BigInteger.Zero;
+        foreach (char c in numberBase == 10 ? t.Text : t.Text[2..]) value = value * numberBase + Convert.ToInt32(c.ToString(), 16);
+        return value <= long.MaxValue ? new LiteralExpr((long)value) : throw JinjaError.Unsupported(t.Line, $"the number {t.Text}, beyond 64 bits,");
+    }
 }

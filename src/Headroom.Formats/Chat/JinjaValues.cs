@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Text;
 using System.Text.Json.Nodes;
+using Headroom.Core;
 
 namespace Headroom.Formats.Chat;
 
@@ -27,25 +28,88 @@ internal sealed record BoundMethod(object Target, string Name);
 /// <summary>A macro with the scope it was defined in.</summary>
 internal sealed record BoundMacro(MacroStmt Macro, JinjaScope Scope);
 
-/// <summary>The variable loop.</summary>
-internal sealed class LoopState(List<object?> items)
+/// <summary>range(...): prints as such.</summary>
+internal sealed class PyRange(long start, long stop, long step, IEnumerable<object?> numbers) : List<object?>(numbers)
 {
-    public int Index { get; set; }
-    public object? Changed { get; set; } = new Undefined("changed");
+    public override string ToString() => step == 1 ? $"range({start}, {stop})" : $"range({start}, {stop}, {step})";
+}
+
+/// <summary>keys(), values() or items() of a dict.</summary>
+internal sealed record PyView(PyDict Dict, string Kind)
+{
+    public List<object?> List() => Kind switch
+    {
+        "keys" => Dict.Keys.Select(k => (object?)k).ToList(),
+        "values" => Dict.Values.ToList(),
+        _ => Dict.Select(p => (object?)new PyTuple([p.Key, p.Value])).ToList(),
+    };
+}
+
+/// <summary>A generator or other iterator of Python: gives its items once, is always true and has no length.</summary>
+internal sealed class PyIterator(IEnumerable<object?> items)
+{
+    private readonly IEnumerator<object?> _items = items.GetEnumerator();
+
+    /// <summary>What is left; asking takes it.</summary>
+    public IEnumerable<object?> Rest()
+    {
+        while (_items.MoveNext()) yield return _items.Current;
+    }
+}
+
+/// <summary>The variable loop; takes its items one by one, and looks ahead only when asked to (jinja2 <c>runtime.py</c>, LoopContext).</summary>
+internal sealed class LoopState(IEnumerable<object?> source, int? length)
+{
+    private IEnumerator<object?> _source = source.GetEnumerator();
+    private object? _before = new Undefined("there is no previous item"), _now = new Undefined("there is no previous item"), _after;
+    private bool _peeked;
+    private int? _length = length;
+
+    public int Index { get; private set; } = -1;
+    public object? Changed { get; set; } = new object();
+
+    /// <summary>Goes on to the next item.</summary>
+    public bool Next(out object? item)
+    {
+        bool any = Peek();
+        item = any ? _after : null;
+        if (!any) return false;
+        _peeked = false;
+        Index++;
+        (_before, _now) = (_now, item);
+        return true;
+    }
+
+    private bool Peek()
+    {
+        if (_peeked) return true;
+        if (!_source.MoveNext()) return false;
+        _after = _source.Current;
+        return _peeked = true;
+    }
+
+    private int Length()
+    {
+        if (_length is { } known) return known;
+        var rest = new List<object?>();
+        while (_source.MoveNext()) rest.Add(_source.Current);
+        _source = rest.GetEnumerator();
+        return (_length = rest.Count + Index + 1 + (_peeked ? 1 : 0)).Value;
+    }
 
     public object? Get(string name) => name switch
     {
         "index0" => (long)Index,
         "index" => (long)Index + 1,
-        "revindex0" => (long)items.Count - Index - 1,
-        "revindex" => (long)items.Count - Index,
+        "revindex0" => (long)Length() - Index - 1,
+        "revindex" => (long)Length() - Index,
         "first" => Index == 0,
-        "last" => Index == items.Count - 1,
-        "length" => (long)items.Count,
+        "last" => !Peek(),
+        "length" => (long)Length(),
         "depth" => 1L,
         "depth0" => 0L,
-        "previtem" => Index > 0 ? items[Index - 1] : new Undefined("there is no previous item"),
-        "nextitem" => Index + 1 < items.Count ? items[Index + 1] : new Undefined("there is no next item"),
+        "previtem" => Index > 0 ? _before : new Undefined("there is no previous item"),
+        "nextitem" => Peek() ? _after : new Undefined("there is no next item"),
         "cycle" or "changed" => new BoundMethod(this, name),
         _ => new Undefined("loop." + name),
     };
@@ -88,6 +152,7 @@ internal sealed class JinjaValues(Action<long> charge)
                 if (v.TryGetValue(out string? s)) return s;
                 if (v.TryGetValue(out long l)) return l;
                 if (v.TryGetValue(out int i)) return (long)i;
+                if (v.ToJsonString() is var written && !written.AsSpan().ContainsAny(".eE")) throw new HeadroomException($"The number {written} among the template's variables has more than 64 bits, which is not supported.", "Give it as a text.");
                 return v.GetValue<double>();
         }
     }
@@ -100,6 +165,7 @@ internal sealed class JinjaValues(Action<long> charge)
         double d => d != 0,
         string s => s.Length > 0,
         ICollection c => c.Count > 0,
+        PyView view => view.Dict.Count > 0,
         _ => true,
     };
 
@@ -114,6 +180,11 @@ internal sealed class JinjaValues(Action<long> charge)
         string => "a string",
         PyDict => "a mapping",
         PyTuple => "a tuple",
+        PyRange => "a range",
+        PyView => "a view of a mapping",
+        PyIterator => "an iterator",
+        LoopState => "the variable loop",
+        PyNamespace => "a namespace",
         List<object?> => "a list",
         BoundMethod or BoundMacro => "a function",
         _ => "an object",
@@ -144,13 +215,13 @@ internal sealed class JinjaValues(Action<long> charge)
     public bool Equal(object? a, object? b)
     {
         charge(8);
-        if (Number(a) is { } x && Number(b) is { } y) return a is double || b is double ? x == y : Whole(a!) == Whole(b!);
+        if (Number(a) is not null && Number(b) is not null) return Order(a, b) == 0;
         switch (a, b)
         {
             case (null, null) or (Undefined, Undefined): return true;
             case (string s, string t): return s == t;
             case (List<object?> l, List<object?> m):
-                if (l.Count != m.Count || l is PyTuple != m is PyTuple) return false;
+                if (l.Count != m.Count || l.GetType() != m.GetType()) return false;
                 Deep();
                 for (int i = 0; i < l.Count; i++) if (!Equal(l[i], m[i])) return false;
                 return true;
@@ -159,8 +230,34 @@ internal sealed class JinjaValues(Action<long> charge)
                 Deep();
                 foreach (var (key, value) in d) if (!e.TryGetValue(key, out object? other) || !Equal(value, other)) return false;
                 return true;
+            case (PyView, PyView) or (BoundMethod, BoundMethod): throw new JinjaFault($"comparing {TypeName(a)} with {TypeName(b)} is not supported");
             default: return ReferenceEquals(a, b);
         }
+    }
+
+    /// <summary>Which of two comes first (below 0: the first, 0: neither); null where one is not a number. Throws where Python has no order.</summary>
+    public int? Order(object? a, object? b)
+    {
+        charge(8);
+        if (Number(a) is { } x && Number(b) is { } y)
+        {
+            if (a is not double && b is not double) return Whole(a!).CompareTo(Whole(b!));
+            if (double.IsNaN(x) || double.IsNaN(y)) return null;
+            // A whole number that is no double is compared as it is.
+            if (a is long l && (double)l == y && Math.Abs(y) < 9.2e18) return l.CompareTo((long)y);
+            if (b is long m && (double)m == x && Math.Abs(x) < 9.2e18) return ((long)x).CompareTo(m);
+            return x.CompareTo(y);
+        }
+        if (a is string s && b is string t) return PyText.Compare(s, t);
+        if (a is List<object?> k and not PyRange && b is List<object?> n && k.GetType() == n.GetType())
+        {
+            Deep();
+            for (int i = 0; i < k.Count && i < n.Count; i++) if (!Equal(k[i], n[i])) return Order(k[i], n[i]);
+            return k.Count.CompareTo(n.Count);
+        }
+        if (a is Undefined u || (b is Undefined v && (u = v) != null)) throw new JinjaFault($"'{u.Name}' is undefined");
+        if (a is PyView && b is PyView) throw new JinjaFault("an order of views is not supported");
+        throw new JinjaFault($"no order of {TypeName(a)} and {TypeName(b)}");
     }
 
     public static double? Number(object? v) => v switch { bool b => b ? 1 : 0, long l => l, double d => d, _ => null };
@@ -190,6 +287,12 @@ internal sealed class JinjaValues(Action<long> charge)
                 charge(s.Length);
                 Quote(s, to);
                 break;
+            case PyRange range: to.Append(range.ToString()); break;
+            case PyView view:
+                to.Append("dict_").Append(view.Kind).Append('(');
+                Repr(view.List(), to);
+                to.Append(')');
+                break;
             case List<object?> list:
                 Deep();
                 to.Append(list is PyTuple ? '(' : '[');
@@ -214,7 +317,7 @@ internal sealed class JinjaValues(Action<long> charge)
                 }
                 to.Append('}');
                 break;
-            default: throw new JinjaFault($"{TypeName(v)} cannot be written out");
+            default: throw new JinjaFault($"writing out {TypeName(v)} is not supported");
         }
     }
 
@@ -243,10 +346,11 @@ internal sealed class JinjaValues(Action<long> charge)
         if (double.IsNaN(d)) return nan;
         if (double.IsInfinity(d)) return d > 0 ? infinity : "-" + infinity;
         if (d == 0) return double.IsNegative(d) ? "-0.0" : "0.0";
-        string r = d.ToString("E16", CultureInfo.InvariantCulture), shortest = d.ToString("R", CultureInfo.InvariantCulture);
-        int exponent = int.Parse(r.AsSpan(r.IndexOf('E') + 1), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture);
-        string digits = new(shortest.Split('E')[0].Where(char.IsAsciiDigit).ToArray());
-        digits = digits.TrimStart('0').TrimEnd('0');
+        // The exponent of the shortest digits, not of the exact value: 1e-07 is stored as 9.99...e-08.
+        string[] shortest = Math.Abs(d).ToString("R", CultureInfo.InvariantCulture).Split('E');
+        string whole = shortest[0].Split('.')[0], all = shortest[0].Replace(".", "", StringComparison.Ordinal);
+        int exponent = (shortest.Length > 1 ? int.Parse(shortest[1], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) : 0) + whole.Length - 1 - (all.Length - all.TrimStart('0').Length);
+        string digits = all.Trim('0');
         string sign = d < 0 ? "-" : "";
         if (exponent is < -4 or >= 16)
             return $"{sign}{digits[0]}{(digits.Length > 1 ? "." + digits[1..] : "")}e{(exponent < 0 ? '-' : '+')}{Math.Abs(exponent):00}";
@@ -256,21 +360,21 @@ internal sealed class JinjaValues(Action<long> charge)
     }
 
     /// <summary>json.dumps with ensure_ascii=False by default, as transformers defines the filter tojson.</summary>
-    public string Json(object? v, int? indent, bool ascii, bool sort, string? itemSeparator = null, string? keySeparator = null)
+    public string Json(object? v, string? indent, bool ascii, bool sort, string? itemSeparator = null, string? keySeparator = null)
     {
         var text = new StringBuilder();
         Json(v, text, indent, 0, ascii, sort, itemSeparator ?? (indent == null ? ", " : ","), keySeparator ?? ": ");
         return text.ToString();
     }
 
-    private void Json(object? v, StringBuilder to, int? indent, int depth, bool ascii, bool sort, string comma, string colon)
+    private void Json(object? v, StringBuilder to, string? indent, int depth, bool ascii, bool sort, string comma, string colon)
     {
         charge(8);
         void Line(int d)
         {
-            if (indent is not { } n) return;
-            charge((long)n * d);
-            to.Append('\n').Append(' ', n * d);
+            if (indent == null) return;
+            charge((long)indent.Length * d);
+            to.Append('\n').Insert(to.Length, indent, d);
         }
         switch (v)
         {
@@ -279,6 +383,7 @@ internal sealed class JinjaValues(Action<long> charge)
             case long l: to.Append(l.ToString(CultureInfo.InvariantCulture)); break;
             case double d: to.Append(Float(d, "Infinity", "NaN")); break;
             case string s: JsonText(s, to, ascii); break;
+            case PyRange: throw new JinjaFault("a range cannot be written as JSON");
             case List<object?> { Count: 0 }: to.Append("[]"); break;
             case PyDict { Count: 0 }: to.Append("{}"); break;
             case List<object?> list:
@@ -297,7 +402,7 @@ internal sealed class JinjaValues(Action<long> charge)
                 Deep();
                 to.Append('{');
                 int n = 0;
-                foreach (var (key, value) in sort ? dict.OrderBy(p => p.Key, StringComparer.Ordinal) : (IEnumerable<KeyValuePair<string, object?>>)dict)
+                foreach (var (key, value) in sort ? dict.OrderBy(p => p.Key, Comparer<string>.Create(PyText.Compare)) : (IEnumerable<KeyValuePair<string, object?>>)dict)
                 {
                     if (n++ > 0) to.Append(comma);
                     Line(depth + 1);

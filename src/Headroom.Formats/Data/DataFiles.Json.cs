@@ -86,26 +86,39 @@ public static partial class DataFiles
         try
         {
             using var doc = JsonDocument.Parse(all.AsMemory(0, length));
-            return doc.RootElement.ValueKind == JsonValueKind.Object ? HeadroomException.List(doc.RootElement.EnumerateObject().Select(p => p.Name)) : null;
+            return doc.RootElement.ValueKind == JsonValueKind.Object ? Names(doc.RootElement) : null;
         }
         catch (JsonException) { return null; }
     }
 
+    /// <summary>The names of an object's fields, for messages; one that is no Unicode is a question mark.</summary>
+    private static string Names(JsonElement of) => HeadroomException.List(of.EnumerateObject().Select(p =>
+    {
+        try { return p.Name; }
+        catch (InvalidOperationException) { return "?"; }
+    }));
+
     private static DataRow JsonFields(JsonElement row, DataFileOptions options, Func<string, string, HeadroomException> bad)
     {
-        string Need(string name) => Field(name) ?? throw bad($"no field '{HeadroomException.Value(name)}'{(row.TryGetProperty(name, out _) ? " (it is null)" : "")}",
-            $"set data.text_field, data.label_field and the columns of task.template; fields here: {HeadroomException.List(row.EnumerateObject().Select(p => p.Name))}");
+        string Need(string name) => Field(name) ?? throw bad($"no field '{HeadroomException.Value(name)}'{(row.EnumerateObject().Any(p => Is(p, name)) ? " (it is null)" : "")}",
+            $"set data.text_field, data.label_field and the columns of task.template; fields here: {Names(row)}");
         return new(Need(options.TextField), Need(options.LabelField), Field(options.TierField), Field(options.IdField))
         {
             More = options.MoreFields.Count == 0 ? null : [.. options.MoreFields.Select(Need)],
         };
+
+        bool Is(JsonProperty property, string name)
+        {
+            try { return property.NameEquals(name); }
+            catch (InvalidOperationException) { throw bad("a field's name is not valid Unicode", "repair the file"); }
+        }
 
         string? Field(string name)
         {
             JsonElement? found = null;
             foreach (var property in row.EnumerateObject())
             {
-                if (!property.NameEquals(name)) continue;
+                if (!Is(property, name)) continue;
                 if (found != null) throw bad($"field '{HeadroomException.Value(name)}' stands there twice", "name each field once");
                 found = property.Value;
             }

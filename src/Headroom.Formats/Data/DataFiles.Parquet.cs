@@ -8,6 +8,7 @@ public static partial class DataFiles
 {
     private static IEnumerable<DataRow> ReadParquet(string path, DataFileOptions options)
     {
+        RegularFile.Check(path);
         using var file = File.OpenRead(path);
         foreach (var row in ReadParquet(file, path, options)) yield return row;
     }

@@ -60,6 +60,7 @@ public static partial class DataFiles
             return ReadFolder(path);
         }
         if (!File.Exists(path) && Path.GetFileName(path).Contains('*')) return Pattern(path).SelectMany(p => Read(p, options));
+        RegularFile.Check(path);
         if (!File.Exists(path)) throw new HeadroomException($"data file {path} does not exist", "check the path in the configuration");
         GitLfs.Refuse(path);
         string name = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? path[..^3] : path;
@@ -125,6 +126,7 @@ public static partial class DataFiles
 
     private static string ReadText(string file)
     {
+        RegularFile.Check(file);
         try { return File.ReadAllText(file, Utf8); }
         catch (DecoderFallbackException) { throw new HeadroomException($"{file} is not UTF-8", "convert the file to UTF-8"); }
     }

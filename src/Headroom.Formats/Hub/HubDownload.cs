@@ -45,7 +45,7 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
                 File.Delete(list);
                 await Fill(state, unfinished, list, Math.Max(1, file.Size), stop).ConfigureAwait(false);
             }
-            Verify(file, unfinished);
+            Verify(file, unfinished, stop);
         }
         catch (HubException e) when (e.Fault == HubFault.Damaged)
         {
@@ -220,7 +220,7 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
         HubClient.Damaged($"{file.File} of {name.Id} has {bytes} bytes where the hub announced {file.Size}.", "Run it again; the unfinished file was removed.");
 
     /// <summary>Size, and SHA-256 (64 hex digits) or git blob id (40: SHA-1 of "blob size\0" and the content).</summary>
-    private void Verify(HubFile file, string path)
+    private void Verify(HubFile file, string path, CancellationToken stop)
     {
         if (new FileInfo(path).Length is var length && length != file.Size) throw WrongSize(file, length);
         if (file.Etag.Length is not (40 or 64) || !file.Etag.All(char.IsAsciiHexDigitLower)) return;
@@ -229,7 +229,7 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
         using (var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, 1, FileOptions.SequentialScan))
         {
             byte[] buffer = new byte[1 << 20];
-            for (int n; (n = stream.Read(buffer)) > 0;) hash.AppendData(buffer, 0, n);
+            for (int n; (n = stream.Read(buffer)) > 0; stop.ThrowIfCancellationRequested()) hash.AppendData(buffer, 0, n);
         }
         if (Convert.ToHexStringLower(hash.GetHashAndReset()) != file.Etag)
             throw HubClient.Damaged($"{file.File} of {name.Id} arrived damaged: its hash is not the one that the hub announced.", "Run it again; the damaged file was removed.");

@@ -60,7 +60,8 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
         catch (Exception e) when (e is HubException || HubClient.IsTransient(e) || e is HttpRequestException)
         {
             if (client.AsHub(e, "") is { Fault: HubFault.Proxy } proxy) throw proxy;
-            return FromCache(file, required, e);
+            // A file that was asked for without an answer is not absent, whether or not a model needs it: only the cache may stand in.
+            return FromCache(file, required: true, e);
         }
     }
 

@@ -30,6 +30,7 @@ public sealed record GenerationConfig
     {
         string? folder = Directory.Exists(model) ? model : Path.GetDirectoryName(Path.GetFullPath(model));
         string file = Path.Combine(folder ?? ".", "generation_config.json");
+        RegularFile.Check(file);
         if (!File.Exists(file)) return new GenerationConfig();
         try
         {

@@ -19,6 +19,7 @@ public static class HfConfig
     /// <summary>Reads a config.json file.</summary>
     public static ModelConfig Load(string path)
     {
+        RegularFile.Check(path);
         if (!File.Exists(path)) throw new HeadroomException($"There is no {path}.", "A Hugging Face model folder needs config.json.");
         return Parse(SideFile.ReadText(path), path);
     }
@@ -30,12 +31,23 @@ public static class HfConfig
         try
         {
             json = JsonNode.Parse(text) as JsonObject ?? throw new JsonException("not an object");
+            Finite(json, "");
             return Read(json, path);
         }
         catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or OverflowException or ArgumentException)
         {
             throw new HeadroomException($"{path} is not a valid config.json: {e.Message.Split('\n')[0]}", "Use the model's original file.");
         }
+    }
+
+    // JSON has no infinity, but 1e400 is read as one.
+    private static void Finite(JsonNode? node, string key)
+    {
+        if (node is JsonObject all)
+            foreach (var (name, value) in all) Finite(value, name);
+        else if (node is JsonArray list)
+            foreach (var value in list) Finite(value, key);
+        else if (node?.GetValueKind() == JsonValueKind.Number && !double.IsFinite(node.GetValue<double>())) throw new FormatException($"{key} is not finite");
     }
 
     private static ModelConfig Read(JsonObject json, string path)
@@ -57,7 +69,8 @@ public static class HfConfig
         bool Bool(string key, bool fallback) => json[key] is not { } n ? fallback
             : n.GetValueKind() is JsonValueKind.True or JsonValueKind.False ? n.GetValue<bool>() : throw Odd(key);
         int hidden = Int("hidden_size", 4096), heads = Int("num_attention_heads", 32);
-        if (hidden <= 0 || heads <= 0) throw new FormatException("hidden_size and num_attention_heads must be positive");
+        ModelRanges.Whole("hidden_size", hidden);
+        ModelRanges.Whole("num_attention_heads", heads);
         var rope = Rope(json, path);
         if ((double?)(rope?["partial_rotary_factor"] ?? json["partial_rotary_factor"]) is { } part and not 1)
             throw new HeadroomException($"partial_rotary_factor {part} of {path} is not supported.", "Supported: rotations of whole heads.");
@@ -142,11 +155,9 @@ public static class HfConfig
         {
             if (!ok) throw new FormatException(what);
         }
-        Need(c.VocabSize is > 0 and < 1 << 24, "vocab_size is out of range");
-        Need(c.HiddenSize is > 0 and < 1 << 20 && c.IntermediateSize is > 0 and < 1 << 22, "hidden_size or intermediate_size is out of range");
-        Need(c.NumHiddenLayers is > 0 and < 4096 && c.NumKeyValueHeads > 0, "num_hidden_layers or num_key_value_heads is out of range");
+        ModelRanges.Check(c);
         Need(c.NumAttentionHeads % c.NumKeyValueHeads == 0, "num_attention_heads is not a multiple of num_key_value_heads");
-        Need(c.HeadDim is > 0 and <= 1024 && c.HeadDim % 2 == 0, "head_dim must be even");
+        Need(c.HeadDim % 2 == 0, $"head_dim is {c.HeadDim}, it must be even");
         Need(c.RopeDivisors == null || c.RopeDivisors.Length == c.HeadDim / 2, "rope_freqs.weight does not have head_dim / 2 entries");
         Need(c.SlidingLayers == null || c.SlidingLayers.Length == c.NumHiddenLayers, "layer_types does not have one entry a layer");
     }

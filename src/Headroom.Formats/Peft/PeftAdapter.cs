@@ -61,6 +61,7 @@ public sealed record PeftAdapter
     public static PeftAdapter Load(string folder, Action<string>? warn = null)
     {
         string configPath = Path.Combine(folder, Config), weights = Path.Combine(folder, Weights);
+        RegularFile.Check(configPath);
         if (!File.Exists(configPath)) throw new HeadroomException($"There is no {Config} in {folder}.", "Give the folder that PEFT or Headroom wrote.");
         if (!File.Exists(weights))
             throw new HeadroomException($"There is no {Weights} in {folder}{(File.Exists(Path.Combine(folder, "adapter_model.bin")) ? ", only a pickled adapter_model.bin" : "")}.",
@@ -246,7 +247,7 @@ public sealed record PeftAdapter
     /// <summary>Writes the folder as PEFT does (keys sorted, indent 2, inference_mode true); each file is whole or not there.</summary>
     public void Save(string folder)
     {
-        Directory.CreateDirectory(folder);
+        FileLayer.Current.MakeFolder(folder);
         Initial?.Save(InitialFolder(folder, Init));
         var metadata = new Dictionary<string, string> { ["format"] = "pt" };
         if (BaseHash != null) metadata[HashKey] = BaseHash;

@@ -34,6 +34,7 @@ public sealed unsafe class SafetensorsFile : IDisposable
     {
         Path = path;
         if (!File.Exists(path)) throw new HeadroomException($"There is no file {path}.", "Check the path of the model.");
+        RegularFile.Check(path);
         _handle = File.OpenHandle(path);
         try
         {

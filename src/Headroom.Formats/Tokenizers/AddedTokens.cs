@@ -1,5 +1,5 @@
 using System.Buffers;
-using System.Globalization;
+using System.Text;
 
 namespace Headroom.Formats.Tokenizers;
 
@@ -38,10 +38,18 @@ internal sealed class AddedTokens
 
     public bool IsEmpty => _next.Count == 0;
 
-    /// <summary>The next token at or after from; start and stop include the blanks it takes along, start never below from.</summary>
-    public AddedToken? Find(ReadOnlySpan<char> text, int from, out int start, out int stop)
+    /// <summary>
+    /// The next token from <paramref name="at"/> on, which moves behind its spelling; start and stop include the blanks that it takes along. As in tokenizers (added_vocabulary.rs, find_matches),
+    /// blanks taken along do not hide a token that is spelled in them.
+    /// </summary>
+    /// <param name="text">The text.</param>
+    /// <param name="at">Where to look on.</param>
+    /// <param name="done">End of what is taken already; blanks before it are not taken again.</param>
+    /// <param name="start">Where the token begins.</param>
+    /// <param name="stop">Where the rest begins.</param>
+    public AddedToken? Find(ReadOnlySpan<char> text, ref int at, int done, out int start, out int stop)
     {
-        for (int at = from; at < text.Length; at++)
+        while (at < text.Length)
         {
             int hop = text[at..].IndexOfAny(_first);
             if (hop < 0) break;
@@ -50,16 +58,23 @@ internal sealed class AddedTokens
             AddedToken? found = null;
             for (int i = at; i < text.Length && _next.TryGetValue(((ulong)(uint)node << 16) | text[i], out node); i++)
                 if (_end[node] is { } token) (found, end) = (token, i + 1);
-            if (found == null) continue;
-            if (found.SingleWord && ((at > 0 && Word(text[at - 1])) || (end < text.Length && Word(text[end])))) { at = end - 1; continue; }
+            if (found == null) { at++; continue; }
             (start, stop) = (at, end);
-            if (found.LStrip) while (start > from && char.IsWhiteSpace(text[start - 1])) start--;
+            at = end;
+            if (found.SingleWord && (WordEnds(text[..start]) || WordStarts(text[stop..]))) continue;
+            if (found.LStrip)
+            {
+                while (start > 0 && char.IsWhiteSpace(text[start - 1])) start--;
+                start = Math.Max(start, done);
+            }
             if (found.RStrip) while (stop < text.Length && char.IsWhiteSpace(text[stop])) stop++;
-            return found;
+            if (start < stop) return found;
         }
-        start = stop = text.Length;
+        at = start = stop = text.Length;
         return null;
     }
 
-    private static bool Word(char c) => char.IsLetterOrDigit(c) || CharUnicodeInfo.GetUnicodeCategory(c) is UnicodeCategory.ConnectorPunctuation or UnicodeCategory.NonSpacingMark or UnicodeCategory.SpacingCombiningMark or UnicodeCategory.EnclosingMark;
+    private static bool WordEnds(ReadOnlySpan<char> text) => Rune.DecodeLastFromUtf16(text, out var rune, out _) == OperationStatus.Done && WordMatcher.IsWord(rune);
+
+    private static bool WordStarts(ReadOnlySpan<char> text) => Rune.DecodeFromUtf16(text, out var rune, out _) == OperationStatus.Done && WordMatcher.IsWord(rune);
 }

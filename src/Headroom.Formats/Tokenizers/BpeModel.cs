@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Collections.Concurrent;
 using System.Text;
+using Headroom.Core;
 
 namespace Headroom.Formats.Tokenizers;
 
@@ -18,12 +19,15 @@ internal sealed class BpeModel
     private readonly int _unk;
     private int _entries;
 
+    /// <summary>In the place of an id: an unknown token is named that the vocabulary does not have.</summary>
+    public const int Missing = -2;
+
     /// <param name="vocab">Pieces that text can become.</param>
     /// <param name="merges">(left id, right id) to (rank, id).</param>
     /// <param name="bytes">Id for each byte, or -1: the alphabet when byteLevel, else the fallback tokens.</param>
     /// <param name="byteLevel">Symbols are bytes; otherwise code points.</param>
     /// <param name="ignoreMerges">A word that is a whole piece is that piece.</param>
-    /// <param name="unk">Id for what cannot be written, or -1.</param>
+    /// <param name="unk">Id for what cannot be written, -1 to leave it out, or <see cref="Missing"/>.</param>
     /// <param name="fuseUnk">Neighbouring unknowns become one.</param>
     public BpeModel(Dictionary<string, int> vocab, Dictionary<ulong, (int, int)> merges, int[] bytes, bool byteLevel, bool ignoreMerges, int unk, bool fuseUnk)
     {
@@ -70,7 +74,7 @@ internal sealed class BpeModel
             }
             else if (_find.TryGetValue(word, out int whole)) { output.Add(whole); return; }
         }
-        int max = word.Length * 3;
+        int max = word.Length * 3 + 1;
         int[]? rented = null;
         Span<int> ids = max <= 256 ? stackalloc int[256] : (rented = ArrayPool<int>.Shared.Rent(max));
         int n = _byteLevel ? Bytes(word, ids) : Runes(word, ids);
@@ -81,6 +85,7 @@ internal sealed class BpeModel
     private int Bytes(ReadOnlySpan<char> word, Span<int> ids)
     {
         int n = 0;
+        bool unknown = false;
         Span<byte> b = stackalloc byte[4];
         foreach (var rune in word.EnumerateRunes())
         {
@@ -88,37 +93,51 @@ internal sealed class BpeModel
             for (int i = 0; i < len; i++)
             {
                 int id = _bytes[b[i]];
-                if (id >= 0) ids[n++] = id; else Unknown(ids, ref n);
+                if (id >= 0) Known(id, ids, ref n, ref unknown); else Unknown(ids, ref n, ref unknown);
             }
         }
+        if (unknown) ids[n++] = _unk;
         return n;
     }
 
     private int Runes(ReadOnlySpan<char> word, Span<int> ids)
     {
         int n = 0;
+        bool unknown = false;
         Span<byte> b = stackalloc byte[4];
         while (!word.IsEmpty)
         {
             Rune.DecodeFromUtf16(word, out var rune, out int used);
-            if (_find.TryGetValue(word[..used], out int id)) ids[n++] = id;
+            if (_find.TryGetValue(word[..used], out int id)) Known(id, ids, ref n, ref unknown);
             else
             {
                 int len = rune.EncodeToUtf8(b);
                 bool all = true;
                 for (int i = 0; i < len; i++) all &= _bytes[b[i]] >= 0;
+                // Bytes do not end a run of unknowns: tokenizers (bpe/model.rs, merge_word) writes it after them.
                 if (all) for (int i = 0; i < len; i++) ids[n++] = _bytes[b[i]];
-                else Unknown(ids, ref n);
+                else Unknown(ids, ref n, ref unknown);
             }
             word = word[used..];
         }
+        if (unknown) ids[n++] = _unk;
         return n;
     }
 
-    private void Unknown(Span<int> ids, ref int n)
+    private void Known(int id, Span<int> ids, ref int n, ref bool unknown)
     {
-        if (_unk < 0 || (_fuseUnk && n > 0 && ids[n - 1] == _unk)) return;
-        ids[n++] = _unk;
+        if (unknown) ids[n++] = _unk;
+        unknown = false;
+        ids[n++] = id;
+    }
+
+    private void Unknown(Span<int> ids, ref int n, ref bool unknown)
+    {
+        if (_unk == Missing)
+            throw new HeadroomException("A text holds a character that the vocabulary cannot write, and the tokenizer's unk_token is not in the vocabulary.", "Use another copy of the model's tokenizer.json.");
+        if (_unk < 0) return;
+        if (unknown && !_fuseUnk) ids[n++] = _unk;
+        unknown = true;
     }
 
     private int Rank(int left, int right, out int id)

@@ -11,13 +11,15 @@ internal sealed class TokenizerParts
 {
     public required BpeModel Model { get; init; }
     public required bool ByteLevel { get; init; }
+    /// <summary>Whether a text is what the bytes of its pieces say; absent, whether the vocabulary is byte-level.</summary>
+    public bool? BytesToText { get; init; }
     /// <summary>Piece by id; empty where an id has none.</summary>
     public required string[] Pieces { get; set; }
     public required Dictionary<string, int> Ids { get; init; }
     public List<AddedToken> Added { get; init; } = [];
     public Func<string, string>? Normalizer { get; init; }
     public List<PreStep> Steps { get; init; } = [];
-    /// <summary>Steps of decoding, for pieces that are not byte-level.</summary>
+    /// <summary>Steps of decoding, unless the pieces are byte-level and nothing else is done to them.</summary>
     public List<Func<List<string>, List<string>>> Decoders { get; init; } = [];
     /// <summary>What joins pieces after the decoding steps.</summary>
     public string Joint { get; init; } = "";
@@ -41,15 +43,16 @@ internal sealed class BpeTokenizer : ITokenizer
 {
     private readonly TokenizerParts _parts;
     private readonly AddedTokens _raw, _normalized;
-    private readonly HashSet<int> _added = [];
+    private readonly Dictionary<int, string> _added = [];
     private readonly int[] _prefix, _suffix;
 
     public BpeTokenizer(TokenizerParts parts)
     {
         _parts = parts;
         _raw = new AddedTokens(parts.Added.Where(t => !t.Normalized).Select(t => (t.Content, t)));
-        _normalized = new AddedTokens(parts.Added.Where(t => t.Normalized).Select(t => (parts.Normalizer?.Invoke(t.Content) ?? t.Content, t)));
-        foreach (var t in parts.Added) _added.Add(t.Id);
+        string Spelling(AddedToken t) => t.Normalized && parts.Normalizer != null ? parts.Normalizer(t.Content) : t.Content;
+        _normalized = new AddedTokens(parts.Added.Where(t => t.Normalized).Select(t => (Spelling(t), t)));
+        foreach (var t in parts.Added) _added[t.Id] = Spelling(t);
         (_prefix, _suffix) = (parts.Prefix.ToArray(), parts.Suffix.ToArray());
         AddBos = BosId is { } b && _prefix.Contains(b);
         AddEos = EosId is { } e && _suffix.Contains(e);
@@ -78,8 +81,8 @@ internal sealed class BpeTokenizer : ITokenizer
         if (addSpecial) run.Ids.AddRange(_prefix);
         try
         {
-            int from = 0;
-            while (!_raw.IsEmpty && _raw.Find(text, from, out int start, out int stop) is { } token)
+            int from = 0, at = 0;
+            while (!_raw.IsEmpty && _raw.Find(text, ref at, from, out int start, out int stop) is { } token)
             {
                 if (start > from) Normal(text[from..start], from == 0, run);
                 run.Ids.Add(token.Id);
@@ -104,8 +107,8 @@ internal sealed class BpeTokenizer : ITokenizer
     private void Normal(string text, bool atStart, Run run)
     {
         if (_parts.Normalizer != null) text = _parts.Normalizer(text);
-        int from = 0;
-        while (!_normalized.IsEmpty && _normalized.Find(text, from, out int start, out int stop) is { } token)
+        int from = 0, at = 0;
+        while (!_normalized.IsEmpty && _normalized.Find(text, ref at, from, out int start, out int stop) is { } token)
         {
             if (start > from) Words(text[from..start], atStart && from == 0, run);
             run.Ids.Add(token.Id);
@@ -129,13 +132,15 @@ internal sealed class BpeTokenizer : ITokenizer
 
     public string Decode(ReadOnlySpan<int> ids)
     {
-        if (_parts.ByteLevel)
+        if (_parts.BytesToText ?? _parts.ByteLevel)
         {
             var bytes = new ArrayBufferWriter<byte>(ids.Length * 4 + 16);
             foreach (int id in ids)
             {
-                string piece = IdToToken(id);
-                if (_added.Contains(id) || !Mapped(piece)) { Encoding.UTF8.GetBytes(piece, bytes); continue; }
+                bool added = _added.TryGetValue(id, out string? piece);
+                piece ??= IdToToken(id);
+                // An added token is written as it is spelled, not by the bytes that its letters might stand for.
+                if (added || !Mapped(piece)) { Encoding.UTF8.GetBytes(piece, bytes); continue; }
                 var to = bytes.GetSpan(piece.Length);
                 for (int i = 0; i < piece.Length; i++) to[i] = (byte)ByteAlphabet.ToByte(piece[i]);
                 bytes.Advance(piece.Length);
@@ -143,9 +148,22 @@ internal sealed class BpeTokenizer : ITokenizer
             return Encoding.UTF8.GetString(bytes.WrittenSpan);
         }
         var pieces = new List<string>(ids.Length);
-        foreach (int id in ids) pieces.Add(IdToToken(id));
-        foreach (var step in _parts.Decoders) pieces = step(pieces);
+        foreach (int id in ids)
+            if ((_added.TryGetValue(id, out string? piece) ? piece : IdToToken(id)) is { Length: > 0 } known) pieces.Add(known);
+        long given = Characters(pieces);
+        foreach (var step in _parts.Decoders)
+        {
+            pieces = step(pieces);
+            Normalizers.Bound(given, Characters(pieces));
+        }
         return string.Join(_parts.Joint, pieces);
+    }
+
+    private static long Characters(List<string> pieces)
+    {
+        long n = 0;
+        foreach (string p in pieces) n += p.Length;
+        return n;
     }
 
     private static bool Mapped(string piece)

@@ -65,11 +65,11 @@ internal static class GgufTokenizer
             {
                 int blank = lines[i].IndexOf(' ', Math.Min(1, lines[i].Length));
                 if (blank < 0) throw new FormatException($"merge {i} is not a pair");
-                Vocabulary.AddMerge(merges, vocab, lines[i][..blank], lines[i][(blank + 1)..], i);
+                Vocabulary.AddMerge(merges, vocab, lines[i][..blank], lines[i][(blank + 1)..], i, last: false);
             }
             var steps = new List<PreStep>();
             if (file.Flag("tokenizer.ggml.add_space_prefix") == true) steps.Add(new ByteLevelStep(prefix: true, split: false));
-            foreach (string s in splits) steps.Add(new RegexStep(SplitStep.Of(s)));
+            foreach (string s in splits) steps.Add(new CutStep(SplitStep.Of(s)));
             int bos = Id("bos_token_id", -1), eos = Id("eos_token_id", -1);
             bool wholeWords = KnownSplits.WholeWordsFirst(pre);
             parts = new TokenizerParts

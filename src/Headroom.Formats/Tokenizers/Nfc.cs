@@ -54,7 +54,17 @@ internal static class Nfc
         var t = Data.Value;
         bool clean = true;
         foreach (char c in text) if (t.Check[c] || char.IsSurrogate(c)) { clean = false; break; }
-        if (clean) return text;
+        return clean ? text : Text(Compose(t, Decompose(t, text)), text.Length);
+    }
+
+    /// <summary>Canonical decomposition (Unicode NFD).</summary>
+    public static string Decomposed(string text) =>
+        text.AsSpan().IndexOfAnyExceptInRange('\0', '\u00BF') < 0 ? text : Text(Decompose(Data.Value, text), text.Length);
+
+    private static int Class(Tables t, int c) => c < 0x300 ? 0 : t.Class.GetValueOrDefault(c);
+
+    private static List<int> Decompose(Tables t, string text)
+    {
         var code = new List<int>(text.Length);
         foreach (var rune in text.EnumerateRunes())
         {
@@ -69,24 +79,28 @@ internal static class Nfc
             else if (t.Full.TryGetValue(c, out var to)) code.AddRange(to);
             else code.Add(c);
         }
-        int Class(int c) => c < 0x300 ? 0 : t.Class.GetValueOrDefault(c);
         for (int i = 0; i < code.Count;)
         {
-            if (Class(code[i]) == 0) { i++; continue; }
+            if (Class(t, code[i]) == 0) { i++; continue; }
             int end = i;
-            while (end < code.Count && Class(code[end]) != 0) end++;
+            while (end < code.Count && Class(t, code[end]) != 0) end++;
             if (end - i > 1)
             {
-                var run = code.GetRange(i, end - i).OrderBy(Class).ToArray(); // stable
+                var run = code.GetRange(i, end - i).OrderBy(c => Class(t, c)).ToArray(); // stable
                 for (int k = 0; k < run.Length; k++) code[i + k] = run[k];
             }
             i = end;
         }
+        return code;
+    }
+
+    private static List<int> Compose(Tables t, List<int> code)
+    {
         var result = new List<int>(code.Count);
         int starter = -1, last = 0;
         foreach (int c in code)
         {
-            int k = Class(c);
+            int k = Class(t, c);
             if (starter >= 0 && (last < k || (last == 0 && starter == result.Count - 1)) && Pair(t, result[starter], c) is var p && p >= 0)
             {
                 result[starter] = p;
@@ -95,8 +109,13 @@ internal static class Nfc
             if (k == 0) { starter = result.Count; last = 0; } else last = k;
             result.Add(c);
         }
-        var sb = new StringBuilder(text.Length);
-        foreach (int c in result) if (c < 0x10000) sb.Append((char)c); else sb.Append(char.ConvertFromUtf32(c));
+        return result;
+    }
+
+    private static string Text(List<int> code, int length)
+    {
+        var sb = new StringBuilder(length);
+        foreach (int c in code) if (c < 0x10000) sb.Append((char)c); else sb.Append(char.ConvertFromUtf32(c));
         return sb.ToString();
     }
 

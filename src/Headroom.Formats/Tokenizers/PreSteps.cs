@@ -12,27 +12,29 @@ internal abstract class PreStep
     /// <param name="atStart">Whether the text opens the whole input.</param>
     public abstract string Apply(string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart);
 
-    /// <summary>Puts prefix before each part that does not start with it (only the first when onlyFirst).</summary>
+    /// <summary>Puts prefix before each part that does not start with it, or only before the one that opens the text. What lies between parts stays.</summary>
     protected static string Prefix(string text, char prefix, List<(int Start, int Length)> parts, bool onlyFirst)
     {
-        bool needed = false;
-        for (int i = 0; i < parts.Count && !(onlyFirst && i > 0); i++) needed |= parts[i].Length > 0 && text[parts[i].Start] != prefix;
-        if (!needed) return text;
+        bool Needs((int Start, int Length) part) => part.Length > 0 && text[part.Start] != prefix && !(onlyFirst && part.Start > 0);
+        if (!parts.Exists(Needs)) return text;
         var sb = new StringBuilder(text.Length + parts.Count);
+        int done = 0;
         for (int i = 0; i < parts.Count; i++)
         {
             var (start, length) = parts[i];
+            sb.Append(text, done, start - done);
             int from = sb.Length;
-            if (length > 0 && text[start] != prefix && !(onlyFirst && i > 0)) sb.Append(prefix);
+            if (Needs(parts[i])) sb.Append(prefix);
             sb.Append(text, start, length);
+            done = start + length;
             parts[i] = (from, sb.Length - from);
         }
-        return sb.ToString();
+        return sb.Append(text, done, text.Length - done).ToString();
     }
 }
 
 /// <summary>Cuts by an expression.</summary>
-internal sealed class RegexStep(SplitStep split) : PreStep
+internal sealed class CutStep(SplitStep split) : PreStep
 {
     public override string Apply(string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
     {
@@ -61,6 +63,8 @@ internal enum PrependScheme { Never, First, Always }
 /// <summary>Blanks become a mark; words start at the mark.</summary>
 internal sealed class MetaspaceStep(char mark, PrependScheme scheme, bool split) : PreStep
 {
+    public PrependScheme Scheme => scheme;
+
     public override string Apply(string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
     {
         text = text.Replace(' ', mark);
@@ -76,6 +80,27 @@ internal sealed class MetaspaceStep(char mark, PrependScheme scheme, bool split)
                 output.Add((from, to - from));
                 from = to;
             }
+        }
+        return text;
+    }
+}
+
+/// <summary>Parts of so many characters.</summary>
+internal sealed class FixedLengthStep(int characters) : PreStep
+{
+    public override string Apply(string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
+    {
+        foreach (var (start, length) in input)
+        {
+            int from = start, at = start, n = 0;
+            foreach (var rune in text.AsSpan(start, length).EnumerateRunes())
+            {
+                at += rune.Utf16SequenceLength;
+                if (++n < characters) continue;
+                output.Add((from, at - from));
+                (from, n) = (at, 0);
+            }
+            if (at > from) output.Add((from, at - from));
         }
         return text;
     }

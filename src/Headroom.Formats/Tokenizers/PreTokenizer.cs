@@ -8,44 +8,184 @@ namespace Headroom.Formats.Tokenizers;
 /// <summary>How a split treats what its expression matches.</summary>
 internal enum SplitBehavior { Isolated, Removed, MergedWithPrevious, MergedWithNext, Contiguous }
 
-/// <summary>One splitting step: an expression with the meaning the vocabulary's author gave it (Oniguruma, code points) run by .NET (UTF-16).
+/// <summary>Finds the places at which a text is split or replaced.</summary>
+internal abstract class Matcher
+{
+    /// <summary>Appends the matches, in order and without overlap; one may be empty.</summary>
+    public abstract void Find(ReadOnlySpan<char> text, List<(int Start, int End)> matches);
+
+    /// <summary>The matches exchanged for a text; nothing is found in an empty one.</summary>
+    public string Replace(string text, string by)
+    {
+        var matches = new List<(int Start, int End)>();
+        if (text.Length > 0) Find(text, matches);
+        if (matches.Count == 0) return text;
+        var result = new StringBuilder(text.Length);
+        int done = 0;
+        foreach (var (start, end) in matches)
+        {
+            result.Append(text, done, start - done).Append(by);
+            done = end;
+            Normalizers.Bound(text.Length, result.Length);
+        }
+        return result.Append(text, done, text.Length - done).ToString();
+    }
+}
+
+/// <summary>Each place of a fixed text.</summary>
+internal sealed class LiteralMatcher(string literal) : Matcher
+{
+    public override void Find(ReadOnlySpan<char> text, List<(int Start, int End)> matches)
+    {
+        for (int from = 0; text[from..].IndexOf(literal, StringComparison.Ordinal) is >= 0 and var hop; from += hop + literal.Length)
+            matches.Add((from + hop, from + hop + literal.Length));
+    }
+}
+
+/// <summary>Each character of a kind.</summary>
+internal sealed class CharMatcher(Func<Rune, bool> fits) : Matcher
+{
+    public override void Find(ReadOnlySpan<char> text, List<(int Start, int End)> matches)
+    {
+        int at = 0;
+        foreach (var rune in text.EnumerateRunes())
+        {
+            if (fits(rune)) matches.Add((at, at + rune.Utf16SequenceLength));
+            at += rune.Utf16SequenceLength;
+        }
+    }
+}
+
+/// <summary>Runs of word characters and runs of what is neither that nor blank: \w+|[^\w\s]+ in Rust's regex.</summary>
+internal sealed class WordMatcher : Matcher
+{
+    public override void Find(ReadOnlySpan<char> text, List<(int Start, int End)> matches)
+    {
+        int at = 0, start = 0, last = 0;
+        foreach (var rune in text.EnumerateRunes())
+        {
+            int kind = Rune.IsWhiteSpace(rune) ? 0 : IsWord(rune) ? 1 : 2;
+            if (kind != last)
+            {
+                if (last != 0) matches.Add((start, at));
+                (start, last) = (at, kind);
+            }
+            at += rune.Utf16SequenceLength;
+        }
+        if (last != 0) matches.Add((start, at));
+    }
+
+    /// <summary>\w of Rust's regex: alphabetic, marks, decimal digits, connectors and joiners (Unicode UTS 18, Annex C).</summary>
+    public static bool IsWord(Rune r)
+    {
+        if (r.Value is 0x200C or 0x200D) return true;
+        return Rune.GetUnicodeCategory(r) switch
+        {
+            <= UnicodeCategory.LetterNumber => true, // letters, marks, decimal digits, letter numbers
+            UnicodeCategory.ConnectorPunctuation => true,
+            UnicodeCategory.OtherSymbol => r.Value is (>= 0x24B6 and <= 0x24E9) or (>= 0x1F130 and <= 0x1F149) or (>= 0x1F150 and <= 0x1F169) or (>= 0x1F170 and <= 0x1F189),
+            _ => false,
+        };
+    }
+}
+
+/// <summary>An expression with the meaning the vocabulary's author gave it (Oniguruma, code points) run by .NET (UTF-16).
 /// Texts with characters above U+FFFF are matched through a stand-in of the same category in their place.</summary>
-internal sealed class SplitStep
+internal sealed class RegexMatcher : Matcher
 {
     private const string Contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+    // \w of Oniguruma, read off its library over all characters: letters, marks, decimal and letter numbers, connectors, superscripts and fractions of Latin-1, circled letters.
+    private const string Word = @"\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\u00B2\u00B3\u00B9\u00BC-\u00BE\u24B6-\u24E9";
+    private static readonly (int, int)[] CircledLetters = [(0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189)];
     private readonly Regex _regex;
-    private readonly SplitBehavior _behavior;
-    private readonly bool _invert;
     private readonly List<(int Lo, int Hi, char Proxy)> _astral = [];
     private readonly char[] _proxy = new char[30];
 
-    private static readonly System.Collections.Concurrent.ConcurrentDictionary<(string, SplitBehavior, bool, bool), SplitStep> Made = new();
+    private static readonly System.Collections.Concurrent.ConcurrentDictionary<string, RegexMatcher> Made = new(StringComparer.Ordinal);
 
-    /// <summary>The step for a pattern. Compiling one takes milliseconds, so the first few dozen are kept.</summary>
-    public static SplitStep Of(string pattern, SplitBehavior behavior = SplitBehavior.Isolated, bool invert = false, bool literal = false)
+    /// <summary>The matcher of a pattern. Compiling one takes milliseconds, so the first few dozen are kept.</summary>
+    public static RegexMatcher Of(string pattern)
     {
-        var key = (pattern, behavior, invert, literal);
-        if (Made.TryGetValue(key, out var step)) return step;
-        step = new SplitStep(pattern, behavior, invert, literal);
-        return Made.Count < 64 ? Made.GetOrAdd(key, step) : step;
+        if (Made.TryGetValue(pattern, out var made)) return made;
+        made = new RegexMatcher(pattern);
+        return Made.Count < 128 ? Made.GetOrAdd(pattern, made) : made;
     }
 
-    private SplitStep(string pattern, SplitBehavior behavior, bool invert, bool literal)
+    private RegexMatcher(string pattern)
     {
-        (_behavior, _invert) = (behavior, invert);
-        _regex = Build(pattern, literal ? Regex.Escape(pattern) : Translate(pattern));
-    }
-
-    /// <summary>A .NET expression for one of a vocabulary file; it cannot run without end.</summary>
-    public static Regex Expression(string pattern) => Build(pattern, pattern);
-
-    private static Regex Build(string pattern, string net)
-    {
-        try { return new Regex(net, RegexOptions.CultureInvariant | RegexOptions.Multiline | RegexOptions.Compiled, TimeSpan.FromSeconds(10)); }
+        string net = Translate(pattern);
+        try { _regex = new Regex(net, RegexOptions.CultureInvariant | RegexOptions.Multiline | RegexOptions.Compiled, TimeSpan.FromSeconds(10)); }
         catch (Exception e) when (e is ArgumentException or NotSupportedException)
         {
-            throw new HeadroomException($"The tokenizer splits text by an expression that is not supported here: {(pattern.Length > 200 ? pattern[..200] + "..." : pattern)}", "Use a model whose tokenizer splits by a plain expression, or its tokenizer.model / GGUF file.", inner: e);
+            throw Unsupported(pattern, e);
         }
+    }
+
+    private static HeadroomException Unsupported(string pattern, Exception? inner = null) =>
+        new($"The tokenizer splits text by an expression that is not supported here: {(pattern.Length > 200 ? pattern[..200] + "..." : pattern)}",
+            "Use a model whose tokenizer splits by a plain expression, or its tokenizer.model / GGUF file.", inner: inner);
+
+    // What .NET would read without a complaint, but otherwise than Oniguruma: classes in classes, inline options but i, \G, {,n}. \w and \b go by another set of characters,
+    // and where case does not count, the long s is an s (and two letters can be one: that is refused).
+    private string Dialect(string pattern)
+    {
+        var net = new StringBuilder(pattern.Length);
+        var groups = new Stack<bool>();
+        bool inClass = false, words = false, anyCase = false;
+        char before = '\0';
+        for (int i = 0; i < pattern.Length; i++)
+        {
+            char c = pattern[i], next = i + 1 < pattern.Length ? pattern[i + 1] : '\0';
+            if (c == '\\')
+            {
+                i++;
+                words |= next is 'w' or 'W' or 'b' or 'B';
+                string? other = (next, inClass) switch
+                {
+                    ('w', true) => Word,
+                    ('w', false) => $"[{Word}]",
+                    ('W', false) => $"[^{Word}]",
+                    ('b', false) => $"(?:(?<=[{Word}])(?![{Word}])|(?<![{Word}])(?=[{Word}]))",
+                    ('B', false) => $"(?:(?<=[{Word}])(?=[{Word}])|(?<![{Word}])(?![{Word}]))",
+                    ('W', true) or ('G', _) => throw Unsupported(pattern),
+                    _ => null,
+                };
+                if (other == null) net.Append(c).Append(next); else net.Append(other);
+                if (next is 'p' or 'P' && pattern.IndexOf('}', i) is > 0 and var brace)
+                {
+                    net.Append(pattern, i + 1, brace - i);
+                    i = brace;
+                }
+                before = '\0';
+                continue;
+            }
+            if (inClass && (c == '[' || (c == '&' && next == '&'))) throw Unsupported(pattern);
+            if (!inClass && c == '{' && next == ',') throw Unsupported(pattern);
+            if (!inClass && c == '(' && next == '?' && pattern.AsSpan(i + 2).IndexOfAnyExcept("imsxna-d") is > 0 and var n && pattern[i + 2 + n] is ':' or ')' && pattern[(i + 2)..(i + 2 + n)] != "i")
+                throw Unsupported(pattern);
+            if (!inClass && c == '[')
+            {
+                inClass = true;
+                net.Append(c);
+                if (next == '^') { net.Append(next); i++; }
+                if (i + 1 < pattern.Length && pattern[i + 1] == ']') throw Unsupported(pattern);
+                continue;
+            }
+            if (c == ']') inClass = false;
+            else if (c == '(' && !inClass)
+            {
+                groups.Push(anyCase);
+                anyCase |= next == '?' && pattern.AsSpan(i + 2).StartsWith("i:");
+                if (next == '?' && pattern.AsSpan(i + 2).StartsWith("i)")) throw Unsupported(pattern);
+            }
+            else if (c == ')' && !inClass && groups.Count > 0) anyCase = groups.Pop();
+            if (anyCase && !inClass && (char.ToLowerInvariant(before), char.ToLowerInvariant(c)) is ('s', 's' or 't') or ('f', 'f' or 'i' or 'l')) throw Unsupported(pattern);
+            before = c;
+            if (anyCase && c is ('s' or 'S')) net.Append(inClass ? "s\u017F" : "[s\u017F]");
+            else net.Append(c);
+        }
+        if (words) foreach (var (lo, hi) in CircledLetters) _astral.Add((lo, hi, '\u24B6'));
+        return net.ToString();
     }
 
     private string Translate(string pattern)
@@ -54,6 +194,7 @@ internal sealed class SplitStep
         pattern = pattern.Replace(Contractions, "(?:'[sS\u017F]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", StringComparison.Ordinal);
         // A run of blanks that ends no line would be tried from each of its blanks.
         if (pattern == @"\s+$") pattern = @"(?<!\s)\s+$";
+        pattern = Dialect(pattern);
         var runes = pattern.EnumerateRunes().ToArray();
         var named = new List<(int Lo, int Hi)>();
         for (int i = 0; i < runes.Length; i++)
@@ -95,66 +236,112 @@ internal sealed class SplitStep
         return _proxy[(int)CharUnicodeInfo.GetUnicodeCategory(rune.Value)];
     }
 
-    /// <summary>Splits text[start..start+length] and appends the parts.</summary>
-    public void Split(ReadOnlySpan<char> text, int start, int length, List<(int Start, int Length)> parts)
+    public override void Find(ReadOnlySpan<char> text, List<(int Start, int End)> matches)
     {
-        var span = text.Slice(start, length);
-        if (span.IndexOfAnyInRange('\uD800', '\uDFFF') < 0) { Run(span, start, null, parts); return; }
-        var chars = new char[length];
-        var at = new int[length + 1];
-        int n = 0, pos = 0;
-        foreach (var rune in span.EnumerateRunes())
+        if (text.IndexOfAnyInRange('\uD800', '\uDFFF') < 0)
+        {
+            Run(text, matches);
+            return;
+        }
+        var chars = new char[text.Length];
+        var at = new int[text.Length + 1];
+        int n = 0, pos = 0, first = matches.Count;
+        foreach (var rune in text.EnumerateRunes())
         {
             at[n] = pos;
             chars[n++] = rune.IsBmp ? (char)rune.Value : StandIn(rune);
             pos += rune.Utf16SequenceLength;
         }
         at[n] = pos;
-        Run(chars.AsSpan(0, n), start, at, parts);
+        Run(chars.AsSpan(0, n), matches);
+        for (int i = first; i < matches.Count; i++) matches[i] = (at[matches[i].Start], at[matches[i].End]);
     }
 
-    private void Run(ReadOnlySpan<char> span, int start, int[]? at, List<(int, int)> parts)
+    private void Run(ReadOnlySpan<char> text, List<(int Start, int End)> matches)
     {
-        int done = 0, first = parts.Count;
-        bool lastMatch = false, pending = false;
-        int pendingFrom = 0;
-        void Add(int a, int b)
+        int last = -1;
+        foreach (var m in _regex.EnumerateMatches(text))
         {
-            if (b <= a) return;
-            if (at != null) { a = at[a]; b = at[b]; }
-            parts.Add((start + a, b - a));
+            // An empty match right after a match is none (onig's find_iter).
+            if (m.Length == 0 && m.Index == last) continue;
+            matches.Add((m.Index, last = m.Index + m.Length));
         }
-        void Piece(int a, int b, bool match)
+    }
+}
+
+/// <summary>One splitting step: where it matches, and what becomes of the matches.</summary>
+internal sealed class SplitStep(Matcher matcher, SplitBehavior behavior = SplitBehavior.Isolated, bool invert = false)
+{
+    [ThreadStatic] private static List<(int Start, int End)>? _matches;
+
+    /// <summary>Isolates the matches of an expression.</summary>
+    public static SplitStep Of(string pattern) => new(RegexMatcher.Of(pattern));
+
+    /// <summary>Splits text[start..start+length] and appends the parts.</summary>
+    public void Split(ReadOnlySpan<char> text, int start, int length, List<(int Start, int Length)> parts)
+    {
+        if (length == 0) return;
+        var matches = _matches ??= [];
+        matches.Clear();
+        matcher.Find(text.Slice(start, length), matches);
+        if (behavior == SplitBehavior.Isolated)
         {
-            if (b <= a) return;
-            switch (_behavior)
+            int done = 0;
+            foreach (var (from, to) in matches)
             {
-                case SplitBehavior.Isolated: Add(a, b); break;
-                case SplitBehavior.Removed: if (!match) Add(a, b); break;
-                case SplitBehavior.Contiguous:
-                    if (match && lastMatch && parts.Count > first) { var p = parts[^1]; parts.RemoveAt(parts.Count - 1); Add(a, b); parts[^1] = (p.Item1, p.Item2 + parts[^1].Item2); }
-                    else Add(a, b);
-                    break;
-                case SplitBehavior.MergedWithPrevious:
-                    if (match && !lastMatch && parts.Count > first) { var p = parts[^1]; parts.RemoveAt(parts.Count - 1); Add(a, b); parts[^1] = (p.Item1, p.Item2 + parts[^1].Item2); }
-                    else Add(a, b);
-                    break;
-                case SplitBehavior.MergedWithNext:
-                    if (match) { if (pending) Add(pendingFrom, a); pending = true; pendingFrom = a; }
-                    else { Add(pending ? pendingFrom : a, b); pending = false; }
-                    break;
+                if (from > done) parts.Add((start + done, from - done));
+                if (to > from) parts.Add((start + from, to - from));
+                done = to;
             }
-            lastMatch = match;
+            if (length > done) parts.Add((start + done, length - done));
+            return;
         }
-        foreach (var m in _regex.EnumerateMatches(span))
+        foreach (var (from, to) in Pieces(matches, length))
+            if (to > from) parts.Add((start + from, to - from));
+        matches.Clear();
+        if (matches.Capacity > 1 << 16) _matches = null;
+    }
+
+    // As tokenizers' NormalizedString::split: pieces that match and pieces that do not take turns, and the behavior says which of them grow together.
+    private List<(int Start, int End)> Pieces(List<(int Start, int End)> matches, int length)
+    {
+        var all = new List<(int Start, int End, bool Match)>(2 * matches.Count + 1);
+        int done = 0;
+        foreach (var (from, to) in matches)
         {
-            if (m.Length == 0) continue;
-            Piece(done, m.Index, _invert);
-            Piece(m.Index, m.Index + m.Length, !_invert);
-            done = m.Index + m.Length;
+            if (from > done) all.Add((done, from, invert));
+            all.Add((from, to, !invert));
+            done = to;
         }
-        Piece(done, span.Length, _invert);
-        if (pending) Add(pendingFrom, span.Length);
+        if (length > done) all.Add((done, length, invert));
+        var pieces = new List<(int Start, int End)>(all.Count);
+        bool before = false;
+        switch (behavior)
+        {
+            case SplitBehavior.Removed:
+                foreach (var (from, to, match) in all) if (!match) pieces.Add((from, to));
+                break;
+            case SplitBehavior.MergedWithNext:
+                for (int i = all.Count - 1; i >= 0; i--)
+                {
+                    var (from, to, match) = all[i];
+                    if (match && !before && pieces.Count > 0) pieces[^1] = (from, pieces[^1].End);
+                    else pieces.Add((from, to));
+                    before = match;
+                }
+                pieces.Reverse();
+                break;
+            default:
+                foreach (var (from, to, match) in all)
+                {
+                    bool joins = behavior == SplitBehavior.Contiguous ? match == before : match && !before;
+                    if (joins && pieces.Count > 0) pieces[^1] = (pieces[^1].Start, to);
+                    else pieces.Add((from, to));
+                    before = match;
+                }
+                break;
+        }
+        return pieces;
     }
 }
 

@@ -107,7 +107,7 @@ internal static class SentencePieceModel
         if (prefix) normal.Add(Normalizers.Prepend("\u2581"));
         normal.Add(Normalizers.Replace(" ", "\u2581"));
         var decoders = new List<Func<List<string>, List<string>>> { Decoders.Replace(Normalizers.Replace("\u2581", " ")), Decoders.ByteFallback, Decoders.Fuse };
-        if (prefix) decoders.Add(Decoders.Strip(' ', 1, 0));
+        if (prefix) decoders.Add(Decoders.Strip(new Rune(' '), 1, 0));
         int? Known(int id) => (uint)id < (uint)pieces.Count ? id : null;
         return new TokenizerParts
         {

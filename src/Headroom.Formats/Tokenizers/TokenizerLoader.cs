@@ -98,6 +98,7 @@ public static class TokenizerLoader
 
     private static bool IsGguf(string file)
     {
+        RegularFile.Check(file);
         if (file.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)) return true;
         Span<byte> magic = stackalloc byte[4];
         using var s = File.OpenRead(file);
@@ -106,6 +107,7 @@ public static class TokenizerLoader
 
     private static byte[] ReadAll(string file, int most)
     {
+        RegularFile.Check(file);
         using var stream = File.OpenRead(file);
         Span<byte> magic = stackalloc byte[2];
         bool packed = stream.ReadAtLeast(magic, 2, throwOnEndOfStream: false) == 2 && magic[0] == 0x1F && magic[1] == 0x8B;
@@ -151,6 +153,7 @@ public static class TokenizerLoader
                 eos ??= parts.Eos ?? Id(model.RootElement, "eos_token_id", parts);
             }
         string jinja = Path.Combine(folder, "chat_template.jinja");
+        RegularFile.Check(jinja);
         // A file of its own wins over tokenizer_config.json (transformers tokenization_utils_base.py, from_pretrained).
         if (File.Exists(jinja) && new FileInfo(jinja).Length <= 1 << 20) parts.ChatTemplate = SideFile.ReadText(jinja);
 

@@ -22,11 +22,12 @@ internal static class Vocabulary
         return pieces;
     }
 
-    public static void AddMerge(Dictionary<ulong, (int, int)> merges, Dictionary<string, int> vocab, string left, string right, int rank)
+    // last: whether a pair that stands twice has the rank of its last line (tokenizers), else of its first (llama.cpp).
+    public static void AddMerge(Dictionary<ulong, (int, int)> merges, Dictionary<string, int> vocab, string left, string right, int rank, bool last)
     {
         if (!vocab.TryGetValue(left, out int l) || !vocab.TryGetValue(right, out int r) || !vocab.TryGetValue(left + right, out int id))
             throw new FormatException($"merge {rank} (\"{Short(left)}\" \"{Short(right)}\") speaks of a piece outside the vocabulary");
-        merges.TryAdd(BpeModel.Key(l, r), (rank, id));
+        if (last) merges[BpeModel.Key(l, r)] = (rank, id); else merges.TryAdd(BpeModel.Key(l, r), (rank, id));
     }
 
     /// <summary>Merges of a SentencePiece vocabulary: any two pieces that join to a piece, best score first, equal scores equal in rank.</summary>

@@ -8,18 +8,19 @@ public sealed partial class TaskEncoder
     private const int MostChecked = 200;
 
     /// <summary>
-    /// Compares the ids of rows (some two hundred, evenly spaced) with those of prompt and label word tokenized as one text, which is what other
+    /// Compares the ids of rows (some two hundred of each split, evenly spaced) with those of prompt and label word tokenized as one text, which is what other
     /// programs make of it. Rows that are cut to max_seq_length are left out; every label word is tried.
     /// </summary>
-    /// <param name="rows">Rows whose labels have label words.</param>
+    /// <param name="splits">Rows whose labels have label words.</param>
     /// <returns>A line for each thing a user should know before training: how many rows differ and the first of them, and doubled blanks; usually none.</returns>
-    public IReadOnlyList<string> Check(IReadOnlyList<DataRow> rows)
+    public IReadOnlyList<string> Check(params IReadOnlyList<DataRow>[] splits)
     {
-        int step = Math.Max(1, rows.Count / MostChecked), compared = 0, differing = 0;
+        int compared = 0, differing = 0;
         string first = "";
         bool words = true;
-        for (int i = 0; i < rows.Count; i += step)
-            Compare(rows[i].Texts, LabelIndex(rows[i].Label));
+        foreach (var rows in splits)
+            for (int i = 0; i < rows.Count; i += Math.Max(1, rows.Count / MostChecked))
+                Compare(rows[i].Texts, LabelIndex(rows[i].Label));
         if (compared == 0) Compare([.. _template.Columns.Select(_ => "x")], 0); // all are cut: the template alone
         var notes = new List<string>();
         if (differing > 0)

@@ -1,27 +1,50 @@
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Headroom.Core;
 
 namespace Headroom.Training;
 
 /// <summary>events.jsonl of a run: one JSON object a line, in order, each with "event" and "time"; everything shown anywhere is derived from it.</summary>
+/// <remarks>
+/// A full disk loses no event and cuts none in half: what cannot be written is kept and written before the next one, and <see cref="Sync"/> fails while
+/// something is left. A run syncs before it saves a checkpoint, so a checkpoint never knows of steps that the log does not hold.
+/// </remarks>
 public sealed class EventLog : IDisposable
 {
+    private const int MostUnwritten = 64 << 20; // bytes kept for a disk that stays full: some 200,000 steps
+    private readonly Stream _file;
+    private readonly MemoryStream _unwritten = new();
+    private long _whole; // length of the file up to its last whole line
+    private bool _warned;
     // A key that stands twice is a fault of the line; without this it would be one of whoever asks for it first.
     private static readonly JsonDocumentOptions OnceEach = new() { AllowDuplicateProperties = false };
-    private readonly StreamWriter _writer;
 
-    /// <summary>Opens for appending; with <paramref name="keepSteps"/>, events of later steps (written before a crash, after the checkpoint) are dropped first.</summary>
-    public EventLog(string path, int? keepSteps = null)
+    /// <summary>Opens for appending.</summary>
+    public EventLog(string path)
     {
         Path = path;
-        if (keepSteps is { } last && File.Exists(path))
-        {
-            var kept = Read(path).Where(e => (int?)e["step"] is not { } s || s <= last).Where(e => (string?)e["event"] != "run_end").Select(e => e.ToJsonString()).ToList();
-            Formats.AtomicFile.WriteText(path, string.Concat(kept.Select(l => l + "\n")));
-        }
         bool broken = EndsInside(path);
-        _writer = new StreamWriter(new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.Read)) { NewLine = "\n" };
-        if (broken) _writer.WriteLine();
+        _file = FileLayer.Current.Append(path);
+        _whole = _file.Length;
+        if (broken) _unwritten.WriteByte((byte)'\n');
+    }
+
+    /// <summary>
+    /// Takes out of a log what a run makes again: events of steps after <paramref name="keepSteps"/> (all events, for null), and run_end. They are appended to
+    /// <paramref name="aside"/> before the log is replaced, so that no event is ever lost; a kill in between leaves them there twice.
+    /// </summary>
+    public static void Cut(string path, string aside, int? keepSteps)
+    {
+        if (!File.Exists(path)) return;
+        var parts = Lines(path).ToLookup(l => keepSteps is { } last && l.Event is { } e && (string?)e["event"] != "run_end" && ((int?)e["step"] is not { } s || s <= last), l => l.Text + "\n");
+        if (!parts[false].Any()) return;
+        using (var cut = FileLayer.Current.Append(aside))
+        {
+            cut.Write(Encoding.UTF8.GetBytes(string.Concat(parts[false])));
+            FileLayer.Current.Flush(cut);
+        }
+        Formats.AtomicFile.WriteText(path, string.Concat(parts[true]));
     }
 
     // The end of a line that a kill cut off; what is appended must not become part of it.
@@ -37,7 +60,11 @@ public sealed class EventLog : IDisposable
     /// <summary>The file.</summary>
     public string Path { get; }
 
-    /// <summary>Appends one event and flushes it.</summary>
+    /// <summary>Is told, once, when the disk takes no more events.</summary>
+    public Action<string>? Warn { get; set; }
+
+    /// <summary>Appends one event. What the disk does not take is kept for the next write.</summary>
+    /// <exception cref="HeadroomException">More is kept than memory should hold.</exception>
     public void Write(string kind, JsonObject fields)
     {
         var line = new JsonObject { ["event"] = kind, ["time"] = DateTime.UtcNow.ToString("O") };
@@ -46,13 +73,72 @@ public sealed class EventLog : IDisposable
             fields.Remove(key);
             line[key] = value;
         }
-        _writer.WriteLine(line.ToJsonString());
-        _writer.Flush();
+        _unwritten.Write(Encoding.UTF8.GetBytes(line.ToJsonString()));
+        _unwritten.WriteByte((byte)'\n');
+        if (Append() is not { } fault)
+        {
+            _warned = false;
+            return;
+        }
+        if (_unwritten.Length > MostUnwritten) throw Unwritable(fault);
+        if (!_warned) Warn?.Invoke($"WARNING: {Path} cannot be written ({fault.Message.TrimEnd('.')}); its events are kept in memory until it can. Free some space.");
+        _warned = true;
     }
 
-    /// <summary>Reads events; a half-written last line (a kill), and a line that is no event, is ignored.</summary>
-    public static IEnumerable<JsonObject> Read(string path)
+    /// <summary>Writes what is left and flushes the file to the disk.</summary>
+    /// <exception cref="HeadroomException">The disk does not take it; exit code 1.</exception>
+    public void Sync()
     {
+        try
+        {
+            if (Append() is { } fault) throw fault;
+            FileLayer.Current.Flush(_file);
+        }
+        catch (Exception e) when (DiskFault.Of(e) is { } fault)
+        {
+            throw Unwritable(fault);
+        }
+    }
+
+    // Null = everything is in the file. A line that went in half is taken out again: that needs no space.
+    private Exception? Append()
+    {
+        if (_unwritten.Length == 0) return null;
+        try
+        {
+            _file.Position = _whole;
+            _file.Write(_unwritten.GetBuffer().AsSpan(0, (int)_unwritten.Length));
+            _whole = _file.Position;
+            _unwritten.SetLength(0);
+            return null;
+        }
+        catch (Exception e) when (DiskFault.Of(e) is { } fault)
+        {
+            Shorten();
+            return fault;
+        }
+    }
+
+    private void Shorten()
+    {
+        try
+        {
+            _file.SetLength(_whole);
+        }
+        catch (Exception e) when (DiskFault.Of(e) != null)
+        {
+            // the half line is overwritten by the next write, or left out by readers
+        }
+    }
+
+    private HeadroomException Unwritable(Exception fault) => new($"Cannot write {Path}: {fault.Message}", "Free some space or mend the disk.", 1, fault);
+
+    /// <summary>Reads events; a half-written last line (a kill), and a line that is no event, is ignored.</summary>
+    public static IEnumerable<JsonObject> Read(string path) => Lines(path).Where(l => l.Event != null).Select(l => l.Event!);
+
+    private static IEnumerable<(string Text, JsonObject? Event)> Lines(string path)
+    {
+        RegularFile.Check(path);
         using var reader = new StreamReader(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite)); // a run may be writing
         while (reader.ReadLine() is { } line)
         {
@@ -64,7 +150,7 @@ public sealed class EventLog : IDisposable
             catch (JsonException)
             {
             }
-            if (e != null && IsEvent(e)) yield return e;
+            yield return (line, e != null && IsEvent(e) ? e : null);
         }
     }
 
@@ -72,5 +158,9 @@ public sealed class EventLog : IDisposable
         e["event"] is JsonValue kind && kind.TryGetValue(out string? _) && (e["step"] is not { } step || step is JsonValue number && number.TryGetValue(out int _));
 
     /// <inheritdoc/>
-    public void Dispose() => _writer.Dispose();
+    public void Dispose()
+    {
+        Append();
+        _file.Dispose();
+    }
 }

@@ -232,6 +232,7 @@ public sealed class Generation
         }
         else if (_generator.Full) return End(FinishReason.Length);
         else _generator.Append([_ids[^1]]);
+        if (!Finite.All(_generator.Logits)) throw new NotFiniteException($"The logits after {_prompt.Length + _ids.Count} tokens are NaN or infinite, so there is no next token.");
         int next = _sampler.Next(_generator.Logits);
         DecodeSeconds = _clock.Elapsed.TotalSeconds - PromptSeconds;
         if (_generator.Ends(next) || _options.StopIds.Contains(next)) return End(FinishReason.Stop);

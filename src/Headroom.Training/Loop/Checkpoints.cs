@@ -1,4 +1,5 @@
 using System.Security.Cryptography;
+using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
@@ -18,13 +19,18 @@ namespace Headroom.Training;
 /// <param name="SkippedSteps">Steps whose update was left out because the gradients were not finite: they count as steps, but neither schedule nor optimizer moved.</param>
 /// <param name="LossScale">fp16: where the loss scaling stands; null = not started or not used.</param>
 /// <param name="EvaluationDue">The evaluation of this step was cut off by a stop; a resumed run begins with it.</param>
-public readonly record struct TrainerState(int Step, long MicroSteps, double? BestMetric, int BestStep, string RecipeHash, string BaseHash, int SkippedSteps = 0, LossScale? LossScale = null, bool EvaluationDue = false);
+/// <param name="Hashes">What else the run was made with: <see cref="RunManifest.Hashes"/>; null = not noted.</param>
+public readonly record struct TrainerState(int Step, long MicroSteps, double? BestMetric, int BestStep, string RecipeHash, string BaseHash, int SkippedSteps = 0, LossScale? LossScale = null, bool EvaluationDue = false,
+    IReadOnlyDictionary<string, string>? Hashes = null);
 
 /// <summary>Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.</summary>
 public static partial class Checkpoints
 {
     private const string StateFile = "trainer_state.json"; // written last, with the hashes of the others
+    private const string MomentsFile = "optimizer.safetensors";
+    private const string SealKey = ",\n  \"sha256\": \"";
     private const string Unfinished = ".tmp"; // folders that are being written or deleted; what a kill leaves of them goes with the next save
+    private const string Replaced = ".old" + Unfinished, Deleted = ".gone" + Unfinished; // the one is whole as long as it stands, the other may be half gone
 
     /// <summary>Folder of a step.</summary>
     public static string Folder(string root, int step) => Path.Combine(root, $"checkpoint-{step}");
@@ -38,19 +44,69 @@ public static partial class Checkpoints
             .Where(d => d.Match.Success && File.Exists(Path.Combine(d.Path, StateFile)))
             .Select(d => (int.Parse(d.Match.Groups[1].Value), d.Path)).OrderBy(d => d.Item1).ToList();
 
-    /// <summary>Saves adapter, moments and state.</summary>
+    /// <summary>Saves adapter, moments and state. The folder is there whole or not at all, after a kill, a full disk or a loss of power too.</summary>
+    /// <exception cref="HeadroomException">It cannot be written; exit code 1. Checkpoints that were there are there still.</exception>
     public static string Save(string root, Engine engine, string? baseModel, TrainerState state)
     {
+        var files = FileLayer.Current;
         string folder = Folder(root, state.Step), temporary = folder + Unfinished;
-        Directory.CreateDirectory(root);
-        foreach (string left in Directory.GetDirectories(root, "checkpoint-*" + Unfinished)) Directory.Delete(left, true);
-        Directory.CreateDirectory(temporary);
+        try
+        {
+            files.MakeFolder(root);
+            Restore(root);
+            files.CreateFolder(temporary);
+            Write(temporary, engine, baseModel, state);
+            files.FlushFolder(temporary); // the files are on disk, now their names are
+            string? old = Directory.Exists(folder) ? Aside(folder, Replaced) : null;
+            files.MoveFolder(temporary, folder);
+            files.FlushFolder(root);
+            if (old != null) files.DeleteFolder(old); // not before the new one has its name on the disk
+            return folder;
+        }
+        catch (Exception e) when (DiskFault.Of(e) is { } fault)
+        {
+            files.Discard(temporary);
+            if (!Directory.Exists(folder) && Directory.Exists(folder + Replaced)) GiveBack(folder);
+            throw new HeadroomException($"The checkpoint {folder} cannot be written: {fault.Message}", "Free some space or mend the disk.", 1, fault);
+        }
+    }
+
+    /// <summary>
+    /// Puts a folder of checkpoints in order after a kill: one that was being replaced and has no successor gets its name back, and what was being written or deleted goes.
+    /// Only the process that owns the run may call it.
+    /// </summary>
+    internal static void Restore(string root)
+    {
+        if (!Directory.Exists(root)) return;
+        var files = FileLayer.Current;
+        foreach (string left in Directory.GetDirectories(root, "checkpoint-*" + Unfinished))
+        {
+            string name = left.EndsWith(Replaced, StringComparison.Ordinal) ? left[..^Replaced.Length] : "";
+            if (name.Length > 0 && !Directory.Exists(name) && File.Exists(Path.Combine(left, StateFile))) files.MoveFolder(left, name);
+            else files.DeleteFolder(left);
+        }
+    }
+
+    private static void GiveBack(string folder)
+    {
+        try
+        {
+            FileLayer.Current.MoveFolder(folder + Replaced, folder);
+        }
+        catch (Exception e) when (DiskFault.Of(e) != null)
+        {
+            // the next save or start does it
+        }
+    }
+
+    private static void Write(string temporary, Engine engine, string? baseModel, TrainerState state)
+    {
         Adapter(engine, baseModel, state.BaseHash).Save(temporary);
         SafetensorPart Moment(string name, Tensor t) => new(name, "F32", Dims(t), t.Bytes, file => engine.Read(t, file.Write));
-        SafetensorsWriter.Write(Path.Combine(temporary, "optimizer.safetensors"),
+        SafetensorsWriter.Write(Path.Combine(temporary, MomentsFile),
             engine.Model.Trained.SelectMany(t => new[] { Moment(t.Name + ".exp_avg", t.Slot.M), Moment(t.Name + ".exp_avg_sq", t.Slot.V) }));
         var files = Directory.GetFiles(temporary, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal).ToDictionary(f => Path.GetRelativePath(temporary, f).Replace('\\', '/'), Sha256);
-        AtomicFile.WriteText(Path.Combine(temporary, StateFile), JsonSerializer.Serialize(new
+        AtomicFile.WriteText(Path.Combine(temporary, StateFile), Sealed(JsonSerializer.Serialize(new
         {
             best_global_step = state.BestStep,
             best_metric = state.BestMetric,
@@ -58,38 +114,52 @@ public static partial class Checkpoints
             evaluation_due = state.EvaluationDue,
             files,
             global_step = state.Step,
+            hashes = state.Hashes,
             micro_steps = state.MicroSteps,
             loss_scale = state.LossScale?.Scale,
             loss_scale_good_steps = state.LossScale?.GoodSteps,
             recipe_sha256 = state.RecipeHash,
             skipped_steps = state.SkippedSteps,
-        }, new JsonSerializerOptions { WriteIndented = true }) + "\n");
-        DirectoryFlush.Run(temporary); // the files are on disk, now their names are
-        // The old one of this step goes when the new one has its name: a kill must not leave none.
-        string? old = Directory.Exists(folder) ? Aside(folder) : null;
-        Directory.Move(temporary, folder);
-        DirectoryFlush.Run(root);
-        if (old != null) Directory.Delete(old, true);
-        return folder;
+        }, new JsonSerializerOptions { WriteIndented = true })));
     }
 
-    /// <summary>Refuses a checkpoint whose files are not what was written, and names the one before it. Reads every byte; checkpoints without recorded hashes pass.</summary>
-    /// <exception cref="HeadroomException">A file is missing or differs, or the recipe is another.</exception>
-    public static void Verify(string folder, string recipeHash)
+    // The state's own hash is its last field, over the text before it: any other byte is found too.
+    private static string Sealed(string json)
+    {
+        string body = json[..json.LastIndexOf('}')].TrimEnd();
+        return $"{body}{SealKey}{Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(body)))}\"\n}}\n";
+    }
+
+    private static bool IsSealed(string text) => text.LastIndexOf(SealKey, StringComparison.Ordinal) is > 0 and var at && text == Sealed(text[..at] + "}");
+
+    /// <summary>Whether a file of a checkpoint's folder is no part of the adapter in it.</summary>
+    internal static bool IsState(string name) => name is StateFile or MomentsFile;
+
+    /// <summary>The first file of a checkpoint that is missing or is not what was written, or null. Reads every byte.</summary>
+    public static string? Damage(string folder)
     {
         string what = StateFile;
         try
         {
-            var json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, StateFile)))!;
-            if ((int)json["global_step"]! != int.Parse(Name().Match(Path.GetFileName(folder)).Groups[1].Value)) throw Damaged(folder, what);
-            foreach (var (file, hash) in json["files"]?.AsObject() ?? [])
-                if (Sha256(Path.Combine(folder, what = file)) != (string?)hash) throw Damaged(folder, file);
-            if ((string?)json["recipe_sha256"] != recipeHash) throw OtherRecipe(folder);
+            string text = File.ReadAllText(Path.Combine(folder, StateFile));
+            var json = JsonNode.Parse(text)!;
+            if (!IsSealed(text) || (int)json["global_step"]! != int.Parse(Name().Match(Path.GetFileName(folder)).Groups[1].Value)) return what;
+            foreach (var (file, hash) in json["files"]!.AsObject())
+                if (Sha256(Path.Combine(folder, what = file)) != (string?)hash) return file;
+            return null;
         }
         catch (Exception e) when (IsUnreadable(e))
         {
-            throw Damaged(folder, what);
+            return what;
         }
+    }
+
+    /// <summary>Refuses a checkpoint whose files are not what was written, and names the newest whole one before it. Reads every byte.</summary>
+    /// <exception cref="HeadroomException">A file is missing or differs, or the recipe is another.</exception>
+    public static void Verify(string folder, string recipeHash)
+    {
+        if (Damage(folder) is { } file) throw Damaged(folder, file);
+        if (ReadState(folder).RecipeHash != recipeHash) throw OtherRecipe(folder);
     }
 
     private static bool IsUnreadable(Exception e) =>
@@ -97,14 +167,17 @@ public static partial class Checkpoints
 
     private static HeadroomException Damaged(string folder, string file)
     {
-        string root = Path.GetDirectoryName(folder) ?? "", before = All(root).TakeWhile(c => Path.GetFileName(c.Path) != Path.GetFileName(folder)).LastOrDefault().Path;
+        var older = All(Path.GetDirectoryName(folder) ?? "").TakeWhile(c => Path.GetFileName(c.Path) != Path.GetFileName(folder)).Reverse().ToList();
+        var (damaged, whole) = (older.TakeWhile(c => Damage(c.Path) != null).ToList(), older.FirstOrDefault(c => Damage(c.Path) == null).Path);
+        string those = string.Join(", ", damaged.Select(c => Path.GetFileName(c.Path)).Prepend(Path.GetFileName(folder)));
         return new($"The checkpoint {folder} is damaged: {file} is not what was written.",
-            before == null ? "There is none before it: start the run anew." : $"Delete that folder; --resume then goes on from {Path.GetFileName(before)}.");
+            whole == null ? $"No other is whole: put it back from a copy, or start the run anew under another --name."
+            : $"Move {those} out of {Path.GetDirectoryName(folder)}; --resume then goes on from {Path.GetFileName(whole)}, which is whole.");
     }
 
     private static HeadroomException OtherRecipe(string folder)
     {
-        string run = Path.GetDirectoryName(Path.GetDirectoryName(folder)) ?? "", started = Path.Combine(run, "recipe.yaml");
+        string started = new RunFolder(Path.GetDirectoryName(Path.GetDirectoryName(folder)) ?? "").Recipe;
         return new($"The recipe is not the one that {folder} was made with.", $"Resume with that one{(File.Exists(started) ? $", which {started} holds" : "")}, or start a new run under another --name.");
     }
 
@@ -114,26 +187,32 @@ public static partial class Checkpoints
         return Convert.ToHexStringLower(SHA256.HashData(file));
     }
 
-    /// <summary>Restores a checkpoint; refuses one of another recipe or base.</summary>
-    public static TrainerState Load(string folder, Engine engine, string recipeHash, string baseHash)
+    /// <summary>Where the run of a checkpoint stands.</summary>
+    /// <exception cref="HeadroomException">Its state cannot be read.</exception>
+    public static TrainerState ReadState(string folder)
     {
-        TrainerState state;
         try
         {
             var json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, StateFile)))!;
-            state = new TrainerState((int)json["global_step"]!, (long)json["micro_steps"]!, (double?)json["best_metric"], (int)json["best_global_step"]!,
+            return new TrainerState((int)json["global_step"]!, (long)json["micro_steps"]!, (double?)json["best_metric"], (int)json["best_global_step"]!,
                 (string)json["recipe_sha256"]!, (string)json["base_sha256"]!, (int?)json["skipped_steps"] ?? 0,
                 (double?)json["loss_scale"] is { } scale ? new LossScale(scale, (int?)json["loss_scale_good_steps"] ?? 0) : null,
-                (bool?)json["evaluation_due"] ?? false);
+                (bool?)json["evaluation_due"] ?? false, json["hashes"]?.AsObject().ToDictionary(h => h.Key, h => (string)h.Value!));
         }
         catch (Exception e) when (IsUnreadable(e))
         {
             throw Damaged(folder, StateFile);
         }
+    }
+
+    /// <summary>Restores a checkpoint; refuses one of another recipe or base.</summary>
+    public static TrainerState Load(string folder, Engine engine, string recipeHash, string baseHash)
+    {
+        var state = ReadState(folder);
         if (state.RecipeHash != recipeHash) throw OtherRecipe(folder);
         if (state.BaseHash != baseHash) throw new HeadroomException("The base model is not the one that the checkpoint was made with.", "Resume with the same base model, or start a new run.");
         LoadAdapter(PeftAdapter.Load(folder), engine);
-        using var moments = SafetensorsFile.Open(Path.Combine(folder, "optimizer.safetensors"));
+        using var moments = SafetensorsFile.Open(Path.Combine(folder, MomentsFile));
         foreach (var t in engine.Model.Trained)
         {
             engine.Write(t.Slot.M, moments.ReadF32(t.Name + ".exp_avg"));
@@ -185,13 +264,13 @@ public static partial class Checkpoints
         using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
         foreach (var t in engine.Model.Trained)
         {
-            sha.AppendData(System.Text.Encoding.UTF8.GetBytes(t.Name));
+            sha.AppendData(Encoding.UTF8.GetBytes(t.Name));
             engine.Read(t.Slot.Weight, sha.AppendData);
         }
         return Convert.ToHexStringLower(sha.GetHashAndReset());
     }
 
-    /// <summary>Deletes the oldest beyond the limit; the best one stays.</summary>
+    /// <summary>Deletes the oldest beyond the limit; the best one stays, and so does the newest. 0 = no limit.</summary>
     public static void Prune(string root, int limit, int bestStep)
     {
         if (limit <= 0) return;
@@ -200,14 +279,20 @@ public static partial class Checkpoints
             if (step != bestStep) Remove(path);
     }
 
-    // Renamed first: a kill in the middle must not leave half a checkpoint under its name.
-    private static void Remove(string folder) => Directory.Delete(Aside(folder), true);
-
-    private static string Aside(string folder)
+    // Renamed first: a kill in the middle must not leave half a checkpoint under its name; nor a loss of power, before which the new name may be forgotten while files are gone.
+    private static void Remove(string folder)
     {
-        string gone = folder + ".old" + Unfinished;
-        Directory.Move(folder, gone);
-        return gone;
+        string aside = Aside(folder, Deleted);
+        FileLayer.Current.FlushFolder(Path.GetDirectoryName(folder)!);
+        FileLayer.Current.DeleteFolder(aside);
+    }
+
+    private static string Aside(string folder, string suffix)
+    {
+        string aside = folder + suffix;
+        if (Directory.Exists(aside)) FileLayer.Current.DeleteFolder(aside);
+        FileLayer.Current.MoveFolder(folder, aside);
+        return aside;
     }
 
     private static long[] Dims(Tensor t) => t.Shape.Rank == 1 ? [t.Rows] : [t.Rows, t.Columns];

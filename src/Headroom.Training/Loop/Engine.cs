@@ -126,6 +126,8 @@ public sealed partial class Engine : IDisposable
     public ModelSettings Settings { get; }
     /// <summary>The device.</summary>
     public IDevice Device => _device;
+    /// <summary>Ragged batches are padded to few shapes that are replayed, which changes their rounding.</summary>
+    public bool PadsBatches => _replay.FewShapes;
 
     /// <summary>
     /// Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step. With a <paramref name="device"/>, what it

@@ -1,15 +1,101 @@
+using System.Globalization;
 using Headroom.Core;
 
 namespace Headroom.Training;
 
+/// <summary>Arguments of a schedule beyond warm-up and length, as lr_scheduler_kwargs gives them; the defaults are transformers'.</summary>
+public sealed record ScheduleArguments
+{
+    /// <summary>Waves of cosine (0.5) or restarts (1); null = the default.</summary>
+    public double? NumCycles { get; init; }
+    /// <summary>Power of polynomial.</summary>
+    public double Power { get; init; } = 1;
+    /// <summary>End value of polynomial, a learning rate.</summary>
+    public double LrEnd { get; init; } = 1e-7;
+    /// <summary>inverse_sqrt time scale, updates; null = warm-up, or 10,000 without warm-up.</summary>
+    public int? Timescale { get; init; }
+    /// <summary>Smallest factor: min_lr_rate of the cosine schedules with a minimum (or min_lr over the learning rate), min_lr_ratio of warmup_stable_decay.</summary>
+    public double MinRate { get; init; }
+    /// <summary>Factor of the first update of cosine_warmup_with_min_lr; null = 1 / warm-up.</summary>
+    public double? WarmupRate { get; init; }
+    /// <summary>Last updates of warmup_stable_decay, in which the rate falls.</summary>
+    public int NumDecaySteps { get; init; }
+    /// <summary>Updates of warmup_stable_decay at the full rate; null = what warm-up and decay leave.</summary>
+    public int? NumStableSteps { get; init; }
+    /// <summary>Form of warmup_stable_decay's warm-up: linear, cosine or 1-sqrt.</summary>
+    public string WarmupType { get; init; } = "linear";
+    /// <summary>Form of warmup_stable_decay's decay.</summary>
+    public string DecayType { get; init; } = "cosine";
+}
+
 /// <summary>Learning-rate schedules of transformers (<c>optimization.py</c>): lr = base * f(s), s = number of updates already done.</summary>
 public static class Schedules
 {
-    /// <summary>Names that <see cref="Factor"/> knows.</summary>
-    public static IReadOnlyList<string> Names { get; } =
-        ["linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt", "cosine_with_min_lr"];
+    /// <summary>The arguments that each schedule takes; those with a minimum need one of two, warmup_stable_decay its num_decay_steps.</summary>
+    private static readonly Dictionary<string, string[]> Takes = new(StringComparer.Ordinal)
+    {
+        ["linear"] = [], ["cosine"] = ["num_cycles"], ["constant"] = [], ["constant_with_warmup"] = [], ["cosine_with_restarts"] = ["num_cycles"],
+        ["polynomial"] = ["lr_end", "power"], ["inverse_sqrt"] = ["timescale"], ["cosine_with_min_lr"] = ["min_lr", "min_lr_rate", "num_cycles"],
+        ["cosine_warmup_with_min_lr"] = ["min_lr", "min_lr_rate", "warmup_lr_rate", "num_cycles"],
+        ["warmup_stable_decay"] = ["num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"],
+    };
 
-    /// <summary>f(s) for update number <paramref name="s"/> (from 0), <paramref name="warmup"/> warm-up updates of <paramref name="total"/>.</summary>
+    private static readonly ScheduleArguments Defaults = new();
+
+    /// <summary>Names that <see cref="Factor(string, int, int, int, double, ScheduleArguments)"/> knows.</summary>
+    public static IReadOnlyList<string> Names { get; } = [.. Takes.Keys];
+
+    /// <summary>Reads and checks lr_scheduler_kwargs.</summary>
+    /// <param name="o">Names the schedule, its arguments and the learning rate.</param>
+    /// <exception cref="HeadroomException">The schedule is unknown, an argument is not one of its own or out of range, or one that it needs is missing.</exception>
+    public static ScheduleArguments Arguments(TrainingOptions o)
+    {
+        const string key = "training.lr_scheduler_kwargs";
+        if (!Takes.TryGetValue(o.LrSchedulerType, out string[]? takes)) throw Unknown(o.LrSchedulerType);
+        foreach (string name in o.LrSchedulerKwargs.Keys)
+            if (!takes.Contains(name))
+                throw new HeadroomException($"{key}: {o.LrSchedulerType} takes no '{HeadroomException.Value(name)}'.", takes.Length == 0 ? "Leave it out." : $"It takes {string.Join(", ", takes)}.");
+        bool minimum = takes.Contains("min_lr"), lr = o.LrSchedulerKwargs.ContainsKey("min_lr"), rate = o.LrSchedulerKwargs.ContainsKey("min_lr_rate");
+        if (minimum && lr == rate)
+            throw new HeadroomException($"training.lr_scheduler_type {o.LrSchedulerType} needs {(lr ? "one of min_lr and min_lr_rate, not both" : "min_lr or min_lr_rate")}.",
+                $"Write for example {key}: {{ min_lr_rate: 0.1 }}.");
+        if (o.LrSchedulerType == "warmup_stable_decay" && !o.LrSchedulerKwargs.ContainsKey("num_decay_steps"))
+            throw new HeadroomException("training.lr_scheduler_type warmup_stable_decay needs num_decay_steps.", $"Write for example {key}: {{ num_decay_steps: 100 }}.");
+        bool restarts = o.LrSchedulerType == "cosine_with_restarts";
+        var a = new ScheduleArguments
+        {
+            NumCycles = restarts ? Whole("num_cycles", 1) : Number("num_cycles", 0, 1e6, openLow: true),
+            Power = Number("power", 0, 1e3, openLow: true) ?? Defaults.Power,
+            LrEnd = Number("lr_end", 0, double.MaxValue) ?? Defaults.LrEnd,
+            Timescale = Whole("timescale", 1),
+            MinRate = Number("min_lr", 0, o.LearningRate) / o.LearningRate ?? Number("min_lr_rate", 0, 1) ?? Number("min_lr_ratio", 0, 1) ?? 0,
+            WarmupRate = Number("warmup_lr_rate", 0, 1),
+            NumDecaySteps = Whole("num_decay_steps", 0) ?? 0,
+            NumStableSteps = Whole("num_stable_steps", 0),
+            WarmupType = Form("warmup_type") ?? Defaults.WarmupType,
+            DecayType = Form("decay_type") ?? Defaults.DecayType,
+        };
+        if (o.LrSchedulerType == "polynomial" && a.LrEnd >= o.LearningRate)
+            throw new HeadroomException(FormattableString.Invariant($"polynomial ends at lr_end {a.LrEnd}, which is not below training.learning_rate {o.LearningRate}."), $"Set a smaller lr_end in {key}.");
+        return a;
+
+        HeadroomException Wrong(string name, string todo) => new($"{key}: {name} cannot be '{HeadroomException.Value(o.LrSchedulerKwargs[name])}'.", todo);
+
+        double? Number(string name, double low, double high, bool openLow = false)
+        {
+            if (!o.LrSchedulerKwargs.TryGetValue(name, out string? text)) return null;
+            bool ok = double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double v) && double.IsFinite(v) && v >= low && v <= high && !(openLow && v == low);
+            return ok ? v : throw Wrong(name, FormattableString.Invariant($"It takes a number {(openLow ? $"above {low}" : $"from {low}")}{(high < double.MaxValue ? $" to {high}" : "")}."));
+        }
+
+        int? Whole(string name, int least) => !o.LrSchedulerKwargs.TryGetValue(name, out string? text) ? null
+            : int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int v) && v >= least ? v : throw Wrong(name, $"It takes a whole number of {least} or more.");
+
+        string? Form(string name) => !o.LrSchedulerKwargs.TryGetValue(name, out string? text) ? null
+            : text is "linear" or "cosine" or "1-sqrt" ? text : throw Wrong(name, "It takes linear, cosine or 1-sqrt.");
+    }
+
+    /// <summary>f(s) with arguments one by one; see <see cref="Factor(string, int, int, int, double, ScheduleArguments)"/>.</summary>
     /// <param name="name">lr_scheduler_type.</param>
     /// <param name="s">Updates done.</param>
     /// <param name="warmup">Warm-up updates.</param>
@@ -21,30 +107,68 @@ public static class Schedules
     /// <param name="timescale">inverse_sqrt time scale; null = warmup, or 10,000 without warm-up.</param>
     /// <param name="minRate">Smallest factor of cosine_with_min_lr.</param>
     public static double Factor(string name, int s, int warmup, int total, double baseLr = 1, double? cycles = null, double power = 1,
-        double lrEnd = 1e-7, int? timescale = null, double minRate = 0)
+        double lrEnd = 1e-7, int? timescale = null, double minRate = 0) =>
+        Factor(name, s, warmup, total, baseLr, new ScheduleArguments { NumCycles = cycles, Power = power, LrEnd = lrEnd, Timescale = timescale, MinRate = minRate });
+
+    /// <summary>f(s) for update number <paramref name="s"/> (from 0), <paramref name="warmup"/> warm-up updates of <paramref name="total"/>.</summary>
+    /// <param name="name">lr_scheduler_type.</param>
+    /// <param name="s">Updates done.</param>
+    /// <param name="warmup">Warm-up updates.</param>
+    /// <param name="total">All updates.</param>
+    /// <param name="baseLr">Base learning rate; polynomial needs it for its end value.</param>
+    /// <param name="a">The other arguments.</param>
+    public static double Factor(string name, int s, int warmup, int total, double baseLr, ScheduleArguments a)
     {
         if (name == "constant") return 1;
+        if (name == "warmup_stable_decay") return StableDecay(s, warmup, total, a);
+        if (name == "cosine_warmup_with_min_lr") return CosineBothWays(s, warmup, total, a);
         if (s < warmup) return (double)s / Math.Max(1, warmup);
         double p = (double)(s - warmup) / Math.Max(1, total - warmup);
         switch (name)
         {
             case "constant_with_warmup": return 1;
             case "linear": return Math.Max(0, (double)(total - s) / Math.Max(1, total - warmup));
-            case "cosine": return Math.Max(0, 0.5 * (1 + Math.Cos(Math.PI * (cycles ?? 0.5) * 2 * p)));
-            case "cosine_with_min_lr":
-                double f = 0.5 * (1 + Math.Cos(Math.PI * (cycles ?? 0.5) * 2 * p));
-                return Math.Max(0, f * (1 - minRate) + minRate);
-            case "cosine_with_restarts": return p >= 1 ? 0 : Math.Max(0, 0.5 * (1 + Math.Cos(Math.PI * ((cycles ?? 1) * p % 1))));
+            case "cosine": return Math.Max(0, Wave(a, p));
+            case "cosine_with_min_lr": return Math.Max(0, Above(Wave(a, p), a));
+            case "cosine_with_restarts": return p >= 1 ? 0 : Math.Max(0, 0.5 * (1 + Math.Cos(Math.PI * ((a.NumCycles ?? 1) * p % 1))));
             case "polynomial":
-                if (s > total) return lrEnd / baseLr;
+                if (s > total) return a.LrEnd / baseLr;
                 double remaining = 1 - (double)(s - warmup) / (total - warmup);
-                return ((baseLr - lrEnd) * Math.Pow(remaining, power) + lrEnd) / baseLr;
+                return ((baseLr - a.LrEnd) * Math.Pow(remaining, a.Power) + a.LrEnd) / baseLr;
             case "inverse_sqrt":
-                int scale = timescale ?? (warmup > 0 ? warmup : 10_000);
-                return 1 / Math.Sqrt((double)(s + scale - warmup) / scale);
+                int scale = a.Timescale ?? (warmup > 0 ? warmup : 10_000);
+                return 1 / Math.Sqrt(((double)s + scale - warmup) / scale);
             default:
-                throw new HeadroomException($"Unknown lr_scheduler_type '{name}'.", "Use one of: " + string.Join(", ", Names) + ".");
+                throw Unknown(name);
         }
+    }
+
+    private static HeadroomException Unknown(string name) => new($"Unknown lr_scheduler_type '{HeadroomException.Value(name)}'.", "Use one of: " + string.Join(", ", Names) + ".");
+
+    private static double Wave(ScheduleArguments a, double p) => 0.5 * (1 + Math.Cos(Math.PI * (a.NumCycles ?? 0.5) * 2 * p));
+
+    /// <summary>A factor of 0 to 1 over the smallest.</summary>
+    private static double Above(double factor, ScheduleArguments a) => factor * (1 - a.MinRate) + a.MinRate;
+
+    /// <summary>cosine_warmup_with_min_lr: the first update has a rate above 0, and the last one the minimum.</summary>
+    private static double CosineBothWays(int s, int warmup, int total, ScheduleArguments a)
+    {
+        if (s < warmup) return a.WarmupRate is { } from ? from + (1 - from) * s / Math.Max(1, warmup - 1) : (s + 1.0) / Math.Max(1, warmup);
+        return Math.Max(0, Above(Wave(a, (s - warmup + 1.0) / Math.Max(1, total - warmup)), a));
+    }
+
+    private static double StableDecay(int s, int warmup, int total, ScheduleArguments a)
+    {
+        int decay = warmup + (a.NumStableSteps ?? total - warmup - a.NumDecaySteps); // where it begins
+        if (s < warmup)
+        {
+            double p = (double)s / Math.Max(1, warmup);
+            return Math.Max(0, Above(a.WarmupType switch { "linear" => p, "cosine" => 0.5 * (1 - Math.Cos(Math.PI * p)), _ => 1 - Math.Sqrt(1 - p) }, a));
+        }
+        if (s < decay) return 1;
+        if (s >= (long)decay + a.NumDecaySteps) return a.MinRate;
+        double q = (double)(s - decay) / Math.Max(1, a.NumDecaySteps);
+        return Math.Max(0, Above(a.DecayType switch { "linear" => 1 - q, "cosine" => Wave(a, q), _ => 1 - Math.Sqrt(q) }, a));
     }
 
     /// <summary>Warm-up updates: warmup_steps when given, else ceil(total * warmup_ratio), in double arithmetic as transformers does.</summary>

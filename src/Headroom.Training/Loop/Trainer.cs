@@ -26,6 +26,10 @@ public sealed class TrainerHooks
     public Action<int>? OnBest { get; init; }
     /// <summary>After a checkpoint was written.</summary>
     public Action<int, string>? OnCheckpoint { get; init; }
+    /// <summary>Before a checkpoint is written; when it throws for a fault of the disk, there is none.</summary>
+    public Action? BeforeCheckpoint { get; init; }
+    /// <summary>After a checkpoint that the disk did not take: the step, and what is wrong. The run goes on without it.</summary>
+    public Action<int, string>? OnCheckpointFailed { get; init; }
 }
 
 /// <summary>
@@ -39,6 +43,7 @@ public sealed class Trainer
     private readonly TrainingOptions _o;
     private readonly IRowSource _rows;
     private readonly int _maxRowTokens;
+    private readonly ScheduleArguments _schedule;
 
     /// <summary>Sets up steps and weight decay; nothing runs yet.</summary>
     public Trainer(Engine engine, TrainingOptions options, IRowSource rows, int maxRowTokens)
@@ -51,6 +56,7 @@ public sealed class Trainer
         TotalSteps = BatchFeed.TotalSteps(rows.Count, options);
         StepsPerEpoch = BatchFeed.StepsPerEpoch(rows.Count, options);
         WarmupSteps = Schedules.WarmupSteps(options.WarmupSteps, options.WarmupRatio, TotalSteps);
+        _schedule = Schedules.Arguments(options);
         engine.SetWeightDecay((float)options.WeightDecay);
     }
 
@@ -65,8 +71,13 @@ public sealed class Trainer
 
     /// <summary>
     /// Runs from <see cref="State"/> to the end, or until <paramref name="stop"/> (then a full checkpoint is written after the update at hand;
-    /// <see cref="TrainerHooks.Evaluate"/> may throw <see cref="OperationCanceledException"/>). Returns true when it reached the end. Throws <see cref="HeadroomException"/> (exit code 1) when the loss stays NaN or infinite.
+    /// <see cref="TrainerHooks.Evaluate"/> may throw <see cref="OperationCanceledException"/>). Returns true when it reached the end.
     /// </summary>
+    /// <remarks>
+    /// An update is bad when loss or gradient is NaN or infinite (it is left out then) and backing off the loss scale does not mend that. While the last update was
+    /// bad nothing is saved, so every checkpoint is from before the streak. A checkpoint that the disk does not take is left out, and said, unless it is the last one.
+    /// </remarks>
+    /// <exception cref="HeadroomException">Exit code 1: the loss stays NaN or infinite, or is so at the last update; no update was made at all; the last checkpoint cannot be written.</exception>
     public bool Run(TrainerHooks hooks, string? checkpointRoot, string? baseModel, CancellationToken stop = default)
     {
         using var feed = new BatchFeed(_rows, _o, _maxRowTokens, State.Step, TotalSteps);
@@ -85,19 +96,60 @@ public sealed class Trainer
             // Loss scaling backs off when only the gradients overflow; a loss that is not finite it cannot mend.
             bool mendable = State.LossScale is { Exhausted: false } && double.IsFinite(result.Loss);
             bad = result.Skipped && !mendable ? bad + 1 : 0;
-            if (bad >= MaxBadSteps) throw NotFinite(checkpointRoot, result.Step);
+            if (bad >= MaxBadSteps || bad > 0 && State.Step == TotalSteps) throw NotFinite(checkpointRoot, result.Step, bad);
             if (Due(_o.EvalStrategy, _o.EvalSteps)) Evaluate(hooks, stop);
             bool end = State.Step == TotalSteps || stop.IsCancellationRequested;
-            if (checkpointRoot != null && (Due(_o.SaveStrategy, _o.SaveSteps) || end && _o.SaveStrategy != "no" || stop.IsCancellationRequested) && saved != State.Step)
-            {
-                saved = State.Step;
-                string written = Checkpoints.Save(checkpointRoot, _engine, baseModel, State); // not in the call: without a hook its arguments would not be evaluated
-                hooks.OnCheckpoint?.Invoke(State.Step, written);
-                Checkpoints.Prune(checkpointRoot, _o.SaveTotalLimit, State.BestStep);
-            }
+            bool due = Due(_o.SaveStrategy, _o.SaveSteps) || end && _o.SaveStrategy != "no" || stop.IsCancellationRequested;
+            if (checkpointRoot != null && due && bad == 0 && saved != State.Step && Save(hooks, checkpointRoot, baseModel, end)) saved = State.Step;
             if (stop.IsCancellationRequested) return Finished;
         }
+        if (State.SkippedSteps >= TotalSteps) throw NothingLearned();
         return true;
+    }
+
+    /// <summary>Writes a checkpoint and deletes what is beyond the limit. False when the disk did not take it; <paramref name="last"/>: that is an error then.</summary>
+    private bool Save(TrainerHooks hooks, string root, string? baseModel, bool last)
+    {
+        string written;
+        try
+        {
+            hooks.BeforeCheckpoint?.Invoke();
+            written = Checkpoints.Save(root, _engine, baseModel, State);
+        }
+        catch (HeadroomException e) when (DiskFault.IsFull(e) && Freed(root))
+        {
+            return Save(hooks, root, baseModel, last);
+        }
+        catch (HeadroomException e) when (!last && DiskFault.Of(e) != null)
+        {
+            hooks.OnCheckpointFailed?.Invoke(State.Step, e.Message);
+            return false;
+        }
+        hooks.OnCheckpoint?.Invoke(State.Step, written);
+        try
+        {
+            Checkpoints.Prune(root, _o.SaveTotalLimit, State.BestStep);
+        }
+        catch (Exception e) when (DiskFault.Of(e) is { } fault)
+        {
+            hooks.OnCheckpointFailed?.Invoke(State.Step, $"Older checkpoints cannot be deleted: {fault.Message}");
+        }
+        return true;
+    }
+
+    // A full disk: what the next save would delete anyway goes before it. The newest and the best stay.
+    private bool Freed(string root)
+    {
+        if (_o.SaveTotalLimit <= 0) return false;
+        int before = Checkpoints.All(root).Count;
+        try
+        {
+            Checkpoints.Prune(root, Math.Max(1, _o.SaveTotalLimit - 1), State.BestStep);
+        }
+        catch (Exception e) when (DiskFault.Of(e) != null)
+        {
+        }
+        return Checkpoints.All(root).Count < before;
     }
 
     /// <summary>One update over a window; moves <see cref="State"/>.</summary>
@@ -115,7 +167,7 @@ public sealed class Trainer
             micro++;
         }
         int step = State.Step, updates = step - State.SkippedSteps;
-        double lr = _o.LearningRate * Schedules.Factor(_o.LrSchedulerType, updates, WarmupSteps, TotalSteps, _o.LearningRate);
+        double lr = _o.LearningRate * Schedules.Factor(_o.LrSchedulerType, updates, WarmupSteps, TotalSteps, _o.LearningRate, _schedule);
         double norm = _engine.GradientNorm() / lossScale;
         double loss = sum / Math.Max(1, window.LabelCount);
         bool skip = !double.IsFinite(norm) || !double.IsFinite(loss);
@@ -158,10 +210,15 @@ public sealed class Trainer
         _ => false,
     };
 
-    private static HeadroomException NotFinite(string? root, int step)
+    // The newest checkpoint from before the first bad update: its weights gave finite losses after it.
+    private static HeadroomException NotFinite(string? root, int step, int bad)
     {
-        string? last = root == null ? null : Checkpoints.Latest(root);
-        return new HeadroomException($"The loss or gradient was NaN or infinite for {MaxBadSteps} updates in a row (last: step {step}).",
+        string? last = root == null ? null : Checkpoints.All(root).LastOrDefault(c => c.Step <= step - bad).Path;
+        string updates = bad > 1 ? $"for the last {bad} updates (steps {step - bad + 1} to {step})" : $"at the last update (step {step})";
+        return new HeadroomException($"The loss or gradient was NaN or infinite {updates}.",
             (last == null ? "No checkpoint was written before; " : $"The last good checkpoint is {last}; ") + "lower the learning rate (a recipe can lower max_grad_norm too).", 1);
     }
+
+    private HeadroomException NothingLearned() => new($"Not one of {TotalSteps} updates was made: every gradient overflowed while the loss scale was backing off.",
+        "Give the run more steps, or set training.precision to bf16 or fp32.", 1);
 }

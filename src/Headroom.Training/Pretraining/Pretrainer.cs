@@ -85,7 +85,8 @@ public static class Pretrainer
             PerDeviceTrainBatchSize = o.BatchSize, LearningRate = o.LearningRate, LrSchedulerType = "cosine", WarmupRatio = 0.03, NumTrainEpochs = o.Epochs, WeightDecay = 0.01, AdamBeta2 = 0.95, Seed = o.Seed,
             SaveStrategy = "no",
         };
-        var limits = new BatchLimits(o.BatchSize * longest, o.BatchSize, o.BatchSize * (longest - 1));
+        int most = PreparedRun.BatchTokens(o.BatchSize, longest, "batch");
+        var limits = new BatchLimits(most, o.BatchSize, most - o.BatchSize);
         using var engine = new Engine(device, config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, LogitsChunk: 512), limits);
         engine.FillRandom((ulong)(uint)o.Seed);
         long parameters = engine.Model.Trained.Sum(t => t.Slot.Weight.Count);

@@ -7,8 +7,8 @@ namespace Headroom.Training;
 /// <summary>A run, as written in a YAML recipe. Property names in the file are snake_case and follow Hugging Face's TrainingArguments and PEFT's LoraConfig. The defaults stand here and nowhere else.</summary>
 public sealed class Recipe
 {
-    /// <summary>Name of the run folder. Not part of the recipe's hash: a folder that was renamed holds the same run.</summary>
-    [JsonIgnore]
+    /// <summary>Name of the run folder. A folder that was renamed holds the same run.</summary>
+    [Identity(Identity.None)]
     public string Name { get; set; } = "run";
     /// <summary>Base models: one for train, two or more for a duel.</summary>
     public List<ModelOptions> Models { get; set; } = [];
@@ -23,10 +23,13 @@ public sealed class Recipe
     /// <summary>Prompt and label words.</summary>
     public TaskOptions Task { get; set; } = new();
     /// <summary>auto, cpu or cuda.</summary>
+    [Identity(Identity.Resolved)]
     public string Device { get; set; } = "auto";
     /// <summary>Budget for the whole process, such as 24GiB; null = what the device has.</summary>
+    [Identity(Identity.None)]
     public string? Vram { get; set; }
     /// <summary>Seeds of a duel; empty = training.seed.</summary>
+    [Identity(Identity.None)]
     public List<int> Seeds { get; set; } = [];
 }
 
@@ -34,30 +37,39 @@ public sealed class Recipe
 public sealed class ModelOptions
 {
     /// <summary>Folder, .gguf or .safetensors file, relative to the recipe; or a hub name, org/name or org/name@revision.</summary>
+    [Identity(Identity.None)]
     public string Path { get; set; } = "";
     /// <summary>Name in reports; null = the file name.</summary>
+    [Identity(Identity.None)]
     public string? Name { get; set; }
     /// <summary>Tokenizer folder, file or hub name; null = from the model.</summary>
+    [Identity(Identity.None)]
     public string? Tokenizer { get; set; }
     /// <summary>The hub name that <see cref="Path"/> was resolved from. A field: it is no key of a recipe.</summary>
     public string? HubId;
+    /// <summary>The same for <see cref="Tokenizer"/>.</summary>
+    public string? TokenizerHub;
     /// <summary>What an adapter names as its base: the hub name, which readers elsewhere can load, else the name in reports.</summary>
-    public string BaseName() => HubId ?? TrainRun.ModelName(this);
+    public string BaseName() => HubId?.Split('@')[0] ?? TrainRun.ModelName(this);
 }
 
 /// <summary>Quantization of the frozen base (transformers <c>BitsAndBytesConfig</c>).</summary>
 public sealed class QuantizationOptions
 {
     /// <summary>NF4 projections.</summary>
+    [Identity(Identity.Resolved)]
     public bool LoadIn4bit { get; set; } = true;
     /// <summary>INT8 projections.</summary>
+    [Identity(Identity.Resolved)]
     public bool LoadIn8bit { get; set; }
     /// <summary>nf4.</summary>
+    [Identity(Identity.Numbers)]
     public string Bnb4bitQuantType { get; set; } = "nf4";
     /// <summary>Nested statistics; null = as a 4-bit checkpoint has them, else true.</summary>
+    [Identity(Identity.Resolved)]
     public bool? Bnb4bitUseDoubleQuant { get; set; }
-    /// <summary>Keep a quantized copy of the base for the next start; null = of bases of 1 GiB and more. Not part of the recipe's hash: it changes no result.</summary>
-    [JsonIgnore]
+    /// <summary>Keep a quantized copy of the base for the next start; null = of bases of 1 GiB and more. It changes no result.</summary>
+    [Identity(Identity.None)]
     public bool? Cache { get; set; }
 }
 
@@ -65,34 +77,47 @@ public sealed class QuantizationOptions
 public sealed class LoraOptions
 {
     /// <summary>Rank.</summary>
+    [Identity(Identity.Numbers)]
     public int R { get; set; } = 16;
     /// <summary>Scaling numerator.</summary>
+    [Identity(Identity.Numbers)]
     public float LoraAlpha { get; set; } = 32;
     /// <summary>Dropout on the adapter's input.</summary>
+    [Identity(Identity.Numbers)]
     public float LoraDropout { get; set; } = 0.05f;
     /// <summary>Adapted projections: a list of names, or a string: all-linear, or a regex for the whole path of a module.</summary>
+    [Identity(Identity.Numbers)]
     public ModuleNames TargetModules { get; set; } = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
     /// <summary>Modules that stay as they are though they are named above; by the same rules.</summary>
+    [Identity(Identity.Numbers)]
     public ModuleNames ExcludeModules { get; set; } = [];
     /// <summary>Only these layers (a number or a list); empty = all.</summary>
     [OneOrMore]
+    [Identity(Identity.Numbers)]
     public List<int> LayersToTransform { get; set; } = [];
     /// <summary>Names of the list of layers, for layers_to_transform; empty = any.</summary>
     [OneOrMore]
+    [Identity(Identity.Numbers)]
     public List<string> LayersPattern { get; set; } = [];
     /// <summary>Rank of modules whose path ends in what a regex matches; the first that does counts.</summary>
+    [Identity(Identity.Numbers)]
     public Dictionary<string, int> RankPattern { get; set; } = [];
     /// <summary>lora_alpha, likewise.</summary>
+    [Identity(Identity.Numbers)]
     public Dictionary<string, float> AlphaPattern { get; set; } = [];
     /// <summary>alpha / sqrt(r) in place of alpha / r.</summary>
+    [Identity(Identity.Numbers)]
     public bool UseRslora { get; set; }
     /// <summary>DoRA: a trained magnitude for every row of an adapted weight.</summary>
+    [Identity(Identity.Numbers)]
     public bool UseDora { get; set; }
     /// <summary>Start of the adapters: true (B = 0), gaussian, false (both random), pissa, pissa_niter_N or loftq; the last three need a 16- or 32-bit checkpoint.</summary>
+    [Identity(Identity.Numbers)]
     public string InitLoraWeights { get; set => field = bool.TryParse(value, out bool usual) ? usual ? "true" : "false" : value; } = "true"; // True and False too, as for every other key
     /// <summary>For loftq.</summary>
     public LoftqOptions LoftqConfig { get; set; } = new();
     /// <summary>Modules trained whole, in float32, and saved with the adapter: lm_head, embed_tokens, norms.</summary>
+    [Identity(Identity.Numbers)]
     public List<string> ModulesToSave { get; set; } = [];
 
     /// <summary>The rules beyond a list of names, or null when there are none.</summary>
@@ -112,8 +137,10 @@ public sealed class LoraOptions
 public sealed class LoftqOptions
 {
     /// <summary>Bits of the quantized base: 4.</summary>
+    [Identity(Identity.Numbers)]
     public int LoftqBits { get; set; } = 4;
     /// <summary>Rounds of quantization and decomposition.</summary>
+    [Identity(Identity.Numbers)]
     public int LoftqIter { get; set; } = 1;
 }
 
@@ -158,70 +185,100 @@ public sealed class OneOrMoreAttribute : Attribute;
 public sealed class TrainingOptions
 {
     /// <summary>Rows of a micro-batch.</summary>
+    [Identity(Identity.Numbers)]
     public int PerDeviceTrainBatchSize { get; set; } = 8;
     /// <summary>Rows of an evaluation batch.</summary>
+    [Identity(Identity.None)]
     public int PerDeviceEvalBatchSize { get; set; } = 8;
     /// <summary>Micro-batches of an update.</summary>
+    [Identity(Identity.Numbers)]
     public int GradientAccumulationSteps { get; set; } = 1;
     /// <summary>Peak learning rate.</summary>
+    [Identity(Identity.Numbers)]
     public double LearningRate { get; set; } = 5e-5;
     /// <summary>Decoupled weight decay.</summary>
+    [Identity(Identity.Numbers)]
     public double WeightDecay { get; set; }
     /// <summary>First moment decay.</summary>
+    [Identity(Identity.Numbers)]
     public double AdamBeta1 { get; set; } = 0.9;
     /// <summary>Second moment decay.</summary>
+    [Identity(Identity.Numbers)]
     public double AdamBeta2 { get; set; } = 0.999;
     /// <summary>Denominator constant.</summary>
+    [Identity(Identity.Numbers)]
     public double AdamEpsilon { get; set; } = 1e-8;
     /// <summary>Clip to this global norm; 0 = off.</summary>
+    [Identity(Identity.Numbers)]
     public double MaxGradNorm { get; set; } = 1;
     /// <summary>Epochs when max_steps is not set.</summary>
+    [Identity(Identity.MayRise)]
     public double NumTrainEpochs { get; set; } = 3;
     /// <summary>Updates; -1 = by epochs.</summary>
+    [Identity(Identity.MayRise)]
     public int MaxSteps { get; set; } = -1;
     /// <summary>See <see cref="Schedules.Names"/>.</summary>
+    [Identity(Identity.Numbers)]
     public string LrSchedulerType { get; set; } = "linear";
+    /// <summary>Arguments of the schedule, by name: min_lr or min_lr_rate, num_cycles, power, lr_end, timescale, num_decay_steps and so on.</summary>
+    [Identity(Identity.Numbers)]
+    public Dictionary<string, string> LrSchedulerKwargs { get; set; } = [];
     /// <summary>Warm-up updates.</summary>
+    [Identity(Identity.Numbers)]
     public int WarmupSteps { get; set; }
     /// <summary>Warm-up as a share of all updates.</summary>
+    [Identity(Identity.Numbers)]
     public double WarmupRatio { get; set; }
     /// <summary>Seed of adapters, order and dropout.</summary>
+    [Identity(Identity.Numbers)]
     public int Seed { get; set; } = 42;
     /// <summary>Updates between lines with the mean loss since the last one; 0 = progress by time only.</summary>
+    [Identity(Identity.None)]
     public int LoggingSteps { get; set; }
     /// <summary>no, steps or epoch.</summary>
+    [Identity(Identity.Numbers)]
     public string EvalStrategy { get; set; } = "no";
     /// <summary>Updates between evaluations.</summary>
+    [Identity(Identity.Numbers)]
     public int EvalSteps { get; set; } = 500;
     /// <summary>no, steps or epoch.</summary>
+    [Identity(Identity.None)]
     public string SaveStrategy { get; set; } = "steps";
     /// <summary>Updates between checkpoints.</summary>
+    [Identity(Identity.None)]
     public int SaveSteps { get; set; } = 500;
     /// <summary>Checkpoints kept (the best always is); 0 = all.</summary>
+    [Identity(Identity.None)]
     public int SaveTotalLimit { get; set; }
     /// <summary>End with the adapter of the best evaluation, when there was one (transformers' default is false; here a run's best/ is what its name says).</summary>
+    [Identity(Identity.Numbers)]
     public bool LoadBestModelAtEnd { get; set; } = true;
     /// <summary>
     /// loss, accuracy, or f1, precision or recall, which are of the positive class (the second label) where there are two, else macro; with _macro, _micro or _weighted
     /// behind them they are that average for any number of classes. transformers' eval_ may stand before a name.
     /// </summary>
+    [Identity(Identity.Numbers)]
     public string MetricForBestModel { get; set; } = "f1";
     /// <summary>Recompute every layer's forward in the backward pass; null = as little as the budget allows.</summary>
+    [Identity(Identity.None)]
     public bool? GradientCheckpointing { get; set; }
     /// <summary>auto, fp32, bf16 or fp16.</summary>
+    [Identity(Identity.Resolved)]
     public string Precision { get; set; } = "auto";
     /// <summary>Order of rows: random, sequential or group_by_length.</summary>
+    [Identity(Identity.Numbers)]
     public string TrainSamplingStrategy { get; set; } = "random";
     /// <summary>
     /// On a GPU, replay micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes longer than they do. Ragged batches
     /// are padded to few shapes there, which changes their rounding.
     /// </summary>
+    [Identity(Identity.Resolved)]
     public bool? CudaGraphs { get; set; }
     /// <summary>
     /// On a GPU, memory in which quantized weights stay expanded to 16 bits between products, which saves expanding them anew (results do not change by
-    /// a bit, so it is no part of the recipe's hash): auto = what vram leaves, none without vram; none; or a size such as 4GiB, as far as vram allows.
+    /// a bit): auto = what vram leaves, none without vram; none; or a size such as 4GiB, as far as vram allows.
     /// </summary>
-    [JsonIgnore]
+    [Identity(Identity.None)]
     public string ExpandedWeights { get; set; } = "auto";
 }
 
@@ -229,27 +286,44 @@ public sealed class TrainingOptions
 public sealed class DataOptions
 {
     /// <summary>Training rows: JSONL, JSON, CSV, TSV, text, Parquet, an aclImdb folder, embedded:reviews, or the hub name of a data set (its train split).</summary>
+    [Identity(Identity.None)]
     public string Train { get; set; } = "";
     /// <summary>Validation rows (of a hub data set, its validation split); null = a stratified part of train when validation_fraction is set, else none.</summary>
+    [Identity(Identity.None)]
     public string? Validation { get; set; }
     /// <summary>Test rows (of a hub data set, its test split).</summary>
+    [Identity(Identity.None)]
     public string? Test { get; set; }
     /// <summary>Field of the text.</summary>
+    [Identity(Identity.Rows)]
     public string TextField { get; set; } = "text";
     /// <summary>Field of the label.</summary>
+    [Identity(Identity.Rows)]
     public string LabelField { get; set; } = "label";
     /// <summary>csv and tsv: whether the first line is a header; null = when it names one of the fields.</summary>
+    [Identity(Identity.Rows)]
     public bool? Header { get; set; }
     /// <summary>Share of train held out when there is no validation file.</summary>
+    [Identity(Identity.Rows)]
     public double ValidationFraction { get; set; }
     /// <summary>First rows (after a seeded, stratified shuffle); 0 = all.</summary>
+    [Identity(Identity.Rows)]
     public int MaxTrainRows { get; set; }
     /// <summary>The same for validation rows.</summary>
+    [Identity(Identity.Rows)]
     public int MaxEvalRows { get; set; }
     /// <summary>The same for test rows.</summary>
+    [Identity(Identity.Rows)]
     public int MaxTestRows { get; set; }
     /// <summary>Texts found in two splits: error, drop or allow.</summary>
+    [Identity(Identity.Rows)]
     public string OnDuplicate { get; set; } = "error";
+    /// <summary>The hub name that <see cref="Train"/> was resolved from. A field: it is no key of a recipe.</summary>
+    public string? TrainHub;
+    /// <summary>The same for <see cref="Validation"/>.</summary>
+    public string? ValidationHub;
+    /// <summary>The same for <see cref="Test"/>.</summary>
+    public string? TestHub;
 }
 
 /// <summary>How a row becomes prompt and answer.</summary>
@@ -259,13 +333,18 @@ public sealed class TaskOptions
     /// Prompt with {text}, the data's text_field, or with columns of the data by name, such as {premise} and {hypothesis}; {{ and }} are plain braces. Blanks
     /// at its end go to the label words.
     /// </summary>
+    [Identity(Identity.Rows)]
     public string Template { get; set; } = "Review: {text}\nSentiment:";
     /// <summary>Label value to label word, in order: the first is the negative class.</summary>
+    [Identity(Identity.Rows)]
     public Dictionary<string, string> Labels { get; set; } = new() { ["0"] = " negative", ["1"] = " positive" };
     /// <summary>Longest prompt plus answer, tokens; of a longer one the longest text is cut at its end.</summary>
+    [Identity(Identity.Rows)]
     public int MaxSeqLength { get; set; } = 512;
     /// <summary>answer or all: which tokens the loss counts.</summary>
+    [Identity(Identity.Rows)]
     public string Loss { get; set; } = "answer";
     /// <summary>Replacements in the text before tokenizing.</summary>
+    [Identity(Identity.Rows)]
     public Dictionary<string, string> Replace { get; set; } = [];
 }

@@ -84,6 +84,7 @@ public static partial class RecipeLoader
         Range("training.num_train_epochs", t.NumTrainEpochs, 0, 1e6, openLow: true);
         Need(t.MaxSteps is -1 or > 0, $"training.max_steps is {t.MaxSteps}.", "Set it to 1 or more, or to -1 to train by num_train_epochs.");
         OneOf("training.lr_scheduler_type", t.LrSchedulerType, Schedules.Names);
+        Schedules.Arguments(t);
         AtLeast("training.warmup_steps", t.WarmupSteps, 0);
         Range("training.warmup_ratio", t.WarmupRatio, 0, 1);
         AtLeast("training.logging_steps", t.LoggingSteps, 0);

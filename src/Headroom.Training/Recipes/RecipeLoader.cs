@@ -1,7 +1,6 @@
 using System.Collections;
 using System.Globalization;
 using System.Reflection;
-using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using Headroom.Core;
@@ -15,6 +14,7 @@ public static partial class RecipeLoader
 {
     private const int MostBytes = 1 << 20, MostDepth = 32;
     private static readonly NullabilityInfoContext Nullability = new();
+    private static readonly JsonSerializerOptions WithFields = new() { IncludeFields = true }; // hub names are fields
 
     /// <summary>Loads a recipe and applies overrides such as training.learning_rate=1e-4. Throws <see cref="HeadroomException"/> with the line for unknown or conflicting keys.</summary>
     public static Recipe Load(string path, IEnumerable<string>? sets = null) => Parse(ReadText(path), sets, path);
@@ -24,6 +24,7 @@ public static partial class RecipeLoader
     public static string ReadText(string path)
     {
         if (!File.Exists(path)) throw new HeadroomException(Directory.Exists(path) ? $"{path} is a folder, not a recipe." : $"There is no recipe {(path.Length == 0 ? "with an empty name" : path)}.", "Give a YAML file; recipes/ has examples.");
+        RegularFile.Check(path);
         try
         {
             using var file = File.OpenRead(path);
@@ -73,17 +74,12 @@ public static partial class RecipeLoader
         }
     }
 
-    /// <summary>SHA-256 over every option's value: two recipes with one hash are the same run, whatever its name.</summary>
-    public static string Hash(Recipe recipe) => Convert.ToHexStringLower(SHA256.HashData(JsonSerializer.SerializeToUtf8Bytes(recipe)));
+    /// <summary>SHA-256 over what changes numbers: see <see cref="RecipeIdentity.Hash"/>.</summary>
+    public static string Hash(Recipe recipe) => RecipeIdentity.Hash(recipe);
 
     /// <summary>A recipe of its own with the same values.</summary>
-    internal static Recipe Copy(Recipe recipe)
-    {
-        var copy = JsonSerializer.Deserialize<Recipe>(JsonSerializer.Serialize(recipe))!;
-        // No part of the hash, so not serialized.
-        (copy.Name, copy.Quantization.Cache, copy.Training.ExpandedWeights) = (recipe.Name, recipe.Quantization.Cache, recipe.Training.ExpandedWeights);
-        return copy;
-    }
+    internal static Recipe Copy(Recipe recipe) =>
+        JsonSerializer.Deserialize<Recipe>(JsonSerializer.Serialize(recipe, WithFields), WithFields)!;
 
     /// <summary>snake_case of a property name, with digits kept in place: LoadIn4bit -> load_in_4bit.</summary>
     public static string Key(string property)
@@ -114,7 +110,7 @@ public static partial class RecipeLoader
         }
     }
 
-    private static bool IsSection(Type type) => type.Namespace == typeof(Recipe).Namespace && type.IsClass && !typeof(IList).IsAssignableFrom(type);
+    internal static bool IsSection(Type type) => type.Namespace == typeof(Recipe).Namespace && type.IsClass && !typeof(IList).IsAssignableFrom(type);
 
     private static void Assign(object target, PropertyInfo property, YamlNode value, string name, string path)
     {

@@ -2,51 +2,63 @@ using System.Diagnostics;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Formats.Tokenizers;
 
 namespace Headroom.Training;
 
 /// <summary>How a duel ended.</summary>
 /// <param name="Completed">False when it was stopped and can be resumed.</param>
-/// <param name="Runs">Each run: model, seed, folder and result (null when it was complete before a resume).</param>
-public sealed record DuelResult(bool Completed, IReadOnlyList<(string Model, int Seed, string Folder, RunResult? Result)> Runs);
+/// <param name="Runs">Each run: model, seed, folder and result.</param>
+public sealed record DuelResult(bool Completed, IReadOnlyList<(string Model, int Seed, string Folder, RunResult? Result)> Runs)
+{
+    /// <summary>The duel had reached its end before; nothing was done.</summary>
+    public bool WasFinished { get; init; }
+}
 
 /// <summary>Two or more base models under one recipe: the recipes are equal but for the model (and the seed, when there are several), because there is only one.</summary>
 public static class DuelRun
 {
-    /// <summary>Runs every model with every seed, one after the other; <paramref name="host"/> gives the host of a folder.</summary>
-    public static DuelResult Run(Recipe recipe, string recipeText, string folder, bool resume, Func<string, bool, RunHost> host, CancellationToken stop)
+    private sealed record Planned(ModelOptions Model, string Name, int Seed, RunFolder Folder);
+
+    /// <summary>Runs every model with every seed, one after the other.</summary>
+    /// <param name="recipe">Two or more models.</param>
+    /// <param name="recipeText">Its text as it was given; null or empty where it was built in code.</param>
+    /// <param name="folder">Of the duel; each run has a folder in it.</param>
+    /// <param name="resume">Go on with the duel in it: runs that are complete are checked, the others go on or begin.</param>
+    /// <param name="host">The host of a folder, resumed or not.</param>
+    /// <param name="stop">Ends the run at hand with a checkpoint.</param>
+    /// <exception cref="HeadroomException">Something cannot be used, the folder is another's, or a resume is not the duel it goes on with.</exception>
+    public static DuelResult Run(Recipe recipe, string? recipeText, string folder, bool resume, Func<string, bool, RunHost> host, CancellationToken stop)
     {
-        if (recipe.Models.Count < 2) throw new HeadroomException($"A duel takes two or more models, the recipe names {recipe.Models.Count}.", "Add models, or use headroom train.");
         int[] seeds = recipe.Seeds.Count > 0 ? [.. recipe.Seeds] : [recipe.Training.Seed];
-        string[] names = [.. recipe.Models.Select(TrainRun.ModelName)];
-        if (names.Select(Plain).Distinct().Count() < names.Length) throw new HeadroomException("Two models of the duel have one name.", "Give each model a name of its own (name: beside path:; signs other than letters, digits, point, - and _ do not count).");
-        if (seeds.Distinct().Count() < seeds.Length) throw new HeadroomException("A seed stands twice in seeds.", "Give each seed once.");
-        if (!resume && Directory.Exists(folder) && Directory.EnumerateFileSystemEntries(folder).Any())
-            throw new HeadroomException($"The run folder {folder} exists already.", "Go on with --resume, or give another --name.");
-        if (resume && !File.Exists(Path.Combine(folder, "events.jsonl"))) throw RunsBeside.None("duel", folder, RunsBeside.OfDuel(recipeText));
+        Check(recipe, seeds);
+        var own = new RunFolder(folder);
+        if (resume && !File.Exists(own.Events)) throw RunsBeside.None("duel", folder, RunsBeside.OfDuel(recipe));
+        using var held = own.Lock(host(folder, resume).Say);
+        if (resume) CheckSame(own, recipe);
+        else own.Begin();
         // What is wrong with the last model is said before the first is trained; the rows that are read and encoded for it serve the runs of the first seed.
-        var one = RecipeLoader.Copy(recipe);
-        one.Training.Seed = seeds[0];
-        var data = DataSplits.Load(one.Data, one.Task, seeds[0]);
-        var encoded = new Dictionary<ModelOptions, RunRows>();
-        foreach (var m in recipe.Models)
+        var data = DataSplits.Load(recipe.Data, recipe.Task, seeds[0]);
+        var encoded = Look(recipe, seeds[0], data, host(folder, false));
+        var plan = seeds.SelectMany(s => recipe.Models.Select(m => (Model: m, Name: TrainRun.ModelName(m), Seed: s)))
+            .Select(p => new Planned(p.Model, p.Name, p.Seed, new RunFolder(Path.Combine(folder, seeds.Length == 1 ? Plain(p.Name) : $"{Plain(p.Name)}-seed{p.Seed}")))).ToArray();
+        (int Seed, DataSplits Data) split = (seeds[0], data);
+        RunResult One(Planned p)
         {
-            var h = host(folder, false);
-            using var prepared = PreparedRun.Of(one, m, h.OpenDevice, h.BudgetBytes, h.Progress, rows: encoded[m] = RunRows.Of(one, m, data));
-            prepared.Device.Dispose();
+            encoded.Remove(p.Model, out var rows); // one run needs them, and they may be large
+            var one = RecipeLoader.Copy(recipe);
+            one.Models = [p.Model];
+            one.Name = $"{recipe.Name}/{Path.GetFileName(p.Folder.Path)}";
+            one.Training.Seed = p.Seed;
+            one.Seeds = [];
+            if (split.Seed != p.Seed) split = (p.Seed, DataSplits.Load(one.Data, one.Task, p.Seed));
+            // A folder that its run never wrote to is begun in, whatever became of the duel.
+            return TrainRun.Run(one, recipeText, p.Model, host(p.Folder.Path, p.Folder.HasRun), stop, rows ?? RunRows.Of(one, p.Model, split.Data));
         }
-        static string Plain(string model) => string.Concat(model.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
-        string Folder(string model, int seed) => seeds.Length == 1 ? Plain(model) : $"{Plain(model)}-seed{seed}";
-        OutputFolder.Create(folder, "Give another folder with --runs.");
+        if (resume && IsFinished(own, plan, recipe)) return new DuelResult(true, [.. plan.Select(p => (p.Name, p.Seed, p.Folder.Path, (RunResult?)One(p)))]) { WasFinished = true };
+        own.WriteRecipe(recipe, recipeText);
         var clock = Stopwatch.StartNew();
-        using var log = new EventLog(Path.Combine(folder, "events.jsonl"));
-        var plan = seeds.SelectMany(s => recipe.Models.Select(m => (Model: m, Name: TrainRun.ModelName(m), Seed: s))).ToArray();
-        log.Write("duel_start", new()
-        {
-            ["name"] = recipe.Name, ["models"] = new JsonArray([.. names.Select(n => (JsonNode)n)]), ["seeds"] = new JsonArray([.. seeds.Select(s => (JsonNode)s)]), ["recipe"] = recipeText,
-            ["runs"] = new JsonArray([.. plan.Select(p => (JsonNode)Folder(p.Name, p.Seed))]),
-        });
+        using var log = new EventLog(own.Events);
+        log.Write("duel_start", Start(recipe, File.ReadAllText(own.Recipe), seeds, plan, host(folder, resume).Command));
         var runs = new List<(string, int, string, RunResult?)>();
         try
         {
@@ -57,35 +69,62 @@ public static class DuelRun
         {
             return new DuelResult(false, runs);
         }
-        (int Seed, DataSplits Data) split = (seeds[0], data);
-        foreach (var (model, name, seed) in plan)
+        foreach (var p in plan)
         {
-            encoded.Remove(model, out var rows); // one run needs them, and they may be large
-            string own = Path.Combine(folder, Folder(name, seed));
-            bool started = resume && File.Exists(Path.Combine(own, "events.jsonl"));
-            if (started && EventLog.Read(Path.Combine(own, "events.jsonl")).Any(e => (string?)e["event"] == "run_end"))
-            {
-                runs.Add((name, seed, own, null));
-                continue;
-            }
-            // A run that was stopped before its first checkpoint starts again.
-            if (started && Checkpoints.Latest(Path.Combine(own, "checkpoints")) == null)
-            {
-                Directory.Delete(own, true);
-                started = false;
-            }
-            one = RecipeLoader.Copy(recipe);
-            one.Models = [model];
-            one.Name = $"{recipe.Name}/{Folder(name, seed)}";
-            one.Training.Seed = seed;
-            one.Seeds = [];
-            if (split.Seed != seed) split = (seed, DataSplits.Load(one.Data, one.Task, seed));
-            var result = TrainRun.Run(one, recipeText, model, host(own, started), stop, rows ?? RunRows.Of(one, model, split.Data));
-            runs.Add((name, seed, own, result));
+            var result = One(p);
+            runs.Add((p.Name, p.Seed, p.Folder.Path, result));
             if (!result.Completed) return new DuelResult(false, runs);
         }
         var (_, peak) = ProcessMemory.Read();
         log.Write("duel_end", new() { ["seconds"] = clock.Elapsed.TotalSeconds, ["peak_resident_bytes"] = peak });
         return new DuelResult(true, runs);
     }
+
+    private static void Check(Recipe recipe, int[] seeds)
+    {
+        if (recipe.Models.Count < 2) throw new HeadroomException($"A duel takes two or more models, the recipe names {recipe.Models.Count}.", "Add models, or use headroom train.");
+        if (recipe.Models.Select(TrainRun.ModelName).Select(Plain).Distinct().Count() < recipe.Models.Count)
+            throw new HeadroomException("Two models of the duel have one name.", "Give each model a name of its own (name: beside path:; signs other than letters, digits, point, - and _ do not count).");
+        if (seeds.Distinct().Count() < seeds.Length) throw new HeadroomException("A seed stands twice in seeds.", "Give each seed once.");
+    }
+
+    private static string Plain(string model) => string.Concat(model.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
+
+    // The runs compare themselves with their own manifests; those that have not begun have none.
+    private static void CheckSame(RunFolder folder, Recipe recipe)
+    {
+        if (folder.DuelValues() is not { } before)
+            throw new HeadroomException($"{folder.Path} holds no duel, or one of an older version.", "Give the --name of a duel, or go on with a single run by headroom train --resume.");
+        RunChecks.SameRecipe(folder, before, recipe);
+    }
+
+    private static Dictionary<ModelOptions, RunRows> Look(Recipe recipe, int seed, DataSplits data, RunHost host)
+    {
+        var one = RecipeLoader.Copy(recipe);
+        one.Training.Seed = seed;
+        var encoded = new Dictionary<ModelOptions, RunRows>();
+        var notes = new List<(string Model, string Text)>();
+        foreach (var m in recipe.Models)
+        {
+            using var prepared = PreparedRun.Of(one, m, host.OpenDevice, host.BudgetBytes, host.Progress, rows: encoded[m] = RunRows.Of(one, m, data));
+            prepared.Device.Dispose();
+            notes.AddRange(prepared.Notices.Concat(prepared.Notes).Select(n => (TrainRun.ModelName(m), n)));
+        }
+        foreach (var note in notes.GroupBy(n => n.Text))
+            host.Say($"note{(note.Count() == recipe.Models.Count ? "" : " on " + string.Join(", ", note.Select(n => n.Model)))}: {note.Key}");
+        return encoded;
+    }
+
+    private static bool IsFinished(RunFolder folder, Planned[] plan, Recipe recipe) =>
+        (string?)EventLog.Read(folder.Events).Last()["event"] == "duel_end"
+        && plan.All(p => p.Folder.ReadManifest() is { } manifest && RunLog.Read(p.Folder.Events).End != null && !RunChecks.MayBeLonger(manifest, recipe));
+
+    private static JsonObject Start(Recipe recipe, string text, int[] seeds, Planned[] plan, IReadOnlyList<string> command) => new()
+    {
+        ["name"] = recipe.Name, ["models"] = new JsonArray([.. recipe.Models.Select(m => (JsonNode)TrainRun.ModelName(m))]),
+        ["seeds"] = new JsonArray([.. seeds.Select(s => (JsonNode)s)]), ["recipe"] = text,
+        ["recipe_values"] = new JsonObject(RecipeIdentity.Values(recipe).Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value))),
+        ["headroom"] = Product.Version, ["command"] = new JsonArray([.. command.Select(c => (JsonNode?)c)]),
+        ["runs"] = new JsonArray([.. plan.Select(p => (JsonNode)Path.GetFileName(p.Folder.Path))]),
+    };
 }

@@ -24,12 +24,12 @@ public static class PlanTable
     public static string PrecisionName(DType type) => type switch { DType.BF16 => "bfloat16", DType.F16 => "float16", _ => "float32" };
 
     /// <summary>What is to be said of rows that are longer than the positions a model knows; null when they are not.</summary>
-    /// <param name="what">What gives the length, as the beginning of a sentence: "--length is".</param>
+    /// <param name="what">What gives the length, as the beginning of a sentence: "--length is 600".</param>
     /// <param name="length">Tokens of the longest row.</param>
     /// <param name="config">The model.</param>
     public static string? BeyondPositions(string what, int length, ModelConfig config) => length <= config.MaxPositionEmbeddings ? null
-        : $"note: {what} {length}, beyond the {config.MaxPositionEmbeddings} positions that the model was made for (max_position_embeddings): it fits in this memory, "
-            + "but what the model makes of later tokens is not known";
+        : $"{what}, beyond the {config.MaxPositionEmbeddings} positions that the model was made for (max_position_embeddings): it fits in this memory, "
+            + "but what the model makes of later tokens is not known.";
 
     /// <summary>A line for each phase and category (bytes at that phase's peak), then the phases, the recompute policy and the total.</summary>
     public static string Text(MemoryPlan plan, int recompute, int layers)

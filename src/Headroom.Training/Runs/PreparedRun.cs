@@ -27,6 +27,8 @@ public sealed class PreparedRun : IDisposable
     public required BatchLimits Limits { get; init; }
     /// <summary>Storage, adapters, precision and recompute.</summary>
     public required ModelSettings Settings { get; init; }
+    /// <summary>What is odd about the run but no error, a sentence or two each; to be said before step 1.</summary>
+    public required IReadOnlyList<string> Notes { get; init; }
     /// <summary>The plan that a run reserves.</summary>
     public required MemoryPlan Plan { get; init; }
 
@@ -84,6 +86,7 @@ public sealed class PreparedRun : IDisposable
             return new PreparedRun
             {
                 Rows = rows, Source = source, Device = device, Limits = limits, Settings = settings, Plan = plan,
+                Notes = RunNotes.Of(recipe, rows, source.Config),
             };
         }
         catch

@@ -7,6 +7,7 @@ namespace Headroom.Training;
 public sealed class RunRows
 {
     private int? _longest;
+    private Dictionary<string, SplitIdentity>? _identities;
 
     private RunRows() { }
 
@@ -25,6 +26,14 @@ public sealed class RunRows
 
     /// <summary>Longest row of all splits, tokens. Encodes every row when it is first asked for; throws <see cref="HeadroomException"/> for one that cannot be.</summary>
     public int Longest => _longest ??= Math.Max(Train.EncodeAll(), Math.Max(Validation.EncodeAll(), Test.EncodeAll()));
+
+    /// <summary>Number and hash of the rows of train, validation and test. Encodes every row when it is first asked for.</summary>
+    public IReadOnlyDictionary<string, SplitIdentity> Identities => _identities ??= new()
+    {
+        ["train"] = new(Train.Count, RowsHash.Of(Train, Encoder.Answers)),
+        ["validation"] = new(Validation.Count, RowsHash.Of(Validation, Encoder.Answers)),
+        ["test"] = new(Test.Count, RowsHash.Of(Test, Encoder.Answers)),
+    };
 
     /// <summary>Reads the rows and the tokenizer; nothing is encoded yet.</summary>
     /// <param name="recipe">Names the data, the task and the seed of the splits.</param>

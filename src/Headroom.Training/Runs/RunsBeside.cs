@@ -25,13 +25,22 @@ internal static class RunsBeside
         });
     }
 
-    /// <summary>A check for <see cref="None"/>: the folder's manifest.json names this hash of a recipe.</summary>
-    public static Func<string, bool> OfRecipe(string hash) => folder =>
-        Read(() => (string?)JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "manifest.json")))?["recipe_sha256"]) == hash;
+    /// <summary>A check for <see cref="None"/>: the folder's manifest is of the same recipe, as far as its keys tell.</summary>
+    public static Func<string, bool> OfRecipe(Recipe recipe)
+    {
+        var values = RecipeIdentity.Values(recipe);
+        return folder => Read(() => new RunFolder(folder).ReadManifest()) is { } manifest && IsSame(manifest.Recipe, values);
+    }
 
-    /// <summary>A check for <see cref="None"/>: the folder's events.jsonl begins with a duel under this text.</summary>
-    public static Func<string, bool> OfDuel(string recipeText) => folder => Read(() =>
-        EventLog.Read(Path.Combine(folder, "events.jsonl")).FirstOrDefault() is { } e && (string?)e["event"] == "duel_start" ? (string?)e["recipe"] : null) == recipeText;
+    /// <summary>A check for <see cref="None"/>: the folder's log begins with a duel of the same recipe.</summary>
+    public static Func<string, bool> OfDuel(Recipe recipe)
+    {
+        var values = RecipeIdentity.Values(recipe);
+        return folder => Read(() => new RunFolder(folder).DuelValues()) is { } of && IsSame(of, values);
+    }
+
+    private static bool IsSame(IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now) =>
+        !RecipeIdentity.Differences(old, now, Identity.Numbers, Identity.Rows, Identity.MayRise).Any();
 
     private static string[] Folders(string folder) => Read(() => Directory.GetDirectories(Path.GetDirectoryName(Path.GetFullPath(folder))!)) ?? [];
 
@@ -46,7 +55,7 @@ internal static class RunsBeside
         {
             return read();
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException or InvalidOperationException or ArgumentException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException or InvalidOperationException or ArgumentException or HeadroomException)
         {
             return null;
         }

@@ -82,7 +82,6 @@ public sealed class JinjaTests
     [Theory]
     [InlineData("{% include 'x' %}", "include")]
     [InlineData("{% call m() %}{% endcall %}", "call")]
-    [InlineData("{% raw %}{% endraw %}", "raw")]
     [InlineData("{{ x | frobnicate }}", "frobnicate")]
     [InlineData("{{ 1 is prime }}", "prime")]
     [InlineData("{{ 'a'.encode() }}", "encode")]

@@ -152,7 +152,7 @@ public partial class TaskEncoderTests
                 Assert.Equal(a.Encode(new DataRow(text, "1")).Ids, b.Encode(new DataRow(text, "1")).Ids);
             Assert.Equal(a.Candidates, b.Candidates);
             Assert.All(a.Candidates, c => Assert.NotEmpty(tokenizer.Decode([c]).Trim()));
-            Assert.Equal(template.Contains("text}:", StringComparison.Ordinal) && bareWord[0] == ' ' ? 1 : 0, b.Check([new("a fine film", "1")]).Count);
+            Assert.Equal(template.Contains("text}:", StringComparison.Ordinal) && bareWord[0] == ' ' ? 1 : 0, b.Check([new DataRow("a fine film", "1")]).Count);
         }
     }
 

@@ -89,6 +89,27 @@ public sealed class OutputTargetTests : IDisposable
         Assert.Equal([At("f")], Directory.GetFileSystemEntries(_folder.Path));
     }
 
+    /// <summary>Whoever looks, sees the old folder or the new one: so does whoever looks after a kill.</summary>
+    [Fact]
+    public void AFolderIsReplacedInOneStep()
+    {
+        if (!OperatingSystem.IsLinux()) Assert.Skip("other systems have no exchange of names");
+        Put("f/a");
+        bool done = false;
+        int missing = 0;
+        var watcher = new Thread(() =>
+        {
+            while (!Volatile.Read(ref done))
+                if (!Directory.Exists(At("f"))) missing++;
+        });
+        watcher.Start();
+        for (int i = 0; i < 100; i++)
+            using (var target = OfFolder(At("f"), true)) Write(target, "a");
+        Volatile.Write(ref done, true);
+        watcher.Join();
+        Assert.Equal((0, "new"), (missing, File.ReadAllText(At("f/a"))));
+    }
+
     [Fact]
     public void AnEmptyFolderIsFreeAndAFileThatComesMeanwhileIsNot()
     {

@@ -193,6 +193,22 @@ public sealed class HubPatienceTests : IDisposable
         }
     }
 
+    // Else a model would go on without its tokenizer, or its index be taken for absent.
+    [Theory]
+    [InlineData("generation_config.json")]
+    [InlineData("tokenizer.json")]
+    [InlineData("model.safetensors")]
+    public void AFileThatIsNotAnsweredIsNotAbsent(string file)
+    {
+        _hub.Intercept = r => r.Method == "HEAD" && r.Path.EndsWith("/" + file, StringComparison.Ordinal) ? FakeHub.Error(503) : null;
+        Assert.Contains(file, Fails(s => s.Model("org/model")).Message, StringComparison.Ordinal);
+        _hub.Intercept = _ => null;
+        using var store = Store();
+        store.Model("org/model");
+        _hub.Intercept = _ => FakeHub.Error(503);
+        Assert.True(File.Exists(Path.Combine(store.Model("org/model"), file)) || file == "generation_config.json"); // the cache stands in
+    }
+
     [Fact]
     public void RedirectsInCirclesEnd()
     {

@@ -35,7 +35,7 @@ public sealed class ClassReportTests : IDisposable
         Assert.StartsWith("tiny reaches macro F1 0.368 [", (string)json["headline"]!);
         Assert.Contains("Confusion matrix of tiny tuned: gold labels in rows, predicted ones in columns", html);
         Assert.Contains("| ' calm' | 1 | 4 | 1 |", markdown);
-        Assert.Contains("| macro, 3 classes |", markdown);
+        Assert.Contains("F1, precision and recall are averages over 3 classes", markdown);
     }
 
     [Fact]
@@ -95,6 +95,50 @@ public sealed class ClassReportTests : IDisposable
         Assert.DoesNotContain("NaN", html);
         if (said != null) Assert.Contains($"The test event \"tuned\" of events.jsonl is odd: {said}", string.Join('\n', json["notes"]!.AsArray().Select(n => (string)n!)));
         else Assert.Empty(json["notes"]!.AsArray());
+    }
+
+    [Fact]
+    public void NoLogIsAFaultOfTheReport()
+    {
+        // Any value of any event becomes any other; what comes out is a report or two sentences, and never NaN.
+        string[] odd = ["null", "-1", "0", "1e308", "-1e308", "1e999", "2147483648", "9e18", "0.5", "true", "\"\"", "\"\\u0000\\u001b[2J\"", "[]", "[[]]", "{}", "[1,2,3,4]", "[null]", "[[1,2],[3,4]]", "\"tuned\""];
+        var plan = new JsonObject
+        {
+            ["total_bytes"] = 3, ["phases"] = new JsonObject { ["train"] = 2 }, ["peak_phase"] = "train", ["layers"] = 2, ["recompute_layers"] = 1,
+            ["rows"] = new JsonArray(new JsonObject { ["phase"] = "train", ["category"] = "Scratch", ["bytes"] = 2 }),
+        };
+        var start = Start();
+        (start["plan"], start["trainable_by_module"], start["data"], start["time"]) = (plan, new JsonObject { ["q_proj"] = 3 }, new JsonObject { ["train"] = new JsonObject { ["sha256"] = "a" } }, "2026-01-02T03:04:00Z");
+        List<JsonObject> events = [start, Test(Gold, Predicted, Words), new() { ["event"] = "memory", ["when"] = "end", ["reserved_bytes"] = 3, ["peak_resident_bytes"] = 5 }];
+        for (int i = 1; i <= 12; i++) events.Add(new() { ["event"] = "step", ["step"] = i, ["loss"] = 1.0 / i, ["grad_norm"] = 1 + i % 2, ["learning_rate"] = 0.1, ["seconds"] = 1, ["tokens"] = 5 });
+        events.Add(new() { ["event"] = "eval", ["step"] = 5, ["split"] = "validation", ["rows"] = 9, ["loss"] = 0.5, ["accuracy"] = 0.5, ["f1"] = 0.4, ["confusion"] = new JsonArray(5, 0, 0, 4) });
+        events.Add(End());
+        string[] lines = [.. events.Select(e => e.ToJsonString())];
+        var random = new Random(15);
+        for (int round = 0; round < 120; round++)
+        {
+            string[] mutated = [.. lines];
+            for (int change = random.Next(1, 4); change > 0; change--)
+            {
+                int at = random.Next(mutated.Length);
+                var values = System.Text.RegularExpressions.Regex.Matches(mutated[at], @"(?<=[:\[,])(""[^""]*""|[\d.]+|\[[^\[\]]*\])(?=[,\]}])");
+                if (values.Count == 0) continue;
+                var value = values[random.Next(values.Count)];
+                mutated[at] = mutated[at][..value.Index] + odd[random.Next(odd.Length)] + mutated[at][(value.Index + value.Length)..];
+            }
+            File.WriteAllLines(Path.Combine(_folder, "events.jsonl"), mutated);
+            try
+            {
+                Assert.DoesNotContain("NaN", Report().Html);
+            }
+            catch (Exception e) when (e is not Core.HeadroomException)
+            {
+                Assert.Fail($"round {round}: {e}\n{string.Join('\n', mutated.Except(lines))}");
+            }
+            catch (Core.HeadroomException)
+            {
+            }
+        }
     }
 
     [Fact]
@@ -176,6 +220,10 @@ public sealed class ClassReportTests : IDisposable
         start["time"] = "2026-01-02T10:00:00Z";
         Write("", start, At("step", "10:01:00"), At("stopped", "10:01:30"), At("resumed", "12:00:00"), At("memory", "12:00:45"));
         Assert.Equal(135, (double)Report().Json["runs"]![0]!["cost"]!["seconds"]!, 6);
+        var resumed = At("resumed", "12:00:00");
+        resumed["seconds_before"] = 200; // the log of later steps was dropped, their time was not
+        Write("", start, At("step", "10:01:00"), resumed, At("memory", "12:00:45"));
+        Assert.Equal(245, (double)Report().Json["runs"]![0]!["cost"]!["seconds"]!, 6);
     }
 
     [Fact]
@@ -210,6 +258,25 @@ public sealed class ClassReportTests : IDisposable
     {
         Duel(("alpha", 1, 10, null), ("beta", 1, 10, null), ("gamma", 1, 1, null));
         Assert.EndsWith("; of these 3 adapters (one seed); one seed says nothing of the models.", (string)Report().Json["headline"]!);
+    }
+
+    [Fact]
+    public void SeedsThatAreNotSharedClaimNothing()
+    {
+        Duel(("alpha", 1, 10, null), ("alpha", 2, 10, null), ("beta", 3, 1, null));
+        Assert.Contains("; of these adapters (fewer than two seeds in common): a significant difference", (string)Report().Json["headline"]!);
+        Assert.EndsWith("; that says nothing of the models.", (string)Report().Json["headline"]!);
+    }
+
+    [Fact]
+    public void AClassWithoutARowIsNoOddEvent()
+    {
+        var test = Test([0, 1, 0, 1], [0, 1, 1, 1], [" a", " b", " c"]);
+        test.Remove("labels");
+        Write("", Start(), test, End());
+        var (_, _, json) = Report();
+        Assert.Empty(json["notes"]!.AsArray());
+        Assert.Equal(3, json["quality"]![0]!["classes"]!["matrix"]!.AsArray().Count);
     }
 
     [Fact]

@@ -1,0 +1,94 @@
+using System.Collections;
+using System.Reflection;
+using System.Security.Cryptography;
+using System.Text;
+using System.Text.Encodings.Web;
+using System.Text.Json;
+using System.Text.Json.Nodes;
+
+namespace Headroom.Training;
+
+/// <summary>What a key of a recipe has to do with the numbers that a run gives, and so whether it may change between a run and its resume.</summary>
+public enum Identity : byte
+{
+    /// <summary>Changes numbers: part of the recipe's hash; a resume with another value is refused.</summary>
+    Numbers,
+    /// <summary>Acts only by the token ids and labels of the rows, which are compared themselves: a file may move, a template may not change.</summary>
+    Rows,
+    /// <summary>Means something else on another device or base (auto, null): what it came to is compared, see <see cref="RunManifest.Resolved"/>.</summary>
+    Resolved,
+    /// <summary>The length of the run: may be raised.</summary>
+    MayRise,
+    /// <summary>Changes no number, or is a path or a name: may change, which the log says.</summary>
+    None,
+}
+
+/// <summary>Says what an option has to do with the numbers of a run. Every option has one; a test sees to that.</summary>
+/// <param name="role">What it has to do with them.</param>
+[AttributeUsage(AttributeTargets.Property)]
+public sealed class IdentityAttribute(Identity role) : Attribute
+{
+    /// <summary>What the option has to do with the numbers of a run.</summary>
+    public Identity Role => role;
+}
+
+/// <summary>The keys of a recipe that are not at their default, as paths with canonical values: two runs with the same of <see cref="Identity.Numbers"/> are one recipe.</summary>
+public static class RecipeIdentity
+{
+    private static readonly JsonSerializerOptions Text = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
+    /// <summary>
+    /// Every key whose value differs from the default, in ordinal order: path (training.learning_rate, models[0].path) to canonical JSON. Maps, whose order
+    /// counts, are arrays of pairs. A key that is added later is in none of the old ones.
+    /// </summary>
+    public static SortedDictionary<string, string> Values(Recipe recipe)
+    {
+        var values = new SortedDictionary<string, string>(StringComparer.Ordinal);
+        Collect(recipe, new Recipe(), "", values);
+        return values;
+    }
+
+    /// <summary>What a key of <see cref="Values"/> has to do with the numbers; <see cref="Identity.Numbers"/> for one that this version does not know.</summary>
+    public static Identity RoleOf(string key)
+    {
+        Type type = typeof(Recipe);
+        foreach (string part in key.Split('.'))
+        {
+            string name = part.Split('[')[0];
+            if (type.GetProperties().FirstOrDefault(p => RecipeLoader.Key(p.Name) == name) is not { } property) return Identity.Numbers;
+            if (property.GetCustomAttribute<IdentityAttribute>() is { } marked) return marked.Role;
+            type = property.PropertyType == typeof(List<ModelOptions>) ? typeof(ModelOptions) : property.PropertyType;
+        }
+        return Identity.Numbers;
+    }
+
+    /// <summary>SHA-256, lower-case hex, over the keys of <see cref="Identity.Numbers"/> that are not at their default: key=value lines in ordinal order.</summary>
+    public static string Hash(Recipe recipe)
+    {
+        var lines = Values(recipe).Where(v => RoleOf(v.Key) == Identity.Numbers).Select(v => $"{v.Key}={v.Value}\n");
+        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(string.Concat(lines))));
+    }
+
+    /// <summary>The keys of a role in which two sets of <see cref="Values"/> differ; "default" stands for a value that is not written.</summary>
+    public static IEnumerable<(string Key, string Old, string New)> Differences(
+        IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now, params Identity[] roles) =>
+        old.Keys.Union(now.Keys).Order(StringComparer.Ordinal)
+            .Select(k => (Key: k, Old: old.GetValueOrDefault(k, "default"), New: now.GetValueOrDefault(k, "default")))
+            .Where(d => d.Old != d.New && roles.Contains(RoleOf(d.Key)));
+
+    private static void Collect(object options, object defaults, string path, SortedDictionary<string, string> values)
+    {
+        foreach (var property in options.GetType().GetProperties())
+        {
+            string key = path + RecipeLoader.Key(property.Name);
+            object? value = property.GetValue(options), usual = property.GetValue(defaults);
+            if (value is List<ModelOptions> models)
+                for (int i = 0; i < models.Count; i++) Collect(models[i], new ModelOptions(), $"{key}[{i}].", values);
+            else if (RecipeLoader.IsSection(property.PropertyType)) Collect(value!, usual!, key + ".", values);
+            else if (Canonical(value) is var text && text != Canonical(usual)) values[key] = text;
+        }
+    }
+
+    private static string Canonical(object? value) => value is not IDictionary map ? JsonSerializer.Serialize(value, Text)
+        : JsonSerializer.Serialize(map.Keys.Cast<object>().Select(k => new[] { k, map[k] }), Text);
+}

@@ -1,0 +1,54 @@
+using System.Text.Json.Nodes;
+using Headroom.Core;
+
+namespace Headroom.Training;
+
+/// <summary>The end of a run that failed: the event <c>failed</c> with its reason, and words that name the checkpoint to go on from.</summary>
+internal static class RunFailure
+{
+    /// <summary>Writes the event, when that can still be done, and gives what is thrown in the place of <paramref name="e"/>; null = itself.</summary>
+    /// <param name="e">Whatever ended the run, but a stop.</param>
+    /// <param name="log">The run's log.</param>
+    /// <param name="step">Updates done.</param>
+    /// <param name="checkpoints">The run's folder of checkpoints.</param>
+    public static HeadroomException? Of(Exception e, EventLog log, int step, string checkpoints)
+    {
+        while (e is AggregateException { InnerExceptions.Count: 1 } several) e = several.InnerException!;
+        var told = Told(e, step, GoOn(checkpoints));
+        var failed = new JsonObject { ["at_step"] = step };
+        if (e is DeviceException device) failed["call"] = device.Call;
+        failed["error"] = e is HeadroomException ? e.Message : told?.Message ?? $"{e.GetType().Name}: {e.Message}";
+        failed["to_do"] = (told ?? e as HeadroomException)?.ToDo;
+        try
+        {
+            log.Write("failed", failed);
+        }
+        catch (HeadroomException)
+        {
+            // the log is part of what failed; the console says it
+        }
+        return told;
+    }
+
+    private static HeadroomException? Told(Exception e, int step, string goOn) => e switch
+    {
+        DeviceException d => new($"After step {step}: {d.Message}", $"{goOn} {d.ToDo}", 1, d),
+        OutOfMemoryException => new($"After step {step}: there is not enough memory.", $"{goOn} Give it more memory, or a --vram budget.", 1, e),
+        _ when DiskFault.IsFull(e) => new($"After step {step}: {e.Message}", $"Free some space. {goOn}", 1, e),
+        _ when DiskFault.Of(e) != null => new($"After step {step}: {e.Message}", $"Look after the disk. {goOn}", 1, e),
+        _ => null,
+    };
+
+    private static string GoOn(string checkpoints)
+    {
+        try
+        {
+            if (Checkpoints.Latest(checkpoints) is { } good) return $"The last good checkpoint is {good}: go on with --resume.";
+        }
+        catch (Exception e) when (DiskFault.Of(e) != null)
+        {
+            return "Go on with --resume when the run folder can be read again.";
+        }
+        return "No checkpoint was written before: start the run anew.";
+    }
+}

@@ -1,0 +1,103 @@
+using System.Security.Cryptography;
+using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Formats;
+
+namespace Headroom.Training;
+
+/// <summary>
+/// The folder of a run: <c>manifest.json</c> (what was trained on what), <c>recipe.yaml</c> (the recipe as it was understood) and <c>recipe.original.yaml</c> (the text
+/// that was given), <c>events.jsonl</c> (and <c>events-cut.jsonl</c>: what a resume took out of it), <c>checkpoints/</c>, <c>best/</c>, and while a process works in it its
+/// lock. Nobody else puts these paths together. A duel's folder is one too, of which only recipe, log and lock are used.
+/// </summary>
+/// <param name="path">The folder; need not be there.</param>
+public sealed partial class RunFolder(string path)
+{
+    private const string ManifestName = "manifest.json", EventsName = "events.jsonl", BestName = "best", CheckpointsName = "checkpoints";
+
+    /// <summary>The folder.</summary>
+    public string Path { get; } = path;
+    /// <summary>What was trained on what.</summary>
+    public string Manifest => At(ManifestName);
+    /// <summary>The recipe as it was understood: running or resuming it is the same run.</summary>
+    public string Recipe => At("recipe.yaml");
+    /// <summary>The recipe's text as it was given.</summary>
+    public string OriginalRecipe => At("recipe.original.yaml");
+    /// <summary>The log.</summary>
+    public string Events => At(EventsName);
+    /// <summary>What resumes took out of the log: events of steps that were made again.</summary>
+    public string CutEvents => At("events-cut.jsonl");
+    /// <summary>The checkpoints.</summary>
+    public string Checkpoints => At(CheckpointsName);
+    /// <summary>The adapter of the best evaluation, or at the end of a run without one the last.</summary>
+    public string Best => At(BestName);
+
+    private string At(string name) => System.IO.Path.Combine(Path, name);
+
+    /// <summary>True when there is nothing in the folder (but what a lock leaves there), or no folder.</summary>
+    public bool IsEmpty => !Directory.Exists(Path) || !Directory.EnumerateFileSystemEntries(Path).Any(e => !FolderLock.IsOwn(System.IO.Path.GetFileName(e)));
+
+    /// <summary>True when a run was begun here.</summary>
+    public bool HasRun => File.Exists(Events) || File.Exists(Recipe);
+
+    /// <summary>Who trains in the folder now, in words; null when nobody does.</summary>
+    public string? Holder => FolderLock.HolderOf(Path);
+
+    /// <summary>Lets this process alone change the folder, which is made when it is missing. To be taken before anything in it is read.</summary>
+    /// <param name="say">Is told where the file system knows no locks.</param>
+    /// <exception cref="HeadroomException">Another process trains in it, which is named; or it cannot be written.</exception>
+    public FolderLock Lock(Action<string>? say = null) =>
+        FolderLock.Take(Path, "The run folder", "Wait until that has ended, or stop it; or give another --name.", say);
+
+    /// <summary>The manifest; null when there is none.</summary>
+    /// <exception cref="HeadroomException">It is damaged.</exception>
+    public RunManifest? ReadManifest() => RunManifest.Read(Manifest);
+
+    /// <summary>Writes the recipe as it was understood, the text it was given as (when there is one), and the manifest.</summary>
+    /// <exception cref="HeadroomException">The folder cannot be written.</exception>
+    public void Write(RunManifest manifest, Recipe recipe, string? given)
+    {
+        WriteRecipe(recipe, given);
+        manifest.Write(Manifest);
+    }
+
+    /// <summary>Writes the recipe, of a duel too. What was given first stays: a resume with other spacing or comments gives nothing new.</summary>
+    public void WriteRecipe(Recipe recipe, string? given)
+    {
+        OutputFolder.Create(Path, "Give another folder with --runs.");
+        if (!string.IsNullOrEmpty(given) && !File.Exists(OriginalRecipe)) AtomicFile.WriteText(OriginalRecipe, given);
+        AtomicFile.WriteText(Recipe, RecipeWriter.Write(recipe));
+    }
+
+    /// <summary>The recipe of the duel that begins the log, as <see cref="RecipeIdentity.Values"/>; null when it holds none.</summary>
+    internal IReadOnlyDictionary<string, string>? DuelValues() => !File.Exists(Events) ? null
+        : EventLog.Read(Events).FirstOrDefault() is { } e && (string?)e["event"] == "duel_start" && e["recipe_values"] is JsonObject values
+            ? values.ToDictionary(v => v.Key, v => (string)v.Value!) : null;
+
+    /// <summary>The run that an adapter's folder lies in (<c>best/</c>, a checkpoint, a copy beside them) with its manifest; null when it lies in none.</summary>
+    /// <exception cref="HeadroomException">The manifest is damaged.</exception>
+    public static (RunFolder Folder, RunManifest Manifest)? Of(string adapter)
+    {
+        const int levels = 3; // run/checkpoints/checkpoint-1
+        string? place = System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(adapter));
+        for (int i = 0; i < levels && place != null; i++, place = System.IO.Path.GetDirectoryName(place))
+            if (new RunFolder(place) is var folder && folder.ReadManifest() is { } manifest) return (folder, manifest);
+        return null;
+    }
+
+    /// <summary>Refuses a base that is understood otherwise than when the run in the folder was trained on it. (Its weights the adapter itself knows.)</summary>
+    /// <exception cref="HeadroomException">The configuration differs, which is named.</exception>
+    public void CheckConfiguration(RunManifest manifest, ModelConfig config) => RunChecks.SameConfiguration(this, manifest.Config, ConfigIdentity.Of(config), "Give the base as it was.");
+
+    /// <summary>Hashes of the files of an adapter's folder, by their path in it.</summary>
+    internal static SortedDictionary<string, string> FilesOf(string folder)
+    {
+        var files = new SortedDictionary<string, string>(StringComparer.Ordinal);
+        foreach (string file in Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories))
+        {
+            using var content = File.OpenRead(file);
+            files[System.IO.Path.GetRelativePath(folder, file).Replace('\\', '/')] = Convert.ToHexStringLower(SHA256.HashData(content));
+        }
+        return files;
+    }
+}

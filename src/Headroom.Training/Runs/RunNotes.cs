@@ -1,0 +1,65 @@
+using System.Globalization;
+using Headroom.Core;
+using Headroom.Formats.Data;
+
+namespace Headroom.Training;
+
+/// <summary>What is odd about a run but no error: said before its first step, by plan, train, duel and eval alike.</summary>
+internal static class RunNotes
+{
+    /// <summary>All notes of a run, a sentence or two each.</summary>
+    /// <param name="recipe">The recipe.</param>
+    /// <param name="rows">Its rows as the base's tokenizer encodes them.</param>
+    /// <param name="config">The base.</param>
+    public static IReadOnlyList<string> Of(Recipe recipe, RunRows rows, ModelConfig config)
+    {
+        var data = rows.Data;
+        return [.. data.Notes, .. rows.Encoder.Check(data.Train, data.Validation, data.Test), .. Positions(rows.Longest, config),
+            .. Classes(recipe.Task, data.Train), .. Updates(recipe.Training, data.Train.Count), .. Evaluations(recipe.Training, data)];
+    }
+
+    /// <summary>Whether rows go beyond the positions of the base; the notes of an evaluation are this and <see cref="TaskEncoder.Check"/>.</summary>
+    public static IEnumerable<string> Positions(int longest, ModelConfig config) =>
+        PlanTable.BeyondPositions($"The longest row has {longest} tokens", longest, config) is { } note ? [note] : [];
+
+    private static IEnumerable<string> Classes(TaskOptions task, IReadOnlyList<DataRow> train)
+    {
+        var found = train.Select(r => r.Label).Distinct().ToList();
+        if (found.Count == 1) yield return $"All {train.Count} training rows have the label '{HeadroomException.Value(found[0])}': there is nothing to tell apart.";
+        else if (task.Labels.Keys.Except(found).ToList() is { Count: > 0 } absent)
+            yield return $"No training row has the label {HeadroomException.List(absent.Select(l => $"'{l}'"))} of task.labels.";
+    }
+
+    private static IEnumerable<string> Updates(TrainingOptions o, int rows)
+    {
+        long batch = (long)o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps;
+        if (batch > rows)
+            yield return $"The effective batch of {o.PerDeviceTrainBatchSize} x {o.GradientAccumulationSteps} = {batch} rows is larger than the {rows} training rows: every update sees them all, once.";
+        int total = BatchFeed.TotalSteps(rows, o), warmup = Schedules.WarmupSteps(o.WarmupSteps, o.WarmupRatio, total);
+        string updates = total == 1 ? "one update" : $"{total} updates";
+        if (o.LrSchedulerType == "constant" && warmup > 0) yield return "lr_scheduler_type constant has no warm-up: the recipe's is left out (constant_with_warmup has one).";
+        else if (warmup >= total && warmup > 0)
+        {
+            double most = Schedules.Factor(o.LrSchedulerType, total - 1, warmup, total, o.LearningRate, Schedules.Arguments(o));
+            yield return string.Create(CultureInfo.InvariantCulture, $"The warm-up of {warmup} is as long as the run of {updates} or longer: the learning rate ends at {most:P0} of {o.LearningRate:G4} and never falls.");
+        }
+        if (o.LrSchedulerType != "warmup_stable_decay") yield break;
+        var a = Schedules.Arguments(o);
+        long stages = (long)warmup + (a.NumStableSteps ?? 0) + a.NumDecaySteps;
+        if (stages > total) yield return $"Warm-up, stable part and decay of warmup_stable_decay are {stages} updates, the run has {updates}: it does not reach its end as written.";
+        else if (a.NumStableSteps != null && stages < total) yield return $"Warm-up, stable part and decay of warmup_stable_decay are {stages} updates, the run has {updates}: the rest is at the smallest rate.";
+    }
+
+    private static IEnumerable<string> Evaluations(TrainingOptions o, DataSplits data)
+    {
+        if (data.Validation.Count == 0)
+        {
+            if (data.Test.Count == 0) yield return "There are no validation rows and no test rows: nothing will be evaluated.";
+            yield break;
+        }
+        int total = BatchFeed.TotalSteps(data.Train.Count, o);
+        if (o.EvalStrategy == "no") yield return $"The {data.Validation.Count} validation rows will not be used: training.eval_strategy is no.";
+        else if (o.EvalStrategy == "steps" && o.EvalSteps > total)
+            yield return $"training.eval_steps is {o.EvalSteps}, the run has {total} updates: the {data.Validation.Count} validation rows will not be used.";
+    }
+}

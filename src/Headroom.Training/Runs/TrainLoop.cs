@@ -1,0 +1,224 @@
+using System.Diagnostics;
+using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Formats;
+
+namespace Headroom.Training;
+
+/// <summary>A prepared run from its first event to its last: zero-shot test, training with evaluations and checkpoints, test; each in the log and told to the host.</summary>
+internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host, RunFolder folder, RunStart start, PreparedRun prepared, Engine engine, Trainer trainer,
+    RunManifest manifest, CancellationToken stop)
+{
+    private const double MemorySeconds = 5; // between two looks at the device's memory
+    private readonly TrainingOptions _o = recipe.Training;
+    private readonly RunRows _rows = prepared.Rows;
+    private readonly Stopwatch _clock = Stopwatch.StartNew();
+    private EventLog _log = null!;
+    private Predictions? _zero, _tuned;
+    private long _tokens;
+    private double _trainSeconds, _nextMemory, _logged, _last;
+    private string? _notice;
+    private NotFiniteException? _notFinite; // the last evaluation that gave no numbers
+
+    /// <summary>Runs to the end, or until it is stopped.</summary>
+    public RunResult Run()
+    {
+        using var log = _log = Open();
+        try
+        {
+            Begin();
+            if (start.Checkpoint == null && _rows.Test.Count > 0) _zero = Test("zero-shot", "zero-shot test");
+            _last = _clock.Elapsed.TotalSeconds;
+            if (!trainer.Run(Hooks(), folder.Checkpoints, model.BaseName(), stop)) return Stopped();
+            KeepBest();
+            if (_rows.Test.Count > 0) _tuned = Test("tuned", "test");
+            string hash = Checkpoints.TrainedHash(engine);
+            RunEvents.Memory(log, "end", engine);
+            End(hash);
+            return Result(true, hash);
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        {
+            return Stopped();
+        }
+        catch (Exception e)
+        {
+            if (RunFailure.Of(e, log, trainer.State.Step, folder.Checkpoints) is { } told) throw told;
+            throw;
+        }
+    }
+
+    /// <summary>Seconds that were spent on the run before this process; none on one that begins anew.</summary>
+    private double Before => start.Checkpoint == null ? 0 : start.Log.Seconds;
+
+    /// <summary>The log; what is made again was taken out of it before.</summary>
+    private EventLog Open()
+    {
+        if (host.Resume) EventLog.Cut(folder.Events, folder.CutEvents, start.Checkpoint == null ? null : trainer.State.Step);
+        return new EventLog(folder.Events) { Warn = host.Say };
+    }
+
+    /// <summary>The first events, and what the host is told before the work begins.</summary>
+    private void Begin()
+    {
+        if (start.Checkpoint == null) BeginAnew();
+        else GoOn();
+        RunEvents.Memory(_log, "loaded", engine);
+        host.Say(PlanTable.Text(engine.Plan, prepared.Settings.RecomputeLayers, engine.Model.Config.NumHiddenLayers));
+        foreach (string note in prepared.Notices.Concat(prepared.Notes))
+        {
+            _log.Write("notice", new() { ["at_step"] = trainer.State.Step, ["text"] = note });
+            host.Say("note: " + note);
+        }
+        host.Say(RunEvents.Describe(recipe, TrainRun.ModelName(model), engine, trainer, _rows.Data, _rows.Encoder, _rows.Train, _rows.Tokenizer));
+    }
+
+    private void BeginAnew()
+    {
+        if (start.Log.Steps > 0)
+            host.Say($"no checkpoint had been written when the run ended: it begins anew; the log of its {start.Log.Steps} steps is kept in {folder.CutEvents}");
+        var first = RunEvents.Start(recipe, File.ReadAllText(folder.Recipe), TrainRun.ModelName(model), manifest.BaseHash, engine, trainer, _rows.Data, _rows.Encoder);
+        foreach (var (key, value) in manifest.ToJson())
+            if (!first.ContainsKey(key)) first[key] = value?.DeepClone();
+        _log.Write("run_start", first);
+    }
+
+    private void GoOn()
+    {
+        int step = trainer.State.Step;
+        var changed = RunChecks.Changes(start.Before, manifest with { Headroom = Product.Version });
+        _log.Write("resumed", new()
+        {
+            ["step"] = step, ["total_steps"] = trainer.TotalSteps, ["seconds_before"] = Before, ["changed"] = changed,
+            ["command"] = new JsonArray([.. host.Command.Select(c => (JsonNode?)c)]),
+        });
+        foreach (var c in changed) host.Say($"changed since the run was started: {c!["key"]} is {c["new"]}, was {c["old"]}");
+        if (start.Before is { } before && trainer.TotalSteps > before.TotalSteps)
+            host.Say($"the run is made longer, from {before.TotalSteps} to {trainer.TotalSteps} updates: from step {step + 1} on the learning rate is that of a run of {trainer.TotalSteps}");
+    }
+
+    private TrainerHooks Hooks() => new()
+    {
+        OnStep = OnStep,
+        Evaluate = _rows.Validation.Count == 0 || _o.EvalStrategy == "no" ? null : Validate,
+        // Written at once, so that a later crash leaves the best adapter so far; a resumed run meets the same evaluation and writes the same.
+        OnBest = SaveBest,
+        BeforeCheckpoint = () => _log.Sync(),
+        OnCheckpointFailed = CheckpointFailed,
+        OnCheckpoint = (step, path) =>
+        {
+            _log.Write("checkpoint", new() { ["step"] = step, ["path"] = Path.GetRelativePath(host.Folder, path) });
+            _last = _clock.Elapsed.TotalSeconds;
+        },
+    };
+
+    private void CheckpointFailed(int step, string why)
+    {
+        _log.Write("checkpoint_failed", new() { ["step"] = step, ["error"] = why });
+        host.Say($"WARNING: step {step}: {why} The run goes on without it. Free some space, or a kill costs what was learned since "
+            + $"{Checkpoints.Latest(folder.Checkpoints) ?? "the start"}.");
+    }
+
+    private void OnStep(StepResult s)
+    {
+        double now = _clock.Elapsed.TotalSeconds, seconds = now - _last;
+        _last = now;
+        _tokens += s.Tokens;
+        _logged += s.Loss;
+        _trainSeconds += seconds;
+        _log.Write("step", RunEvents.Step(s, seconds, trainer.StepsPerEpoch));
+        if (engine.Device.Notice is { } said && said != _notice)
+        {
+            _log.Write("notice", new() { ["at_step"] = s.Step, ["text"] = said });
+            host.Say(_notice = said);
+        }
+        if (now >= _nextMemory)
+        {
+            RunEvents.Memory(_log, "training", engine, s.Step);
+            _nextMemory = now + MemorySeconds;
+        }
+        if (_o.LoggingSteps > 0 && s.Step % _o.LoggingSteps == 0)
+        {
+            host.Say($"step {s.Step}: loss {_logged / _o.LoggingSteps:F4}, grad norm {s.GradNorm:F3}, lr {s.LearningRate:G3}");
+            _logged = 0;
+        }
+        host.Progress("training", s.Step, trainer.TotalSteps, $"loss {s.Loss:F4}, grad norm {s.GradNorm:F3}, lr {s.LearningRate:G3}, {_tokens / _trainSeconds:F0} tokens/s");
+    }
+
+    private (double Metric, bool GreaterIsBetter) Validate(int step)
+    {
+        double at = _clock.Elapsed.TotalSeconds;
+        Predictions p;
+        try
+        {
+            p = Evaluate("validation", _rows.Validation);
+        }
+        catch (NotFiniteException e)
+        {
+            _log.Write("eval_failed", new() { ["step"] = step, ["split"] = "validation", ["error"] = e.Message });
+            host.Say($"WARNING: step {step}: {e.Message} It is no candidate for the best.");
+            _notFinite = e;
+            return (double.NaN, true);
+        }
+        _log.Write("eval", RunEvents.Eval(step, "validation", p, _clock.Elapsed.TotalSeconds - at));
+        host.Say($"step {step}: validation loss {p.Loss:F4}, {p.Text}");
+        _last = _clock.Elapsed.TotalSeconds;
+        return BestMetric.Of(_o.MetricForBestModel, p);
+    }
+
+    private Predictions Test(string stage, string progress)
+    {
+        double at = _clock.Elapsed.TotalSeconds;
+        var p = Evaluate(progress, _rows.Test);
+        _log.Write("test", RunEvents.Test(stage, p, _clock.Elapsed.TotalSeconds - at));
+        host.Say($"{stage}: {p.Text} on {_rows.Test.Count} test rows");
+        return p;
+    }
+
+    private Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, _rows.Encoder, _o.PerDeviceEvalBatchSize, prepared.Limits.EvalTokens, (d, n) =>
+    {
+        stop.ThrowIfCancellationRequested();
+        host.Progress(what, d, n, "");
+    });
+
+    // At the end of training the engine holds the adapter that best/ does. Where no evaluation gave numbers, none is the best.
+    private void KeepBest()
+    {
+        var state = trainer.State;
+        if (_o.LoadBestModelAtEnd && state.BestMetric == null && _notFinite != null) throw _notFinite;
+        if (!_o.LoadBestModelAtEnd || state.BestMetric == null) SaveBest(state.Step);
+        else if (state.BestStep != state.Step) Checkpoints.LoadAdapter(PeftAdapter.Load(folder.Best), engine);
+    }
+
+    private void SaveBest(int step) => folder.SaveBest(step, to => Checkpoints.Adapter(engine, model.BaseName(), manifest.BaseHash).Save(to), _log);
+
+    private void End(string hash)
+    {
+        // Over all steps of the log, those before a resume too.
+        var steps = EventLog.Read(folder.Events).Where(e => (string?)e["event"] == "step").ToList();
+        long Sum(string key) => steps.Sum(e => (long?)e[key] ?? 0);
+        double seconds = steps.Sum(e => (double?)e["seconds"] ?? 0);
+        _log.Write("run_end", new()
+        {
+            ["completed"] = true, ["steps"] = trainer.State.Step, ["seconds"] = Before + _clock.Elapsed.TotalSeconds, ["train_seconds"] = seconds,
+            ["tokens"] = Sum("tokens"), ["label_tokens"] = Sum("label_tokens"), ["tokens_per_second"] = seconds > 0 ? Sum("tokens") / seconds : null,
+            ["adapter_sha256"] = hash, ["best_step"] = trainer.State.BestStep,
+        });
+        _log.Sync();
+    }
+
+    private RunResult Stopped()
+    {
+        _log.Write("stopped", new() { ["at_step"] = trainer.State.Step });
+        return Result(false, "");
+    }
+
+    private RunResult Result(bool completed, string hash)
+    {
+        double? Logged(string stage, string key) => start.Checkpoint != null && start.Log.Tests.TryGetValue(stage, out var test) ? (double?)test[key] : null;
+        return new(completed, trainer.State.Step, _zero, _tuned, hash, _rows.Data)
+        {
+            ZeroShotAccuracy = _zero?.Accuracy ?? Logged("zero-shot", "accuracy"), TunedAccuracy = _tuned?.Accuracy, TunedF1 = _tuned?.F1,
+        };
+    }
+}
