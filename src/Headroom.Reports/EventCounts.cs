@@ -5,7 +5,8 @@ using Headroom.Training;
 namespace Headroom.Reports;
 
 /// <summary>
-/// Counts and predictions of a test, baseline or eval event, checked against one another: a log may have been cut, edited or written by another version (which
+/// Counts and predictions of a test, baseline or eval event, checked against one another: a log may have been cut,
+/// edited or written by another version (which
 /// counted labels 0 and 1 alone). What does not agree is left out and said.
 /// </summary>
 internal sealed class EventCounts
@@ -30,7 +31,10 @@ internal sealed class EventCounts
     /// <summary>Tier of each row.</summary>
     public string?[]? Tiers { get; private set; }
 
-    /// <summary>A figure of the log where the counts it comes from cannot be checked; nothing where they were found to be odd.</summary>
+    /// <summary>
+    /// A figure of the log where the counts it comes from cannot be checked; nothing where they were found to be
+    /// odd.
+    /// </summary>
     public double? Trusted(double? figure) => _odd.Count == 0 ? figure : null;
 
     public static EventCounts Of(JsonObject e)

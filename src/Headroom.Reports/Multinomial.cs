@@ -3,14 +3,18 @@ using Headroom.Core;
 namespace Headroom.Reports;
 
 /// <summary>
-/// Draws of counts. Which rows a bootstrap draws matters to a confusion matrix only by their cell, so a resample of n rows is one multinomial draw over the
+/// Draws of counts. Which rows a bootstrap draws matters to a confusion matrix only by their cell, so a resample of
+/// n rows is one multinomial draw over the
 /// cells: exact, and as fast for a million rows as for a hundred.
 /// </summary>
 internal static class Multinomial
 {
     private const double FewExpected = 10; // below, walking from 0 is fast; above, rejection's constants hold
 
-    /// <summary>n draws with replacement from <paramref name="counts"/>, whose sum is n, by one binomial a cell given those before it.</summary>
+    /// <summary>
+    /// n draws with replacement from <paramref name="counts"/>, whose sum is n, by one binomial a cell given those
+    /// before it.
+    /// </summary>
     public static void Resample(ReadOnlySpan<long> counts, Span<long> drawn, PhiloxRandom random)
     {
         long left = 0;
@@ -43,7 +47,8 @@ internal static class Multinomial
         return k;
     }
 
-    // Transformed rejection with squeeze: W. Hörmann, "The generation of binomial random variates" (1993), algorithm BTRS, with its constants.
+    // Transformed rejection with squeeze: W. Hörmann, "The generation of binomial random variates" (1993), algorithm
+    // BTRS, with its constants.
     private static long Reject(PhiloxRandom random, long n, double p)
     {
         double q = 1 - p, spread = Math.Sqrt(n * p * q), b = 1.15 + 2.53 * spread, a = -0.0873 + 0.0248 * b + 0.01 * p, centre = n * p + 0.5;

@@ -109,7 +109,8 @@ internal static class QualityTables
     {
         var m = q.Confusion!;
         var classes = Enumerable.Range(0, m.Classes).ToList();
-        // Many or long words would stretch the columns: those have the classes' numbers then, which stand before the words of the rows.
+        // Many or long words would stretch the columns: those have the classes' numbers then, which stand before the
+        // words of the rows.
         bool numbers = m.Labels == null || m.Classes > MostWords || classes.Any(c => m.Name(c).Length > ColumnLetters);
         string Row(int c) => m.Labels == null ? $"{c}" : numbers ? $"{c}: {Show.Short(m.Name(c), NumberedLetters)}" : Class(m, c, RowLetters);
         return new Table($"Confusion matrix of {q.Name}: gold labels in rows, predicted ones in columns", "l" + new string('r', m.Classes),

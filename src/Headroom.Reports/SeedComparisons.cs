@@ -3,7 +3,10 @@ namespace Headroom.Reports;
 /// <summary>Models over seeds, and test against validation.</summary>
 internal static class SeedComparisons
 {
-    /// <summary>Every two models with two seeds or more in common, by what they are ranked by and by accuracy; p-values are adjusted by Holm's method for each of these.</summary>
+    /// <summary>
+    /// Every two models with two seeds or more in common, by what they are ranked by and by accuracy; p-values are
+    /// adjusted by Holm's method for each of these.
+    /// </summary>
     public static IReadOnlyList<SeedComparison> Of(IReadOnlyList<QualityRow> quality)
     {
         var found = new List<SeedComparison>();
@@ -31,7 +34,9 @@ internal static class SeedComparisons
         return found;
     }
 
-    /// <summary>Every two models whose means over all their runs stand the other way round on the validation rows.</summary>
+    /// <summary>
+    /// Every two models whose means over all their runs stand the other way round on the validation rows.
+    /// </summary>
     public static IReadOnlyList<Reversal> Reversals(IReadOnlyList<RunEntry> runs, IReadOnlyList<QualityRow> quality)
     {
         var found = new List<Reversal>();

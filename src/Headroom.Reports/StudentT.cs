@@ -19,7 +19,8 @@ internal static class StudentT
         return high;
     }
 
-    // Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4: for whole degrees of freedom a finite sum.
+    // Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4: for whole degrees of freedom a
+    // finite sum.
     private static double Within(double t, int freedom)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(freedom, 1);

@@ -5,8 +5,10 @@ using Headroom.Formats.Data;
 namespace Headroom.Training;
 
 /// <summary>
-/// The baseline of every report: a logistic regression on which words occur (lower case, letters only), with L2 weight decay, by AdaGrad; for more than two
-/// classes multinomial (softmax). The decay is the one of four that does best on the validation rows, or on a held-out tenth of the training rows when there are none.
+/// The baseline of every report: a logistic regression on which words occur (lower case, letters only), with L2
+/// weight decay, by AdaGrad; for more than two
+/// classes multinomial (softmax). The decay is the one of four that does best on the validation rows, or on a
+/// held-out tenth of the training rows when there are none.
 /// </summary>
 public static class BagOfWords
 {
@@ -51,7 +53,9 @@ public static class BagOfWords
         return new Predictions([.. labels.Values], [.. test.Select(Index)], [.. tx.Select(chosen.Predict)], margin, [.. test.Select(r => r.Tier)], double.NaN);
     }
 
-    /// <summary>Weights of every word, one score a class; two classes need one score only, the log odds of the second.</summary>
+    /// <summary>
+    /// Weights of every word, one score a class; two classes need one score only, the log odds of the second.
+    /// </summary>
     private sealed class Model(int words, int classes)
     {
         private const double Rate = 0.1;

@@ -1,12 +1,16 @@
 namespace Headroom.Training;
 
-/// <summary>The figures that training.metric_for_best_model can name, as scikit-learn and transformers' examples call them.</summary>
+/// <summary>
+/// The figures that training.metric_for_best_model can name, as scikit-learn and transformers' examples call them.
+/// </summary>
 public static class BestMetric
 {
     private const string Prefix = "eval_"; // transformers takes metric names with and without it
     private static readonly string[] Figures = ["f1", "precision", "recall"], Averages = ["", "_macro", "_micro", "_weighted"];
 
-    /// <summary>All names. f1, precision and recall alone are of the positive class where there are two, else macro.</summary>
+    /// <summary>
+    /// All names. f1, precision and recall alone are of the positive class where there are two, else macro.
+    /// </summary>
     public static IReadOnlyList<string> Names { get; } = ["loss", "accuracy", .. Figures.SelectMany(f => Averages.Select(a => f + a))];
 
     /// <summary>A name without transformers' prefix: eval_loss is loss.</summary>

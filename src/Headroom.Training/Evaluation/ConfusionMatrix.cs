@@ -2,7 +2,9 @@ using System.Globalization;
 
 namespace Headroom.Training;
 
-/// <summary>Precision, recall and F1, of one class or averaged over classes; 0 where nothing is divided by nothing.</summary>
+/// <summary>
+/// Precision, recall and F1, of one class or averaged over classes; 0 where nothing is divided by nothing.
+/// </summary>
 /// <param name="Precision">Right predictions / predictions.</param>
 /// <param name="Recall">Right predictions / gold rows.</param>
 /// <param name="F1">2 · right / (predictions + gold rows).</param>
@@ -10,8 +12,10 @@ namespace Headroom.Training;
 public readonly record struct Scores(double Precision, double Recall, double F1, long Support);
 
 /// <summary>
-/// Counts of K classes, gold by predicted, and every figure that follows from them: the one place they are computed for console, events, choice of the best
-/// adapter and reports. Definitions are those of scikit-learn (<c>sklearn.metrics.classification_report</c> with <c>zero_division=0</c>): macro is the plain
+/// Counts of K classes, gold by predicted, and every figure that follows from them: the one place they are computed
+/// for console, events, choice of the best
+/// adapter and reports. Definitions are those of scikit-learn (<c>sklearn.metrics.classification_report</c> with
+/// <c>zero_division=0</c>): macro is the plain
 /// mean over the classes that are among the gold labels or the predictions, weighted the mean by gold rows.
 /// </summary>
 public sealed class ConfusionMatrix
@@ -21,7 +25,8 @@ public sealed class ConfusionMatrix
     /// <summary>From counts.</summary>
     /// <param name="counts">K x K, row by row: gold label, then predicted label.</param>
     /// <param name="labels">The K label words, or null where they are not known.</param>
-    /// <exception cref="ArgumentException">Fewer than two classes, no square, a negative count, or words of another number.</exception>
+    /// <exception cref="ArgumentException">Fewer than two classes, no square, a negative count, or words of another
+    /// number.</exception>
     public ConfusionMatrix(ReadOnlySpan<long> counts, IReadOnlyList<string>? labels = null)
     {
         Classes = (int)Math.Sqrt(counts.Length);
@@ -62,7 +67,9 @@ public sealed class ConfusionMatrix
     public long Rows { get; }
     /// <summary>Rows predicted right.</summary>
     public long Correct { get; }
-    /// <summary>Two classes: the second is the positive one, and precision, recall and F1 without another word are its own.</summary>
+    /// <summary>
+    /// Two classes: the second is the positive one, and precision, recall and F1 without another word are its own.
+    /// </summary>
     public bool IsBinary => Classes == 2;
     /// <summary>Rows of a gold and a predicted class.</summary>
     public long this[int gold, int predicted] => _counts[gold * Classes + predicted];
@@ -89,9 +96,14 @@ public sealed class ConfusionMatrix
     public Scores Macro => Average(c => Occurs(c) ? 1 : 0);
     /// <summary>Mean over the classes, each counting by its gold rows.</summary>
     public Scores Weighted => Average(c => _gold[c]);
-    /// <summary>Over all rows at once: as every row has one label and one prediction, all three are the accuracy.</summary>
+    /// <summary>
+    /// Over all rows at once: as every row has one label and one prediction, all three are the accuracy.
+    /// </summary>
     public Scores Micro => Rows == 0 ? default : new Scores(Accuracy, Accuracy, Accuracy, Rows);
-    /// <summary>What "precision", "recall" and "F1" mean without another word: of the positive class for two classes, else macro.</summary>
+    /// <summary>
+    /// What "precision", "recall" and "F1" mean without another word: of the positive class for two classes, else
+    /// macro.
+    /// </summary>
     public Scores Main => IsBinary ? Of(1) : Macro;
 
     /// <summary>A class as text: its label word in quotes, or its number.</summary>
