@@ -40,9 +40,8 @@ public static partial class TokenizerJson
     {
         bool bytes = parts.ByteLevel;
         var vocab = new JsonObject();
-        var added = parts.Added.ToDictionary(t => t.Id);
-        for (int i = 0; i < parts.Pieces.Length; i++)
-            if (!bytes || !added.ContainsKey(i) || parts.Pieces[i].Length == 1) vocab.TryAdd(parts.Pieces[i], i);
+        // Added tokens too: those that the vocabulary lacks are numbered anew behind it by whoever reads the file (added_vocabulary.rs, add_tokens).
+        for (int i = 0; i < parts.Pieces.Length; i++) vocab.TryAdd(parts.Pieces[i], i);
         string? pre = bytes ? GgufPre.Of(gguf).Pre : null;
         string? unk = parts.Model.UnknownId >= 0 ? parts.Pieces[parts.Model.UnknownId] : null;
         bool prefix = gguf.Flag("tokenizer.ggml.add_space_prefix") ?? !bytes;

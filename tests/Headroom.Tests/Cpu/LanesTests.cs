@@ -79,6 +79,6 @@ public sealed class LanesTests
         Assert.All(asked, a => Assert.Equal(1, a));
         for (long i = 0; i < tensor.Count; i++)
             if (((ushort*)tensor.Address)[i] != (ushort)(i * 40503)) Assert.Fail($"element {i}");
-        Assert.Equal("no", Assert.Throws<HeadroomException>(() => device.Upload((_, _, _) => throw new HeadroomException("no", "yes"), tensor)).Message);
+        Assert.Equal("no.", Assert.Throws<HeadroomException>(() => device.Upload((_, _, _) => throw new HeadroomException("no", "yes"), tensor)).Message);
     }
 }

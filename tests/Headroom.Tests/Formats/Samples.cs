@@ -59,7 +59,7 @@ internal static class Samples
         string path = System.IO.Path.Combine(folder, "tokenizer.json");
         File.WriteAllText(path, $"{{\"added_tokens\":[{{\"id\":256,\"content\":\"<s>\",\"special\":true}},{{\"id\":257,\"content\":\"</s>\",\"special\":true}}],\"normalizer\":null,"
             + "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"},"
-            + $"\"model\":{{\"type\":\"BPE\",\"vocab\":{{{vocab},\"He\":258}},\"merges\":[\"H e\"]}}}}", new UTF8Encoding(false));
+            + $"\"model\":{{\"type\":\"BPE\",\"vocab\":{{{vocab},\"<s>\":256,\"</s>\":257,\"He\":258}},\"merges\":[\"H e\"]}}}}", new UTF8Encoding(false));
         return path;
     }
 
