@@ -32,7 +32,7 @@ internal static class ChatCommand
         if (context is < 2) throw new HeadroomException($"--context is {context}.", "Give the tokens that the conversation may take, such as 2048.");
         var tokenizer = TokenizerLoader.Load(path);
         var template = ChatTemplate.Of(tokenizer);
-        using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), Console.Error.WriteLine, (d, n) => session.Progress("loading", d, n, ""));
+        using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), session.Say, (d, n) => session.Progress("loading", d, n, ""));
         session.EndLine();
         bool ask = messages.Length == 0 && !Console.IsInputRedirected;
         if (ask) session.Say($"{Path.GetFileName(path.TrimEnd('/'))} on {generator.DeviceName}, {generator.ContextLength} tokens of context. /reset starts a new conversation, /exit ends.");

@@ -38,7 +38,7 @@ internal static class EvalCommand
         var data = DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         var rows = split == "test" ? data.Test : data.Validation;
         if (rows.Count == 0) throw new HeadroomException($"The recipe has no {split} rows.", $"Set data.{split}.");
-        var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder, Console.Error.WriteLine);
+        var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder, session.Say);
         var run = adapterFolder == null ? null : RunFolder.Of(adapterFolder);
         if (run is { } held && !sets.Any(s => s.TrimStart().StartsWith("quantization.", StringComparison.Ordinal)))
         {
@@ -46,9 +46,11 @@ internal static class EvalCommand
             recipe.Quantization = held.Manifest.Quantization; // the values it was trained on, whatever the recipe says
             recipe.Quantization.Cache = cache;
         }
+        else if (run is { } over && (recipe.Quantization.LoadIn4bit, recipe.Quantization.LoadIn8bit) != (over.Manifest.Quantization.LoadIn4bit, over.Manifest.Quantization.LoadIn8bit))
+            session.Say($"note: the adapter was trained over projections held as {over.Manifest.LinearStorage}; --set holds them otherwise");
         using var original = AdapterBase.Open(model.Path, recipe.Quantization, adapter, session.Say);
         var source = AdapterBase.Of(original, adapter);
-        adapter?.CheckBase(source, Console.Error.WriteLine);
+        adapter?.CheckBase(source, session.Say);
         if (run is { } of) of.Folder.CheckConfiguration(of.Manifest, original.Config);
         var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
         var encoder = new TaskEncoder(tokenizer, recipe.Task);

@@ -36,7 +36,7 @@ internal static class GenerateCommand
         int[] ids = tokenizer.EncodePrompt(prompt);
         if (ids.Length == 0) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
         int context = (int)Math.Min(int.MaxValue, (long)ids.Length + options.MaxNewTokens);
-        using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), Console.Error.WriteLine, (d, n) => session.Progress("loading", d, n, ""));
+        using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), session.Say, (d, n) => session.Progress("loading", d, n, ""));
         session.EndLine();
         var g = generator.Start(ids, options);
         bool more;

@@ -57,11 +57,11 @@ internal static class InspectCommand
         if (c.Quantized is { } q) Console.WriteLine($"quantized: bitsandbytes NF4, {(q == WeightStorage.NF4Double ? "double-quantized" : "flat")} statistics");
         if (stored is { } s) Console.WriteLine($"checkpoint: {Units.Bytes(s.Bytes)}{s.Text}");
         foreach (var (key, value) in odd.Keys)
-            Console.WriteLine($"not understood, and taken to change nothing: {key} = {value}");
+            Console.WriteLine(Printable.Line($"not understood, and taken to change nothing: {key} = {value}"));
         foreach (string name in odd.Tensors.Take(MostShown))
-            Console.WriteLine($"tensor that belongs to nothing in the model (train, generate and export refuse it): {name}");
+            Console.WriteLine(Printable.Line($"tensor that belongs to nothing in the model (train, generate and export refuse it): {name}"));
         if (odd.Tensors.Count > MostShown) Console.WriteLine($"and {odd.Tensors.Count - MostShown} more such tensors");
-        foreach (string line in odd.Notices) Console.WriteLine(line);
+        foreach (string line in odd.Notices) Console.WriteLine(Printable.Line(line));
         return 0;
     }
 

@@ -83,6 +83,7 @@ public sealed class Generator : IDisposable
         if (context > source.Config.MaxPositionEmbeddings)
             throw new HeadroomException($"A context of {context} tokens exceeds the model's {source.Config.MaxPositionEmbeddings}.", "Shorten the prompt, lower max_new_tokens or the context length.");
         adapter?.CheckBase(source, say);
+        if (settings.Adapter != null && RunFolder.Of(settings.Adapter) is { } run) CheckRun(run.Folder, run.Manifest, original, settings.LoadIn4bit, say);
         foreach (string line in source.Notices.Concat(tokenizer.Notices)) say?.Invoke(line);
         // A 4-bit checkpoint stays what it is.
         recipe.Quantization.LoadIn4bit = settings.LoadIn4bit || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;
@@ -98,6 +99,16 @@ public sealed class Generator : IDisposable
             engine.Dispose();
             throw;
         }
+    }
+
+    // An adapter works with the base that it was trained over: another configuration is refused, other values of its projections are said.
+    private static void CheckRun(RunFolder folder, RunManifest manifest, IWeightSource source, bool loadIn4bit, Action<string>? say)
+    {
+        folder.CheckConfiguration(manifest, source.Config);
+        bool trained4bit = manifest.Quantization.LoadIn4bit, holds4bit = loadIn4bit || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;
+        if (trained4bit == holds4bit) return;
+        say?.Invoke(trained4bit ? "note: the adapter was trained over NF4 projections, and runs over the base's own values here; --load-in-4bit holds them as they were"
+            : $"note: the adapter was trained over projections held as {manifest.LinearStorage}, and runs over NF4 here");
     }
 
     /// <summary>Everything that ends a text of a model: eos_token_id of generation_config.json and config.json, the tokenizer's EOS, and the token with which the chat template closes the assistant's turn.</summary>

@@ -270,13 +270,18 @@ public static partial class Checkpoints
         return Convert.ToHexStringLower(sha.GetHashAndReset());
     }
 
-    /// <summary>Deletes the oldest beyond the limit; the best one stays, and so does the newest. 0 = no limit.</summary>
-    public static void Prune(string root, int limit, int bestStep)
+    /// <summary>Deletes the oldest beyond the limit; the best one stays, the newest, and the newest that is known to give finite numbers. 0 = no limit.</summary>
+    /// <param name="root">Folder of checkpoints.</param>
+    /// <param name="limit">How many stay.</param>
+    /// <param name="bestStep">Step of the best evaluation.</param>
+    /// <param name="soundStep">The last step whose weights are known to give finite numbers.</param>
+    public static void Prune(string root, int limit, int bestStep, int soundStep)
     {
         if (limit <= 0) return;
         var all = All(root).ToList();
+        int sound = all.LastOrDefault(c => c.Step <= soundStep).Step;
         foreach (var (step, path) in all.Take(Math.Max(0, all.Count - limit)))
-            if (step != bestStep) Remove(path);
+            if (step != bestStep && step != sound) Remove(path);
     }
 
     // Renamed first: a kill in the middle must not leave half a checkpoint under its name; nor a loss of power, before which the new name may be forgotten while files are gone.

@@ -46,6 +46,7 @@ public sealed class Trainer
     private readonly IRowSource _rows;
     private readonly int _maxRowTokens;
     private readonly ScheduleArguments _schedule;
+    private int _sound; // the last step whose weights are known to give finite numbers: a loss or an evaluation after it was finite
 
     /// <summary>Sets up steps and weight decay; nothing runs yet.</summary>
     public Trainer(Engine engine, TrainingOptions options, IRowSource rows, int maxRowTokens)
@@ -77,13 +78,15 @@ public sealed class Trainer
     /// </summary>
     /// <remarks>
     /// An update is bad when loss or gradient is NaN or infinite (it is left out then) and backing off the loss scale does not mend that. While the last update was
-    /// bad nothing is saved, so every checkpoint is from before the streak. A checkpoint that the disk does not take is left out, and said, unless it is the last one.
+    /// bad, or its evaluation gave no numbers, nothing is saved. A checkpoint is called good when a loss or an evaluation of its weights was finite; the newest such one is never
+    /// deleted. After the last update one micro-batch is computed once more, since no loss follows it. A checkpoint that the disk does not take is left out, and said, unless it is the last one.
     /// </remarks>
     /// <exception cref="HeadroomException">Exit code 1: the loss stays NaN or infinite, or is so at the last update; no update was made at all; the last checkpoint cannot be written.</exception>
     public bool Run(TrainerHooks hooks, string? checkpointRoot, string? baseModel, CancellationToken stop = default)
     {
         using var feed = new BatchFeed(_rows, _o, _maxRowTokens, State.Step, TotalSteps);
         int bad = 0, saved = State.Step;
+        _sound = Math.Max(0, State.Step - 1); // a checkpoint is saved after a finite loss, which is of the weights before its update
         if (State.EvaluationDue)
         {
             Evaluate(hooks, stop);
@@ -93,16 +96,18 @@ public sealed class Trainer
         {
             var window = feed.Next();
             var result = Step(window);
-            feed.Recycle(window);
             hooks.OnStep?.Invoke(result);
+            if (double.IsFinite(result.Loss)) _sound = result.Step - 1;
             // Loss scaling backs off when only the gradients overflow; a loss that is not finite it cannot mend.
             bool mendable = State.LossScale is { Exhausted: false } && double.IsFinite(result.Loss);
             bad = result.Skipped && !mendable ? bad + 1 : 0;
             if (bad >= MaxBadSteps || bad > 0 && State.Step == TotalSteps) throw NotFinite(checkpointRoot, result.Step, bad);
-            if (Due(_o.EvalStrategy, _o.EvalSteps)) Evaluate(hooks, stop);
+            if (State.Step == TotalSteps && !result.Skipped && !GivesFiniteLoss(window[0])) throw NotFinite(checkpointRoot, result.Step, 0);
+            feed.Recycle(window);
+            bool finite = !Due(_o.EvalStrategy, _o.EvalSteps) || Evaluate(hooks, stop);
             bool end = State.Step == TotalSteps || stop.IsCancellationRequested;
             bool due = Due(_o.SaveStrategy, _o.SaveSteps) || end && _o.SaveStrategy != "no" || stop.IsCancellationRequested;
-            if (checkpointRoot != null && due && bad == 0 && saved != State.Step && Save(hooks, checkpointRoot, baseModel, end)) saved = State.Step;
+            if (checkpointRoot != null && due && bad == 0 && finite && saved != State.Step && Save(hooks, checkpointRoot, baseModel, end)) saved = State.Step;
             if (stop.IsCancellationRequested) return Finished;
         }
         if (State.SkippedSteps >= TotalSteps) throw NothingLearned();
@@ -128,7 +133,7 @@ public sealed class Trainer
         hooks.OnCheckpoint?.Invoke(State.Step, written);
         try
         {
-            Checkpoints.Prune(root, _o.SaveTotalLimit, State.BestStep);
+            Checkpoints.Prune(root, _o.SaveTotalLimit, State.BestStep, _sound);
         }
         catch (Exception e) when (DiskFault.Of(e) is { } fault)
         {
@@ -144,7 +149,7 @@ public sealed class Trainer
         int before = Checkpoints.All(root).Count;
         try
         {
-            Checkpoints.Prune(root, Math.Max(1, _o.SaveTotalLimit - 1), State.BestStep);
+            Checkpoints.Prune(root, Math.Max(1, _o.SaveTotalLimit - 1), State.BestStep, _sound);
         }
         catch (Exception e) when (DiskFault.Of(e) != null)
         {
@@ -184,23 +189,35 @@ public sealed class Trainer
     private bool Finished => State.Step == TotalSteps && !State.EvaluationDue;
 
     // An evaluation that a stop cuts off is noted in the checkpoint and made up for after the resume: which model is the best must not depend on where a run was stopped.
-    private void Evaluate(TrainerHooks hooks, CancellationToken stop)
+    // False when it gave no numbers.
+    private bool Evaluate(TrainerHooks hooks, CancellationToken stop)
     {
         State = State with { EvaluationDue = false };
-        if (hooks.Evaluate == null) return;
+        if (hooks.Evaluate == null) return true;
         try
         {
             var (metric, greaterIsBetter) = hooks.Evaluate(State.Step);
+            if (!double.IsFinite(metric)) return false;
+            _sound = State.Step;
             // transformers trainer.py: only a strictly better value replaces the best.
-            if (!double.IsFinite(metric) || (State.BestMetric is { } best && !(greaterIsBetter ? metric > best : metric < best))) return;
+            if (State.BestMetric is { } best && !(greaterIsBetter ? metric > best : metric < best)) return true;
             State = State with { BestMetric = metric, BestStep = State.Step };
         }
         catch (OperationCanceledException) when (stop.IsCancellationRequested)
         {
             State = State with { EvaluationDue = true };
-            return;
+            return true;
         }
         hooks.OnBest?.Invoke(State.Step);
+        return true;
+    }
+
+    // The weights after the last update: its gradients are thrown away.
+    private bool GivesFiniteLoss(MicroBatch batch)
+    {
+        double loss = _engine.MicroStep(batch.Host, new Dropout(_engine.Settings.Lora?.DropoutP ?? 0, (ulong)(uint)_o.Seed, (uint)State.MicroSteps, 0), 1);
+        _engine.ZeroGradients();
+        return double.IsFinite(loss);
     }
 
     private bool Due(string strategy, int every) => strategy switch
@@ -210,13 +227,13 @@ public sealed class Trainer
         _ => false,
     };
 
-    // The newest checkpoint from before the first bad update: its weights gave finite losses after it.
-    private static HeadroomException NotFinite(string? root, int step, int bad)
+    // bad = 0: the weights after the last update give no finite loss, though that before it was one.
+    private HeadroomException NotFinite(string? root, int step, int bad)
     {
-        string? last = root == null ? null : Checkpoints.All(root).LastOrDefault(c => c.Step <= step - bad).Path;
-        string updates = bad > 1 ? $"for the last {bad} updates (steps {step - bad + 1} to {step})" : $"at the last update (step {step})";
+        string? last = root == null ? null : Checkpoints.All(root).LastOrDefault(c => c.Step <= _sound).Path;
+        string updates = bad > 1 ? $"for the last {bad} updates (steps {step - bad + 1} to {step})" : bad == 1 ? $"at the last update (step {step})" : $"after the last update (step {step})";
         return new HeadroomException($"The loss or gradient was NaN or infinite {updates}.",
-            (last == null ? "No checkpoint was written before; " : $"The last good checkpoint is {last}; ") + "lower the learning rate (a recipe can lower max_grad_norm too).", 1);
+            (last == null ? "No checkpoint from before is known to be good; " : $"The last good checkpoint is {last}; ") + "lower the learning rate (a recipe can lower max_grad_norm too).", 1);
     }
 
     private HeadroomException NothingLearned() => new($"Not one of {TotalSteps} updates was made: every gradient overflowed while the loss scale was backing off.",
