@@ -95,9 +95,9 @@ internal static class RunChecks
         [.. old.Keys.Union(now.Keys).Order(StringComparer.Ordinal).Select(k => (k, old.GetValueOrDefault(k, "default"), now.GetValueOrDefault(k, "default"))).Where(d => d.Item2 != d.Item3)];
 
     private static string Named(List<(string Key, string Old, string New)> differences) =>
-        string.Join(", ", differences.Take(MostNamed).Select(d => $"{d.Key} is {Short(d.New)}, was {Short(d.Old)}")) + (differences.Count > MostNamed ? $" and {differences.Count - MostNamed} more" : "");
-
-    private static string Short(string value) => value.Length > MostShown ? value[..MostShown] + "..." : value;
+        string.Join(", ", differences.Take(MostNamed).Select(d =>
+            $"{d.Key} is {HeadroomException.Value(d.New, MostShown)}, was {HeadroomException.Value(d.Old, MostShown)}"))
+        + (differences.Count > MostNamed ? $" and {differences.Count - MostNamed} more" : "");
 
     private static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
 }
