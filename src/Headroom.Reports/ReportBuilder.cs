@@ -49,7 +49,7 @@ internal static class ReportBuilder
         foreach (string relative in duel.DuelStart.Texts("runs"))
         {
             string path = Path.Combine(folder, relative);
-            if (File.Exists(Path.Combine(path, "events.jsonl"))) read.Add((relative, RunSummary.Read(path)));
+            if (File.Exists(new RunFolder(path).Events)) read.Add((relative, RunSummary.Read(path)));
             else notes.Add($"Run {relative} has no events.jsonl: not started, or removed.");
         }
         return read;
