@@ -108,34 +108,38 @@ public sealed class DataSplits
 
     private static UInt128 Key(DataRow row) => TextKey.Of([.. row.Texts]);
 
+    private static T[] Each<T>(List<DataRow> rows, Func<DataRow, T> make) =>
+        [.. rows.AsParallel().AsOrdered().Select(make)];
+
     /// <summary>A split while it is checked; the keys of its rows are made once.</summary>
     private sealed class Part(string name, List<DataRow> rows)
     {
-        private UInt128[]? _keys, _letters;
+        private (UInt128 Full, UInt128 Letters)[]? _keys;
 
         public List<DataRow> Rows { get; private set; } = rows;
-        private UInt128[] Keys => _keys ??= [.. Rows.AsParallel().AsOrdered().Select(Key)];
-        private UInt128[] Letters => _letters ??= [.. Rows.AsParallel().AsOrdered().Select(r => TextKey.OfLetters([.. r.Texts]))];
+        private (UInt128 Full, UInt128 Letters)[] Keys => _keys ??= Each(Rows, r => TextKey.Both([.. r.Texts]));
 
         /// <summary>Drops the rows whose texts are in a later split too, or refuses them; those that differ in signs alone are noted.</summary>
         /// <returns>Rows dropped.</returns>
         public int Without(Part later, bool drop, List<string> notes)
         {
-            var keys = later.Keys.ToHashSet();
-            int before = Rows.Count, shared = Keys.Count(keys.Contains);
+            var keys = later.Keys.Select(k => k.Full).ToHashSet();
+            int before = Rows.Count, shared = Keys.Count(k => keys.Contains(k.Full));
             if (shared > 0 && !drop)
-                throw new HeadroomException($"{shared} of {before} {name} texts are also among the {later.Rows.Count} {later.Name} texts ({TextKey.Ignores}), the first in row {Array.FindIndex(Keys, keys.Contains) + 1}",
+                throw new HeadroomException($"{shared} of {before} {name} texts are also among the {later.Rows.Count} "
+                    + $"{later.Name} texts ({TextKey.Ignores}), the first in row {Array.FindIndex(Keys, k => keys.Contains(k.Full)) + 1}",
                     "remove them, or set data.on_duplicate to drop (or allow)");
             if (shared > 0)
             {
-                int[] kept = [.. Enumerable.Range(0, before).Where(i => !keys.Contains(Keys[i]))];
+                int[] kept = [.. Enumerable.Range(0, before).Where(i => !keys.Contains(Keys[i].Full))];
                 notes.Add($"{shared} of {before} {name} rows were dropped: their texts are also among the {later.Name} texts ({TextKey.Ignores}).");
-                (Rows, _keys, _letters) = ([.. kept.Select(i => Rows[i])], [.. kept.Select(i => Keys[i])], null);
+                (Rows, _keys) = ([.. kept.Select(i => Rows[i])], [.. kept.Select(i => Keys[i])]);
             }
-            var letters = later.Letters.ToHashSet();
-            int near = Array.FindIndex(Letters, letters.Contains);
+            var letters = later.Keys.Select(k => k.Letters).ToHashSet();
+            int near = Array.FindIndex(Keys, k => letters.Contains(k.Letters));
             if (near >= 0)
-                notes.Add($"{Letters.Count(letters.Contains)} of {Rows.Count} {name} texts differ from a {later.Name} text in punctuation and symbols alone; the first: '{HeadroomException.Value(Rows[near].Text)}'.");
+                notes.Add($"{Keys.Count(k => letters.Contains(k.Letters))} of {Rows.Count} {name} texts differ from a "
+                    + $"{later.Name} text in punctuation and symbols alone; the first: '{HeadroomException.Value(Rows[near].Text)}'.");
             return shared;
         }
 
@@ -198,14 +202,16 @@ public sealed class DataSplits
     {
         if (fraction >= 1) throw new HeadroomException($"data.validation_fraction is {fraction}", "use a share below 1");
         var random = new PhiloxRandom((ulong)(uint)seed, 0x30000000);
-        var keys = new HashSet<UInt128>();
-        foreach (var group in rows.GroupBy(r => r.Label).OrderBy(g => g.Key, StringComparer.Ordinal))
+        var keys = Each(rows, Key);
+        var chosen = new HashSet<UInt128>();
+        var indices = Enumerable.Range(0, rows.Count);
+        foreach (var group in indices.GroupBy(i => rows[i].Label).OrderBy(g => g.Key, StringComparer.Ordinal))
         {
-            var own = group.Select(Key).Distinct().ToArray();
+            var own = group.Select(i => keys[i]).Distinct().ToArray();
             random.Shuffle<UInt128>(own);
-            keys.UnionWith(own.Take((int)Math.Round(own.Length * fraction)));
+            chosen.UnionWith(own.Take((int)Math.Round(own.Length * fraction)));
         }
-        var held = rows.ToLookup(r => keys.Contains(Key(r)));
+        var held = indices.ToLookup(i => chosen.Contains(keys[i]), i => rows[i]);
         return ([.. held[false]], [.. held[true]]);
     }
 
