@@ -18,7 +18,7 @@ public static class Report
     {
         var files = new RunFolder(folder);
         if (!File.Exists(files.Events))
-            throw new HeadroomException($"no events.jsonl in {folder}", "give the folder of a run or of a duel");
+            throw new HeadroomException($"No events.jsonl in {folder}", "Give the folder of a run or of a duel");
         var model = ReportBuilder.Build(folder);
         var document = ReportDocument.Of(model);
         var paths = new ReportPaths(files.Report, Path.Combine(folder, "report.md"), Path.Combine(folder, "results.json"));

@@ -12,7 +12,7 @@ internal static class ReportBuilder
         var notes = new List<string>();
         bool isDuel = top.DuelStart != null;
         if (!isDuel && top.Start.Count == 0)
-            throw new HeadroomException($"events.jsonl in {folder} has no run_start event", "give the folder of a run or of a duel");
+            throw new HeadroomException($"events.jsonl in {folder} has no run_start event", "Give the folder of a run or of a duel");
         var read = isDuel ? ReadRuns(folder, top, notes) : [(top.Folder, top)];
         var runs = Label(read);
         var quality = runs.SelectMany(r => new[] { (r, T: r.Summary.ZeroShot), (r, T: r.Summary.Tuned) }).Where(x => x.T != null)

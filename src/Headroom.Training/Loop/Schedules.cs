@@ -76,7 +76,7 @@ public static class Schedules
             DecayType = Form("decay_type") ?? Defaults.DecayType,
         };
         if (o.LrSchedulerType == "polynomial" && a.LrEnd >= o.LearningRate)
-            throw new HeadroomException(FormattableString.Invariant($"polynomial ends at lr_end {a.LrEnd}, which is not below training.learning_rate {o.LearningRate}."), $"Set a smaller lr_end in {key}.");
+            throw new HeadroomException(FormattableString.Invariant($"training.lr_scheduler_type polynomial ends at lr_end {a.LrEnd}, which is not below training.learning_rate {o.LearningRate}."), $"Set a smaller lr_end in {key}.");
         return a;
 
         HeadroomException Wrong(string name, string todo) => new($"{key}: {name} cannot be '{HeadroomException.Value(o.LrSchedulerKwargs[name])}'.", todo);
