@@ -68,7 +68,7 @@ internal sealed class Session : IDisposable
     {
         _leaving = leaving;
         _waiting = true;
-        if (_stop.IsCancellationRequested) throw new HeadroomException("Stopped.", "Run it again; nothing was written.", 1);
+        if (_stop.IsCancellationRequested) throw new StoppedException("Run it again; nothing was written.");
         return new Waits(this);
     }
 

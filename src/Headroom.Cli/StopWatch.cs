@@ -44,7 +44,7 @@ internal sealed partial class StopWatch
     {
         lock (_gate)
         {
-            if (_stopped) throw new HeadroomException("Stopped.", "Run it again; nothing was written.", 1);
+            if (_stopped) throw new StoppedException("Run it again; nothing was written.");
             _holds++;
             return new Held(this);
         }
@@ -60,7 +60,7 @@ internal sealed partial class StopWatch
     {
         bool unwinding = false;
         void Note(object? sender, FirstChanceExceptionEventArgs e) =>
-            unwinding |= e.Exception is OperationCanceledException or HeadroomException { Message: "Stopped." };
+            unwinding |= e.Exception is OperationCanceledException or StoppedException;
         AppDomain.CurrentDomain.FirstChanceException += Note;
         try
         {

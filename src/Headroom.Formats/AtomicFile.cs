@@ -30,6 +30,13 @@ public static class AtomicFile
         }
     }
 
+    /// <summary>Copies a file; what is there under the new name is replaced.</summary>
+    public static void Copy(string from, string to)
+    {
+        using var source = File.OpenRead(from);
+        Write(to, source.CopyTo);
+    }
+
     /// <summary>Writes text as UTF-8.</summary>
     public static void WriteText(string path, string text) => Write(path, f => f.Write(Encoding.UTF8.GetBytes(text)));
 }

@@ -25,6 +25,7 @@ public sealed class OutputTarget : IDisposable
         _lock = FolderLock.Beside(_final, "The output");
         try
         {
+            if (Directory.Exists(Aside) && !Path.Exists(_final)) FileLayer.Current.MoveFolder(Aside, _final); // a kill between the two steps of CommitFolder
             CheckFree(); // whoever had the lock before may have written it
             Temporary = Formats.Temporary.Beside(_final, Path.GetExtension(_final));
         }
@@ -49,6 +50,8 @@ public sealed class OutputTarget : IDisposable
     /// <param name="isOurs">Whether a file may be one that an earlier write of this kind left there: its path in the folder, with /.</param>
     /// <exception cref="HeadroomException">As for <see cref="OfFile"/>.</exception>
     public static OutputTarget OfFolder(string path, bool overwrite, string another, Func<string, bool> isOurs) => new(path, overwrite, another, isOurs);
+
+    private string Aside => _final + ".replaced";
 
     /// <summary>The place in full.</summary>
     public string Final => _final;
@@ -100,19 +103,18 @@ public sealed class OutputTarget : IDisposable
         }
         else if (!FolderExchange.Try(Temporary, _final))
         {
-            // In two steps where the system has no better one: between them the old folder lies beside its place.
-            string aside = Formats.Temporary.Beside(_final);
-            FileLayer.Current.MoveFolder(_final, aside);
+            // In two steps where the system has no better one: between them the old folder lies beside its place, under a name that no sweep takes.
+            FileLayer.Current.MoveFolder(_final, Aside);
             try
             {
                 FileLayer.Current.MoveFolder(Temporary, _final);
             }
             catch
             {
-                FileLayer.Current.MoveFolder(aside, _final);
+                FileLayer.Current.MoveFolder(Aside, _final);
                 throw;
             }
-            FileLayer.Current.MoveFolder(aside, Temporary);
+            FileLayer.Current.MoveFolder(Aside, Temporary);
         }
         // The old folder has the temporary name now, and Dispose removes it.
     }

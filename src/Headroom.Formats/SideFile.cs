@@ -5,7 +5,7 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>Small text files beside a model (configurations, indexes, templates): read whole, but never more than such a file can need.</summary>
-internal static class SideFile
+public static class SideFile
 {
     /// <summary>More than any configuration has: the largest known ones, of vocabularies with thousands of added tokens, hold 2 MB.</summary>
     public const long Largest = 16 << 20;

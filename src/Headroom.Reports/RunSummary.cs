@@ -145,7 +145,7 @@ public sealed class RunSummary
             case "checkpoint": Checkpoints++; break;
             case "resumed":
                 Resumed.Add(step);
-                (End, Failed, Stopped) = (null, null, null);
+                (End, Failed, Stopped, Tuned) = (null, null, null, null); // the tuned model is always tested anew
                 _seconds = e.Number("seconds_before") ?? _seconds; // steps that were lost to a kill took their time too
                 break;
             case "run_end": End = e; break;

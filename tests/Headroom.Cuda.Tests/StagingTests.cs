@@ -49,7 +49,7 @@ public sealed class StagingTests
         var got = System.Runtime.InteropServices.MemoryMarshal.Cast<byte, ushort>(back);
         for (int i = 0; i < got.Length; i++)
             if (got[i] != (ushort)((long)i * 40503)) Assert.Fail($"element {i}");
-        Assert.Equal("no", Assert.Throws<HeadroomException>(() => rig.Device.Upload((_, _, _) => throw new HeadroomException("no", "yes"), tensor)).Message);
+        Assert.Equal("no.", Assert.Throws<HeadroomException>(() => rig.Device.Upload((_, _, _) => throw new HeadroomException("no", "yes"), tensor)).Message);
         rig.Device.Upload(back, tensor); // the device goes on after a reader's fault
     }
 

@@ -123,7 +123,7 @@ public class ModelReadingTests
         using (var prepared = PreparedRun.Of(recipe, recipe.Models[0], () => new Slower(256), null, (_, _, _, _) =>
             { }))
         using (prepared.Device)
-            Assert.Contains("(head_dim) of 32", Assert.Single(prepared.Notices));
+            Assert.Single(prepared.Notes, n => n.Contains("(head_dim) of 32", StringComparison.Ordinal));
         var said = new List<string>();
         var host = new RunHost(Path.Combine(cli.Folder, "runs", "slow"), false, () => new Slower(256), null, said.Add,
             (_, _, _, _) => { });

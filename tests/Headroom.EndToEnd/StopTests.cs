@@ -51,7 +51,7 @@ public class StopTests
     {
         if (!OperatingSystem.IsLinux()) Assert.Skip("signals are sent on Linux only");
         using var cli = new Cli();
-        var (exit, text, error) = Stop(cli, signal, "step 3:", "bench", "step", Cli.Base("llama-tiny"), "--device", "cpu", "--rows", "1", "--length", "16", "--steps", "1000000");
+        var (exit, text, error) = Stop(cli, signal, "step 3:", "bench", "step", Cli.Base("llama-tiny"), "--device", "cpu", "--rows", "1", "--length", "16", "--steps", "100000");
         Assert.True(exit == 1, $"exit {exit}: {text}{error}");
         Assert.StartsWith("error: Stopped.", error, StringComparison.Ordinal);
     }

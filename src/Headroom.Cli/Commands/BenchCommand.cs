@@ -129,7 +129,7 @@ internal static class BenchCommand
         }
         catch (OperationCanceledException)
         {
-            throw new HeadroomException("Stopped.", "Run it again; nothing was left behind.", 1);
+            throw new StoppedException("Run it again; nothing was left behind.");
         }
         catch (OutOfMemoryException e)
         {

@@ -51,7 +51,6 @@ internal static class EvalCommand
         adapter?.CheckBase(source, Console.Error.WriteLine);
         if (run is { } of) of.Folder.CheckConfiguration(of.Manifest, original.Config);
         var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
-        foreach (string line in source.Notices.Concat(tokenizer.Notices)) session.Say(line);
         var encoder = new TaskEncoder(tokenizer, recipe.Task);
         var encoded = new EncodedRows(rows, encoder, false);
         int longest = encoded.EncodeAll(), batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, rows.Count), tokens = PreparedRun.BatchTokens(batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
@@ -62,7 +61,7 @@ internal static class EvalCommand
             Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
         };
         source.Config.CheckLength(longest);
-        foreach (string note in Evaluator.Notes(rows, encoder, longest, source.Config)) session.Say("note: " + note);
+        foreach (string note in source.Notices.Concat(tokenizer.Notices).Concat(Evaluator.Notes(rows, encoder, longest, source.Config))) session.Say("note: " + note);
         using var engine = new Engine(device, source, settings, new BatchLimits(EvalTokens: tokens, EvalSequences: batch, Candidates: encoder.Candidates.Length));
         if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
         Predictions p;
@@ -70,7 +69,7 @@ internal static class EvalCommand
         {
             p = Evaluator.Run(engine, encoded, encoder, batch, tokens, (d, n) =>
             {
-                if (session.Token.IsCancellationRequested) throw new HeadroomException("Stopped.", "Run it again; nothing was written.", 1);
+                if (session.Token.IsCancellationRequested) throw new StoppedException("Run it again; nothing was written.");
                 session.Progress(split, d, n, "");
             });
         }

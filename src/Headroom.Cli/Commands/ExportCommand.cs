@@ -54,7 +54,7 @@ internal static class ExportCommand
             if (copy.Initial != null)
             {
                 copy = copy.Converted();
-                session.Say($"converted to plain LoRA of rank {copy.R} over the base itself{(Trained(o, session) == null ? "" : "; over the quantized base it is near to what was trained, not equal")}");
+                session.Say($"converted to plain LoRA of rank {copy.R} over the base itself{(IsQuantized(RunFolder.Of(o.Adapter)?.Manifest.LinearStorage) ? "; over the quantized base it is near to what was trained, not equal" : "")}");
             }
             InPlace(target, folder => copy.Save(folder));
             session.Say($"adapter written to {o.Out}");
@@ -108,7 +108,7 @@ internal static class ExportCommand
         }
         catch (OperationCanceledException)
         {
-            throw new HeadroomException("Stopped.", "Run it again; nothing was left behind.", 1);
+            throw new StoppedException("Run it again; nothing was left behind.");
         }
         session.Say($"written to {o.Out}");
         if (o.Json)
@@ -121,18 +121,20 @@ internal static class ExportCommand
     }
 
     /// <summary>The storage that the adapter was trained on, as the manifest of its run says, when it is not the file's own; null otherwise.</summary>
-    private static WeightStorage? Trained(Options o, Session session, IWeightSource? source = null)
+    private static WeightStorage? Trained(Options o, Session session, IWeightSource source)
     {
         var run = o.Adapter == null ? null : RunFolder.Of(o.Adapter);
-        if (run is { } of && source != null) of.Folder.CheckConfiguration(of.Manifest, source.Config);
-        if (source?.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null) return null; // its own values are what it was trained on
-        WeightStorage? held = run?.Manifest.LinearStorage is { } s and (WeightStorage.NF4 or WeightStorage.NF4Double or WeightStorage.Int8) ? s : null;
+        if (run is { } of) of.Folder.CheckConfiguration(of.Manifest, source.Config);
+        if (source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null) return null; // its own values are what it was trained on
+        var held = IsQuantized(run?.Manifest.LinearStorage) ? run?.Manifest.LinearStorage : null;
         var storage = o.In4bit switch { null => held, true => held is WeightStorage.NF4 ? held : WeightStorage.NF4Double, false => null };
         if (run != null && storage != held)
             session.Say($"note: merged as --load-in-4bit {(o.In4bit == true ? "true" : "false")} asks, though the run trained on {held?.ToString() ?? "the base's own values"}");
         else if (storage != null) session.Say($"the projections are merged as they were trained: {storage}");
         return storage;
     }
+
+    private static bool IsQuantized(WeightStorage? storage) => storage is WeightStorage.NF4 or WeightStorage.NF4Double or WeightStorage.Int8;
 
     // What an initialization left of a base in 16 bits was rounded to them again before it was trained on.
     private static WeightStorage? Held(IWeightSource source, PeftAdapter? adapter) => adapter?.Initial == null ? null

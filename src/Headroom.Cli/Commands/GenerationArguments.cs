@@ -71,7 +71,7 @@ internal sealed class GenerationArguments(string example, int tokens)
     /// <summary>Ends the command when its text, which was printed as far as it went, was stopped.</summary>
     public static void CheckStopped(Generation g)
     {
-        if (g.Finish == FinishReason.Cancelled) throw new HeadroomException("Stopped.", "Run it again; what was printed is the text until then.", 1);
+        if (g.Finish == FinishReason.Cancelled) throw new StoppedException("Run it again; what was printed is the text until then.");
     }
 
     /// <summary>finish_reason in the words of the field.</summary>

@@ -97,7 +97,7 @@ internal static class PlanCommand
                 using var prepared = PreparedRun.Of(recipe, model, () => session.Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
                 using var device = prepared.Device;
                 var (limits, config) = (prepared.Limits, prepared.Source.Config);
-                string[] notes = [.. prepared.Notices, .. prepared.Notes];
+                var notes = prepared.Notes;
                 var subject = new Subject(TrainRun.ModelName(model), device.Name, prepared.Settings, limits.TrainSequences, prepared.Longest, config);
                 all.Add(Json(prepared.Plan, subject, buffers, notes));
                 if (json)

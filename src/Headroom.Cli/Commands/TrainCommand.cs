@@ -40,11 +40,9 @@ internal static class TrainCommand
             session.Say($"stopped after step {result.Step}; go on with --resume");
             return 1;
         }
-        if (!result.WasFinished)
-        {
-            session.Say($"adapter: {new RunFolder(folder).Best}");
-            session.Say($"report: {Reports.Report.Write(folder).Html}");
-        }
+        var run = new RunFolder(folder);
+        if (!result.WasFinished) session.Say($"adapter: {run.Best}");
+        if (!result.WasFinished || !File.Exists(run.Report)) session.Say($"report: {Reports.Report.Write(folder).Html}");
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {

@@ -114,14 +114,14 @@ public static partial class CheckpointExporter
         if (Directory.Exists(from))
         {
             foreach (string name in Carried)
-                if (File.Exists(Path.Combine(from, name))) File.Copy(Path.Combine(from, name), Path.Combine(folder, name), overwrite: true);
+                if (File.Exists(Path.Combine(from, name))) AtomicFile.Copy(Path.Combine(from, name), Path.Combine(folder, name));
         }
         else if (from.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase))
         {
             using var gguf = new GgufFile(from);
             TokenizerJson.WriteFromGguf(folder, gguf);
         }
-        else if (File.Exists(from)) File.Copy(from, Path.Combine(folder, Path.GetFileName(from)), overwrite: true);
+        else if (File.Exists(from)) AtomicFile.Copy(from, Path.Combine(folder, Path.GetFileName(from)));
         string defaults = Path.Combine(folder, "generation_config.json");
         if (File.Exists(defaults)) return;
         var json = new JsonObject { ["_from_model_config"] = true };

@@ -30,6 +30,8 @@ public sealed class TrainerHooks
     public Action? BeforeCheckpoint { get; init; }
     /// <summary>After a checkpoint that the disk did not take: the step, and what is wrong. The run goes on without it.</summary>
     public Action<int, string>? OnCheckpointFailed { get; init; }
+    /// <summary>Something that the user must know and the run goes on with: the step, and a sentence.</summary>
+    public Action<int, string>? OnWarning { get; init; }
 }
 
 /// <summary>
@@ -116,12 +118,10 @@ public sealed class Trainer
             hooks.BeforeCheckpoint?.Invoke();
             written = Checkpoints.Save(root, _engine, baseModel, State);
         }
-        catch (HeadroomException e) when (DiskFault.IsFull(e) && Freed(root))
+        catch (HeadroomException e) when (DiskFault.Of(e) != null)
         {
-            return Save(hooks, root, baseModel, last);
-        }
-        catch (HeadroomException e) when (!last && DiskFault.Of(e) != null)
-        {
+            if (DiskFault.IsFull(e) && Freed(root)) return Save(hooks, root, baseModel, last);
+            if (last) throw;
             hooks.OnCheckpointFailed?.Invoke(State.Step, e.Message);
             return false;
         }
@@ -132,7 +132,7 @@ public sealed class Trainer
         }
         catch (Exception e) when (DiskFault.Of(e) is { } fault)
         {
-            hooks.OnCheckpointFailed?.Invoke(State.Step, $"Older checkpoints cannot be deleted: {fault.Message}");
+            hooks.OnWarning?.Invoke(State.Step, $"Checkpoints beyond save_total_limit cannot be deleted: {fault.Message}");
         }
         return true;
     }

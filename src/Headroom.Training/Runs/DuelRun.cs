@@ -110,7 +110,7 @@ public static class DuelRun
         {
             using var prepared = PreparedRun.Of(one, m, host.OpenDevice, host.BudgetBytes, host.Progress, rows: encoded[m] = RunRows.Of(one, m, data));
             prepared.Device.Dispose();
-            notes.AddRange(prepared.Notices.Concat(prepared.Notes).Select(n => (TrainRun.ModelName(m), n)));
+            notes.AddRange(prepared.Notes.Select(n => (TrainRun.ModelName(m), n)));
         }
         foreach (var note in notes.GroupBy(n => n.Text))
             host.Say($"note{(note.Count() == recipe.Models.Count ? "" : " on " + string.Join(", ", note.Select(n => n.Model)))}: {note.Key}");

@@ -27,19 +27,13 @@ public sealed class PreparedRun : IDisposable
     public required BatchLimits Limits { get; init; }
     /// <summary>Storage, adapters, precision and recompute.</summary>
     public required ModelSettings Settings { get; init; }
-    /// <summary>What is odd about the run but no error, a sentence or two each; to be said before step 1.</summary>
+    /// <summary>
+    /// What is odd about the run but no error, a sentence or two each; to be said before step 1: how base and tokenizer were read where their files were
+    /// not clear, where the device takes a slower way, and what <see cref="RunNotes"/> finds.
+    /// </summary>
     public required IReadOnlyList<string> Notes { get; init; }
     /// <summary>The plan that a run reserves.</summary>
     public required MemoryPlan Plan { get; init; }
-
-    /// <summary>
-    /// Lines for the user: how the base and its tokenizer were read where their files were not clear, and where the
-    /// device takes a slower way.
-    /// </summary>
-    public IReadOnlyList<string> Notices =>
-        [.. Source.Notices.Concat(Rows.Tokenizer.Notices),
-            .. Device.AttentionNotice(Source.Config.HeadDim, Settings.ComputeType) is { } slower ? [slower]
-            : Array.Empty<string>()];
 
     /// <summary>Reads and encodes the rows, opens the device and plans. Throws <see cref="HeadroomException"/> for whatever is wrong with recipe, data, tokenizer or model, or when nothing fits the budget.</summary>
     /// <param name="recipe">The recipe.</param>
@@ -86,7 +80,7 @@ public sealed class PreparedRun : IDisposable
             return new PreparedRun
             {
                 Rows = rows, Source = source, Device = device, Limits = limits, Settings = settings, Plan = plan,
-                Notes = RunNotes.Of(recipe, rows, source.Config),
+                Notes = [.. source.Notices, .. tokenizer.Notices, .. Slower(device, source.Config, settings), .. RunNotes.Of(recipe, rows, source.Config)],
             };
         }
         catch
@@ -96,6 +90,9 @@ public sealed class PreparedRun : IDisposable
             throw;
         }
     }
+
+    private static string[] Slower(IDevice device, ModelConfig config, ModelSettings settings) =>
+        device.AttentionNotice(config.HeadDim, settings.ComputeType) is { } slower ? [slower] : [];
 
     // A pattern that no adapted module answers to is a slip of the pen: the run would go on without it. (PEFT takes it, so an adapter that was made elsewhere may hold one.)
     internal static void CheckPatterns(LoraOptions lora, ModelConfig config)

@@ -36,7 +36,7 @@ public static class QuantizedCheckpoint
         {
             Directory.CreateDirectory(folder);
             foreach (string name in sourceFolder == null ? [] : Beside)
-                if (File.Exists(Path.Combine(sourceFolder!, name))) File.Copy(Path.Combine(sourceFolder!, name), Path.Combine(folder, name));
+                if (File.Exists(Path.Combine(sourceFolder!, name))) AtomicFile.Copy(Path.Combine(sourceFolder!, name), Path.Combine(folder, name));
             bool nested = engine.Settings.LinearStorage == WeightStorage.NF4Double;
             var dtype = source.SourceDType("model.layers.0.self_attn.q_proj.weight");
             string config = BnbWriter.Config(source.ConfigJson ?? HfConfig.Write(source.Config), nested, dtype);

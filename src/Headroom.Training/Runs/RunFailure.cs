@@ -32,12 +32,14 @@ internal static class RunFailure
 
     private static HeadroomException? Told(Exception e, int step, string goOn) => e switch
     {
-        DeviceException d => new($"After step {step}: {d.Message}", $"{goOn} {d.ToDo}", 1, d),
-        OutOfMemoryException => new($"After step {step}: there is not enough memory.", $"{goOn} Give it more memory, or a --vram budget.", 1, e),
-        _ when DiskFault.IsFull(e) => new($"After step {step}: {e.Message}", $"Free some space. {goOn}", 1, e),
-        _ when DiskFault.Of(e) != null => new($"After step {step}: {e.Message}", $"Look after the disk. {goOn}", 1, e),
+        DeviceException d => new(At(step) + d.Message, $"{goOn} {d.ToDo}", 1, d),
+        OutOfMemoryException => new($"{At(step)}There is not enough memory.", $"{goOn} Give it more memory, or a --vram budget.", 1, e),
+        _ when DiskFault.IsFull(e) => new(At(step) + e.Message, $"Free some space. {goOn}", 1, e),
+        _ when DiskFault.Of(e) != null => new(At(step) + e.Message, $"Look after the disk. {goOn}", 1, e),
         _ => null,
     };
+
+    private static string At(int step) => step == 0 ? "" : $"After step {step}: ";
 
     private static string GoOn(string checkpoints)
     {

@@ -117,17 +117,24 @@ public sealed partial class RunFolder
     {
         string temporary = Temporary.Beside(to);
         string[] names = [.. FilesOf(checkpoint).Keys.Where(n => !Training.Checkpoints.IsState(n))];
-        foreach (string name in names)
+        try
         {
-            string target = System.IO.Path.Combine(temporary, name);
-            Directory.CreateDirectory(System.IO.Path.GetDirectoryName(target)!);
-            using var source = File.OpenRead(System.IO.Path.Combine(checkpoint, name));
-            AtomicFile.Write(target, file => source.CopyTo(file));
+            foreach (string name in names)
+            {
+                string target = System.IO.Path.Combine(temporary, name);
+                FileLayer.Current.MakeFolder(System.IO.Path.GetDirectoryName(target)!);
+                AtomicFile.Copy(System.IO.Path.Combine(checkpoint, name), target);
+            }
+        }
+        catch
+        {
+            FileLayer.Current.Discard(temporary);
+            throw;
         }
         MoveFiles(temporary, to, names);
     }
 
-    private static void MoveFiles(string from, string to, IEnumerable<string> names)
+    private static void MoveFiles(string from, string to, IReadOnlyCollection<string> names)
     {
         foreach (string name in names)
         {
@@ -135,7 +142,9 @@ public sealed partial class RunFolder
             FileLayer.Current.MakeFolder(System.IO.Path.GetDirectoryName(target)!);
             FileLayer.Current.Move(System.IO.Path.Combine(from, name), target);
         }
-        FileLayer.Current.FlushFolder(to);
+        // Folders in it too, such as that of what an initialization took out of the base.
+        foreach (string folder in names.Select(n => System.IO.Path.GetDirectoryName(System.IO.Path.Combine(to, n))!).Append(to).Distinct())
+            FileLayer.Current.FlushFolder(folder);
         FileLayer.Current.DeleteFolder(from);
     }
 }

@@ -31,7 +31,7 @@ public sealed partial class RunFolder(string path)
     public string Checkpoints => At(CheckpointsName);
     /// <summary>The adapter of the best evaluation, or at the end of a run without one the last.</summary>
     public string Best => At(BestName);
-    /// <summary>The report as one page.</summary>
+    /// <summary>The report.</summary>
     public string Report => At("report.html");
 
     private string At(string name) => System.IO.Path.Combine(Path, name);

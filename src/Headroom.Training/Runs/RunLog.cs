@@ -16,6 +16,8 @@ internal sealed class RunLog
     public Dictionary<string, JsonObject> Tests { get; } = [];
     /// <summary>Files with their hashes that <c>best/</c> was given, by step, in order.</summary>
     public List<(int Step, SortedDictionary<string, string> Files)> Best { get; } = [];
+    /// <summary>What was wrong with the last evaluation that gave no numbers; null when all did.</summary>
+    public string? EvalFailed { get; private set; }
     /// <summary>It is a duel's.</summary>
     public bool IsDuel { get; private set; }
     /// <summary>Seconds that processes worked on the run, each from its first event to its last, what a resume took out of the log included.</summary>
@@ -61,6 +63,10 @@ internal sealed class RunLog
                 break;
             case "resumed":
                 End = null;
+                Tests.Remove("tuned"); // tested anew at the end
+                break;
+            case "eval_failed":
+                EvalFailed = e["error"] is JsonValue error && error.TryGetValue(out string? text) ? text : "The evaluation gave no numbers.";
                 break;
             case "run_end":
                 End = e;

@@ -94,13 +94,22 @@ public sealed record RunManifest
     public static RunManifest? Read(string path)
     {
         if (!File.Exists(path)) return null;
+        string text;
         try
         {
-            var json = JsonNode.Parse(File.ReadAllText(path)) as JsonObject ?? throw new JsonException("it is no object");
+            text = SideFile.ReadText(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new HeadroomException($"{path} cannot be read: {e.Message}", "Make it readable.");
+        }
+        try
+        {
+            var json = JsonNode.Parse(text) as JsonObject ?? throw new JsonException("it is no object");
             return json.ContainsKey("recipe_values") ? Of(json) : null;
         }
         catch (Exception e) when (e is JsonException or NullReferenceException or InvalidOperationException or FormatException or ArgumentException or KeyNotFoundException
-            or IOException or UnauthorizedAccessException)
+            or OverflowException)
         {
             throw new HeadroomException($"{path} is damaged: {e.Message.Split('\n')[0]}", "Put the file back from a copy; without it nobody knows what the run was started with.");
         }

@@ -18,7 +18,8 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
     private long _tokens;
     private double _trainSeconds, _nextMemory, _logged, _last;
     private string? _notice;
-    private NotFiniteException? _notFinite; // the last evaluation that gave no numbers
+    // The last evaluation that gave no numbers, of the run before a resume too.
+    private NotFiniteException? _notFinite = start.Checkpoint != null && start.Log.EvalFailed is { } why ? new(why) : null;
 
     /// <summary>Runs to the end, or until it is stopped.</summary>
     public RunResult Run()
@@ -65,7 +66,7 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         else GoOn();
         RunEvents.Memory(_log, "loaded", engine);
         host.Say(PlanTable.Text(engine.Plan, prepared.Settings.RecomputeLayers, engine.Model.Config.NumHiddenLayers));
-        foreach (string note in prepared.Notices.Concat(prepared.Notes))
+        foreach (string note in prepared.Notes)
         {
             _log.Write("notice", new() { ["at_step"] = trainer.State.Step, ["text"] = note });
             host.Say("note: " + note);
@@ -105,6 +106,11 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         OnBest = SaveBest,
         BeforeCheckpoint = () => _log.Sync(),
         OnCheckpointFailed = CheckpointFailed,
+        OnWarning = (step, text) =>
+        {
+            _log.Write("notice", new() { ["at_step"] = step, ["text"] = text });
+            host.Say($"WARNING: step {step}: {text}");
+        },
         OnCheckpoint = (step, path) =>
         {
             _log.Write("checkpoint", new() { ["step"] = step, ["path"] = Path.GetRelativePath(host.Folder, path) });

@@ -111,7 +111,10 @@ public static class TrainRun
             var state = Checkpoints.Load(from, engine, manifest.RecipeHash, manifest.BaseHash);
             RunChecks.SameHashes(folder, state.Hashes, manifest);
             trainer.State = state with { Hashes = manifest.Hashes };
-            if (state.BestMetric != null && folder.RestoreBest(state.BestStep, state.Step, start.Log) is { } line) host.Say(line);
+            // A later best comes again, but not where the run was made longer: then the rates of all further steps differ. Without load_best_model_at_end
+            // best/ is never read back, and written at the end whatever is in it.
+            int comesAgain = start.Before is { } same && same.TotalSteps != manifest.TotalSteps ? int.MaxValue : state.Step;
+            if (recipe.Training.LoadBestModelAtEnd && state.BestMetric != null && folder.RestoreBest(state.BestStep, comesAgain, start.Log) is { } line) host.Say(line);
         }
         else AdapterStart.Run(engine, source, (ulong)(uint)recipe.Training.Seed, (d, t) => host.Progress("adapters", d, t, ""));
         using var hold = host.Hold?.Invoke();
