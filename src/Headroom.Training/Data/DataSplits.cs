@@ -127,7 +127,8 @@ public sealed class DataSplits
             int before = Rows.Count, shared = Keys.Count(k => keys.Contains(k.Full));
             if (shared > 0 && !drop)
                 throw new HeadroomException($"{shared} of {before} {name} texts are also among the {later.Rows.Count} "
-                    + $"{later.Name} texts ({TextKey.Ignores}), the first in row {Array.FindIndex(Keys, k => keys.Contains(k.Full)) + 1}",
+                    + $"{later.Name} texts ({TextKey.Ignores}), "
+                    + $"the first in row {Array.FindIndex(Keys, k => keys.Contains(k.Full)) + 1}",
                     "Remove them, or set data.on_duplicate to drop (or allow)");
             if (shared > 0)
             {
@@ -139,7 +140,8 @@ public sealed class DataSplits
             int near = Array.FindIndex(Keys, k => letters.Contains(k.Letters));
             if (near >= 0)
                 notes.Add($"{Keys.Count(k => letters.Contains(k.Letters))} of {Rows.Count} {name} texts differ from a "
-                    + $"{later.Name} text in punctuation and symbols alone; the first: '{HeadroomException.Value(Rows[near].Text)}'.");
+                    + $"{later.Name} text in punctuation and symbols alone; "
+                    + $"the first: '{HeadroomException.Value(Rows[near].Text)}'.");
             return shared;
         }
 
