@@ -16,7 +16,8 @@ public sealed class FolderLock : IDisposable
     /// <summary>Name of the lock in a folder.</summary>
     public const string FileName = "lock";
     /// <summary>Name of the file that says who holds it.</summary>
-    public const string HolderName = FileName + ".json";
+    public const string HolderName = FileName + Extension;
+    private const string Extension = ".json"; // of the second file
     private static readonly TimeSpan Settling = TimeSpan.FromMilliseconds(500); // until who took the lock has written its name
     private static readonly ConcurrentDictionary<FolderLock, bool> Held = new(); // by this process
     private readonly string _path;
@@ -219,23 +220,9 @@ public sealed class FolderLock : IDisposable
         /// <summary>On this host, in this space of process ids: only then is it known whether it lives.</summary>
         public bool IsHere => Mark == Temporary.Host;
 
-        public bool Lives
-        {
-            get
-            {
-                try
-                {
-                    using var p = System.Diagnostics.Process.GetProcessById(Process);
-                    return p.StartTime.ToUniversalTime() <= Since + TimeSpan.FromSeconds(5); // else its number was given to another
-                }
-                catch (Exception e) when (e is ArgumentException or InvalidOperationException or System.ComponentModel.Win32Exception)
-                {
-                    return false;
-                }
-            }
-        }
+        public bool Lives => Temporary.Lives(Process, Since);
 
-        public static string PathOf(string lockPath) => lockPath + ".json";
+        public static string PathOf(string lockPath) => lockPath + Extension;
 
         public static Holder Own() => new(Environment.MachineName, Temporary.Host, Environment.ProcessId, DateTime.UtcNow,
             string.Join(' ', Environment.GetCommandLineArgs().Skip(1)));

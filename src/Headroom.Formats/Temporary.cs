@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.ComponentModel;
 using System.Diagnostics;
 using System.Globalization;
 using System.Security.Cryptography;
@@ -14,6 +15,7 @@ namespace Headroom.Formats;
 public static partial class Temporary
 {
     private static readonly TimeSpan Abandoned = TimeSpan.FromDays(1);
+    private static readonly TimeSpan Slack = TimeSpan.FromSeconds(5); // Linux tells a start by its ticks since boot, which drift from the clock
     internal static readonly string Host = HostMark();
     private static readonly string Life = Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(4)); // a container gives its first process the same id every time
     private static readonly ConcurrentDictionary<string, bool> Folders = new(StringComparer.Ordinal); // in which names were given
@@ -69,14 +71,17 @@ public static partial class Temporary
     private static DateTime Changed(FileSystemInfo left) => left is not DirectoryInfo { LinkTarget: null } folder ? left.LastWriteTimeUtc
         : folder.EnumerateFileSystemInfos("*", SearchOption.AllDirectories).Select(f => f.LastWriteTimeUtc).Append(folder.LastWriteTimeUtc).Max();
 
-    private static bool Lives(int process)
+    /// <summary>Whether a process of this host lives; with a time, whether it is the one that had the number then.</summary>
+    /// <param name="process">Its number.</param>
+    /// <param name="since">UTC; when it was seen to live.</param>
+    internal static bool Lives(int process, DateTime? since = null)
     {
         try
         {
             using var p = Process.GetProcessById(process);
-            return true;
+            return since == null || p.StartTime.ToUniversalTime() <= since + Slack; // else its number was given to another
         }
-        catch (ArgumentException)
+        catch (Exception e) when (e is ArgumentException or InvalidOperationException or Win32Exception)
         {
             return false;
         }

@@ -8,8 +8,8 @@ public static class ClassFigures
 {
     /// <summary>
     /// labels (null where they are not known), average (what precision, recall and F1 without another word are of:
-    /// binary, the positive class, or macro),
-    /// positive, matrix (K x K, gold by predicted), macro, weighted and by_class with intervals.
+    /// binary, the positive class, or macro), positive, matrix (K x K, gold by predicted), macro, weighted and by_class
+    /// with intervals.
     /// </summary>
     public static JsonObject Json(ConfusionMatrix m, ConfusionIntervals i)
     {

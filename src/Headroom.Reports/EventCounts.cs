@@ -6,8 +6,7 @@ namespace Headroom.Reports;
 
 /// <summary>
 /// Counts and predictions of a test, baseline or eval event, checked against one another: a log may have been cut,
-/// edited or written by another version (which
-/// counted labels 0 and 1 alone). What does not agree is left out and said.
+/// edited or written by another version (which counted labels 0 and 1 alone). What does not agree is left out and said.
 /// </summary>
 internal sealed class EventCounts
 {
@@ -32,8 +31,7 @@ internal sealed class EventCounts
     public string?[]? Tiers { get; private set; }
 
     /// <summary>
-    /// A figure of the log where the counts it comes from cannot be checked; nothing where they were found to be
-    /// odd.
+    /// A figure of the log where the counts it comes from cannot be checked; nothing where they were found to be odd.
     /// </summary>
     public double? Trusted(double? figure) => _odd.Count == 0 ? figure : null;
 

@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Training;
 
 namespace Headroom.Reports;
 
@@ -15,11 +16,12 @@ public static class Report
     /// <summary>Reads events.jsonl of <paramref name="folder"/> (for a duel also those of its runs) and writes report.html, report.md and results.json beside it.</summary>
     public static ReportPaths Write(string folder)
     {
-        if (!File.Exists(Path.Combine(folder, "events.jsonl")))
-            throw new HeadroomException($"no events.jsonl in {folder}", "give the folder of a run or of a duel");
+        var files = new RunFolder(folder);
+        if (!File.Exists(files.Events))
+            throw new HeadroomException($"No events.jsonl in {folder}", "Give the folder of a run or of a duel");
         var model = ReportBuilder.Build(folder);
         var document = ReportDocument.Of(model);
-        var paths = new ReportPaths(Path.Combine(folder, "report.html"), Path.Combine(folder, "report.md"), Path.Combine(folder, "results.json"));
+        var paths = new ReportPaths(files.Report, Path.Combine(folder, "report.md"), Path.Combine(folder, "results.json"));
         AtomicFile.WriteText(paths.Html, ReportHtml.Render(document));
         AtomicFile.WriteText(paths.Markdown, ReportMarkdown.Render(document));
         AtomicFile.WriteText(paths.Json, ReportJson.Render(model));

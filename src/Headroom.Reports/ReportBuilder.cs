@@ -12,7 +12,7 @@ internal static class ReportBuilder
         var notes = new List<string>();
         bool isDuel = top.DuelStart != null;
         if (!isDuel && top.Start.Count == 0)
-            throw new HeadroomException($"events.jsonl in {folder} has no run_start event", "give the folder of a run or of a duel");
+            throw new HeadroomException($"events.jsonl in {folder} has no run_start event", "Give the folder of a run or of a duel");
         var read = isDuel ? ReadRuns(folder, top, notes) : [(top.Folder, top)];
         var runs = Label(read);
         var quality = runs.SelectMany(r => new[] { (r, T: r.Summary.ZeroShot), (r, T: r.Summary.Tuned) }).Where(x => x.T != null)
@@ -49,7 +49,7 @@ internal static class ReportBuilder
         foreach (string relative in duel.DuelStart.Texts("runs"))
         {
             string path = Path.Combine(folder, relative);
-            if (File.Exists(Path.Combine(path, "events.jsonl"))) read.Add((relative, RunSummary.Read(path)));
+            if (File.Exists(new RunFolder(path).Events)) read.Add((relative, RunSummary.Read(path)));
             else notes.Add($"Run {relative} has no events.jsonl: not started, or removed.");
         }
         return read;

@@ -102,13 +102,14 @@ public sealed class RunSummary
     /// <summary>Reads events.jsonl of a run's folder; a half-written run gives what it has.</summary>
     public static RunSummary Read(string folder)
     {
+        var files = new RunFolder(folder);
         var run = new RunSummary
         {
-            Folder = Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder))), Manifest = ReadManifest(Path.Combine(folder, "manifest.json")),
-            Holder = FolderLock.HolderOf(folder),
+            Folder = Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder))),
+            Manifest = ReadManifest(files.Manifest), Holder = files.Holder,
         };
         var steps = new SortedDictionary<int, StepPoint>();
-        foreach (var e in EventLog.Read(Path.Combine(folder, "events.jsonl"))) run.Add(e, steps);
+        foreach (var e in EventLog.Read(files.Events)) run.Add(e, steps);
         run.Steps = [.. steps.Values];
         return run;
     }

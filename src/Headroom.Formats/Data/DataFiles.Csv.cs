@@ -25,7 +25,7 @@ public static partial class DataFiles
             string[] cells = Decode(path, number, buffer.AsSpan(0, length)).Split('\t');
             if (columns == null)
             {
-                if (cells.Length == 1) throw Bad(path, number, "no tab in the first line", "put tabs between the columns; a file with commas or semicolons ends in .csv");
+                if (cells.Length == 1) throw Bad(path, number, "no tab in the first line", "Put tabs between the columns; a file with commas or semicolons ends in .csv");
                 columns = Columns.From(path, number, cells, options, out bool header);
                 if (header) continue;
             }
@@ -69,9 +69,9 @@ public static partial class DataFiles
     private static DataRow Marked(string path, long number, string line)
     {
         int end = line.AsSpan().IndexOfAny(' ', '\t');
-        if (!line.StartsWith(FastText, StringComparison.Ordinal) || end < 0) throw Bad(path, number, $"no {FastText} and text", $"begin every line with {FastText}, the label and a blank");
+        if (!line.StartsWith(FastText, StringComparison.Ordinal) || end < 0) throw Bad(path, number, $"no {FastText} and text", $"Begin every line with {FastText}, the label and a blank");
         string text = line[(end + 1)..].TrimStart(' ', '\t');
-        if (text.StartsWith(FastText, StringComparison.Ordinal)) throw Bad(path, number, "two labels", "give each row one label");
+        if (text.StartsWith(FastText, StringComparison.Ordinal)) throw Bad(path, number, "two labels", "Give each row one label");
         return new(text, line[FastText.Length..end]);
     }
 
@@ -105,7 +105,7 @@ public static partial class DataFiles
                     i = q + 1;
                     if (i < line.Length && line[i] == '"') { cell.Append('"'); i++; continue; }
                     quoted = false;
-                    if (i < line.Length && line[i] != separator) throw Bad(path, number, "text after a closing quote", "double the quotes inside a quoted cell");
+                    if (i < line.Length && line[i] != separator) throw Bad(path, number, "text after a closing quote", "Double the quotes inside a quoted cell");
                 }
                 else
                 {
@@ -124,7 +124,7 @@ public static partial class DataFiles
             yield return (first, cells.ToArray());
             cells.Clear();
         }
-        if (quoted) throw Bad(path, first, $"a quote opened here is still open at the end of the file (line {last})", "close the quote");
+        if (quoted) throw Bad(path, first, $"a quote opened here is still open at the end of the file (line {last})", "Close the quote");
     }
 
     /// <summary>The separator with which the first line names a field; else the one that makes two columns of it; else the one that makes most.</summary>
@@ -183,7 +183,7 @@ public static partial class DataFiles
                 int[] found = Equal(StringComparison.Ordinal);
                 if (found.Length == 0) found = Equal(StringComparison.OrdinalIgnoreCase);
                 return found.Length <= 1 ? found.FirstOrDefault(-1)
-                    : throw Bad(path, line, $"{found.Length} columns are named '{HeadroomException.Value(field)}'", "give each column a name of its own");
+                    : throw Bad(path, line, $"{found.Length} columns are named '{HeadroomException.Value(field)}'", "Give each column a name of its own");
             }
         }
 
@@ -192,17 +192,17 @@ public static partial class DataFiles
             string columns = $"{cells.Length} column{(cells.Length == 1 ? "" : "s")}";
             if (cells.Length != 2 || o.MoreFields.Count > 0)
                 throw Bad(path, line, $"{columns} and no header that names '{HeadroomException.Value(o.MoreFields.FirstOrDefault(o.TextField))}'",
-                    $"add a header line, or set data.text_field and data.label_field to its names (the first line: {HeadroomException.List(cells)}); without a header, give two columns: text, label");
+                    $"Add a header line, or set data.text_field and data.label_field to its names (the first line: {HeadroomException.List(cells)}); without a header, give two columns: text, label");
             if (o.Header == null && (TextNames.Contains(cells[0].Trim()) || LabelNames.Contains(cells[1].Trim())))
                 throw Bad(path, line, $"the first line seems to be a header ({HeadroomException.List(cells)}), but names no '{o.TextField}' and no '{o.LabelField}'",
-                    "set data.text_field and data.label_field to its names, or data.header to false if it is a row");
+                    "Set data.text_field and data.label_field to its names, or data.header to false if it is a row");
             return new([0], 1, -1, -1, 2);
         }
 
         public DataRow Row(string path, long line, string[] cells)
         {
             if (cells.Length != count)
-                throw Bad(path, line, $"{cells.Length} columns where {count} are expected", "quote cells that hold the separator (csv), or remove it (tsv)");
+                throw Bad(path, line, $"{cells.Length} columns where {count} are expected", "Quote cells that hold the separator (csv), or remove it (tsv)");
             return new(cells[texts[0]], cells[label].Trim(), tier < 0 ? null : cells[tier], id < 0 ? null : cells[id])
             {
                 More = texts.Length == 1 ? null : [.. texts[1..].Select(t => cells[t])],

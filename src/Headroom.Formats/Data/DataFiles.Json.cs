@@ -32,7 +32,7 @@ public static partial class DataFiles
         using var elements = JsonSerializer.DeserializeAsyncEnumerable<JsonElement>(file).ToBlockingEnumerable().GetEnumerator();
         for (long row = 1; Next(); row++)
         {
-            if (elements.Current.ValueKind != JsonValueKind.Object) throw BadRow(path, row, "not a JSON object", "give a list of objects, one a row");
+            if (elements.Current.ValueKind != JsonValueKind.Object) throw BadRow(path, row, "not a JSON object", "Give a list of objects, one a row");
             yield return JsonFields(elements.Current, options, (what, todo) => BadRow(path, row, what, todo));
         }
         file.NeedWhole();
@@ -43,7 +43,7 @@ public static partial class DataFiles
             catch (JsonException e)
             {
                 file.NeedWhole(); // a file that broke off is no JSON for that reason
-                throw Bad(path, (e.LineNumber ?? 0) + 1, $"not JSON (byte {e.BytePositionInLine})", "give a list of objects, one a row: [{...}, {...}]");
+                throw Bad(path, (e.LineNumber ?? 0) + 1, $"not JSON (byte {e.BytePositionInLine})", "Give a list of objects, one a row: [{...}, {...}]");
             }
         }
     }
@@ -59,11 +59,11 @@ public static partial class DataFiles
             if (first && OneObject(path) is { } keys)
                 throw new HeadroomException($"{path} holds one JSON object over several lines ({keys}), no rows.", "Save the list of rows in it as a file of its own: [{...}, {...}], or one object a line.");
             string what = NoNumber(line.Span, (int)(e.BytePositionInLine ?? 0)) is { } value ? $": {value} is no value there; write null, or leave the row out" : "";
-            throw Bad(path, number, $"not JSON (byte {e.BytePositionInLine}{what})", "put one JSON object on each line");
+            throw Bad(path, number, $"not JSON (byte {e.BytePositionInLine}{what})", "Put one JSON object on each line");
         }
         using (doc)
         {
-            if (doc.RootElement.ValueKind != JsonValueKind.Object) throw Bad(path, number, "not a JSON object", "put one JSON object on each line");
+            if (doc.RootElement.ValueKind != JsonValueKind.Object) throw Bad(path, number, "not a JSON object", "Put one JSON object on each line");
             return JsonFields(doc.RootElement, options, (what, todo) => Bad(path, number, what, todo));
         }
     }
@@ -101,7 +101,7 @@ public static partial class DataFiles
     private static DataRow JsonFields(JsonElement row, DataFileOptions options, Func<string, string, HeadroomException> bad)
     {
         string Need(string name) => Field(name) ?? throw bad($"no field '{HeadroomException.Value(name)}'{(row.EnumerateObject().Any(p => Is(p, name)) ? " (it is null)" : "")}",
-            $"set data.text_field, data.label_field and the columns of task.template; fields here: {Names(row)}");
+            $"Set data.text_field, data.label_field and the columns of task.template; fields here: {Names(row)}");
         return new(Need(options.TextField), Need(options.LabelField), Field(options.TierField), Field(options.IdField))
         {
             More = options.MoreFields.Count == 0 ? null : [.. options.MoreFields.Select(Need)],
@@ -110,7 +110,7 @@ public static partial class DataFiles
         bool Is(JsonProperty property, string name)
         {
             try { return property.NameEquals(name); }
-            catch (InvalidOperationException) { throw bad("a field's name is not valid Unicode", "repair the file"); }
+            catch (InvalidOperationException) { throw bad("a field's name is not valid Unicode", "Repair the file"); }
         }
 
         string? Field(string name)
@@ -119,7 +119,7 @@ public static partial class DataFiles
             foreach (var property in row.EnumerateObject())
             {
                 if (!Is(property, name)) continue;
-                if (found != null) throw bad($"field '{HeadroomException.Value(name)}' stands there twice", "name each field once");
+                if (found != null) throw bad($"field '{HeadroomException.Value(name)}' stands there twice", "Name each field once");
                 found = property.Value;
             }
             if (found is not { ValueKind: not JsonValueKind.Null } value) return null;
@@ -131,10 +131,10 @@ public static partial class DataFiles
                     JsonValueKind.Number => value.GetRawText(),
                     JsonValueKind.True => "true",
                     JsonValueKind.False => "false",
-                    var kind => throw bad($"field '{HeadroomException.Value(name)}' is a {kind.ToString().ToLowerInvariant()}", "give it as a string or number"),
+                    var kind => throw bad($"field '{HeadroomException.Value(name)}' is a {kind.ToString().ToLowerInvariant()}", "Give it as a string or number"),
                 };
             }
-            catch (InvalidOperationException) { throw bad($"field '{HeadroomException.Value(name)}' is not valid Unicode", "repair the text"); }
+            catch (InvalidOperationException) { throw bad($"field '{HeadroomException.Value(name)}' is not valid Unicode", "Repair the text"); }
         }
     }
 }

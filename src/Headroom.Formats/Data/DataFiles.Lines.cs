@@ -33,7 +33,7 @@ public static partial class DataFiles
                 bool first = line == 0 && lineEnd == '\n';
                 if (first && end >= SearchedForLineEnd && CarriageReturns()) continue;
                 if (end >= LongestLine)
-                    throw Bad(path, line + 1, $"the line is longer than {LongestLine >> 20} MiB", "put one row on each line; this may be a file of another kind");
+                    throw Bad(path, line + 1, $"the line is longer than {LongestLine >> 20} MiB", "Put one row on each line; this may be a file of another kind");
                 if (end == buffer.Length) Array.Resize(ref buffer, buffer.Length * 2);
                 int n = file.Read(buffer.AsSpan(end), line + 1);
                 if (n > 0) { end += n; continue; }
@@ -45,7 +45,7 @@ public static partial class DataFiles
             line++;
             int skip = line == 1 && lf - start >= 3 && buffer[start] == 0xEF && buffer[start + 1] == 0xBB && buffer[start + 2] == 0xBF ? 3 : 0;
             if (line == 1 && IsWide(buffer.AsSpan(start, lf - start)))
-                throw Bad(path, 1, "it looks like UTF-16 without a byte order mark", "save the file as UTF-8");
+                throw Bad(path, 1, "it looks like UTF-16 without a byte order mark", "Save the file as UTF-8");
             int length = lf - start - skip;
             if (length > 0 && buffer[start + skip + length - 1] == '\r') length--;
             byte[] copy = new byte[length];
@@ -68,14 +68,14 @@ public static partial class DataFiles
     }
 
     private static HeadroomException Unsound(string path, Exception? e) =>
-        new($"{path} is not a sound gzip file", "fetch it again, or drop .gz from its name if it is plain text", inner: e);
+        new($"{path} is not a sound gzip file", "Fetch it again, or drop .gz from its name if it is plain text", inner: e);
 
     private static TextFile Open(string path) => new(path);
 
     private static string Decode(string path, long line, ReadOnlySpan<byte> bytes)
     {
         try { return Utf8.GetString(bytes); }
-        catch (DecoderFallbackException e) { throw Bad(path, line, $"bytes that are not UTF-8 ({e.Message.Split('.')[0]})", "convert the file to UTF-8"); }
+        catch (DecoderFallbackException e) { throw Bad(path, line, $"bytes that are not UTF-8 ({e.Message.Split('.')[0]})", "Convert the file to UTF-8"); }
     }
 
     /// <summary>The bytes of a text file as UTF-8: unpacked when its name ends in .gz, and converted when a byte order mark says UTF-16 or UTF-32.</summary>
@@ -133,7 +133,7 @@ public static partial class DataFiles
                 int n = Plain(_raw);
                 _ended = n == 0;
                 try { _text = Utf8.GetBytes(_chars, 0, _decoder.GetChars(_raw, 0, n, _chars, 0, _ended)); }
-                catch (ArgumentException e) { throw Bad(_path, line, $"bytes that are not {_wide!.WebName.ToUpperInvariant()}", e is DecoderFallbackException ? "convert the file to UTF-8" : "repair the file"); }
+                catch (ArgumentException e) { throw Bad(_path, line, $"bytes that are not {_wide!.WebName.ToUpperInvariant()}", e is DecoderFallbackException ? "Convert the file to UTF-8" : "Repair the file"); }
                 _textAt = 0;
             }
             int copied = Math.Min(to.Length, _text.Length - _textAt);

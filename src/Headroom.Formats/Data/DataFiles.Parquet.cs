@@ -28,12 +28,12 @@ public static partial class DataFiles
                 var field = Array.Find(fields, f => f.Name == name && f.Path.Length == 1) ?? Array.Find(fields, f => f.Name == name);
                 if (field == null) return null;
                 if (fields.Count(f => f.Name == name && f.Path.Length == 1) > 1)
-                    throw new HeadroomException($"{path}: several columns are named '{HeadroomException.Value(name)}'", "give each column a name of its own");
+                    throw new HeadroomException($"{path}: several columns are named '{HeadroomException.Value(name)}'", "Give each column a name of its own");
                 int at = footer.Leaves.ToList().FindIndex(l => l.IsFlat && l.Path[0] == name);
                 return at < 0 || field.Path.Length > 1 || field.IsArray || field.MaxRepetitionLevel > 0 ? throw Unsupported(path, field) : new(field, at);
             }
             Source Need(string name) => Find(name) ?? throw new HeadroomException($"{path}: no column '{HeadroomException.Value(name)}'",
-                $"set data.text_field, data.label_field and the columns of task.template; columns here: {names}");
+                $"Set data.text_field, data.label_field and the columns of task.template; columns here: {names}");
             Source[] texts = [.. options.Texts.Select(Need)];
             Source label = Need(options.LabelField);
             Source? tier = Find(options.TierField), id = Find(options.IdField);
@@ -60,7 +60,7 @@ public static partial class DataFiles
                     row++;
                     int none = Array.FindIndex(t, c => c[i] == null);
                     if (none >= 0 || l[i] == null)
-                        throw BadRow(path, row, $"no {(none > 0 ? $"'{HeadroomException.Value(options.Texts[none])}'" : none == 0 ? "text" : "label")}", "fill it in or drop the row");
+                        throw BadRow(path, row, $"no {(none > 0 ? $"'{HeadroomException.Value(options.Texts[none])}'" : none == 0 ? "text" : "label")}", "Fill it in or drop the row");
                     yield return new(t[0][i]!, l[i]!, r?[i], k?[i]) { More = t.Length == 1 ? null : [.. t[1..].Select(c => c[i]!)] };
                 }
             }
@@ -113,7 +113,7 @@ public static partial class DataFiles
     }
 
     private static HeadroomException Unsupported(string path, DataField field) =>
-        new($"{path}: column '{field.Name}' has type {field.ClrType.Name}{(field.IsArray ? "[]" : "")}", "use a column of strings, numbers or booleans");
+        new($"{path}: column '{field.Name}' has type {field.ClrType.Name}{(field.IsArray ? "[]" : "")}", "Use a column of strings, numbers or booleans");
 
     private static void WaitAll(string path, Func<Task> work) => Wait(path, async () => { await work().ConfigureAwait(false); return 0; });
 
@@ -125,7 +125,7 @@ public static partial class DataFiles
         if (Patience == Timeout.InfiniteTimeSpan) return work().GetAwaiter().GetResult();
         var task = Task.Run(work);
         if (Task.WhenAny(task, Task.Delay(Patience)).GetAwaiter().GetResult() != task)
-            throw new HeadroomException($"{path}: reading it takes too long, so it is damaged", "fetch or write the file again");
+            throw new HeadroomException($"{path}: reading it takes too long, so it is damaged", "Fetch or write the file again");
         return task.GetAwaiter().GetResult();
     });
 

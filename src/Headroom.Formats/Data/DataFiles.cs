@@ -61,7 +61,7 @@ public static partial class DataFiles
         }
         if (!File.Exists(path) && Path.GetFileName(path).Contains('*')) return Pattern(path).SelectMany(p => Read(p, options));
         RegularFile.Check(path);
-        if (!File.Exists(path)) throw new HeadroomException($"data file {path} does not exist", "check the path in the configuration");
+        if (!File.Exists(path)) throw new HeadroomException($"Data file {path} does not exist", "Check the path in the configuration");
         GitLfs.Refuse(path);
         string name = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? path[..^3] : path;
         return Path.GetExtension(name).ToLowerInvariant() switch
@@ -72,7 +72,7 @@ public static partial class DataFiles
             ".txt" => ReadPlain(path, options),
             ".parquet" => ReadParquet(path, options),
             var e => throw new HeadroomException($"{path}: data files ending in '{e}' are not supported",
-                "use .jsonl, .json, .csv, .tsv, .txt (also .gz), .parquet, or a folder with pos and neg"),
+                "Use .jsonl, .json, .csv, .tsv, .txt (also .gz), .parquet, or a folder with pos and neg"),
         };
     }
 
@@ -87,7 +87,7 @@ public static partial class DataFiles
     {
         string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
         string[] files = Directory.Exists(folder) ? Directory.GetFiles(folder, Path.GetFileName(path)) : [];
-        if (files.Length == 0) throw new HeadroomException($"no data file matches {path}", "check the path in the configuration");
+        if (files.Length == 0) throw new HeadroomException($"No data file matches {path}", "Check the path in the configuration");
         Array.Sort(files, StringComparer.Ordinal);
         return files;
     }
@@ -96,7 +96,7 @@ public static partial class DataFiles
     public static IEnumerable<DataRow> ReadFolder(string folder)
     {
         if (!Directory.Exists(Path.Combine(folder, "pos")) || !Directory.Exists(Path.Combine(folder, "neg")))
-            throw new HeadroomException($"{folder} has no pos and neg folders", "name the train or test folder of an unpacked aclImdb, or a data file");
+            throw new HeadroomException($"{folder} has no pos and neg folders", "Name the train or test folder of an unpacked aclImdb, or a data file");
         return Walk();
 
         IEnumerable<DataRow> Walk()
@@ -128,7 +128,7 @@ public static partial class DataFiles
     {
         RegularFile.Check(file);
         try { return File.ReadAllText(file, Utf8); }
-        catch (DecoderFallbackException) { throw new HeadroomException($"{file} is not UTF-8", "convert the file to UTF-8"); }
+        catch (DecoderFallbackException) { throw new HeadroomException($"{file} is not UTF-8", "Convert the file to UTF-8"); }
     }
 
     private const int LongestLine = 64 << 20; // no row that can be trained on is longer, and a packed file may hold any number of bytes
@@ -139,7 +139,7 @@ public static partial class DataFiles
 
     private static HeadroomException Missing(string path, long line, string name, IEnumerable<string> have) =>
         Bad(path, line, $"no field '{HeadroomException.Value(name)}'",
-            $"set data.text_field, data.label_field and the columns of task.template; fields here: {HeadroomException.List(have)}");
+            $"Set data.text_field, data.label_field and the columns of task.template; fields here: {HeadroomException.List(have)}");
 
     private static string Text(object? value) => value switch
     {

@@ -48,7 +48,7 @@ internal sealed record ParquetFooter(IReadOnlyList<ParquetLeaf> Leaves, IReadOnl
         bool starts = tail.StartsWith("PAR1"u8);
         file.Position = file.Length - 8;
         file.ReadExactly(tail);
-        if (tail[4..].SequenceEqual("PARE"u8)) throw new HeadroomException($"{name} is encrypted", "decrypt the file and write it again");
+        if (tail[4..].SequenceEqual("PARE"u8)) throw new HeadroomException($"{name} is encrypted", "Decrypt the file and write it again");
         if (!starts || !tail[4..].SequenceEqual("PAR1"u8)) throw Bad(name, "it does not start and end in PAR1");
         uint length = BinaryPrimitives.ReadUInt32LittleEndian(tail);
         if (length > file.Length - 12 || length > int.MaxValue) throw Bad(name, "its footer is longer than the file");
@@ -61,7 +61,7 @@ internal sealed record ParquetFooter(IReadOnlyList<ParquetLeaf> Leaves, IReadOnl
     }
 
     /// <summary>The error for a damaged file.</summary>
-    public static HeadroomException Bad(string name, string why, Exception? inner = null) => new($"{name}: not readable as Parquet ({why})", "fetch or write the file again", inner: inner);
+    public static HeadroomException Bad(string name, string why, Exception? inner = null) => new($"{name}: not readable as Parquet ({why})", "Fetch or write the file again", inner: inner);
 
     private static void Require(bool condition, string why)
     {
@@ -70,7 +70,7 @@ internal sealed record ParquetFooter(IReadOnlyList<ParquetLeaf> Leaves, IReadOnl
 
     private static ParquetFooter Checked(ThriftRecord meta, long start, string name)
     {
-        if (meta.Has(8)) throw new HeadroomException($"{name} is encrypted", "decrypt the file and write it again");
+        if (meta.Has(8)) throw new HeadroomException($"{name} is encrypted", "Decrypt the file and write it again");
         var leaves = Schema(meta.Records(2));
         var groups = new List<ParquetChunk[]>();
         var rows = new List<long>();
@@ -151,9 +151,9 @@ internal sealed record ParquetFooter(IReadOnlyList<ParquetLeaf> Leaves, IReadOnl
     private static ParquetChunk Chunk(ThriftRecord column, ParquetLeaf leaf, long rows, long footer, string name)
     {
         string path = string.Join('.', leaf.Path);
-        if (column.Text(1) is { Length: > 0 }) throw new HeadroomException($"{name}: column '{path}' lies in another file", "write the data as one file");
+        if (column.Text(1) is { Length: > 0 }) throw new HeadroomException($"{name}: column '{path}' lies in another file", "Write the data as one file");
         if (column.Has(8) || column.Record(3) is not { } m)
-            throw new HeadroomException($"{name}: column '{path}' is encrypted or has no description", "write the data as one file without encryption");
+            throw new HeadroomException($"{name}: column '{path}' is encrypted or has no description", "Write the data as one file without encryption");
         Require(m.Number(1) == leaf.Type, $"column '{path}' has two types");
         Require(m.Texts(3).AsSpan().SequenceEqual(leaf.Path), $"column '{path}' is named {string.Join('.', m.Texts(3))} in a row group");
         Require(m.Number(4) is >= 0 and <= 7, $"column '{path}' is compressed in an unknown way");

@@ -41,6 +41,14 @@ public static class TextKey
     /// <summary>The same of letters, digits and marks alone: texts that differ in punctuation and symbols only have one.</summary>
     public static UInt128 OfLetters(params ReadOnlySpan<string> texts) => Hash(static t => Letters(Fold(t)), texts);
 
+    /// <summary><see cref="Of"/> and <see cref="OfLetters"/>, for which each text is folded once.</summary>
+    public static (UInt128 Full, UInt128 Letters) Both(params ReadOnlySpan<string> texts)
+    {
+        var folded = new string[texts.Length];
+        for (int i = 0; i < texts.Length; i++) folded[i] = Fold(texts[i]);
+        return (Hash(static t => t, folded), Hash(Letters, folded));
+    }
+
     /// <summary>The text with case folded, composed, and with one blank for each run of white space (none at its ends).</summary>
     public static string Fold(string text)
     {

@@ -98,7 +98,7 @@ internal static class GgufKeys
             IFormattable f => f.ToString(null, CultureInfo.InvariantCulture),
             _ => value.ToString() ?? "",
         };
-        return text.Length <= 80 ? text : text[..77] + "...";
+        return HeadroomException.Value(text, 80);
     }
 
     private static bool IsKnown(string own) => Read.Contains(own) || Harmless.Contains(own);

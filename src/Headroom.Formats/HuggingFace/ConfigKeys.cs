@@ -1,5 +1,4 @@
 using System.Collections.Frozen;
-using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
@@ -193,9 +192,5 @@ internal static class ConfigKeys
             && Math.Abs(value.GetValue<double>() - due) <= 1e-6 * Math.Max(1e-3, Math.Abs(due));
 
     /// <summary>A value as JSON, cut where it is long.</summary>
-    public static string Shown(JsonNode? value)
-    {
-        string text = value?.ToJsonString() ?? "null";
-        return text.Length <= 80 ? text : string.Create(CultureInfo.InvariantCulture, $"{text.AsSpan(0, 77)}...");
-    }
+    public static string Shown(JsonNode? value) => HeadroomException.Value(value?.ToJsonString() ?? "null", 80);
 }

@@ -1,6 +1,7 @@
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Headroom.Core;
 
 namespace Headroom.Formats;
 
@@ -33,9 +34,6 @@ internal static class TokenIds
         return id == -1 ? null : id >= 0 && id <= int.MaxValue && id == Math.Floor(id) ? (int)id : throw Bad(key, whole);
     }
 
-    private static FormatException Bad(string key, JsonNode whole)
-    {
-        string text = whole.ToJsonString(Plain);
-        return new($"{key} is {(text.Length > 80 ? text[..80] + "..." : text)}, which holds something that is no token id");
-    }
+    private static FormatException Bad(string key, JsonNode whole) =>
+        new($"{key} is {HeadroomException.Value(whole.ToJsonString(Plain), 80)}, which holds something that is no token id");
 }

@@ -9,6 +9,8 @@ internal sealed record PeftConfig(
     int R, float LoraAlpha, float LoraDropout, bool UseRslora, bool UseDora, IReadOnlyList<string> ModulesToSave, string Init, int LoftqIterations, LoraTargets Targets, string? BaseModel,
     bool EnsureWeightTying)
 {
+    private const int MostShown = 80; // characters of a value in a message
+
     // These change the numbers: an adapter that uses one is refused by its name.
     private static readonly string[] Unsupported =
     [
@@ -63,7 +65,7 @@ internal sealed record PeftConfig(
         if (changes && !hasInitial(how!))
             throw new HeadroomException($"The adapter uses init_lora_weights: {how}, which changes the base weights.", "Save it converted to plain LoRA (PEFT: path_initial_model_for_weight_conversion).");
         if (how != null && !changes && !KeepsBase.Contains(how, StringComparer.OrdinalIgnoreCase))
-            throw new HeadroomException($"The adapter uses init_lora_weights: {Short(how)}, which is not known and may have changed the base weights.",
+            throw new HeadroomException($"The adapter uses init_lora_weights: {HeadroomException.Value(how, MostShown)}, which is not known and may have changed the base weights.",
                 "Save it as plain LoRA over the base itself, with init_lora_weights: true.");
         foreach (var (key, value) in json)
             if (Used(value) && !Known.Contains(key) && !Harmless.Contains(key) && !Unsupported.Contains(key)) Unknown(key, value!, warn);
@@ -100,16 +102,14 @@ internal sealed record PeftConfig(
     // computes; a number or a word may be the default of an option that is off.
     private static void Unknown(string key, JsonNode value, Action<string>? warn)
     {
-        string text = value.ToJsonString();
+        string text = HeadroomException.Value(value.ToJsonString(), MostShown);
         if (value is JsonValue v && v.GetValueKind() is JsonValueKind.Number or JsonValueKind.String)
         {
-            warn?.Invoke($"warning: adapter_config.json has {key}: {Short(text)}, which is not known; it is ignored");
+            warn?.Invoke($"warning: adapter_config.json has {key}: {text}, which is not known; it is ignored");
             return;
         }
-        throw new HeadroomException($"The adapter uses {key}: {Short(text)}, which is not known.", "A newer PEFT wrote it; train it without that option, or use a newer Headroom.");
+        throw new HeadroomException($"The adapter uses {key}: {text}, which is not known.", "A newer PEFT wrote it; train it without that option, or use a newer Headroom.");
     }
-
-    private static string Short(string text) => text.Length > 80 ? text[..80] + "..." : text;
 
     private static bool Used(JsonNode? v) => v switch
     {

@@ -122,7 +122,7 @@ internal sealed class RegexMatcher : Matcher
     }
 
     private static HeadroomException Unsupported(string pattern, Exception? inner = null) =>
-        new($"The tokenizer splits text by an expression that is not supported here: {(pattern.Length > 200 ? pattern[..200] + "..." : pattern)}",
+        new($"The tokenizer splits text by an expression that is not supported here: {HeadroomException.Value(pattern, 200)}",
             "Use a model whose tokenizer splits by a plain expression, or its tokenizer.model / GGUF file.", inner: inner);
 
     // What .NET would read without a complaint, but otherwise than Oniguruma: classes in classes, inline options but i, \G, {,n}. \w and \b go by another set of characters,

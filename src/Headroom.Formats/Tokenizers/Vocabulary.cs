@@ -1,3 +1,5 @@
+using Headroom.Core;
+
 namespace Headroom.Formats.Tokenizers;
 
 /// <summary>Common checks and tables of vocabularies.</summary>
@@ -83,5 +85,5 @@ internal static class Vocabulary
 
     public static string BytePiece(int b) => $"<0x{b:X2}>";
 
-    private static string Short(string s) => s.Length <= 24 ? s : s[..24] + "...";
+    private static string Short(string piece) => HeadroomException.Value(piece, 24);
 }

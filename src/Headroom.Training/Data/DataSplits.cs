@@ -21,7 +21,7 @@ public sealed class DataSplits
     /// <summary>Reads and splits the data of a recipe.</summary>
     public static DataSplits Load(DataOptions data, TaskOptions task, int seed)
     {
-        if (string.IsNullOrEmpty(data.Train)) throw new HeadroomException("data.train is not set", "name a data file, an aclImdb folder, or embedded:reviews");
+        if (string.IsNullOrEmpty(data.Train)) throw new HeadroomException("data.train is not set", "Name a data file, an aclImdb folder, or embedded:reviews");
         string train = data.Train;
         string? validation = data.Validation, test = data.Test;
         if (train == Reviews.Name)
@@ -57,14 +57,14 @@ public sealed class DataSplits
             "/train" => reviews.Train,
             "/validation" => reviews.Validation,
             "" or "/test" => reviews.Test,
-            _ => throw new HeadroomException($"there is no {source}", "use embedded:reviews/train, /validation or /test"),
+            _ => throw new HeadroomException($"There is no {source}", "Use embedded:reviews/train, /validation or /test"),
         }];
     }
 
     /// <summary>Splits and checks rows that are already read.</summary>
     public static DataSplits Split(List<DataRow> train, List<DataRow>? validation, List<DataRow>? test, DataOptions data, TaskOptions task, int seed)
     {
-        if (data.OnDuplicate is not ("error" or "drop" or "allow")) throw new HeadroomException($"data.on_duplicate is '{data.OnDuplicate}'", "use error, drop or allow");
+        if (data.OnDuplicate is not ("error" or "drop" or "allow")) throw new HeadroomException($"data.on_duplicate is '{data.OnDuplicate}'", "Use error, drop or allow");
         Check(train, "train", task);
         if (validation != null) Check(validation, "validation", task);
         if (test != null) Check(test, "test", task);
@@ -90,7 +90,7 @@ public sealed class DataSplits
         train = Take(parts[0].Rows, data.MaxTrainRows, seed, 1);
         validation = Take(parts[1].Rows, data.MaxEvalRows, seed, 2);
         var tests = Take(parts[2].Rows, data.MaxTestRows, seed, 3);
-        if (train.Count == 0) throw new HeadroomException("no training rows are left", "every training text is also in an evaluation set");
+        if (train.Count == 0) throw new HeadroomException("No training rows are left", "Every training text is also in an evaluation set");
         if (parts[1].Rows.Count > 0 || data.Validation != null) NeedClasses(validation, "validation");
         if (test != null) NeedClasses(tests, "test");
         return new() { Train = train, Validation = validation, Test = tests, Dropped = dropped, Notes = notes };
@@ -108,34 +108,40 @@ public sealed class DataSplits
 
     private static UInt128 Key(DataRow row) => TextKey.Of([.. row.Texts]);
 
+    private static T[] Each<T>(List<DataRow> rows, Func<DataRow, T> make) =>
+        [.. rows.AsParallel().AsOrdered().Select(make)];
+
     /// <summary>A split while it is checked; the keys of its rows are made once.</summary>
     private sealed class Part(string name, List<DataRow> rows)
     {
-        private UInt128[]? _keys, _letters;
+        private (UInt128 Full, UInt128 Letters)[]? _keys;
 
         public List<DataRow> Rows { get; private set; } = rows;
-        private UInt128[] Keys => _keys ??= [.. Rows.AsParallel().AsOrdered().Select(Key)];
-        private UInt128[] Letters => _letters ??= [.. Rows.AsParallel().AsOrdered().Select(r => TextKey.OfLetters([.. r.Texts]))];
+        private (UInt128 Full, UInt128 Letters)[] Keys => _keys ??= Each(Rows, r => TextKey.Both([.. r.Texts]));
 
         /// <summary>Drops the rows whose texts are in a later split too, or refuses them; those that differ in signs alone are noted.</summary>
         /// <returns>Rows dropped.</returns>
         public int Without(Part later, bool drop, List<string> notes)
         {
-            var keys = later.Keys.ToHashSet();
-            int before = Rows.Count, shared = Keys.Count(keys.Contains);
+            var keys = later.Keys.Select(k => k.Full).ToHashSet();
+            int before = Rows.Count, shared = Keys.Count(k => keys.Contains(k.Full));
             if (shared > 0 && !drop)
-                throw new HeadroomException($"{shared} of {before} {name} texts are also among the {later.Rows.Count} {later.Name} texts ({TextKey.Ignores}), the first in row {Array.FindIndex(Keys, keys.Contains) + 1}",
-                    "remove them, or set data.on_duplicate to drop (or allow)");
+                throw new HeadroomException($"{shared} of {before} {name} texts are also among the {later.Rows.Count} "
+                    + $"{later.Name} texts ({TextKey.Ignores}), "
+                    + $"the first in row {Array.FindIndex(Keys, k => keys.Contains(k.Full)) + 1}",
+                    "Remove them, or set data.on_duplicate to drop (or allow)");
             if (shared > 0)
             {
-                int[] kept = [.. Enumerable.Range(0, before).Where(i => !keys.Contains(Keys[i]))];
+                int[] kept = [.. Enumerable.Range(0, before).Where(i => !keys.Contains(Keys[i].Full))];
                 notes.Add($"{shared} of {before} {name} rows were dropped: their texts are also among the {later.Name} texts ({TextKey.Ignores}).");
-                (Rows, _keys, _letters) = ([.. kept.Select(i => Rows[i])], [.. kept.Select(i => Keys[i])], null);
+                (Rows, _keys) = ([.. kept.Select(i => Rows[i])], [.. kept.Select(i => Keys[i])]);
             }
-            var letters = later.Letters.ToHashSet();
-            int near = Array.FindIndex(Letters, letters.Contains);
+            var letters = later.Keys.Select(k => k.Letters).ToHashSet();
+            int near = Array.FindIndex(Keys, k => letters.Contains(k.Letters));
             if (near >= 0)
-                notes.Add($"{Letters.Count(letters.Contains)} of {Rows.Count} {name} texts differ from a {later.Name} text in punctuation and symbols alone; the first: '{HeadroomException.Value(Rows[near].Text)}'.");
+                notes.Add($"{Keys.Count(k => letters.Contains(k.Letters))} of {Rows.Count} {name} texts differ from a "
+                    + $"{later.Name} text in punctuation and symbols alone; "
+                    + $"the first: '{HeadroomException.Value(Rows[near].Text)}'.");
             return shared;
         }
 
@@ -144,10 +150,10 @@ public sealed class DataSplits
 
     private static void Check(List<DataRow> rows, string name, TaskOptions task)
     {
-        if (rows.Count == 0) throw new HeadroomException($"the {name} data holds no rows", "check the file");
+        if (rows.Count == 0) throw new HeadroomException($"The {name} data holds no rows", "Check the file");
         bool Blank(DataRow r) => r.Texts.All(string.IsNullOrWhiteSpace);
         int empty = rows.Count(Blank);
-        if (empty > 0) throw new HeadroomException($"{empty} of {rows.Count} {name} rows have an empty text (the first is row {rows.FindIndex(Blank) + 1})", "drop them from the file");
+        if (empty > 0) throw new HeadroomException($"{empty} of {rows.Count} {name} rows have an empty text (the first is row {rows.FindIndex(Blank) + 1})", "Drop them from the file");
         var match = LabelMatch(task);
         int odd = -1, unknown = 0;
         for (int i = 0; i < rows.Count; i++)
@@ -162,12 +168,12 @@ public sealed class DataSplits
         if (odd < 0) return;
         string there = $"(there: {HeadroomException.List(task.Labels.Keys)})";
         if (rows.All(r => r.Label.Length == 0))
-            throw new HeadroomException($"the {name} data has texts but no labels", "Give a file with labels: .jsonl or .csv with a label column, or lines of text, a tab and the label.");
+            throw new HeadroomException($"The {name} data has texts but no labels", "Give a file with labels: .jsonl or .csv with a label column, or lines of text, a tab and the label.");
         if (string.IsNullOrWhiteSpace(rows[odd].Label))
-            throw new HeadroomException($"{unknown} of {rows.Count} {name} rows have no label or one without a label word (row {odd + 1} has none)", "fill it in or drop the row " + there);
+            throw new HeadroomException($"{unknown} of {rows.Count} {name} rows have no label or one without a label word (row {odd + 1} has none)", "Fill it in or drop the row " + there);
         string header = odd == 0 && unknown == 1 && rows.Count > 1 ? "; if that row is a header, set data.text_field and data.label_field to its names" : "";
         throw new HeadroomException($"{unknown} of {rows.Count} {name} rows have a label without a label word (row {odd + 1}: '{HeadroomException.Value(rows[odd].Label)}')",
-            $"add it to task.labels {there}{header}");
+            $"Add it to task.labels {there}{header}");
     }
 
     /// <summary>
@@ -188,24 +194,26 @@ public sealed class DataSplits
 
     private static void NeedClasses(List<DataRow> rows, string name)
     {
-        if (rows.Count == 0) throw new HeadroomException($"no {name} rows are left", "every text of it is also in another split, or the limit is too small");
+        if (rows.Count == 0) throw new HeadroomException($"No {name} rows are left", "Every text of it is also in another split, or the limit is too small");
         if (rows.Select(r => r.Label).Distinct().Count() < 2)
-            throw new HeadroomException($"all {rows.Count} {name} rows have the label '{HeadroomException.Value(rows[0].Label)}'", "an evaluation set needs both classes: give another file or take more rows");
+            throw new HeadroomException($"All {rows.Count} {name} rows have the label '{HeadroomException.Value(rows[0].Label)}'", "An evaluation set needs both classes: give another file or take more rows");
     }
 
     /// <summary>Holds out a stratified share; equal texts stay together.</summary>
     private static (List<DataRow> Train, List<DataRow> Held) HoldOut(List<DataRow> rows, double fraction, int seed)
     {
-        if (fraction >= 1) throw new HeadroomException($"data.validation_fraction is {fraction}", "use a share below 1");
+        if (fraction >= 1) throw new HeadroomException($"data.validation_fraction is {fraction}", "Use a share below 1");
         var random = new PhiloxRandom((ulong)(uint)seed, 0x30000000);
-        var keys = new HashSet<UInt128>();
-        foreach (var group in rows.GroupBy(r => r.Label).OrderBy(g => g.Key, StringComparer.Ordinal))
+        var keys = Each(rows, Key);
+        var chosen = new HashSet<UInt128>();
+        var indices = Enumerable.Range(0, rows.Count);
+        foreach (var group in indices.GroupBy(i => rows[i].Label).OrderBy(g => g.Key, StringComparer.Ordinal))
         {
-            var own = group.Select(Key).Distinct().ToArray();
+            var own = group.Select(i => keys[i]).Distinct().ToArray();
             random.Shuffle<UInt128>(own);
-            keys.UnionWith(own.Take((int)Math.Round(own.Length * fraction)));
+            chosen.UnionWith(own.Take((int)Math.Round(own.Length * fraction)));
         }
-        var held = rows.ToLookup(r => keys.Contains(Key(r)));
+        var held = indices.ToLookup(i => chosen.Contains(keys[i]), i => rows[i]);
         return ([.. held[false]], [.. held[true]]);
     }
 

@@ -26,8 +26,8 @@ public sealed partial class TaskEncoder
         _tokenizer = tokenizer;
         _task = task;
         _template = PromptTemplate.Parse(task.Template);
-        if (task.Labels.Count < 2) throw new HeadroomException($"task.labels holds {task.Labels.Count} label words", "give a word for each of at least two label values");
-        if (task.Loss is not ("answer" or "all")) throw new HeadroomException($"task.loss is '{task.Loss}'", "use answer or all");
+        if (task.Labels.Count < 2) throw new HeadroomException($"task.labels holds {task.Labels.Count} label words", "Give a word for each of at least two label values");
+        if (task.Loss is not ("answer" or "all")) throw new HeadroomException($"task.loss is '{task.Loss}'", "Use answer or all");
         _bos = tokenizer.AddBos && tokenizer.BosId is { } bos ? [bos] : [];
         int columns = _template.Columns.Count;
         _heads = [.. _template.Heads.Take(columns).Select((h, i) => i == 0 ? tokenizer.Encode(h) : After("x", h))];
@@ -39,7 +39,7 @@ public sealed partial class TaskEncoder
         for (int i = 0; i < LabelValues.Length; i++)
         {
             if (Answers[i].Length == 0)
-                throw new HeadroomException($"the label word of '{HeadroomException.Value(LabelValues[i])}' has no tokens", "give each label a word, with a space before it");
+                throw new HeadroomException($"The label word of '{HeadroomException.Value(LabelValues[i])}' has no tokens", "Give each label a word, with a space before it");
             _index.Add(LabelValues[i], i);
         }
         _blanks = CommonBlanks();
@@ -48,13 +48,13 @@ public sealed partial class TaskEncoder
         for (int i = 0; i < Candidates.Length; i++)
             for (int j = 0; j < i; j++)
                 if (Candidates[i] == Candidates[j])
-                    throw new HeadroomException($"label words '{HeadroomException.Value(LabelWords[j])}' and '{HeadroomException.Value(LabelWords[i])}' begin with the same token",
-                        "choose label words that differ in their first token");
+                    throw new HeadroomException($"Label words '{HeadroomException.Value(LabelWords[j])}' and '{HeadroomException.Value(LabelWords[i])}' begin with the same token",
+                        "Choose label words that differ in their first token");
         _longestAnswer = Answers.Max(a => a.Length);
         _budget = task.MaxSeqLength - _bos.Length - _heads.Sum(h => h.Length) - _suffix.Length - _blanks.Length - _longestAnswer;
         if (_budget < columns)
             throw new HeadroomException($"max_seq_length {task.MaxSeqLength} leaves no room for text: the template and answer take {task.MaxSeqLength - _budget} tokens, so answers would be cut away",
-                "raise task.max_seq_length or shorten the template");
+                "Raise task.max_seq_length or shorten the template");
     }
 
     /// <summary>Token ids of each label word, in the order of the task's labels.</summary>
@@ -74,7 +74,7 @@ public sealed partial class TaskEncoder
 
     /// <summary>Index of a label value; an unknown one is an error.</summary>
     public int LabelIndex(string label) => _index.TryGetValue(label, out int i) ? i
-        : throw new HeadroomException($"label '{HeadroomException.Value(label)}' has no label word", $"add it to task.labels (there: {HeadroomException.List(LabelValues)})");
+        : throw new HeadroomException($"Label '{HeadroomException.Value(label)}' has no label word", $"Add it to task.labels (there: {HeadroomException.List(LabelValues)})");
 
     /// <summary>Ids of the prompt around a text, cut as in training.</summary>
     public int[] Prompt(string text) => Prompt([text]);

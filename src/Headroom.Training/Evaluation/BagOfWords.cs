@@ -5,10 +5,9 @@ using Headroom.Formats.Data;
 namespace Headroom.Training;
 
 /// <summary>
-/// The baseline of every report: a logistic regression on which words occur (lower case, letters only), with L2
-/// weight decay, by AdaGrad; for more than two
-/// classes multinomial (softmax). The decay is the one of four that does best on the validation rows, or on a
-/// held-out tenth of the training rows when there are none.
+/// The baseline of every report: a logistic regression on which words occur (lower case, letters only), with L2 weight
+/// decay, by AdaGrad; for more than two classes multinomial (softmax). The decay is the one of four that does best on
+/// the validation rows, or on a held-out tenth of the training rows when there are none.
 /// </summary>
 public static class BagOfWords
 {
@@ -28,6 +27,7 @@ public static class BagOfWords
         IReadOnlyList<DataRow> train, IReadOnlyList<DataRow> validation, IReadOnlyList<DataRow> test, IReadOnlyDictionary<string, string> labels, int seed, CancellationToken stop = default)
     {
         string[] values = [.. labels.Keys];
+        int outputs = values.Length == 2 ? 1 : values.Length;
         int Index(DataRow r) => Array.IndexOf(values, r.Label);
         var vocabulary = new Dictionary<string, int>(StringComparer.Ordinal);
         var x = train.Select(r => Words(r, vocabulary, true)).ToArray();
@@ -39,13 +39,13 @@ public static class BagOfWords
         var right = new int[Decays.Length];
         Parallel.For(0, Decays.Length, d =>
         {
-            var model = new Model(vocabulary.Count, values.Length);
+            var model = new Model(vocabulary.Count, outputs);
             model.Fit(x.AsSpan(0, x.Length - held), y, Decays[d], seed, stop);
             for (int i = 0; i < vx.Length; i++)
                 if (model.Predict(vx[i]) == vy[i]) right[d]++;
         });
         stop.ThrowIfCancellationRequested();
-        var chosen = new Model(vocabulary.Count, values.Length);
+        var chosen = new Model(vocabulary.Count, outputs);
         chosen.Fit(x, y, Decays[Array.IndexOf(right, right.Max())], seed, stop);
         stop.ThrowIfCancellationRequested();
         var tx = test.Select(r => Words(r, vocabulary, false)).ToArray();
@@ -56,14 +56,13 @@ public static class BagOfWords
     /// <summary>
     /// Weights of every word, one score a class; two classes need one score only, the log odds of the second.
     /// </summary>
-    private sealed class Model(int words, int classes)
+    private sealed class Model(int words, int outputs)
     {
         private const double Rate = 0.1;
-        private readonly int _outputs = classes == 2 ? 1 : classes;
         // [word, output]; the last word is the intercept. AdaGrad's sums of squares begin a little above 0.
-        private readonly double[] _weights = new double[(long)(words + 1) * (classes == 2 ? 1 : classes)];
-        private readonly double[] _squares = Squares((long)(words + 1) * (classes == 2 ? 1 : classes));
-        private readonly double[] _scores = new double[classes == 2 ? 1 : classes];
+        private readonly double[] _weights = new double[(long)(words + 1) * outputs];
+        private readonly double[] _squares = Squares((long)(words + 1) * outputs);
+        private readonly double[] _scores = new double[outputs];
 
         public void Fit(ReadOnlySpan<int[]> x, int[] y, double decay, int seed, CancellationToken stop)
         {
@@ -84,7 +83,7 @@ public static class BagOfWords
         public int Predict(int[] x)
         {
             var scores = Scores(x);
-            if (_outputs == 1) return scores[0] > 0 ? 1 : 0;
+            if (outputs == 1) return scores[0] > 0 ? 1 : 0;
             int best = 0;
             for (int k = 1; k < scores.Length; k++)
                 if (scores[k] > scores[best]) best = k;
@@ -107,7 +106,7 @@ public static class BagOfWords
         private ReadOnlySpan<double> Gradient(int[] x, int y)
         {
             Scores(x);
-            if (_outputs == 1)
+            if (outputs == 1)
             {
                 _scores[0] = 1 / (1 + Math.Exp(-_scores[0])) - y;
                 return _scores;
@@ -139,7 +138,7 @@ public static class BagOfWords
             }
         }
 
-        private Span<double> Row(double[] table, int word) => table.AsSpan(checked(word * _outputs), _outputs);
+        private Span<double> Row(double[] table, int word) => table.AsSpan(checked(word * outputs), outputs);
 
         private static double[] Squares(long count)
         {

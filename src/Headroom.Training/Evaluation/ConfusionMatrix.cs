@@ -13,10 +13,9 @@ public readonly record struct Scores(double Precision, double Recall, double F1,
 
 /// <summary>
 /// Counts of K classes, gold by predicted, and every figure that follows from them: the one place they are computed
-/// for console, events, choice of the best
-/// adapter and reports. Definitions are those of scikit-learn (<c>sklearn.metrics.classification_report</c> with
-/// <c>zero_division=0</c>): macro is the plain
-/// mean over the classes that are among the gold labels or the predictions, weighted the mean by gold rows.
+/// for console, events, choice of the best adapter and reports. Definitions are those of scikit-learn
+/// (<c>sklearn.metrics.classification_report</c> with <c>zero_division=0</c>): macro is the plain mean over the classes
+/// that are among the gold labels or the predictions, weighted the mean by gold rows.
 /// </summary>
 public sealed class ConfusionMatrix
 {
@@ -25,8 +24,9 @@ public sealed class ConfusionMatrix
     /// <summary>From counts.</summary>
     /// <param name="counts">K x K, row by row: gold label, then predicted label.</param>
     /// <param name="labels">The K label words, or null where they are not known.</param>
-    /// <exception cref="ArgumentException">Fewer than two classes, no square, a negative count, or words of another
-    /// number.</exception>
+    /// <exception cref="ArgumentException">
+    /// Fewer than two classes, no square, a negative count, or words of another number.
+    /// </exception>
     public ConfusionMatrix(ReadOnlySpan<long> counts, IReadOnlyList<string>? labels = null)
     {
         Classes = (int)Math.Sqrt(counts.Length);
@@ -101,8 +101,8 @@ public sealed class ConfusionMatrix
     /// </summary>
     public Scores Micro => Rows == 0 ? default : new Scores(Accuracy, Accuracy, Accuracy, Rows);
     /// <summary>
-    /// What "precision", "recall" and "F1" mean without another word: of the positive class for two classes, else
-    /// macro.
+    /// What "precision", "recall" and "F1" mean without another word: of the positive class for two classes,
+    /// else macro.
     /// </summary>
     public Scores Main => IsBinary ? Of(1) : Macro;
 

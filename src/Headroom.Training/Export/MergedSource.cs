@@ -6,10 +6,10 @@ using Headroom.Models;
 namespace Headroom.Training;
 
 /// <summary>
-/// A base with an adapter merged into it, tensor by tensor: each projection as the run held it (dequantized NF4 where it was trained so) plus
-/// (a base that an initialization took something out of: rounded to the 16 bits that it was held in) plus
-/// scaling * B A in float32 (PEFT <c>merge_and_unload</c>), with DoRA its rows scaled to their magnitudes (<c>lora/dora.py</c>). Nothing is rounded here;
-/// whoever writes it rounds once. Holds one tensor at a time.
+/// A base with an adapter merged into it, tensor by tensor: each projection as the run held it (dequantized NF4, or the
+/// 16 bits that a residual base was rounded to) plus scaling * B A in float32 (PEFT <c>merge_and_unload</c>), with DoRA
+/// its rows scaled to their magnitudes (<c>lora/dora.py</c>). Nothing is rounded here; whoever writes it rounds once.
+/// Holds one tensor at a time.
 /// </summary>
 public sealed class MergedSource : IWeightSource
 {

@@ -42,7 +42,7 @@ public static class Schedules
 
     private static readonly ScheduleArguments Defaults = new();
 
-    /// <summary>Names that <see cref="Factor(string, int, int, int, double, ScheduleArguments)"/> knows.</summary>
+    /// <summary>Names that <see cref="Factor"/> knows.</summary>
     public static IReadOnlyList<string> Names { get; } = [.. Takes.Keys];
 
     /// <summary>Reads and checks lr_scheduler_kwargs.</summary>
@@ -76,7 +76,7 @@ public static class Schedules
             DecayType = Form("decay_type") ?? Defaults.DecayType,
         };
         if (o.LrSchedulerType == "polynomial" && a.LrEnd >= o.LearningRate)
-            throw new HeadroomException(FormattableString.Invariant($"polynomial ends at lr_end {a.LrEnd}, which is not below training.learning_rate {o.LearningRate}."), $"Set a smaller lr_end in {key}.");
+            throw new HeadroomException(FormattableString.Invariant($"training.lr_scheduler_type polynomial ends at lr_end {a.LrEnd}, which is not below training.learning_rate {o.LearningRate}."), $"Set a smaller lr_end in {key}.");
         return a;
 
         HeadroomException Wrong(string name, string todo) => new($"{key}: {name} cannot be '{HeadroomException.Value(o.LrSchedulerKwargs[name])}'.", todo);
@@ -95,30 +95,16 @@ public static class Schedules
             : text is "linear" or "cosine" or "1-sqrt" ? text : throw Wrong(name, "It takes linear, cosine or 1-sqrt.");
     }
 
-    /// <summary>f(s) with arguments one by one; see <see cref="Factor(string, int, int, int, double, ScheduleArguments)"/>.</summary>
-    /// <param name="name">lr_scheduler_type.</param>
-    /// <param name="s">Updates done.</param>
-    /// <param name="warmup">Warm-up updates.</param>
-    /// <param name="total">All updates.</param>
-    /// <param name="baseLr">Base learning rate; polynomial needs it for its end value.</param>
-    /// <param name="cycles">Waves of cosine (0.5) or restarts (1); null = the default.</param>
-    /// <param name="power">Power of polynomial.</param>
-    /// <param name="lrEnd">End value of polynomial.</param>
-    /// <param name="timescale">inverse_sqrt time scale; null = warmup, or 10,000 without warm-up.</param>
-    /// <param name="minRate">Smallest factor of cosine_with_min_lr.</param>
-    public static double Factor(string name, int s, int warmup, int total, double baseLr = 1, double? cycles = null, double power = 1,
-        double lrEnd = 1e-7, int? timescale = null, double minRate = 0) =>
-        Factor(name, s, warmup, total, baseLr, new ScheduleArguments { NumCycles = cycles, Power = power, LrEnd = lrEnd, Timescale = timescale, MinRate = minRate });
-
     /// <summary>f(s) for update number <paramref name="s"/> (from 0), <paramref name="warmup"/> warm-up updates of <paramref name="total"/>.</summary>
     /// <param name="name">lr_scheduler_type.</param>
     /// <param name="s">Updates done.</param>
     /// <param name="warmup">Warm-up updates.</param>
     /// <param name="total">All updates.</param>
     /// <param name="baseLr">Base learning rate; polynomial needs it for its end value.</param>
-    /// <param name="a">The other arguments.</param>
-    public static double Factor(string name, int s, int warmup, int total, double baseLr, ScheduleArguments a)
+    /// <param name="a">The other arguments; null = their defaults.</param>
+    public static double Factor(string name, int s, int warmup, int total, double baseLr = 1, ScheduleArguments? a = null)
     {
+        a ??= Defaults;
         if (name == "constant") return 1;
         if (name == "warmup_stable_decay") return StableDecay(s, warmup, total, a);
         if (name == "cosine_warmup_with_min_lr") return CosineBothWays(s, warmup, total, a);

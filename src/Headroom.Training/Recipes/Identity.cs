@@ -1,7 +1,5 @@
 using System.Collections;
 using System.Reflection;
-using System.Security.Cryptography;
-using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
@@ -63,18 +61,20 @@ public static class RecipeIdentity
     }
 
     /// <summary>SHA-256, lower-case hex, over the keys of <see cref="Identity.Numbers"/> that are not at their default: key=value lines in ordinal order.</summary>
-    public static string Hash(Recipe recipe)
-    {
-        var lines = Values(recipe).Where(v => RoleOf(v.Key) == Identity.Numbers).Select(v => $"{v.Key}={v.Value}\n");
-        return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(string.Concat(lines))));
-    }
+    public static string Hash(Recipe recipe) =>
+        ConfigIdentity.Hash(Values(recipe).Where(v => RoleOf(v.Key) == Identity.Numbers).ToDictionary());
 
-    /// <summary>The keys of a role in which two sets of <see cref="Values"/> differ; "default" stands for a value that is not written.</summary>
+    /// <summary>The keys in which two sets of values differ, in ordinal order; "default" stands for a value that is not written.</summary>
     public static IEnumerable<(string Key, string Old, string New)> Differences(
-        IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now, params Identity[] roles) =>
+        IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now) =>
         old.Keys.Union(now.Keys).Order(StringComparer.Ordinal)
             .Select(k => (Key: k, Old: old.GetValueOrDefault(k, "default"), New: now.GetValueOrDefault(k, "default")))
-            .Where(d => d.Old != d.New && roles.Contains(RoleOf(d.Key)));
+            .Where(d => d.Old != d.New);
+
+    /// <summary>The keys of some roles in which two sets of <see cref="Values"/> differ.</summary>
+    public static IEnumerable<(string Key, string Old, string New)> Differences(
+        IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now, params Identity[] roles) =>
+        Differences(old, now).Where(d => roles.Contains(RoleOf(d.Key)));
 
     private static void Collect(object options, object defaults, string path, SortedDictionary<string, string> values)
     {

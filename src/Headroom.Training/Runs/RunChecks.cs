@@ -29,7 +29,7 @@ internal static class RunChecks
     {
         foreach (string split in now.Data.Keys.Where(s => before.Data[s] != now.Data[s])) throw OtherRows(folder, before, now, split);
         SameConfiguration(folder, before.Config, now.Config, ToDo("base model"));
-        if (Differing(before.Resolved, now.Resolved) is { Count: > 0 } resolved)
+        if (RecipeIdentity.Differences(before.Resolved, now.Resolved).ToList() is { Count: > 0 } resolved)
             throw new HeadroomException($"The run in {folder.Path} was started otherwise: {Named(resolved)}.",
                 "The numbers would be others: resume with the same device and precision, or start a new run under another --name.");
         if (now.TotalSteps < before.TotalSteps)
@@ -41,7 +41,7 @@ internal static class RunChecks
     /// <exception cref="HeadroomException">It differs.</exception>
     public static void SameConfiguration(RunFolder folder, IReadOnlyDictionary<string, string> before, IReadOnlyDictionary<string, string> now, string toDo)
     {
-        if (Differing(before, now) is { Count: > 0 } config)
+        if (RecipeIdentity.Differences(before, now).ToList() is { Count: > 0 } config)
             throw new HeadroomException($"The configuration of the base is not the one that {folder.Path} was started with: {Named(config)}.", toDo);
     }
 
@@ -91,13 +91,10 @@ internal static class RunChecks
 
     private static string ToDo(string what) => $"Resume with the same {what}, or start a new run under another --name.";
 
-    private static List<(string Key, string Old, string New)> Differing(IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now) =>
-        [.. old.Keys.Union(now.Keys).Order(StringComparer.Ordinal).Select(k => (k, old.GetValueOrDefault(k, "default"), now.GetValueOrDefault(k, "default"))).Where(d => d.Item2 != d.Item3)];
-
     private static string Named(List<(string Key, string Old, string New)> differences) =>
-        string.Join(", ", differences.Take(MostNamed).Select(d => $"{d.Key} is {Short(d.New)}, was {Short(d.Old)}")) + (differences.Count > MostNamed ? $" and {differences.Count - MostNamed} more" : "");
-
-    private static string Short(string value) => value.Length > MostShown ? value[..MostShown] + "..." : value;
+        string.Join(", ", differences.Take(MostNamed).Select(d =>
+            $"{d.Key} is {HeadroomException.Value(d.New, MostShown)}, was {HeadroomException.Value(d.Old, MostShown)}"))
+        + (differences.Count > MostNamed ? $" and {differences.Count - MostNamed} more" : "");
 
     private static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
 }

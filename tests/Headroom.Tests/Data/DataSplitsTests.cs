@@ -73,7 +73,7 @@ public class DataSplitsTests
         Assert.Equal((37, 23, 3), (dropped.Train.Count, dropped.Test.Count, dropped.Dropped)); // the later split keeps its rows
         Assert.Equal(40, DataSplits.Split(train, null, test, new DataOptions { OnDuplicate = "allow" }, Task, 1).Train.Count);
         Refuses(train, null, test, new DataOptions { OnDuplicate = "ignore" }, "data.on_duplicate is 'ignore'");
-        Refuses(train[..5], null, train, new DataOptions { OnDuplicate = "drop" }, "no training rows are left");
+        Refuses(train[..5], null, train, new DataOptions { OnDuplicate = "drop" }, "No training rows are left");
         Assert.Contains("case and spacing ignored", e.Message, StringComparison.Ordinal);
         Assert.Equal("3 of 40 train rows were dropped: their texts are also among the test texts (case and spacing ignored).", Assert.Single(dropped.Notes));
     }
@@ -140,7 +140,7 @@ public class DataSplitsTests
     [Fact]
     public void TextsWithoutLabelsAndHeadersTakenForRowsAreNamed()
     {
-        Refuses([new("a", ""), new("b", "")], null, null, null, "the train data has texts but no labels");
+        Refuses([new("a", ""), new("b", "")], null, null, null, "The train data has texts but no labels");
         Assert.Contains("if that row is a header", Refuses([new("Satz", "Stimmung"), .. Rows("a", 8)], null, null, null, "(row 1: 'Stimmung')").ToDo, StringComparison.Ordinal);
         string novel = string.Concat(Enumerable.Repeat("長い text\n", 2000));
         var e = Refuses([.. Rows("a", 8), new("t", novel)], null, null, null, "row 9");
@@ -151,9 +151,9 @@ public class DataSplitsTests
     public void EvaluationSetsNeedBothClasses()
     {
         var positive = Enumerable.Range(0, 12).Select(i => new DataRow($"p {i}", "1")).ToList();
-        Refuses(Rows("a", 40), null, positive, null, "all 12 test rows have the label '1'");
-        Refuses(Rows("a", 40), positive, Rows("b", 20), null, "all 12 validation rows have the label '1'");
-        Refuses(positive, null, Rows("b", 20), new DataOptions { ValidationFraction = 0.5 }, "all 6 validation rows");
+        Refuses(Rows("a", 40), null, positive, null, "All 12 test rows have the label '1'");
+        Refuses(Rows("a", 40), positive, Rows("b", 20), null, "All 12 validation rows have the label '1'");
+        Refuses(positive, null, Rows("b", 20), new DataOptions { ValidationFraction = 0.5 }, "All 6 validation rows");
         Refuses(Rows("a", 40), null, Rows("b", 20), new DataOptions { MaxTestRows = 1 }, "test rows have the label");
         Assert.Equal(12, DataSplits.Split(positive, null, Rows("b", 20), new DataOptions(), Task, 1).Train.Count); // training on one class is the user's affair
     }
@@ -161,9 +161,9 @@ public class DataSplitsTests
     [Fact]
     public void EmptyDataEmptyTextsAndUnknownLabels()
     {
-        Refuses([], null, null, null, "the train data holds no rows");
-        Refuses(Rows("a", 40), [], null, null, "the validation data holds no rows");
-        Refuses(Rows("a", 40), null, [], null, "the test data holds no rows");
+        Refuses([], null, null, null, "The train data holds no rows");
+        Refuses(Rows("a", 40), [], null, null, "The validation data holds no rows");
+        Refuses(Rows("a", 40), null, [], null, "The test data holds no rows");
         Refuses([.. Rows("a", 4), new(" \t", "1"), new("", "0")], null, null, null, "2 of 6 train rows have an empty text (the first is row 5)");
         var e = Refuses(Rows("a", 40), null, [.. Rows("b", 20), new("c", "neutral"), new("d", "2")], null, "2 of 22 test rows have a label without a label word (row 21: 'neutral')");
         Assert.Contains("0, 1", e.ToDo, StringComparison.Ordinal);

@@ -107,7 +107,7 @@ public partial class TaskEncoderTests
         Refuses(o => o.Labels = new() { ["0"] = " not good", ["1"] = " not bad" }, "begin with the same token");
         Refuses(o => o.Loss = "prompt", "task.loss is 'prompt'");
         var e = Assert.Throws<HeadroomException>(() => Encoder(new WordTokenizer()).Encode(new DataRow("a", "neutral")));
-        Assert.Contains("label 'neutral' has no label word", e.Message, StringComparison.Ordinal);
+        Assert.Contains("Label 'neutral' has no label word", e.Message, StringComparison.Ordinal);
         Assert.Contains("0, 1", e.ToDo, StringComparison.Ordinal);
     }
 

@@ -55,8 +55,8 @@ public class RecipeLoaderTests
             foreach (string path in all)
                 if (settings.For(path) is { Rank: > 0 } s) Assert.Equal((path.EndsWith("q_proj") ? 3 : 6, (path.Contains("layers.1.") ? 12f : 24f) / s.Rank), s);
         }
-        Assert.Equal(RecipeLoader.Hash(recipe), RecipeLoader.Hash(RecipeLoader.Copy(recipe)));
-        Assert.NotEqual(RecipeLoader.Hash(RecipeLoader.Parse($"lora: {{ {lora} }}")), RecipeLoader.Hash(RecipeLoader.Parse("lora: { target_modules: [o_proj] }")));
+        Assert.Equal(RecipeIdentity.Hash(recipe), RecipeIdentity.Hash(RecipeLoader.Copy(recipe)));
+        Assert.NotEqual(RecipeIdentity.Hash(RecipeLoader.Parse($"lora: {{ {lora} }}")), RecipeIdentity.Hash(RecipeLoader.Parse("lora: { target_modules: [o_proj] }")));
     }
 
     [Theory]
@@ -179,12 +179,12 @@ public class RecipeLoaderTests
     [Fact]
     public void HashFollowsValues()
     {
-        Assert.NotEqual(RecipeLoader.Hash(new Recipe()), RecipeLoader.Hash(RecipeLoader.Parse("lora: { r: 17 }")));
+        Assert.NotEqual(RecipeIdentity.Hash(new Recipe()), RecipeIdentity.Hash(RecipeLoader.Parse("lora: { r: 17 }")));
         var named = RecipeLoader.Parse("name: other");
-        Assert.Equal(RecipeLoader.Hash(new Recipe()), RecipeLoader.Hash(named)); // a renamed folder holds the same run
+        Assert.Equal(RecipeIdentity.Hash(new Recipe()), RecipeIdentity.Hash(named)); // a renamed folder holds the same run
         Assert.Equal("other", RecipeLoader.Copy(named).Name);
         var roomy = RecipeLoader.Parse("training: { expanded_weights: 4GiB }");
-        Assert.Equal(RecipeLoader.Hash(new Recipe()), RecipeLoader.Hash(roomy)); // it changes no result
+        Assert.Equal(RecipeIdentity.Hash(new Recipe()), RecipeIdentity.Hash(roomy)); // it changes no result
         Assert.Equal("4GiB", RecipeLoader.Copy(roomy).Training.ExpandedWeights);
     }
 }

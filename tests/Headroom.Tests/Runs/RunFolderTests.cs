@@ -166,7 +166,7 @@ public sealed class RunFolderTests : IDisposable
 
     private static RunManifest Manifest(Recipe recipe, int steps) => new()
     {
-        Name = "n", Model = "m", ModelPath = "/m", BaseHash = "b", Config = new Dictionary<string, string>(), RecipeHash = RecipeLoader.Hash(recipe), Recipe = RecipeIdentity.Values(recipe),
+        Name = "n", Model = "m", ModelPath = "/m", BaseHash = "b", Config = new Dictionary<string, string>(), RecipeHash = RecipeIdentity.Hash(recipe), Recipe = RecipeIdentity.Values(recipe),
         Resolved = new Dictionary<string, string> { ["device"] = "cpu", ["precision"] = "fp32", ["linear_storage"] = "NF4" }, Device = "CPU",
         Data = new[] { "train", "validation", "test" }.ToDictionary(s => s, s => new SplitIdentity(3, s)), Seed = 1, TotalSteps = steps,
     };
