@@ -169,6 +169,9 @@ internal sealed partial class JinjaInterpreter
         return a is double || b is double ? Real(op, x, y) : Whole(op, JinjaValues.Whole(a!), JinjaValues.Whole(b!));
     }
 
+    // Integers that a double may not hold: Python divides them before it rounds.
+    private static bool BeyondDoubles(long i) => i is > 1L << 53 or < -(1L << 53);
+
     private object Whole(string op, long i, long j)
     {
         if (op is "/" or "//" or "%" && j == 0) throw new JinjaFault("a division by zero");
@@ -180,7 +183,7 @@ internal sealed partial class JinjaInterpreter
                 case "-": return checked(i - j);
                 case "*": return checked(i * j);
                 case "/":
-                    if (Math.Max(Math.Abs((double)i), Math.Abs((double)j)) > 1L << 53) throw new JinjaFault("a division of integers beyond 53 bits is not supported");
+                    if (BeyondDoubles(i) || BeyondDoubles(j)) throw new JinjaFault("a division of integers beyond 53 bits is not supported");
                     return (double)i / j;
                 case "//": return checked(i / j) - (i % j != 0 && i < 0 != j < 0 ? 1 : 0);
                 case "%": return j == -1 ? 0L : (i % j + j) % j;

@@ -67,7 +67,11 @@ internal sealed partial class JinjaInterpreter
                 return ToInteger(v, args.Get(0, "default", 0L));
             case "float":
                 args.Done(["default"]);
-                return v is Undefined u ? throw new JinjaFault($"'{u.Name}' is undefined") : JinjaValues.Number(v) ?? (v is string f ? PyText.ToFloat(f) : null) ?? args.Get(0, "default", 0.0);
+                if (v is Undefined u) throw new JinjaFault($"'{u.Name}' is undefined");
+                double? read = v is string f ? PyText.ToFloat(f) : null;
+                // jinja2 computes it where it stands in a template, and then finds no name for it.
+                if (read is { } odd && !double.IsFinite(odd)) throw new JinjaFault("float of a word for what is no number is not supported");
+                return JinjaValues.Number(v) ?? read ?? args.Get(0, "default", 0.0);
             case "abs":
                 args.Done([]);
                 return v switch { long.MinValue => throw new JinjaFault("a number beyond 64 bits is not supported"), long or bool => (object)Math.Abs(JinjaValues.Whole(v)), double d => Math.Abs(d), _ => throw new JinjaFault($"abs of {JinjaValues.TypeName(v)}") };
@@ -218,6 +222,7 @@ internal sealed partial class JinjaInterpreter
         if (method is not "common")
         {
             double scale = digits is >= 0 and <= 22 ? Math.Pow(10, digits) : throw new JinjaFault("round with this precision is not supported");
+            if (v is long && Math.Abs(x * scale) > 1L << 53) throw new JinjaFault("round of an integer beyond 53 bits is not supported");
             double scaled = method is "ceil" ? Math.Ceiling(x * scale) : Math.Floor(x * scale);
             return double.IsFinite(scaled) ? (scaled == 0 ? 0.0 : scaled) / scale : throw new JinjaFault("round of what is no number");
         }

@@ -13,7 +13,6 @@ namespace Headroom.Training;
 public static partial class RecipeLoader
 {
     private const int MostBytes = 1 << 20, MostDepth = 32;
-    private static readonly NullabilityInfoContext Nullability = new();
     private static readonly JsonSerializerOptions WithFields = new() { IncludeFields = true }; // hub names are fields
 
     /// <summary>Loads a recipe and applies overrides such as training.learning_rate=1e-4. Throws <see cref="HeadroomException"/> with the line for unknown or conflicting keys.</summary>
@@ -73,9 +72,6 @@ public static partial class RecipeLoader
             throw At(e.Start.Line, name, (e.InnerException?.Message ?? e.Message).TrimEnd('.'), "Mend the YAML there.");
         }
     }
-
-    /// <summary>SHA-256 over what changes numbers: see <see cref="RecipeIdentity.Hash"/>.</summary>
-    public static string Hash(Recipe recipe) => RecipeIdentity.Hash(recipe);
 
     /// <summary>A recipe of its own with the same values.</summary>
     internal static Recipe Copy(Recipe recipe) =>
@@ -143,7 +139,7 @@ public static partial class RecipeLoader
             foreach (var (key, item) in pairs.Children) map[Text(key, name, path)] = Scalar(type.GetGenericArguments()[1], false, item, name, path);
             property.SetValue(target, map);
         }
-        else property.SetValue(target, Scalar(type, Nullability.Create(property).WriteState == NullabilityState.Nullable, value, name, path));
+        else property.SetValue(target, Scalar(type, new NullabilityInfoContext().Create(property).WriteState == NullabilityState.Nullable, value, name, path));
     }
 
     private static string Text(YamlNode node, string name, string path) =>

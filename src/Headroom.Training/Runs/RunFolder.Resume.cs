@@ -34,7 +34,7 @@ public sealed partial class RunFolder
         if (finished && !RunChecks.MayBeLonger(before!, recipe)) return new(null, before, log, true);
         string? checkpoint = Newest();
         if (checkpoint == null) CheckNothingIsLost(log);
-        else Training.Checkpoints.Verify(checkpoint, RecipeLoader.Hash(recipe));
+        else Training.Checkpoints.Verify(checkpoint, RecipeIdentity.Hash(recipe));
         return new(checkpoint, before, log, finished);
     }
 

@@ -126,7 +126,7 @@ public static class TrainRun
     {
         Name = recipe.Name, Model = ModelName(model), ModelPath = Path.GetFullPath(model.Path), ModelHub = model.HubId,
         Tokenizer = model.Tokenizer == null ? null : Path.GetFullPath(model.Tokenizer),
-        BaseHash = before?.BaseHash ?? "", Config = ConfigIdentity.Of(prepared.Source.Config), RecipeHash = RecipeLoader.Hash(recipe), Recipe = RecipeIdentity.Values(recipe),
+        BaseHash = before?.BaseHash ?? "", Config = ConfigIdentity.Of(prepared.Source.Config), RecipeHash = RecipeIdentity.Hash(recipe), Recipe = RecipeIdentity.Values(recipe),
         // Whether batches are padded is known when the engine is there.
         Resolved = Resolved(prepared.Settings, prepared.Device, before?.Resolved.ContainsKey("padded_batches") ?? false),
         Device = prepared.Device.Name, Driver = prepared.Device.DriverVersion, Data = prepared.Rows.Identities, Seed = recipe.Training.Seed,

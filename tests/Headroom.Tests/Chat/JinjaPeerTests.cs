@@ -34,6 +34,7 @@ public sealed class JinjaPeerTests
     [InlineData("{{ f }} {{ 1e-7 * 3 }} {{ 1e16 }} {{ 123456789.125 }} {{ 1e22 }} {{ 5e-324 }}", "1e-07 3e-07 1e+16 123456789.125 1e+22 5e-324")]
     [InlineData("{{ 7.5 // 2 }} {{ -7.5 // 2 }} {{ -7.5 % 2 }} {{ 5 % -3 }} {{ 0.5 % -1 }} {{ 2 ** -1 }} {{ 2.5 | round }} {{ 3.5 | round }} {{ 2.675 | round(2) }}", "3.0 -4.0 0.5 -1 -0.5 0.5 2.0 4.0 2.67")]
     [InlineData("{{ 0x1f }} {{ 0b11 }} {{ 0o17 }} {{ 1_000 }} {{ 1E5 }} {{ -3 | abs }} {{ true + true }}", "31 3 15 1000 100000.0 3 2")]
+    [InlineData("{{ 9007199254740992 / 3 }} {{ 2.5 | round(0, 'floor') }} {{ 7 | round(1, 'ceil') }}", "3002399751580330.5 2.0 7.0")]
     [InlineData("{{ 9007199254740993 == 9007199254740992.0 }} {{ 'a' * true }} {{ [1] * 2 }} {{ 2 * (1, 'a') }}", "False a [1, 1] (1, 'a', 1, 'a')")]
     [InlineData("{{ ' 1_0 ' | int }} {{ '3.9' | int }} {{ '\u0661' | int }} {{ 'x' | int(7) }} {{ 'inf' | int }} {{ '1e3' | float }} {{ none | float }}", "10 3 1 7 0 1000.0 0.0")]
     // strings by code point, Python's casing
@@ -93,6 +94,10 @@ public sealed class JinjaPeerTests
     [InlineData("{% for (a, b), c in l %}{% endfor %}", "target")]
     [InlineData("{{ s.casefold }}", "casefold")]
     [InlineData("{{ s.find('a', 1) }}", "2 arguments")]
+    [InlineData("{{ 9007199254740993 / 3 }}", "beyond 53 bits")]
+    [InlineData("{{ -9007199254740993 / 3 }}", "beyond 53 bits")]
+    [InlineData("{{ (3 - 907199254740993) | round(2, 'floor') }}", "beyond 53 bits")]
+    [InlineData("{{ 'inf' | float * -4 }}", "no number")]
     public void RefusedByName(string template, string says)
     {
         var e = Assert.Throws<HeadroomException>(() => Render(template));
