@@ -46,6 +46,7 @@ internal sealed partial class JinjaInterpreter
                 return (u.Op, Eval(u.Value, scope)) switch
                 {
                     ('-', long and not long.MinValue and var v) => (object)-v,
+                    ('-', long) => throw new JinjaFault("an integer beyond 64 bits is not supported"),
                     ('-', double v) => -v,
                     ('-', bool v) => v ? -1L : 0L,
                     ('+', long v) => v,
@@ -163,7 +164,7 @@ internal sealed partial class JinjaInterpreter
             case ("*", long or bool, string s): return Repeat(s, JinjaValues.Whole(a));
             case ("*", List<object?> l and not PyRange, long or bool): return Repeat(l, JinjaValues.Whole(b));
             case ("*", long or bool, List<object?> l and not PyRange): return Repeat(l, JinjaValues.Whole(a));
-            case ("-", PyView, _): throw new JinjaFault("- of views is not supported");
+            case ("-", PyView, _) or ("-", _, PyView): throw new JinjaFault("- of views is not supported");
         }
         if (JinjaValues.Number(a) is not { } x || JinjaValues.Number(b) is not { } y) throw new JinjaFault($"{op} of {JinjaValues.TypeName(a)} and {JinjaValues.TypeName(b)}");
         return a is double || b is double ? Real(op, x, y) : Whole(op, JinjaValues.Whole(a!), JinjaValues.Whole(b!));
@@ -241,7 +242,7 @@ internal sealed partial class JinjaInterpreter
     private object Repeat(List<object?> l, long n)
     {
         if (n < 0) n = 0;
-        if (n > MostText) throw new JinjaFault("a list becomes too long");
+        if (n > MostText) throw new JinjaFault("a list of that length is not supported");
         Charge(l.Count * n);
         var all = Enumerable.Repeat(l, (int)n).SelectMany(x => x);
         return l is PyTuple ? new PyTuple(all) : all.ToList();
@@ -256,7 +257,7 @@ internal sealed partial class JinjaInterpreter
     private string Repeat(string s, long n)
     {
         if (n <= 0 || s.Length == 0) return "";
-        if (n > MostText) throw new JinjaFault("a string becomes too long");
+        if (n > MostText) throw new JinjaFault("a string of that length is not supported");
         Charge(s.Length * n);
         return new StringBuilder(s.Length * (int)n).Insert(0, s, (int)n).ToString();
     }

@@ -87,7 +87,7 @@ internal sealed partial class JinjaInterpreter
         string fill = name == "zfill" ? "0" : args.Get(1, "fillchar", " ") as string ?? throw new JinjaFault("fillchar is not a string");
         if (JinjaValues.Length(fill) != 1) throw new JinjaFault("fillchar is not one character");
         if (missing <= 0) return s;
-        if (missing > MostText) throw new JinjaFault("a string becomes too long");
+        if (missing > MostText) throw new JinjaFault("a string of that length is not supported");
         Charge(missing);
         string Fill(long n) => new StringBuilder().Insert(0, fill, (int)n).ToString();
         // bytes_methods: of an odd number of blanks the larger half stands left when the width is odd.

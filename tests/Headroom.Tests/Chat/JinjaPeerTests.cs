@@ -98,6 +98,8 @@ public sealed class JinjaPeerTests
     [InlineData("{{ -9007199254740993 / 3 }}", "beyond 53 bits")]
     [InlineData("{{ (3 - 907199254740993) | round(2, 'floor') }}", "beyond 53 bits")]
     [InlineData("{{ 'inf' | float * -4 }}", "no number")]
+    [InlineData("{{ -(-2 * 4611686018427387904) }}", "beyond 64 bits")]
+    [InlineData("{{ {}.items() - {}.items() }} {{ l | reverse - {}.items() }}", "views")]
     public void RefusedByName(string template, string says)
     {
         var e = Assert.Throws<HeadroomException>(() => Render(template));
