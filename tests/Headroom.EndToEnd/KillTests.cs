@@ -30,8 +30,9 @@ public class KillTests(ITestOutputHelper output)
         return true;
     }
 
-    /// <summary>Temporary files and folders under a folder.</summary>
-    private static string[] Left(string folder) => !Directory.Exists(folder) ? [] : Directory.GetFileSystemEntries(folder, ".*.tmp*", SearchOption.AllDirectories);
+    /// <summary>Temporary files and folders under a folder; that of a lock, which is taken before anything is written, is none.</summary>
+    private static string[] Left(string folder) => !Directory.Exists(folder) ? []
+        : [.. Directory.GetFileSystemEntries(folder, ".*.tmp*", SearchOption.AllDirectories).Where(f => !Path.GetFileName(f).Contains(".lock", StringComparison.Ordinal))];
 
     private static string Ids(Cli cli, params string[] arguments)
     {
