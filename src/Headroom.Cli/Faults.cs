@@ -17,6 +17,8 @@ internal static class Faults
             return new("There is not enough memory.", "Ask headroom plan what the run needs, and give smaller sizes or a --vram budget.", 1, full);
         if (all.FirstOrDefault(x => x is IOException or UnauthorizedAccessException) is { } file)
             return new(file.Message, "Check that the path can be read or written and that the disk is not full.", 1, file);
+        if (all.OfType<System.Text.DecoderFallbackException>().FirstOrDefault() is { } bytes)
+            return new("Standard input holds bytes that are not UTF-8.", "Convert it to UTF-8.", 2, bytes);
         var first = all[0];
         return new($"{first.GetType().Name}: {first.Message}", "This is a fault of Headroom; run again with --verbose and report what it prints.", 1, first);
     }

@@ -20,6 +20,7 @@ internal static partial class StandardStreams
         TextWriter error = IsOpen(2) ? new QuietError(Console.Error) : TextWriter.Null;
         Console.SetError(Console.IsErrorRedirected ? error : new TerminalText(error));
         if (!IsOpen(0)) Console.SetIn(TextReader.Null);
+        else if (Console.IsInputRedirected) Console.SetIn(new StreamReader(Console.OpenStandardInput(), new UTF8Encoding(false, true))); // bytes that are no text are refused, not replaced
     }
 
     /// <summary>

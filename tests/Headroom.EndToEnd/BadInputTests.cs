@@ -77,6 +77,19 @@ public class BadInputTests
         Refused(cli, says, "train", cli.Recipe(Cli.Base("llama-tiny")), "--set", set);
     }
 
+    [Fact]
+    public void StandardInputThatIsNoTextIsRefused()
+    {
+        using var cli = new Cli();
+        using var p = cli.Start(true, ["generate", Cli.Base("llama-tiny"), "--device", "cpu", "--max-new-tokens", "3"]);
+        p.StandardInput.BaseStream.Write([(byte)'c', 0xE9, (byte)' ', (byte)'w']);
+        p.StandardInput.Close();
+        string error = p.StandardError.ReadToEnd();
+        Assert.True(p.WaitForExit(60_000), "the tool hangs");
+        Assert.Equal(2, p.ExitCode);
+        Assert.Contains("not UTF-8", error);
+    }
+
     /// <summary>A sum of counts that an int does not hold, and names that would steer a terminal.</summary>
     [Fact]
     public void ExtremeNumbersAndNames()

@@ -85,7 +85,7 @@ public static class TokenizerLoader
         e is JsonException or FormatException or InvalidOperationException or InvalidDataException or ArgumentException or OverflowException or KeyNotFoundException or IOException or UnauthorizedAccessException;
 
     private static HeadroomException Bad(string name, Exception e) =>
-        new($"The tokenizer file {name} cannot be read: {e.Message.TrimEnd('.')}.", "The file is damaged, incomplete or of another kind; download or copy it again.", inner: e);
+        new($"{name} cannot be read: {e.Message.TrimEnd('.')}.", "The file is damaged, incomplete or of another kind; download or copy it again.", inner: e);
 
     private static string Inside(string folder)
     {

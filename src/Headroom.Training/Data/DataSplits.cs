@@ -78,9 +78,11 @@ public sealed class DataSplits
         }
 
         var notes = new List<string>();
-        Empty(train, "train");
-        Empty(validation ?? [], "validation");
-        Empty(test ?? [], "test");
+        foreach (var (name, rows) in new[] { ("train", train), ("validation", validation ?? []), ("test", test ?? []) })
+        {
+            Empty(rows, name);
+            notes.AddRange(OddTexts(rows, name));
+        }
         var parts = new Part[] { new("train", train), new("validation", validation ?? []), new("test", test ?? []) };
         int dropped = 0;
         if (data.OnDuplicate != "allow")
@@ -101,6 +103,20 @@ public sealed class DataSplits
             int first = rows.FindIndex(r => r.Texts.Any(string.IsNullOrWhiteSpace));
             if (first >= 0) notes.Add($"{rows.Count(r => r.Texts.Any(string.IsNullOrWhiteSpace))} of {rows.Count} {name} rows have an empty text among theirs (the first is row {first + 1}).");
         }
+    }
+
+    // What pandas.read_csv takes for no value (its na_values), but for words of the language in lower case.
+    private static readonly HashSet<string> Missing = new(StringComparer.Ordinal) { "NaN", "nan", "-NaN", "-nan", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None", "#N/A", "#NA" };
+
+    // Texts that a table was probably not meant to hold; they may be meant, so nothing is refused.
+    private static IEnumerable<string> OddTexts(List<DataRow> rows, string name)
+    {
+        int missing = rows.Count(r => Missing.Contains(r.Text)), first = rows.FindIndex(r => Missing.Contains(r.Text));
+        if (missing > 0)
+            yield return $"{missing} of {rows.Count} {name} texts are a word that tables use for a missing value (the first is row {first + 1}: '{rows[first].Text}'); they are taken as texts.";
+        int quoted = rows.Count(r => r.Text is ['"', _, .., '"']);
+        if (quoted > rows.Count / 2)
+            yield return $"{quoted} of {rows.Count} {name} texts begin and end in quotation marks, which are part of the texts: a .tsv file is read without quoting, a .csv file with it.";
     }
 
     /// <summary>Identity of a text for the overlap check; see <see cref="TextKey"/>.</summary>

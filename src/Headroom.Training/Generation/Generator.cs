@@ -85,6 +85,8 @@ public sealed class Generator : IDisposable
         adapter?.CheckBase(source, say);
         if (settings.Adapter != null && RunFolder.Of(settings.Adapter) is { } run) CheckRun(run.Folder, run.Manifest, original, settings.LoadIn4bit, say);
         foreach (string line in source.Notices.Concat(tokenizer.Notices)) say?.Invoke(line);
+        if (GenerationConfig.Beside(model).NotFollowed is { Count: > 0 } other)
+            say?.Invoke($"note: generation_config.json asks for what is not built, so its texts may differ from transformers': {string.Join(", ", other)}");
         // A 4-bit checkpoint stays what it is.
         recipe.Quantization.LoadIn4bit = settings.LoadIn4bit || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;
         var modelSettings = RunSettings.Of(recipe, source, device) with { Mode = TrainMode.None, Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter) };

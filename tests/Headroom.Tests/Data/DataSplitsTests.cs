@@ -193,4 +193,16 @@ public class DataSplitsTests
         }
         Assert.Contains("data.train is not set", Assert.Throws<HeadroomException>(() => DataSplits.Load(new DataOptions(), Task, 1)).Message, StringComparison.Ordinal);
     }
+
+    /// <summary>Words for a missing value, and texts in quotation marks, may be meant: they are said, with the first row.</summary>
+    [Fact]
+    public void OddTextsAreSaid()
+    {
+        static List<DataRow> Rows(params string[] texts) => [.. texts.Select((t, i) => new DataRow(t, (i % 2).ToString(System.Globalization.CultureInfo.InvariantCulture)))];
+        var notes = DataSplits.Split(Rows("good", "NaN", "bad", "NULL"), null, null, new DataOptions(), Task, 1).Notes;
+        Assert.Equal("2 of 4 train texts are a word that tables use for a missing value (the first is row 2: 'NaN'); they are taken as texts.", Assert.Single(notes));
+        notes = DataSplits.Split(Rows("\"good\"", "\"bad\"", "so \"so\""), null, null, new DataOptions(), Task, 1).Notes;
+        Assert.StartsWith("2 of 3 train texts begin and end in quotation marks", Assert.Single(notes));
+        Assert.Empty(DataSplits.Split(Rows("good", "none of it", "\"bad\" film"), null, null, new DataOptions(), Task, 1).Notes);
+    }
 }

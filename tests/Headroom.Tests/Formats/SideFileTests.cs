@@ -169,4 +169,16 @@ public sealed class SideFileTests : IDisposable
         }
         Assert.Contains("line 1: the line is longer than 64 MiB", Refused(() => DataFiles.Read(path).ToList()).Message);
     }
+
+    /// <summary>What generation_config.json asks for and is not built is listed; values that change nothing are not.</summary>
+    [Theory]
+    [InlineData("{}", "")]
+    [InlineData("{\"num_beams\": 1, \"suppress_tokens\": [], \"bad_words_ids\": null, \"typical_p\": 1.0, \"forced_eos_token_id\": null, \"transformers_version\": \"5.1\"}", "")]
+    [InlineData("{\"num_beams\": 4, \"no_repeat_ngram_size\": 2, \"suppress_tokens\": [5], \"temperature\": 0.7}", "num_beams 4; no_repeat_ngram_size 2; suppress_tokens [5]")]
+    public void GenerationSettingsThatAreNotBuiltAreListed(string json, string listed)
+    {
+        using var folder = new TempFolder();
+        File.WriteAllText(Path.Combine(folder.Path, "generation_config.json"), json);
+        Assert.Equal(listed, string.Join("; ", GenerationConfig.Beside(folder.Path).NotFollowed));
+    }
 }
