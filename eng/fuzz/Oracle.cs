@@ -10,6 +10,7 @@ namespace Headroom.Fuzz;
 internal sealed class Oracle : IDisposable
 {
     private static readonly JsonSerializerOptions Relaxed = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30); // for one answer: the peer needs less than a second for any that ends
     private readonly ProcessStartInfo _start;
     private Process _process;
 
@@ -44,7 +45,15 @@ internal sealed class Oracle : IDisposable
 
     private string _said = "";
 
-    /// <summary>The answers, in order; of a question that the peer died of, null.</summary>
+    // Null when the peer died, or was ended because it does not come to an end.
+    private string? ReadLine()
+    {
+        var line = _process.StandardOutput.ReadLineAsync();
+        if (!line.Wait(Patience)) _process.Kill();
+        return line.GetAwaiter().GetResult();
+    }
+
+    /// <summary>The answers, in order; of a question that the peer died of or did not come to an end with, null.</summary>
     public List<JsonNode?> Ask(IReadOnlyList<JsonObject> questions)
     {
         var answers = new List<JsonNode?>(questions.Count);
@@ -57,7 +66,7 @@ internal sealed class Oracle : IDisposable
                 for (int i = from; i < questions.Count; i++) to.WriteLine(questions[i].ToJsonString(Relaxed));
                 to.Flush();
             });
-            while (answers.Count < questions.Count && _process.StandardOutput.ReadLine() is { } line)
+            while (answers.Count < questions.Count && ReadLine() is { } line)
             {
                 // A line that was cut off is no answer.
                 try { answers.Add(JsonNode.Parse(line)!); }
@@ -73,6 +82,7 @@ internal sealed class Oracle : IDisposable
                 throw new InvalidOperationException($"{_start.FileName} cannot start ({_said}); README.md says what it needs.");
             answers.Add(null);
             Deaths++;
+            if (!_process.HasExited) _process.Kill();
             _process.Dispose();
             _process = Start();
         }
