@@ -112,7 +112,7 @@ public sealed class FolderLock : IDisposable
     /// </summary>
     private static FileStream? Open(string path, List<string> made)
     {
-        const int attempts = 10;
+        const int attempts = 10, most = 100;
         for (int attempt = 1; ; attempt++)
         {
             Make(Path.GetDirectoryName(path)!, made);
@@ -125,7 +125,7 @@ public sealed class FolderLock : IDisposable
             catch (IOException e) when (e is not PathTooLongException)
             {
                 if (attempt >= attempts && IsLocked(path)) return null;
-                if (attempt >= attempts) throw;
+                if (attempt >= most) throw; // given back just now, again and again: where many race, that is no fault of the folder
                 Thread.Sleep(10);
             }
         }

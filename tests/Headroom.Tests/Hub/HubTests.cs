@@ -145,9 +145,9 @@ public sealed class HubTests : IDisposable
         };
         using (var store = Store(piece: 100_000)) Assert.ThrowsAny<HeadroomException>(() => store.Model("org/model"));
         _hub.Intercept = _ => null;
-        _hub.Requests.Clear();
+        string[] before = [.. _hub.Requests.Where(r => r.Storage).Select(r => r.Path)]; // signed; a request that was under way may still come in
         using (var store = Store(piece: 100_000)) Assert.Equal(_weights, File.ReadAllBytes(Path.Combine(store.Model("org/model"), "model.safetensors")));
-        Assert.Equal(["bytes=100000-199999", "bytes=200000-299999"], _hub.Requests.Where(r => r.Storage).Select(r => r.Range).Order());
+        Assert.Equal(["bytes=100000-199999", "bytes=200000-299999"], _hub.Requests.Where(r => r.Storage && !before.Contains(r.Path)).Select(r => r.Range).Order());
     }
 
     [Fact]
