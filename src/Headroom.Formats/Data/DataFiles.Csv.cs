@@ -75,7 +75,7 @@ public static partial class DataFiles
         return new(text, line[FastText.Length..end]);
     }
 
-    /// <summary>RFC 4180: quoted cells may hold separators, line ends (read as LF) and doubled quotes. The separator is that of the first line.</summary>
+    /// <summary>RFC 4180: quoted cells may hold separators, line ends (read as LF) and doubled quotes. The separator is that of the first line, or what sep= states there.</summary>
     private static IEnumerable<(long Line, string[] Cells)> Records(string path, DataFileOptions options)
     {
         var cells = new List<string>();
@@ -92,7 +92,15 @@ public static partial class DataFiles
                 if (line.Length == 0) continue;
                 first = number;
             }
-            if (separator == '\0') separator = Separator(line, options);
+            if (separator == '\0')
+            {
+                if (Stated(path, number, line) is { } stated)
+                {
+                    separator = stated;
+                    continue;
+                }
+                separator = Separator(line, options);
+            }
             int i = 0;
             while (true)
             {
@@ -138,6 +146,14 @@ public static partial class DataFiles
         foreach (var (sign, cells) in by)
             if (cells.Count == 2) return sign;
         return by.MaxBy(s => s.Cells.Count).Sign;
+    }
+
+    // Spreadsheets write the separator into a line of its own above the header.
+    private static char? Stated(string path, long number, string line)
+    {
+        if (!line.StartsWith("sep=", StringComparison.OrdinalIgnoreCase) || line.Length > 5) return null;
+        return line.Length == 5 && Separators.Contains(line[4]) ? line[4]
+            : throw Bad(path, number, $"the separator {HeadroomException.Value(line[4..])}", "Use a comma, a semicolon or a tab, or leave the line out");
     }
 
     /// <summary>The cells of a first line; none when a quote is closed before another sign than <paramref name="separator"/>.</summary>

@@ -131,7 +131,7 @@ public static partial class DataFiles
                     JsonValueKind.Number => value.GetRawText(),
                     JsonValueKind.True => "true",
                     JsonValueKind.False => "false",
-                    var kind => throw bad($"field '{HeadroomException.Value(name)}' is a {kind.ToString().ToLowerInvariant()}", "Give it as a string or number"),
+                    var kind => throw bad($"field '{HeadroomException.Value(name)}' is {JsonKinds.Named(kind)}", "Give it as a string or number"),
                 };
             }
             catch (InvalidOperationException) { throw bad($"field '{HeadroomException.Value(name)}' is not valid Unicode", "Repair the text"); }

@@ -137,7 +137,7 @@ internal static class ConfigKeys
     /// <summary>Keys that are neither read nor known, with their values as JSON.</summary>
     public static IReadOnlyList<(string Key, string Value)> Unknown(JsonObject file) =>
         [.. file.Where(p => !IsKnown(p.Key) && !Changing.ContainsKey(p.Key) && !Speaks(p.Key))
-            .Select(p => (p.Key, Shown(p.Value)))];
+            .Select(p => (p.Key, JsonValues.Shown(p.Value)))];
 
     /// <summary>
     /// Lines for the user on keys that are not applied: dropout of the base's own modules, and a window that Llama's
@@ -146,19 +146,19 @@ internal static class ConfigKeys
     public static IReadOnlyList<string> Notices(JsonObject file)
     {
         var lines = file.Where(p => Dropouts.Contains(p.Key) && p.Value != null && !Near(p.Value, 0)).Select(p =>
-            $"config.json: {p.Key} is {Shown(p.Value)}; transformers would apply it while it trains, here the base "
+            $"config.json: {p.Key} is {JsonValues.Shown(p.Value)}; transformers would apply it while it trains, here the base "
                 + "has no dropout of its own (lora.lora_dropout is the adapter's)").ToList();
         string? type = (file["architectures"] as JsonArray)?.FirstOrDefault() is { } first ? Text(first)
             : file["model_type"] is { } t ? Text(t) : null;
         if (type is "LlamaForCausalLM" or "llama" && file["sliding_window"] is { } window && !Off(window))
-            lines.Add($"config.json: sliding_window is {Shown(window)}; LlamaForCausalLM has no window, so every "
+            lines.Add($"config.json: sliding_window is {JsonValues.Shown(window)}; LlamaForCausalLM has no window, so every "
                 + "token sees all before it, as in transformers");
         return lines;
     }
 
     /// <summary>The refusal of a key that is not understood.</summary>
     public static HeadroomException NotBuilt(string key, JsonNode? value, string path) =>
-        new($"{key} of {path} is {Shown(value)}, which changes what the model computes and is not supported.",
+        new($"{key} of {path} is {JsonValues.Shown(value)}, which changes what the model computes and is not supported.",
             "Use a model without it.");
 
     /// <summary>
@@ -191,6 +191,4 @@ internal static class ConfigKeys
         value?.GetValueKind() == JsonValueKind.Number
             && Math.Abs(value.GetValue<double>() - due) <= 1e-6 * Math.Max(1e-3, Math.Abs(due));
 
-    /// <summary>A value as JSON, cut where it is long.</summary>
-    public static string Shown(JsonNode? value) => HeadroomException.Value(value?.ToJsonString() ?? "null", 80);
 }

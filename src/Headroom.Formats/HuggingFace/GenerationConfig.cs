@@ -56,13 +56,13 @@ public sealed record GenerationConfig
             var json = JsonNode.Parse(SideFile.ReadText(file)) as JsonObject ?? throw new JsonException("not an object");
             return new GenerationConfig
             {
-                DoSample = (bool?)json["do_sample"] ?? false,
-                Temperature = (float?)json["temperature"],
-                TopK = (int?)json["top_k"],
-                TopP = (float?)json["top_p"],
-                MinP = (float?)json["min_p"],
-                RepetitionPenalty = (float?)json["repetition_penalty"],
-                MaxNewTokens = (int?)json["max_new_tokens"],
+                DoSample = json.Flag("do_sample") ?? false,
+                Temperature = (float?)json.Number("temperature"),
+                TopK = json.Whole("top_k"),
+                TopP = (float?)json.Number("top_p"),
+                MinP = (float?)json.Number("min_p"),
+                RepetitionPenalty = (float?)json.Number("repetition_penalty"),
+                MaxNewTokens = json.Whole("max_new_tokens"),
                 EosTokenIds = TokenIds.Many(json, "eos_token_id"),
                 NotFollowed = [.. Others.Where(o => !IsNeutral(json[o.Key], o.Neutral)).Select(o => $"{o.Key} {HeadroomException.Value(json[o.Key]!.ToJsonString())}")],
             };

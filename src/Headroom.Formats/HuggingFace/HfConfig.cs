@@ -53,26 +53,23 @@ public static class HfConfig
     private static ModelConfig Read(JsonObject json, string path)
     {
         string? architecture = json["architectures"] is JsonArray { Count: > 0 } a ? (string?)a[0] : null;
-        string? type = (string?)json["model_type"];
+        string? type = json.Text("model_type");
         architecture ??= Supported.FirstOrDefault(s => s.Value == type).Key ?? type ?? "(none)";
         if (!Supported.TryGetValue(architecture, out string? known))
             throw new HeadroomException($"The architecture {architecture} of {path} is not supported.", SupportedText);
         type ??= known;
         if (type != known) throw new FormatException($"model_type is {type}, but architectures names {architecture}");
-        if ((string?)json["hidden_act"] is { } act and not ("silu" or "swish"))
+        if (json.Text("hidden_act") is { } act and not ("silu" or "swish"))
             throw new HeadroomException($"The activation {act} (hidden_act) of {path} is not supported.",
                 "Supported: silu.");
-        FormatException Odd(string key) => new($"{key} is {ConfigKeys.Shown(json[key])}");
-        double Number(string key, double fallback) => json[key] is not { } n ? fallback
-            : n.GetValueKind() == JsonValueKind.Number ? n.GetValue<double>() : throw Odd(key);
-        int Int(string key, int fallback) => Number(key, fallback) is var v && v == (int)v ? (int)v : throw Odd(key);
-        bool Bool(string key, bool fallback) => json[key] is not { } n ? fallback
-            : n.GetValueKind() is JsonValueKind.True or JsonValueKind.False ? n.GetValue<bool>() : throw Odd(key);
+        double Number(string key, double fallback) => json.Number(key) ?? fallback;
+        int Int(string key, int fallback) => json.Whole(key) ?? fallback;
+        bool Bool(string key, bool fallback) => json.Flag(key) ?? fallback;
         int hidden = Int("hidden_size", 4096), heads = Int("num_attention_heads", 32);
         ModelRanges.Whole("hidden_size", hidden);
         ModelRanges.Whole("num_attention_heads", heads);
         var rope = Rope(json, path);
-        if ((double?)(rope?["partial_rotary_factor"] ?? json["partial_rotary_factor"]) is { } part and not 1)
+        if ((rope?.Number("partial_rotary_factor") ?? json.Number("partial_rotary_factor")) is { } part and not 1)
             throw new HeadroomException($"partial_rotary_factor {part} of {path} is not supported.", "Supported: rotations of whole heads.");
         // The class's own number where the key is absent; null means one for each head.
         int kv = Int("num_key_value_heads", json.ContainsKey("num_key_value_heads") ? heads
@@ -82,7 +79,7 @@ public static class HfConfig
             throw ConfigKeys.NotBuilt("attention_bias", json["attention_bias"], path);
         if (type != "llama" && Bool("mlp_bias", false)) throw ConfigKeys.NotBuilt("mlp_bias", json["mlp_bias"], path);
         bool useWindow = type switch { "mistral" => true, "qwen2" => Bool("use_sliding_window", false), _ => false };
-        int? window = useWindow && json["sliding_window"] is { } w ? w.GetValue<int>() : useWindow && !json.ContainsKey("sliding_window") ? 4096 : null;
+        int? window = useWindow && json.Whole("sliding_window") is { } w ? w : useWindow && !json.ContainsKey("sliding_window") ? 4096 : null;
         var config = new ModelConfig
         {
             ModelType = type,
@@ -96,7 +93,7 @@ public static class HfConfig
             HeadDim = Int("head_dim", hidden / heads),
             MaxPositionEmbeddings = Int("max_position_embeddings", type switch { "qwen2" => 32768, "mistral" => 131072, _ => 2048 }),
             RmsNormEps = (float)Number("rms_norm_eps", 1e-6),
-            RopeTheta = (double?)rope?["rope_theta"] ?? Number("rope_theta", 10000),
+            RopeTheta = rope?.Number("rope_theta") ?? Number("rope_theta", 10000),
             RopeScaling = Scaling(rope, path),
             TieWordEmbeddings = Bool("tie_word_embeddings", false),
             AttentionBias = type == "qwen2" || Bool("attention_bias", false),
@@ -140,10 +137,10 @@ public static class HfConfig
     private static WeightStorage? Quantization(JsonObject? q, string path)
     {
         if (q == null) return null;
-        bool Flag(string key) => (bool?)q[key] ?? (bool?)q["_" + key] ?? false;
-        string method = (string?)q["quant_method"] ?? (Flag("load_in_4bit") || Flag("load_in_8bit") ? "bitsandbytes" : "(none)");
+        bool Flag(string key) => q.Flag(key) ?? q.Flag("_" + key) ?? false;
+        string method = q.Text("quant_method") ?? (Flag("load_in_4bit") || Flag("load_in_8bit") ? "bitsandbytes" : "(none)");
         string? bad = method != "bitsandbytes" ? method : Flag("load_in_8bit") ? "bitsandbytes int8" : !Flag("load_in_4bit") ? "bitsandbytes, neither 4 nor 8 bit"
-            : (string?)q["bnb_4bit_quant_type"] is { } type and not "nf4" ? $"bitsandbytes {type}" : q["bnb_4bit_quant_type"] == null ? "bitsandbytes fp4" : null;
+            : q.Text("bnb_4bit_quant_type") is { } type and not "nf4" ? $"bitsandbytes {type}" : q["bnb_4bit_quant_type"] == null ? "bitsandbytes fp4" : null;
         if (bad != null) throw new HeadroomException($"The checkpoint of {path} is quantized with {bad}, which cannot be read.", "Use the 16-bit checkpoint, or a bitsandbytes one of type nf4.");
         return Flag("bnb_4bit_use_double_quant") ? WeightStorage.NF4Double : WeightStorage.NF4;
     }
@@ -182,9 +179,14 @@ public static class HfConfig
             var other => throw ConfigKeys.NotBuilt(key, other, path),
         };
         JsonObject? scaling = Of("rope_scaling"), parameters = Of("rope_parameters");
-        if (scaling != null && parameters != null && !JsonNode.DeepEquals(scaling, parameters))
+        if (scaling != null && parameters != null && !SameRope(scaling, parameters))
             throw new HeadroomException($"rope_scaling and rope_parameters of {path} differ.",
                 "Remove the one that is wrong.");
+        if (scaling != null && parameters != null)
+        {
+            scaling = (JsonObject)scaling.DeepClone();
+            foreach (string key in BesideScaling) scaling[key] ??= parameters[key]?.DeepClone();
+        }
         var rope = scaling ?? parameters;
         string name = scaling != null ? "rope_scaling" : "rope_parameters";
         foreach (var (key, value) in rope ?? [])
@@ -192,40 +194,52 @@ public static class HfConfig
                 throw ConfigKeys.NotBuilt($"{name}.{key}", value, path);
         foreach (var odd in (JsonNode?[])[json["rope_theta"], rope?["rope_theta"]])
             if (odd is not (null or JsonValue)) throw ConfigKeys.NotBuilt("rope_theta", odd, path);
-        if (rope?["rope_theta"] is { } inner && json["rope_theta"] is { } outer && (double)inner != (double)outer)
-            throw new HeadroomException($"rope_theta of {path} is {(double)outer}, but {(double)inner} in {name}.",
+        if (rope?.Number("rope_theta") is { } inner && json.Number("rope_theta") is { } outer && inner != outer)
+            throw new HeadroomException($"rope_theta of {path} is {outer}, but {inner} in {name}.",
                 "Remove the one that is wrong.");
         return rope;
     }
 
+    // What newer files hold in rope_parameters, and older ones beside rope_scaling.
+    private static readonly string[] BesideScaling = ["rope_theta", "partial_rotary_factor"];
+
+    // A file for old and new readers says everything twice: the same numbers, the type under either of its names.
+    private static bool SameRope(JsonObject a, JsonObject b)
+    {
+        JsonNode? Value(JsonObject o, string key) => key == "rope_type" ? o[key] ?? o["type"] : o[key];
+        bool Same(string key) => (Value(a, key), Value(b, key)) is var (x, y)
+            && (JsonNode.DeepEquals(x, y) || BesideScaling.Contains(key) && (x == null || y == null));
+        return a.Concat(b).Select(p => p.Key == "type" ? "rope_type" : p.Key).All(Same);
+    }
+
     private static RopeScaling? Scaling(JsonObject? s, string path)
     {
-        string? type = (string?)(s?["rope_type"] ?? s?["type"]);
+        string? type = s?.Text("rope_type") ?? s?.Text("type");
         bool Scales(string key) => key is not ("rope_theta" or "partial_rotary_factor" or "finetuned");
         if (type == null && s?.FirstOrDefault(p => p.Value != null && Scales(p.Key)) is { Value: { } value } odd)
             throw new HeadroomException(
-                $"The rope scaling of {path} has no rope_type, but {odd.Key} is {ConfigKeys.Shown(value)}.",
+                $"The rope scaling of {path} has no rope_type, but {odd.Key} is {JsonValues.Shown(value)}.",
                 "Add the rope_type that the model was made with: " + string.Join(", ", RopeTypes) + ".");
         if (s == null || type is null or "default") return null;
         if (!RopeTypes.Contains(type)) throw new HeadroomException($"The rope scaling '{type}' of {path} is not supported.", "Supported: " + string.Join(", ", RopeTypes) + ".");
-        double Need(string key) => (double?)s[key]
+        double Need(string key) => s.Number(key)
             ?? throw new FormatException($"rope scaling of type {type} has no {key}");
         double factor = Need("factor");
         if (!(factor > 0) || !double.IsFinite(factor)) throw new FormatException($"the factor of rope scaling is {factor}");
-        int? original = (int?)s["original_max_position_embeddings"];
+        int? original = s.Whole("original_max_position_embeddings");
         if (type == "llama3")
             return new RopeScaling(type, factor, Need("low_freq_factor"), Need("high_freq_factor"),
-                (int)Need("original_max_position_embeddings"));
+                original ?? (int)Need("original_max_position_embeddings"));
         // attention_factor counts with yarn alone.
         if (type != "yarn") return new RopeScaling(type, factor, OriginalMaxPositionEmbeddings: original);
-        double? attention = (double?)s["attention_factor"], m = (double?)s["mscale"], all = (double?)s["mscale_all_dim"];
+        double? attention = s.Number("attention_factor"), m = s.Number("mscale"), all = s.Number("mscale_all_dim");
         if (attention == null && m is > 0 && all is > 0)
             attention = RopeScaling.AttentionScale(factor, m.Value) / RopeScaling.AttentionScale(factor, all.Value);
-        if ((bool?)s["truncate"] == false)
+        if (s.Flag("truncate") == false)
             throw new HeadroomException(
                 $"The yarn scaling of {path} does not truncate its bounds (truncate: false), which is not supported.",
                 "Supported: truncate true, the default.");
-        double Beta(string key, double fallback) => (double?)s[key] is { } b && b != 0 ? b : fallback;
+        double Beta(string key, double fallback) => s.Number(key) is { } b && b != 0 ? b : fallback;
         return new RopeScaling(type, factor, OriginalMaxPositionEmbeddings: original, BetaFast: Beta("beta_fast", 32),
             BetaSlow: Beta("beta_slow", 1), AttentionFactor: attention);
     }

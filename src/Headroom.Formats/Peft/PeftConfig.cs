@@ -52,15 +52,15 @@ internal sealed record PeftConfig(
     /// <param name="warn">Takes what is odd.</param>
     public static PeftConfig Read(JsonObject json, Predicate<string> hasInitial, Action<string>? warn)
     {
-        string? type = (string?)json["peft_type"];
+        string? type = json.Text("peft_type");
         if (type != "LORA") throw new HeadroomException($"The adapter's peft_type is {type ?? "not given"}.", "Only LORA adapters can be read.");
         Task(Text(json["task_type"]), json["task_type"]);
         foreach (string key in Unsupported)
             if (Used(json[key]) || key.EndsWith("_config", StringComparison.Ordinal) && json[key] is JsonObject) // {} is a variant with its defaults
                 throw new HeadroomException($"The adapter uses {key}, which is not supported.", "Train it without that option.");
-        if ((string?)json["bias"] is { } bias and not "none") throw new HeadroomException($"The adapter uses bias: {bias}, which is not supported.", "Train it with bias: none.");
+        if (json.Text("bias") is { } bias and not "none") throw new HeadroomException($"The adapter uses bias: {bias}, which is not supported.", "Train it with bias: none.");
         string? how = Text(json["init_lora_weights"]);
-        string start = how ?? ((bool?)json["init_lora_weights"] == false ? "false" : "true");
+        string start = how ?? (json.Flag("init_lora_weights") == false ? "false" : "true");
         bool changes = how != null && ChangesBase.Any(c => how.StartsWith(c, StringComparison.OrdinalIgnoreCase));
         if (changes && !hasInitial(how!))
             throw new HeadroomException($"The adapter uses init_lora_weights: {how}, which changes the base weights.", "Save it converted to plain LoRA (PEFT: path_initial_model_for_weight_conversion).");
@@ -70,8 +70,8 @@ internal sealed record PeftConfig(
         foreach (var (key, value) in json)
             if (Used(value) && !Known.Contains(key) && !Harmless.Contains(key) && !Unsupported.Contains(key)) Unknown(key, value!, warn);
 
-        int r = (int?)json["r"] ?? 8;
-        float alpha = (float?)json["lora_alpha"] ?? 8, dropout = (float?)json["lora_dropout"] ?? 0;
+        int r = json.Whole("r") ?? 8;
+        float alpha = (float?)json.Number("lora_alpha") ?? 8, dropout = (float?)json.Number("lora_dropout") ?? 0;
         if (r is < 1 or > 1 << 16) throw new FormatException($"r is {r}");
         if (!float.IsFinite(alpha)) throw new FormatException($"lora_alpha is {alpha}");
         if (dropout is not (>= 0 and < 1)) throw new FormatException($"lora_dropout is {dropout}");
@@ -79,16 +79,16 @@ internal sealed record PeftConfig(
         {
             Modules = List(json, "target_modules", true), Pattern = Text(json["target_modules"]),
             Exclude = List(json, "exclude_modules", true), ExcludePattern = Text(json["exclude_modules"]) is { Length: > 0 } e ? e : null,
-            Layers = json["layers_to_transform"] switch { null => null, JsonArray many => many.Select(l => (int)l!).ToList(), { } one => [(int)one] },
+            Layers = json["layers_to_transform"] switch { null => null, JsonArray many => many.Select(l => JsonValues.Whole("layers_to_transform", l)).ToList(), { } one => [JsonValues.Whole("layers_to_transform", one)] },
             LayersPattern = Text(json["layers_pattern"]) is { Length: > 0 } p ? [p] : List(json, "layers_pattern", true),
-            RankPattern = Pairs(json, "rank_pattern", v => (int)v),
-            AlphaPattern = Pairs(json, "alpha_pattern", v => (float)v),
+            RankPattern = Pairs(json, "rank_pattern", JsonValues.Whole),
+            AlphaPattern = Pairs(json, "alpha_pattern", (k, v) => (float)JsonValues.Number(k, v)),
         };
         if (targets.RankPattern.Any(v => v.Value is < 1 or > 1 << 16)) throw new FormatException("rank_pattern holds a rank that is not positive");
         if (targets.AlphaPattern.Any(v => !float.IsFinite(v.Value))) throw new FormatException("alpha_pattern holds a value that is not finite");
-        return new PeftConfig(r, alpha, dropout, (bool?)json["use_rslora"] ?? false, (bool?)json["use_dora"] ?? false, List(json, "modules_to_save", false), start,
-            (int?)(json["loftq_config"] as JsonObject)?["loftq_iter"] ?? 1, targets, (string?)json["base_model_name_or_path"],
-            (bool?)json["ensure_weight_tying"] ?? false);
+        return new PeftConfig(r, alpha, dropout, json.Flag("use_rslora") ?? false, json.Flag("use_dora") ?? false, List(json, "modules_to_save", false), start,
+            (json["loftq_config"] as JsonObject)?.Whole("loftq_iter") ?? 1, targets, json.Text("base_model_name_or_path"),
+            json.Flag("ensure_weight_tying") ?? false);
     }
 
     private static void Task(string? type, JsonNode? value)
@@ -102,7 +102,7 @@ internal sealed record PeftConfig(
     // computes; a number or a word may be the default of an option that is off.
     private static void Unknown(string key, JsonNode value, Action<string>? warn)
     {
-        string text = HeadroomException.Value(value.ToJsonString(), MostShown);
+        string text = JsonValues.Shown(value);
         if (value is JsonValue v && v.GetValueKind() is JsonValueKind.Number or JsonValueKind.String)
         {
             warn?.Invoke($"warning: adapter_config.json has {key}: {text}, which is not known; it is ignored");
@@ -127,15 +127,15 @@ internal sealed record PeftConfig(
     private static List<string> List(JsonObject json, string key, bool orText) => json[key] switch
     {
         null => [],
-        JsonArray a => a.Select(i => (string?)i ?? throw new FormatException($"{key} holds a null")).ToList(),
+        JsonArray a => a.Select(i => Text(i) ?? throw new FormatException($"{key} holds {JsonValues.Shown(i)}, which is no name")).ToList(),
         var v when orText && Text(v) != null => [],
         _ => throw new FormatException($"{key} is no list of names"),
     };
 
-    private static List<KeyValuePair<string, T>> Pairs<T>(JsonObject json, string key, Func<JsonNode, T> read) => json[key] switch
+    private static List<KeyValuePair<string, T>> Pairs<T>(JsonObject json, string key, Func<string, JsonNode?, T> read) => json[key] switch
     {
         null => [],
-        JsonObject o => o.Select(p => KeyValuePair.Create(p.Key, read(p.Value ?? throw new FormatException($"{p.Key} is null")))).ToList(),
+        JsonObject o => o.Select(p => KeyValuePair.Create(p.Key, read($"{key}.{p.Key}", p.Value))).ToList(),
         _ => throw new FormatException($"{key} is no map"),
     };
 }

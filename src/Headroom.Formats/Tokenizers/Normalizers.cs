@@ -19,7 +19,9 @@ internal static class Normalizers
         return s.Replace(from, to, StringComparison.Ordinal);
     };
 
-    public static Func<string, string> Replace(Matcher from, string to) => s => from.Replace(s, to);
+    /// <summary>What the matcher finds, exchanged for a text.</summary>
+    /// <exception cref="HeadroomException">A match is empty where that is not allowed; thrown by the function.</exception>
+    public static Func<string, string> Replace(Matcher from, string to, bool emptyAllowed = true) => s => from.Replace(s, to, emptyAllowed);
 
     /// <summary>Throws when so many characters cannot have come of so few.</summary>
     /// <exception cref="HeadroomException">The tokenizer's replacements grow without bound.</exception>

@@ -15,7 +15,8 @@ internal abstract class Matcher
     public abstract void Find(ReadOnlySpan<char> text, List<(int Start, int End)> matches);
 
     /// <summary>The matches exchanged for a text; nothing is found in an empty one.</summary>
-    public string Replace(string text, string by)
+    /// <exception cref="HeadroomException">A match is empty where that is not allowed, or the text grows without bound.</exception>
+    public string Replace(string text, string by, bool emptyAllowed = true)
     {
         var matches = new List<(int Start, int End)>();
         if (text.Length > 0) Find(text, matches);
@@ -24,6 +25,9 @@ internal abstract class Matcher
         int done = 0;
         foreach (var (start, end) in matches)
         {
+            if (start == end && !emptyAllowed)
+                throw new HeadroomException("The tokenizer has a normalizer that replaces the empty text before a byte-level step, which is not supported.",
+                    "Use a model whose tokenizer replaces characters only, or its tokenizer.model / GGUF file.");
             result.Append(text, done, start - done).Append(by);
             done = end;
             Normalizers.Bound(text.Length, result.Length);

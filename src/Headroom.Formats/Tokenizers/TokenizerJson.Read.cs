@@ -48,12 +48,12 @@ public static partial class TokenizerJson
             Vocabulary.AddMerge(merges, vocab, left, right, rank++, last: true);
         }
 
-        var normalizers = new List<Func<string, string>>();
-        bool cuts = false;
-        if (Optional(root, "normalizer") is { } norm) Normalizer(norm, normalizers, ref cuts);
         var steps = new List<PreStep>();
         bool byteLevel = false;
         if (Optional(root, "pre_tokenizer") is { } pre) PreTokenizer(pre, steps, ref byteLevel);
+        var normalizers = new List<Func<string, string>>();
+        bool cuts = false;
+        if (Optional(root, "normalizer") is { } norm) Normalizer(norm, byteLevel, normalizers, ref cuts);
         CheckFirst(steps, normalizers.Count, cuts);
 
         bool fallback = Flag(model, "byte_fallback") ?? false, wholeWords = Flag(model, "ignore_merges") ?? false;
@@ -127,12 +127,12 @@ public static partial class TokenizerJson
         if (why != null) throw new HeadroomException($"The tokenizer has a Metaspace step with prepend_scheme first {why}, which is not supported.", OtherFile);
     }
 
-    private static void Normalizer(JsonElement e, List<Func<string, string>> steps, ref bool cuts)
+    private static void Normalizer(JsonElement e, bool byteLevel, List<Func<string, string>> steps, ref bool cuts)
     {
         string type = Text(e, "type") ?? "";
         switch (type)
         {
-            case "Sequence": foreach (var n in Need(e, "normalizers", JsonValueKind.Array).EnumerateArray()) Normalizer(n, steps, ref cuts); break;
+            case "Sequence": foreach (var n in Need(e, "normalizers", JsonValueKind.Array).EnumerateArray()) Normalizer(n, byteLevel, steps, ref cuts); break;
             case "NFC": steps.Add(Nfc.Normalize); break;
             case "NFD": steps.Add(Nfc.Decomposed); break;
             case "StripAccents":
@@ -144,7 +144,9 @@ public static partial class TokenizerJson
                 var (pattern, literal) = Pattern(e);
                 string content = Text(e, "content") ?? "";
                 cuts |= !literal || pattern.Length != 1 || content.Length == 0;
-                steps.Add(literal && pattern.Length > 0 ? Normalizers.Replace(pattern, content) : Normalizers.Replace(RegexMatcher.Of(pattern), content));
+                // Where the expression matches the empty text, tokenizers counts the letters that stand there as letters of the bytes behind them.
+                steps.Add(literal && pattern.Length > 0 ? Normalizers.Replace(pattern, content)
+                    : Normalizers.Replace(RegexMatcher.Of(pattern), content, emptyAllowed: !byteLevel));
                 break;
             case "Strip":
                 bool left = Flag(e, "strip_left") ?? true;
@@ -314,7 +316,7 @@ public static partial class TokenizerJson
     internal static JsonElement Need(JsonElement e, string name, JsonValueKind? kind)
     {
         if (Optional(e, name) is not { } v) throw new FormatException($"\"{name}\" is missing");
-        return kind == null || v.ValueKind == kind ? v : throw new FormatException($"\"{name}\" is a {v.ValueKind.ToString().ToLowerInvariant()}");
+        return kind == null || v.ValueKind == kind ? v : throw new FormatException($"\"{name}\" is {JsonKinds.Named(v.ValueKind)}");
     }
 
     internal static JsonElement? Optional(JsonElement e, string name)

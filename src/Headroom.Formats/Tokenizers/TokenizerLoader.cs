@@ -155,7 +155,7 @@ public static class TokenizerLoader
         string jinja = Path.Combine(folder, "chat_template.jinja");
         RegularFile.Check(jinja);
         // A file of its own wins over tokenizer_config.json (transformers tokenization_utils_base.py, from_pretrained).
-        if (File.Exists(jinja) && new FileInfo(jinja).Length <= 1 << 20) parts.ChatTemplate = SideFile.ReadText(jinja);
+        if (File.Exists(jinja)) parts.ChatTemplate = SideFile.ReadText(jinja);
 
         int? Fallback(string name) => parts.Added.Find(t => t.Special && t.Content == name)?.Id;
         int? oldBos = parts.Bos, oldEos = parts.Eos;
@@ -172,7 +172,11 @@ public static class TokenizerLoader
         string file = Path.Combine(folder, name);
         if (!File.Exists(file)) return null;
         now = name;
-        return JsonDocument.Parse(ReadAll(file, LargestSettings));
+        var json = JsonDocument.Parse(ReadAll(file, LargestSettings));
+        if (json.RootElement.ValueKind == JsonValueKind.Object) return json;
+        string kind = JsonKinds.Named(json.RootElement.ValueKind);
+        json.Dispose();
+        throw new FormatException($"it holds {kind} where an object is expected");
     }
 
     private static int? Named(JsonElement root, string key, TokenizerParts parts)

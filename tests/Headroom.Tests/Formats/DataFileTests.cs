@@ -105,7 +105,7 @@ public sealed class DataFileTests : IDisposable
         Refuses(Save("b.jsonl", good + "[1]"), "line 2: not a JSON object");
         Refuses(Save("c.jsonl", good + good + "{\"review\":\"t\",\"label\":1}"), "line 3: no field 'text'");
         Refuses(Save("d.jsonl", "{\"text\":\"t\",\"label\":null}"), "line 1: no field 'label'");
-        Refuses(Save("e.jsonl", "{\"text\":\"t\",\"label\":[1]}"), "field 'label' is a array");
+        Refuses(Save("e.jsonl", "{\"text\":\"t\",\"label\":[1]}"), "field 'label' is an array");
         Refuses(Save("f.jsonl", [.. Encoding.UTF8.GetBytes("{\"label\":1,\"text\":\""), 0xE9, .. "\"}"u8]), "line 1");
         Refuses(Save("g.jsonl", "{\"text\":\"\\ud800\",\"label\":1}"), "not valid Unicode");
         Refuses(Save("h.csv", "text,label\nx,1,2\n"), "line 2: 3 columns");
@@ -253,5 +253,13 @@ public sealed class DataFileTests : IDisposable
         public string premise { get; set; } = "";
         public string? hypothesis { get; set; }
         public double label { get; set; }
+    }
+
+    [Fact]
+    public void TheSeparatorThatASpreadsheetStates()
+    {
+        Assert.Equal([new DataRow("a, b", "0"), new DataRow("c", "1")],
+            DataFiles.Read(Save("sep.csv", "sep=;\ntext;label\na, b;0\nc;1\n")));
+        Refuses(Save("odd.csv", "sep=#\ntext#label\n"), "the separator #");
     }
 }

@@ -147,6 +147,15 @@ public sealed class TokenizerPeerTests
     public void RefusedByName(string parts, string says) => Assert.Contains(says, Assert.Throws<HeadroomException>(() => Load(parts)).Message);
 
     [Fact]
+    public void AnEmptyMatchBeforeBytesIsRefused()
+    {
+        var tokenizer = Load("{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(?=[A-Z])\"},\"content\":\"-\"},"
+            + "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false}}");
+        Assert.Equal([10], tokenizer.Encode("abc"));
+        Assert.Contains("before a byte-level step", Assert.Throws<HeadroomException>(() => tokenizer.Encode("aA")).Message);
+    }
+
+    [Fact]
     public void AnUnknownTokenThatIsNoPieceFailsWhereItIsNeeded()
     {
         var tokenizer = Load("{\"model\":{\"unk_token\":\"<none>\"}}");
