@@ -9,7 +9,7 @@ namespace Headroom.Formats.Data;
 
 /// <summary>
 /// When two texts count as one: equal but for case and spacing. Case is folded in full (Unicode's CaseFolding.txt, C and F: ß = ss, a final sigma is a
-/// sigma), the result is composed (NFC), and runs of white space are one blank. Marks, symbols and punctuation stay: C++ is not C#, and 5 not -5.
+/// sigma), the result is composed (NFC), and runs of white space are one blank, and what is not seen is left out. Marks, symbols and punctuation stay: C++ is not C#, and 5 not -5.
 /// </summary>
 public static class TextKey
 {
@@ -63,6 +63,7 @@ public static class TextKey
                 blank = folded.Length > 0;
                 continue;
             }
+            if (IsInvisible(rune.Value)) continue;
             if (blank) folded.Append(' ');
             blank = false;
             if (rune.IsAscii) folded.Append((char)(char.IsAsciiLetterUpper((char)rune.Value) ? rune.Value | 0x20 : rune.Value));
@@ -74,6 +75,13 @@ public static class TextKey
         }
         return ascii ? folded.ToString() : Nfc.Normalize(folded.ToString());
     }
+
+    /// <summary>
+    /// Characters that are not seen and do not change those beside them: soft hyphen, zero-width space, word joiner, byte
+    /// order mark, and the selectors of a variant (a heart in colour or not). Joiners stay: they make other letters.
+    /// </summary>
+    private static bool IsInvisible(int c) =>
+        c is 0xAD or 0x200B or 0x2060 or 0xFEFF or (>= 0xFE00 and <= 0xFE0F) or (>= 0xE0100 and <= 0xE01EF);
 
     private static void Append(StringBuilder to, Rune rune)
     {

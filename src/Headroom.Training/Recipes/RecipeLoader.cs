@@ -173,7 +173,10 @@ public static partial class RecipeLoader
             if (!keys.TryGetValue(parts[i], out var property)) throw new HeadroomException($"--set {path}: unknown key '{parts[i]}'.", Unknown(parts[i], keys.Keys));
             if (i + 1 == parts.Length) Assign(target, property, Root(set[(equals + 1)..], "--set " + path) ?? new YamlScalarNode(""), "--set " + path, path);
             else if (IsSection(property.PropertyType)) target = property.GetValue(target)!;
-            else throw new HeadroomException($"--set {path}: '{parts[i]}' has no keys below it.", $"Write --set {string.Join('.', parts[..(i + 1)])}=value.");
+            else throw new HeadroomException($"--set {path}: '{parts[i]}' has no keys below it.",
+                typeof(System.Collections.IDictionary).IsAssignableFrom(property.PropertyType)
+                    ? $"Give all of them: --set '{string.Join('.', parts[..(i + 1)])}={{name: value, name: value}}'."
+                    : $"Write --set {string.Join('.', parts[..(i + 1)])}=value.");
         }
     }
 

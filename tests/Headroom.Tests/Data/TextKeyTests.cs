@@ -17,6 +17,7 @@ public class TextKeyTests
     [InlineData("ᾈ ᾀ ἀι ᾼ ᾳ", "ἀι ἀι ἀι αι αι")]
     [InlineData("Ǆ ǅ ǆ ſ ŉ և", "ǆ ǆ ǆ s ʼn եւ")]
     [InlineData("𐐀 Ꭰ", "𐐨 ꭰ")]
+    [InlineData("\uFEFFa\u200Bb c\u00ADd \u2764\uFE0F \u200B e", "ab cd \u2764 e")]
     [InlineData("C++ C# -5 😀 👩‍💻", "c++ c# -5 😀 👩‍💻")]
     public void Folds(string text, string folded)
     {
