@@ -14,6 +14,7 @@ public static class BagOfWords
     /// <summary>Name in events and reports.</summary>
     public const string Name = "bag-of-words logistic regression";
     private const int Epochs = 20;
+    private const uint EpochStream = 0x33000000, HeldOut = 0x33FFFFFF; // streams of the random numbers
     private static readonly double[] Decays = [1e-6, 1e-5, 1e-4, 1e-3];
 
     /// <summary>Fits on train and predicts test.</summary>
@@ -33,14 +34,17 @@ public static class BagOfWords
         var x = train.Select(r => Words(r, vocabulary, true)).ToArray();
         int[] y = [.. train.Select(Index)];
         int held = validation.Count > 0 ? 0 : Math.Max(1, x.Length / 10);
-        int[][] vx = held == 0 ? [.. validation.Select(r => Words(r, vocabulary, false))] : x[^held..];
-        int[] vy = held == 0 ? [.. validation.Select(Index)] : y[^held..];
+        int[] rows = Order(x.Length, seed);
+        int[][] fx = [.. rows[held..].Select(i => x[i])];
+        int[] fy = [.. rows[held..].Select(i => y[i])];
+        int[][] vx = held == 0 ? [.. validation.Select(r => Words(r, vocabulary, false))] : [.. rows[..held].Select(i => x[i])];
+        int[] vy = held == 0 ? [.. validation.Select(Index)] : [.. rows[..held].Select(i => y[i])];
         // Each decay is a fit of its own, so they run side by side; of equal ones the smallest counts.
         var right = new int[Decays.Length];
         Parallel.For(0, Decays.Length, d =>
         {
             var model = new Model(vocabulary.Count, outputs);
-            model.Fit(x.AsSpan(0, x.Length - held), y, Decays[d], seed, stop);
+            model.Fit(fx, fy, Decays[d], seed, stop);
             for (int i = 0; i < vx.Length; i++)
                 if (model.Predict(vx[i]) == vy[i]) right[d]++;
         });
@@ -51,6 +55,17 @@ public static class BagOfWords
         var tx = test.Select(r => Words(r, vocabulary, false)).ToArray();
         float[]? margin = values.Length == 2 ? [.. tx.Select(w => (float)chosen.Scores(w)[0])] : null;
         return new Predictions([.. labels.Values], [.. test.Select(Index)], [.. tx.Select(chosen.Predict)], margin, [.. test.Select(r => r.Tier)], double.NaN);
+    }
+
+    /// <summary>
+    /// The training rows in the order by which the first are held out: drawn, since rows of a file often come one class
+    /// after the other.
+    /// </summary>
+    internal static int[] Order(int rows, int seed)
+    {
+        int[] order = [.. Enumerable.Range(0, rows)];
+        new PhiloxRandom((ulong)(uint)seed, HeldOut).Shuffle<int>(order);
+        return order;
     }
 
     /// <summary>
@@ -70,7 +85,7 @@ public static class BagOfWords
             double keep = decay * x.Length;
             for (int e = 0; e < Epochs && !stop.IsCancellationRequested; e++)
             {
-                new PhiloxRandom((ulong)(uint)seed, 0x33000000 + (uint)e).Shuffle<int>(order);
+                new PhiloxRandom((ulong)(uint)seed, EpochStream + (uint)e).Shuffle<int>(order);
                 foreach (int i in order)
                 {
                     var gradient = Gradient(x[i], y[i]);

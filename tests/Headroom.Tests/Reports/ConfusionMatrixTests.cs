@@ -122,5 +122,15 @@ public class ConfusionMatrixTests
         Assert.Equal(classes == 2, p.Margin != null);
     }
 
+    [Fact]
+    public void TheBaselineHoldsOutRowsOfTheWholeFile()
+    {
+        int[] order = BagOfWords.Order(1000, 3);
+        Assert.Equal(Enumerable.Range(0, 1000), order.Order());
+        Assert.InRange(order[..100].Count(i => i < 500), 35, 65); // rows of the first of two classes in a sorted file
+        Assert.Equal(order, BagOfWords.Order(1000, 3));
+        Assert.NotEqual(order, BagOfWords.Order(1000, 4));
+    }
+
     private static Predictions Of(string[] labels, int[] gold, int[] predicted) => new(labels, gold, predicted, null, new string?[gold.Length], 0.25);
 }
