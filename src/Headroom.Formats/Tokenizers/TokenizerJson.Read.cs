@@ -139,7 +139,13 @@ public static partial class TokenizerJson
                 cuts = true;
                 steps.Add(Normalizers.StripAccents);
                 break;
-            case "Prepend": steps.Add(Normalizers.Prepend(Text(e, "prepend") ?? "")); break;
+            case "Prepend":
+                string prefix = Text(e, "prepend") ?? "";
+                // tokenizers loses its count of the letters there, and fails at most texts
+                if (prefix.Length == 0 && byteLevel)
+                    throw new HeadroomException("The tokenizer has a Prepend normalizer of nothing before a byte-level step, which is not supported.", OtherFile);
+                steps.Add(Normalizers.Prepend(prefix));
+                break;
             case "Replace":
                 var (pattern, literal) = Pattern(e);
                 string content = Text(e, "content") ?? "";

@@ -1,3 +1,5 @@
+using System.Reflection;
+
 namespace Headroom.Training;
 
 /// <summary>
@@ -7,62 +9,12 @@ namespace Headroom.Training;
 internal static class ForeignKeys
 {
     // A row: what it stands for, then the names of others. The first word of a row's meaning says which kind it is:
-    // a key of ours (with sections), "always", "flag" (of the command line), or "none".
+    // keys of ours (with sections; the names of one key stand at the option), "always", "flag" (of the command line), or
+    // "none".
     private static readonly (string Meaning, string Names)[] Table =
     [
         // Called otherwise here.
-        ("models: [{ path: ... }]", "base_model model_name_or_path model_name pretrained_model_name_or_path model_id base_model_name_or_path model base_model_config"),
-        ("models: [{ tokenizer: ... }]", "tokenizer_name tokenizer_name_or_path processing_class tokenizer_config tokenizer"),
-        ("task.max_seq_length", "max_length sequence_len max_seq_len cutoff_len model_max_length block_size seq_length seq_len"),
-        ("task.template", "prompt_template prompt_style prompt_format formatting_func format instruction_template response_template"),
-        ("task.labels", "id2label label2id label_words verbalizer class_names"),
-        ("task.loss", "train_on_inputs completion_only_loss assistant_only_loss train_on_responses_only mask_prompt train_on_prompt roles_to_train train_on_eos"),
-        ("training.per_device_train_batch_size", "micro_batch_size batch_size train_batch_size per_gpu_train_batch_size train_micro_batch_size_per_gpu"),
-        ("training.per_device_eval_batch_size", "eval_batch_size per_gpu_eval_batch_size"),
-        ("training.gradient_accumulation_steps", "grad_accum accumulation_steps gradient_accumulation accumulate_grad_batches"),
-        ("training.learning_rate", "lr"),
-        ("training.num_train_epochs", "num_epochs epochs n_epochs max_epochs"),
-        ("training.max_steps", "iters num_steps num_training_steps total_steps max_iters"),
-        ("training.lr_scheduler_type", "lr_scheduler scheduler lr_schedule"),
-        ("training.warmup_ratio", "warmup warmup_pct"),
-        ("training.warmup_steps", "num_warmup_steps warmup_iters"),
-        ("training.max_grad_norm", "gradient_clipping grad_clip clip_grad_norm gradient_clip_val max_gradient_norm"),
         ("training.adam_beta1 and training.adam_beta2", "adam_betas betas"),
-        ("training.adam_epsilon", "eps epsilon adam_eps"),
-        ("training.seed", "random_state random_seed data_seed"),
-        ("training.eval_strategy", "evaluation_strategy do_eval evals_per_epoch eval_on_start"),
-        ("training.eval_steps", "steps_per_eval val_check_interval"),
-        ("training.save_steps", "save_every saves_per_epoch save_every_n_steps"),
-        ("training.save_total_limit", "keep_checkpoints max_checkpoints"),
-        ("training.logging_steps", "logging_strategy logging_first_step steps_per_report log_every_n_steps"),
-        ("training.gradient_checkpointing", "use_gradient_checkpointing activation_checkpointing grad_checkpoint"),
-        ("training.train_sampling_strategy", "group_by_length length_column_name shuffle shuffle_dataset"),
-        ("training.precision", "bf16 fp16 bfloat16 float16 torch_dtype dtype bnb_4bit_compute_dtype half_precision_backend bf16_full_eval fp16_full_eval mixed_precision autocast_adapter_dtype"),
-        ("lora.r", "lora_r rank lora_rank peft_r"),
-        ("lora.lora_alpha", "alpha peft_alpha scale"),
-        ("lora.lora_dropout", "dropout peft_dropout"),
-        ("lora.target_modules", "lora_target_modules lora_target_linear lora_target peft_target_modules lora_layers keys"),
-        ("lora.modules_to_save", "lora_modules_to_save additional_target"),
-        ("lora.use_dora", "peft_use_dora dora"),
-        ("lora.use_rslora", "peft_use_rslora rslora"),
-        ("lora.init_lora_weights", "peft_init_lora_weights pissa_init"),
-        ("lora.layers_to_transform", "peft_layers_to_transform num_layers"),
-        ("quantization.load_in_4bit", "adapter quantization_bit finetuning_type load_4bit"),
-        ("quantization.load_in_8bit", "load_8bit int8"),
-        ("quantization.bnb_4bit_use_double_quant", "double_quantization use_double_quant use_nested_quant"),
-        ("quantization.bnb_4bit_quant_type", "quant_type quantization_type"),
-        ("data.train", "train_file dataset_name datasets dataset dataset_path train_dataset train_data data_path data_files dataset_dir"),
-        ("data.validation", "validation_file eval_dataset val_file eval_file val_data validation_dataset dev_file"),
-        ("data.test", "test_file test_datasets test_dataset test_data"),
-        ("data.validation_fraction", "val_set_size val_size validation_split_percentage eval_fraction test_size validation_split"),
-        ("data.text_field", "dataset_text_field text_column text_column_name field_input text_key"),
-        ("data.label_field", "label_column label_column_name field_output label_key label_names"),
-        ("data.max_train_rows", "max_train_samples max_samples num_train_samples"),
-        ("data.max_eval_rows", "max_eval_samples max_val_samples"),
-        ("data.max_test_rows", "max_predict_samples max_test_samples"),
-        ("name", "run_name project_name output_dir experiment_name adapter_path save_dir"),
-        ("device", "use_cpu no_cuda device_map use_mps_device"),
-        ("vram", "max_memory gpu_memory_limit gpu_memory_utilization memory_limit"),
 
         // Always so.
         ("always so: rows of a batch lie one behind the other, padding is not computed and rows never see each other",
@@ -116,7 +68,17 @@ internal static class ForeignKeys
         ("none: it learns from labelled rows only", "beta rl dpo_beta reward_model loss_type ref_model sync_ref_model desirable_weight"),
     ];
 
-    private static readonly Dictionary<string, string> Meanings = Table.SelectMany(row => row.Names.Split(' ').Select(n => (Name: n, row.Meaning)))
+    // What an option says of its own names, as [AlsoCalled].
+    private static IEnumerable<(string Meaning, string Names)> Options(Type type, string above) =>
+        RecipeLoader.Keys(type).SelectMany(k => k.Value.PropertyType == typeof(List<ModelOptions>)
+            ? RecipeLoader.Keys(typeof(ModelOptions)).SelectMany(m => Named(m.Value, $"{k.Key}: [{{ {m.Key}: ... }}]"))
+            : RecipeLoader.IsSection(k.Value.PropertyType) ? Options(k.Value.PropertyType, above + k.Key + ".")
+            : Named(k.Value, above + k.Key));
+
+    private static IEnumerable<(string, string)> Named(PropertyInfo option, string path) =>
+        option.GetCustomAttribute<AlsoCalledAttribute>() is { } a ? [(path, string.Join(' ', a.Names))] : [];
+
+    private static readonly Dictionary<string, string> Meanings = Options(typeof(Recipe), "").Concat(Table).SelectMany(row => row.Names.Split(' ').Select(n => (Name: n, row.Meaning)))
         .ToDictionary(p => p.Name, p => p.Meaning, StringComparer.OrdinalIgnoreCase);
 
     /// <summary>Every foreign name with what stands for it, for the tests.</summary>

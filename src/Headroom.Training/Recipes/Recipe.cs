@@ -9,6 +9,7 @@ public sealed class Recipe
 {
     /// <summary>Name of the run folder. A folder that was renamed holds the same run.</summary>
     [Identity(Identity.None)]
+    [AlsoCalled("run_name project_name output_dir experiment_name adapter_path save_dir")]
     public string Name { get; set; } = "run";
     /// <summary>Base models: one for train, two or more for a duel.</summary>
     public List<ModelOptions> Models { get; set; } = [];
@@ -22,11 +23,14 @@ public sealed class Recipe
     public DataOptions Data { get; set; } = new();
     /// <summary>Prompt and label words.</summary>
     public TaskOptions Task { get; set; } = new();
-    /// <summary>auto, cpu or cuda.</summary>
+    /// <summary>Where it runs; auto takes a GPU when there is one.</summary>
     [Identity(Identity.Resolved)]
+    [Choices("auto", "cpu", "cuda")]
+    [AlsoCalled("use_cpu no_cuda device_map use_mps_device")]
     public string Device { get; set; } = "auto";
     /// <summary>Budget for the whole process, such as 24GiB; null = what the device has.</summary>
     [Identity(Identity.None)]
+    [AlsoCalled("max_memory gpu_memory_limit gpu_memory_utilization memory_limit")]
     public string? Vram { get; set; }
     /// <summary>Seeds of a duel; empty = training.seed.</summary>
     [Identity(Identity.None)]
@@ -38,12 +42,15 @@ public sealed class ModelOptions
 {
     /// <summary>Folder, .gguf or .safetensors file, relative to the recipe; or a hub name, org/name or org/name@revision.</summary>
     [Identity(Identity.None)]
+    [AlsoCalled("base_model model_name_or_path model_name pretrained_model_name_or_path model_id "
+        + "base_model_name_or_path model base_model_config")]
     public string Path { get; set; } = "";
     /// <summary>Name in reports; null = the file name.</summary>
     [Identity(Identity.None)]
     public string? Name { get; set; }
     /// <summary>Tokenizer folder, file or hub name; null = from the model.</summary>
     [Identity(Identity.None)]
+    [AlsoCalled("tokenizer_name tokenizer_name_or_path processing_class tokenizer_config tokenizer")]
     public string? Tokenizer { get; set; }
     /// <summary>The hub name that <see cref="Path"/> was resolved from. A field: it is no key of a recipe.</summary>
     public string? HubId;
@@ -56,17 +63,21 @@ public sealed class ModelOptions
 /// <summary>Quantization of the frozen base (transformers <c>BitsAndBytesConfig</c>).</summary>
 public sealed class QuantizationOptions
 {
-    /// <summary>NF4 projections.</summary>
+    /// <summary>Projections in NF4.</summary>
     [Identity(Identity.Resolved)]
+    [AlsoCalled("adapter quantization_bit finetuning_type load_4bit")]
     public bool LoadIn4bit { get; set; } = true;
-    /// <summary>INT8 projections.</summary>
+    /// <summary>Projections in INT8.</summary>
     [Identity(Identity.Resolved)]
+    [AlsoCalled("load_8bit int8")]
     public bool LoadIn8bit { get; set; }
-    /// <summary>nf4.</summary>
+    /// <summary>Type of the 4-bit values: nf4.</summary>
     [Identity(Identity.Numbers)]
+    [AlsoCalled("quant_type quantization_type")]
     public string Bnb4bitQuantType { get; set; } = "nf4";
     /// <summary>Nested statistics; null = as a 4-bit checkpoint has them, else true.</summary>
     [Identity(Identity.Resolved)]
+    [AlsoCalled("double_quantization use_double_quant use_nested_quant")]
     public bool? Bnb4bitUseDoubleQuant { get; set; }
     /// <summary>Keep a quantized copy of the base for the next start; null = of bases of 1 GiB and more. It changes no result.</summary>
     [Identity(Identity.None)]
@@ -76,17 +87,24 @@ public sealed class QuantizationOptions
 /// <summary>Adapters (PEFT <c>LoraConfig</c>).</summary>
 public sealed class LoraOptions
 {
-    /// <summary>Rank.</summary>
+    /// <summary>Rank of the adapters.</summary>
     [Identity(Identity.Numbers)]
+    [Range(1)]
+    [AlsoCalled("lora_r rank lora_rank peft_r")]
     public int R { get; set; } = 16;
-    /// <summary>Scaling numerator.</summary>
+    /// <summary>Numerator of the scaling, which is lora_alpha / r.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0, OpenLow = true)]
+    [AlsoCalled("alpha peft_alpha scale")]
     public float LoraAlpha { get; set; } = 32;
     /// <summary>Dropout on the adapter's input.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0, Dropout.MaxP)]
+    [AlsoCalled("dropout peft_dropout")]
     public float LoraDropout { get; set; } = 0.05f;
     /// <summary>Adapted projections: a list of names, or a string: all-linear, or a regex for the whole path of a module.</summary>
     [Identity(Identity.Numbers)]
+    [AlsoCalled("lora_target_modules lora_target_linear lora_target peft_target_modules lora_layers keys")]
     public ModuleNames TargetModules { get; set; } = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
     /// <summary>Modules that stay as they are though they are named above; by the same rules.</summary>
     [Identity(Identity.Numbers)]
@@ -94,6 +112,8 @@ public sealed class LoraOptions
     /// <summary>Only these layers (a number or a list); empty = all.</summary>
     [OneOrMore]
     [Identity(Identity.Numbers)]
+    [Range(0)]
+    [AlsoCalled("peft_layers_to_transform num_layers")]
     public List<int> LayersToTransform { get; set; } = [];
     /// <summary>Names of the list of layers, for layers_to_transform; empty = any.</summary>
     [OneOrMore]
@@ -101,23 +121,29 @@ public sealed class LoraOptions
     public List<string> LayersPattern { get; set; } = [];
     /// <summary>Rank of modules whose path ends in what a regex matches; the first that does counts.</summary>
     [Identity(Identity.Numbers)]
+    [Range(1)]
     public Dictionary<string, int> RankPattern { get; set; } = [];
     /// <summary>lora_alpha, likewise.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0, OpenLow = true)]
     public Dictionary<string, float> AlphaPattern { get; set; } = [];
     /// <summary>alpha / sqrt(r) in place of alpha / r.</summary>
     [Identity(Identity.Numbers)]
+    [AlsoCalled("peft_use_rslora rslora")]
     public bool UseRslora { get; set; }
     /// <summary>DoRA: a trained magnitude for every row of an adapted weight.</summary>
     [Identity(Identity.Numbers)]
+    [AlsoCalled("peft_use_dora dora")]
     public bool UseDora { get; set; }
     /// <summary>Start of the adapters: true (B = 0), gaussian, false (both random), pissa, pissa_niter_N or loftq; the last three need a 16- or 32-bit checkpoint.</summary>
     [Identity(Identity.Numbers)]
+    [AlsoCalled("peft_init_lora_weights pissa_init")]
     public string InitLoraWeights { get; set => field = bool.TryParse(value, out bool usual) ? usual ? "true" : "false" : value; } = "true"; // True and False too, as for every other key
     /// <summary>For loftq.</summary>
     public LoftqOptions LoftqConfig { get; set; } = new();
     /// <summary>Modules trained whole, in float32, and saved with the adapter: lm_head, embed_tokens, norms.</summary>
     [Identity(Identity.Numbers)]
+    [AlsoCalled("lora_modules_to_save additional_target")]
     public List<string> ModulesToSave { get; set; } = [];
 
     /// <summary>The rules beyond a list of names, or null when there are none.</summary>
@@ -141,6 +167,7 @@ public sealed class LoftqOptions
     public int LoftqBits { get; set; } = 4;
     /// <summary>Rounds of quantization and decomposition.</summary>
     [Identity(Identity.Numbers)]
+    [Range(1, 100)]
     public int LoftqIter { get; set; } = 1;
 }
 
@@ -186,69 +213,106 @@ public sealed class TrainingOptions
 {
     /// <summary>Rows of a micro-batch.</summary>
     [Identity(Identity.Numbers)]
+    [Range(1)]
+    [AlsoCalled("micro_batch_size batch_size train_batch_size per_gpu_train_batch_size "
+        + "train_micro_batch_size_per_gpu")]
     public int PerDeviceTrainBatchSize { get; set; } = 8;
     /// <summary>Rows of an evaluation batch.</summary>
     [Identity(Identity.None)]
+    [Range(1)]
+    [AlsoCalled("eval_batch_size per_gpu_eval_batch_size")]
     public int PerDeviceEvalBatchSize { get; set; } = 8;
     /// <summary>Micro-batches of an update.</summary>
     [Identity(Identity.Numbers)]
+    [Range(1)]
+    [AlsoCalled("grad_accum accumulation_steps gradient_accumulation accumulate_grad_batches")]
     public int GradientAccumulationSteps { get; set; } = 1;
     /// <summary>Peak learning rate.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0, OpenLow = true)]
+    [AlsoCalled("lr")]
     public double LearningRate { get; set; } = 5e-5;
     /// <summary>Decoupled weight decay.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0)]
     public double WeightDecay { get; set; }
     /// <summary>First moment decay.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0, 1, OpenHigh = true)]
     public double AdamBeta1 { get; set; } = 0.9;
     /// <summary>Second moment decay.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0, 1, OpenHigh = true)]
     public double AdamBeta2 { get; set; } = 0.999;
     /// <summary>Denominator constant.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0, OpenLow = true)]
+    [AlsoCalled("eps epsilon adam_eps")]
     public double AdamEpsilon { get; set; } = 1e-8;
     /// <summary>Clip to this global norm; 0 = off.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0)]
+    [AlsoCalled("gradient_clipping grad_clip clip_grad_norm gradient_clip_val max_gradient_norm")]
     public double MaxGradNorm { get; set; } = 1;
     /// <summary>Epochs when max_steps is not set.</summary>
     [Identity(Identity.MayRise)]
+    [Range(0, 1e6, OpenLow = true)]
+    [AlsoCalled("num_epochs epochs n_epochs max_epochs")]
     public double NumTrainEpochs { get; set; } = 3;
     /// <summary>Updates; -1 = by epochs.</summary>
     [Identity(Identity.MayRise)]
+    [AlsoCalled("iters num_steps num_training_steps total_steps max_iters")]
     public int MaxSteps { get; set; } = -1;
     /// <summary>See <see cref="Schedules.Names"/>.</summary>
     [Identity(Identity.Numbers)]
+    [Choices(From = typeof(Schedules))]
+    [AlsoCalled("lr_scheduler scheduler lr_schedule")]
     public string LrSchedulerType { get; set; } = "linear";
     /// <summary>Arguments of the schedule, by name: min_lr or min_lr_rate, num_cycles, power, lr_end, timescale, num_decay_steps and so on.</summary>
     [Identity(Identity.Numbers)]
     public Dictionary<string, string> LrSchedulerKwargs { get; set; } = [];
     /// <summary>Warm-up updates.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0)]
+    [AlsoCalled("num_warmup_steps warmup_iters")]
     public int WarmupSteps { get; set; }
     /// <summary>Warm-up as a share of all updates.</summary>
     [Identity(Identity.Numbers)]
+    [Range(0, 1)]
+    [AlsoCalled("warmup warmup_pct")]
     public double WarmupRatio { get; set; }
     /// <summary>Seed of adapters, order and dropout.</summary>
     [Identity(Identity.Numbers)]
+    [AlsoCalled("random_state random_seed data_seed")]
     public int Seed { get; set; } = 42;
     /// <summary>Updates between lines with the mean loss since the last one; 0 = progress by time only.</summary>
     [Identity(Identity.None)]
+    [Range(0)]
+    [AlsoCalled("logging_strategy logging_first_step steps_per_report log_every_n_steps")]
     public int LoggingSteps { get; set; }
-    /// <summary>no, steps or epoch.</summary>
+    /// <summary>When it evaluates: never, every eval_steps updates, or after each epoch.</summary>
     [Identity(Identity.Numbers)]
+    [Choices("no", "steps", "epoch")]
+    [AlsoCalled("evaluation_strategy do_eval evals_per_epoch eval_on_start")]
     public string EvalStrategy { get; set; } = "no";
     /// <summary>Updates between evaluations.</summary>
     [Identity(Identity.Numbers)]
+    [Range(1)]
+    [AlsoCalled("steps_per_eval val_check_interval")]
     public int EvalSteps { get; set; } = 500;
-    /// <summary>no, steps or epoch.</summary>
+    /// <summary>When it saves a checkpoint: never, every save_steps updates, or after each epoch.</summary>
     [Identity(Identity.None)]
+    [Choices("no", "steps", "epoch")]
     public string SaveStrategy { get; set; } = "steps";
     /// <summary>Updates between checkpoints.</summary>
     [Identity(Identity.None)]
+    [Range(1)]
+    [AlsoCalled("save_every saves_per_epoch save_every_n_steps")]
     public int SaveSteps { get; set; } = 500;
     /// <summary>Checkpoints kept (the best always is); 0 = all.</summary>
     [Identity(Identity.None)]
+    [Range(0)]
+    [AlsoCalled("keep_checkpoints max_checkpoints")]
     public int SaveTotalLimit { get; set; }
     /// <summary>End with the adapter of the best evaluation, when there was one (transformers' default is false; here a run's best/ is what its name says).</summary>
     [Identity(Identity.Numbers)]
@@ -261,12 +325,18 @@ public sealed class TrainingOptions
     public string MetricForBestModel { get; set; } = "f1";
     /// <summary>Recompute every layer's forward in the backward pass; null = as little as the budget allows.</summary>
     [Identity(Identity.None)]
+    [AlsoCalled("use_gradient_checkpointing activation_checkpointing grad_checkpoint")]
     public bool? GradientCheckpointing { get; set; }
-    /// <summary>auto, fp32, bf16 or fp16.</summary>
+    /// <summary>Type of the activations; auto is fp32 on a CPU, and on a GPU bf16 or what it has.</summary>
     [Identity(Identity.Resolved)]
+    [Choices("auto", "fp32", "bf16", "fp16")]
+    [AlsoCalled("bf16 fp16 bfloat16 float16 torch_dtype dtype bnb_4bit_compute_dtype half_precision_backend "
+        + "bf16_full_eval fp16_full_eval mixed_precision autocast_adapter_dtype")]
     public string Precision { get; set; } = "auto";
-    /// <summary>Order of rows: random, sequential or group_by_length.</summary>
+    /// <summary>Order of the training rows.</summary>
     [Identity(Identity.Numbers)]
+    [Choices("random", "sequential", "group_by_length")]
+    [AlsoCalled("group_by_length length_column_name shuffle shuffle_dataset")]
     public string TrainSamplingStrategy { get; set; } = "random";
     /// <summary>
     /// On a GPU, replay micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes longer than they do. Ragged batches
@@ -287,36 +357,51 @@ public sealed class DataOptions
 {
     /// <summary>Training rows: JSONL, JSON, CSV, TSV, text, Parquet, an aclImdb folder, embedded:reviews, or the hub name of a data set (its train split).</summary>
     [Identity(Identity.None)]
+    [AlsoCalled("train_file dataset_name datasets dataset dataset_path train_dataset train_data data_path "
+        + "data_files dataset_dir")]
     public string Train { get; set; } = "";
     /// <summary>Validation rows (of a hub data set, its validation split); null = a stratified part of train when validation_fraction is set, else none.</summary>
     [Identity(Identity.None)]
+    [AlsoCalled("validation_file eval_dataset val_file eval_file val_data validation_dataset dev_file")]
     public string? Validation { get; set; }
     /// <summary>Test rows (of a hub data set, its test split).</summary>
     [Identity(Identity.None)]
+    [AlsoCalled("test_file test_datasets test_dataset test_data")]
     public string? Test { get; set; }
     /// <summary>Field of the text.</summary>
     [Identity(Identity.Rows)]
+    [AlsoCalled("dataset_text_field text_column text_column_name field_input text_key")]
     public string TextField { get; set; } = "text";
     /// <summary>Field of the label.</summary>
     [Identity(Identity.Rows)]
+    [AlsoCalled("label_column label_column_name field_output label_key label_names")]
     public string LabelField { get; set; } = "label";
     /// <summary>csv and tsv: whether the first line is a header; null = when it names one of the fields.</summary>
     [Identity(Identity.Rows)]
     public bool? Header { get; set; }
     /// <summary>Share of train held out when there is no validation file.</summary>
     [Identity(Identity.Rows)]
+    [Range(0, 1, OpenHigh = true)]
+    [AlsoCalled("val_set_size val_size validation_split_percentage eval_fraction test_size validation_split")]
     public double ValidationFraction { get; set; }
     /// <summary>First rows (after a seeded, stratified shuffle); 0 = all.</summary>
     [Identity(Identity.Rows)]
+    [Range(0)]
+    [AlsoCalled("max_train_samples max_samples num_train_samples")]
     public int MaxTrainRows { get; set; }
     /// <summary>The same for validation rows.</summary>
     [Identity(Identity.Rows)]
+    [Range(0)]
+    [AlsoCalled("max_eval_samples max_val_samples")]
     public int MaxEvalRows { get; set; }
     /// <summary>The same for test rows.</summary>
     [Identity(Identity.Rows)]
+    [Range(0)]
+    [AlsoCalled("max_predict_samples max_test_samples")]
     public int MaxTestRows { get; set; }
-    /// <summary>Texts found in two splits: error, drop or allow.</summary>
+    /// <summary>What happens to texts that two splits hold: an error, dropped from training, or allowed.</summary>
     [Identity(Identity.Rows)]
+    [Choices("error", "drop", "allow")]
     public string OnDuplicate { get; set; } = "error";
     /// <summary>The hub name that <see cref="Train"/> was resolved from. A field: it is no key of a recipe.</summary>
     public string? TrainHub;
@@ -334,15 +419,23 @@ public sealed class TaskOptions
     /// at its end go to the label words.
     /// </summary>
     [Identity(Identity.Rows)]
+    [AlsoCalled("prompt_template prompt_style prompt_format formatting_func format instruction_template "
+        + "response_template")]
     public string Template { get; set; } = "Review: {text}\nSentiment:";
     /// <summary>Label value to label word, in order: the first is the negative class.</summary>
     [Identity(Identity.Rows)]
+    [AlsoCalled("id2label label2id label_words verbalizer class_names")]
     public Dictionary<string, string> Labels { get; set; } = new() { ["0"] = " negative", ["1"] = " positive" };
     /// <summary>Longest prompt plus answer, tokens; of a longer one the longest text is cut at its end.</summary>
     [Identity(Identity.Rows)]
+    [Range(2)]
+    [AlsoCalled("max_length sequence_len max_seq_len cutoff_len model_max_length block_size seq_length seq_len")]
     public int MaxSeqLength { get; set; } = 512;
-    /// <summary>answer or all: which tokens the loss counts.</summary>
+    /// <summary>Which tokens the loss counts: the answer's, or all.</summary>
     [Identity(Identity.Rows)]
+    [Choices("answer", "all")]
+    [AlsoCalled("train_on_inputs completion_only_loss assistant_only_loss train_on_responses_only mask_prompt "
+        + "train_on_prompt roles_to_train train_on_eos")]
     public string Loss { get; set; } = "answer";
     /// <summary>Replacements in the text before tokenizing.</summary>
     [Identity(Identity.Rows)]

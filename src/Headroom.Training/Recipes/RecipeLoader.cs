@@ -91,7 +91,7 @@ public static partial class RecipeLoader
         return key.ToString().Replace("adam_beta_", "adam_beta");
     }
 
-    private static Dictionary<string, PropertyInfo> Keys(Type type) => type.GetProperties().ToDictionary(p => Key(p.Name));
+    internal static Dictionary<string, PropertyInfo> Keys(Type type) => type.GetProperties().ToDictionary(p => Key(p.Name));
 
     private static void Fill(object target, YamlNode node, string name, string path)
     {

@@ -134,6 +134,7 @@ public sealed class TokenizerPeerTests
     [InlineData("{\"normalizer\":{\"type\":\"NFKC\"}}", "NFKC")]
     [InlineData("{\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}}", "UnicodeScripts")]
     [InlineData("{\"decoder\":{\"type\":\"CTC\"}}", "CTC")]
+    [InlineData("{\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"\"},\"pre_tokenizer\":{\"type\":\"ByteLevel\"}}", "Prepend")]
     [InlineData("{\"post_processor\":{\"type\":\"Unheard\"}}", "Unheard")]
     [InlineData("{\"model\":{\"end_of_word_suffix\":\"</w>\"}}", "end_of_word_suffix")]
     [InlineData("{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[[:alpha:]]+\"},\"behavior\":\"Isolated\",\"invert\":false}}", "[[:alpha:]]+")]
