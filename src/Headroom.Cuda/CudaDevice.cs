@@ -248,8 +248,8 @@ public sealed unsafe class CudaDevice : IDevice
     public void Dispose()
     {
         _gpu.MakeCurrent();
-        Driver.cuStreamSynchronize(_gpu.Main.Value);
-        Driver.cuStreamSynchronize(_gpu.Side.Value);
+        _ = Driver.cuStreamSynchronize(_gpu.Main.Value);
+        _ = Driver.cuStreamSynchronize(_gpu.Side.Value);
         _graphs.Dispose();
         _ops.Dispose();
         _from?.Dispose();

@@ -74,7 +74,7 @@ public static unsafe class CudaDoctor
         if (ordinal >= count) return Stop($"There is no GPU number {ordinal}: the driver shows {count}.", "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or run with --device cpu.");
         if (Driver.cuDeviceGet(out int device, ordinal) != 0) return Stop($"GPU {ordinal} cannot be opened.", "Check nvidia-smi.");
         byte* name = stackalloc byte[128];
-        Driver.cuDeviceGetName(name, 128, device);
+        _ = Driver.cuDeviceGetName(name, 128, device);
         Driver.cuDeviceGetAttribute(out int major, Driver.ComputeCapabilityMajor, device);
         Driver.cuDeviceGetAttribute(out int minor, Driver.ComputeCapabilityMinor, device);
         string gpu = Marshal.PtrToStringUTF8((nint)name) ?? "GPU";

@@ -119,7 +119,7 @@ internal sealed unsafe class Gpu : IDisposable
         {
             MakeCurrent();
             // The default of 1,024 bytes a thread reserves 200 MiB on an H100; the driver raises it for a kernel that needs more. A driver that refuses keeps its own.
-            Driver.cuCtxSetLimit(Driver.LimitStackSize, 256);
+            _ = Driver.cuCtxSetLimit(Driver.LimitStackSize, 256);
             Main = CudaStream.Create();
             Side = CudaStream.Create();
         }

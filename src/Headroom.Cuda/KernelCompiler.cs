@@ -59,7 +59,7 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
     {
         if (Nvrtc.nvrtcGetProgramLogSize(program, out nuint size) != 0 || size <= 1) return "no log";
         var log = new byte[(int)size];
-        fixed (byte* p = log) Nvrtc.nvrtcGetProgramLog(program, p);
+        fixed (byte* p = log) _ = Nvrtc.nvrtcGetProgramLog(program, p);
         return Encoding.UTF8.GetString(log).TrimEnd('\0', '\n');
     }
 

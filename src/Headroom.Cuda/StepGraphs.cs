@@ -138,7 +138,7 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         }
         finally
         {
-            if (recorded != 0) Driver.cuGraphDestroy(recorded);
+            if (recorded != 0) _ = Driver.cuGraphDestroy(recorded);
             RecordTime += System.Diagnostics.Stopwatch.GetElapsedTime(start);
         }
     }
@@ -168,7 +168,7 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
     private void Fail(Exception e)
     {
         Failure = $"CUDA graphs are off, micro-steps are issued launch by launch: {e.Message}";
-        Driver.cuStreamSynchronize(gpu.Main.Value); // a graph may still be running
+        _ = Driver.cuStreamSynchronize(gpu.Main.Value); // a graph may still be running
         Dispose();
     }
 

@@ -64,7 +64,7 @@ internal static class QualityTables
     }
 
     private static Table Main(IReadOnlyList<QualityRow> rows, bool of) =>
-        new(null, of ? "llrrlrrr" : "llrrrrr", ["model", "stage", "rows", "accuracy", .. of ? new[] { "of" } : [], "F1", "precision", "recall"], rows.Select(q => new[]
+        new(null, of ? "llrrlrrr" : "llrrrrr", ["model", "stage", "rows", "accuracy", .. of ? (string[])["of"] : [], "F1", "precision", "recall"], rows.Select(q => new[]
         {
             q.Label, q.Stage, Show.Count(q.Result.Rows), q.Accuracy is { } a ? Show.I(a) : Show.N3(q.AccuracyValue), What(q.Confusion),
             Of(q.Intervals?.Main.F1, q.F1), Of(q.Intervals?.Main.Precision, q.Precision), Of(q.Intervals?.Main.Recall, q.Recall),

@@ -173,7 +173,7 @@ internal sealed partial class JinjaInterpreter
     // Integers that a double may not hold: Python divides them before it rounds.
     private static bool BeyondDoubles(long i) => i is > 1L << 53 or < -(1L << 53);
 
-    private object Whole(string op, long i, long j)
+    private static object Whole(string op, long i, long j)
     {
         if (op is "/" or "//" or "%" && j == 0) throw new JinjaFault("a division by zero");
         try

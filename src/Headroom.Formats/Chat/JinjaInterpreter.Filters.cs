@@ -234,7 +234,7 @@ internal sealed partial class JinjaInterpreter
         return double.Parse(near, CultureInfo.InvariantCulture);
     }
 
-    private IEnumerable<object?> Pairs(object? v)
+    private static IEnumerable<object?> Pairs(object? v)
     {
         if (v is Undefined) yield break;
         foreach (object? pair in v is PyDict d ? new PyView(d, "items").List() : throw new JinjaFault($"items of {JinjaValues.TypeName(v)}")) yield return pair;
@@ -414,7 +414,7 @@ internal sealed partial class JinjaInterpreter
     }
 
     // Identity. Of equal numbers and strings it hangs on what Python happens to share.
-    private bool Same(object? v, object? other) => (v, other) switch
+    private static bool Same(object? v, object? other) => (v, other) switch
     {
         (null, null) or (true, true) or (false, false) => true,
         (long a, long b) when a == b && a is < -5 or > 256 => throw new JinjaFault("sameas of equal integers is not supported"),

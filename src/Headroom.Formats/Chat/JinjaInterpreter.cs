@@ -280,6 +280,6 @@ internal sealed partial class JinjaInterpreter
         public Args Skip(int n) => new(_positional.Skip(n));
     }
 
-    private HeadroomException Refused(string message) =>
+    private static HeadroomException Refused(string message) =>
         new($"The model's chat template refuses these messages: {message.ReplaceLineEndings(" ")}", "Change the roles or the order of the messages.");
 }

@@ -182,7 +182,7 @@ public sealed partial class HubStore : IDisposable
         }
     }
 
-    private async Task<HubException> NoWeights(HubRepository repo, CancellationToken stop)
+    private static async Task<HubException> NoWeights(HubRepository repo, CancellationToken stop)
     {
         foreach (string pickle in new[] { "pytorch_model.bin", "pytorch_model.bin.index.json" })
             if (await repo.Find(pickle, false, stop).ConfigureAwait(false) is not (null, null))

@@ -101,6 +101,7 @@ internal sealed class RegexMatcher : Matcher
     // \w of Oniguruma, read off its library over all characters: letters, marks, decimal and letter numbers, connectors, superscripts and fractions of Latin-1, circled letters.
     private const string Word = @"\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\u00B2\u00B3\u00B9\u00BC-\u00BE\u24B6-\u24E9";
     private static readonly (int, int)[] CircledLetters = [(0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189)];
+    private static readonly System.Buffers.SearchValues<char> OptionLetters = System.Buffers.SearchValues.Create("imsxna-d");
     private readonly Regex _regex;
     private readonly List<(int Lo, int Hi, char Proxy)> _astral = [];
     private readonly char[] _proxy = new char[30];
@@ -165,7 +166,7 @@ internal sealed class RegexMatcher : Matcher
             }
             if (inClass && (c == '[' || (c == '&' && next == '&'))) throw Unsupported(pattern);
             if (!inClass && c == '{' && next == ',') throw Unsupported(pattern);
-            if (!inClass && c == '(' && next == '?' && pattern.AsSpan(i + 2).IndexOfAnyExcept("imsxna-d") is > 0 and var n && pattern[i + 2 + n] is ':' or ')' && pattern[(i + 2)..(i + 2 + n)] != "i")
+            if (!inClass && c == '(' && next == '?' && pattern.AsSpan(i + 2).IndexOfAnyExcept(OptionLetters) is > 0 and var n && pattern[i + 2 + n] is ':' or ')' && pattern[(i + 2)..(i + 2 + n)] != "i")
                 throw Unsupported(pattern);
             if (!inClass && c == '[')
             {

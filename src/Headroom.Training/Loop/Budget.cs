@@ -119,7 +119,7 @@ public static class Budget
 
         // Of each kind the smallest change that fits.
         string? First(IEnumerable<Trial> trials, string more = "") => trials.Select(t => (t.Words, planner(t.Settings, t.Limits).TotalBytes)).Where(t => t.TotalBytes <= budget).Select(t => $"{t.Words}{more} ({UpMiB(t.TotalBytes)} MiB)").FirstOrDefault();
-        int[] lengths = [.. new[] { 2, 4, 8 }.Select(f => length / f).Where(n => n >= leastLength)];
+        int[] lengths = [.. Enumerable.Range(1, 3).Select(halvings => length >> halvings).Where(n => n >= leastLength)];
         string? train = First(Halves(rows, 1).Select(n => Train(now, n))), eval = First(Halves(evalRows, 1).Select(n => Eval(now, n)));
         string? both = train != null || eval != null || rows < 2 || evalRows < 2 ? null
             : First(Halves(Math.Max(rows, evalRows), 1).Where(n => n < Math.Min(rows, evalRows)).Select(n => Eval(Train(now, n), n)), " together");

@@ -26,6 +26,7 @@ public readonly record struct TrainerState(int Step, long MicroSteps, double? Be
 /// <summary>Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.</summary>
 public static partial class Checkpoints
 {
+    private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
     private const string StateFile = "trainer_state.json"; // written last, with the hashes of the others
     private const string MomentsFile = "optimizer.safetensors";
     private const string SealKey = ",\n  \"sha256\": \"";
@@ -120,7 +121,7 @@ public static partial class Checkpoints
             loss_scale_good_steps = state.LossScale?.GoodSteps,
             recipe_sha256 = state.RecipeHash,
             skipped_steps = state.SkippedSteps,
-        }, new JsonSerializerOptions { WriteIndented = true })));
+        }, Indented)));
     }
 
     // The state's own hash is its last field, over the text before it: any other byte is found too.

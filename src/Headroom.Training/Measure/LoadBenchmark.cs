@@ -103,7 +103,7 @@ public static class LoadBenchmark
                     using var engine = LoadBeside(hash, device, source, options, stop);
                     pair[hashed] = Note(hashed == 1 ? "load, hash beside it" : "load", bytes, Stopwatch.GetElapsedTime(start).TotalSeconds);
                     if (hash == null) continue;
-                    hash.Wait();
+                    hash.Wait(CancellationToken.None);
                     Note("until the hash is known too", bytes, Stopwatch.GetElapsedTime(start).TotalSeconds);
                 }
                 costs.Add(pair[1] / pair[0] - 1);

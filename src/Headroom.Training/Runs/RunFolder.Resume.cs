@@ -38,7 +38,7 @@ public sealed partial class RunFolder
         return new(checkpoint, before, log, finished);
     }
 
-    private string? Newest() => Training.Checkpoints.All(Checkpoints).LastOrDefault().Path;
+    private string? Newest() => Training.Checkpoints.All(Checkpoints) is [.., var last] ? last.Path : null;
 
     /// <summary>
     /// Without a checkpoint a run can only begin anew. That loses nothing where none was due yet; where one is gone, or best/ is from a run that nothing is known of,

@@ -295,7 +295,11 @@ internal sealed class FaultyFiles : FileLayer
         {
         }
 
-        protected override void Dispose(bool disposing) => real.Dispose();
+        protected override void Dispose(bool disposing)
+        {
+            real.Dispose();
+            base.Dispose(disposing);
+        }
         public override void Write(byte[] buffer, int offset, int count) => Write(buffer.AsSpan(offset, count));
         public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException();
         public override long Seek(long offset, SeekOrigin origin) => real.Seek(offset, origin);

@@ -13,7 +13,7 @@ public sealed class PretrainerTests : IDisposable
 
     private string Out => Path.Combine(_folder.Path, "made");
 
-    private double? Run(double rate = 2e-3, CancellationToken stop = default, bool overwrite = false) =>
+    private double? Run(double rate = 2e-3, bool overwrite = false, CancellationToken stop = default) =>
         Pretrainer.Run(new PretrainOptions { HiddenSize = 32, IntermediateSize = 1, NumHiddenLayers = 1, NumAttentionHeads = 2, Notes = 40, BatchSize = 4, VocabSize = 512, LearningRate = rate }, Out, new CpuDevice(1), _ => { }, (_, _, _, _) => { }, stop, overwrite);
 
     [Fact]

@@ -84,11 +84,7 @@ public sealed class ClassReportTests : IDisposable
         };
         Write("", Start(), End());
         string odd = test.ToJsonString().Replace("\"stage\"", $"\"{key}\":{value},\"stage\"", StringComparison.Ordinal);
-        if (test.ContainsKey(key))
-        {
-            test.Remove(key);
-            odd = test.ToJsonString().Replace("\"stage\"", $"\"{key}\":{value},\"stage\"", StringComparison.Ordinal);
-        }
+        if (test.Remove(key)) odd = test.ToJsonString().Replace("\"stage\"", $"\"{key}\":{value},\"stage\"", StringComparison.Ordinal);
         File.AppendAllText(Path.Combine(_folder, "events.jsonl"), odd + "\n");
         var (html, _, json) = Report();
         Assert.Single(json["quality"]!.AsArray());
