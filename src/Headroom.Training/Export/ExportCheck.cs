@@ -50,7 +50,7 @@ public static class ExportCheck
     /// Bounds by type: the largest relative difference and the smallest agreement that pass. A wrong row order or tokenizer is off by 1 and more. f32 rounds nothing, so there the
     /// arithmetic alone is the bound. Down to Q8_0 rounding costs next to nothing, so
     /// whatever lies beyond is a fault. Four bits cost what they cost: the file is llama.cpp's own bit for bit, weights are 8.7 % off, and normal noise of that size in the weights
-    /// costs the same (docs/log.md). How much of the model that leaves is measured here, and up to a loss of 0.4 it is taken without a question.
+    /// costs the same (docs/measurements/formats.md). How much of the model that leaves is measured here, and up to a loss of 0.4 it is taken without a question.
     /// </summary>
     /// <param name="type">The type of the export.</param>
     /// <param name="rounding">What float32 arithmetic alone may make of it (<see cref="Rounding"/>), which no type takes away.</param>
