@@ -39,6 +39,11 @@ public class FileLayer
     /// <summary>Renames a folder; the new name must be free.</summary>
     public virtual void MoveFolder(string from, string to) => Directory.Move(from, to);
 
+    /// <summary>
+    /// Two folders exchange their names at once; false where that cannot be done, and nothing has changed.
+    /// </summary>
+    public virtual bool Exchange(string one, string other) => FolderExchange.Try(one, other);
+
     /// <summary>Deletes a file, if it is there.</summary>
     public virtual void Delete(string path) => File.Delete(path);
 

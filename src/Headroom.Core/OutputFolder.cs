@@ -11,7 +11,7 @@ public static class OutputFolder
     {
         try
         {
-            Directory.CreateDirectory(path);
+            FileLayer.Current.CreateFolder(path);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

@@ -25,7 +25,7 @@ public sealed class OutputTarget : IDisposable
         _lock = FolderLock.Beside(_final, "The output");
         try
         {
-            if (Directory.Exists(Aside) && !Path.Exists(_final)) FileLayer.Current.MoveFolder(Aside, _final); // a kill between the two steps of CommitFolder
+            GiveBack();
             CheckFree(); // whoever had the lock before may have written it
             Temporary = Formats.Temporary.Beside(_final, Path.GetExtension(_final));
         }
@@ -51,7 +51,10 @@ public sealed class OutputTarget : IDisposable
     /// <exception cref="HeadroomException">As for <see cref="OfFile"/>.</exception>
     public static OutputTarget OfFolder(string path, bool overwrite, string another, Func<string, bool> isOurs) => new(path, overwrite, another, isOurs);
 
-    private string Aside => _final + ".replaced";
+    // Hidden, so that it is nobody's own folder, and no name that a sweep takes: what is there may be the only one.
+    private string Aside => Path.Combine(Folder, $".{Path.GetFileName(_final)}.replaced");
+
+    private string Folder => Path.GetDirectoryName(_final)!;
 
     /// <summary>The place in full.</summary>
     public string Final => _final;
@@ -84,11 +87,15 @@ public sealed class OutputTarget : IDisposable
         {
             if (_isOurs == null) FileLayer.Current.Move(Temporary, _final, _overwrite);
             else CommitFolder();
-            FileLayer.Current.FlushFolder(Path.GetDirectoryName(_final)!);
+            FileLayer.Current.FlushFolder(Folder);
+            LetGo();
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new HeadroomException($"Cannot write {_asked}: {e.Message}", "Choose another folder or free some space.", 1, e);
+            string left = !IsAside ? ""
+                : $" What was there is in {Aside}; the next write to the same place puts it back.";
+            throw new HeadroomException($"Cannot write {_asked}: {e.Message}",
+                "Choose another folder or free some space." + left, 1, e);
         }
     }
 
@@ -101,29 +108,78 @@ public sealed class OutputTarget : IDisposable
             FileLayer.Current.DeleteFolder(_final);
             FileLayer.Current.MoveFolder(Temporary, _final);
         }
-        else if (!FolderExchange.Try(Temporary, _final))
+        else if (!FileLayer.Current.Exchange(Temporary, _final)) Replace();
+        // After an exchange the old folder has the temporary name, and Dispose removes it.
+    }
+
+    // In two steps where the system has no better one: between them the old folder lies beside its place.
+    private void Replace()
+    {
+        LetGo(); // of a write before this one, which was killed when the new folder had its name
+        try
         {
-            // In two steps where the system has no better one: between them the old folder lies beside its place, under a name that no sweep takes.
             FileLayer.Current.MoveFolder(_final, Aside);
+            FileLayer.Current.MoveFolder(Temporary, _final);
+        }
+        catch (Exception e) when (DiskFault.Of(e) != null)
+        {
             try
             {
-                FileLayer.Current.MoveFolder(Temporary, _final);
+                if (IsAside) FileLayer.Current.MoveFolder(Aside, _final);
             }
-            catch
+            catch (Exception again) when (DiskFault.Of(again) != null)
             {
-                FileLayer.Current.MoveFolder(Aside, _final);
-                throw;
+                // the next write does it
             }
-            FileLayer.Current.MoveFolder(Aside, Temporary);
+            throw;
         }
-        // The old folder has the temporary name now, and Dispose removes it.
+    }
+
+    // The old folder lies aside, and nothing has its name.
+    private bool IsAside => _isOurs != null && Directory.Exists(Aside) && !Path.Exists(_final);
+
+    // After a kill between the two steps of Replace.
+    private void GiveBack()
+    {
+        try
+        {
+            if (IsAside) FileLayer.Current.MoveFolder(Aside, _final);
+        }
+        catch (Exception e) when (DiskFault.Of(e) != null)
+        {
+            throw new HeadroomException($"The output {_asked} cannot be written: {e.Message}",
+                $"What was there is in {Aside}: move it back, or mend the disk.", 1, e);
+        }
+    }
+
+    // Removes what lies aside, once its place is taken. Under a temporary name: half deleted, it must not be found
+    // under the one that is given back.
+    private void LetGo()
+    {
+        if (_isOurs == null || !Directory.Exists(Aside)) return;
+        string going = Formats.Temporary.Beside(_final);
+        try
+        {
+            FileLayer.Current.MoveFolder(Aside, going);
+        }
+        catch (Exception e) when (DiskFault.Of(e) != null)
+        {
+            // the next write does it
+        }
+        FileLayer.Current.Discard(going);
     }
 
     /// <summary>Removes what has no name yet, and gives the place free for others.</summary>
     public void Dispose()
     {
-        FileLayer.Current.Discard(Temporary); // else the next write into the folder sweeps it
-        _lock.Dispose();
+        try
+        {
+            FileLayer.Current.Discard(Temporary); // else the next write into the folder sweeps it
+        }
+        finally
+        {
+            _lock.Dispose();
+        }
     }
 
     private string Resolve()

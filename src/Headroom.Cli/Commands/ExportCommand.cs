@@ -98,11 +98,7 @@ internal static class ExportCommand
             InPlace(target, temporary =>
             {
                 if (gguf) GgufExporter.Write(merged, vocabulary!, type, temporary, Path.GetFileName(Path.GetFullPath(o.Model).TrimEnd('/')), Progress);
-                else
-                {
-                    Directory.CreateDirectory(temporary);
-                    CheckpointExporter.Write(merged, o.Model, o.Tokenizer, type, temporary, Progress);
-                }
+                else CheckpointExporter.Write(merged, o.Model, o.Tokenizer, type, temporary, Progress);
                 result = Check(o, session, source, merged, adapter, storage, words, temporary, type);
             });
         }

@@ -21,7 +21,7 @@ public static partial class CheckpointExporter
         ["bf16"] = ("BF16", "bfloat16"), ["f16"] = ("F16", "float16"), ["f32"] = ("F32", "float32"),
     };
 
-    /// <summary>Writes the files into a folder that exists; each weight is rounded once.</summary>
+    /// <summary>Writes the files into a folder, made when it is missing; each weight is rounded once.</summary>
     /// <param name="source">Weights.</param>
     /// <param name="basePath">The model the weights come from: a Hugging Face folder, whose other files are copied, or a .gguf file, whose tokenizer is written anew.</param>
     /// <param name="tokenizerPath">The tokenizer when it lies elsewhere, or null.</param>
@@ -29,9 +29,26 @@ public static partial class CheckpointExporter
     /// <param name="folder">Where to.</param>
     /// <param name="progress">Elements done and in all; may throw to stop.</param>
     /// <param name="shardBytes">Most bytes of a shard.</param>
+    /// <exception cref="HeadroomException">The model cannot be written so, or the disk does not take it.</exception>
     public static void Write(IWeightSource source, string basePath, string? tokenizerPath, string type, string folder, Action<long, long>? progress = null, long shardBytes = ShardBytes)
     {
         WeightNames.CheckClaimed(source);
+        try
+        {
+            FileLayer.Current.CreateFolder(folder);
+            WriteFiles(source, basePath, tokenizerPath, type, folder, progress, shardBytes);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new HeadroomException($"{folder} cannot be written: {e.Message}",
+                "Choose another folder or free some space.", 1, e);
+        }
+    }
+
+    private static void WriteFiles(
+        IWeightSource source, string basePath, string? tokenizerPath, string type, string folder,
+        Action<long, long>? progress, long shardBytes)
+    {
         var (dtype, torch) = Types[type];
         int size = type == "f32" ? 4 : 2;
         var c = source.Config;

@@ -34,7 +34,7 @@ public static class QuantizedCheckpoint
     {
         try
         {
-            Directory.CreateDirectory(folder);
+            FileLayer.Current.CreateFolder(folder);
             foreach (string name in sourceFolder == null ? [] : Beside)
                 if (File.Exists(Path.Combine(sourceFolder!, name))) AtomicFile.Copy(Path.Combine(sourceFolder!, name), Path.Combine(folder, name));
             bool nested = engine.Settings.LinearStorage == WeightStorage.NF4Double;

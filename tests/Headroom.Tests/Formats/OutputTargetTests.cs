@@ -110,6 +110,146 @@ public sealed class OutputTargetTests : IDisposable
         Assert.Equal((0, "new"), (missing, File.ReadAllText(At("f/a"))));
     }
 
+    private sealed class KilledException : Exception;
+
+    /// <summary>
+    /// A file system that cannot exchange two names. At one of its renames of folders and flushes the process is
+    /// killed, or the operation fails, before it is done or after.
+    /// </summary>
+    private sealed class NoExchange(int at = 0, bool kill = false, bool done = false) : FileLayer
+    {
+        private bool _dead;
+
+        /// <summary>Renames of folders and flushes so far, once they are counted.</summary>
+        public int Operations { get; private set; }
+
+        /// <summary>The place is taken, which has its own tests.</summary>
+        public bool Counts { get; set; }
+
+        public override bool Exchange(string one, string other) => false;
+        public override void MoveFolder(string from, string to) => Do(() => base.MoveFolder(from, to));
+        public override void FlushFolder(string path) => Do(() => base.FlushFolder(path));
+
+        public override void DeleteFolder(string path)
+        {
+            if (_dead) throw new KilledException();
+            base.DeleteFolder(path);
+        }
+
+        private void Do(Action action)
+        {
+            if (_dead) throw new KilledException();
+            bool now = Counts && ++Operations == at;
+            if (!now || done) action();
+            if (!now) return;
+            _dead = kill;
+            throw kill ? new KilledException() : new IOException("Input/output error", 5);
+        }
+    }
+
+    private string Aside => At(".f.replaced");
+
+    private string[] Entries =>
+        [.. Directory.GetFileSystemEntries(_folder.Path).Where(e => !Temporary.IsName(Path.GetFileName(e))).Order()];
+
+    private (Exception? Error, int Operations) Replaced(NoExchange files)
+    {
+        Directory.CreateDirectory(At("f"));
+        Put("f/a");
+        Put("f.replaced/mine", "mine");
+        FileLayer.Replace(files);
+        var e = Record.Exception(() =>
+        {
+            using var target = OfFolder(At("f"), true);
+            files.Counts = true;
+            Write(target, "a", "b");
+        });
+        FileLayer.Replace(null);
+        return (e, files.Operations);
+    }
+
+    /// <summary>
+    /// Where names cannot be exchanged: at whatever rename or flush the disk fails or the process is killed, the old
+    /// folder is at hand, in its place or aside, until the new one has the name; nothing that is half written has it;
+    /// and the next write leaves nothing but the new one. A folder of the user's own with a like name stays.
+    /// </summary>
+    [Theory, InlineData(false, false), InlineData(false, true), InlineData(true, false), InlineData(true, true)]
+    public void WithoutAnExchangeTheOldFolderIsKeptUntilTheNewOneHasItsName(bool kill, bool done)
+    {
+        var (error, operations) = Replaced(new NoExchange());
+        Assert.Null(error);
+        Assert.Equal([At("f"), At("f.replaced")], Entries);
+        int aside = 0, replaced = 0;
+        for (int at = 1; at <= operations; at++)
+        {
+            if (Directory.Exists(At("f"))) Directory.Delete(At("f"), true);
+            error = Replaced(new NoExchange(at, kill, done)).Error;
+            if (kill) Assert.IsType<KilledException>(error);
+            bool isNew = File.Exists(At("f/b")), isAside = !Directory.Exists(At("f"));
+            if (isNew) replaced++;
+            if (isAside) aside++;
+            if (error is HeadroomException e)
+            {
+                Assert.NotEmpty(e.ToDo);
+                Assert.False(isAside, "a disk that works again after its fault puts the old one back");
+            }
+            // Only the last step, when the old one is let go, may fail unsaid.
+            else if (!kill) Assert.True(error == null && isNew, $"operation {at}: {error}");
+            string whole = isAside ? Aside : At("f");
+            string[] names = isNew ? ["a", "b"] : ["a"];
+            Assert.Equal(names, Directory.GetFileSystemEntries(whole).Select(Path.GetFileName).Order());
+            Assert.All(Directory.GetFiles(whole), f => Assert.Equal(isNew ? "new" : "old", File.ReadAllText(f)));
+            // Unasked nothing is replaced, and what lies aside is back in its place.
+            FileLayer.Replace(new NoExchange());
+            Refused(() => OfFolder(At("f")));
+            Assert.Equal(isNew ? "new" : "old", File.ReadAllText(At("f/a")));
+            using (var target = OfFolder(At("f"), true)) Write(target, "a");
+            FileLayer.Replace(null);
+            Assert.Equal("new", File.ReadAllText(At("f/a")));
+            Assert.Equal([At("f"), At("f.replaced")], Entries);
+            Assert.Equal("mine", File.ReadAllText(At("f.replaced/mine")));
+        }
+        Assert.True(replaced > 0 && aside == (kill ? 1 : 0), $"{replaced} {aside}");
+    }
+
+    /// <summary>A disk that fails for good between the two renames: the error says where the old folder is.</summary>
+    [Fact]
+    public void WhereTheOldFolderCannotBePutBackTheErrorNamesItsPlace()
+    {
+        var files = new FailsFrom();
+        Put("f/a");
+        FileLayer.Replace(files);
+        using (var target = OfFolder(At("f"), true))
+        {
+            files.Left = 1; // it is moved aside, and no more
+            var e = Assert.Throws<HeadroomException>(() => Write(target, "a"));
+            Assert.Equal(1, e.ExitCode);
+            Assert.Contains(Aside, e.ToDo, StringComparison.Ordinal);
+        }
+        // Nor does the next one write where it belongs.
+        var refused = Assert.Throws<HeadroomException>(() => OfFolder(At("f")));
+        Assert.Contains(Aside, refused.ToDo, StringComparison.Ordinal);
+        FileLayer.Replace(null);
+        Assert.Equal("old", File.ReadAllText(Path.Combine(Aside, "a")));
+        Refused(() => OfFolder(At("f")));
+        Assert.Equal([At("f")], Entries);
+        Assert.Equal("old", File.ReadAllText(At("f/a")));
+    }
+
+    /// <summary>Some more folders are renamed, then none.</summary>
+    private sealed class FailsFrom : FileLayer
+    {
+        public int Left { get; set; } = int.MaxValue;
+
+        public override bool Exchange(string one, string other) => false;
+
+        public override void MoveFolder(string from, string to)
+        {
+            if (Left-- <= 0) throw new IOException("Input/output error", 5);
+            base.MoveFolder(from, to);
+        }
+    }
+
     [Fact]
     public void AnEmptyFolderIsFreeAndAFileThatComesMeanwhileIsNot()
     {
@@ -186,5 +326,9 @@ public sealed class OutputTargetTests : IDisposable
         Assert.True(hard.IsSource(path));
     }
 
-    public void Dispose() => _folder.Dispose();
+    public void Dispose()
+    {
+        FileLayer.Replace(null);
+        _folder.Dispose();
+    }
 }

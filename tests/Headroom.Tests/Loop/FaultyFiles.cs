@@ -11,7 +11,9 @@ internal sealed class PowerCutException : Exception;
 /// <param name="Full">Operations during which the disk is full: nothing can be written or made, renames and deletions work.</param>
 /// <param name="CutAt">Operation at which the power goes; 0 = it stays.</param>
 /// <param name="LiesAt">Flush that says it is done and is not; 0 = none.</param>
-internal sealed record FaultPlan(double ErrorRate = 0, Range? Full = null, int CutAt = 0, int LiesAt = 0)
+/// <param name="Exchanges">Whether two folders can exchange their names.</param>
+internal sealed record FaultPlan(
+    double ErrorRate = 0, Range? Full = null, int CutAt = 0, int LiesAt = 0, bool Exchanges = true)
 {
     public static FaultPlan Draw(Random random, int operations) => new(
         random.Next(5) switch { 0 => 0.01, 1 => 0.05, _ => 0 },
@@ -162,6 +164,21 @@ internal sealed class FaultyFiles : FileLayer
         base.MoveFolder(from, to);
         Rename(from, to);
     });
+
+    public override bool Exchange(string one, string other)
+    {
+        bool done = false;
+        if (!_plan.Exchanges) return false;
+        Do(false, () =>
+        {
+            if (!(done = base.Exchange(one, other))) return;
+            var (folder, name) = Place(one);
+            var (_, second) = Place(other);
+            var (a, b) = (folder.Names[name], folder.Names[second]);
+            Change(folder, names => (names[name], names[second]) = (b, a));
+        });
+        return done;
+    }
 
     private void Rename(string from, string to)
     {
