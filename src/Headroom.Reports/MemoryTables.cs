@@ -1,3 +1,5 @@
+using Headroom.Training;
+
 namespace Headroom.Reports;
 
 /// <summary>Plan against measured.</summary>

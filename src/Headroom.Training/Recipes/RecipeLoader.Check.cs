@@ -93,7 +93,9 @@ public static partial class RecipeLoader
         OneOf("training.save_strategy", t.SaveStrategy, "no", "steps", "epoch");
         AtLeast("training.save_steps", t.SaveSteps, 1);
         AtLeast("training.save_total_limit", t.SaveTotalLimit, 0);
-        OneOf("training.metric_for_best_model", BestMetric.Plain(t.MetricForBestModel), BestMetric.Names);
+        OneOf("task.type", r.Task.Type, TaskTypes.Names);
+        var type = TaskTypes.Of(r.Task);
+        OneOf("training.metric_for_best_model", type.BestOf(t), [.. type.Metrics.Select(m => m.Name)]);
         OneOf("training.precision", t.Precision, "auto", "fp32", "bf16", "fp16");
         OneOf("training.train_sampling_strategy", t.TrainSamplingStrategy, "random", "sequential", "group_by_length");
 
@@ -105,11 +107,15 @@ public static partial class RecipeLoader
         AtLeast("data.max_test_rows", d.MaxTestRows, 0);
         OneOf("data.on_duplicate", d.OnDuplicate, "error", "drop", "allow");
 
-        PromptTemplate.Parse(r.Task.Template).Fields(d);
-        OneOf("task.loss", r.Task.Loss, "answer", "all");
+        foreach (string key in RecipeIdentity.Values(r).Keys.Where(k => IsOfSomeTasks(k) && !type.Keys.Contains(k)))
+            Need(false, $"The task {type.Name} does not take {key}.", "Leave it out, or name another task.type.");
+        type.Check(r);
         AtLeast("task.max_seq_length", r.Task.MaxSeqLength, 2);
-        Need(!r.Task.Replace.ContainsKey(""), "task.replace replaces an empty string.", "Name the characters that are to be replaced.");
     }
+
+    // Every task has a length; the other keys of the section, and the fields of a row, are those of the tasks that name them.
+    private static bool IsOfSomeTasks(string key) => key.StartsWith("task.", StringComparison.Ordinal) && key is not ("task.type" or "task.max_seq_length")
+        || key is "data.text_field" or "data.label_field";
 
     /// <summary>One step of a path, no way out of the folder it is put in.</summary>
     private static bool IsFolderName(string name) =>
