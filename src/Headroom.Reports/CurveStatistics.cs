@@ -1,3 +1,5 @@
+using Headroom.Training;
+
 namespace Headroom.Reports;
 
 /// <summary>How a loss curve and its gradient norms behaved; each statistic is named for what it is. Null = too few steps.</summary>

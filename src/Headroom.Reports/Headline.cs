@@ -1,5 +1,6 @@
 using System.Globalization;
 using Headroom.Core;
+using Headroom.Training;
 
 namespace Headroom.Reports;
 
@@ -37,27 +38,27 @@ internal static class Headline
         if (tuned == null)
         {
             string loss = run.FinalLoss is { } l ? $"; the smoothed training loss is {Show.N3(l)}" : "";
-            return zero == null ? $"{run.Label} has no test result{loss}." : $"{run.Label} has {Score([zero])} zero-shot and no test of the tuned model yet{loss}.";
+            return zero == null ? $"{run.Label} has no test result{loss}." : $"{run.Label} has {Score(m, [zero])} zero-shot and no test of the tuned model yet{loss}.";
         }
-        string text = $"{run.Label} reaches {Score([tuned])} after tuning";
-        if (zero != null) text += $", {Score([zero])} zero-shot; {Verdict(m.Tests.Where(t => t.Kind == "tuned_vs_zero_shot").ToList())}";
-        if (m.Quality.Where(q => q.Stage == "baseline").MaxBy(q => q.Score ?? double.MinValue) is { } best)
-            text += $"; the best baseline, {best.Label}, {Score([best])}, {Verdict(m.Tests.Where(t => t.Second == best).ToList())}";
+        string text = $"{run.Label} reaches {Score(m, [tuned])} after tuning";
+        if (zero != null) text += $", {Score(m, [zero])} zero-shot; {Verdict(m.Tests.Where(t => t.Kind == "tuned_vs_zero_shot").ToList())}";
+        if (m.Quality.Where(q => q.Stage == "baseline").MaxBy(Rank) is { } best)
+            text += $"; the best baseline, {best.Label}, {Score(m, [best])}, {Verdict(m.Tests.Where(t => t.Second == best).ToList())}";
         return text + ".";
     }
 
     private static string OfDuel(ReportModel m)
     {
-        var models = m.Quality.Where(q => q.Stage == "tuned").GroupBy(q => q.Group).OrderByDescending(g => g.Average(q => q.Score ?? 0)).Select(g => (Name: g.Key, Rows: g.ToList())).ToList();
+        var models = m.Quality.Where(q => q.Stage == "tuned").GroupBy(q => q.Group).OrderByDescending(g => g.Average(q => Rank(q))).Select(g => (Name: g.Key, Rows: g.ToList())).ToList();
         if (models.Count == 0) return "No tuned model has been tested yet.";
-        string best = models[0].Name, text = $"{best} reaches {Score(models[0].Rows)}";
+        string best = models[0].Name, text = $"{best} reaches {Score(m, models[0].Rows)}";
         bool claims = false, oneSeed = models.All(g => g.Rows.Count == 1);
         string seeds = oneSeed ? "one seed" : "fewer than two seeds in common";
         foreach (var (name, rows) in models.Skip(1))
         {
             var (verdict, ofModels) = Compare(m, best, name);
             claims |= ofModels;
-            text += models.Count == 2 ? $"; {name} {Score(rows)}; {(ofModels ? "" : $"of these {(oneSeed ? "two " : "")}adapters ({seeds}): ")}{verdict}" : $"; {name} {Score(rows)}, to the first {verdict}";
+            text += models.Count == 2 ? $"; {name} {Score(m, rows)}; {(ofModels ? "" : $"of these {(oneSeed ? "two " : "")}adapters ({seeds}): ")}{verdict}" : $"; {name} {Score(m, rows)}, to the first {verdict}";
         }
         if (models.Count > 2 && !claims) text += $"; of these {(oneSeed ? $"{models.Count} " : "")}adapters ({seeds})";
         if (models.Count > 1 && !claims) text += $"; {(oneSeed ? "one seed" : "that")} says nothing of the models";
@@ -80,46 +81,21 @@ internal static class Headline
         return ($"{who}{(c.Significant == true ? $"a significant difference ({figures})" : $"no significant difference ({figures})")}{ofAdapters}", true);
     }
 
-    private static string Score(IReadOnlyList<QualityRow> rows)
+    /// <summary>What a metric is called in tables and sentences.</summary>
+    public static string Name(Metric? m) => m == null ? Show.NotMeasured : Show.Short(m.Label, MostLetters);
+
+    private const int MostLetters = 60;
+
+    // The larger the better, whichever way the metric is.
+    private static double Rank(ReportRow q) => q.Score is { } s ? s.Direction == Direction.Higher ? s.Value : -s.Value : double.MinValue;
+
+    private static string Score(ReportModel m, IReadOnlyList<ReportRow> rows)
     {
-        var q = rows[0];
-        if (rows.Count == 1)
-            return $"{q.ScoreName} {(q.F1 == null ? q.Accuracy is { } a ? Show.I(a) : Show.N3(q.AccuracyValue) : q.Intervals is { } i ? Show.I(i.Main.F1) : Show.N3(q.F1))}";
-        var scores = rows.Where(r => r.Score != null && r.ScoreName == q.ScoreName).Select(r => r.Score!.Value).ToList();
-        if (scores.Count == 0) return $"{q.ScoreName} {Show.NotMeasured}";
+        if (rows[0].Score is not { } own) return $"{m.Task.Metrics.First(k => k.Name == m.Task.Ranked[^1]).Label} {Show.NotMeasured}";
+        string name = Name(own);
+        if (rows.Count == 1) return $"{name} {Show.Metric(own)}";
+        var scores = rows.Where(r => r.Score is { } s && (s.Name, s.Label) == (own.Name, own.Label)).Select(r => r.Score!.Value).ToList();
         var (mean, sd) = Statistics.MeanSd(scores);
-        return $"{q.ScoreName} {Show.N3(mean)} ± {Show.N3(sd)} over {scores.Count} seeds";
+        return $"{name} {Show.N3(mean)} ± {Show.N3(sd)} over {scores.Count} seeds";
     }
-}
-
-/// <summary>Numbers as text, the same in every culture.</summary>
-internal static class Show
-{
-    public const string NotMeasured = "not measured";
-
-    public static string N3(double? v) => F(v, "0.000");
-    /// <summary>A difference, with its sign.</summary>
-    public static string Signed(double? v) => F(v, "+0.000;-0.000;0.000");
-    public static string N1(double? v) => F(v, "#,0.0");
-    public static string Count(double? v) => F(v, "#,0");
-    public static string Percent(double? v) => F(v, "0.###%");
-    public static string I(Interval i) => $"{N3(i.Value)} [{N3(i.Low)}, {N3(i.High)}]";
-    public static string MiB(double? bytes) => bytes is { } b ? N1(b / 1048576) : NotMeasured;
-    /// <summary>MiB with the unit, for prose.</summary>
-    public static string Mib(double bytes) => $"{N1(bytes / 1048576)} MiB";
-    public static string P(double p) => p < 0.001 ? "p < 0.001" : $"p = {F(p, p < 0.01 ? "0.####" : "0.###")}";
-    public static string PValue(double p) => P(p) is var s && s.StartsWith("p = ", StringComparison.Ordinal) ? s[4..] : s[2..];
-    /// <summary>A name that a table can hold: one line, its middle left out where it is long.</summary>
-    public static string Short(string text, int most)
-    {
-        text = Printable.Line(text);
-        const string cut = "…";
-        int[] at = StringInfo.ParseCombiningCharacters(text); // a cut must not part what is one sign
-        if (at.Length <= most) return text;
-        int head = most / 2, tail = most - head - cut.Length;
-        return text[..at[head]] + cut + text[at[^tail]..];
-    }
-
-    public static string Or(string? text) => string.IsNullOrEmpty(text) ? NotMeasured : text;
-    public static string F(double? v, string format) => v is { } d && double.IsFinite(d) ? d.ToString(format, CultureInfo.InvariantCulture) : NotMeasured;
 }

@@ -1,3 +1,5 @@
+using Headroom.Training;
+
 namespace Headroom.Reports;
 
 /// <summary>Plan against measured.</summary>
@@ -38,9 +40,9 @@ internal static class MemoryTables
         var bars = runs.SelectMany(r => r.Summary.Plan!.Phases.Select(p =>
         {
             var parts = r.Summary.Plan.Rows.Where(x => x.Phase == "static" || x.Phase == p.Phase).Append((p.Phase, Category: "gaps", Bytes: Gaps(r, p))).Where(x => x.Bytes > 0)
-                .OrderBy(x => categories.IndexOf(x.Category)).Select(x => (categories.IndexOf(x.Category) % Svg.Colours, (double)x.Bytes, $"{x.Category}: {Show.Mib(x.Bytes)}")).ToList();
+                .OrderBy(x => categories.IndexOf(x.Category)).Select(x => (categories.IndexOf(x.Category) % Svg.Colours, (double)x.Bytes, $"{x.Category}: {Show.InMiB(x.Bytes)}")).ToList();
             string label = runs.Count > 1 ? $"{r.Group}: {p.Phase}" : p.Phase, peak = p.Phase == r.Summary.Plan.PeakPhase ? ", the peak" : "";
-            return (label, $"{Show.Mib(parts.Sum(x => x.Item2))}{peak}", (IReadOnlyList<(int, double, string)>)parts);
+            return (label, $"{Show.InMiB(parts.Sum(x => x.Item2))}{peak}", (IReadOnlyList<(int, double, string)>)parts);
         })).ToList();
         yield return new Figures([new Figure("Planned bytes at the peak of each phase, by category", Svg.Stacked("Planned bytes by phase and category", bars), categories.Select((c, i) => (i % Svg.Colours, c)).ToList())]);
 

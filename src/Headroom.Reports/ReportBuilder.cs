@@ -15,25 +15,27 @@ internal static class ReportBuilder
             throw new HeadroomException($"events.jsonl in {folder} has no run_start event", "Give the folder of a run or of a duel");
         var read = isDuel ? ReadRuns(folder, top, notes) : [(top.Folder, top)];
         var runs = Label(read);
+        var task = top.Task;
         var quality = runs.SelectMany(r => new[] { (r, T: r.Summary.ZeroShot), (r, T: r.Summary.Tuned) }).Where(x => x.T != null)
-            .Select(x => Row(x.r.Label, x.r.Group, x.r.Colour, x.r.Summary.Seed, x.T!.Name, x.T)).ToList();
-        quality.AddRange(Baselines(isDuel ? top : null, runs));
+            .Select(x => Row(task, x.r.Label, x.r.Group, x.r.Colour % Svg.Colours, x.r.Summary.Seed, x.T!.Name, x.T)).ToList();
+        quality.AddRange(Baselines(task, isDuel ? top : null, runs));
         foreach (var run in runs.Where(r => !r.Summary.Completed)) notes.Add(State(run));
         if (isDuel && top.DuelEnd == null)
             notes.Add(top.Holder is { } holder ? $"The duel is running ({holder}): these figures are of what it has done so far." : "The duel has no duel_end event: it was stopped.");
-        var reversals = SeedComparisons.Reversals(runs, quality);
+        var reversals = SeedComparisons.Reversals(task, runs, quality);
         notes.AddRange(reversals.Select(r => $"Validation ranks {r.First} and {r.Second} the other way round: {r.Metric} {Show.N3(r.ValidationFirst)} and {Show.N3(r.ValidationSecond)} on the "
             + $"validation rows (of the adapters that were kept), {Show.N3(r.TestFirst)} and {Show.N3(r.TestSecond)} on the test rows."));
         notes.AddRange((isDuel ? runs.Select(r => r.Summary).Prepend(top) : [top]).SelectMany(Oddities));
         var model = new ReportModel
         {
+            Task = task,
             Name = (isDuel ? top.DuelStart : top.Start).Text("name") ?? top.Folder,
             Duel = isDuel ? top : null,
             Runs = runs,
             Quality = quality,
-            Spreads = Spread(quality),
-            Tests = PairedTests(quality, notes),
-            Comparisons = SeedComparisons.Of(quality),
+            Spreads = Spread(task, quality),
+            Tests = PairedTests(task, quality, notes),
+            Comparisons = SeedComparisons.Of(task, quality),
             Reversals = reversals,
             Notes = notes,
             Recipes = Recipes(isDuel ? top : null, runs),
@@ -64,46 +66,35 @@ internal static class ReportBuilder
             groups[i], order.IndexOf(groups[i]), r.Folder, r.Summary, CurveStatistics.Of(r.Summary.Steps))).ToList();
     }
 
-    private static IEnumerable<QualityRow> Baselines(RunSummary? duel, List<RunEntry> runs)
+    private static IEnumerable<ReportRow> Baselines(TaskType task, RunSummary? duel, List<RunEntry> runs)
     {
         // Runs over the same rows repeat the same baselines: shown once.
         var found = new List<(TestResult Result, string? Of)>();
         foreach (var (summary, of) in runs.Select(r => (r.Summary, (string?)r.Label)).Prepend((duel!, null)).Where(x => x.Item1 != null))
             foreach (var b in summary.Baselines)
-                if (!found.Any(f => f.Result.Name == b.Name && f.Result.Accuracy == b.Accuracy && f.Result.F1 == b.F1 && Same(f.Result.Gold, b.Gold) && Same(f.Result.Predicted, b.Predicted)))
-                    found.Add((b, of));
+                if (!found.Any(f => f.Result.Name == b.Name && Same(f.Result.Evaluation, b.Evaluation))) found.Add((b, of));
         return found.Select(f =>
         {
             string name = f.Of != null && found.Count(o => o.Result.Name == f.Result.Name) > 1 ? $"{f.Result.Name}, rows of {f.Of}" : f.Result.Name;
-            return Row(name, name, -1, null, "baseline", f.Result);
+            return Row(task, name, name, -1, null, "baseline", f.Result);
         });
     }
 
+    private static bool Same(Evaluation a, Evaluation b) => a.Metrics.Select(m => (m.Name, m.Value)).SequenceEqual(b.Metrics.Select(m => (m.Name, m.Value)))
+        && Same(a.Outcomes?.Rows, b.Outcomes?.Rows) && (a.Outcomes?.Right ?? []).SequenceEqual(b.Outcomes?.Right ?? []);
+
     private static bool Same(int[]? a, int[]? b) => a == null ? b == null : b != null && a.AsSpan().SequenceEqual(b);
 
-    private static QualityRow Row(string label, string group, int colour, long? seed, string stage, TestResult t)
-    {
-        var m = t.Confusion;
-        long? correct = m?.Correct ?? (t is { Accuracy: { } a, Rows: { } n } ? (long)Math.Round(a * n) : null);
-        // A fixed seed: the same log gives the same report.
-        return new QualityRow(label, group, colour, seed, stage, t, correct, correct is { } k && t.Rows is > 0 and var rows ? Statistics.Wilson(k, rows) : null,
-            m is { Rows: > 0 } ? Statistics.Intervals(m, 1) : null, Tiers(t));
-    }
+    private static ReportRow Row(TaskType task, string label, string group, int colour, long? seed, string stage, TestResult t) =>
+        new(label, group, colour, seed, stage, t.Evaluation, t.Seconds, task.Ranked.Select(t.Evaluation.Find).FirstOrDefault(m => m != null));
 
-    private static List<TierCell> Tiers(TestResult t) => t is { Tiers: { } tiers, Gold: { } gold, Predicted: { } predicted, Confusion: { } m }
-        ? [.. Predictions.ByTier(tiers, gold, predicted, m.Classes, m.Labels).Select(x => new TierCell(x.Tier, x.Confusion))] : [];
-
-    private static List<SeedSpread> Spread(List<QualityRow> quality)
+    private static List<SeedSpread> Spread(TaskType task, List<ReportRow> quality)
     {
-        var metrics = new (string Name, Func<QualityRow, double?> Of)[]
-        {
-            ("accuracy", q => q.AccuracyValue), ("precision", q => q.Precision), ("recall", q => q.Recall), ("f1", q => q.F1), ("loss", q => q.Result.Loss),
-        };
         var spreads = new List<SeedSpread>();
         foreach (var group in quality.Where(q => q.Stage != "baseline").GroupBy(q => (q.Group, q.Stage)).Where(g => g.Count() > 1))
-            foreach (var (name, of) in metrics)
+            foreach (string name in task.Spread)
             {
-                var values = group.Where(q => of(q) != null).Select(q => (q.Seed, Value: of(q)!.Value)).ToList();
+                var values = group.Where(q => q.Evaluation.Value(name) != null).Select(q => (q.Seed, Value: q.Evaluation.Value(name)!.Value)).ToList();
                 if (values.Count < 2) continue;
                 var (mean, sd) = Statistics.MeanSd(values.Select(v => v.Value).ToList());
                 spreads.Add(new SeedSpread(group.Key.Group, group.Key.Stage, name, values, mean, sd));
@@ -111,9 +102,10 @@ internal static class ReportBuilder
         return spreads;
     }
 
-    private static List<PairedTest> PairedTests(List<QualityRow> quality, List<string> notes)
+    private static List<PairedTest> PairedTests(TaskType task, List<ReportRow> quality, List<string> notes)
     {
         var tests = new List<PairedTest>();
+        if (!task.ComparesRows) return tests;
         var tuned = quality.Where(q => q.Stage == "tuned").ToList();
         for (int i = 0; i < tuned.Count; i++)
             for (int j = i + 1; j < tuned.Count; j++)
@@ -132,11 +124,11 @@ internal static class ReportBuilder
         double[] adjusted = Statistics.Holm(tests.Select(t => t.P).ToArray());
         return tests.Select((t, i) => t with { Adjusted = adjusted[i] }).ToList();
 
-        bool Add(string kind, QualityRow a, QualityRow b)
+        bool Add(string kind, ReportRow a, ReportRow b)
         {
-            if (a.Result is not { Gold: { Length: > 0 } gold, Predicted: { } first } || b.Result.Predicted is not { } second || !Same(gold, b.Result.Gold)) return false;
-            var (x, y) = Statistics.Discordant(gold, first, second);
-            tests.Add(new PairedTest(kind, a, b, gold.Length, x, y, Statistics.McNemarExact(x, y), 1));
+            if (a.Evaluation.Outcomes is not { } first || b.Evaluation.Outcomes is not { } second || !Same(first.Rows, second.Rows)) return false;
+            var (x, y) = Statistics.Discordant(first.Right, second.Right);
+            tests.Add(new PairedTest(kind, a, b, first.Right.Length, x, y, Statistics.McNemarExact(x, y), 1));
             return true;
         }
     }

@@ -1,13 +1,6 @@
+using Headroom.Training;
+
 namespace Headroom.Reports;
-
-/// <summary>A part of a section.</summary>
-internal abstract record Block;
-
-/// <summary>A paragraph.</summary>
-internal sealed record Paragraph(string Text) : Block;
-
-/// <summary>A table; <paramref name="Align"/> has one letter a column: l for text, r for numbers.</summary>
-internal sealed record Table(string? Caption, string Align, IReadOnlyList<string> Columns, IReadOnlyList<string[]> Rows) : Block;
 
 /// <summary>Charts side by side where there is room.</summary>
 internal sealed record Figures(IReadOnlyList<Figure> Items) : Block;
@@ -18,14 +11,29 @@ internal sealed record Figure(string Title, string Svg, IReadOnlyList<(int Colou
 /// <summary>Text kept as it is.</summary>
 internal sealed record Verbatim(string Caption, string Text) : Block;
 
-/// <summary>A titled part of the report.</summary>
-internal sealed record Section(string Title, IReadOnlyList<Block> Blocks);
-
 /// <summary>The report laid out: what the page and the text have in common.</summary>
 internal sealed record ReportDocument(string Title, string Kind, string Headline, bool Completed, IReadOnlyList<string> Notes, IReadOnlyList<Section> Sections)
 {
     public static ReportDocument Of(ReportModel m) => new(m.Name, m.Duel == null ? "Run" : "Duel", m.Headline, m.Completed, m.Notes,
-        new[] { QualityTables.Of(m), Seeds(m), Tests(m), QualityTables.Tiers(m), QualityTables.Classes(m), Curves(m), MemoryTables.Of(m), Cost(m), Provenance(m) }.Where(s => s.Blocks.Count > 0).ToList());
+        new[] { Quality(m), Seeds(m), Tests(m) }.Concat(m.Quality.Count == 0 ? [] : m.Task.Sections(m.Quality)).Concat([Curves(m), MemoryTables.Of(m), Cost(m), Provenance(m)])
+            .Where(s => s.Blocks.Count > 0).Select(Drawn).ToList());
+
+    // A task names the values of its charts; drawing them is the report's.
+    private static Section Drawn(Section s) => s with
+    {
+        Blocks = [.. s.Blocks.Select(b => b is IntervalChart c ? new Figures([new Figure(c.Title, Svg.Intervals(c.Title, c.Bars), [])]) : b)],
+    };
+
+    private static Section Quality(ReportModel m)
+    {
+        if (m.Quality.Count == 0) return new("Quality", [new Paragraph("No test result in the log.")]);
+        var own = m.Task.Quality(m.Quality);
+        return m.Spreads.Count == 0 ? own : own with { Blocks = [.. own.Blocks, Spreads(m.Spreads)] };
+    }
+
+    private static Table Spreads(IReadOnlyList<SeedSpread> spreads) =>
+        new("Over seeds: mean ± standard deviation, then each seed", "lllrl", ["model", "stage", "metric", "mean ± sd", "each seed"],
+            spreads.Select(s => new[] { s.Group, s.Stage, s.Metric, $"{Show.N3(s.Mean)} ± {Show.N3(s.Sd)}", string.Join(", ", s.Values.Select(v => $"{Show.N3(v.Value)} (seed {v.Seed})")) }).ToList());
 
     private static Section Seeds(ReportModel m)
     {
@@ -39,13 +47,14 @@ internal sealed record ReportDocument(string Title, string Kind, string Headline
             {
                 c.First, c.Second, c.Metric, Show.Count(c.Differences.Count), string.Join(", ", c.Differences.Select(d => $"{Show.Signed(d.Difference)} (seed {d.Seed})")),
                 c.Mean is { } i ? $"{Show.Signed(i.Value)} [{Show.Signed(i.Low)}, {Show.Signed(i.High)}]" : "no interval", c.Adjusted is { } p ? Show.PValue(p) : "none",
-                c.Significant switch { true => $"{(c.Mean!.Value.Value > 0 ? "first" : "second")} is better", false => "no significant difference", null => "nothing is claimed" },
+                c.Significant switch { true => $"{(c.FirstIsBetter ? "first" : "second")} is better", false => "no significant difference", null => "nothing is claimed" },
             }).ToList()),
         ]);
     }
 
     private static Section Tests(ReportModel m)
     {
+        if (!m.Task.ComparesRows) return new("Paired tests", []);
         if (m.Tests.Count == 0) return new("Paired tests", [new Paragraph("No two sets of predictions over the same rows: nothing to test.")]);
         return new("Paired tests",
         [
@@ -67,13 +76,9 @@ internal sealed record ReportDocument(string Title, string Kind, string Headline
         Add("Training loss (thin: each step, thick: smoothed; dots: validation)", "loss", s => s.Loss, true, e => e.Split == "test" ? null : e.Loss);
         Add("Gradient norm (thin: each step, thick: smoothed)", "norm", s => s.GradNorm, true, _ => null);
         Add("Learning rate", "rate", s => s.LearningRate, false, _ => null);
-        var f1 = m.Runs.SelectMany(r => r.Summary.Evals).Select(e => e.Confusion).Where(c => c != null).Select(c => c!.F1Name).Distinct().ToList();
-        string f1Name = f1.Count == 1 ? Show.Short(f1[0], 60) : "F1";
-        Add($"Validation {f1Name}, or accuracy where there is none", "share", _ => null, false, e => e.F1 ?? e.Accuracy);
+        AddScore(m, Add);
         var blocks = new List<Block> { new Figures(figures) };
-        if (m.Runs.Any(r => r.Summary.Evals.Count > 0))
-            blocks.Add(new Table("Evaluations while training", "lrlrrr", ["run", "step", "split", "loss", "accuracy", f1Name],
-                m.Runs.SelectMany(r => r.Summary.Evals.Select(e => new[] { r.Label, Show.Count(e.Step), e.Split, Show.N3(e.Loss), Show.N3(e.Accuracy), Show.N3(e.F1) })).ToList()));
+        if (m.Runs.Any(r => r.Summary.Evals.Count > 0)) blocks.Add(Evaluations(m));
         var rows = new (string Name, string Means, Func<RunEntry, string> Of)[]
         {
             ("last loss", "smoothed training loss at the last step", r => Show.N3(r.FinalLoss)),
@@ -103,6 +108,30 @@ internal sealed record ReportDocument(string Title, string Kind, string Headline
 
         static string Stat(double? v) => v == null ? "too few steps" : Show.N3(v);
         static string Step(int? v) => v == null ? "none" : Show.Count(v);
+    }
+
+    // Of what models are ranked by, the first that an evaluation has.
+    private static void AddScore(ReportModel m, Action<string, string, Func<StepPoint, double?>, bool, Func<EvalPoint, double?>> add)
+    {
+        var kinds = m.Task.Ranked.Select(n => m.Task.Metrics.First(k => k.Name == n)).Where(k => k != MetricKind.Loss).ToList(); // the loss has a chart
+        if (kinds.Count == 0) return;
+        string others = string.Concat(kinds.Skip(1).Select(k => $", or {k.Label} where there is none"));
+        add($"Validation {InWords(m, kinds[0])}{others}", kinds[0].Unit, _ => null, false, e => kinds.Select(k => e.Evaluation.Value(k.Name)).FirstOrDefault(v => v != null));
+    }
+
+    private static Table Evaluations(ReportModel m)
+    {
+        var shown = m.Task.Shown.Select(n => m.Task.Metrics.First(k => k.Name == n)).ToList();
+        return new Table("Evaluations while training", "lrlr" + new string('r', shown.Count), ["run", "step", "split", "loss", .. shown.Select(k => InWords(m, k))],
+            m.Runs.SelectMany(r => r.Summary.Evals.Select(e => (string[])
+                [r.Label, Show.Count(e.Step), e.Split, Show.N3(e.Loss), .. shown.Select(k => Show.N3(e.Evaluation.Value(k.Name)))])).ToList());
+    }
+
+    // As the evaluations while training say it, where they say one thing.
+    private static string InWords(ReportModel m, MetricKind kind)
+    {
+        var said = m.Runs.SelectMany(r => r.Summary.Evals).Select(e => e.Evaluation.Find(kind.Name)).OfType<Metric>().Select(x => x.Label).Distinct().ToList();
+        return said.Count == 1 ? Show.Short(said[0], 60) : kind.Label;
     }
 
     private static Section Cost(ReportModel m)

@@ -1,5 +1,6 @@
 using System.Text;
 using Headroom.Core;
+using Headroom.Training;
 
 namespace Headroom.Reports;
 

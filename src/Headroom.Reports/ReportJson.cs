@@ -1,6 +1,7 @@
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Headroom.Training;
 
 namespace Headroom.Reports;
 
@@ -14,6 +15,7 @@ internal static class ReportJson
         ["format"] = 1,
         ["kind"] = m.Duel == null ? "run" : "duel",
         ["name"] = m.Name,
+        ["task"] = m.Task.Name,
         ["completed"] = m.Completed,
         ["running"] = m.Running,
         ["headline"] = m.Headline,
@@ -23,7 +25,7 @@ internal static class ReportJson
             ["models"] = List(m.Duel.DuelStart.Texts("models"), x => x), ["seeds"] = m.Duel.DuelStart?["seeds"]?.DeepClone(), ["runs"] = List(m.Duel.DuelStart.Texts("runs"), x => x),
             ["seconds"] = m.Duel.DuelEnd.Number("seconds"), ["peak_resident_bytes"] = m.Duel.DuelEnd.Long("peak_resident_bytes"),
         },
-        ["quality"] = List(m.Quality, Quality),
+        ["quality"] = List(m.Quality, q => Quality(m.Task, q)),
         ["seed_spread"] = List(m.Spreads, s => new JsonObject
         {
             ["group"] = s.Group, ["stage"] = s.Stage, ["metric"] = s.Metric, ["mean"] = s.Mean, ["sd"] = s.Sd, ["values"] = List(s.Values, v => new JsonObject { ["seed"] = v.Seed, ["value"] = v.Value }),
@@ -31,7 +33,7 @@ internal static class ReportJson
         ["seed_comparisons"] = List(m.Comparisons, c => new JsonObject
         {
             ["first"] = c.First, ["second"] = c.Second, ["metric"] = c.Metric, ["differences"] = List(c.Differences, d => new JsonObject { ["seed"] = d.Seed, ["value"] = d.Difference }),
-            ["mean"] = Interval(c.Mean, null), ["p"] = c.P, ["p_holm"] = c.Adjusted, ["significant"] = c.Significant,
+            ["mean"] = Interval(c.Mean), ["p"] = c.P, ["p_holm"] = c.Adjusted, ["significant"] = c.Significant,
         }),
         ["validation_reversals"] = List(m.Reversals, r => new JsonObject
         {
@@ -42,23 +44,22 @@ internal static class ReportJson
             ["kind"] = t.Kind, ["first"] = t.First.Name, ["second"] = t.Second.Name, ["seed"] = t.First.Seed, ["rows"] = t.Rows, ["only_first_right"] = t.FirstOnly, ["only_second_right"] = t.SecondOnly,
             ["p"] = t.P, ["p_holm"] = t.Adjusted, ["significant"] = t.Significant,
         }),
-        ["runs"] = List(m.Runs, Run),
+        ["runs"] = List(m.Runs, r => Run(m.Task, r)),
         ["recipes"] = List(m.Recipes, r => new JsonObject { ["of"] = r.Of, ["text"] = r.Text }),
     }.ToJsonString(Options) + "\n";
 
-    private static JsonObject Quality(QualityRow q) => new()
+    private static JsonObject Quality(TaskType task, ReportRow q)
     {
-        ["label"] = q.Label, ["group"] = q.Group, ["stage"] = q.Stage, ["seed"] = q.Seed, ["rows"] = q.Result.Rows, ["correct"] = q.Correct, ["loss"] = q.Result.Loss,
-        ["accuracy"] = Interval(q.Accuracy, q.Result.Accuracy), ["precision"] = Interval(q.Intervals?.Main.Precision, q.Result.Precision),
-        ["recall"] = Interval(q.Intervals?.Main.Recall, q.Result.Recall), ["f1"] = Interval(q.Intervals?.Main.F1, q.Result.F1),
-        // Of two classes also by the names that everyone has for them.
-        ["confusion"] = q.Confusion is { IsBinary: true } c ? new JsonObject { ["tn"] = c[0, 0], ["fp"] = c[0, 1], ["fn"] = c[1, 0], ["tp"] = c[1, 1] } : null,
-        ["seconds"] = q.Result.Seconds,
-        ["classes"] = q is { Confusion: { } m, Intervals: { } i } ? ClassFigures.Json(m, i) : null,
-        ["tiers"] = List(q.Tiers, t => new JsonObject { ["tier"] = t.Tier, ["rows"] = t.Rows, ["correct"] = t.Correct, ["accuracy"] = Interval(t.Accuracy, null), ["f1"] = t.Confusion.Main.F1 }),
-    };
+        var json = new JsonObject { ["label"] = q.Label, ["group"] = q.Group, ["stage"] = q.Stage, ["seed"] = q.Seed, ["rows"] = q.Evaluation.Rows, ["seconds"] = q.Seconds };
+        foreach (var (key, value) in task.Json(q.Evaluation)) json[key] = value?.DeepClone();
+        json["metrics"] = List(q.Evaluation.Metrics, x => new JsonObject
+        {
+            ["name"] = x.Name, ["label"] = x.Label, ["better"] = x.Direction == Direction.Higher ? "higher" : "lower", ["value"] = x.Value, ["low"] = x.Low, ["high"] = x.High,
+        });
+        return json;
+    }
 
-    private static JsonObject Run(RunEntry r)
+    private static JsonObject Run(TaskType task, RunEntry r)
     {
         var (s, c, p) = (r.Summary, r.Curve, r.Summary.Plan);
         return new JsonObject
@@ -94,12 +95,16 @@ internal static class ReportJson
             {
                 ["step"] = List(s.Steps, x => x.Step), ["loss"] = List(s.Steps, x => x.Loss), ["grad_norm"] = List(s.Steps, x => x.GradNorm), ["learning_rate"] = List(s.Steps, x => x.LearningRate),
             },
-            ["evaluations"] = List(s.Evals, e => new JsonObject { ["step"] = e.Step, ["split"] = e.Split, ["loss"] = e.Loss, ["accuracy"] = e.Accuracy, ["f1"] = e.F1 }),
+            ["evaluations"] = List(s.Evals, e =>
+            {
+                var json = new JsonObject { ["step"] = e.Step, ["split"] = e.Split, ["loss"] = e.Loss };
+                foreach (string name in task.Shown) json[name] = e.Evaluation.Value(name);
+                return json;
+            }),
         };
     }
 
-    internal static JsonObject? Interval(Interval? i, double? value) => i is { } x ? new JsonObject { ["value"] = x.Value, ["low"] = x.Low, ["high"] = x.High }
-        : value is { } v ? new JsonObject { ["value"] = v, ["low"] = null, ["high"] = null } : null;
+    private static JsonObject? Interval(Interval? i) => i is { } x ? new JsonObject { ["value"] = x.Value, ["low"] = x.Low, ["high"] = x.High } : null;
 
     private static JsonArray List<T>(IEnumerable<T> items, Func<T, JsonNode?> of) => new([.. items.Select(of)]);
 }

@@ -1,6 +1,7 @@
-using System.Text;
 using System.Text.RegularExpressions;
+using System.Text;
 using Headroom.Core;
+using Headroom.Training;
 
 namespace Headroom.Reports;
 

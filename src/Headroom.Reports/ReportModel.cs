@@ -3,35 +3,11 @@ using Headroom.Training;
 
 namespace Headroom.Reports;
 
-/// <summary>Counts of one tier's rows.</summary>
-internal sealed record TierCell(string Tier, ConfusionMatrix Confusion)
-{
-    public long Rows => Confusion.Rows;
-    public long Correct => Confusion.Correct;
-    public Interval Accuracy => Statistics.Wilson(Correct, Rows);
-}
-
-/// <summary>Predictions of one run's stage, or of a baseline, with intervals, which are null when the log has no counts to take them from.
-/// The label is unique among the runs; runs that differ only in the seed share a group. The stage is "zero-shot", "tuned" or "baseline".</summary>
-internal sealed record QualityRow(string Label, string Group, int Colour, long? Seed, string Stage, TestResult Result, long? Correct, Interval? Accuracy, ConfusionIntervals? Intervals, IReadOnlyList<TierCell> Tiers)
-{
-    public string Name => Stage == "baseline" ? $"{Label} (baseline)" : $"{Label} {Stage}";
-    public ConfusionMatrix? Confusion => Result.Confusion;
-    public double? Precision => Confusion?.Main.Precision ?? Result.Precision;
-    public double? Recall => Confusion?.Main.Recall ?? Result.Recall;
-    public double? F1 => Confusion?.Main.F1 ?? Result.F1;
-    public double? AccuracyValue => Accuracy?.Value ?? Result.Accuracy;
-    /// <summary>What models are ranked by.</summary>
-    public double? Score => F1 ?? AccuracyValue;
-    /// <summary>Its name. A log without label words does not say whose F1 it is.</summary>
-    public string ScoreName => F1 == null ? "accuracy" : Confusion is null or { IsBinary: true, Labels: null } ? "F1" : Show.Short(Confusion.F1Name, 60);
-}
-
 /// <summary>Mean and standard deviation over the seeds of a group.</summary>
 internal sealed record SeedSpread(string Group, string Stage, string Metric, IReadOnlyList<(long? Seed, double Value)> Values, double Mean, double Sd);
 
 /// <summary>Exact McNemar test of two sets of predictions over the same rows; the kind is "tuned_vs_tuned", "tuned_vs_zero_shot" or "tuned_vs_baseline".</summary>
-internal sealed record PairedTest(string Kind, QualityRow First, QualityRow Second, int Rows, int FirstOnly, int SecondOnly, double P, double Adjusted)
+internal sealed record PairedTest(string Kind, ReportRow First, ReportRow Second, int Rows, int FirstOnly, int SecondOnly, double P, double Adjusted)
 {
     public bool Significant => Adjusted < 0.05;
 }
@@ -40,9 +16,11 @@ internal sealed record PairedTest(string Kind, QualityRow First, QualityRow Seco
 /// Two models that were trained with the same seeds: one difference (first less second) of the tuned adapters a seed. The interval and the p-value are over the
 /// seeds (<see cref="Statistics.OverSeeds"/>) and null where the differences are all one value.
 /// </summary>
-internal sealed record SeedComparison(string First, string Second, string Metric, IReadOnlyList<(long Seed, double Difference)> Differences, Interval? Mean, double? P, double? Adjusted)
+internal sealed record SeedComparison(string First, string Second, MetricKind Kind, string Metric, IReadOnlyList<(long Seed, double Difference)> Differences, Interval? Mean, double? P, double? Adjusted)
 {
     public bool? Significant => Adjusted is { } p ? p < 0.05 : null;
+    /// <summary>The mean difference speaks for the first.</summary>
+    public bool FirstIsBetter => Mean is { } m && (Kind.Direction == Direction.Higher ? m.Value > 0 : m.Value < 0);
 }
 
 /// <summary>Two models that the validation rows rank the other way round than the test rows: means over the seeds, validation at the step whose adapter was kept.</summary>
@@ -99,7 +77,9 @@ internal sealed class ReportModel
     /// <summary>The duel's own log, or null for a single run.</summary>
     public RunSummary? Duel { get; init; }
     public required IReadOnlyList<RunEntry> Runs { get; init; }
-    public required IReadOnlyList<QualityRow> Quality { get; init; }
+    /// <summary>The type of the task.</summary>
+    public required TaskType Task { get; init; }
+    public required IReadOnlyList<ReportRow> Quality { get; init; }
     public required IReadOnlyList<SeedSpread> Spreads { get; init; }
     public required IReadOnlyList<PairedTest> Tests { get; init; }
     /// <summary>Models over seeds, where there are two seeds or more.</summary>

@@ -15,14 +15,14 @@ public sealed record StepPoint(int Step, double? Loss, double? GradNorm, double?
 }
 
 /// <summary>One "eval" event.</summary>
-public sealed record EvalPoint(int Step, string Split, double? Loss, double? Accuracy, double? F1)
+public sealed record EvalPoint(int Step, string Split, Evaluation Evaluation)
 {
-    /// <summary>Counts of the evaluation, when the log has them.</summary>
-    public ConfusionMatrix? Confusion { get; init; }
+    /// <summary>Mean loss.</summary>
+    public double? Loss => Evaluation.Value(MetricKind.Loss.Name);
 }
 
-/// <summary>Predictions over the test rows: of a model ("zero-shot", "tuned") or of a baseline.</summary>
-public sealed record TestResult(string Name, long? Rows, double? Loss, double? Accuracy, double? Precision, double? Recall, double? F1, ConfusionMatrix? Confusion, int[]? Gold, int[]? Predicted, string?[]? Tiers, double? Seconds);
+/// <summary>An evaluation on the test rows: of a model ("zero-shot", "tuned") or of a baseline.</summary>
+public sealed record TestResult(string Name, Evaluation Evaluation, double? Seconds);
 
 /// <summary>One "memory" event.</summary>
 public sealed record MemorySample(string When, long? Reserved, long? Resident, long? PeakResident, long? Managed, long? Device);
@@ -46,6 +46,8 @@ public sealed class RunSummary
     public JsonObject? DuelStart { get; private set; }
     /// <summary>Fields of duel_end.</summary>
     public JsonObject? DuelEnd { get; private set; }
+    /// <summary>The type of the task, by run_start or duel_start; label words in logs that do not say.</summary>
+    public TaskType Task => TaskTypes.OfLog((DuelStart ?? Start).Text("task"));
     /// <summary>Updates in order; after a resume the later value of a step counts.</summary>
     public IReadOnlyList<StepPoint> Steps { get; private set; } = [];
     /// <summary>Evaluations in order.</summary>
@@ -182,38 +184,20 @@ public sealed class RunSummary
 
     private TestResult ReadTest(JsonObject e, string name)
     {
-        var counts = EventCounts.Of(e);
-        if (counts.Odd != null) Odd.Add($"The {e.Text("event")} event \"{name}\" of events.jsonl is odd: {counts.Odd}.");
-        return new TestResult(name, counts.Rows, e.Number("loss"), counts.Accuracy, counts.Trusted(e.Share("precision")), counts.Trusted(e.Share("recall")), counts.Trusted(e.Share("f1")),
-            counts.Confusion, counts.Gold, counts.Predicted, counts.Tiers, e.Number("seconds"));
+        var evaluation = Task.Read(e);
+        if (evaluation.Odd != null) Odd.Add($"The {e.Text("event")} event \"{name}\" of events.jsonl is odd: {evaluation.Odd}.");
+        return new TestResult(name, evaluation, e.Number("seconds"));
     }
 
     private EvalPoint ReadEval(JsonObject e, int step, string split)
     {
-        var counts = EventCounts.Of(e);
-        if (counts.Odd != null) Odd.Add($"The eval event of step {step} of events.jsonl is odd: {counts.Odd}.");
-        return new EvalPoint(step, split, e.Number("loss"), counts.Accuracy, counts.Confusion?.Main.F1 ?? counts.Trusted(e.Share("f1"))) { Confusion = counts.Confusion };
+        var evaluation = Task.Read(e);
+        if (evaluation.Odd != null) Odd.Add($"The eval event of step {step} of events.jsonl is odd: {evaluation.Odd}.");
+        return new EvalPoint(step, split, evaluation);
     }
 
     private static PlanSummary ReadPlan(JsonObject p) => new(p.Long("total_bytes"), p.Long("arena_bytes"), p.Long("static_bytes"), p.Long("workspace_bytes"), p.Text("peak_phase"),
         (int?)p.Long("recompute_layers"), (int?)p.Long("layers"),
         p["phases"] is JsonObject phases ? phases.Select(x => (x.Key, phases.Long(x.Key) ?? 0)).ToList() : [],
         p["rows"] is JsonArray rows ? rows.OfType<JsonObject>().Select(r => (r.Text("phase") ?? "static", r.Text("category") ?? "other", r.Long("bytes") ?? 0)).ToList() : []);
-}
-
-/// <summary>Lenient access: a missing or odd field is null.</summary>
-internal static class Json
-{
-    public static string? Text(this JsonObject? o, string key) => o?[key] is JsonValue v ? (v.TryGetValue(out string? s) ? s : v.ToJsonString()) : null;
-
-    public static double? Number(this JsonObject? o, string key) => o?[key] is JsonValue v && v.GetValueKind() == System.Text.Json.JsonValueKind.Number && v.GetValue<double>() is var d && Math.Abs(d) < 1e100 ? d : null; // larger ones are not a measurement, and no axis holds them
-
-    public static long? Long(this JsonObject? o, string key) => o.Number(key) is { } d && Math.Abs(d) < 9e15 ? (long)d : null;
-
-    public static bool? Flag(this JsonObject? o, string key) => o?[key] is JsonValue v && v.TryGetValue(out bool b) ? b : null;
-
-    /// <summary>A number from 0 to 1.</summary>
-    public static double? Share(this JsonObject? o, string key) => o.Number(key) is >= 0 and <= 1 and var share ? share : null;
-
-    public static string[] Texts(this JsonObject? o, string key) => o?[key] is JsonArray a ? a.Select(x => x?.ToString() ?? "").ToArray() : [];
 }

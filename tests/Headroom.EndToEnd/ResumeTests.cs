@@ -222,7 +222,7 @@ public class ResumeTests
         Assert.False(File.Exists(Path.Combine(run, "recipe.original.yaml")));
         string written = Path.Combine(run, "recipe.yaml"), best = Path.Combine(run, "best");
         double accuracy = (double)JsonNode.Parse(Ok(cli.Run("eval", written, "--adapter", best, "--json")).Out)!["accuracy"]!;
-        Assert.Equal(result.TunedAccuracy!.Value, accuracy, 9);
+        Assert.Equal(result.Tuned!["accuracy"].Value, accuracy, 9);
         Assert.Contains("merged as they were trained: NF4Double", Ok(cli.Run("export", Cli.Base("llama-tiny"), "--adapter", best, "--type", "f16", "--out", "code.gguf")).Out, StringComparison.Ordinal);
         Assert.Contains("is finished", Ok(cli.Run("train", written, "--resume")).Out, StringComparison.Ordinal);
         Assert.Equal(result.AdapterHash, (string)JsonNode.Parse(Ok(cli.Run("train", written, "--name", "again", "--json")).Out)!["adapter_sha256"]!);

@@ -1,5 +1,5 @@
 using System.CommandLine;
-using System.Text.Json;
+using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Reports;
 using Headroom.Training;
@@ -45,10 +45,12 @@ internal static class DuelCommand
         string html = (result.WasFinished ? Report.Find(folder) : null)?.Html ?? Report.Write(folder).Html;
         session.Say($"report: {html}");
         if (json)
-            Console.WriteLine(JsonSerializer.Serialize(new
+            Console.WriteLine(new JsonObject
             {
-                folder, report = html, runs = result.Runs.Select(r => new { model = r.Model, seed = r.Seed, folder = r.Folder, accuracy = r.Result?.TunedAccuracy, f1 = r.Result?.TunedF1, f1_of = r.Result?.TunedF1Name, adapter_sha256 = r.Result?.AdapterHash }),
-            }));
+                ["folder"] = folder, ["report"] = html,
+                ["runs"] = new JsonArray([.. result.Runs.Select(r => (JsonNode?)ResultJson.Metrics(TaskTypes.Of(recipe.Task), r.Result,
+                    new() { ["model"] = r.Model, ["seed"] = r.Seed, ["folder"] = r.Folder, ["adapter_sha256"] = r.Result?.AdapterHash }))]),
+            }.ToJsonString());
         return 0;
     }
 }

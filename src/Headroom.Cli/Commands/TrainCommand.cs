@@ -1,5 +1,4 @@
 using System.CommandLine;
-using System.Text.Json;
 using Headroom.Core;
 using Headroom.Training;
 
@@ -45,10 +44,8 @@ internal static class TrainCommand
         if (!result.WasFinished || Reports.Report.Find(folder) == null)
             session.Say($"report: {Reports.Report.Write(folder).Html}");
         if (json)
-            Console.WriteLine(JsonSerializer.Serialize(new
-            {
-                folder, steps = result.Step, adapter_sha256 = result.AdapterHash, zero_shot_accuracy = result.ZeroShotAccuracy, accuracy = result.TunedAccuracy, f1 = result.TunedF1, f1_of = result.TunedF1Name,
-            }));
+            Console.WriteLine(ResultJson.Metrics(TaskTypes.Of(recipe.Task), result,
+                new() { ["folder"] = folder, ["steps"] = result.Step, ["adapter_sha256"] = result.AdapterHash }).ToJsonString());
         return 0;
     }
 }

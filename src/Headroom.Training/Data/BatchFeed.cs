@@ -35,8 +35,10 @@ public sealed class Window
     public int Count { get; internal set; }
     /// <summary>The i-th micro-batch.</summary>
     public MicroBatch this[int i] => Batches[i];
-    /// <summary>Labelled tokens of the whole window: the loss's denominator.</summary>
+    /// <summary>Labelled tokens of the whole window.</summary>
     public long LabelCount { get; internal set; }
+    /// <summary>Sum of their weights: the loss's denominator. Their number, where every weight is 1.</summary>
+    public double LabelWeight { get; internal set; }
     /// <summary>Tokens of the whole window.</summary>
     public long Tokens { get; internal set; }
 }
@@ -128,6 +130,7 @@ public sealed class BatchFeed : IDisposable
                 int first = step % perEpoch * _options.GradientAccumulationSteps;
                 window.Count = Math.Min(_options.GradientAccumulationSteps, batches - first);
                 window.LabelCount = window.Tokens = 0;
+                window.LabelWeight = 0;
                 for (int b = 0; b < window.Count; b++)
                 {
                     var batch = window.Batches[b];
@@ -135,6 +138,7 @@ public sealed class BatchFeed : IDisposable
                     int at = (first + b) * _options.PerDeviceTrainBatchSize;
                     for (int i = at; i < Math.Min((long)at + _options.PerDeviceTrainBatchSize, order.Length); i++) batch.Add(_rows[order[i]]);
                     window.LabelCount += batch.LabelCount;
+                    window.LabelWeight += batch.LabelWeight;
                     window.Tokens += batch.Tokens;
                 }
                 _ready.Add(window, _stop.Token);

@@ -1,10 +1,9 @@
-using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats.Data;
 
 namespace Headroom.Training;
 
-/// <summary>Training, validation and test rows, checked: none is empty where asked for, evaluation sets hold every class, and no text is in two of them.</summary>
+/// <summary>Training, validation and test rows, checked: none is empty where asked for, each is one that the task takes, and no text is in two of them.</summary>
 public sealed class DataSplits
 {
     /// <summary>Training rows.</summary>
@@ -42,11 +41,11 @@ public sealed class DataSplits
     /// <summary>The rows of one source: a path, or embedded:reviews/train, /validation or /test.</summary>
     /// <param name="source">The source.</param>
     /// <param name="data">Names the fields.</param>
-    /// <param name="task">Its template names further columns; null: data.text_field alone.</param>
+    /// <param name="task">Says which columns hold the texts; null: data.text_field alone.</param>
     /// <exception cref="HeadroomException">The source cannot be read, or has no such column.</exception>
     public static List<DataRow> Read(string source, DataOptions data, TaskOptions? task = null)
     {
-        string[] fields = task == null ? [data.TextField] : PromptTemplate.Parse(task.Template).Fields(data);
+        string[] fields = task == null ? [data.TextField] : TaskTypes.Of(task).Fields(data, task);
         if (!source.StartsWith(Reviews.Name, StringComparison.Ordinal))
             return [.. DataFiles.Read(source, new() { TextField = fields[0], MoreFields = fields[1..], LabelField = data.LabelField, Header = data.Header })];
         if (fields.FirstOrDefault(f => f != "text") is { } other && (fields.Length > 1 || other != data.TextField))
@@ -93,8 +92,8 @@ public sealed class DataSplits
         validation = Take(parts[1].Rows, data.MaxEvalRows, seed, 2);
         var tests = Take(parts[2].Rows, data.MaxTestRows, seed, 3);
         if (train.Count == 0) throw new HeadroomException("No training rows are left", "Every training text is also in an evaluation set");
-        if (parts[1].Rows.Count > 0 || data.Validation != null) NeedClasses(validation, "validation");
-        if (test != null) NeedClasses(tests, "test");
+        if (parts[1].Rows.Count > 0 || data.Validation != null) NeedRows(validation, "validation", task);
+        if (test != null) NeedRows(tests, "test", task);
         return new() { Train = train, Validation = validation, Test = tests, Dropped = dropped, Notes = notes };
 
         void Empty(List<DataRow> rows, string name)
@@ -170,49 +169,13 @@ public sealed class DataSplits
         bool Blank(DataRow r) => r.Texts.All(string.IsNullOrWhiteSpace);
         int empty = rows.Count(Blank);
         if (empty > 0) throw new HeadroomException($"{empty} of {rows.Count} {name} rows have an empty text (the first is row {rows.FindIndex(Blank) + 1})", "Drop them from the file");
-        var match = LabelMatch(task);
-        int odd = -1, unknown = 0;
-        for (int i = 0; i < rows.Count; i++)
-        {
-            string label = rows[i].Label;
-            if (match(label) is not { } key)
-            {
-                if (unknown++ == 0) odd = i;
-            }
-            else if (key != label) rows[i] = rows[i] with { Label = key };
-        }
-        if (odd < 0) return;
-        string there = $"(there: {HeadroomException.List(task.Labels.Keys)})";
-        if (rows.All(r => r.Label.Length == 0))
-            throw new HeadroomException($"The {name} data has texts but no labels", "Give a file with labels: .jsonl or .csv with a label column, or lines of text, a tab and the label.");
-        if (string.IsNullOrWhiteSpace(rows[odd].Label))
-            throw new HeadroomException($"{unknown} of {rows.Count} {name} rows have no label or one without a label word (row {odd + 1} has none)", "Fill it in or drop the row " + there);
-        string header = odd == 0 && unknown == 1 && rows.Count > 1 ? "; if that row is a header, set data.text_field and data.label_field to its names" : "";
-        throw new HeadroomException($"{unknown} of {rows.Count} {name} rows have a label without a label word (row {odd + 1}: '{HeadroomException.Value(rows[odd].Label)}')",
-            $"Add it to task.labels {there}{header}");
+        TaskTypes.Of(task).CheckRows(rows, name, task);
     }
 
-    /// <summary>
-    /// The key of task.labels that a label of the data stands for: the same text, or the same number (1 is 1.0), where true counts as 1 and false as 0 as
-    /// they do in the programs that write such files; null when there is none.
-    /// </summary>
-    internal static Func<string, string?> LabelMatch(TaskOptions task)
-    {
-        var byNumber = task.Labels.Keys.Select(k => (Key: k, Number: Number(k))).Where(k => k.Number != null).GroupBy(k => k.Number!.Value)
-            .Where(g => g.Count() == 1).ToDictionary(g => g.Key, g => g.Single().Key);
-        return label => task.Labels.ContainsKey(label) ? label
-            : task.Labels.ContainsKey(label.Trim()) ? label.Trim()
-            : Number(label) is { } number && byNumber.TryGetValue(number, out string? key) ? key : null;
-
-        static double? Number(string label) => bool.TryParse(label, out bool flag) ? flag ? 1 : 0
-            : double.TryParse(label, NumberStyles.Float, CultureInfo.InvariantCulture, out double n) && double.IsFinite(n) ? n : null;
-    }
-
-    private static void NeedClasses(List<DataRow> rows, string name)
+    private static void NeedRows(List<DataRow> rows, string name, TaskOptions task)
     {
         if (rows.Count == 0) throw new HeadroomException($"No {name} rows are left", "Every text of it is also in another split, or the limit is too small");
-        if (rows.Select(r => r.Label).Distinct().Count() < 2)
-            throw new HeadroomException($"All {rows.Count} {name} rows have the label '{HeadroomException.Value(rows[0].Label)}'", "An evaluation set needs both classes: give another file or take more rows");
+        TaskTypes.Of(task).CheckEvaluation(rows, name);
     }
 
     /// <summary>Holds out a stratified share; equal texts stay together.</summary>

@@ -1,58 +1,42 @@
 namespace Headroom.Training;
 
-/// <summary>A row as token ids. Tokens from <paramref name="AnswerStart"/> on are labelled (by position, never by id); the first token of a row is never a target.</summary>
-/// <param name="Ids">Prompt and answer.</param>
-/// <param name="AnswerStart">Index of the first labelled token, at least 1.</param>
-/// <param name="LabelIndex">Index of the label word, -1 when there is none.</param>
+/// <summary>Tokens of a row that the loss counts, by position, never by id.</summary>
+/// <param name="Start">Index of the first; the first token of a row is never a target, whatever stands here.</param>
+/// <param name="End">Index behind the last.</param>
+/// <param name="Weight">Factor of each token's loss, above 0; the loss of an update is sum(weight * loss) / sum(weight).</param>
+public readonly record struct LabelSpan(int Start, int End, float Weight = 1);
+
+/// <summary>A row as token ids with its labelled spans.</summary>
+/// <param name="Ids">All tokens, labelled or not.</param>
 /// <param name="Tier">Difficulty tier, or null.</param>
-public sealed record EncodedRow(int[] Ids, int AnswerStart, int LabelIndex = -1, string? Tier = null);
-
-/// <summary>Reusable host buffers of one variable-length micro-batch.</summary>
-public sealed class MicroBatch(int maxTokens, int maxSequences)
+public record EncodedRow(int[] Ids, string? Tier = null)
 {
-    private readonly int[] _ids = new int[maxTokens], _positions = new int[maxTokens], _labelRows = new int[maxTokens], _labels = new int[maxTokens];
-    private readonly int[] _offsets = new int[maxSequences + 1];
+    private readonly IReadOnlyList<LabelSpan> _spans = [];
 
-    /// <summary>Tokens T.</summary>
-    public int Tokens { get; private set; }
-    /// <summary>Sequences S.</summary>
-    public int Sequences { get; private set; }
-    /// <summary>Labelled tokens N.</summary>
-    public int LabelCount { get; private set; }
+    /// <summary>A row with one span, from a token to the end.</summary>
+    /// <param name="ids">All tokens.</param>
+    /// <param name="start">Index of the first labelled token.</param>
+    public EncodedRow(int[] ids, int start) : this(ids) => _spans = [new(start, ids.Length)];
 
-    /// <summary>The batch for the engine.</summary>
-    public HostBatch Host => new(_ids.AsSpan(0, Tokens), _positions.AsSpan(0, Tokens), _offsets.AsSpan(0, Sequences + 1),
-        _labelRows.AsSpan(0, LabelCount), _labels.AsSpan(0, LabelCount));
-
-    /// <summary>Empties it.</summary>
-    public void Clear() => Tokens = Sequences = LabelCount = 0;
-
-    /// <summary>Appends a row for training: every token from its answer on is a label.</summary>
-    public void Add(EncodedRow row)
+    /// <summary>A row with any number of spans.</summary>
+    /// <param name="ids">All tokens.</param>
+    /// <param name="spans">In order, apart from one another.</param>
+    /// <exception cref="ArgumentException">A span is not within the row, begins before the end of the one before it, or its weight is not a number above 0.</exception>
+    public EncodedRow(int[] ids, IReadOnlyList<LabelSpan> spans) : this(ids)
     {
-        Append(row.Ids);
-        int start = Tokens - row.Ids.Length;
-        for (int i = Math.Max(1, row.AnswerStart); i < row.Ids.Length; i++)
+        int end = 0;
+        foreach (var s in spans)
         {
-            _labelRows[LabelCount] = start + i - 1;
-            _labels[LabelCount++] = row.Ids[i];
+            if (s.Start < end || s.End < s.Start || s.End > ids.Length) throw new ArgumentException($"the span {s.Start} to {s.End} is out of place in a row of {ids.Length} tokens", nameof(spans));
+            if (!(s.Weight > 0) || !float.IsFinite(s.Weight)) throw new ArgumentException($"the weight of a span is {s.Weight}", nameof(spans));
+            end = s.End;
         }
+        _spans = spans;
     }
 
-    /// <summary>Appends a row's prompt for scoring: its one label row is the last token of the prompt.</summary>
-    public void AddPrompt(EncodedRow row)
-    {
-        Append(row.Ids.AsSpan(0, row.AnswerStart));
-        _labelRows[LabelCount] = Tokens - 1;
-        _labels[LabelCount++] = row.Ids.Length > row.AnswerStart ? row.Ids[row.AnswerStart] : 0;
-    }
+    /// <summary>The labelled spans, in order.</summary>
+    public virtual IReadOnlyList<LabelSpan> Spans => _spans;
 
-    private void Append(ReadOnlySpan<int> ids)
-    {
-        ids.CopyTo(_ids.AsSpan(Tokens));
-        for (int i = 0; i < ids.Length; i++) _positions[Tokens + i] = i;
-        _offsets[Sequences++] = Tokens;
-        Tokens += ids.Length;
-        _offsets[Sequences] = Tokens;
-    }
+    /// <summary>What of the row beside its ids changes numbers, for the hash of the rows: of each span start, end and weight.</summary>
+    internal virtual int[] Marks => [.. Spans.SelectMany(s => (int[])[s.Start, s.End, BitConverter.SingleToInt32Bits(s.Weight)])];
 }

@@ -6,7 +6,7 @@ namespace Headroom.Training;
 
 /// <summary>What one optimizer step gave.</summary>
 /// <param name="Step">Number of this update, from 1.</param>
-/// <param name="Loss">Sum of token losses / labelled tokens of the window.</param>
+/// <param name="Loss">Sum of weighted token losses / sum of the weights of the window; every weight is 1 unless a task says otherwise.</param>
 /// <param name="GradNorm">L2 norm before clipping.</param>
 /// <param name="LearningRate">Learning rate used.</param>
 /// <param name="Tokens">Tokens computed.</param>
@@ -167,17 +167,20 @@ public sealed class Trainer
         long micro = State.MicroSteps;
         LossScale? scaler = _engine.Settings.ComputeType == DType.F16 ? State.LossScale ?? LossScale.Start : null;
         double lossScale = scaler?.Scale ?? 1;
-        float scale = (float)(lossScale / Math.Max(1, window.LabelCount));
-        for (int i = 0; i < window.Count; i++)
+        double weights = window.LabelWeight > 0 ? window.LabelWeight : 1;
+        for (int i = 0; i < window.Count; i++, micro++)
         {
             var dropout = new Dropout(_engine.Settings.Lora?.DropoutP ?? 0, (ulong)(uint)_o.Seed, (uint)micro, 0);
-            sum += _engine.MicroStep(window[i].Host, dropout, scale);
-            micro++;
+            for (int p = 0; p < window[i].Parts; p++)
+            {
+                var batch = window[i].Part(p, out float weight);
+                sum += weight * _engine.MicroStep(batch, dropout, (float)(weight * lossScale / weights));
+            }
         }
         int step = State.Step, updates = step - State.SkippedSteps;
         double lr = _o.LearningRate * Schedules.Factor(_o.LrSchedulerType, updates, WarmupSteps, TotalSteps, _o.LearningRate, _schedule);
         double norm = _engine.GradientNorm() / lossScale;
-        double loss = sum / Math.Max(1, window.LabelCount);
+        double loss = sum / weights;
         bool skip = !double.IsFinite(norm) || !double.IsFinite(loss);
         if (skip) _engine.ZeroGradients();
         else

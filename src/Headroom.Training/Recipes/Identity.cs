@@ -42,7 +42,11 @@ public static class RecipeIdentity
     public static SortedDictionary<string, string> Values(Recipe recipe)
     {
         var values = new SortedDictionary<string, string>(StringComparer.Ordinal);
-        Collect(recipe, new Recipe(), "", values);
+        // What the task takes is the default there, whether a recipe names it or not.
+        var defaults = new Recipe();
+        defaults.Training.MetricForBestModel = TaskTypes.Find(recipe.Task.Type)?.BestMetric;
+        Collect(recipe, defaults, "", values);
+        if (recipe.Training.MetricForBestModel == null) values.Remove("training." + RecipeLoader.Key(nameof(TrainingOptions.MetricForBestModel)));
         return values;
     }
 

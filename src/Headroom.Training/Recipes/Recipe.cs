@@ -21,7 +21,7 @@ public sealed class Recipe
     public TrainingOptions Training { get; set; } = new();
     /// <summary>Rows.</summary>
     public DataOptions Data { get; set; } = new();
-    /// <summary>Prompt and label words.</summary>
+    /// <summary>What a row becomes and what is measured.</summary>
     public TaskOptions Task { get; set; } = new();
     /// <summary>Where it runs; auto takes a GPU when there is one.</summary>
     [Identity(Identity.Resolved)]
@@ -318,11 +318,11 @@ public sealed class TrainingOptions
     [Identity(Identity.Numbers)]
     public bool LoadBestModelAtEnd { get; set; } = true;
     /// <summary>
-    /// loss, accuracy, or f1, precision or recall, which are of the positive class (the second label) where there are two, else macro; with _macro, _micro or _weighted
-    /// behind them they are that average for any number of classes. transformers' eval_ may stand before a name.
+    /// A metric of the task (<see cref="TaskType.Metrics"/>; loss is one of each), whose direction says whether greater is better; null = what the task takes, of label words f1.
+    /// transformers' eval_ may stand before a name.
     /// </summary>
     [Identity(Identity.Numbers)]
-    public string MetricForBestModel { get; set; } = "f1";
+    public string? MetricForBestModel { get; set; }
     /// <summary>Recompute every layer's forward in the backward pass; null = as little as the budget allows.</summary>
     [Identity(Identity.None)]
     [AlsoCalled("use_gradient_checkpointing activation_checkpointing grad_checkpoint")]
@@ -411,33 +411,15 @@ public sealed class DataOptions
     public string? TestHub;
 }
 
-/// <summary>How a row becomes prompt and answer.</summary>
-public sealed class TaskOptions
+/// <summary>What a row becomes and what is measured. Keys that only some tasks take stand with those tasks (<see cref="TaskType.Keys"/>).</summary>
+public sealed partial class TaskOptions
 {
-    /// <summary>
-    /// Prompt with {text}, the data's text_field, or with columns of the data by name, such as {premise} and {hypothesis}; {{ and }} are plain braces. Blanks
-    /// at its end go to the label words.
-    /// </summary>
-    [Identity(Identity.Rows)]
-    [AlsoCalled("prompt_template prompt_style prompt_format formatting_func format instruction_template "
-        + "response_template")]
-    public string Template { get; set; } = "Review: {text}\nSentiment:";
-    /// <summary>Label value to label word, in order: the first is the negative class.</summary>
-    [Identity(Identity.Rows)]
-    [AlsoCalled("id2label label2id label_words verbalizer class_names")]
-    public Dictionary<string, string> Labels { get; set; } = new() { ["0"] = " negative", ["1"] = " positive" };
-    /// <summary>Longest prompt plus answer, tokens; of a longer one the longest text is cut at its end.</summary>
+    /// <summary>What the rows are made into: label_words.</summary>
+    [Identity(Identity.Numbers)]
+    public string Type { get; set; } = LabelWordsType.TypeName;
+    /// <summary>Longest row, tokens: prompt plus answer; of a longer one the longest text is cut at its end.</summary>
     [Identity(Identity.Rows)]
     [Range(2)]
     [AlsoCalled("max_length sequence_len max_seq_len cutoff_len model_max_length block_size seq_length seq_len")]
     public int MaxSeqLength { get; set; } = 512;
-    /// <summary>Which tokens the loss counts: the answer's, or all.</summary>
-    [Identity(Identity.Rows)]
-    [Choices("answer", "all")]
-    [AlsoCalled("train_on_inputs completion_only_loss assistant_only_loss train_on_responses_only mask_prompt "
-        + "train_on_prompt roles_to_train train_on_eos")]
-    public string Loss { get; set; } = "answer";
-    /// <summary>Replacements in the text before tokenizing.</summary>
-    [Identity(Identity.Rows)]
-    public Dictionary<string, string> Replace { get; set; } = [];
 }

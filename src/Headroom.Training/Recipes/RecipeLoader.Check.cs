@@ -65,14 +65,20 @@ public static partial class RecipeLoader
         var t = r.Training;
         Need(t.MaxSteps is -1 or > 0, $"training.max_steps is {t.MaxSteps}.", "Set it to 1 or more, or to -1 to train by num_train_epochs.");
         Schedules.Arguments(t);
-        OneOf("training.metric_for_best_model", BestMetric.Plain(t.MetricForBestModel), [.. BestMetric.Names]);
+        var type = TaskTypes.Of(r.Task);
+        OneOf("training.metric_for_best_model", type.BestOf(t), [.. type.Metrics.Select(m => m.Name)]);
 
         var d = r.Data;
         Need(d.TextField.Length > 0 && d.LabelField.Length > 0, "data.text_field or data.label_field is empty.", "Name the fields of the data file.");
 
-        PromptTemplate.Parse(r.Task.Template).Fields(d);
-        Need(!r.Task.Replace.ContainsKey(""), "task.replace replaces an empty string.", "Name the characters that are to be replaced.");
+        foreach (string key in RecipeIdentity.Values(r).Keys.Where(k => IsOfSomeTasks(k) && !type.Keys.Contains(k)))
+            Need(false, $"The task {type.Name} does not take {key}.", "Leave it out, or name another task.type.");
+        type.Check(r);
     }
+
+    // Every task has a length; the other keys of the section, and the fields of a row, are those of the tasks that name them.
+    private static bool IsOfSomeTasks(string key) => key.StartsWith("task.", StringComparison.Ordinal) && key is not ("task.type" or "task.max_seq_length")
+        || key is "data.text_field" or "data.label_field";
 
     /// <summary>One step of a path, no way out of the folder it is put in.</summary>
     private static bool IsFolderName(string name) =>

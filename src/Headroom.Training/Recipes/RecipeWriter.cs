@@ -45,6 +45,7 @@ public static partial class RecipeWriter
     {
         var copy = RecipeLoader.Copy(recipe);
         Resolve(copy, Directory.GetCurrentDirectory());
+        copy.Training.MetricForBestModel ??= TaskTypes.Of(copy.Task).BestMetric; // in words, as every default
         foreach (var m in copy.Models)
         {
             m.Path = Pinned(m.HubId, m.Path)!;

@@ -62,8 +62,7 @@ public static class DuelRun
         var runs = new List<(string, int, string, RunResult?)>();
         try
         {
-            if (data.Test.Count > 0)
-                log.Write("baseline", RunEvents.Baseline(BagOfWords.Name, BagOfWords.Run(data.Train, data.Validation, data.Test, recipe.Task.Labels, recipe.Training.Seed, stop)));
+            if (data.Test.Count > 0 && TaskTypes.Of(recipe.Task).Baseline(recipe, data, stop) is { } baseline) log.Write("baseline", RunEvents.Baseline(baseline.Name, baseline.Evaluation));
         }
         catch (OperationCanceledException)
         {
@@ -123,7 +122,7 @@ public static class DuelRun
 
     private static JsonObject Start(Recipe recipe, string text, int[] seeds, Planned[] plan, IReadOnlyList<string> command) => new()
     {
-        ["name"] = recipe.Name, ["models"] = new JsonArray([.. recipe.Models.Select(m => (JsonNode)TrainRun.ModelName(m))]),
+        ["name"] = recipe.Name, ["task"] = recipe.Task.Type, ["models"] = new JsonArray([.. recipe.Models.Select(m => (JsonNode)TrainRun.ModelName(m))]),
         ["seeds"] = new JsonArray([.. seeds.Select(s => (JsonNode)s)]), ["recipe"] = text,
         ["recipe_values"] = new JsonObject(RecipeIdentity.Values(recipe).Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value))),
         ["headroom"] = Product.Version, ["command"] = new JsonArray([.. command.Select(c => (JsonNode?)c)]),

@@ -50,7 +50,7 @@ public sealed class PreparedRun : IDisposable
     {
         var o = recipe.Training;
         rows ??= RunRows.Of(recipe, model);
-        var (data, tokenizer, encoder) = (rows.Data, rows.Tokenizer, rows.Encoder);
+        var (data, tokenizer, task) = (rows.Data, rows.Tokenizer, rows.Task);
         var source = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights) ? WeightSources.Open(model.Path) : QuantizedCache.Default.Open(model.Path, recipe.Quantization, say);
         IDevice? device = null;
         try
@@ -69,14 +69,14 @@ public sealed class PreparedRun : IDisposable
             // No batch holds more rows than there are.
             int trainRows = Math.Min(o.PerDeviceTrainBatchSize, data.Train.Count), evalRows = Math.Min(o.PerDeviceEvalBatchSize, Math.Max(1, Math.Max(data.Validation.Count, data.Test.Count)));
             int trainTokens = BatchTokens(trainRows, longest, "training.per_device_train_batch_size, or task.max_seq_length"), evalTokens = data.Validation.Count + data.Test.Count == 0 ? 0 : BatchTokens(evalRows, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
-            int labels = recipe.Task.Loss == "all" ? trainTokens : trainRows * encoder.Answers.Max(a => a.Length);
-            var limits = new BatchLimits(trainTokens, trainRows, labels, evalTokens, evalRows, encoder.Candidates.Length);
+            int labels = trainRows * task.MostLabels(longest);
+            var limits = new BatchLimits(trainTokens, trainRows, labels, evalTokens, evalRows, Math.Max(1, task.Candidates));
             device = openDevice();
             var settings = RunSettings.Of(recipe, source, device);
             long? expanded = o.ExpandedWeights switch { "auto" => budgetBytes == null ? 0 : null, "none" => 0, var size => Units.Parse(size) };
             // Without a budget the card's free memory is one, of which nothing is taken that the step does not need.
             var (budget, words) = Budget.Of(budgetBytes, device);
-            (var plan, settings) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words, leastLength: encoder.LeastLength);
+            (var plan, settings) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words, leastLength: task.LeastLength);
             return new PreparedRun
             {
                 Rows = rows, Source = source, Device = device, Limits = limits, Settings = settings, Plan = plan,

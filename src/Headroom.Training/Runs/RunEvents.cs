@@ -7,18 +7,18 @@ namespace Headroom.Training;
 /// <summary>The events a run writes, one method a kind.</summary>
 internal static class RunEvents
 {
-    public static JsonObject Start(Recipe recipe, string text, string model, string baseHash, Engine engine, Trainer trainer, DataSplits data, TaskEncoder encoder)
+    public static JsonObject Start(Recipe recipe, string text, string model, string baseHash, Engine engine, Trainer trainer, DataSplits data, ITask task)
     {
         var c = engine.Model.Config;
         var plan = engine.Plan;
         return new JsonObject
         {
-            ["name"] = recipe.Name, ["model"] = model, ["base_sha256"] = baseHash, ["seed"] = recipe.Training.Seed, ["device"] = engine.Device.Name, ["architecture"] = c.Architecture,
+            ["name"] = recipe.Name, ["task"] = task.Type.Name, ["model"] = model, ["base_sha256"] = baseHash, ["seed"] = recipe.Training.Seed, ["device"] = engine.Device.Name, ["architecture"] = c.Architecture,
             ["parameters"] = c.Parameters.Linear + c.Parameters.Embeddings + c.Parameters.Vectors,
             ["trainable_parameters"] = engine.Model.Trained.Sum(t => t.Slot.Weight.Count), ["trainable_by_module"] = ByModule(engine),
             ["effective_batch"] = EffectiveBatch(recipe.Training),
             ["total_steps"] = trainer.TotalSteps, ["steps_per_epoch"] = trainer.StepsPerEpoch, ["train_rows"] = data.Train.Count, ["validation_rows"] = data.Validation.Count, ["test_rows"] = data.Test.Count,
-            ["cut_texts"] = encoder.CutTexts, ["recipe"] = text,
+            ["cut_texts"] = task.CutTexts, ["recipe"] = text,
             ["plan"] = new JsonObject
             {
                 ["total_bytes"] = plan.TotalBytes, ["arena_bytes"] = plan.ArenaBytes, ["static_bytes"] = plan.StaticBytes, ["workspace_bytes"] = plan.WorkspaceBytes, ["peak_phase"] = plan.PeakPhase,
@@ -35,28 +35,25 @@ internal static class RunEvents
         ["tokens"] = s.Tokens, ["label_tokens"] = s.LabelTokens, ["seconds"] = seconds, ["skipped"] = s.Skipped, ["loss_scale"] = s.LossScale,
     };
 
-    public static JsonObject Eval(int step, string split, Predictions p, double seconds)
+    public static JsonObject Eval(int step, string split, Evaluation evaluation, double seconds)
     {
-        var e = Metrics(p, seconds);
-        e["step"] = step;
-        e["split"] = split;
+        var e = evaluation.ToJson(false);
+        (e["seconds"], e["step"], e["split"]) = (seconds, step, split);
         return e;
     }
 
-    public static JsonObject Test(string stage, Predictions p, double seconds)
+    public static JsonObject Test(string stage, Evaluation evaluation, double seconds)
     {
-        var e = Metrics(p, seconds);
-        e["stage"] = stage;
-        return WithRows(e, p);
+        var e = evaluation.ToJson(true);
+        (e["seconds"], e["stage"]) = (seconds, stage);
+        return e;
     }
 
-    public static JsonObject Baseline(string name, Predictions p)
+    public static JsonObject Baseline(string name, Evaluation evaluation)
     {
-        var e = Metrics(p, 0);
-        e.Remove("loss");
-        e.Remove("seconds");
+        var e = evaluation.ToJson(true);
         e["name"] = name;
-        return WithRows(e, p);
+        return e;
     }
 
     public static void Memory(EventLog log, string when, Engine engine, int? step = null)
@@ -70,16 +67,17 @@ internal static class RunEvents
         });
     }
 
-    public static string Describe(Recipe recipe, string model, Engine engine, Trainer trainer, DataSplits data, TaskEncoder encoder, EncodedRows train, ITokenizer tokenizer)
+    public static string Describe(Recipe recipe, string model, Engine engine, Trainer trainer, DataSplits data, ITask task, EncodedRows train, ITokenizer tokenizer)
     {
         var first = train[0];
         var by = ByModule(engine).Select(m => $"{m.Key} {((long)m.Value!).ToString("N0", CultureInfo.InvariantCulture)}");
-        string shown = tokenizer.Decode(first.Ids.AsSpan(0, first.AnswerStart)), answer = tokenizer.Decode(first.Ids.AsSpan(first.AnswerStart));
+        string shown = tokenizer.Decode(first.Ids.AsSpan(0, first.Spans.Count == 0 ? first.Ids.Length : first.Spans[0].Start));
+        string answer = string.Join(" ... ", first.Spans.Select(l => tokenizer.Decode(first.Ids.AsSpan(l.Start..l.End))));
         if (shown.Length > 200) shown = shown[..120] + " ... " + shown[^70..];
         bool chosen = data.Validation.Count > 0 && recipe.Training.EvalStrategy != "no" && recipe.Training.LoadBestModelAtEnd;
-        string best = chosen ? $"\nbest adapter: by {BestMetric.Describe(recipe.Training.MetricForBestModel, encoder.LabelWords)} of the validation rows" : "";
+        string best = chosen ? $"\nbest adapter: by {task.Describe(task.Type.BestOf(recipe.Training))} of the validation rows" : "";
         return string.Create(CultureInfo.InvariantCulture, $"""
-            {model} on {engine.Device.Name}: {data.Train.Count} training, {data.Validation.Count} validation, {data.Test.Count} test rows; {encoder.CutTexts} texts cut to {encoder.MaxTokens} tokens
+            {model} on {engine.Device.Name}: {data.Train.Count} training, {data.Validation.Count} validation, {data.Test.Count} test rows; {task.CutTexts} texts cut to {task.MaxTokens} tokens
             effective batch {recipe.Training.PerDeviceTrainBatchSize} x {recipe.Training.GradientAccumulationSteps} = {EffectiveBatch(recipe.Training)}, {trainer.TotalSteps} updates, {trainer.WarmupSteps} of them warm-up{best}
             trainable {engine.Model.Trained.Sum(t => t.Slot.Weight.Count):N0}: {string.Join(", ", by)}
             first example, masked: {System.Text.Json.JsonSerializer.Serialize(shown, Relaxed)} learned: {System.Text.Json.JsonSerializer.Serialize(answer, Relaxed)}
@@ -92,31 +90,7 @@ internal static class RunEvents
         .Concat(engine.Model.SavedModules.Select(m => (Path: m.Name[..^".weight".Length], m.Weight.Count))).GroupBy(p => p.Path.Split('.')[^1])
         .Select(g => KeyValuePair.Create(g.Key, (JsonNode?)g.Sum(p => p.Count))));
 
-    // Names of averages are those of training.metric_for_best_model, so that a log shows what a best adapter was chosen by.
-    private static JsonObject Metrics(Predictions p, double seconds)
-    {
-        var m = p.Confusion;
-        return new JsonObject
-        {
-            ["rows"] = p.Gold.Length, ["loss"] = Finite(p.Loss), ["accuracy"] = Finite(p.Accuracy), ["precision"] = p.Precision, ["recall"] = p.Recall, ["f1"] = p.F1,
-            ["average"] = m.IsBinary ? "binary" : "macro", ["f1_macro"] = m.Macro.F1, ["f1_weighted"] = m.Weighted.F1,
-            ["labels"] = new JsonArray([.. p.Labels.Select(l => (JsonNode?)l)]),
-            ["confusion"] = new JsonArray([.. Enumerable.Range(0, m.Classes).Select(g => (JsonNode?)new JsonArray([.. Enumerable.Range(0, m.Classes).Select(c => (JsonNode?)m[g, c])]))]),
-            ["seconds"] = seconds,
-        };
-    }
-
     private static long EffectiveBatch(TrainingOptions o) => (long)o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps;
-
-    private static JsonObject WithRows(JsonObject e, Predictions p)
-    {
-        e["gold"] = Array(p.Gold);
-        e["predicted"] = Array(p.Predicted);
-        e["tiers"] = p.Tiers.Any(t => t != null) ? new JsonArray([.. p.Tiers.Select(t => (JsonNode?)t)]) : null;
-        return e;
-    }
-
-    private static JsonArray Array(int[] values) => new([.. values.Select(v => (JsonNode?)v)]);
 
     private static JsonNode? Finite(double v) => double.IsFinite(v) ? v : null;
 }

@@ -5,7 +5,7 @@ using Headroom.Formats.Data;
 namespace Headroom.Training;
 
 /// <summary>What is odd about a run but no error: said before its first step, by plan, train, duel and eval alike.</summary>
-internal static class RunNotes
+public static class RunNotes
 {
     /// <summary>All notes of a run, a sentence or two each.</summary>
     /// <param name="recipe">The recipe.</param>
@@ -14,21 +14,20 @@ internal static class RunNotes
     public static IReadOnlyList<string> Of(Recipe recipe, RunRows rows, ModelConfig config)
     {
         var data = rows.Data;
-        return [.. data.Notes, .. rows.Encoder.Check(data.Train, data.Validation, data.Test), .. Positions(rows.Longest, config),
-            .. Classes(recipe.Task, data.Train), .. Updates(recipe.Training, data.Train.Count), .. Evaluations(recipe.Training, data)];
+        return [.. data.Notes, .. rows.Task.Notes(data.Train, data.Validation, data.Test), .. Positions(rows.Longest, config),
+            .. Updates(recipe.Training, data.Train.Count), .. Evaluations(recipe.Training, data)];
     }
 
-    /// <summary>Whether rows go beyond the positions of the base; the notes of an evaluation are this and <see cref="TaskEncoder.Check"/>.</summary>
-    public static IEnumerable<string> Positions(int longest, ModelConfig config) =>
+    /// <summary>All notes of an evaluation without a run, likewise.</summary>
+    /// <param name="task">The task.</param>
+    /// <param name="rows">The rows that are evaluated.</param>
+    /// <param name="longest">The longest of them, tokens.</param>
+    /// <param name="config">The model.</param>
+    public static IReadOnlyList<string> Of(ITask task, IReadOnlyList<DataRow> rows, int longest, ModelConfig config) => [.. task.Notes(null, rows), .. Positions(longest, config)];
+
+    // Whether rows go beyond the positions of the base.
+    private static IEnumerable<string> Positions(int longest, ModelConfig config) =>
         PlanTable.BeyondPositions($"The longest row has {longest} tokens", longest, config) is { } note ? [note] : [];
-
-    private static IEnumerable<string> Classes(TaskOptions task, IReadOnlyList<DataRow> train)
-    {
-        var found = train.Select(r => r.Label).Distinct().ToList();
-        if (found.Count == 1) yield return $"All {train.Count} training rows have the label '{HeadroomException.Value(found[0])}': there is nothing to tell apart.";
-        else if (task.Labels.Keys.Except(found).ToList() is { Count: > 0 } absent)
-            yield return $"No training row has the label {HeadroomException.List(absent.Select(l => $"'{l}'"))} of task.labels.";
-    }
 
     private static IEnumerable<string> Updates(TrainingOptions o, int rows)
     {

@@ -15,8 +15,8 @@ public sealed class RunRows
     public required DataSplits Data { get; init; }
     /// <summary>The base model's tokenizer.</summary>
     public required ITokenizer Tokenizer { get; init; }
-    /// <summary>Template and label words.</summary>
-    public required TaskEncoder Encoder { get; init; }
+    /// <summary>The recipe's task over that tokenizer.</summary>
+    public required ITask Task { get; init; }
     /// <summary>Encoded training rows.</summary>
     public required EncodedRows Train { get; init; }
     /// <summary>Encoded validation rows.</summary>
@@ -30,9 +30,9 @@ public sealed class RunRows
     /// <summary>Number and hash of the rows of train, validation and test. Encodes every row when it is first asked for.</summary>
     public IReadOnlyDictionary<string, SplitIdentity> Identities => _identities ??= new()
     {
-        ["train"] = new(Train.Count, RowsHash.Of(Train, Encoder.Answers)),
-        ["validation"] = new(Validation.Count, RowsHash.Of(Validation, Encoder.Answers)),
-        ["test"] = new(Test.Count, RowsHash.Of(Test, Encoder.Answers)),
+        ["train"] = new(Train.Count, RowsHash.Of(Train, Task.SharedIds)),
+        ["validation"] = new(Validation.Count, RowsHash.Of(Validation, Task.SharedIds)),
+        ["test"] = new(Test.Count, RowsHash.Of(Test, Task.SharedIds)),
     };
 
     /// <summary>Reads the rows and the tokenizer; nothing is encoded yet.</summary>
@@ -44,11 +44,11 @@ public sealed class RunRows
     {
         data ??= DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
-        var encoder = new TaskEncoder(tokenizer, recipe.Task);
+        var task = TaskTypes.Of(recipe.Task).Make(recipe, tokenizer);
         return new RunRows
         {
-            Data = data, Tokenizer = tokenizer, Encoder = encoder,
-            Train = new(data.Train, encoder), Validation = new(data.Validation, encoder, false), Test = new(data.Test, encoder, false),
+            Data = data, Tokenizer = tokenizer, Task = task,
+            Train = new(data.Train, task.Encode), Validation = new(data.Validation, task.Encode, false), Test = new(data.Test, task.Encode, false),
         };
     }
 }

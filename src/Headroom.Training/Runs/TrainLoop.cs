@@ -14,7 +14,7 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
     private readonly RunRows _rows = prepared.Rows;
     private readonly Stopwatch _clock = Stopwatch.StartNew();
     private EventLog _log = null!;
-    private Predictions? _zero, _tuned;
+    private Evaluation? _zero, _tuned;
     private long _tokens;
     private double _trainSeconds, _nextMemory, _logged, _last;
     private string? _notice;
@@ -71,14 +71,14 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
             _log.Write("notice", new() { ["at_step"] = trainer.State.Step, ["text"] = note });
             host.Say("note: " + note);
         }
-        host.Say(RunEvents.Describe(recipe, TrainRun.ModelName(model), engine, trainer, _rows.Data, _rows.Encoder, _rows.Train, _rows.Tokenizer));
+        host.Say(RunEvents.Describe(recipe, TrainRun.ModelName(model), engine, trainer, _rows.Data, _rows.Task, _rows.Train, _rows.Tokenizer));
     }
 
     private void BeginAnew()
     {
         if (start.Log.Steps > 0)
             host.Say($"no checkpoint had been written when the run ended: it begins anew; the log of its {start.Log.Steps} steps is kept in {folder.CutEvents}");
-        var first = RunEvents.Start(recipe, File.ReadAllText(folder.Recipe), TrainRun.ModelName(model), manifest.BaseHash, engine, trainer, _rows.Data, _rows.Encoder);
+        var first = RunEvents.Start(recipe, File.ReadAllText(folder.Recipe), TrainRun.ModelName(model), manifest.BaseHash, engine, trainer, _rows.Data, _rows.Task);
         foreach (var (key, value) in manifest.ToJson())
             if (!first.ContainsKey(key)) first[key] = value?.DeepClone();
         _log.Write("run_start", first);
@@ -154,38 +154,41 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
     private (double Metric, bool GreaterIsBetter) Validate(int step)
     {
         double at = _clock.Elapsed.TotalSeconds;
-        Predictions p;
+        Evaluation e;
         try
         {
-            p = Evaluate("validation", _rows.Validation);
+            e = Evaluate("validation", _rows.Validation);
         }
-        catch (NotFiniteException e)
+        catch (NotFiniteException why)
         {
-            _log.Write("eval_failed", new() { ["step"] = step, ["split"] = "validation", ["error"] = e.Message });
-            host.Say($"WARNING: step {step}: {e.Message} It is no candidate for the best.");
-            _notFinite = e;
+            _log.Write("eval_failed", new() { ["step"] = step, ["split"] = "validation", ["error"] = why.Message });
+            host.Say($"WARNING: step {step}: {why.Message} It is no candidate for the best.");
+            _notFinite = why;
             return (double.NaN, true);
         }
-        _log.Write("eval", RunEvents.Eval(step, "validation", p, _clock.Elapsed.TotalSeconds - at));
-        host.Say($"step {step}: validation loss {p.Loss:F4}, {p.Text}");
+        _log.Write("eval", RunEvents.Eval(step, "validation", e, _clock.Elapsed.TotalSeconds - at));
+        string shown = e.Text(_rows.Task.Type.Shown);
+        host.Say($"step {step}: validation loss {e.Value(MetricKind.Loss.Name):F4}{(shown.Length > 0 ? ", " + shown : "")}");
         _last = _clock.Elapsed.TotalSeconds;
-        return BestMetric.Of(_o.MetricForBestModel, p);
+        var best = e[_rows.Task.Type.BestOf(_o)];
+        return (best.Value, best.Direction == Direction.Higher);
     }
 
-    private Predictions Test(string stage, string progress)
+    private Evaluation Test(string stage, string progress)
     {
         double at = _clock.Elapsed.TotalSeconds;
-        var p = Evaluate(progress, _rows.Test);
-        _log.Write("test", RunEvents.Test(stage, p, _clock.Elapsed.TotalSeconds - at));
-        host.Say($"{stage}: {p.Text} on {_rows.Test.Count} test rows");
-        return p;
+        var e = Evaluate(progress, _rows.Test);
+        _log.Write("test", RunEvents.Test(stage, e, _clock.Elapsed.TotalSeconds - at));
+        string shown = e.Text(_rows.Task.Type.Shown);
+        host.Say($"{stage}: {(shown.Length > 0 ? shown : e[MetricKind.Loss.Name])} on {_rows.Test.Count} test rows");
+        return e;
     }
 
-    private Predictions Evaluate(string what, EncodedRows rows) => Evaluator.Run(engine, rows, _rows.Encoder, _o.PerDeviceEvalBatchSize, prepared.Limits.EvalTokens, (d, n) =>
+    private Evaluation Evaluate(string what, EncodedRows rows) => _rows.Task.Evaluate(engine, rows, new(_o.PerDeviceEvalBatchSize, prepared.Limits.EvalTokens, Progress: (d, n) =>
     {
         stop.ThrowIfCancellationRequested();
         host.Progress(what, d, n, "");
-    });
+    }));
 
     // At the end of training the engine holds the adapter that best/ does. Where no evaluation gave numbers, none is the best.
     private void KeepBest()
@@ -221,10 +224,11 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
 
     private RunResult Result(bool completed, string hash)
     {
-        double? Logged(string stage, string key) => start.Checkpoint != null && start.Log.Tests.TryGetValue(stage, out var test) ? (double?)test[key] : null;
+        var type = _rows.Task.Type;
+        var logged = start.Checkpoint != null && start.Log.Tests.TryGetValue("zero-shot", out var test) ? test : null;
         return new(completed, trainer.State.Step, _zero, _tuned, hash, _rows.Data)
         {
-            ZeroShotAccuracy = _zero?.Accuracy ?? Logged("zero-shot", "accuracy"), TunedAccuracy = _tuned?.Accuracy, TunedF1 = _tuned?.F1,
+            ZeroShotMetrics = _zero?.Metrics ?? RunResult.Logged(type, logged), TunedMetrics = _tuned?.Metrics ?? [],
         };
     }
 }

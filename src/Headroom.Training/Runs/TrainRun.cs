@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Models;
@@ -26,18 +27,17 @@ public sealed record RunHost(string Folder, bool Resume, Func<IDevice> OpenDevic
 /// <param name="Tuned">The adapter on the test rows, likewise.</param>
 /// <param name="AdapterHash">SHA-256 of the trained tensors.</param>
 /// <param name="Test">The test rows; null when the run was finished before and they were not read.</param>
-public sealed record RunResult(bool Completed, int Step, Predictions? ZeroShot, Predictions? Tuned, string AdapterHash, DataSplits? Test)
+public sealed record RunResult(bool Completed, int Step, Evaluation? ZeroShot, Evaluation? Tuned, string AdapterHash, DataSplits? Test)
 {
     /// <summary>The run had reached its end before; nothing was done.</summary>
     public bool WasFinished { get; init; }
-    /// <summary>Accuracy of the base on the test rows, from the log when it was scored before a resume; null where there are none.</summary>
-    public double? ZeroShotAccuracy { get; init; }
-    /// <summary>Accuracy of the adapter on the test rows, likewise.</summary>
-    public double? TunedAccuracy { get; init; }
-    /// <summary>F1 of the adapter on the test rows, likewise.</summary>
-    public double? TunedF1 { get; init; }
-    /// <summary>Which F1 that is: of the positive class, or macro; null where it is from a log.</summary>
-    public string? TunedF1Name => Tuned?.Confusion.F1Name;
+    /// <summary>Metrics of the base on the test rows, from the log when it was scored before a resume; empty where there are none.</summary>
+    public IReadOnlyList<Metric> ZeroShotMetrics { get; init; } = [];
+    /// <summary>Metrics of the adapter on the test rows, likewise.</summary>
+    public IReadOnlyList<Metric> TunedMetrics { get; init; } = [];
+
+    /// <summary>Metrics of a test event, of one that an older version wrote too.</summary>
+    internal static IReadOnlyList<Metric> Logged(TaskType type, JsonObject? test) => test == null ? [] : type.Read(test).Metrics;
 }
 
 /// <summary>
@@ -64,7 +64,7 @@ public static class TrainRun
         if (start.IsFinished && !RunChecks.MayBeLonger(start.Before!, recipe))
         {
             if (rows != null) CheckFinished(folder, start.Before!, model, rows);
-            return Finished(folder, start, host);
+            return Finished(folder, start, host, recipe.Task);
         }
         using var prepared = PreparedRun.Of(recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true, rows, host.Say);
         RunManifest manifest;
@@ -75,7 +75,7 @@ public static class TrainRun
             if (start.IsFinished && manifest.TotalSteps == start.Before!.TotalSteps)
             {
                 prepared.Device.Dispose();
-                return Finished(folder, start, host);
+                return Finished(folder, start, host, recipe.Task);
             }
         }
         catch
@@ -154,16 +154,16 @@ public static class TrainRun
         RunChecks.SameBase(folder, before.BaseHash, source.Hash);
     }
 
-    private static RunResult Finished(RunFolder folder, RunStart start, RunHost host)
+    private static RunResult Finished(RunFolder folder, RunStart start, RunHost host, TaskOptions task)
     {
         var (log, end) = (start.Log, start.Log.End!);
         if (log.Best.Count > 0 && folder.RestoreBest(log.Best[^1].Step, log.Best[^1].Step, log) is { } line) host.Say(line);
         int steps = (int?)end["steps"] ?? start.Before!.TotalSteps;
         host.Say($"the run in {folder.Path} is finished: {steps} updates, adapter in {folder.Best}; nothing was changed (a larger training.max_steps would go on with it)");
-        double? Of(string stage, string key) => log.Tests.TryGetValue(stage, out var test) ? (double?)test[key] : null;
+        var type = TaskTypes.Of(task);
         return new RunResult(true, steps, null, null, (string?)end["adapter_sha256"] ?? "", null)
         {
-            WasFinished = true, ZeroShotAccuracy = Of("zero-shot", "accuracy"), TunedAccuracy = Of("tuned", "accuracy"), TunedF1 = Of("tuned", "f1"),
+            WasFinished = true, ZeroShotMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault("zero-shot")), TunedMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault("tuned")),
         };
     }
 

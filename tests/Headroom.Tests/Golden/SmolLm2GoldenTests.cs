@@ -61,7 +61,8 @@ public class SmolLm2GoldenTests
         foreach (var expected in json["nf4_scores"]!.AsArray())
         {
             batch.Clear();
-            batch.AddPrompt(prompt.Encode(test[(int)expected!["row"]!]));
+            var row = prompt.Encode(test[(int)expected!["row"]!]);
+            batch.AddPrompt(row.Ids.AsSpan(0, row.Spans[0].Start), row.Ids[^1]);
             engine.Scores(batch.Host, prompt.Answers, scores, lse);
             for (int c = 0; c < 2; c++) Near((float)expected[Keys[c]]!, scores[c], 5e-3, $"row {expected["row"]} {Keys[c]} with NF4");
         }
@@ -116,7 +117,7 @@ public class SmolLm2GoldenTests
     private static string Gguf => Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
 
     /// <summary>
-    /// The reference's prompt: "Review: " with its blank, the text and the suffix tokenized apart. (Our <see cref="TaskEncoder"/> lets the blank go with
+    /// The reference's prompt: "Review: " with its blank, the text and the suffix tokenized apart. (Our <see cref="LabelWordEncoder"/> lets the blank go with
     /// the text's first word, as in the whole string, so it is not used here.)
     /// </summary>
     private sealed class Prompt

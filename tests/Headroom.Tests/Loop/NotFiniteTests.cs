@@ -132,10 +132,10 @@ public sealed class NotFiniteTests : IDisposable
     public void ScoresThatAreNoNumbersAreNoPrediction(float value)
     {
         using var engine = Open();
-        var rows = new RowList([.. TinyModel.Rows(TinyModel.Smallest(), [6, 9, 5, 7]).Select(r => r with { LabelIndex = 1 })]);
-        Assert.Equal(4, Evaluator.Run(engine, rows, ["no", "yes"], [1, 2], 2, 18).Predicted.Length);
+        var rows = new RowList([.. TinyModel.Rows(TinyModel.Smallest(), [6, 9, 5, 7]).Select(r => new LabelWordRow(r.Ids, 1, 1))]);
+        Assert.Equal(4, LabelWordEvaluator.Run(engine, rows, ["no", "yes"], [1, 2], 2, 18).Predicted.Length);
         Spoil(engine, value);
-        var e = Assert.Throws<NotFiniteException>(() => Evaluator.Run(engine, rows, ["no", "yes"], [1, 2], 2, 18));
+        var e = Assert.Throws<NotFiniteException>(() => LabelWordEvaluator.Run(engine, rows, ["no", "yes"], [1, 2], 2, 18));
         Assert.Equal(("The scores of 4 of 4 rows are NaN or infinite (the first is row 1), so there is no accuracy.", 1), (e.Message, e.ExitCode));
     }
 

@@ -348,7 +348,7 @@ public sealed class ClassReportTests : IDisposable
     private static JsonObject Test(int[] gold, int[] predicted, string[]? words)
     {
         var p = new Predictions(words ?? ["", "", ""], gold, predicted, null, new string?[gold.Length], 0.5);
-        var e = RunEvents.Test("tuned", p, 1);
+        var e = RunEvents.Test("tuned", p.ToEvaluation(), 1);
         e["event"] = "test";
         if (words == null) e.Remove("labels");
         return e;

@@ -51,9 +51,9 @@ public class ConfusionMatrixTests
     {
         var p = Of(["bad", " good"], [0, 0, 1, 1, 1], [0, 1, 1, 1, 0]);
         Assert.Equal([1, 1, 1, 2], p.Confusion.Counts);
-        Assert.Equal("accuracy 0.6000, F1 of ' good' 0.6667", p.Text);
+        Assert.Equal("accuracy 0.6000, F1 of ' good' 0.6667", p.ToEvaluation().Text(["accuracy", "f1"]));
         Assert.Equal((2 / 3.0, 2 / 3.0), (p.Precision, p.Recall));
-        Assert.Equal("accuracy 0.5000, macro F1 0.3333", Of(["a", "b", "c"], [0, 0, 1, 2], [0, 0, 2, 1]).Text);
+        Assert.Equal("accuracy 0.5000, macro F1 0.3333", Of(["a", "b", "c"], [0, 0, 1, 2], [0, 0, 2, 1]).ToEvaluation().Text(["accuracy", "f1"]));
     }
 
     [Fact]
@@ -82,10 +82,10 @@ public class ConfusionMatrixTests
     {
         // a: 2 of 2 right, called so 4 times; b: 2 of 3; c: never right.
         var p = Of([" a", " b", " c"], [0, 0, 1, 1, 1, 2], [0, 0, 1, 1, 0, 0]);
-        var (own, better) = BestMetric.Of(name, p);
-        Assert.Equal(value, own, 12);
-        Assert.Equal(greater, better);
-        Assert.Equal(said, BestMetric.Describe(name, p.Labels));
+        var metric = p.ToEvaluation()[MetricKind.Plain(name)];
+        Assert.Equal(value, metric.Value, 12);
+        Assert.Equal(greater, metric.Direction == Direction.Higher);
+        Assert.Equal(said, metric.Label);
         RecipeLoader.Parse("training:\n  metric_for_best_model: " + name);
     }
 
@@ -93,11 +93,12 @@ public class ConfusionMatrixTests
     public void BinaryMetricsAreOfThePositiveClass()
     {
         var p = Of([" no", " yes"], [0, 0, 1, 1, 1], [0, 1, 1, 1, 1]);
-        Assert.Equal(6 / 7.0, BestMetric.Of("f1", p).Value, 12);
-        Assert.Equal((2 / 3.0 + 6 / 7.0) / 2, BestMetric.Of("f1_macro", p).Value, 12);
-        Assert.Equal("F1 of ' yes'", BestMetric.Describe("f1", p.Labels));
-        var e = Assert.Throws<HeadroomException>(() => RecipeLoader.Parse("training:\n  metric_for_best_model: f2"));
-        Assert.Contains("f1_macro", e.ToDo);
+        var e = p.ToEvaluation();
+        Assert.Equal(6 / 7.0, e["f1"].Value, 12);
+        Assert.Equal((2 / 3.0 + 6 / 7.0) / 2, e["f1_macro"].Value, 12);
+        Assert.Equal("F1 of ' yes'", e["f1"].Label);
+        var refused = Assert.Throws<HeadroomException>(() => RecipeLoader.Parse("training:\n  metric_for_best_model: f2"));
+        Assert.Contains("f1_macro", refused.ToDo);
     }
 
     [Theory]

@@ -1,6 +1,7 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Reports;
+using Headroom.Training;
 
 namespace Headroom.Tests.Reports;
 

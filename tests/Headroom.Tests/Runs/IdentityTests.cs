@@ -179,16 +179,16 @@ public class IdentityTests
     public void RowsAreTheSameByWhatIsTrained()
     {
         int[][] answers = [[7], [8]];
-        EncodedRow[] rows = [new([1, 2, 7], 2, 0), new([1, 3, 8], 2, 1, "hard")];
-        string Of(params EncodedRow[] r) => RowsHash.Of(new RowList(r), answers);
+        LabelWordRow[] rows = [new([1, 2, 7], 2, 0), new([1, 3, 8], 2, 1, "hard")];
+        string Of(params LabelWordRow[] r) => RowsHash.Of(new RowList(r), answers);
         Assert.Equal("", Of());
-        Assert.Equal(Of(rows), Of(rows[0], new EncodedRow([1, 3, 8], 2, 1))); // a tier is no more than a name
+        Assert.Equal(Of(rows), Of(rows[0], new LabelWordRow([1, 3, 8], 2, 1))); // a tier is no more than a name
         Assert.NotEqual(Of(rows), Of(rows[1], rows[0]));
         Assert.NotEqual(Of(rows), Of(rows[0]));
         Assert.NotEqual(Of(rows), Of(rows[0], rows[1] with { Ids = [1, 3, 7] }));
         Assert.NotEqual(Of(rows), Of(rows[0], rows[1] with { LabelIndex = 0 }));
         Assert.NotEqual(Of(rows), Of(rows[0], rows[1] with { AnswerStart = 1 }));
-        Assert.NotEqual(Of(new EncodedRow([1, 2], 1, 0), new EncodedRow([3], 1, 0)), Of(new EncodedRow([1], 1, 0), new EncodedRow([2, 3], 1, 0)));
+        Assert.NotEqual(Of(new LabelWordRow([1, 2], 1, 0), new LabelWordRow([3], 1, 0)), Of(new LabelWordRow([1], 1, 0), new LabelWordRow([2, 3], 1, 0)));
         Assert.NotEqual(RowsHash.Of(new RowList(rows), answers), RowsHash.Of(new RowList(rows), [[7], [8], [9]]));
     }
 }

@@ -3,7 +3,7 @@ using Headroom.Formats.Data;
 
 namespace Headroom.Training;
 
-public sealed partial class TaskEncoder
+public sealed partial class LabelWordEncoder
 {
     private const int MostChecked = 200;
 

@@ -9,7 +9,7 @@ namespace Headroom.Training;
 /// are ever cut, at the end of the longest: template and answer always stay, and the cut does not depend on the label. Blanks at the end of the template
 /// belong to the label words, as the blank before a word does in every tokenizer. Safe for use from several threads.
 /// </summary>
-public sealed partial class TaskEncoder
+public sealed partial class LabelWordEncoder
 {
     private readonly ITokenizer _tokenizer;
     private readonly TaskOptions _task;
@@ -21,7 +21,7 @@ public sealed partial class TaskEncoder
     private int _cut;
 
     /// <summary>Checks the task against the tokenizer.</summary>
-    public TaskEncoder(ITokenizer tokenizer, TaskOptions task)
+    public LabelWordEncoder(ITokenizer tokenizer, TaskOptions task)
     {
         _tokenizer = tokenizer;
         _task = task;
@@ -89,7 +89,7 @@ public sealed partial class TaskEncoder
     }
 
     /// <summary>A row with its answer. For training under loss all, every token but the first is labelled; otherwise the answer is.</summary>
-    public EncodedRow Encode(DataRow row, bool training = true)
+    public LabelWordRow Encode(DataRow row, bool training = true)
     {
         int label = LabelIndex(row.Label);
         int[] prompt = Prompt(row.Texts);
@@ -169,32 +169,5 @@ public sealed partial class TaskEncoder
         int[] head = _tokenizer.Encode(context), whole = _tokenizer.Encode(context + text);
         if (whole.AsSpan().StartsWith(head)) return whole[head.Length..];
         return context == "x" ? _tokenizer.Encode(text) : After("x", text);
-    }
-}
-
-/// <summary>Rows encoded when first asked for; safe for use from several threads.</summary>
-public sealed class EncodedRows(IReadOnlyList<DataRow> rows, TaskEncoder encoder, bool training = true) : IRowSource
-{
-    private readonly EncodedRow?[] _encoded = new EncodedRow?[rows.Count];
-
-    /// <inheritdoc/>
-    public int Count => _encoded.Length;
-    /// <inheritdoc/>
-    public EncodedRow this[int index] => _encoded[index] ??= encoder.Encode(rows[index], training);
-
-    /// <summary>Encodes all rows on all cores.</summary>
-    /// <returns>The longest row, tokens.</returns>
-    public int EncodeAll()
-    {
-        int longest = 0;
-        try
-        {
-            Parallel.For(0, Count, () => 0, (i, _, most) => Math.Max(most, this[i].Ids.Length), most =>
-            {
-                lock (_encoded) longest = Math.Max(longest, most);
-            });
-        }
-        catch (AggregateException e) when (e.InnerException is HeadroomException h) { throw new HeadroomException(h.Message, h.ToDo, h.ExitCode, h); }
-        return longest;
     }
 }

@@ -7,7 +7,7 @@ using Headroom.Training;
 namespace Headroom.Tests.Data;
 
 /// <summary>Rows to prompt and answer: only the text is ever cut, and what would make labels meaningless is refused.</summary>
-public partial class TaskEncoderTests
+public partial class LabelWordEncoderTests
 {
     /// <summary>A word with the blank before it is a token, everything else a token a character; ids in order of appearance.</summary>
     private sealed partial class WordTokenizer(bool bos = false) : ITokenizer
@@ -37,11 +37,11 @@ public partial class TaskEncoderTests
         private static partial Regex Piece();
     }
 
-    private static TaskEncoder Encoder(WordTokenizer t, int most = 64, Action<TaskOptions>? change = null)
+    private static LabelWordEncoder Encoder(WordTokenizer t, int most = 64, Action<TaskOptions>? change = null)
     {
         var task = new TaskOptions { MaxSeqLength = most };
         change?.Invoke(task);
-        return new TaskEncoder(t, task);
+        return new LabelWordEncoder(t, task);
     }
 
     private static void Refuses(Action<TaskOptions> change, string why)
@@ -118,12 +118,12 @@ public partial class TaskEncoderTests
         var encoder = Encoder(t, most: 20);
         for (int i = 0; i < 30; i++) t.Encode($" w{i}"); // ids are given before threads ask for them
         var rows = Enumerable.Range(0, 30).Select(i => new DataRow(string.Join(' ', Enumerable.Range(0, i + 1).Select(k => $"w{k}")), (i % 2).ToString(System.Globalization.CultureInfo.InvariantCulture))).ToList();
-        var encoded = new EncodedRows(rows, encoder);
+        var encoded = new EncodedRows(rows, encoder.Encode);
         Assert.Equal(20, encoded.EncodeAll());
         Assert.Same(encoded[3], encoded[3]);
         Assert.Equal(7, encoded[0].Ids.Length);
         rows.Add(new DataRow("w0", "maybe"));
-        Assert.Contains("'maybe'", Assert.Throws<HeadroomException>(() => new EncodedRows(rows, encoder).EncodeAll()).Message, StringComparison.Ordinal);
+        Assert.Contains("'maybe'", Assert.Throws<HeadroomException>(() => new EncodedRows(rows, encoder.Encode).EncodeAll()).Message, StringComparison.Ordinal);
     }
 
     /// <summary>The tokenizer of a base of the repository: llama-tiny is SentencePiece's, deepseek-tiny byte-level.</summary>
@@ -146,8 +146,8 @@ public partial class TaskEncoderTests
         foreach (string model in new[] { "deepseek-tiny", "llama-tiny" })
         {
             var tokenizer = Tiny(model);
-            TaskEncoder Of(string t, string w) => new(tokenizer, new TaskOptions { Template = t, Labels = new() { ["0"] = w.Replace("positive", "negative", StringComparison.Ordinal), ["1"] = w } });
-            TaskEncoder a = Of(template, word), b = Of(blankTemplate, bareWord);
+            LabelWordEncoder Of(string t, string w) => new(tokenizer, new TaskOptions { Template = t, Labels = new() { ["0"] = w.Replace("positive", "negative", StringComparison.Ordinal), ["1"] = w } });
+            LabelWordEncoder a = Of(template, word), b = Of(blankTemplate, bareWord);
             foreach (string text in new[] { "a fine film", "a fine film ", "Good.", "so  so" })
                 Assert.Equal(a.Encode(new DataRow(text, "1")).Ids, b.Encode(new DataRow(text, "1")).Ids);
             Assert.Equal(a.Candidates, b.Candidates);
@@ -156,7 +156,7 @@ public partial class TaskEncoderTests
         }
     }
 
-    /// <summary>The ids of a row are those of its joined text, or <see cref="TaskEncoder.Check"/> says so with the first that differs.</summary>
+    /// <summary>The ids of a row are those of its joined text, or <see cref="LabelWordEncoder.Check"/> says so with the first that differs.</summary>
     [Theory]
     [InlineData("Review: {text}\nSentiment:", " good", " bad")]
     [InlineData("Review: {text}\nSentiment:\n", "good", "bad")]
@@ -172,7 +172,7 @@ public partial class TaskEncoderTests
         string[] texts = ["fine", "fine ", " fine", "fine.", "fine!\n", "Ünïcödé 😀", "a\tb", "  ", "x", "12", "so so so so so so so so so so so so so so so so so so so so so so so so so so so so so so"];
         foreach (var tokenizer in new[] { "deepseek-tiny", "llama-tiny" }.Select(Tiny))
         {
-            var encoder = new TaskEncoder(tokenizer, new TaskOptions { Template = template, Labels = new() { ["0"] = bad, ["1"] = good }, MaxSeqLength = 64 });
+            var encoder = new LabelWordEncoder(tokenizer, new TaskOptions { Template = template, Labels = new() { ["0"] = bad, ["1"] = good }, MaxSeqLength = 64 });
             int different = 0;
             foreach (string text in texts)
             {

@@ -1,18 +1,15 @@
-using Headroom.Training;
+namespace Headroom.Training;
 
-namespace Headroom.Reports;
-
-/// <summary>Figures of classes, for any number of them.</summary>
-internal static class QualityTables
+/// <summary>What the report says of label words: figures of classes, for any number of them.</summary>
+internal static class LabelWordTables
 {
     private const int MostTiers = 60; // rows of a table; results.json has all
     private const int MostColumns = 24, MostCells = 30; // a larger confusion matrix is shown by its largest cells off the diagonal
     private const int ColumnLetters = 14, RowLetters = 48, NumberedLetters = 24, MostWords = 8;
 
-    public static Section Of(ReportModel m)
+    public static Section Of(IReadOnlyList<ReportRow> rows)
     {
-        if (m.Quality.Count == 0) return new("Quality", [new Paragraph("No test result in the log.")]);
-        var of = m.Quality.Select(q => q.Confusion).OfType<ConfusionMatrix>().DistinctBy(What).ToList();
+        var of = rows.Select(q => Detail(q).Confusion).OfType<ConfusionMatrix>().DistinctBy(What).ToList();
         string which = of.Count != 1 ? "of what the column \"of\" names" : of[0].IsBinary ? $"of {What(of[0])}" : $"averages over {of[0].Classes} classes";
         var blocks = new List<Block>
         {
@@ -20,27 +17,26 @@ internal static class QualityTables
                 + $"over the classes. Their 95 % intervals are of a seeded bootstrap over rows ({Show.Count(Statistics.Resamples)} resamples, percentiles); where no resample "
                 + "differs, Wilson's."),
         };
-        var bars = m.Quality.Where(q => q.Accuracy != null).Select(q => (q.Name, q.Colour < 0 ? -1 : q.Colour % Svg.Colours, q.Accuracy!.Value)).ToList();
-        if (bars.Count > 0) blocks.Add(new Figures([new Figure("Accuracy with 95 % interval", Svg.Intervals("Accuracy with 95 % interval", bars), [])]));
-        blocks.Add(Main(m.Quality, of.Count != 1));
-        if (m.Spreads.Count > 0) blocks.Add(Spreads(m.Spreads));
+        var bars = rows.Where(q => q.Evaluation.Find("accuracy")?.Interval != null).Select(q => (q.Name, q.Colour, q.Evaluation["accuracy"].Interval!.Value)).ToList();
+        if (bars.Count > 0) blocks.Add(new IntervalChart("Accuracy with 95 % interval", bars));
+        blocks.Add(Main(rows, of.Count != 1));
         return new("Quality", blocks);
     }
 
-    public static Section Classes(ReportModel m)
+    public static Section Classes(IReadOnlyList<ReportRow> rows)
     {
-        var counted = m.Quality.Where(q => q.Confusion is { Rows: > 0 }).ToList();
+        var counted = rows.Where(q => Detail(q).Confusion is { Rows: > 0 }).ToList();
         if (counted.Count == 0) return new("Classes", []);
         var blocks = new List<Block> { ByClass(counted) };
-        foreach (var same in counted.SelectMany(q => q.Confusion!.Undefined().Select(u => (q.Name, Sentence: u))).GroupBy(u => u.Sentence))
+        foreach (var same in counted.SelectMany(q => Detail(q).Confusion!.Undefined().Select(u => (q.Name, Sentence: u))).GroupBy(u => u.Sentence))
             blocks.Add(new Paragraph($"{string.Join("; ", same.Select(s => s.Name))}: {same.Key}."));
         blocks.AddRange(Confusions(counted));
         return new("Classes", blocks);
     }
 
-    public static Section Tiers(ReportModel m)
+    public static Section Tiers(IReadOnlyList<ReportRow> rows)
     {
-        var cells = m.Quality.SelectMany(q => q.Tiers.Select(t => (Quality: q, Tier: t))).ToList();
+        var cells = rows.SelectMany(q => Detail(q).ByTier.Select(t => (Quality: q, t.Tier, Counts: t.Confusion))).ToList();
         if (cells.Count == 0) return new("Tiers", []);
         string left = cells.Count > MostTiers ? $" The first {MostTiers} of {Show.Count(cells.Count)} are shown; results.json has all." : "";
         return new("Tiers",
@@ -48,7 +44,8 @@ internal static class QualityTables
             new Paragraph("Accuracy in each tier of the test rows, with Wilson's 95 % interval, and F1 of what \"of\" names." + left),
             new Table(null, "lllrrlr", ["model", "stage", "tier", "rows", "accuracy", "of", "F1"], cells.Take(MostTiers).Select(c => new[]
             {
-                c.Quality.Label, c.Quality.Stage, Show.Short(c.Tier.Tier, RowLetters), Show.Count(c.Tier.Rows), Show.I(c.Tier.Accuracy), What(c.Tier.Confusion), Show.N3(c.Tier.Confusion.Main.F1),
+                c.Quality.Label, c.Quality.Stage, Show.Short(c.Tier, RowLetters), Show.Count(c.Counts.Rows), Show.I(Statistics.Wilson(c.Counts.Correct, c.Counts.Rows)), What(c.Counts),
+                Show.N3(c.Counts.Main.F1),
             }).ToList()),
         ]);
     }
@@ -63,25 +60,22 @@ internal static class QualityTables
         return m.Labels == null || cut.Length >= name.Length ? cut : $"{c}: {cut}";
     }
 
-    private static Table Main(IReadOnlyList<QualityRow> rows, bool of) =>
+    private static Table Main(IReadOnlyList<ReportRow> rows, bool of) =>
         new(null, of ? "llrrlrrr" : "llrrrrr", ["model", "stage", "rows", "accuracy", .. of ? (string[])["of"] : [], "F1", "precision", "recall"], rows.Select(q => new[]
         {
-            q.Label, q.Stage, Show.Count(q.Result.Rows), q.Accuracy is { } a ? Show.I(a) : Show.N3(q.AccuracyValue), What(q.Confusion),
-            Of(q.Intervals?.Main.F1, q.F1), Of(q.Intervals?.Main.Precision, q.Precision), Of(q.Intervals?.Main.Recall, q.Recall),
+            q.Label, q.Stage, Show.Count(q.Evaluation.Rows), Of(q, "accuracy"), What(Detail(q).Confusion), Of(q, "f1"), Of(q, "precision"), Of(q, "recall"),
         }.Where((_, i) => of || i != 4).ToArray()).ToList());
 
-    private static string Of(Interval? interval, double? value) => interval is { } i ? Show.I(i) : Show.N3(value);
+    private static string Of(ReportRow row, string metric) => Show.Metric(row.Evaluation.Find(metric));
 
-    private static Table Spreads(IReadOnlyList<SeedSpread> spreads) =>
-        new("Over seeds: mean ± standard deviation, then each seed", "lllrl", ["model", "stage", "metric", "mean ± sd", "each seed"],
-            spreads.Select(s => new[] { s.Group, s.Stage, s.Metric, $"{Show.N3(s.Mean)} ± {Show.N3(s.Sd)}", string.Join(", ", s.Values.Select(v => $"{Show.N3(v.Value)} (seed {v.Seed})")) }).ToList());
+    private static LabelWordDetail Detail(ReportRow row) => (LabelWordDetail)row.Evaluation.Detail!;
 
-    private static Table ByClass(IReadOnlyList<QualityRow> rows)
+    private static Table ByClass(IReadOnlyList<ReportRow> rows)
     {
         var lines = new List<string[]>();
         foreach (var q in rows)
         {
-            var (m, intervals) = (q.Confusion!, q.Intervals!);
+            var (m, intervals) = (Detail(q).Confusion!, Detail(q).Intervals!);
             for (int c = 0; c < m.Classes; c++)
                 lines.Add([q.Label, q.Stage, Class(m, c, RowLetters), Show.Count(m.Gold(c)), Show.Count(m.Predicted(c)), .. m.Occurs(c) ? Scores(intervals.Classes[c]) : ["none", "none", "none"]]);
             lines.Add([q.Label, q.Stage, "macro average", Show.Count(m.Rows), Show.Count(m.Rows), .. Scores(intervals.Macro)]);
@@ -92,22 +86,22 @@ internal static class QualityTables
 
     private static string[] Scores(ScoreIntervals s) => [Show.I(s.F1), Show.I(s.Precision), Show.I(s.Recall)];
 
-    private static IEnumerable<Block> Confusions(IReadOnlyList<QualityRow> rows)
+    private static IEnumerable<Block> Confusions(IReadOnlyList<ReportRow> rows)
     {
         // Two classes of one name each fit into a line.
-        foreach (var same in rows.Where(q => q.Confusion!.IsBinary).GroupBy(q => (q.Confusion!.Name(0), q.Confusion.Name(1))))
+        foreach (var same in rows.Where(q => Detail(q).Confusion!.IsBinary).GroupBy(q => (Detail(q).Confusion!.Name(0), Detail(q).Confusion!.Name(1))))
         {
-            var m = same.First().Confusion!;
+            var m = Detail(same.First()).Confusion!;
             string[] names = [Class(m, 0, ColumnLetters), Class(m, 1, ColumnLetters)];
             yield return new Table("Confusion matrix: gold as predicted", "llrrrr", ["model", "stage", .. names.SelectMany(g => names.Select(p => $"{g} as {p}"))],
-                same.Select(q => new[] { q.Label, q.Stage }.Concat(q.Confusion!.Counts.ToArray().Select(c => Show.Count(c))).ToArray()).ToList());
+                same.Select(q => new[] { q.Label, q.Stage }.Concat(Detail(q).Confusion!.Counts.ToArray().Select(c => Show.Count(c))).ToArray()).ToList());
         }
-        foreach (var q in rows.Where(q => !q.Confusion!.IsBinary)) yield return q.Confusion!.Classes <= MostColumns ? Whole(q) : Largest(q);
+        foreach (var q in rows.Where(q => !Detail(q).Confusion!.IsBinary)) yield return Detail(q).Confusion!.Classes <= MostColumns ? Whole(q) : Largest(q);
     }
 
-    private static Table Whole(QualityRow q)
+    private static Table Whole(ReportRow q)
     {
-        var m = q.Confusion!;
+        var m = Detail(q).Confusion!;
         var classes = Enumerable.Range(0, m.Classes).ToList();
         // Many or long words would stretch the columns: those have the classes' numbers then, which stand before the
         // words of the rows.
@@ -117,9 +111,9 @@ internal static class QualityTables
             ["gold", .. classes.Select(c => numbers ? $"{c}" : Class(m, c, ColumnLetters))], classes.Select(g => classes.Select(p => Show.Count(m[g, p])).Prepend(Row(g)).ToArray()).ToList());
     }
 
-    private static Table Largest(QualityRow q)
+    private static Table Largest(ReportRow q)
     {
-        var m = q.Confusion!;
+        var m = Detail(q).Confusion!;
         var wrong = Enumerable.Range(0, m.Classes).SelectMany(g => Enumerable.Range(0, m.Classes).Where(p => p != g && m[g, p] > 0).Select(p => (Gold: g, Predicted: p, Rows: m[g, p])))
             .OrderByDescending(x => x.Rows).ThenBy(x => x.Gold).ThenBy(x => x.Predicted).ToList();
         return new Table($"Confusion matrix of {q.Name}: the largest {Math.Min(MostCells, wrong.Count)} of {Show.Count(wrong.Count)} kinds of wrong rows; results.json has all {m.Classes} x {m.Classes}",

@@ -1,4 +1,4 @@
-namespace Headroom.Reports;
+namespace Headroom.Training;
 
 /// <summary>Student's t distribution, for intervals over few seeds.</summary>
 internal static class StudentT

@@ -1,19 +1,18 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Headroom.Training;
 
-namespace Headroom.Reports;
+namespace Headroom.Training;
 
 /// <summary>
 /// Counts and predictions of a test, baseline or eval event, checked against one another: a log may have been cut,
 /// edited or written by another version (which counted labels 0 and 1 alone). What does not agree is left out and said.
 /// </summary>
-internal sealed class EventCounts
+internal sealed class LabelWordCounts
 {
     private const int MostClasses = 2000; // a table of the square of it is kept
     private readonly List<string> _odd = [];
 
-    private EventCounts() { }
+    private LabelWordCounts() { }
 
     /// <summary>What cannot be used, as the end of a sentence; null when all can.</summary>
     public string? Odd => _odd.Count == 0 ? null : string.Join("; ", _odd);
@@ -35,9 +34,9 @@ internal sealed class EventCounts
     /// </summary>
     public double? Trusted(double? figure) => _odd.Count == 0 ? figure : null;
 
-    public static EventCounts Of(JsonObject e)
+    public static LabelWordCounts Of(JsonObject e)
     {
-        var c = new EventCounts { Rows = e.Long("rows") };
+        var c = new LabelWordCounts { Rows = e.Long("rows") };
         if (e["rows"] != null && c.Rows is null or < 0) c.Refuse("rows is no number of rows", () => c.Rows = null);
         var counts = c.Table(e["confusion"]);
         var labels = c.Words(e["labels"]);
@@ -61,6 +60,23 @@ internal sealed class EventCounts
         if (e["accuracy"] != null && c.Accuracy == null && c.Rows != 0) c.Refuse("accuracy is no share");
         return c;
     }
+
+    /// <summary>The event's evaluation.</summary>
+    public Evaluation ToEvaluation(JsonObject e)
+    {
+        long? correct = Confusion?.Correct ?? (Accuracy is { } a && Rows is { } n ? (long)Math.Round(a * n) : null);
+        // A fixed seed: the same log gives the same report.
+        var detail = new LabelWordDetail(Confusion, 1) { Gold = Gold, Predicted = Predicted, Tiers = Tiers, Correct = correct };
+        Interval? accuracy = correct is { } k && Rows is > 0 and { } rows ? Statistics.Wilson(k, rows) : Accuracy is { } share ? new Interval(share, double.NaN, double.NaN) : null;
+        return new Evaluation
+        {
+            Rows = Rows, Detail = detail, Outcomes = detail.Outcomes, Odd = Odd,
+            Metrics = LabelWordMetrics.Of(detail, accuracy, e.Number("loss"), LossInterval(e), name => Trusted(e.Share(name))),
+        };
+    }
+
+    private static Interval? LossInterval(JsonObject e) => (e["metrics"] as JsonArray ?? []).OfType<JsonObject>().FirstOrDefault(m => m.Text("name") == MetricKind.Loss.Name) is { } loss
+        && loss.Number("value") is { } value && loss.Number("low") is { } low && loss.Number("high") is { } high ? new Interval(value, low, high) : null;
 
     private void ReadRows(JsonObject e, long[]? counts, string[]? labels)
     {

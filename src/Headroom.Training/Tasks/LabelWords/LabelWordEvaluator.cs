@@ -1,5 +1,4 @@
 using Headroom.Core;
-using Headroom.Formats.Data;
 
 namespace Headroom.Training;
 
@@ -23,39 +22,33 @@ public sealed record Predictions(IReadOnlyList<string> Labels, int[] Gold, int[]
     /// <summary>F1, likewise.</summary>
     public double F1 => Confusion.Main.F1;
 
-    /// <summary>Accuracy and F1 in words, the F1 by its name.</summary>
-    public string Text => FormattableString.Invariant($"accuracy {Accuracy:F4}, {Printable.Line(Confusion.F1Name)} {F1:F4}");
+    /// <summary>95 % interval of the loss, or null.</summary>
+    public Interval? LossInterval { get; init; }
 
-    /// <summary>The predictions of each tier, in ordinal order of the tiers' names; rows without one are "(none)". Empty when no row has a tier.</summary>
-    public static IReadOnlyList<(string Tier, ConfusionMatrix Confusion)> ByTier(
-        IReadOnlyList<string?> tiers, IReadOnlyList<int> gold, IReadOnlyList<int> predicted, int classes, IReadOnlyList<string>? labels) =>
-        tiers.All(t => t == null) ? []
-        : [.. Enumerable.Range(0, tiers.Count).GroupBy(i => tiers[i] ?? "(none)").OrderBy(g => g.Key, StringComparer.Ordinal)
-            .Select(g => (g.Key, ConfusionMatrix.Of([.. g.Select(i => gold[i])], [.. g.Select(i => predicted[i])], classes, labels)))];
+    /// <summary>As an evaluation, with every metric.</summary>
+    /// <param name="seed">Of the bootstrap of the intervals.</param>
+    public Evaluation ToEvaluation(ulong seed = 1)
+    {
+        var m = Confusion;
+        var detail = new LabelWordDetail(m, seed) { Gold = Gold, Predicted = Predicted, Tiers = Tiers.Any(t => t != null) ? Tiers : null, Correct = m.Correct, Loss = Loss };
+        var accuracy = m.Rows > 0 ? Statistics.Wilson(m.Correct, m.Rows) : new Interval(double.NaN, double.NaN, double.NaN);
+        return new Evaluation { Rows = Gold.Length, Metrics = LabelWordMetrics.Of(detail, accuracy, Loss, LossInterval), Detail = detail, Outcomes = detail.Outcomes };
+    }
 }
 
-/// <summary>A model whose scores are NaN or infinite: there is no prediction in them, the largest of such numbers is any. Exit code 1.</summary>
-/// <param name="what">One line: what is wrong.</param>
-public sealed class NotFiniteException(string what)
-    : HeadroomException(what, "Weights of the model or adapter are NaN or infinite, or its activations overflow: take another checkpoint, or with fp16 set training.precision to bf16 or fp32.", 1);
-
 /// <summary>Scores label words at the answer position, in constant memory.</summary>
-public static class Evaluator
+public static class LabelWordEvaluator
 {
-    /// <summary>What is odd about an evaluation but no error, a sentence or two each; to be said before it.</summary>
-    /// <param name="rows">Its rows.</param>
-    /// <param name="encoder">The task.</param>
-    /// <param name="longest">The longest of them, tokens.</param>
-    /// <param name="config">The model.</param>
-    public static IReadOnlyList<string> Notes(IReadOnlyList<DataRow> rows, TaskEncoder encoder, int longest, ModelConfig config) =>
-        [.. encoder.Check(rows), .. RunNotes.Positions(longest, config)];
-
     /// <summary>Runs all rows in batches of at most <paramref name="batchRows"/> rows and <paramref name="maxTokens"/> tokens.</summary>
+    /// <param name="engine">The model.</param>
+    /// <param name="rows">Each a <see cref="LabelWordRow"/> that was encoded for evaluation.</param>
+    /// <param name="labels">Label words, in the order of label indices.</param>
+    /// <param name="candidates">First token of each.</param>
+    /// <param name="batchRows">Most rows of a batch.</param>
+    /// <param name="maxTokens">Most tokens of a batch.</param>
+    /// <param name="progress">Is told of rows done, and of all.</param>
     /// <exception cref="NotFiniteException">A score of a label word, or a log-sum-exp, is NaN or infinite.</exception>
-    public static Predictions Run(Engine engine, IRowSource rows, TaskEncoder task, int batchRows, int maxTokens, Action<int, int>? progress = null) =>
-        Run(engine, rows, task.LabelWords, task.Candidates, batchRows, maxTokens, progress);
-
-    internal static Predictions Run(
+    public static Predictions Run(
         Engine engine, IRowSource rows, IReadOnlyList<string> labels, int[] candidates, int batchRows, int maxTokens, Action<int, int>? progress = null)
     {
         int n = rows.Count, c = candidates.Length;
@@ -65,18 +58,18 @@ public static class Evaluator
         var margin = c == 2 ? new float[n] : null;
         var tiers = new string?[n];
         float[] scores = new float[batchRows * c], lse = new float[batchRows];
-        double loss = 0;
+        double loss = 0, squares = 0;
         int bad = 0, firstBad = 0;
         for (int first = 0; first < n;)
         {
             batch.Clear();
             int count = 0;
-            while (first + count < n && count < batchRows && batch.Tokens + rows[first + count].AnswerStart <= maxTokens) batch.AddPrompt(rows[first + count++]);
+            while (first + count < n && count < batchRows && batch.Tokens + Row(first + count).AnswerStart <= maxTokens) Add(batch, Row(first + count++));
             if (count == 0) throw new ArgumentException($"row {first} is longer than maxTokens {maxTokens}", nameof(rows));
             engine.Scores(batch.Host, candidates, scores, lse);
             for (int i = 0; i < count; i++)
             {
-                var row = rows[first + i];
+                var row = Row(first + i);
                 var s = scores.AsSpan(i * c, c);
                 if (!float.IsFinite(lse[i]) || !Finite.All(s))
                     if (bad++ == 0) firstBad = first + i + 1;
@@ -87,12 +80,19 @@ public static class Evaluator
                 predicted[first + i] = best;
                 if (margin != null) margin[first + i] = s[1] - s[0];
                 tiers[first + i] = row.Tier;
-                loss += lse[i] - s[row.LabelIndex];
+                double own = lse[i] - s[row.LabelIndex];
+                loss += own;
+                squares += own * own;
             }
             first += count;
             progress?.Invoke(first, n);
         }
         if (bad > 0) throw new NotFiniteException($"The scores of {bad} of {n} rows are NaN or infinite (the first is row {firstBad}), so there is no accuracy.");
-        return new Predictions(labels, gold, predicted, margin, tiers, n == 0 ? double.NaN : loss / n);
+        return new Predictions(labels, gold, predicted, margin, tiers, n == 0 ? double.NaN : loss / n) { LossInterval = Statistics.OfMean(n, loss, squares) };
+
+        LabelWordRow Row(int i) => (LabelWordRow)rows[i];
     }
+
+    private static void Add(MicroBatch batch, LabelWordRow row) =>
+        batch.AddPrompt(row.Ids.AsSpan(0, row.AnswerStart), row.Ids.Length > row.AnswerStart ? row.Ids[row.AnswerStart] : 0);
 }
