@@ -86,7 +86,10 @@ public sealed class Trainer
     {
         using var feed = new BatchFeed(_rows, _o, _maxRowTokens, State.Step, TotalSteps);
         int bad = 0, saved = State.Step;
-        _sound = Math.Max(0, State.Step - 1); // a checkpoint is saved after a finite loss, which is of the weights before its update
+        // A checkpoint is saved after a finite loss, which is of the weights before its update, and where an
+        // evaluation was due, after that gave numbers.
+        bool evaluated = hooks.Evaluate != null && !State.EvaluationDue && Due(_o.EvalStrategy, _o.EvalSteps);
+        _sound = evaluated ? State.Step : Math.Max(0, State.Step - 1);
         if (State.EvaluationDue)
         {
             Evaluate(hooks, stop);

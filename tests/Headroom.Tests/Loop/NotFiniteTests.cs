@@ -65,6 +65,48 @@ public sealed class NotFiniteTests : IDisposable
         Assert.Equal([1, 2], Checkpoints.All(_root).Select(c => c.Step));
     }
 
+    /// <summary>
+    /// A stop in the middle of a bad streak: the resumed run makes its updates again, so it counts them as the run
+    /// that was not stopped does, and knows the same checkpoint to be good. Without an evaluation nothing tells of
+    /// the weights of step 3 but the loss after them.
+    /// </summary>
+    [Theory, InlineData(4, true, 3), InlineData(5, true, 3), InlineData(5, false, 2)]
+    public void ABadStreakIsTheSameAfterAResume(int stopAt, bool evaluates, int good)
+    {
+        string whole = Path.Combine(_root, "whole"), root = Path.Combine(_root, "stopped");
+        TrainerHooks Hooks(Engine engine, Action<StepResult>? onStep = null) => new()
+        {
+            OnStep = onStep, Evaluate = evaluates ? s => (s == 1 ? 1 : s <= 3 ? 0.5 : double.NaN, true) : null,
+            OnCheckpoint = (s, _) => { if (s == 3) Spoil(engine); },
+        };
+        HeadroomException due;
+        using (var engine = Open())
+        {
+            var trainer = Trainer(engine, 20, 0);
+            due = Assert.Throws<HeadroomException>(() =>
+                trainer.Run(Hooks(engine), whole, "tiny", TestContext.Current.CancellationToken));
+        }
+        using (var engine = Open())
+        using (var stop = new CancellationTokenSource())
+        {
+            var hooks = Hooks(engine, s => { if (s.Step == stopAt) stop.Cancel(); });
+            Assert.False(Trainer(engine, 20, 0).Run(hooks, root, "tiny", stop.Token));
+        }
+        using var again = Open();
+        var resumed = Trainer(again, 20, 0);
+        resumed.State = Checkpoints.Load(Checkpoints.Latest(root)!, again, "recipe", "base");
+        Assert.Equal(3, resumed.State.Step);
+        Spoil(again);
+        var made = new List<int>();
+        var e = Assert.Throws<HeadroomException>(() =>
+            resumed.Run(Hooks(again, s => made.Add(s.Step)), root, "tiny", TestContext.Current.CancellationToken));
+        Assert.Equal([4, 5, 6], made);
+        Assert.Contains("for the last 3 updates (steps 4 to 6)", e.Message, StringComparison.Ordinal);
+        string last = Path.Combine(root, $"checkpoint-{good}");
+        Assert.Contains($"The last good checkpoint is {last};", e.ToDo, StringComparison.Ordinal);
+        Assert.Equal((due.Message, due.ToDo), (e.Message, e.ToDo.Replace(root, whole, StringComparison.Ordinal)));
+    }
+
     /// <summary>An update that is bad alone is left out, and the run goes on from the weights before it.</summary>
     [Fact]
     public void OneBadUpdateIsLeftOut()
