@@ -86,8 +86,8 @@ public sealed class RunSummary
     public string Model => Start.Text("model") ?? Folder;
     /// <summary>Seed.</summary>
     public long? Seed => Start.Long("seed");
-    /// <summary>Updates planned.</summary>
-    public long? TotalSteps => Start.Long("total_steps");
+    /// <summary>Updates planned; where the run was made longer, those of the longer one.</summary>
+    public long? TotalSteps { get; private set; }
     /// <summary>True when the run says it reached its end.</summary>
     public bool Completed => End.Flag("completed") == true;
     /// <summary>Largest resident size of the process that was seen.</summary>
@@ -122,6 +122,7 @@ public sealed class RunSummary
         {
             case "run_start":
                 Start = e;
+                TotalSteps = e.Long("total_steps");
                 Plan = e["plan"] is JsonObject plan ? ReadPlan(plan) : Plan;
                 break;
             case "memory":
@@ -145,13 +146,14 @@ public sealed class RunSummary
             case "checkpoint": Checkpoints++; break;
             case "resumed":
                 Resumed.Add(step);
+                TotalSteps = e.Long("total_steps") ?? TotalSteps;
                 (End, Failed, Stopped, Tuned) = (null, null, null, null); // the tuned model is always tested anew
                 _seconds = e.Number("seconds_before") ?? _seconds; // steps that were lost to a kill took their time too
                 break;
             case "run_end": End = e; break;
             case "failed": Failed = e; break;
             case "stopped": Stopped = e; break;
-            case "duel_start": DuelStart = e; break;
+            case "duel_start": (DuelStart, DuelEnd) = (e, null); break; // a duel that goes on begins its log anew
             case "duel_end": DuelEnd = e; break;
         }
     }

@@ -31,13 +31,16 @@ public sealed class EventLog : IDisposable
     }
 
     /// <summary>
-    /// Takes out of a log what a run makes again: events of steps after <paramref name="keepSteps"/> (all events, for null), and run_end. They are appended to
+    /// Takes out of a log what a run makes again: events of steps after <paramref name="keepSteps"/> (all events, for
+    /// null), run_end and the test before it. They are appended to
     /// <paramref name="aside"/> before the log is replaced, so that no event is ever lost; a kill in between leaves them there twice.
     /// </summary>
     public static void Cut(string path, string aside, int? keepSteps)
     {
         if (!File.Exists(path)) return;
-        var parts = Lines(path).ToLookup(l => keepSteps is { } last && l.Event is { } e && (string?)e["event"] != "run_end" && ((int?)e["step"] is not { } s || s <= last), l => l.Text + "\n");
+        bool Stays(JsonObject e, int last) => !IsOfEnd(e) && ((int?)e["step"] is not { } s || s <= last);
+        var parts = Lines(path)
+            .ToLookup(l => keepSteps is { } last && l.Event is { } e && Stays(e, last), l => l.Text + "\n");
         if (!parts[false].Any()) return;
         using (var cut = FileLayer.Current.Append(aside))
         {
@@ -46,6 +49,14 @@ public sealed class EventLog : IDisposable
         }
         Formats.AtomicFile.WriteText(path, string.Concat(parts[true]));
     }
+
+    // The tuned model is tested anew at the end: a kill just now must not leave its old figures to a report.
+    private static bool IsOfEnd(JsonObject e) => (string?)e["event"] switch
+    {
+        "run_end" => true,
+        "test" => e["stage"] is JsonValue stage && stage.TryGetValue(out string? name) && name == "tuned",
+        _ => false,
+    };
 
     // The end of a line that a kill cut off; what is appended must not become part of it.
     private static bool EndsInside(string path)

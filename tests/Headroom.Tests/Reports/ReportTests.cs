@@ -200,6 +200,33 @@ public sealed class ReportTests : IDisposable
         Log(folder, events);
     }
 
+    /// <summary>
+    /// A duel that is being made longer has no end, nor has a run in it: their old figures are not shown.
+    /// </summary>
+    [Fact]
+    public void ADuelThatGoesOnShowsNoOldEnd()
+    {
+        WriteRun("a", "alpha", 1, Predict(10, 10), Predict(0, 50));
+        WriteRun("b", "beta", 1, Predict(10, 10), Predict(0, 50));
+        WriteDuel("a", "b");
+        var (_, markdown, json) = Write();
+        Assert.Contains("The whole duel: 12.5 s", markdown);
+        Assert.True((bool)json["completed"]!);
+        string log = Path.Combine(_folder, "events.jsonl");
+        File.AppendAllText(log, File.ReadLines(log).First() + "\n");
+        (_, markdown, json) = Write();
+        Assert.False((bool)json["completed"]!);
+        Assert.DoesNotContain("The whole duel: 12.5 s", markdown);
+        Assert.Contains("The duel has no duel_end event: it was stopped.", markdown);
+        File.AppendAllText(Path.Combine(_folder, "a", "events.jsonl"),
+            "{\"event\":\"resumed\",\"step\":40,\"total_steps\":60}\n");
+        (_, markdown, json) = Write();
+        var stages = json["quality"]!.AsArray().Select(q => (string)q!["stage"]!);
+        Assert.Equal(["zero-shot", "zero-shot", "tuned"], stages.Where(s => s is "zero-shot" or "tuned"));
+        Assert.Contains("step 40 of 60", markdown);
+        Assert.Equal([60, 40], json["runs"]!.AsArray().Select(r => (int)r!["cost"]!["total_steps"]!));
+    }
+
     private static JsonObject PlanRow(string phase, string category, long bytes) => new() { ["phase"] = phase, ["category"] = category, ["bytes"] = bytes };
 
     private static JsonObject Test(string kind, (int Wrong0, int Wrong1) wrong, int rows, (string Key, string Value) stage)
