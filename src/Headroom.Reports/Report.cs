@@ -21,10 +21,17 @@ public static class Report
             throw new HeadroomException($"No events.jsonl in {folder}", "Give the folder of a run or of a duel");
         var model = ReportBuilder.Build(folder);
         var document = ReportDocument.Of(model);
-        var paths = new ReportPaths(files.Report, Path.Combine(folder, "report.md"), Path.Combine(folder, "results.json"));
+        var paths = PathsOf(folder);
         AtomicFile.WriteText(paths.Html, ReportHtml.Render(document));
         AtomicFile.WriteText(paths.Markdown, ReportMarkdown.Render(document));
         AtomicFile.WriteText(paths.Json, ReportJson.Render(model));
         return paths;
     }
+
+    /// <summary>The files of a report that was written before; null when one of them is not there.</summary>
+    public static ReportPaths? Find(string folder) =>
+        PathsOf(folder) is var p && new[] { p.Html, p.Markdown, p.Json }.All(File.Exists) ? p : null;
+
+    private static ReportPaths PathsOf(string folder) =>
+        new(new RunFolder(folder).Report, Path.Combine(folder, "report.md"), Path.Combine(folder, "results.json"));
 }

@@ -68,6 +68,29 @@ public class ResumeTests
         Assert.Equal(before, Files(run));
     }
 
+    /// <summary>
+    /// A report of a finished run or duel that is gone, wholly or in part, is written as it was, and nothing else.
+    /// </summary>
+    [Theory, InlineData("train"), InlineData("duel")]
+    public void ReportsThatAreGoneAreWrittenAgain(string verb)
+    {
+        using var cli = new Cli();
+        string recipe = cli.Recipe(Cli.Base("llama-tiny")), run = Path.Combine(cli.Folder, "runs", "tiny");
+        string path = Cli.Base("llama-tiny");
+        string two = $"models=[{{path: '{path}', name: one}}, {{path: '{path}', name: two}}]";
+        string[] command = [verb, recipe, "--set", "training.max_steps=1", "--set", "lora.r=2"];
+        if (verb == "duel") command = [.. command, "--set", two];
+        Ok(cli.Run(command));
+        var before = Files(run);
+        string[] report = ["report.html", "report.md", "results.json"];
+        foreach (string[] gone in (string[][])[report, .. report.Select(r => new[] { r })])
+        {
+            foreach (string name in gone) File.Delete(Path.Combine(run, name));
+            Assert.Contains("report: ", Ok(cli.Run([.. command, "--resume"])).Out, StringComparison.Ordinal);
+            Assert.Equal(before, Files(run));
+        }
+    }
+
     [Fact]
     public void WhatDiffersIsRefusedByNameAndNothingIsChanged()
     {

@@ -42,7 +42,7 @@ internal static class DuelCommand
             session.Say("stopped; go on with --resume");
             return 1;
         }
-        string html = new RunFolder(folder).Report is var report && result.WasFinished && File.Exists(report) ? report : Report.Write(folder).Html;
+        string html = (result.WasFinished ? Report.Find(folder) : null)?.Html ?? Report.Write(folder).Html;
         session.Say($"report: {html}");
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new

@@ -42,7 +42,8 @@ internal static class TrainCommand
         }
         var run = new RunFolder(folder);
         if (!result.WasFinished) session.Say($"adapter: {run.Best}");
-        if (!result.WasFinished || !File.Exists(run.Report)) session.Say($"report: {Reports.Report.Write(folder).Html}");
+        if (!result.WasFinished || Reports.Report.Find(folder) == null)
+            session.Say($"report: {Reports.Report.Write(folder).Html}");
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
