@@ -76,7 +76,7 @@ public sealed class NotFiniteTests : IDisposable
         string whole = Path.Combine(_root, "whole"), root = Path.Combine(_root, "stopped");
         TrainerHooks Hooks(Engine engine, Action<StepResult>? onStep = null) => new()
         {
-            OnStep = onStep, Evaluate = evaluates ? s => (s == 1 ? 1 : 0.5, true) : null,
+            OnStep = onStep, Evaluate = evaluates ? s => (s == 1 ? 1 : s <= 3 ? 0.5 : double.NaN, true) : null,
             OnCheckpoint = (s, _) => { if (s == 3) Spoil(engine); },
         };
         HeadroomException due;
