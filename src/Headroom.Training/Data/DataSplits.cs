@@ -45,9 +45,10 @@ public sealed class DataSplits
     /// <exception cref="HeadroomException">The source cannot be read, or has no such column.</exception>
     public static List<DataRow> Read(string source, DataOptions data, TaskOptions? task = null)
     {
-        string[] fields = task == null ? [data.TextField] : TaskTypes.Of(task).Fields(data, task);
+        var type = task == null ? null : TaskTypes.Of(task);
         if (!source.StartsWith(Reviews.Name, StringComparison.Ordinal))
-            return [.. DataFiles.Read(source, new() { TextField = fields[0], MoreFields = fields[1..], LabelField = data.LabelField, Header = data.Header })];
+            return [.. type?.Rows(source, data, task!) ?? DataFiles.Read(source, new() { TextField = data.TextField, LabelField = data.LabelField, Header = data.Header })];
+        string[] fields = type?.Fields(data, task!) ?? [data.TextField];
         if (fields.FirstOrDefault(f => f != "text") is { } other && (fields.Length > 1 || other != data.TextField))
             throw new HeadroomException($"{Reviews.Name} has no column '{HeadroomException.Value(other)}'.", "Its columns are text, label and tier: write {text} in task.template.");
         var reviews = Reviews.Generate();

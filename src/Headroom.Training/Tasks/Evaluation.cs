@@ -17,7 +17,7 @@ public interface IEvaluationDetail
 public sealed record Outcomes(int[] Rows, bool[] Right);
 
 /// <summary>Metrics of a model, or of a baseline, over some rows: just measured, or read from a log.</summary>
-public sealed class Evaluation
+public sealed record Evaluation
 {
     /// <summary>Rows; null where a log does not say.</summary>
     public long? Rows { get; init; }

@@ -36,6 +36,14 @@ public abstract class TaskType
     /// <summary>Fields of the data whose texts make a row, one or more.</summary>
     public virtual string[] Fields(DataOptions data, TaskOptions task) => [data.TextField];
 
+    /// <summary>Rows of a file or folder, for a task whose rows are more than texts with a label.</summary>
+    /// <exception cref="HeadroomException">It cannot be read; the line or row is named.</exception>
+    public virtual IEnumerable<DataRow> Rows(string path, DataOptions data, TaskOptions task)
+    {
+        string[] fields = Fields(data, task);
+        return DataFiles.Read(path, new() { TextField = fields[0], MoreFields = fields[1..], LabelField = data.LabelField, Header = data.Header });
+    }
+
     /// <summary>Refuses rows of a split that cannot be encoded, and puts what is spelled otherwise into the task's own spelling.</summary>
     /// <param name="rows">At least one; none is without text. May be changed.</param>
     /// <param name="split">train, validation or test.</param>
@@ -78,13 +86,13 @@ public abstract class TaskType
     /// <param name="rows">At least one.</param>
     public virtual Section Quality(IReadOnlyList<ReportRow> rows)
     {
-        var shown = Metrics.Where(k => rows.Any(r => r.Evaluation.Find(k.Name) != null)).ToList();
-        string[] better = [.. shown.Select(k => $"{k.Label}: {(k.Direction == Direction.Higher ? "higher" : "lower")} is better")];
+        var shown = rows.SelectMany(r => r.Evaluation.Metrics).DistinctBy(m => m.Name).ToList(); // those of a log too that the type does not know
+        string[] better = [.. shown.Select(m => $"{Show.Short(m.Label, 60)}: {(m.Direction == Direction.Higher ? "higher" : "lower")} is better")];
         return new Section("Quality",
         [
             new Paragraph($"Metrics on the test rows with their 95 % intervals, where there is one. {string.Join("; ", better)}."),
-            new Table(null, "llr" + new string('r', shown.Count), ["model", "stage", "rows", .. shown.Select(k => k.Label)], [.. rows.Select(r => (string[])
-                [r.Label, r.Stage, Show.Count(r.Evaluation.Rows), .. shown.Select(k => Show.Metric(r.Evaluation.Find(k.Name)))])]),
+            new Table(null, "llr" + new string('r', shown.Count), ["model", "stage", "rows", .. shown.Select(m => Show.Short(m.Label, 60))], [.. rows.Select(r => (string[])
+                [r.Label, r.Stage, Show.Count(r.Evaluation.Rows), .. shown.Select(m => Show.Metric(r.Evaluation.Find(m.Name)))])]),
         ]);
     }
 
