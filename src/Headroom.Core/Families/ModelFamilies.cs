@@ -5,7 +5,7 @@ public static class ModelFamilies
 {
     /// <summary>Every family. Of those that share an architecture of GGUF the first is what such a file is read as.</summary>
     public static IReadOnlyList<ModelFamily> All { get; } =
-        [LlamaFamily.Family, MistralFamily.Family, Qwen2Family.Family];
+        [LlamaFamily.Family, MistralFamily.Family, Qwen2Family.Family, Qwen3Family.Family];
 
     /// <summary>The family of a model_type.</summary>
     /// <exception cref="HeadroomException">There is none.</exception>

@@ -54,6 +54,7 @@ public class FamilyTests
     [Theory]
     [InlineData("llama", 32000, 4096, 11008, 32, 32, 32, 128, false, 6_738_415_616)]
     [InlineData("qwen2", 151936, 896, 4864, 24, 14, 2, 64, true, 494_032_768)]
+    [InlineData("qwen3", 151936, 1024, 3072, 28, 16, 8, 128, true, 596_049_920)]
     public void Parameters(string type, int vocabulary, int hidden, int inter, int layers, int heads, int kv, int d, bool tied,
         long due)
     {
@@ -72,6 +73,6 @@ public class FamilyTests
     {
         var e = Assert.Throws<HeadroomException>(() => TinyModel.Small(type: "mamba").Family);
         Assert.Contains("mamba", e.Message, StringComparison.Ordinal);
-        Assert.Contains("Qwen2ForCausalLM (Qwen2", e.Message + e.ToDo, StringComparison.Ordinal);
+        Assert.Contains("Qwen3ForCausalLM (Qwen3", e.Message + e.ToDo, StringComparison.Ordinal);
     }
 }
