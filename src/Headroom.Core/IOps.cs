@@ -91,7 +91,8 @@ public interface IOps
 
     /// <summary>
     /// RMSNorm (transformers <c>modeling_llama.py</c>): rstd = (mean(x^2) + eps)^-1/2, y = x * rstd * weight. x [T, H]; rstd F32 [T]; y [T, H], or
-    /// wider: further columns are left alone (see <see cref="LinearGroup"/>).
+    /// wider: further columns are left alone (see <see cref="LinearGroup"/>). y may be x itself where it is not wider. A norm of each head by itself
+    /// is this one over [T * heads, d].
     /// </summary>
     void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd);
     /// <summary>Fused residual add: sum = x + branch, then RMSNorm of sum. sum may be x itself.</summary>

@@ -25,7 +25,7 @@ public sealed record RopeScaling(string Type, double Factor = 1, double LowFreqF
 /// <summary>Architecture of a Llama-class model, in the words of Hugging Face's config.json.</summary>
 public sealed record ModelConfig
 {
-    /// <summary>model_type: llama, mistral or qwen2.</summary>
+    /// <summary>model_type: that of one of <see cref="ModelFamilies"/>.</summary>
     public string ModelType { get; init; } = "llama";
     /// <summary>First entry of architectures.</summary>
     public string Architecture { get; init; } = "LlamaForCausalLM";
@@ -76,40 +76,38 @@ public sealed record ModelConfig
     /// <summary>pad_token_id.</summary>
     public int? PadTokenId { get; init; }
 
+    /// <summary>The family: the table of the model's weights, and its rules.</summary>
+    /// <exception cref="HeadroomException">There is none of this <see cref="ModelType"/>.</exception>
+    public ModelFamily Family => ModelFamilies.Of(ModelType);
+
     /// <summary>Hugging Face names of the tensors that a linear product or a look-up reads: embedding table, projections in layer order, untied head.</summary>
-    public IEnumerable<string> MatrixNames()
-    {
-        yield return "model.embed_tokens.weight";
-        for (int i = 0; i < NumHiddenLayers; i++)
-            foreach (string p in (string[])["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"])
-                yield return $"model.layers.{i}.{p}.weight";
-        if (!TieWordEmbeddings) yield return "lm_head.weight";
-    }
+    public IEnumerable<string> MatrixNames() => Family.Weights(this).Where(w => !w.IsVector).Select(w => w.Name);
 
     /// <summary>Hugging Face names of norms and biases.</summary>
-    public IEnumerable<string> VectorNames()
-    {
-        for (int i = 0; i < NumHiddenLayers; i++)
-        {
-            string layer = $"model.layers.{i}.";
-            yield return layer + "input_layernorm.weight";
-            yield return layer + "post_attention_layernorm.weight";
-            if (AttentionBias) foreach (string p in (string[])["q", "k", "v"]) yield return $"{layer}self_attn.{p}_proj.bias";
-            if (AttentionOutputBias) yield return layer + "self_attn.o_proj.bias";
-            if (MlpBias) foreach (string p in (string[])["gate", "up", "down"]) yield return $"{layer}mlp.{p}_proj.bias";
-        }
-        yield return "model.norm.weight";
-    }
+    public IEnumerable<string> VectorNames() => Family.Weights(this).Where(w => w.IsVector).Select(w => w.Name);
+
+    /// <summary>Paths of the projections, in layer order: every module that an adapter can sit on.</summary>
+    public IEnumerable<string> ProjectionPaths() =>
+        Family.Weights(this).Where(w => w.Row.Adaptable && !w.IsBias).Select(w => w.Row.Path(w.Layer));
+
+    /// <summary>Hugging Face name of the embedding table.</summary>
+    public string TableName() => Family[WeightRole.Embedding].Weight();
+
+    /// <summary>Hugging Face name of the output head, also where it is the table and no file holds it.</summary>
+    public string HeadName() => Family[WeightRole.Head].Weight();
+
+    /// <summary>Hugging Face name of one projection, that of the first layer's queries: a checkpoint holds all of them in one way, and is asked about this one.</summary>
+    public string AnyProjectionName() => Family[WeightRole.Query].Weight();
 
     /// <summary>Parameters of the projections, of the embedding table with an untied head, and of norms and biases.</summary>
     public (long Linear, long Embeddings, long Vectors) Parameters
     {
         get
         {
-            long q = (long)NumAttentionHeads * HeadDim, kv = (long)NumKeyValueHeads * HeadDim, table = (long)VocabSize * HiddenSize;
-            long biases = (AttentionBias ? q + 2 * kv : 0) + (AttentionOutputBias ? HiddenSize : 0) + (MlpBias ? 2L * IntermediateSize + HiddenSize : 0);
-            return (NumHiddenLayers * (HiddenSize * (2 * q + 2 * kv) + 3L * HiddenSize * IntermediateSize), TieWordEmbeddings ? table : 2 * table,
-                (2L * NumHiddenLayers + 1) * HiddenSize + NumHiddenLayers * biases);
+            long Count(Func<WeightKind, bool> kind) => Family.Weights(this).Where(w => kind(w.Kind))
+                .Sum(w => w.Shape(this) is var s ? (long)s.Rows * s.Cols : 0);
+            return (Count(k => k == WeightKind.Linear), Count(k => k == WeightKind.Embedding),
+                Count(k => k is WeightKind.Norm or WeightKind.Bias));
         }
     }
 

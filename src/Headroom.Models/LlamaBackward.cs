@@ -56,7 +56,7 @@ public sealed partial class LlamaModel
         _memory.Free(s.Mid);
         _memory.Free(s.Rstd2);
 
-        // Attention: mid = input + o(attention(rope(q), rope(k), v))
+        // Attention: mid = input + o(attention(rope(q), rope(k), v)), some families with a norm of each head before rope
         var dO = Temp(MemoryCategory.Scratch, "attention gradient", tokens, s.O.Columns); // with the same further columns
         layer.O.BackwardWeight(_ops, s.O, dh);
         var o = layer.O.BackwardPass(_memory, s.KeptO, dh, keepDy: true);
@@ -68,7 +68,9 @@ public sealed partial class LlamaModel
         var dk = Temp(MemoryCategory.Scratch, "dk", tokens, s.K.Columns);
         var dv = Temp(MemoryCategory.Scratch, "dv", tokens, s.V.Columns);
         var delta = Temp32(MemoryCategory.Scratch, "delta", tokens, Config.NumAttentionHeads);
-        _ops.AttentionBackward(s.Q, s.K, s.V, s.O, s.Lse, dO, batch.Offsets, layer.Attention, delta, dq, dk, dv, _cos, _sin);
+        var heads = layer.NormsHeads ? Rotate(layer, s.Q, s.K, apart: true) : new RotatedHeads(s.Q, s.K);
+        _ops.AttentionBackward(heads.Q, heads.K, s.V, s.O, s.Lse, dO, batch.Offsets, layer.Attention, delta, dq, dk, dv, _cos, _sin);
+        if (layer.NormsHeads) (dq, dk) = HeadNormBackward(layer, s, heads, dq, dk);
         _memory.Free(delta);
         _memory.Free(dO);
         _memory.Free(s.Q);

@@ -90,12 +90,12 @@ public sealed partial class LlamaModel
         Projection.Forward(_ops, x, dropout, [new(layer.Q, s.KeptQ, s.Q), new(layer.K, s.KeptK, s.K), new(layer.V, s.KeptV, s.V)], dropped);
         _memory.Free(dropped);
         _memory.Free(x);
-        _ops.Rope(s.Q, _cos, _sin, Config.HeadDim, inverse: false);
-        _ops.Rope(s.K, _cos, _sin, Config.HeadDim, inverse: false);
+        var heads = Rotate(layer, s.Q, s.K, apart: keep);
         s.O = Temp(kept, "attention output", tokens, qWidth + (training && Projection.NeedsDropped([layer.O]) ? 0 : Padding(default, layer.O)));
         s.Lse = Temp32(kept, "log-sum-exp", tokens, Config.NumAttentionHeads);
-        if (cache == null) _ops.Attention(s.Q, s.K, s.V, batch.Offsets, layer.Attention, s.O, s.Lse);
-        else _ops.CachedAttention(s.Q, cache.Keys[index], cache.Values[index], cache.Length, layer.Attention, s.O);
+        if (cache == null) _ops.Attention(heads.Q, heads.K, s.V, batch.Offsets, layer.Attention, s.O, s.Lse);
+        else _ops.CachedAttention(heads.Q, cache.Keys[index], cache.Values[index], cache.Length, layer.Attention, s.O);
+        heads.Free(_memory);
         if (!keep)
         {
             _memory.Free(s.Q);

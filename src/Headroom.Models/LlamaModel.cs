@@ -3,7 +3,7 @@ using Headroom.Core;
 namespace Headroom.Models;
 
 /// <summary>
-/// A Llama-class decoder (Llama, Mistral, Qwen2 by configuration; transformers <c>modeling_llama.py</c>), written once for every device:
+/// A decoder of Llama's kind (<see cref="ModelFamilies"/> by configuration; transformers <c>modeling_llama.py</c>), written once for every device:
 /// it calls named ops on buffers that <see cref="IMemory"/> hands out and owns nothing. Run over planning ops and memory, the same calls yield the plan.
 /// </summary>
 public sealed partial class LlamaModel
@@ -16,10 +16,9 @@ public sealed partial class LlamaModel
     private readonly Tensor _finalNorm, _gradFinalNorm, _gradEmbedding, _gradHead;
     private readonly LinearWeight _embedding, _head;
     private readonly float _ropeFactor;
+    private readonly string _embeddingPath, _headPath;
 
     private const int ExpandedSlack = 4096; // a weight may go through in pieces, each aligned
-
-    private const string Embedding = "model.embed_tokens", OutputHead = "lm_head";
 
     /// <summary>Reserves every static buffer of the model through <paramref name="memory"/>.</summary>
     public LlamaModel(ModelConfig config, ModelSettings settings, IOps ops, IMemory memory)
@@ -28,19 +27,20 @@ public sealed partial class LlamaModel
         Settings = settings;
         _ops = ops;
         _memory = memory;
+        (_embeddingPath, _headPath) = (config.Family[WeightRole.Embedding].Path(), config.Family[WeightRole.Head].Path());
         CheckSaves(settings.Lora?.ModulesToSave ?? []);
-        _embedding = Table(Embedding, Embedding, out _gradEmbedding);
+        _embedding = Table(_embeddingPath, _embeddingPath, out _gradEmbedding);
         _layers = new Layer[config.NumHiddenLayers];
         for (int i = 0; i < _layers.Length; i++) _layers[i] = new Layer(this, i);
         if (settings.Lora is { } lora && Projections.All(p => p.Rank == 0))
             throw new HeadroomException($"The adapter's target_modules ({lora.Targets?.Pattern ?? string.Join(", ", lora.TargetModules)}) match no module of the model.",
-                "Targets are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj; mind exclude_modules and layers_to_transform too.");
-        _finalNorm = Norm("model.norm.weight", out _gradFinalNorm);
+                $"Targets are {Listed([.. config.Family.Targets], "and")}; mind exclude_modules and layers_to_transform too.");
+        _finalNorm = Norm(WeightRole.FinalNorm, 0, out _gradFinalNorm);
         _head = _embedding;
         _gradHead = _gradEmbedding;
         // As in PEFT, a tied head or table that is trained is a copy, and the two go separate ways unless ensure_weight_tying says otherwise.
-        HasOwnHead = !config.TieWordEmbeddings || !StaysTied && (Saves(Embedding) || Saves(OutputHead));
-        if (HasOwnHead) _head = Table(OutputHead, config.TieWordEmbeddings ? Embedding : OutputHead, out _gradHead);
+        HasOwnHead = !config.TieWordEmbeddings || !StaysTied && (Saves(_embeddingPath) || Saves(_headPath));
+        if (HasOwnHead) _head = Table(_headPath, config.TieWordEmbeddings ? _embeddingPath : _headPath, out _gradHead);
         InverseFrequencies = memory.Static(MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, Shape.Of(config.HeadDim / 2));
         config.InverseFrequencies(out _ropeFactor);
         if ((int)(settings.ExpandedBytes >> 20) is > 0 and var mib) ExpandedRoom = memory.Static(MemoryCategory.ExpandedWeights, "expanded weights", DType.U8, Shape.Of(mib, 1 << 20));
@@ -66,8 +66,8 @@ public sealed partial class LlamaModel
     {
         get
         {
-            if (Saves(Embedding)) yield return (Embedding + ".weight", _embedding.Data);
-            if (HasOwnHead && Saves(OutputHead)) yield return (OutputHead + ".weight", _head.Data);
+            if (Saves(_embeddingPath)) yield return (_embeddingPath + ".weight", _embedding.Data);
+            if (HasOwnHead && Saves(_headPath)) yield return (_headPath + ".weight", _head.Data);
             foreach (var (name, weight) in Norms)
                 if (Saves(name[..^".weight".Length])) yield return (name, weight);
         }
@@ -99,8 +99,7 @@ public sealed partial class LlamaModel
     public IEnumerable<Projection> Projections => _layers.SelectMany(l => Enumerable.Range(0, 7).Select(i => l[i]));
     /// <summary>Every norm weight with its name.</summary>
     public IEnumerable<(string Name, Tensor Weight)> Norms =>
-        _layers.SelectMany(l => new[] { (l.Prefix + "input_layernorm.weight", l.Norm1), (l.Prefix + "post_attention_layernorm.weight", l.Norm2) })
-            .Append(("model.norm.weight", _finalNorm));
+        _layers.SelectMany(l => l.Norms).Append((Config.Family[WeightRole.FinalNorm].Weight(), _finalNorm));
 
     /// <summary>What DoRA derives from its adapters, anew: due after every change of them. Nothing without DoRA.</summary>
     public void RefreshAdapters()
@@ -113,7 +112,7 @@ public sealed partial class LlamaModel
 
     private bool StaysTied => Config.TieWordEmbeddings && Settings.Lora?.EnsureWeightTying == true;
 
-    private bool Saves(string path) => Settings.Lora is { } lora && (lora.Saves(path) || path == Embedding && StaysTied && lora.Saves(OutputHead));
+    private bool Saves(string path) => Settings.Lora is { } lora && (lora.Saves(path) || path == _embeddingPath && StaysTied && lora.Saves(_headPath));
 
     private bool Trains(string path) => Settings.Mode == TrainMode.Full || Settings.Mode == TrainMode.Adapters && Saves(path);
 
@@ -129,21 +128,25 @@ public sealed partial class LlamaModel
 
     private void CheckSaves(IReadOnlyList<string> entries)
     {
-        string[] known = [Embedding, OutputHead, .. Config.VectorNames().Where(n => n.EndsWith("norm.weight", StringComparison.Ordinal)).Select(n => n[..^".weight".Length])];
-        string[] projections = [.. Config.MatrixNames().Select(n => n[..^".weight".Length]).Except(known)];
+        string[] known = [_embeddingPath, _headPath, .. Config.Family.Weights(Config).Where(w => w.Kind == WeightKind.Norm).Select(w => w.Row.Path(w.Layer))];
+        string[] projections = [.. Config.ProjectionPaths()];
         foreach (string entry in entries)
         {
             bool Ends(string path) => path.EndsWith(entry, StringComparison.Ordinal);
             if (entry.Length == 0 || projections.Any(Ends) || !known.Any(Ends))
                 throw new HeadroomException($"modules_to_save: '{entry}' is no module that can be trained whole.",
-                    "Name lm_head, embed_tokens, input_layernorm, post_attention_layernorm or norm; projections go into target_modules.");
+                    $"Name {Listed([.. ModelFamilies.Tables.Reverse(), .. Config.Family.Rows.Where(r => r.Kind == WeightKind.Norm).Select(r => r.Leaf)], "or")}; projections go into target_modules.");
         }
     }
 
-    private Tensor Norm(string name, out Tensor grad)
+    private static string Listed(string[] names, string last) => string.Join(", ", names[..^1]) + $" {last} {names[^1]}";
+
+    private Tensor Norm(WeightRole role, int layer, out Tensor grad)
     {
-        var weight = _memory.Static(MemoryCategory.BaseWeights, name, DType.F32, Shape.Of(Config.HiddenSize));
-        grad = Trains(name[..^".weight".Length]) ? WeightAllocation.Train(_memory, _trained, name, weight, false) : default;
+        var row = Config.Family[role];
+        string name = row.Weight(layer);
+        var weight = _memory.Static(MemoryCategory.BaseWeights, name, DType.F32, Shape.Of(row.Shape(Config).Rows));
+        grad = Trains(row.Path(layer)) ? WeightAllocation.Train(_memory, _trained, name, weight, false) : default;
         return weight;
     }
 
@@ -153,31 +156,46 @@ public sealed partial class LlamaModel
     private Tensor Temp32(MemoryCategory category, string name, int rows, int columns) =>
         _memory.Alloc(category, name, DType.F32, Shape.Of(rows, columns));
 
-    /// <summary>The seven projections and two norms of a layer.</summary>
+    /// <summary>The seven projections of a layer and its norms.</summary>
     private sealed class Layer
     {
         public Layer(LlamaModel m, int index)
         {
             var c = m.Config;
-            Prefix = $"model.layers.{index}.";
-            int h = c.HiddenSize, q = c.NumAttentionHeads * c.HeadDim, kv = c.NumKeyValueHeads * c.HeadDim, inter = c.IntermediateSize;
             uint site = (uint)index * 8;
-            Projection P(string name, int o, int i, bool bias) =>
-                new(m._memory, m._trained, Prefix + name, o, i, m.Settings, bias, site++);
-            Norm1 = m.Norm(Prefix + "input_layernorm.weight", out GradNorm1);
-            Q = P("self_attn.q_proj", q, h, c.AttentionBias);
-            K = P("self_attn.k_proj", kv, h, c.AttentionBias);
-            V = P("self_attn.v_proj", kv, h, c.AttentionBias);
-            O = P("self_attn.o_proj", h, q, c.AttentionOutputBias);
-            Norm2 = m.Norm(Prefix + "post_attention_layernorm.weight", out GradNorm2);
-            Gate = P("mlp.gate_proj", inter, h, c.MlpBias);
-            Up = P("mlp.up_proj", inter, h, c.MlpBias);
-            Down = P("mlp.down_proj", h, inter, c.MlpBias);
+            Projection P(WeightRole role)
+            {
+                var row = c.Family[role];
+                var (o, i) = row.Shape(c);
+                return new(m._memory, m._trained, row.Path(index), o, i, m.Settings, row.Bias?.Invoke(c) == true, site++);
+            }
+            Tensor N(WeightRole role, out Tensor grad)
+            {
+                var weight = m.Norm(role, index, out grad);
+                Norms.Add((c.Family[role].Weight(index), weight));
+                return weight;
+            }
+            Norm1 = N(WeightRole.AttentionNorm, out GradNorm1);
+            Q = P(WeightRole.Query);
+            K = P(WeightRole.Key);
+            V = P(WeightRole.Value);
+            O = P(WeightRole.Output);
+            Norm2 = N(WeightRole.MlpNorm, out GradNorm2);
+            Gate = P(WeightRole.Gate);
+            Up = P(WeightRole.Up);
+            Down = P(WeightRole.Down);
+            NormsHeads = c.Family.NormsHeads;
+            if (NormsHeads)
+            {
+                QueryNorm = N(WeightRole.QueryNorm, out GradQueryNorm);
+                KeyNorm = N(WeightRole.KeyNorm, out GradKeyNorm);
+            }
             Attention = new AttentionShape(c.NumAttentionHeads, c.NumKeyValueHeads, c.HeadDim, c.LayerSlides(index) ? c.SlidingWindow ?? 0 : 0);
         }
 
-        public readonly string Prefix;
-        public readonly Tensor Norm1, Norm2, GradNorm1, GradNorm2;
+        public readonly List<(string Name, Tensor Weight)> Norms = [];
+        public readonly bool NormsHeads;
+        public readonly Tensor Norm1, Norm2, QueryNorm, KeyNorm, GradNorm1, GradNorm2, GradQueryNorm, GradKeyNorm;
         public readonly Projection Q, K, V, O, Gate, Up, Down;
         public readonly AttentionShape Attention;
 

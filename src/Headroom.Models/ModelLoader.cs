@@ -30,10 +30,10 @@ public static class ModelLoader
         using var quiet = LowPriority.Hold(Environment.ProcessorCount); // the base's hash
         var staging = Staging(model, memory);
         var config = model.Config;
-        var jobs = new List<(string Name, LinearWeight Weight)> { ("model.embed_tokens.weight", model.EmbeddingTable) };
+        var jobs = new List<(string Name, LinearWeight Weight)> { (config.TableName(), model.EmbeddingTable) };
         jobs.AddRange(model.Projections.Select(p => (p.Path + ".weight", p.Weight)));
         // A tied head that is trained apart from its table begins as a copy of it.
-        if (model.HasOwnHead) jobs.Add((config.TieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight", model.Head));
+        if (model.HasOwnHead) jobs.Add((config.TieWordEmbeddings ? config.TableName() : config.HeadName(), model.Head));
         long total = jobs.Sum(j => (long)j.Weight.Out * j.Weight.In), done = 0;
         float[] host = ArrayPool<float>.Shared.Rent(ChunkElements);
         try

@@ -12,15 +12,15 @@ public class ModelTests
 {
     private static readonly string[] All = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
-    private static ModelConfig Config(int headDim) => new()
+    private static ModelConfig Config(int headDim, string type) => new()
     {
-        ModelType = "llama", HiddenSize = 256, IntermediateSize = 704, VocabSize = 1000, NumHiddenLayers = 3, NumAttentionHeads = 256 / headDim,
+        ModelType = type, HiddenSize = 256, IntermediateSize = 704, VocabSize = 1000, NumHiddenLayers = 3, NumAttentionHeads = 256 / headDim,
         NumKeyValueHeads = 256 / headDim / 2, HeadDim = headDim, RmsNormEps = 1e-5f,
     };
 
-    private static (float Loss, float[][] Grads, float[][] Weights) Run(DType compute, int headDim, int recompute, bool ahead = true, bool dora = false, float dropout = 0.1f, bool saved = false)
+    private static (float Loss, float[][] Grads, float[][] Weights) Run(DType compute, int headDim, int recompute, bool ahead = true, bool dora = false, float dropout = 0.1f, bool saved = false, string type = "llama")
     {
-        var config = Config(headDim);
+        var config = Config(headDim, type);
         var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters, new LoraSettings(16, 32, dropout, All) { UseDora = dora, ModulesToSave = saved ? ["lm_head", "embed_tokens", "norm"] : [] }, recompute, 64, compute);
         var device = TestDevice.OpenCuda(new CudaOptions(ExpandBytes: 4 << 20, ExpandAhead: ahead));
         int[] lengths = [100, 37, 200];
@@ -48,9 +48,10 @@ public class ModelTests
     [InlineData(DType.F32, 64, false, 0.1f), InlineData(DType.BF16, 64, false, 0.1f), InlineData(DType.BF16, 128, false, 0.1f), InlineData(DType.F16, 64, false, 0.1f)]
     [InlineData(DType.F32, 64, true, 0.1f), InlineData(DType.BF16, 64, true, 0f), InlineData(DType.BF16, 128, true, 0.1f)]
     [InlineData(DType.BF16, 64, false, 0.1f, true)]
-    public void TwoRunsAreEqualBitForBit(DType compute, int headDim, bool dora, float dropout, bool saved = false)
+    [InlineData(DType.F32, 64, false, 0.1f, false, "qwen3"), InlineData(DType.BF16, 128, true, 0.1f, true, "qwen3")]
+    public void TwoRunsAreEqualBitForBit(DType compute, int headDim, bool dora, float dropout, bool saved = false, string type = "llama")
     {
-        (float Loss, float[][] Grads, float[][] Weights) Again(int recompute, bool ahead = true) => Run(compute, headDim, recompute, ahead, dora, dropout, saved);
+        (float Loss, float[][] Grads, float[][] Weights) Again(int recompute, bool ahead = true) => Run(compute, headDim, recompute, ahead, dora, dropout, saved, type);
         var a = Again(0);
         foreach (var b in new[] { Again(0), Again(-1), Again(0, ahead: false) })
         {
@@ -63,10 +64,11 @@ public class ModelTests
     [Theory]
     [InlineData(DType.BF16, 64, false, 0.1f), InlineData(DType.BF16, 128, false, 0.1f), InlineData(DType.F16, 128, false, 0.1f)]
     [InlineData(DType.BF16, 64, true, 0f), InlineData(DType.F16, 128, true, 0.1f), InlineData(DType.BF16, 128, true, 0.1f), InlineData(DType.BF16, 64, false, 0f, true)]
-    public void SixteenBitIsNearFloat(DType compute, int headDim, bool dora, float dropout, bool saved = false)
+    [InlineData(DType.BF16, 128, false, 0.1f, false, "qwen3"), InlineData(DType.F16, 64, false, 0.1f, true, "qwen3")]
+    public void SixteenBitIsNearFloat(DType compute, int headDim, bool dora, float dropout, bool saved = false, string type = "llama")
     {
-        var a = Run(DType.F32, headDim, 0, dora: dora, dropout: dropout, saved: saved);
-        var b = Run(compute, headDim, 0, dora: dora, dropout: dropout, saved: saved);
+        var a = Run(DType.F32, headDim, 0, dora: dora, dropout: dropout, saved: saved, type: type);
+        var b = Run(compute, headDim, 0, dora: dora, dropout: dropout, saved: saved, type: type);
         Assert.Equal(a.Loss, b.Loss, Math.Abs(a.Loss) * 0.01f);
         for (int i = 0; i < a.Grads.Length; i++)
         {

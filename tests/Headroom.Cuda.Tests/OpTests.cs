@@ -43,6 +43,11 @@ public class OpTests
             Pair x = rig.Normal(t, rows, h), b = rig.Normal(t, rows, h), w = rig.Normal(DType.F32, h), y = rig.Empty(t, rows, h), r = rig.Empty(DType.F32, rows), sum = rig.Empty(t, rows, h);
             rig.Cpu.RmsNorm(x.Cpu, w.Cpu, 1e-5f, y.Cpu, r.Cpu); rig.Gpu.RmsNorm(x.Gpu, w.Gpu, 1e-5f, y.Gpu, r.Gpu);
             rig.Close(y, tol, "norm"); rig.Close(r, 1e-5, "rstd");
+            float[] apart = rig.Pull(y.Gpu);
+            Pair own = rig.Empty(t, rows, h);
+            rig.Gpu.Copy(x.Gpu, own.Gpu);
+            rig.Gpu.RmsNorm(own.Gpu, w.Gpu, 1e-5f, own.Gpu, r.Gpu);
+            Assert.Equal(apart, rig.Pull(own.Gpu));
             Pair dy = rig.Normal(t, rows, h), dx = rig.Normal(t, rows, h), dw = rig.Normal(DType.F32, h);
             rig.Cpu.RmsNormBackward(x.Cpu, w.Cpu, r.Cpu, dy.Cpu, dx.Cpu, dw.Cpu); rig.Gpu.RmsNormBackward(x.Gpu, w.Gpu, r.Gpu, dy.Gpu, dx.Gpu, dw.Gpu);
             rig.Close(dx, tol, "dx"); rig.Close(dw, 2e-5, "dw");

@@ -62,7 +62,7 @@ internal static class ExportCommand
         }
         if (o.Format == "vocab")
         {
-            string arch = File.Exists(Path.Combine(o.Model, "config.json")) && HfConfig.Load(Path.Combine(o.Model, "config.json")).ModelType == "qwen2" ? "qwen2" : "llama";
+            string arch = File.Exists(Path.Combine(o.Model, "config.json")) && HfConfig.Load(Path.Combine(o.Model, "config.json")).Family is var family ? family.GgufArchitecture : "llama";
             var read = TokenizerLoader.Load(tokenizer);
             foreach (string line in read.Notices) session.Say(line);
             var words = GgufVocabulary.Of(tokenizer, read.VocabSize);
@@ -75,7 +75,7 @@ internal static class ExportCommand
         var source = AdapterBase.Of(original, adapter);
         adapter?.CheckBase(source, session.Say);
         bool gguf = o.Format == "gguf";
-        string type = o.Type ?? (gguf ? "f16" : source.SourceDType("model.layers.0.self_attn.q_proj.weight") == DType.F16 ? "f16" : "bf16");
+        string type = o.Type ?? (gguf ? "f16" : source.SourceDType(source.Config.AnyProjectionName()) == DType.F16 ? "f16" : "bf16");
         if (gguf ? !GgufExporter.Types.ContainsKey(type) : !CheckpointExporter.Types.ContainsKey(type))
             throw new HeadroomException($"--type {type} is not a type of {o.Format}.", $"Use {string.Join(", ", gguf ? GgufExporter.Types.Keys : CheckpointExporter.Types.Keys)}.");
         if (gguf && source.Config.SlidingWindow is { } window && source.Config.SlidingWindow < source.Config.MaxPositionEmbeddings)
@@ -121,7 +121,7 @@ internal static class ExportCommand
     {
         var run = o.Adapter == null ? null : RunFolder.Of(o.Adapter);
         if (run is { } of) of.Folder.CheckConfiguration(of.Manifest, source.Config);
-        if (source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null) return null; // its own values are what it was trained on
+        if (source.QuantizedAs(source.Config.AnyProjectionName()) != null) return null; // its own values are what it was trained on
         var held = IsQuantized(run?.Manifest.LinearStorage) ? run?.Manifest.LinearStorage : null;
         var storage = o.In4bit switch { null => held, true => held is WeightStorage.NF4 ? held : WeightStorage.NF4Double, false => null };
         if (run != null && storage != held)
@@ -134,7 +134,7 @@ internal static class ExportCommand
 
     // What an initialization left of a base in 16 bits was rounded to them again before it was trained on.
     private static WeightStorage? Held(IWeightSource source, PeftAdapter? adapter) => adapter?.Initial == null ? null
-        : source.SourceDType("model.layers.0.self_attn.q_proj.weight") switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => null };
+        : source.SourceDType(source.Config.AnyProjectionName()) switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => null };
 
     private static ExportComparison Check(Options o, Session session, IWeightSource source, MergedSource merged, PeftAdapter? adapter, WeightStorage? storage, ITokenizer words, string path, string type)
     {
@@ -155,7 +155,7 @@ internal static class ExportCommand
         {
             var recipe = new Recipe();
             recipe.Training.Precision = "fp32"; // on a GPU too: what is compared is weights, not roundings of activations
-            recipe.Quantization.LoadIn4bit = s.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;
+            recipe.Quantization.LoadIn4bit = s.QuantizedAs(source.Config.AnyProjectionName()) != null;
             var settings = RunSettings.Of(recipe, s, d) with { Mode = TrainMode.None, Lora = l };
             return linear is { } held ? settings with { LinearStorage = held } : settings;
         }
@@ -163,7 +163,7 @@ internal static class ExportCommand
         var stored = o.Format == "gguf" ? GgufExporter.Types[type].Type : type switch { "f32" => GgmlType.F32, "f16" => GgmlType.F16, _ => GgmlType.BF16 };
         var c = merged.Config;
         var (error, beyond) = o.Format == "gguf"
-            ? ExportCheck.Weights(merged, copy, (name, columns) => GgufExporter.TypeOf(name, stored, columns, c.TieWordEmbeddings), GgmlType.F32)
+            ? ExportCheck.Weights(merged, copy, (name, columns) => GgufExporter.TypeOf(c, name, stored, columns), GgmlType.F32)
             : ExportCheck.Weights(merged, copy, (_, _) => stored, stored);
         if (beyond != null) throw new HeadroomException($"{beyond} of the export is further from the model than {type} rounds.", "This is a fault of the export; nothing was kept.", 1);
         var device = session.Open(o.Device);

@@ -37,7 +37,7 @@ internal static class InspectCommand
                 architecture = c.Architecture, vocab_size = c.VocabSize, hidden_size = c.HiddenSize, intermediate_size = c.IntermediateSize,
                 num_hidden_layers = c.NumHiddenLayers, num_attention_heads = c.NumAttentionHeads, num_key_value_heads = c.NumKeyValueHeads, head_dim = c.HeadDim,
                 rope_theta = c.RopeTheta, rope_scaling = c.RopeScaling?.Type, sliding_window = sliding.Length > 0 ? c.SlidingWindow : null, sliding_layers = sliding.Length,
-                attention_bias = c.AttentionBias, tie_word_embeddings = c.TieWordEmbeddings, quantized = c.Quantized?.ToString(),
+                attention_bias = c.AttentionBias, head_norms = c.Family.NormsHeads, tie_word_embeddings = c.TieWordEmbeddings, quantized = c.Quantized?.ToString(),
                 parameters = total, linear_parameters = linear, embedding_parameters = embeddings, nf4_linear_bytes = nf4, embedding_bytes_16bit = embeddings * 2,
                 checkpoint_bytes = stored?.Bytes, checkpoint = stored?.Text,
                 unknown_keys = odd.Keys.ToDictionary(k => k.Key, k => k.Value), unclaimed_tensors = odd.Tensors,
@@ -48,7 +48,7 @@ internal static class InspectCommand
         string window = sliding.Length == 0 ? "full" : $"sliding window {c.SlidingWindow} in {(sliding.Length == c.NumHiddenLayers ? "every layer" : $"{sliding.Length} of {c.NumHiddenLayers} layers")}";
         Console.WriteLine($"""
             {c.Architecture}: {c.NumHiddenLayers} layers, hidden {c.HiddenSize}, intermediate {c.IntermediateSize}
-            attention: {c.NumAttentionHeads} heads of {c.HeadDim}, {c.NumKeyValueHeads} key/value heads, {window}{(c.AttentionBias ? ", biases on q, k and v" : "")}
+            attention: {c.NumAttentionHeads} heads of {c.HeadDim}, {c.NumKeyValueHeads} key/value heads, {window}{(c.AttentionBias ? ", biases on q, k and v" : "")}{(c.Family.NormsHeads ? ", a norm of each query and key" : "")}
             rope: theta {c.RopeTheta}, scaling {(c.RopeScaling is { } r ? $"{r.Type} by {r.Factor}" : "none")}; {c.MaxPositionEmbeddings} positions
             vocabulary {c.VocabSize}, embeddings {(c.TieWordEmbeddings ? "tied" : "not tied")}
             parameters {total:N0}: linear {linear:N0}, embeddings {embeddings:N0}, norms and biases {vectors:N0}

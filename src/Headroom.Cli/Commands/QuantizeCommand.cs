@@ -32,7 +32,7 @@ internal static class QuantizeCommand
         using var source = WeightSources.Open(path);
         foreach (string line in source.Notices) session.Say(line);
         var recipe = new Recipe();
-        if (flat || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") == null) recipe.Quantization.Bnb4bitUseDoubleQuant = !flat;
+        if (flat || source.QuantizedAs(source.Config.AnyProjectionName()) == null) recipe.Quantization.Bnb4bitUseDoubleQuant = !flat;
         var device = session.Open(deviceName);
         var settings = RunSettings.Of(recipe, source, device) with { Mode = Models.TrainMode.None, Lora = null };
         using var engine = new Engine(device, source, settings, new BatchLimits(), (d, t) => session.Progress("quantizing", d, t, ""));

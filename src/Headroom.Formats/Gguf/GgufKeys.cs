@@ -5,7 +5,7 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// What is known of the keys that a GGUF file holds of its architecture, as llama.cpp reads them for llama and qwen2
+/// What is known of the keys that a GGUF file holds of its architecture, as llama.cpp reads them for llama, qwen2 and qwen3
 /// (<c>llama-arch.cpp</c>, <c>llama-model.cpp</c>): those that are read, those that change nothing, and those that
 /// change the computation, which pass only at the value that means "not used". What is none of these is unknown;
 /// <c>headroom inspect</c> shows it.

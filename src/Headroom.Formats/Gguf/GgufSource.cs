@@ -2,7 +2,10 @@ using Headroom.Core;
 
 namespace Headroom.Formats;
 
-/// <summary>A GGUF model under Hugging Face names; q and k rows of architecture "llama" are put back into half-split order.</summary>
+/// <summary>
+/// A GGUF model under Hugging Face names; q and k rows of a family whose files rotate pairs are put back into half-split
+/// order.
+/// </summary>
 public sealed class GgufSource : IWeightSource
 {
     private const string Divisor = "rope_freqs.weight";
@@ -22,7 +25,7 @@ public sealed class GgufSource : IWeightSource
         {
             Config = ReadConfig(File);
             HfConfig.Check(Config);
-            GgufKeys.Check(File.Metadata, Config.ModelType, Path.GetFileName(file.Path), Config);
+            GgufKeys.Check(File.Metadata, Config.Family.GgufArchitecture, Path.GetFileName(file.Path), Config);
         }
         catch (FormatException e)
         {
@@ -44,7 +47,10 @@ public sealed class GgufSource : IWeightSource
     private static ModelConfig ReadConfig(GgufFile f)
     {
         string arch = f.Text("general.architecture") ?? "(none)";
-        if (arch is not ("llama" or "qwen2")) throw new HeadroomException($"The GGUF architecture {arch} is not supported.", "Supported: llama (Llama, Mistral, SmolLM, DeepSeek-LLM), qwen2 (Qwen2, Qwen2.5).");
+        var family = ModelFamilies.OfGguf(arch) ?? throw new HeadroomException(
+            $"The GGUF architecture {arch} is not supported.", ModelFamilies.SupportedGguf);
+        bool Holds(WeightRole role, bool bias) =>
+            f.Tensors.ContainsKey(new ModelWeight(family[role], 0, bias).GgufName);
         string file = Path.GetFileName(f.Path);
         if (f.Int("split.count") is { } parts and > 1)
             throw new HeadroomException($"{file} is part {(f.Int("split.no") ?? 0) + 1} of {parts} of a model, which "
@@ -55,9 +61,9 @@ public sealed class GgufSource : IWeightSource
         int? Token(string key) => f.Int($"tokenizer.ggml.{key}_token_id") is { } v and >= 0 and < int.MaxValue ? (int)v : null;
         if (f.Int($"{arch}.expert_count") is { } experts and > 0)
             throw new HeadroomException($"{file} is a mixture of {experts} experts, which is not supported.",
-                "Use a dense model of architecture llama or qwen2.");
+                "Use a dense model. " + ModelFamilies.SupportedGguf);
         int heads = Need("attention.head_count"), hidden = Need("embedding_length");
-        if (!f.Tensors.TryGetValue("token_embd.weight", out var embedding))
+        if (!f.Tensors.TryGetValue(new ModelWeight(family[WeightRole.Embedding], 0, false).GgufName, out var embedding))
             throw new HeadroomException($"{file} holds no weights.", "Use a GGUF file with tensors, not a vocabulary.");
         int headDim = Optional("attention.key_length") ?? hidden / heads;
         if (Optional("rope.dimension_count") is { } rotated && rotated != headDim)
@@ -68,8 +74,8 @@ public sealed class GgufSource : IWeightSource
                 + "not supported.", "Use a model whose heads have one size.");
         return new ModelConfig
         {
-            ModelType = arch,
-            Architecture = arch == "qwen2" ? "Qwen2ForCausalLM" : "LlamaForCausalLM",
+            ModelType = family.ModelType,
+            Architecture = family.Architecture,
             VocabSize = embedding.Rows,
             HiddenSize = hidden,
             IntermediateSize = Need("feed_forward_length"),
@@ -83,10 +89,10 @@ public sealed class GgufSource : IWeightSource
             RopeTheta = Real(f.Metadata, $"{arch}.rope.freq_base") ?? 10000,
             RopeScaling = Scaling(f.Metadata, arch, file, Optional("rope.scaling.original_context_length")),
             RopeDivisors = Divisors(f, headDim),
-            TieWordEmbeddings = !f.Tensors.ContainsKey("output.weight"),
-            AttentionBias = f.Tensors.ContainsKey("blk.0.attn_q.bias"),
-            AttentionOutputBias = f.Tensors.ContainsKey("blk.0.attn_output.bias"),
-            MlpBias = f.Tensors.ContainsKey("blk.0.ffn_down.bias"),
+            TieWordEmbeddings = !Holds(WeightRole.Head, bias: false),
+            AttentionBias = Holds(WeightRole.Query, bias: true),
+            AttentionOutputBias = Holds(WeightRole.Output, bias: true),
+            MlpBias = Holds(WeightRole.Down, bias: true),
             BosTokenId = Token("bos"),
             // Each ends a text in llama.cpp.
             EosTokenIds = [.. new[] { Token("eos"), Token("eot"), Token("eom") }.OfType<int>().Distinct()],
@@ -158,36 +164,16 @@ public sealed class GgufSource : IWeightSource
         return divisors.All(d => float.IsFinite(d) && d > 0) ? divisors : throw new FormatException("rope_freqs.weight holds divisors that are not positive");
     }
 
-    /// <summary>GGUF name of a Hugging Face tensor.</summary>
-    public static string GgufName(string hfName)
-    {
-        switch (hfName)
-        {
-            case "model.embed_tokens.weight": return "token_embd.weight";
-            case "model.norm.weight": return "output_norm.weight";
-            case "lm_head.weight": return "output.weight";
-        }
-        string[] p = hfName.Split('.');
-        if (p.Length < 5 || p[0] != "model" || p[1] != "layers") return hfName;
-        string leaf = p[^2] switch
-        {
-            "input_layernorm" => "attn_norm",
-            "post_attention_layernorm" => "ffn_norm",
-            "q_proj" => "attn_q",
-            "k_proj" => "attn_k",
-            "v_proj" => "attn_v",
-            "o_proj" => "attn_output",
-            "gate_proj" => "ffn_gate",
-            "up_proj" => "ffn_up",
-            "down_proj" => "ffn_down",
-            var other => other,
-        };
-        return $"blk.{p[2]}.{leaf}.{p[^1]}";
-    }
+    /// <summary>GGUF name of a Hugging Face tensor; the name itself where the family's table does not have it.</summary>
+    public static string GgufName(ModelConfig c, string hfName) => c.Family.Find(hfName)?.GgufName ?? hfName;
+
+    /// <summary>True for a tensor whose rows stand in another order in GGUF.</summary>
+    public static bool IsPermuted(ModelConfig c, string hfName) =>
+        c.Family.GgufRotatesPairs && c.Family.Find(hfName)?.Row.Rotated == true;
 
     /// <inheritdoc/>
     public IReadOnlyList<string> Unclaimed =>
-        WeightNames.Unclaimed(File.Tensors.Keys, Config.MatrixNames().Concat(Config.VectorNames()).Select(GgufName)
+        WeightNames.Unclaimed(File.Tensors.Keys, Config.Family.Weights(Config).Select(w => w.GgufName)
             .Append(Divisor).ToHashSet(StringComparer.Ordinal));
 
     /// <summary>True when the file holds a vocabulary too.</summary>
@@ -196,16 +182,16 @@ public sealed class GgufSource : IWeightSource
     /// <summary>
     /// Keys of the architecture that are neither read nor known to change nothing, with their values.
     /// </summary>
-    public IReadOnlyList<(string Key, string Value)> UnknownKeys => GgufKeys.Unknown(File.Metadata, Config.ModelType);
+    public IReadOnlyList<(string Key, string Value)> UnknownKeys => GgufKeys.Unknown(File.Metadata, Config.Family.GgufArchitecture);
 
     /// <inheritdoc/>
-    public bool Has(string hfName) => File.Tensors.ContainsKey(GgufName(hfName));
+    public bool Has(string hfName) => File.Tensors.ContainsKey(GgufName(Config, hfName));
 
     /// <inheritdoc/>
     public (int Rows, int Cols) ShapeOf(string hfName)
     {
         var t = Find(hfName);
-        return t.Rows == 1 && WeightShapes.IsVector(hfName) ? (t.Columns, 1) : (t.Rows, t.Columns);
+        return t.Rows == 1 && WeightShapes.IsVector(Config, hfName) ? (t.Columns, 1) : (t.Rows, t.Columns);
     }
 
     /// <inheritdoc/>
@@ -215,7 +201,7 @@ public sealed class GgufSource : IWeightSource
         var t = Find(hfName);
         var (rows, cols) = ShapeOf(hfName);
         bool permuted = Permuted(hfName);
-        if (WeightShapes.IsVector(hfName))
+        if (WeightShapes.IsVector(Config, hfName))
         {
             if (_row.Length < rows) _row = new float[rows];
             File.DequantizeRows(t.Name, 0, 1, _row);
@@ -239,7 +225,7 @@ public sealed class GgufSource : IWeightSource
             for (int i = 0; i < rowCount; i++) File.ReadRows(t.Name, GgufRow(firstRow + i), 1, destination[(int)(i * t.RowBytes)..]);
     }
 
-    private bool Permuted(string hfName) => Config.ModelType == "llama" && (hfName.Contains(".q_proj.") || hfName.Contains(".k_proj."));
+    private bool Permuted(string hfName) => IsPermuted(Config, hfName);
 
     // Per head of d rows: Hugging Face row j < d/2 is GGUF row 2j, row j + d/2 is 2j + 1.
     private int GgufRow(int row)
@@ -257,8 +243,8 @@ public sealed class GgufSource : IWeightSource
     /// <inheritdoc/>
     public void BeginHash() => _ = _hash.Value;
 
-    private GgufTensor Find(string hfName) => File.Tensors.GetValueOrDefault(GgufName(hfName))
-        ?? throw new HeadroomException($"{Path.GetFileName(File.Path)} has no tensor {GgufName(hfName)}.", "Use a complete GGUF file.");
+    private GgufTensor Find(string hfName) => File.Tensors.GetValueOrDefault(GgufName(Config, hfName))
+        ?? throw new HeadroomException($"{Path.GetFileName(File.Path)} has no tensor {GgufName(Config, hfName)}.", "Use a complete GGUF file.");
 
     /// <inheritdoc/>
     public void Dispose() => File.Dispose();

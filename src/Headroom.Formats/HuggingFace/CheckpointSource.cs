@@ -65,8 +65,8 @@ public sealed class CheckpointSource : IWeightSource
             if (baseHash != null && _files[0].Metadata.GetValueOrDefault(BaseHashKey) != baseHash)
                 throw new HeadroomException($"The quantized copy in {folder} is of another base.", "Clear the cache: headroom cache --clear.");
             _flat = _quantized.Values.Any(q => q.NeedsExpansion);
-            if (Config.TieWordEmbeddings && Has("lm_head.weight") && Has("model.embed_tokens.weight") && !SameBytes("lm_head.weight", "model.embed_tokens.weight"))
-                throw new HeadroomException("config.json ties the embeddings, but lm_head.weight differs from model.embed_tokens.weight.", "Set tie_word_embeddings to false, or use the original checkpoint.");
+            if (Config.TieWordEmbeddings && Has(Config.HeadName()) && Has(Config.TableName()) && !SameBytes(Config.HeadName(), Config.TableName()))
+                throw new HeadroomException($"config.json ties the embeddings, but {Config.HeadName()} differs from {Config.TableName()}.", "Set tie_word_embeddings to false, or use the original checkpoint.");
         }
         catch
         {
@@ -97,7 +97,7 @@ public sealed class CheckpointSource : IWeightSource
         {
             var claimed = Config.MatrixNames().Concat(Config.VectorNames()).ToHashSet(StringComparer.Ordinal);
             // A copy of the table: the constructor has compared them.
-            if (Config.TieWordEmbeddings) claimed.Add("lm_head.weight");
+            if (Config.TieWordEmbeddings) claimed.Add(Config.HeadName());
             foreach (var (name, q) in _quantized)
                 if (claimed.Contains(name)) claimed.UnionWith(q.Keys);
             return WeightNames.Unclaimed(_where.Keys, claimed);
@@ -218,28 +218,10 @@ public sealed class CheckpointSource : IWeightSource
 public static class WeightShapes
 {
     /// <summary>[rows, columns] that the configuration expects; null for names it does not know.</summary>
-    public static (int Rows, int Cols)? Expected(ModelConfig c, string hfName)
-    {
-        int q = c.NumAttentionHeads * c.HeadDim, kv = c.NumKeyValueHeads * c.HeadDim;
-        string leaf = string.Join('.', hfName.Split('.')[^2..]);
-        return leaf switch
-        {
-            "embed_tokens.weight" or "lm_head.weight" => (c.VocabSize, c.HiddenSize),
-            "q_proj.weight" => (q, c.HiddenSize),
-            "k_proj.weight" or "v_proj.weight" => (kv, c.HiddenSize),
-            "o_proj.weight" => (c.HiddenSize, q),
-            "gate_proj.weight" or "up_proj.weight" => (c.IntermediateSize, c.HiddenSize),
-            "down_proj.weight" => (c.HiddenSize, c.IntermediateSize),
-            "q_proj.bias" => (q, 1),
-            "k_proj.bias" or "v_proj.bias" => (kv, 1),
-            "o_proj.bias" or "down_proj.bias" or "input_layernorm.weight" or "post_attention_layernorm.weight" or "norm.weight" => (c.HiddenSize, 1),
-            "gate_proj.bias" or "up_proj.bias" => (c.IntermediateSize, 1),
-            _ => null,
-        };
-    }
+    public static (int Rows, int Cols)? Expected(ModelConfig c, string hfName) => c.Family.Find(hfName)?.Shape(c);
 
-    /// <summary>True for norms and biases, which files hold with one dimension. The name tells, not the shape: a matrix may have one column.</summary>
-    public static bool IsVector(string hfName) => hfName.EndsWith("norm.weight", StringComparison.Ordinal) || hfName.EndsWith(".bias", StringComparison.Ordinal);
+    /// <summary>True for norms and biases, which files hold with one dimension. The table tells, not the shape: a matrix may have one column.</summary>
+    public static bool IsVector(ModelConfig c, string hfName) => c.Family.Find(hfName)?.IsVector == true;
 
     /// <summary>
     /// Before a weight is read: every tensor that the configuration asks for is there and has its shape, and there

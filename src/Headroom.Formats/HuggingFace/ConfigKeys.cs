@@ -97,8 +97,8 @@ internal static class ConfigKeys
         ["scale_attn_by_inverse_layer_idx"] = (v, _, _) => Off(v),
         ["multi_query"] = (v, _, c) => Off(v) || c.NumKeyValueHeads == 1,
         // Qwen2's q, k and v have biases whatever config.json says.
-        ["qkv_bias"] = (v, _, c) => Off(v) || c.ModelType == "qwen2",
-        ["use_qkv_bias"] = (v, _, c) => Off(v) || c.ModelType == "qwen2",
+        ["qkv_bias"] = (v, _, c) => Off(v) || c.Family.QkvBias == BiasRule.Always,
+        ["use_qkv_bias"] = (v, _, c) => Off(v) || c.Family.QkvBias == BiasRule.Always,
         ["bias"] = (v, _, _) => Off(v),
         ["use_bias"] = (v, _, _) => Off(v),
         ["o_bias"] = (v, _, _) => Off(v),
@@ -148,10 +148,12 @@ internal static class ConfigKeys
         var lines = file.Where(p => Dropouts.Contains(p.Key) && p.Value != null && !Near(p.Value, 0)).Select(p =>
             $"config.json: {p.Key} is {JsonValues.Shown(p.Value)}; transformers would apply it while it trains, here the base "
                 + "has no dropout of its own (lora.lora_dropout is the adapter's)").ToList();
-        string? type = (file["architectures"] as JsonArray)?.FirstOrDefault() is { } first ? Text(first)
-            : file["model_type"] is { } t ? Text(t) : null;
-        if (type is "LlamaForCausalLM" or "llama" && file["sliding_window"] is { } window && !Off(window))
-            lines.Add($"config.json: sliding_window is {JsonValues.Shown(window)}; LlamaForCausalLM has no window, so every "
+        string? architecture = (file["architectures"] as JsonArray)?.FirstOrDefault() is { } first ? Text(first) : null;
+        string? type = file["model_type"] is { } t ? Text(t) : null;
+        var family = architecture != null ? ModelFamilies.OfArchitecture(architecture)
+            : ModelFamilies.All.FirstOrDefault(f => f.ModelType == type);
+        if (family?.Window == WindowRule.Never && file["sliding_window"] is { } window && !Off(window))
+            lines.Add($"config.json: sliding_window is {JsonValues.Shown(window)}; {family.Architecture} has no window, so every "
                 + "token sees all before it, as in transformers");
         return lines;
     }

@@ -7,13 +7,6 @@ namespace Headroom.Formats;
 /// <summary>Hugging Face config.json, both the v4 (rope_theta, rope_scaling) and the v5 (rope_parameters) keys.</summary>
 public static class HfConfig
 {
-    private static readonly Dictionary<string, string> Supported = new()
-    {
-        ["LlamaForCausalLM"] = "llama",
-        ["MistralForCausalLM"] = "mistral",
-        ["Qwen2ForCausalLM"] = "qwen2",
-    };
-    private const string SupportedText = "Supported: LlamaForCausalLM (Llama 2 and 3, TinyLlama, SmolLM2, DeepSeek-LLM), MistralForCausalLM (Mistral 7B), Qwen2ForCausalLM (Qwen2, Qwen2.5).";
     private static readonly string[] RopeTypes = ["default", "linear", "dynamic", "llama3", "yarn"];
 
     /// <summary>Reads a config.json file.</summary>
@@ -54,11 +47,14 @@ public static class HfConfig
     {
         string? architecture = json["architectures"] is JsonArray { Count: > 0 } a ? (string?)a[0] : null;
         string? type = json.Text("model_type");
-        architecture ??= Supported.FirstOrDefault(s => s.Value == type).Key ?? type ?? "(none)";
-        if (!Supported.TryGetValue(architecture, out string? known))
-            throw new HeadroomException($"The architecture {architecture} of {path} is not supported.", SupportedText);
-        type ??= known;
-        if (type != known) throw new FormatException($"model_type is {type}, but architectures names {architecture}");
+        var family = architecture != null ? ModelFamilies.OfArchitecture(architecture)
+            : ModelFamilies.All.FirstOrDefault(f => f.ModelType == type);
+        if (family == null)
+            throw new HeadroomException($"The architecture {architecture ?? type ?? "(none)"} of {path} is not supported.",
+                ModelFamilies.SupportedArchitectures);
+        var defaults = family.Defaults;
+        if (type != null && type != family.ModelType)
+            throw new FormatException($"model_type is {type}, but architectures names {architecture}");
         if (json.Text("hidden_act") is { } act and not ("silu" or "swish"))
             throw new HeadroomException($"The activation {act} (hidden_act) of {path} is not supported.",
                 "Supported: silu.");
@@ -72,35 +68,39 @@ public static class HfConfig
         if ((rope?.Number("partial_rotary_factor") ?? json.Number("partial_rotary_factor")) is { } part and not 1)
             throw new HeadroomException($"partial_rotary_factor {part} of {path} is not supported.", "Supported: rotations of whole heads.");
         // The class's own number where the key is absent; null means one for each head.
-        int kv = Int("num_key_value_heads", json.ContainsKey("num_key_value_heads") ? heads
-            : type switch { "mistral" => 8, "qwen2" => 32, _ => heads });
-        // The classes of Mistral and Qwen2 have no such switches: whoever set them means another model.
-        if (type == "mistral" && Bool("attention_bias", false))
+        int kv = Int("num_key_value_heads",
+            json.ContainsKey("num_key_value_heads") ? heads : defaults.NumKeyValueHeads ?? heads);
+        // Some classes have no such switches: whoever set them means another model.
+        bool bias = Bool("attention_bias", false), mlpBias = Bool("mlp_bias", false);
+        if (bias && family is { QkvBias: BiasRule.Never, OutputBias: BiasRule.Never })
             throw ConfigKeys.NotBuilt("attention_bias", json["attention_bias"], path);
-        if (type != "llama" && Bool("mlp_bias", false)) throw ConfigKeys.NotBuilt("mlp_bias", json["mlp_bias"], path);
-        bool useWindow = type switch { "mistral" => true, "qwen2" => Bool("use_sliding_window", false), _ => false };
-        int? window = useWindow && json.Whole("sliding_window") is { } w ? w : useWindow && !json.ContainsKey("sliding_window") ? 4096 : null;
+        if (mlpBias && family.MlpBias == BiasRule.Never)
+            throw ConfigKeys.NotBuilt("mlp_bias", json["mlp_bias"], path);
+        bool slides = family.Window == WindowRule.Always
+            || family.Window == WindowRule.BySwitch && Bool("use_sliding_window", false);
+        int? window = !slides ? null : json.Whole("sliding_window")
+            ?? (json.ContainsKey("sliding_window") ? null : defaults.SlidingWindow);
         var config = new ModelConfig
         {
-            ModelType = type,
-            Architecture = architecture,
-            VocabSize = Int("vocab_size", type == "qwen2" ? 151936 : 32000),
+            ModelType = family.ModelType,
+            Architecture = family.Architecture,
+            VocabSize = Int("vocab_size", defaults.VocabSize),
             HiddenSize = hidden,
-            IntermediateSize = Int("intermediate_size", type switch { "qwen2" => 22016, "mistral" => 14336, _ => 11008 }),
+            IntermediateSize = Int("intermediate_size", defaults.IntermediateSize),
             NumHiddenLayers = Int("num_hidden_layers", 32),
             NumAttentionHeads = heads,
             NumKeyValueHeads = kv,
-            HeadDim = Int("head_dim", hidden / heads),
-            MaxPositionEmbeddings = Int("max_position_embeddings", type switch { "qwen2" => 32768, "mistral" => 131072, _ => 2048 }),
+            HeadDim = Int("head_dim", defaults.HeadDim ?? hidden / heads),
+            MaxPositionEmbeddings = Int("max_position_embeddings", defaults.MaxPositionEmbeddings),
             RmsNormEps = (float)Number("rms_norm_eps", 1e-6),
             RopeTheta = rope?.Number("rope_theta") ?? Number("rope_theta", 10000),
             RopeScaling = Scaling(rope, path),
             TieWordEmbeddings = Bool("tie_word_embeddings", false),
-            AttentionBias = type == "qwen2" || Bool("attention_bias", false),
-            AttentionOutputBias = type != "qwen2" && Bool("attention_bias", false),
-            MlpBias = type == "llama" && Bool("mlp_bias", false),
+            AttentionBias = family.QkvBias == BiasRule.Always || bias,
+            AttentionOutputBias = family.OutputBias == BiasRule.ByKey && bias,
+            MlpBias = mlpBias,
             SlidingWindow = window,
-            FirstSlidingLayer = type == "qwen2" ? Int("max_window_layers", 28) : 0,
+            FirstSlidingLayer = family.Window == WindowRule.BySwitch ? Int("max_window_layers", defaults.MaxWindowLayers) : 0,
             SlidingLayers = json["layer_types"] is JsonArray types ? types.Select(t => (string?)t switch
             {
                 "sliding_attention" => true,
@@ -113,8 +113,8 @@ public static class HfConfig
             Quantized = Quantization(json["quantization_config"] as JsonObject, path),
         };
         Check(config);
-        // Llama's class has no window; other programs take this for one.
-        if (type == "llama" && config.SlidingLayers?.Contains(true) == true)
+        // A class without a window; other programs take this for one.
+        if (family.Window == WindowRule.Never && config.SlidingLayers?.Contains(true) == true)
             throw ConfigKeys.NotBuilt("layer_types", json["layer_types"], path);
         ConfigKeys.Check(json, config, path);
         return config;
@@ -247,6 +247,7 @@ public static class HfConfig
     /// <summary>Writes a v4 config.json; <paramref name="dtype"/> is torch_dtype. Throws <see cref="HeadroomException"/> for what config.json cannot say.</summary>
     public static string Write(ModelConfig c, string dtype = "bfloat16")
     {
+        bool bySwitch = c.Family.Window == WindowRule.BySwitch;
         var json = new JsonObject
         {
             ["architectures"] = new JsonArray(c.Architecture),
@@ -259,8 +260,8 @@ public static class HfConfig
             ["initializer_range"] = 0.02,
             ["intermediate_size"] = c.IntermediateSize,
             ["max_position_embeddings"] = c.MaxPositionEmbeddings,
-            ["max_window_layers"] = c.ModelType == "qwen2" ? c.FirstSlidingLayer : null,
-            ["mlp_bias"] = c.ModelType == "llama" ? c.MlpBias : null,
+            ["max_window_layers"] = bySwitch ? c.FirstSlidingLayer : null,
+            ["mlp_bias"] = c.Family.MlpBias == BiasRule.ByKey ? c.MlpBias : null,
             ["model_type"] = c.ModelType,
             ["num_attention_heads"] = c.NumAttentionHeads,
             ["num_hidden_layers"] = c.NumHiddenLayers,
@@ -277,10 +278,9 @@ public static class HfConfig
         if (c.SlidingWindow is { } window)
         {
             json["sliding_window"] = window;
-            if (c.ModelType == "qwen2") json["use_sliding_window"] = true;
-            if (c.ModelType == "qwen2") json["max_window_layers"] = c.FirstSlidingLayer;
+            if (bySwitch) json["use_sliding_window"] = true;
         }
-        else if (c.ModelType == "mistral") json["sliding_window"] = null;
+        else if (c.Family.Window == WindowRule.Always) json["sliding_window"] = null;
         if (c.SlidingLayers is { } slides) json["layer_types"] = new JsonArray(slides.Select(s => (JsonNode)(s ? "sliding_attention" : "full_attention")).ToArray());
         return json.ToJsonString(new JsonSerializerOptions { WriteIndented = true }) + "\n";
     }

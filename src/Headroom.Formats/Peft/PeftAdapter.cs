@@ -10,7 +10,6 @@ public sealed record PeftAdapter
 {
     private const string Config = "adapter_config.json", Weights = "adapter_model.safetensors", HashKey = "base_sha256";
     private const string Pissa = "pissa_init", Loftq = "loftq_init"; // folders of what was taken out of the base
-    private const string Table = "model.embed_tokens", Head = "lm_head";
 
     /// <summary>What follows a module's path in the name of DoRA's magnitude; PEFT leaves ".weight" out there.</summary>
     public const string MagnitudeSuffix = ".lora_magnitude_vector";
@@ -103,10 +102,14 @@ public sealed record PeftAdapter
         };
     }
 
-    private static bool IsTable(string module) => module is Table or Head;
+    private static bool IsTable(string module) => Tables.Contains(module);
+
+    // Paths of the tables and heads of every family: an adapter is read before its base is known.
+    private static readonly string[] Tables =
+        [.. ModelFamilies.All.SelectMany(f => f.Rows).Where(r => r.Kind == WeightKind.Embedding).Select(r => r.Path()).Distinct()];
 
     // An entry of modules_to_save that speaks of the table or the head.
-    private static bool Names(string entry) => Table.EndsWith(entry, StringComparison.Ordinal) || Head.EndsWith(entry, StringComparison.Ordinal);
+    private static bool Names(string entry) => Tables.Any(t => t.EndsWith(entry, StringComparison.Ordinal));
 
     // Whole weights that modules_to_save does not list: PEFT writes the table and the head beside the pairs when the vocabulary was changed
     // (save_and_load.py, save_embedding_layers), and loads whatever bears the name of a weight of the base.
@@ -134,7 +137,7 @@ public sealed record PeftAdapter
     /// <exception cref="HeadroomException">A table has other rows than the base's vocabulary, or the two tables of a tied base differ.</exception>
     public PeftAdapter Over(ModelConfig config)
     {
-        const string table = Table + PeftTensors.WeightSuffix, head = Head + PeftTensors.WeightSuffix;
+        string table = config.TableName(), head = config.HeadName();
         foreach (string name in new[] { table, head })
             if (Tensors.TryGetValue(name, out var t) && t.Shape is [var rows, var columns] && columns == config.HiddenSize && rows != config.VocabSize)
                 throw new HeadroomException($"The adapter's {name} has {rows} rows where the base has {config.VocabSize}: the base's vocabulary was resized before the training.",

@@ -17,7 +17,7 @@ internal static class PeftTensors
     private static readonly string[] OtherHeads = ["score", "classifier", "qa_outputs"];
 
     // Whole weights of the base that an adapter may bring without listing them in modules_to_save.
-    private static readonly string[] Whole = ["embed_tokens", "lm_head", "norm", "input_layernorm", "post_attention_layernorm"];
+    private static readonly string[] Whole = [.. ModelFamilies.Tables, .. ModelFamilies.Norms];
 
     /// <summary>The module's path of a pair's or a magnitude's tensor, or null.</summary>
     public static string? Module(string name)
@@ -44,7 +44,7 @@ internal static class PeftTensors
         if (name.StartsWith(Prefix, StringComparison.Ordinal))
         {
             string? module = Module(name);
-            if (module?.Split('.')[^1] is "lm_head" or "embed_tokens")
+            if (module != null && ModelFamilies.Tables.Contains(module.Split('.')[^1]))
                 throw new HeadroomException($"The adapter holds {name}: LoRA of the output head or the table, which is not supported.", WholeTable);
             if (module != null) return;
             if (path is [.., var leaf, "weight"]) RefuseHead(leaf);

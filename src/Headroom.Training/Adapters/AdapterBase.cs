@@ -23,7 +23,7 @@ public static class AdapterBase
 
     internal static void Original(IWeightSource source, string what)
     {
-        const string name = "model.layers.0.self_attn.q_proj.weight";
+        string name = source.Config.AnyProjectionName();
         if (source.BlockType(name) != null || source.QuantizedAs(name) != null)
             throw new HeadroomException($"{char.ToUpperInvariant(what[0])}{what[1..]} takes the base's own weights, but this base is quantized already.", "Give the checkpoint in 16 or 32 bits.");
     }

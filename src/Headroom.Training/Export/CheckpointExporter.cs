@@ -75,7 +75,7 @@ public static partial class CheckpointExporter
             SafetensorsWriter.Write(Path.Combine(folder, file), shards[s].Select(n =>
             {
                 var (rows, cols) = source.ShapeOf(n);
-                return new SafetensorPart(n, dtype, WeightShapes.IsVector(n) ? [rows] : [rows, cols], Count(source, n) * size, f => Tensor(source, n, rows, cols, dtype, f, k => progress?.Invoke(done += k, total)));
+                return new SafetensorPart(n, dtype, WeightShapes.IsVector(c, n) ? [rows] : [rows, cols], Count(source, n) * size, f => Tensor(source, n, rows, cols, dtype, f, k => progress?.Invoke(done += k, total)));
             }));
         }
         if (shards.Count > 1)
@@ -96,7 +96,7 @@ public static partial class CheckpointExporter
 
     private static void Tensor(IWeightSource source, string name, int rows, int cols, string dtype, Stream file, Action<long> step)
     {
-        int chunk = WeightShapes.IsVector(name) ? rows : Math.Max(1, ChunkElements / cols);
+        int chunk = WeightShapes.IsVector(source.Config, name) ? rows : Math.Max(1, ChunkElements / cols);
         var values = new float[Math.Min(chunk, rows) * cols];
         var bytes = new byte[values.Length * 4];
         for (int first = 0; first < rows; first += chunk)

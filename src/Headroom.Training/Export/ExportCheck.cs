@@ -79,7 +79,7 @@ public static class ExportCheck
         double squares = 0;
         foreach (string name in merged.Config.MatrixNames())
         {
-            if (name == "model.embed_tokens.weight" && !merged.Config.TieWordEmbeddings) continue; // looked up, not multiplied
+            if (name == merged.Config.TableName() && !merged.Config.TieWordEmbeddings) continue; // looked up, not multiplied
             double cancellation = merged.Cancellation(name);
             squares += merged.ShapeOf(name).Cols * cancellation * cancellation;
         }

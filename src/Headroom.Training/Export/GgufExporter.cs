@@ -3,7 +3,7 @@ using Headroom.Formats;
 
 namespace Headroom.Training;
 
-/// <summary>A model as a GGUF file that llama.cpp reads (<c>convert_hf_to_gguf.py</c>): names, row order, types and hyperparameters of architecture llama or qwen2.</summary>
+/// <summary>A model as a GGUF file that llama.cpp reads (<c>convert_hf_to_gguf.py</c>): names, row order, types and hyperparameters of the family.</summary>
 public static class GgufExporter
 {
     private const int ChunkElements = 1 << 20;
@@ -29,17 +29,17 @@ public static class GgufExporter
         var c = source.Config;
         long total = c.MatrixNames().Sum(n => source.ShapeOf(n) is var s ? (long)s.Rows * s.Cols : 0), done = 0;
         void Step(long n) => progress?.Invoke(done += n, total);
-        var order = c.MatrixNames().Concat(c.VectorNames()).OrderBy(Place).ToList();
         var entries = new List<GgufEntry>();
         if (Divisors(c) is { } divisors) entries.Add(new GgufEntry("rope_freqs.weight", GgmlType.F32, 0, divisors.Length, f => Put(f, "rope_freqs.weight", GgmlType.F32, divisors)));
-        foreach (string hf in order)
+        // The table's order is that of convert_hf_to_gguf.py's files: embedding, layers, norm and head.
+        foreach (var weight in c.Family.Weights(c))
         {
+            var (hf, gguf) = (weight.Name, weight.GgufName);
             var (rows, cols) = source.ShapeOf(hf);
-            string gguf = GgufSource.GgufName(hf);
-            if (WeightShapes.IsVector(hf)) entries.Add(new GgufEntry(gguf, GgmlType.F32, 0, rows, f => Vector(source, hf, gguf, rows, f)));
+            if (weight.IsVector) entries.Add(new GgufEntry(gguf, GgmlType.F32, 0, rows, f => Vector(source, hf, gguf, rows, f)));
             else
             {
-                var t = TypeOf(hf, ggml, cols, c.TieWordEmbeddings);
+                var t = TypeOf(c, hf, ggml, cols);
                 entries.Add(new GgufEntry(gguf, t, rows, cols, f => Matrix(source, hf, gguf, t, rows, cols, f, Step)));
             }
         }
@@ -51,11 +51,11 @@ public static class GgufExporter
         GgufWriter.Write(path, [new("general.architecture", architecture), .. vocabulary], []);
 
     /// <summary>The type of one matrix: rows that are not whole blocks fall back to F16; with Q4_0 the output matrix gets the next better type that is written, Q8_0.</summary>
-    public static GgmlType TypeOf(string hfName, GgmlType asked, int columns, bool tied)
+    public static GgmlType TypeOf(ModelConfig c, string hfName, GgmlType asked, int columns)
     {
         if (asked.IsPlain()) return asked;
         if (columns % asked.Block().Values != 0) return GgmlType.F16;
-        bool output = hfName == "lm_head.weight" || tied && hfName == "model.embed_tokens.weight";
+        bool output = hfName == (c.TieWordEmbeddings ? c.TableName() : c.HeadName());
         return output ? GgmlType.Q8_0 : asked;
     }
 
@@ -77,18 +77,9 @@ public static class GgufExporter
         return divisors;
     }
 
-    // The order of convert_hf_to_gguf.py's files: embedding, layers, norm and head.
-    private static int Place(string hf) => hf switch
-    {
-        "model.embed_tokens.weight" => -1,
-        "model.norm.weight" => int.MaxValue - 1,
-        "lm_head.weight" => int.MaxValue,
-        _ => int.Parse(hf.Split('.')[2], System.Globalization.CultureInfo.InvariantCulture),
-    };
-
     private static List<KeyValuePair<string, object>> Hyperparameters(ModelConfig c, uint fileType, GgmlType type, string? name)
     {
-        string arch = c.ModelType == "qwen2" ? "qwen2" : "llama";
+        string arch = c.Family.GgufArchitecture;
         var pairs = new List<KeyValuePair<string, object>>();
         void Add(string key, object value) => pairs.Add(new(key, value));
         Add("general.architecture", arch);
@@ -138,13 +129,13 @@ public static class GgufExporter
     {
         var values = new float[n];
         source.ReadRows(hf, 0, n, values);
-        Put(file, gguf, GgmlType.F32, Permuted(source.Config, hf) ? Interleave(values, source.Config.HeadDim, 1) : values);
+        Put(file, gguf, GgmlType.F32, GgufSource.IsPermuted(source.Config, hf) ? Interleave(values, source.Config.HeadDim, 1) : values);
     }
 
     private static void Matrix(IWeightSource source, string hf, string gguf, GgmlType type, int rows, int cols, Stream file, Action<long> step)
     {
         // Permuted rows move inside their head, so whole heads are read at a time.
-        bool permuted = Permuted(source.Config, hf);
+        bool permuted = GgufSource.IsPermuted(source.Config, hf);
         int unit = permuted ? source.Config.HeadDim : 1, chunk = Math.Max(unit, ChunkElements / cols / unit * unit);
         var values = new float[Math.Min(chunk, rows) * cols];
         for (int first = 0; first < rows; first += chunk)
@@ -156,8 +147,6 @@ public static class GgufExporter
             step((long)n * cols);
         }
     }
-
-    private static bool Permuted(ModelConfig c, string hf) => c.ModelType != "qwen2" && (hf.Contains(".q_proj.") || hf.Contains(".k_proj."));
 
     // Half-split to neighbouring pairs, per head of d rows: new row 2j is old row j, new row 2j + 1 is old row j + d/2.
     private static float[] Interleave(ReadOnlySpan<float> rows, int d, int cols)

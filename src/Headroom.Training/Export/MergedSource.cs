@@ -13,7 +13,6 @@ namespace Headroom.Training;
 /// </summary>
 public sealed class MergedSource : IWeightSource
 {
-    private const string Table = "model.embed_tokens.weight", Head = "lm_head.weight";
     private readonly IWeightSource _base;
     private readonly PeftAdapter? _adapter;
     private readonly WeightStorage? _storage;
@@ -45,7 +44,7 @@ public sealed class MergedSource : IWeightSource
                 throw new HeadroomException($"The adapter's pair for {name} is [{string.Join(", ", a.Shape)}] and [{string.Join(", ", b.Shape)}] where the weight is [{rows}, {cols}].", "It belongs to another model.");
             matched += adapter.UseDora ? 3 : 2; // a pair has its magnitude: the adapter's loader sees to that
         }
-        foreach (string name in source.Config.MatrixNames().Concat(source.Config.VectorNames()).Append(Head).Distinct())
+        foreach (string name in source.Config.MatrixNames().Concat(source.Config.VectorNames()).Append(source.Config.HeadName()).Distinct())
         {
             if (!adapter.Tensors.TryGetValue(name, out var whole)) continue;
             var (rows, cols) = ShapeOf(name);
@@ -54,7 +53,7 @@ public sealed class MergedSource : IWeightSource
             matched++;
         }
         // A tied table or head that was trained went its own way.
-        if (source.Config.TieWordEmbeddings && !adapter.EnsureWeightTying && (adapter.Tensors.ContainsKey(Head) || adapter.Tensors.ContainsKey(Table))) Config = source.Config with { TieWordEmbeddings = false };
+        if (source.Config.TieWordEmbeddings && !adapter.EnsureWeightTying && (adapter.Tensors.ContainsKey(Config.HeadName()) || adapter.Tensors.ContainsKey(Config.TableName()))) Config = source.Config with { TieWordEmbeddings = false };
         if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
     }
 
@@ -92,7 +91,7 @@ public sealed class MergedSource : IWeightSource
     private void ReadBase(string hfName, int firstRow, int rowCount, Span<float> destination)
     {
         var (rows, cols) = ShapeOf(hfName);
-        if (_storage is { } storage && hfName.EndsWith("_proj.weight", StringComparison.Ordinal))
+        if (_storage is { } storage && Config.Family.Find(hfName) is { Kind: WeightKind.Linear })
         {
             if (_cached != hfName)
             {
@@ -157,7 +156,7 @@ public sealed class MergedSource : IWeightSource
     }
 
     // The head of a tied base is its table.
-    private string Source(string hfName) => hfName == Head && _base.Config.TieWordEmbeddings ? Table : hfName;
+    private string Source(string hfName) => hfName == Config.HeadName() && _base.Config.TieWordEmbeddings ? Config.TableName() : hfName;
 
     private bool Pair(string hfName, out (long[] Shape, float[] Values) a, out (long[] Shape, float[] Values) b)
     {

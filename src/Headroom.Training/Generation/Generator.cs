@@ -88,7 +88,7 @@ public sealed class Generator : IDisposable
         if (GenerationConfig.Beside(model).NotFollowed is { Count: > 0 } other)
             say?.Invoke($"note: generation_config.json asks for what is not built, so its texts may differ from transformers': {string.Join(", ", other)}");
         // A 4-bit checkpoint stays what it is.
-        recipe.Quantization.LoadIn4bit = settings.LoadIn4bit || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;
+        recipe.Quantization.LoadIn4bit = settings.LoadIn4bit || source.QuantizedAs(source.Config.AnyProjectionName()) != null;
         var modelSettings = RunSettings.Of(recipe, source, device) with { Mode = TrainMode.None, Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter) };
         var engine = new Engine(device, source, modelSettings, new BatchLimits(GenerateTokens: context), progress);
         try
@@ -107,7 +107,7 @@ public sealed class Generator : IDisposable
     private static void CheckRun(RunFolder folder, RunManifest manifest, IWeightSource source, bool loadIn4bit, Action<string>? say)
     {
         folder.CheckConfiguration(manifest, source.Config);
-        bool trained4bit = manifest.Quantization.LoadIn4bit, holds4bit = loadIn4bit || source.QuantizedAs("model.layers.0.self_attn.q_proj.weight") != null;
+        bool trained4bit = manifest.Quantization.LoadIn4bit, holds4bit = loadIn4bit || source.QuantizedAs(source.Config.AnyProjectionName()) != null;
         if (trained4bit == holds4bit) return;
         say?.Invoke(trained4bit ? "note: the adapter was trained over NF4 projections, and runs over the base's own values here; --load-in-4bit holds them as they were"
             : $"note: the adapter was trained over projections held as {manifest.LinearStorage}, and runs over NF4 here");

@@ -61,7 +61,6 @@ public static class StepBenchmark
 {
     // Ragged batches warm up longer: a device that replays shapes has to meet them first.
     private const int WarmUp = 3, RaggedWarmUp = 96;
-    private static readonly string[] All = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
     /// <summary>
     /// Runs on a device that has reserved nothing yet; the device is closed afterwards. <paramref name="stepping"/> is told true before the first
@@ -73,7 +72,7 @@ public static class StepBenchmark
     {
         int tokens = o.Rows * o.Length, labels = o.AnswerOnly ? o.Rows : tokens;
         var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
-        var settings = new ModelSettings(o.Linear, embedding, TrainMode.Adapters, new LoraSettings(o.R, 2 * o.R, o.DropoutP, All) { UseDora = o.UseDora }, o.RecomputeLayers,
+        var settings = new ModelSettings(o.Linear, embedding, TrainMode.Adapters, new LoraSettings(o.R, 2 * o.R, o.DropoutP, ModelFamilies.Targets) { UseDora = o.UseDora }, o.RecomputeLayers,
             o.LogitsChunk, o.Compute);
         settings = settings with { ExpandedBytes = Math.Min(o.ExpandedBytes, Engine.ExpandableBytes(config, settings)) };
         var limits = new BatchLimits(tokens, o.Rows, labels);

@@ -39,7 +39,7 @@ public static class SyntheticCheckpoint
                 room = shardBytes;
             }
             int start = random.Next(Noise / 2) * 2;
-            shards[^1].Add(new SafetensorPart(name, "BF16", cols == 1 ? [rows] : [rows, cols], bytes, file =>
+            shards[^1].Add(new SafetensorPart(name, "BF16", WeightShapes.IsVector(config, name) ? [rows] : [rows, cols], bytes, file =>
             {
                 for (long left = bytes, at = start; left > 0; at = 0)
                 {

@@ -105,7 +105,7 @@ public sealed class LoraOptions
     /// <summary>Adapted projections: a list of names, or a string: all-linear, or a regex for the whole path of a module.</summary>
     [Identity(Identity.Numbers)]
     [AlsoCalled("lora_target_modules lora_target_linear lora_target peft_target_modules lora_layers keys")]
-    public ModuleNames TargetModules { get; set; } = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    public ModuleNames TargetModules { get; set; } = [.. ModelFamilies.Targets];
     /// <summary>Modules that stay as they are though they are named above; by the same rules.</summary>
     [Identity(Identity.Numbers)]
     public ModuleNames ExcludeModules { get; set; } = [];

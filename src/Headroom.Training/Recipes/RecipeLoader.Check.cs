@@ -7,7 +7,7 @@ namespace Headroom.Training;
 
 public static partial class RecipeLoader
 {
-    private static readonly string[] Projections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    private static readonly IReadOnlyList<string> Projections = ModelFamilies.Targets;
 
     /// <summary>Refuses values that cannot be meant, before a file of the run is opened. Call it again after changing options of a loaded recipe.</summary>
     /// <exception cref="HeadroomException">A value is unknown, out of its range, or conflicts with another.</exception>
@@ -41,7 +41,7 @@ public static partial class RecipeLoader
         // As in PEFT an entry is the end of a module's path, so self_attn.q_proj and layers.3.mlp.up_proj are entries too.
         foreach (string module in r.Lora.TargetModules.IsPattern ? [] : r.Lora.TargetModules) OneOf("lora.target_modules:", module[(module.LastIndexOf('.') + 1)..], Projections);
         foreach (string module in r.Lora.ExcludeModules.IsPattern ? [] : r.Lora.ExcludeModules)
-            OneOf("lora.exclude_modules:", module[(module.LastIndexOf('.') + 1)..], [.. Projections, "lm_head", "embed_tokens"]);
+            OneOf("lora.exclude_modules:", module[(module.LastIndexOf('.') + 1)..], [.. Projections, .. ModelFamilies.Tables.Reverse()]);
         foreach (string module in r.Lora.TargetModules.Concat(r.Lora.ExcludeModules))
             Need(module.Length > 0, "lora.target_modules or lora.exclude_modules holds an empty name.", $"Name one or more of {string.Join(", ", Projections)}.");
         // As PEFT: a pattern names layers itself.
@@ -50,7 +50,8 @@ public static partial class RecipeLoader
         Need(r.Lora.LayersPattern.Count == 0 || r.Lora.LayersToTransform.Count > 0, "lora.layers_pattern is given without layers_to_transform.", "Give the layers, or leave it out.");
         if (r.Lora.Targets() is { } rules)
         {
-            var paths = Enumerable.Range(0, 256).SelectMany(i => Projections.Select(p => $"model.layers.{i}.{(p.Length == 6 ? "self_attn" : "mlp")}.{p}")).ToList();
+            var paths = Enumerable.Range(0, 256).SelectMany(i => ModelFamilies.All.SelectMany(f => f.Rows)
+                .Where(row => row.Adaptable).Select(row => row.Path(i)).Distinct()).ToList();
             Need(!r.Lora.TargetModules.IsPattern || paths.Any(p => (rules with { Exclude = [], ExcludePattern = null }).Matches(p)),
                 $"lora.target_modules '{r.Lora.TargetModules[0]}' is no list, and as a regex for a whole path it matches no module.",
                 $"Write [{string.Join(", ", Projections)}] or some of them, all-linear, or a regex such as .*(q|v)_proj.");

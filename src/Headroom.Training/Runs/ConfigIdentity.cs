@@ -18,6 +18,7 @@ public static class ConfigIdentity
         nameof(ModelConfig.BosTokenId), nameof(ModelConfig.EosTokenIds), nameof(ModelConfig.PadTokenId), // enter by the rows' ids
         nameof(ModelConfig.Quantized), // enters by the storage of the projections
         nameof(ModelConfig.FirstSlidingLayer), nameof(ModelConfig.SlidingLayers), // enter by the layers that slide
+        nameof(ModelConfig.Family), // follows from the model's type; what it changes is in the fields below
         nameof(ModelConfig.Parameters), // follows from the others
     ];
 
@@ -39,6 +40,7 @@ public static class ConfigIdentity
         Set("attention_bias", c.AttentionBias);
         Set("attention_output_bias", c.AttentionOutputBias);
         Set("mlp_bias", c.MlpBias);
+        Set("head_norms", c.Family.NormsHeads);
         Set("rope_scaling", c.RopeScaling is { Type: not "default" }, Rope(c));
         Set("rope_divisors", c.RopeDivisors != null, string.Join(' ', (c.RopeDivisors ?? []).Select(d => Text(d))));
         int[] sliding = [.. Enumerable.Range(0, c.NumHiddenLayers).Where(c.LayerSlides)];

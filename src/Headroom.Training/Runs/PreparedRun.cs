@@ -98,7 +98,7 @@ public sealed class PreparedRun : IDisposable
     internal static void CheckPatterns(LoraOptions lora, ModelConfig config)
     {
         if (lora.Targets() is not { } targets) return;
-        string[] adapted = [.. config.MatrixNames().Where(n => n.StartsWith("model.layers.", StringComparison.Ordinal)).Select(n => n[..^".weight".Length]).Where(targets.Matches)];
+        string[] adapted = [.. config.ProjectionPaths().Where(targets.Matches)];
         if (adapted.Length == 0) return; // the model refuses target_modules that match nothing
         foreach (var (name, key) in targets.Unmatched(adapted))
             throw new HeadroomException($"lora.{name}: '{key}' matches no module that is adapted.", "Give the end of a module's path, such as q_proj or layers.0.mlp.up_proj, or a regex for it; target_modules must name the module too.");

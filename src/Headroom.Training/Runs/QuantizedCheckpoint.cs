@@ -38,7 +38,7 @@ public static class QuantizedCheckpoint
             foreach (string name in sourceFolder == null ? [] : Beside)
                 if (File.Exists(Path.Combine(sourceFolder!, name))) AtomicFile.Copy(Path.Combine(sourceFolder!, name), Path.Combine(folder, name));
             bool nested = engine.Settings.LinearStorage == WeightStorage.NF4Double;
-            var dtype = source.SourceDType("model.layers.0.self_attn.q_proj.weight");
+            var dtype = source.SourceDType(source.Config.AnyProjectionName());
             string config = BnbWriter.Config(source.ConfigJson ?? HfConfig.Write(source.Config), nested, dtype);
             AtomicFile.WriteText(Path.Combine(folder, "config.json"), config);
             SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), Tensors(engine, source), metadata);
@@ -66,8 +66,8 @@ public static class QuantizedCheckpoint
             if (w.Data.DType is not (DType.F32 or DType.BF16 or DType.F16)) throw new HeadroomException($"{name} is held as {w.Storage}, which a bitsandbytes checkpoint cannot hold.", "Use a base in 16 or 32 bits.");
             return BnbWriter.Stored(name, NameOf(w.Data.DType), [w.Out, w.In], w.Data, Read);
         }
-        yield return Table("model.embed_tokens.weight", model.EmbeddingTable);
-        if (!model.Config.TieWordEmbeddings) yield return Table("lm_head.weight", model.Head);
+        yield return Table(model.Config.TableName(), model.EmbeddingTable);
+        if (!model.Config.TieWordEmbeddings) yield return Table(model.Config.HeadName(), model.Head);
         foreach (var (name, weight) in model.Norms) yield return Vector(name, weight);
         foreach (var p in model.Projections)
         {

@@ -14,11 +14,11 @@ public static class RunSettings
         // A GGUF base keeps the file's own types: nothing is rounded a second time, and nothing takes more memory than the file.
         var types = BlockTypes(source);
         bool gguf = types != null;
-        var own = gguf ? WeightStorage.Gguf : source.SourceDType("model.layers.0.self_attn.q_proj.weight") switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => WeightStorage.F32 };
+        var own = gguf ? WeightStorage.Gguf : source.SourceDType(source.Config.AnyProjectionName()) switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => WeightStorage.F32 };
         var stored = Stored(recipe, source);
         var linear = stored.Linear ?? (q.LoadIn4bit ? q.Bnb4bitUseDoubleQuant ?? true ? WeightStorage.NF4Double : WeightStorage.NF4 : q.LoadIn8bit ? WeightStorage.Int8 : own);
         // 16 bits hold a Q8_0 or 16-bit table to within its own rounding; a float32 table keeps its type.
-        var embedding = gguf ? WeightStorage.Gguf : source.SourceDType("model.embed_tokens.weight") switch { DType.F16 => WeightStorage.F16, DType.BF16 => WeightStorage.BF16, _ => WeightStorage.F32 };
+        var embedding = gguf ? WeightStorage.Gguf : source.SourceDType(source.Config.TableName()) switch { DType.F16 => WeightStorage.F16, DType.BF16 => WeightStorage.BF16, _ => WeightStorage.F32 };
         var l = recipe.Lora;
         var lora = new LoraSettings(l.R, l.LoraAlpha, l.LoraDropout, l.TargetModules, l.UseRslora)
         {
@@ -50,7 +50,7 @@ public static class RunSettings
     }
 
     /// <summary>Types of the matrices of a GGUF file; null for other checkpoints.</summary>
-    public static IReadOnlyDictionary<string, GgmlType>? BlockTypes(IWeightSource source) => source.BlockType("model.embed_tokens.weight") == null ? null
+    public static IReadOnlyDictionary<string, GgmlType>? BlockTypes(IWeightSource source) => source.BlockType(source.Config.TableName()) == null ? null
         : source.Config.MatrixNames().ToDictionary(n => n, n => source.BlockType(n)!.Value);
 
     /// <summary>
@@ -59,7 +59,7 @@ public static class RunSettings
     /// </summary>
     private static (WeightStorage? Linear, IReadOnlyDictionary<string, WeightStorage>? Others) Stored(Recipe recipe, IWeightSource source)
     {
-        string[] names = [.. source.Config.MatrixNames().Where(n => n.StartsWith("model.layers.", StringComparison.Ordinal))];
+        string[] names = [.. source.Config.ProjectionPaths().Select(p => p + ".weight")];
         var kinds = names.Select(source.QuantizedAs).ToArray();
         if (kinds.FirstOrDefault(k => k != null) is not { } linear) return (null, null);
         var q = recipe.Quantization;

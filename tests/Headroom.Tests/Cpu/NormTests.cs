@@ -32,6 +32,9 @@ public unsafe class NormTests
         Tensor x = d.Normal(t, h), branch = d.Normal(t, h), w = d.Normal(h), y = d.New(t, h), rstd = d.New(t), sum = d.New(t, h);
         d.Ops.RmsNorm(x, w, Eps, y, rstd);
         Near(Reference(Doubles(x), Doubles(w), h), y);
+        var own = d.Clone(x);
+        d.Ops.RmsNorm(own, w, Eps, own, rstd);
+        Same(y, own);
         double[] s = Doubles(x).Zip(Doubles(branch), (a, b) => a + b).ToArray();
         d.Ops.AddRmsNorm(x, branch, w, Eps, sum, y, rstd);
         Near(s, sum);

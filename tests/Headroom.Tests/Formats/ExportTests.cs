@@ -216,7 +216,7 @@ public sealed class ExportTests : IDisposable
         using var copy = WeightSources.Open(At("m.gguf"));
         Assert.Equal(((32, 1), (1, 32)), (copy.ShapeOf("model.layers.0.mlp.down_proj.weight"), copy.ShapeOf("model.layers.0.mlp.up_proj.weight")));
         var stored = GgufExporter.Types[type].Type;
-        var (error, beyond) = ExportCheck.Weights(weights, copy, (n, cols) => GgufExporter.TypeOf(n, stored, cols, weights.Config.TieWordEmbeddings), GgmlType.F32);
+        var (error, beyond) = ExportCheck.Weights(weights, copy, (n, cols) => GgufExporter.TypeOf(weights.Config, n, stored, cols), GgmlType.F32);
         Assert.Null(beyond);
         Assert.InRange(error, 0, most);
     }
@@ -265,7 +265,7 @@ public sealed class ExportTests : IDisposable
             var stored = GgufExporter.Types[type].Type;
             GgufExporter.Write(source, [], type, At(type + ".gguf"), null);
             using var copy = WeightSources.Open(At(type + ".gguf"));
-            (double Error, string? Beyond) As(GgmlType t) => ExportCheck.Weights(source, copy, (n, cols) => GgufExporter.TypeOf(n, t, cols, source.Config.TieWordEmbeddings), GgmlType.F32);
+            (double Error, string? Beyond) As(GgmlType t) => ExportCheck.Weights(source, copy, (n, cols) => GgufExporter.TypeOf(source.Config, n, t, cols), GgmlType.F32);
             var (error, beyond) = As(stored);
             Assert.Null(beyond);
             Assert.InRange(error, least, most);

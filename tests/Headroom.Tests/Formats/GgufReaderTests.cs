@@ -127,7 +127,7 @@ public sealed class GgufReaderTests : IDisposable
                 values = permuted;
             }
             values = change?.Invoke(name, values) ?? values;
-            b.Tensor(GgufSource.GgufName(name), columns == 1 ? [(ulong)rows] : [(ulong)columns, (ulong)rows], 0, GgufBuilder.Floats(values));
+            b.Tensor(GgufSource.GgufName(c, name), columns == 1 ? [(ulong)rows] : [(ulong)columns, (ulong)rows], 0, GgufBuilder.Floats(values));
         }
         if (ropeFreqs > 0) b.Tensor("rope_freqs.weight", [(ulong)ropeFreqs], 0, GgufBuilder.Floats(Enumerable.Repeat(2f, ropeFreqs).ToArray()));
         return b;

@@ -60,11 +60,12 @@ public sealed class BnbGoldenTests : IDisposable
     }
 
     [Theory]
-    [InlineData(true)]
-    [InlineData(false)]
-    public void RoundTripOfAFullPrecisionModel(bool nested)
+    [InlineData("hf/qwen2-bias", true)]
+    [InlineData("hf/qwen2-bias", false)]
+    [InlineData("families/qwen3", true)]
+    public void RoundTripOfAFullPrecisionModel(string model, bool nested)
     {
-        using var source = WeightSources.Open(Shared.GoldenFile("hf/qwen2-bias"));
+        using var source = WeightSources.Open(Shared.GoldenFile(model));
         var recipe = new Recipe();
         recipe.Quantization.Bnb4bitUseDoubleQuant = nested;
         var device = new CpuDevice(2);

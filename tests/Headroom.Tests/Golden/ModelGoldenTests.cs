@@ -22,9 +22,12 @@ public class ModelGoldenTests
     }
 
     [Theory, MemberData(nameof(Models))]
-    public void BaseLogitsAndLoss(string name)
+    public void BaseLogitsAndLoss(string name) => Base(name);
+
+    /// <summary>Logits and loss of the base.</summary>
+    internal static void Base(string name)
     {
-        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden.safetensors"));
+        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
         var batch = Batch(golden, out int rows, out int length);
         using var engine = Open(name, TrainMode.None, null, WeightStorage.F32, batch);
         Assert.Equal(1f, RelativeLoss(engine, batch, golden.ReadF32("base.loss")[0]), 1e-5f);
@@ -41,9 +44,9 @@ public class ModelGoldenTests
     [Theory, InlineData("llama-mha"), InlineData("llama-gqa-tied")]
     public void RsLora(string name)
     {
-        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden-rslora.safetensors"));
-        using var shared = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden.safetensors"));
-        var adapter = PeftAdapter.Load(Shared.GoldenFile($"hf/{name}/adapter-rslora"));
+        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden-rslora.safetensors"));
+        using var shared = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
+        var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter-rslora"));
         Assert.True(adapter.UseRslora);
         var batch = Batch(shared, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.F32, batch);
@@ -59,9 +62,9 @@ public class ModelGoldenTests
     [Theory, InlineData("llama-mha", 0), InlineData("llama-gqa-tied", 0), InlineData("llama-gqa-tied", -1)]
     public void Dora(string name, int recompute)
     {
-        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden-dora.safetensors"));
-        using var shared = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden.safetensors"));
-        var adapter = PeftAdapter.Load(Shared.GoldenFile($"hf/{name}/adapter-dora"));
+        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden-dora.safetensors"));
+        using var shared = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
+        var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter-dora"));
         Assert.True(adapter.UseDora);
         var batch = Batch(shared, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.F32, batch, recompute);
@@ -69,7 +72,7 @@ public class ModelGoldenTests
         CompareLogits(engine, batch, golden.ReadF32("logits"), rows, length, 1e-4f);
         double loss = engine.MicroStep(batch.Host, default, 1f / batch.LabelCount) / batch.LabelCount;
         Near(golden.ReadF32("loss")[0], loss, 1e-5, $"{name} DoRA loss");
-        using (var source = WeightSources.Open(Shared.GoldenFile($"hf/{name}")))
+        using (var source = WeightSources.Open(Shared.GoldenFile($"{Folder(name)}")))
         using (var merged = new MergedSource(source, adapter, null, null))
         using (var whole = new Engine(TestDevice.Open(), merged, engine.Settings with { Mode = TrainMode.None, Lora = null }, new BatchLimits(0, 0, 0, batch.Tokens, batch.Tokens, engine.Model.Config.VocabSize)))
             CompareLogits(whole, batch, golden.ReadF32("logits"), rows, length, 1e-4f); // merged, it is the same model
@@ -81,11 +84,15 @@ public class ModelGoldenTests
     [Theory, MemberData(nameof(Models))]
     public void LoraStepsWithRecompute(string name) => Steps(name, "lora", WeightStorage.F32, recompute: -1);
 
-    private static void Steps(string name, string kind, WeightStorage storage, int recompute)
+    // The six are named by their folder in hf/, others by their path.
+    private static string Folder(string name) => name.Contains('/') ? name : "hf/" + name;
+
+    /// <summary>Logits with the adapter, gradients of the first step, and six steps.</summary>
+    internal static void Steps(string name, string kind, WeightStorage storage, int recompute)
     {
-        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden.safetensors"));
-        var steps = JsonNode.Parse(File.ReadAllText(Shared.GoldenFile($"hf/{name}/{kind}-6-steps.json")))!.AsArray();
-        var adapter = PeftAdapter.Load(Shared.GoldenFile($"hf/{name}/adapter"));
+        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
+        var steps = JsonNode.Parse(File.ReadAllText(Shared.GoldenFile($"{Folder(name)}/{kind}-6-steps.json")))!.AsArray();
+        var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter"));
         var batch = Batch(golden, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), storage, batch, recompute, storage == WeightStorage.NF4Double && MadeByFaultyKernel(name));
         Checkpoints.LoadAdapter(adapter, engine);
@@ -109,7 +116,7 @@ public class ModelGoldenTests
             CompareTensor(golden, $"{kind}.after6.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}", engine.Read(p.Slot.Weight), absolute: 1e-4f);
     }
 
-    private static LoraSettings Settings(PeftAdapter adapter) => new(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules.ToList(), adapter.UseRslora) { UseDora = adapter.UseDora };
+    internal static LoraSettings Settings(PeftAdapter adapter) => new(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules.ToList(), adapter.UseRslora) { UseDora = adapter.UseDora };
 
     /// <summary>
     /// True when some projection of this model is one that bitsandbytes' AVX-512 kernel reads with the wrong absmax (<see cref="Avx512DequantizedSource"/>)
@@ -117,11 +124,11 @@ public class ModelGoldenTests
     /// </summary>
     private static bool MadeByFaultyKernel(string name)
     {
-        using var source = WeightSources.Open(Shared.GoldenFile($"hf/{name}"));
+        using var source = WeightSources.Open(Shared.GoldenFile($"{Folder(name)}"));
         var config = source.Config;
         if (!Avx512DequantizedSource.Affects(config.HiddenSize) && !Avx512DequantizedSource.Affects(config.IntermediateSize)) return false;
-        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"hf/{name}/golden.safetensors"));
-        var adapter = PeftAdapter.Load(Shared.GoldenFile($"hf/{name}/adapter"));
+        using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
+        var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter"));
         var batch = Batch(golden, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.NF4Double, batch);
         Checkpoints.LoadAdapter(adapter, engine);
@@ -142,7 +149,7 @@ public class ModelGoldenTests
 
     private static float RelativeLoss(Engine engine, MicroBatch batch, float expected) => (float)(engine.Losses(batch.Host) / batch.LabelCount / expected);
 
-    private static void CompareLogits(Engine engine, MicroBatch batch, float[] expected, int rows, int length, float tolerance)
+    internal static void CompareLogits(Engine engine, MicroBatch batch, float[] expected, int rows, int length, float tolerance)
     {
         float worst = Worst(engine, batch, expected, rows, length);
         Assert.True(worst <= tolerance, $"logits differ by {worst}");
@@ -174,7 +181,7 @@ public class ModelGoldenTests
     }
 
     /// <summary>The padded golden batch, packed.</summary>
-    private static MicroBatch Batch(SafetensorsFile golden, out int rows, out int length)
+    internal static MicroBatch Batch(SafetensorsFile golden, out int rows, out int length)
     {
         long[] shape = golden.Tensors["input_ids"].Shape;
         rows = (int)shape[0];
@@ -195,9 +202,9 @@ public class ModelGoldenTests
         return batch;
     }
 
-    private static Engine Open(string name, TrainMode mode, LoraSettings? lora, WeightStorage storage, MicroBatch batch, int recompute = 0, bool faulty = false)
+    internal static Engine Open(string name, TrainMode mode, LoraSettings? lora, WeightStorage storage, MicroBatch batch, int recompute = 0, bool faulty = false)
     {
-        using var checkpoint = WeightSources.Open(Shared.GoldenFile($"hf/{name}"));
+        using var checkpoint = WeightSources.Open(Shared.GoldenFile($"{Folder(name)}"));
         IWeightSource source = faulty ? new Avx512DequantizedSource(checkpoint) : checkpoint;
         if (faulty) storage = WeightStorage.F32;
         var settings = new ModelSettings(storage, WeightStorage.F32, mode, lora, recompute, 32);

@@ -5,7 +5,7 @@ using Headroom.Tests.Cpu;
 namespace Headroom.Tests.Models;
 
 /// <summary>
-/// The whole model once more, in plain loops and double precision, straight from its equations (transformers <c>modeling_llama.py</c>, PEFT
+/// The whole model once more, in plain loops and double precision, straight from its equations (transformers <c>modeling_llama.py</c>, <c>modeling_qwen3.py</c>, PEFT
 /// <c>lora/layer.py</c>); only a forward pass, for losses and their central differences. Parameters by Hugging Face / PEFT name.
 /// </summary>
 internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dropout)
@@ -26,8 +26,8 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
         {
             string p = $"model.layers.{l}.";
             var n = Norm(x, p + "input_layernorm.weight");
-            double[] q = Rope(Linear(n, p + "self_attn.q_proj", l, t), positions, c.NumAttentionHeads);
-            double[] k = Rope(Linear(n, p + "self_attn.k_proj", l, t), positions, c.NumKeyValueHeads);
+            double[] q = Rope(HeadNorm(Linear(n, p + "self_attn.q_proj", l, t), p + "self_attn.q_norm.weight"), positions, c.NumAttentionHeads);
+            double[] k = Rope(HeadNorm(Linear(n, p + "self_attn.k_proj", l, t), p + "self_attn.k_norm.weight"), positions, c.NumKeyValueHeads);
             double[] v = Linear(n, p + "self_attn.v_proj", l, t);
             x = Reference.Plus(x, Linear(Attention(q, k, v, offsets, c.LayerSlides(l) ? c.SlidingWindow ?? 0 : 0), p + "self_attn.o_proj", l, t));
             n = Norm(x, p + "post_attention_layernorm.weight");
@@ -80,9 +80,12 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
         return y;
     }
 
+    // modeling_qwen3.py: the same norm over each head, where the model has its weight.
+    private double[] HeadNorm(double[] x, string name) => P.ContainsKey(name) ? Norm(x, name) : x;
+
     private double[] Norm(double[] x, string name)
     {
-        int h = c.HiddenSize;
+        int h = P[name].Length;
         double[] w = P[name], y = new double[x.Length];
         for (int at = 0; at < x.Length; at += h)
         {

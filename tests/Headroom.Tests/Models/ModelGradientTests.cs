@@ -13,9 +13,11 @@ public class ModelGradientTests
     [InlineData(0f, false, false, null)]
     [InlineData(0.1f, false, false, null)]
     [InlineData(0.3f, true, true, 3)]
-    public void AdapterGradients(float dropout, bool tied, bool bias, int? window)
+    [InlineData(0f, false, false, null, "qwen3")]
+    [InlineData(0.3f, true, true, 3, "qwen3")]
+    public void AdapterGradients(float dropout, bool tied, bool bias, int? window, string type = "llama")
     {
-        var config = TinyModel.Smallest(tied, bias, window);
+        var config = TinyModel.Smallest(tied, bias, window, type);
         Compare(config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout, r: 2), LogitsChunk: 4), new Dropout(dropout, 123, 9, 0));
     }
 
@@ -24,10 +26,11 @@ public class ModelGradientTests
     [InlineData(0f, true, true, -1)]
     [InlineData(0.3f, true, true, 0)]
     [InlineData(0.1f, false, true, 1)]
-    public void DoraGradients(float dropout, bool tied, bool bias, int recompute)
+    [InlineData(0.1f, false, true, 1, "qwen3")]
+    public void DoraGradients(float dropout, bool tied, bool bias, int recompute, string type = "llama")
     {
         var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout, r: 2, dora: true), recompute, LogitsChunk: 4);
-        Compare(TinyModel.Smallest(tied, bias), settings, new Dropout(dropout, 123, 9, 0));
+        Compare(TinyModel.Smallest(tied, bias, type: type), settings, new Dropout(dropout, 123, 9, 0));
     }
 
     [Theory]
@@ -47,10 +50,11 @@ public class ModelGradientTests
     [InlineData(true, "lm_head,embed_tokens,model.norm")]
     [InlineData(true, "embed_tokens")]
     [InlineData(true, "lm_head,0.input_layernorm")]
-    public void SavedModuleGradients(bool tied, string modules)
+    [InlineData(false, "0.self_attn.q_norm,k_norm", "qwen3")]
+    public void SavedModuleGradients(bool tied, string modules, string type = "llama")
     {
         var lora = new LoraSettings(2, 4, 0.1f, ["q_proj", "v_proj", "down_proj"]) { ModulesToSave = modules.Split(',') };
-        Compare(TinyModel.Smallest(tied), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), new Dropout(0.1f, 3, 2, 0), names =>
+        Compare(TinyModel.Smallest(tied, type: type), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), new Dropout(0.1f, 3, 2, 0), names =>
         {
             foreach (string m in modules.Split(',')) Assert.Contains(names, n => n.EndsWith(m + ".weight", StringComparison.Ordinal));
             Assert.Equal(2 * 3 * 2, names.Count(n => n.Contains("lora_", StringComparison.Ordinal)));
@@ -60,8 +64,9 @@ public class ModelGradientTests
     [Theory]
     [InlineData(false, false, null)]
     [InlineData(true, true, 3)]
-    public void FullGradients(bool tied, bool bias, int? window) =>
-        Compare(TinyModel.Smallest(tied, bias, window), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, LogitsChunk: 4), default);
+    [InlineData(true, false, 3, "qwen3")]
+    public void FullGradients(bool tied, bool bias, int? window, string type = "llama") =>
+        Compare(TinyModel.Smallest(tied, bias, window, type), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, LogitsChunk: 4), default);
 
     [Fact]
     public void AdaptersOfSomeProjectionsOnly()

@@ -11,10 +11,10 @@ public class ModelIdentityTests
     private static ModelSettings Settings(float dropout = 0, int recompute = 0, TrainMode mode = TrainMode.Adapters, WeightStorage storage = WeightStorage.NF4Double, bool dora = false) =>
         new(storage, WeightStorage.F32, mode, mode == TrainMode.Adapters ? TinyModel.Lora(dropout, dora: dora) : null, recompute, LogitsChunk: 32);
 
-    [Fact]
-    public void PackedLossesEqualOneByOneLosses()
+    [Theory, InlineData("llama"), InlineData("qwen3")]
+    public void PackedLossesEqualOneByOneLosses(string type)
     {
-        var config = TinyModel.Small();
+        var config = TinyModel.Small(type: type);
         var rows = TinyModel.Rows(config, [40, 7, 64, 23, 90]);
         var packed = TinyModel.Batch(rows);
         using var engine = TinyModel.Open(config, Settings(), packed.Tokens, packed.Sequences);
@@ -57,9 +57,12 @@ public class ModelIdentityTests
     [InlineData(-1, TrainMode.Full, 0.1f, false)]
     [InlineData(-1, TrainMode.Adapters, 0.1f, true)]
     [InlineData(2, TrainMode.Adapters, 0f, true)]
-    public void RecomputeChangesNoBit(int layers, TrainMode mode, float dropout, bool dora)
+    [InlineData(-1, TrainMode.Adapters, 0.1f, false, "qwen3")]
+    [InlineData(2, TrainMode.Adapters, 0.1f, true, "qwen3")]
+    [InlineData(1, TrainMode.Full, 0f, false, "qwen3")]
+    public void RecomputeChangesNoBit(int layers, TrainMode mode, float dropout, bool dora, string type = "llama")
     {
-        var config = TinyModel.Small();
+        var config = TinyModel.Small(type: type);
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
         var storage = mode == TrainMode.Full ? WeightStorage.F32 : WeightStorage.NF4Double;
         var (losses, gradients) = Run(0);
@@ -94,9 +97,12 @@ public class ModelIdentityTests
     [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 0, true)]
     [InlineData(WeightStorage.Int8, TrainMode.Adapters, 1, true)]
     [InlineData(WeightStorage.BF16, TrainMode.None, 0, false)]
-    public void ReservedBytesArePlannedBytes(WeightStorage storage, TrainMode mode, int recompute, bool dora)
+    [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 0, false, "qwen3")]
+    [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, -1, true, "qwen3")]
+    [InlineData(WeightStorage.F32, TrainMode.Full, 1, false, "qwen3")]
+    public void ReservedBytesArePlannedBytes(WeightStorage storage, TrainMode mode, int recompute, bool dora, string type = "llama")
     {
-        var config = TinyModel.Small();
+        var config = TinyModel.Small(type: type);
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
         using var device = new RecordingDevice(new CpuDevice(2));
         var settings = Settings(0.1f, recompute, mode, storage, dora);

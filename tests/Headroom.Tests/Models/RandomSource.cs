@@ -31,6 +31,7 @@ internal sealed class RandomSource(ModelConfig config, ulong seed = 1) : IWeight
             "o_proj" => (h, q),
             "gate_proj" or "up_proj" => (inter, h),
             "down_proj" => (h, inter),
+            "q_norm" or "k_norm" => (config.HeadDim, 1),
             _ => (h, 1),
         };
         return parts[^1] == "bias" ? (o, 1) : (o, i);

@@ -11,16 +11,16 @@ internal static class TinyModel
     public static readonly string[] AllProjections = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
     /// <summary>A few hundred parameters a layer: every one can be moved for a central difference.</summary>
-    public static ModelConfig Smallest(bool tied = false, bool bias = false, int? window = null) => new()
+    public static ModelConfig Smallest(bool tied = false, bool bias = false, int? window = null, string type = "llama") => new()
     {
-        VocabSize = 13, HiddenSize = 12, IntermediateSize = 10, NumHiddenLayers = 2, NumAttentionHeads = 4, NumKeyValueHeads = 2, HeadDim = 4,
+        ModelType = type, VocabSize = 13, HiddenSize = 12, IntermediateSize = 10, NumHiddenLayers = 2, NumAttentionHeads = 4, NumKeyValueHeads = 2, HeadDim = 4,
         RmsNormEps = 1e-5f, TieWordEmbeddings = tied, AttentionBias = bias, SlidingWindow = window,
     };
 
     /// <summary>Large enough for the vector paths and for several chunks of the head.</summary>
-    public static ModelConfig Small(int layers = 3) => new()
+    public static ModelConfig Small(int layers = 3, string type = "llama") => new()
     {
-        VocabSize = 200, HiddenSize = 96, IntermediateSize = 168, NumHiddenLayers = layers, NumAttentionHeads = 6, NumKeyValueHeads = 2, HeadDim = 16,
+        ModelType = type, VocabSize = 200, HiddenSize = 96, IntermediateSize = 168, NumHiddenLayers = layers, NumAttentionHeads = 6, NumKeyValueHeads = 2, HeadDim = 16,
         RmsNormEps = 1e-5f,
     };
 
