@@ -39,7 +39,7 @@ public static partial class RecipeLoader
 
         Need(r.Lora.TargetModules.Count > 0, "lora.target_modules is empty.", $"Name one or more of {string.Join(", ", Projections)}.");
         // As in PEFT an entry is the end of a module's path, so self_attn.q_proj and layers.3.mlp.up_proj are entries too.
-        foreach (string module in r.Lora.TargetModules.IsPattern ? [] : r.Lora.TargetModules) OneOf("lora.target_modules:", module[(module.LastIndexOf('.') + 1)..], Projections);
+        foreach (string module in r.Lora.TargetModules.IsPattern ? [] : r.Lora.TargetModules) OneOf("lora.target_modules:", module[(module.LastIndexOf('.') + 1)..], [.. Projections]);
         foreach (string module in r.Lora.ExcludeModules.IsPattern ? [] : r.Lora.ExcludeModules)
             OneOf("lora.exclude_modules:", module[(module.LastIndexOf('.') + 1)..], [.. Projections, .. ModelFamilies.Tables.Reverse()]);
         foreach (string module in r.Lora.TargetModules.Concat(r.Lora.ExcludeModules))
