@@ -96,7 +96,10 @@ public sealed record ModelConfig
     /// <summary>Hugging Face name of the output head, also where it is the table and no file holds it.</summary>
     public string HeadName() => Family[WeightRole.Head].Weight();
 
-    /// <summary>Hugging Face name of one projection, that of the first layer's queries: a checkpoint holds all of them in one way, and is asked about this one.</summary>
+    /// <summary>
+    /// Hugging Face name of one projection, that of the first layer's queries: a checkpoint holds all of them in one
+    /// way, and is asked about this one.
+    /// </summary>
     public string AnyProjectionName() => Family[WeightRole.Query].Weight();
 
     /// <summary>Parameters of the projections, of the embedding table with an untied head, and of norms and biases.</summary>

@@ -3,7 +3,9 @@ using System.Globalization;
 
 namespace Headroom.Core;
 
-/// <summary>What a weight does in the decoder: how <c>LlamaModel</c> finds its weights, whatever a family calls them.</summary>
+/// <summary>
+/// What a weight does in the decoder: how <c>LlamaModel</c> finds its weights, whatever a family calls them.
+/// </summary>
 public enum WeightRole : byte
 {
     /// <summary>The embedding table.</summary>
@@ -133,15 +135,16 @@ public enum WindowRule : byte
 {
     /// <summary>The class has no window.</summary>
     Never,
-    /// <summary>Where use_sliding_window is true: from layer max_window_layers on, or in the layers of layer_types.</summary>
+    /// <summary>
+    /// Where use_sliding_window is true: from layer max_window_layers on, or in the layers of layer_types.
+    /// </summary>
     BySwitch,
     /// <summary>In every layer.</summary>
     Always,
 }
 
 /// <summary>
-/// What a transformers class takes where config.json is silent (<c>configuration_*.py</c>); hidden_size 4096,
-/// num_hidden_layers 32, num_attention_heads 32, rms_norm_eps 1e-6 and rope_theta 10000 are those of every class here.
+/// What a transformers class takes where config.json is silent (<c>configuration_*.py</c>).
 /// </summary>
 /// <param name="VocabSize">vocab_size.</param>
 /// <param name="IntermediateSize">intermediate_size.</param>
@@ -151,7 +154,19 @@ public enum WindowRule : byte
 /// <param name="SlidingWindow">sliding_window, where the class has one.</param>
 /// <param name="MaxWindowLayers">max_window_layers, where use_sliding_window is a key of the class.</param>
 public sealed record ConfigDefaults(int VocabSize, int IntermediateSize, int MaxPositionEmbeddings,
-    int? NumKeyValueHeads = null, int? HeadDim = null, int SlidingWindow = 4096, int MaxWindowLayers = 28);
+    int? NumKeyValueHeads = null, int? HeadDim = null, int SlidingWindow = 4096, int MaxWindowLayers = 28)
+{
+    /// <summary>hidden_size.</summary>
+    public int HiddenSize { get; init; } = 4096;
+    /// <summary>num_hidden_layers.</summary>
+    public int NumHiddenLayers { get; init; } = 32;
+    /// <summary>num_attention_heads.</summary>
+    public int NumAttentionHeads { get; init; } = 32;
+    /// <summary>rms_norm_eps.</summary>
+    public double RmsNormEps { get; init; } = 1e-6;
+    /// <summary>rope_theta.</summary>
+    public double RopeTheta { get; init; } = 10000;
+}
 
 /// <summary>
 /// A family of models: the one table of its weights and, beside it, its rules. Names that a loader claims, names and
@@ -178,7 +193,9 @@ public sealed class ModelFamily
     public required string ModelType { get; init; }
     /// <summary>The class in architectures of config.json.</summary>
     public required string Architecture { get; init; }
-    /// <summary>general.architecture of GGUF; where several families share one, a file is read as the first of them.</summary>
+    /// <summary>
+    /// general.architecture of GGUF; where several families share one, a file is read as the first of them.
+    /// </summary>
     public required string GgufArchitecture { get; init; }
     /// <summary>Models of the family, for messages.</summary>
     public required string Models { get; init; }

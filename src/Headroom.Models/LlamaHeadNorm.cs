@@ -6,9 +6,9 @@ public sealed partial class LlamaModel
 {
     /// <summary>
     /// Queries and keys as attention reads them: rotated, and in families that do so (transformers
-    /// <c>modeling_qwen3.py</c>, q_norm and k_norm) normed before it, each head by itself. The norm's output is scratch,
-    /// and what the projections gave stays for the backward pass, which calls this again: that is a pass over q and k,
-    /// where keeping both would take their memory twice.
+    /// <c>modeling_qwen3.py</c>, q_norm and k_norm) normed before it, each head by itself. The norm's output is
+    /// scratch, and what the projections gave stays for the backward pass, which calls this again: that is a pass over
+    /// q and k, where keeping both would take their memory twice.
     /// </summary>
     /// <param name="layer">The layer.</param>
     /// <param name="q">What the projection gave, [T, heads * d].</param>

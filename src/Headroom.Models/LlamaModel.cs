@@ -128,14 +128,17 @@ public sealed partial class LlamaModel
 
     private void CheckSaves(IReadOnlyList<string> entries)
     {
-        string[] known = [_embeddingPath, _headPath, .. Config.Family.Weights(Config).Where(w => w.Kind == WeightKind.Norm).Select(w => w.Row.Path(w.Layer))];
+        string[] known = [_embeddingPath, _headPath,
+            .. Config.Family.Weights(Config).Where(w => w.Kind == WeightKind.Norm).Select(w => w.Row.Path(w.Layer))];
+        var norms = Config.Family.Rows.Where(r => r.Kind == WeightKind.Norm).Select(r => r.Leaf);
         string[] projections = [.. Config.ProjectionPaths()];
         foreach (string entry in entries)
         {
             bool Ends(string path) => path.EndsWith(entry, StringComparison.Ordinal);
             if (entry.Length == 0 || projections.Any(Ends) || !known.Any(Ends))
                 throw new HeadroomException($"modules_to_save: '{entry}' is no module that can be trained whole.",
-                    $"Name {Listed([.. ModelFamilies.Tables.Reverse(), .. Config.Family.Rows.Where(r => r.Kind == WeightKind.Norm).Select(r => r.Leaf)], "or")}; projections go into target_modules.");
+                    $"Name {Listed([.. ModelFamilies.Tables.Reverse(), .. norms], "or")}; projections go into "
+                        + "target_modules.");
         }
     }
 

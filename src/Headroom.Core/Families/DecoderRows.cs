@@ -5,7 +5,9 @@ internal static class DecoderRows
 {
     private const string Layer = "model.layers.{layer}.", Block = "blk.{layer}.";
 
-    /// <summary>The table of Llama itself (transformers <c>modeling_llama.py</c>; gguf <c>tensor_mapping.py</c>).</summary>
+    /// <summary>
+    /// The table of Llama itself (transformers <c>modeling_llama.py</c>; gguf <c>tensor_mapping.py</c>).
+    /// </summary>
     /// <param name="further">Rows that a family has beside these in each layer.</param>
     public static WeightRow[] Table(params WeightRow[] further) =>
     [

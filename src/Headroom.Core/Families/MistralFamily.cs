@@ -1,8 +1,8 @@
 namespace Headroom.Core;
 
 /// <summary>
-/// Mistral (transformers <c>modeling_mistral.py</c>, <c>configuration_mistral.py</c>). GGUF files of it say llama, which
-/// has no window; they are read as Llama.
+/// Mistral (transformers <c>modeling_mistral.py</c>, <c>configuration_mistral.py</c>). GGUF files of it say llama,
+/// which has no window; they are read as Llama.
 /// </summary>
 internal static class MistralFamily
 {

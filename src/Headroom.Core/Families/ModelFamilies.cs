@@ -3,7 +3,9 @@ namespace Headroom.Core;
 /// <summary>The families that can be read. A new one is a line here.</summary>
 public static class ModelFamilies
 {
-    /// <summary>Every family. Of those that share an architecture of GGUF the first is what such a file is read as.</summary>
+    /// <summary>
+    /// Every family. Of those that share an architecture of GGUF the first is what such a file is read as.
+    /// </summary>
     public static IReadOnlyList<ModelFamily> All { get; } =
         [LlamaFamily.Family, MistralFamily.Family, Qwen2Family.Family, Qwen3Family.Family];
 

@@ -3,8 +3,8 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// A GGUF model under Hugging Face names; q and k rows of a family whose files rotate pairs are put back into half-split
-/// order.
+/// A GGUF model under Hugging Face names; q and k rows of a family whose files rotate pairs are put back into
+/// half-split order.
 /// </summary>
 public sealed class GgufSource : IWeightSource
 {

@@ -220,7 +220,10 @@ public static class WeightShapes
     /// <summary>[rows, columns] that the configuration expects; null for names it does not know.</summary>
     public static (int Rows, int Cols)? Expected(ModelConfig c, string hfName) => c.Family.Find(hfName)?.Shape(c);
 
-    /// <summary>True for norms and biases, which files hold with one dimension. The table tells, not the shape: a matrix may have one column.</summary>
+    /// <summary>
+    /// True for norms and biases, which files hold with one dimension. The table tells, not the shape: a matrix may
+    /// have one column.
+    /// </summary>
     public static bool IsVector(ModelConfig c, string hfName) => c.Family.Find(hfName)?.IsVector == true;
 
     /// <summary>

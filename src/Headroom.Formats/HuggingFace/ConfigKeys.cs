@@ -153,8 +153,8 @@ internal static class ConfigKeys
         var family = architecture != null ? ModelFamilies.OfArchitecture(architecture)
             : ModelFamilies.All.FirstOrDefault(f => f.ModelType == type);
         if (family?.Window == WindowRule.Never && file["sliding_window"] is { } window && !Off(window))
-            lines.Add($"config.json: sliding_window is {JsonValues.Shown(window)}; {family.Architecture} has no window, so every "
-                + "token sees all before it, as in transformers");
+            lines.Add($"config.json: sliding_window is {JsonValues.Shown(window)}; {family.Architecture} has no window, "
+                + "so every token sees all before it, as in transformers");
         return lines;
     }
 

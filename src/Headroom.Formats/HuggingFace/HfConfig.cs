@@ -50,7 +50,8 @@ public static class HfConfig
         var family = architecture != null ? ModelFamilies.OfArchitecture(architecture)
             : ModelFamilies.All.FirstOrDefault(f => f.ModelType == type);
         if (family == null)
-            throw new HeadroomException($"The architecture {architecture ?? type ?? "(none)"} of {path} is not supported.",
+            throw new HeadroomException(
+                $"The architecture {architecture ?? type ?? "(none)"} of {path} is not supported.",
                 ModelFamilies.SupportedArchitectures);
         var defaults = family.Defaults;
         if (type != null && type != family.ModelType)
@@ -61,7 +62,7 @@ public static class HfConfig
         double Number(string key, double fallback) => json.Number(key) ?? fallback;
         int Int(string key, int fallback) => json.Whole(key) ?? fallback;
         bool Bool(string key, bool fallback) => json.Flag(key) ?? fallback;
-        int hidden = Int("hidden_size", 4096), heads = Int("num_attention_heads", 32);
+        int hidden = Int("hidden_size", defaults.HiddenSize), heads = Int("num_attention_heads", defaults.NumAttentionHeads);
         ModelRanges.Whole("hidden_size", hidden);
         ModelRanges.Whole("num_attention_heads", heads);
         var rope = Rope(json, path);
@@ -87,13 +88,13 @@ public static class HfConfig
             VocabSize = Int("vocab_size", defaults.VocabSize),
             HiddenSize = hidden,
             IntermediateSize = Int("intermediate_size", defaults.IntermediateSize),
-            NumHiddenLayers = Int("num_hidden_layers", 32),
+            NumHiddenLayers = Int("num_hidden_layers", defaults.NumHiddenLayers),
             NumAttentionHeads = heads,
             NumKeyValueHeads = kv,
             HeadDim = Int("head_dim", defaults.HeadDim ?? hidden / heads),
             MaxPositionEmbeddings = Int("max_position_embeddings", defaults.MaxPositionEmbeddings),
-            RmsNormEps = (float)Number("rms_norm_eps", 1e-6),
-            RopeTheta = rope?.Number("rope_theta") ?? Number("rope_theta", 10000),
+            RmsNormEps = (float)Number("rms_norm_eps", defaults.RmsNormEps),
+            RopeTheta = rope?.Number("rope_theta") ?? Number("rope_theta", defaults.RopeTheta),
             RopeScaling = Scaling(rope, path),
             TieWordEmbeddings = Bool("tie_word_embeddings", false),
             AttentionBias = family.QkvBias == BiasRule.Always || bias,

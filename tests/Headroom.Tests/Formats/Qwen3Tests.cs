@@ -42,7 +42,8 @@ public sealed class Qwen3Tests : IDisposable
     public void KeysOfTheClass()
     {
         var c = HfConfig.Parse(Minimal(("attention_bias", true), ("use_sliding_window", true), ("sliding_window", 16),
-            ("max_window_layers", 2), ("num_hidden_layers", 3), ("hidden_size", 1024), ("num_attention_heads", 16), ("num_key_value_heads", 8))
+            ("max_window_layers", 2), ("num_hidden_layers", 3), ("hidden_size", 1024), ("num_attention_heads", 16),
+            ("num_key_value_heads", 8))
             .ToJsonString());
         Assert.Equal((true, true, false, 16, 128), (c.AttentionBias, c.AttentionOutputBias, c.MlpBias, c.SlidingWindow,
             c.HeadDim));
@@ -61,7 +62,8 @@ public sealed class Qwen3Tests : IDisposable
     [InlineData("qkv_bias", "true")]
     public void OtherMathsIsRefusedByName(string key, string value)
     {
-        var e = Assert.Throws<HeadroomException>(() => HfConfig.Parse(Minimal((key, JsonNode.Parse(value))).ToJsonString()));
+        string file = Minimal((key, JsonNode.Parse(value))).ToJsonString();
+        var e = Assert.Throws<HeadroomException>(() => HfConfig.Parse(file));
         Assert.Contains(key, e.Message, StringComparison.Ordinal);
     }
 
@@ -70,8 +72,8 @@ public sealed class Qwen3Tests : IDisposable
     {
         var json = Minimal();
         json["architectures"] = new JsonArray("Qwen3MoeForCausalLM");
-        Assert.Contains("Qwen3MoeForCausalLM",
-            Assert.Throws<HeadroomException>(() => HfConfig.Parse(json.ToJsonString())).Message, StringComparison.Ordinal);
+        var e = Assert.Throws<HeadroomException>(() => HfConfig.Parse(json.ToJsonString()));
+        Assert.Contains("Qwen3MoeForCausalLM", e.Message, StringComparison.Ordinal);
     }
 
     [Theory, InlineData(Folder), InlineData(Windowed)]
@@ -83,9 +85,12 @@ public sealed class Qwen3Tests : IDisposable
         ModelConfig a = source.Config, b = back.Config;
         Assert.Equal("qwen3", back.File.Text("general.architecture"));
         Assert.Equal(32, back.File.Int("qwen3.attention.key_length"));
-        Assert.Equal(a with { EosTokenIds = [], BosTokenId = null, PadTokenId = null, SlidingLayers = null, SlidingWindow = null,
-            FirstSlidingLayer = 0 }, b with { EosTokenIds = [] });
-        foreach (string name in a.MatrixNames().Concat(a.VectorNames())) Assert.Equal(Read(source, name), Read(back, name));
+        // GGUF's qwen3 has no window, and the ids of special tokens lie with the vocabulary.
+        var due = a with { BosTokenId = null, PadTokenId = null, EosTokenIds = [] };
+        due = due with { SlidingLayers = null, SlidingWindow = null, FirstSlidingLayer = 0 };
+        Assert.Equal(due, b with { EosTokenIds = due.EosTokenIds });
+        foreach (string name in a.MatrixNames().Concat(a.VectorNames()))
+            Assert.Equal(Read(source, name), Read(back, name));
         // The file's own rows: halves of a head, as Hugging Face has them, and the norms under llama.cpp's names.
         foreach (var (gguf, hf) in (ReadOnlySpan<(string, string)>)[("blk.1.attn_q.weight", "self_attn.q_proj"),
             ("blk.1.attn_k.weight", "self_attn.k_proj"), ("blk.1.attn_q_norm.weight", "self_attn.q_norm"),
@@ -126,8 +131,9 @@ public sealed class Qwen3Tests : IDisposable
         Checkpoints.LoadAdapter(adapter, engine);
         Assert.Equal(adapter.Tensors.Keys.Order(), engine.Model.AdapterTensors.Select(t => t.Name).Order());
         Checkpoints.Adapter(engine, null, "").Save(_folder.Path);
-        using SafetensorsFile theirs = SafetensorsFile.Open(Shared.GoldenFile(Folder + "/adapter/adapter_model.safetensors")),
-            ours = SafetensorsFile.Open(At("adapter_model.safetensors"));
+        const string weights = "adapter_model.safetensors";
+        using SafetensorsFile theirs = SafetensorsFile.Open(Shared.GoldenFile($"{Folder}/adapter/{weights}")),
+            ours = SafetensorsFile.Open(At(weights));
         Assert.Equal(theirs.Tensors.Keys.Order(), ours.Tensors.Keys.Order());
         Assert.All(theirs.Tensors.Keys, k => Assert.Equal(theirs.ReadF32(k), ours.ReadF32(k)));
     }

@@ -31,7 +31,8 @@ public class FamilyGoldenTests
         using var golden = SafetensorsFile.Open(Shared.GoldenFile(folder + "/golden.safetensors"));
         var batch = ModelGoldenTests.Batch(golden, out int rows, out int length);
         using var source = WeightSources.Open(Shared.GoldenFile(folder));
-        using var merged = new MergedSource(source, PeftAdapter.Load(Shared.GoldenFile(folder + "/adapter")), null, null);
+        var adapter = PeftAdapter.Load(Shared.GoldenFile(folder + "/adapter"));
+        using var merged = new MergedSource(source, adapter, null, null);
         using var engine = new Engine(TestDevice.Open(), merged,
             new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None),
             new BatchLimits(0, 0, 0, batch.Tokens, batch.Tokens, source.Config.VocabSize));
@@ -47,7 +48,8 @@ public class FamilyGoldenTests
         if (expected.AsSpan().StartsWith(prompt)) expected = expected[prompt.Length..];
         using var source = WeightSources.Open(Shared.GoldenFile(folder));
         Engine Open() => new(TestDevice.Open(), source,
-            new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None), new BatchLimits(GenerateTokens: 64));
+            new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None),
+            new BatchLimits(GenerateTokens: 64));
         using Engine cached = Open(), whole = Open();
         float[] logits = new float[source.Config.VocabSize], anew = new float[logits.Length];
         var text = prompt.ToList();

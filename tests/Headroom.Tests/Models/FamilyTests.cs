@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Models;
 
 namespace Headroom.Tests.Models;
 
@@ -45,7 +46,7 @@ public class FamilyTests
     public void TheModelHasThemAll(string type)
     {
         var c = Config(type);
-        using var engine = TinyModel.Open(c, new(WeightStorage.F32, WeightStorage.F32, Headroom.Models.TrainMode.Full), 8, 1);
+        using var engine = TinyModel.Open(c, new(WeightStorage.F32, WeightStorage.F32, TrainMode.Full), 8, 1);
         Assert.Equal(c.Family.Weights(c).Select(w => w.Name).Order(), engine.Model.Trained.Select(t => t.Name).Order());
         Assert.Equal(c.ProjectionPaths(), engine.Model.Projections.Select(p => p.Path));
     }
@@ -55,8 +56,8 @@ public class FamilyTests
     [InlineData("llama", 32000, 4096, 11008, 32, 32, 32, 128, false, 6_738_415_616)]
     [InlineData("qwen2", 151936, 896, 4864, 24, 14, 2, 64, true, 494_032_768)]
     [InlineData("qwen3", 151936, 1024, 3072, 28, 16, 8, 128, true, 596_049_920)]
-    public void Parameters(string type, int vocabulary, int hidden, int inter, int layers, int heads, int kv, int d, bool tied,
-        long due)
+    public void Parameters(string type, int vocabulary, int hidden, int inter, int layers, int heads, int kv, int d,
+        bool tied, long due)
     {
         var c = new ModelConfig
         {
