@@ -39,6 +39,8 @@ public interface IMemory
     Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape);
     /// <summary>Starts a phase ("load", "train", "eval", "generate"): all temporary buffers are dead and the sequence of <see cref="Alloc"/> starts again.</summary>
     void BeginPhase(string phase);
+    /// <summary>A buffer that lives as long as its phase: what the host writes before the ops or reads after them, and what a later start of the phase finds again.</summary>
+    Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape);
     /// <summary>A temporary buffer, alive until <see cref="Free"/> or the end of the phase.</summary>
     Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape);
     /// <summary>Ends the life of a temporary buffer; none is ignored.</summary>

@@ -20,8 +20,8 @@ public sealed class KvCache
         int width = model.Config.NumKeyValueHeads * model.Config.HeadDim;
         for (int i = 0; i < Keys.Length; i++)
         {
-            Keys[i] = memory.Alloc(MemoryCategory.KvCache, "key cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
-            Values[i] = memory.Alloc(MemoryCategory.KvCache, "value cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
+            Keys[i] = memory.Hold(MemoryCategory.KvCache, "key cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
+            Values[i] = memory.Hold(MemoryCategory.KvCache, "value cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
         }
     }
 
@@ -93,7 +93,7 @@ public sealed partial class LlamaModel
         _ops.Rope(s.Q, _cos, _sin, Config.HeadDim, inverse: false);
         _ops.Rope(s.K, _cos, _sin, Config.HeadDim, inverse: false);
         s.O = Temp(kept, "attention output", tokens, qWidth + (training && Projection.NeedsDropped([layer.O]) ? 0 : Padding(default, layer.O)));
-        s.Lse = Temp32(kept, "log-sum-exp", tokens, Config.NumAttentionHeads);
+        s.Lse = cache == null ? Temp32(kept, "log-sum-exp", tokens, Config.NumAttentionHeads) : default;
         if (cache == null) _ops.Attention(s.Q, s.K, s.V, batch.Offsets, layer.Attention, s.O, s.Lse);
         else _ops.CachedAttention(s.Q, cache.Keys[index], cache.Values[index], cache.Length, layer.Attention, s.O);
         if (!keep)

@@ -81,6 +81,9 @@ public sealed class ArenaMemory : IMemory
     }
 
     /// <inheritdoc/>
+    public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) => Take(_current, ref _next, name, dtype, shape);
+
+    /// <inheritdoc/>
     public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) => Take(_current, ref _next, name, dtype, shape);
 
     /// <inheritdoc/>

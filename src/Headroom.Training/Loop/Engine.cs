@@ -133,7 +133,10 @@ public sealed partial class Engine : IDisposable
     /// Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step. With a <paramref name="device"/>, what it
     /// takes to replay micro-steps is counted too.
     /// </summary>
-    public static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops, IDevice? device = null)
+    public static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops, IDevice? device = null) =>
+        MakePlan(config, settings, limits, workspaceBytes, out ops, device, fromUse: false);
+
+    internal static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops, IDevice? device, bool fromUse)
     {
         var memory = new PlanningMemory();
         ops = new PlanningOps(memory);
@@ -162,7 +165,7 @@ public sealed partial class Engine : IDisposable
             b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) }; // what is counted is a batch that is not padded
             model.ForwardBackward(b, new Dropout(settings.Lora?.DropoutP ?? 0, 0, 0, 0), 1, losses);
         }
-        return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
+        return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes), fromUse);
     }
 
     private static void CheckDevice(LlamaModel model, DType compute, IDevice device)
@@ -333,29 +336,29 @@ public sealed partial class Engine : IDisposable
     {
         memory.BeginPhase("train");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        losses = memory.Alloc(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
+        losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
     }
 
     private static void LossesIn(IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
     {
         memory.BeginPhase("eval loss");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        losses = memory.Alloc(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
+        losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
     }
 
     private static void ScoresIn(IMemory memory, int tokens, int sequences, int labels, int candidates, out BatchTensors b, out Tensor c, out Tensor s, out Tensor lse)
     {
         memory.BeginPhase("eval");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        c = memory.Alloc(MemoryCategory.Batch, "candidates", DType.I32, Shape.Of(candidates));
-        s = memory.Alloc(MemoryCategory.Batch, "scores", DType.F32, Shape.Of(labels, candidates));
-        lse = memory.Alloc(MemoryCategory.Batch, "log-sum-exp", DType.F32, Shape.Of(labels));
+        c = memory.Hold(MemoryCategory.Batch, "candidates", DType.I32, Shape.Of(candidates));
+        s = memory.Hold(MemoryCategory.Batch, "scores", DType.F32, Shape.Of(labels, candidates));
+        lse = memory.Hold(MemoryCategory.Batch, "log-sum-exp", DType.F32, Shape.Of(labels));
     }
 
     private static void DecodeIn(LlamaModel model, IMemory memory, int tokens, out BatchTensors b, out Tensor logits)
     {
         b = BatchTensors.Alloc(memory, tokens, 1, 0);
-        logits = memory.Alloc(MemoryCategory.LogitsChunk, "logits", DType.F32, Shape.Of(1, model.Config.VocabSize));
+        logits = memory.Hold(MemoryCategory.LogitsChunk, "logits", DType.F32, Shape.Of(1, model.Config.VocabSize));
     }
 
     // A tokenizer may know more tokens than its model: an id beyond the table would read what lies behind it.
