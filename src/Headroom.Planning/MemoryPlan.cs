@@ -86,9 +86,6 @@ public sealed class ArenaMemory : IMemory
     /// <inheritdoc/>
     public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) => Take(_current, ref _next, name, dtype, shape);
 
-    /// <inheritdoc/>
-    public void Free(Tensor tensor) { }
-
     private Tensor Take(PlannedBuffer[] buffers, ref int next, string name, DType dtype, Shape shape)
     {
         if (next >= buffers.Length) throw new InvalidOperationException($"{name} was not planned");

@@ -37,7 +37,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void Add(Tensor x, Tensor y) { Same(x, y); Count("add", x.Count, x, y, y); }
     /// <inheritdoc/>
-    public void ZeroAll(ReadOnlySpan<Tensor> tensors) { foreach (var x in tensors) Zero(x); }
+    public void ZeroAll(ReadOnlySpan<Tensor> tensors) { _together++; foreach (var x in tensors) Zero(x); End(); }
     /// <inheritdoc/>
     public void GatherRows(Tensor x, Tensor rows, Tensor y) { Use(x); Ints(rows, y.Rows); Require(x.Columns == y.Columns, "gather columns"); Count("gather", 0, y, y, rows); }
     /// <inheritdoc/>
@@ -318,13 +318,16 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public double GlobalNorm(ReadOnlySpan<Tensor> tensors)
     {
+        _together++;
         foreach (var t in tensors) Count("global_norm", 2.0 * t.Count, t);
+        End();
         return 0;
     }
 
     /// <inheritdoc/>
     public void AdamW(ReadOnlySpan<ParameterSlot> slots, in AdamWStep step)
     {
+        _together++;
         foreach (var s in slots)
         {
             Same(s.Weight, s.Grad);
@@ -332,6 +335,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
             Same(s.Weight, s.V);
             Count("adamw", 12.0 * s.Weight.Count, s.Weight, s.Weight, s.Grad, s.M, s.M, s.V, s.V);
         }
+        End();
     }
 
     /// <inheritdoc/>
