@@ -22,7 +22,7 @@ public sealed partial class LlamaModel
         {
             if (apart)
                 heads = new(Temp(MemoryCategory.Scratch, "q norm output", q.Rows, q.Columns),
-                    Temp(MemoryCategory.Scratch, "k norm output", k.Rows, k.Columns), Apart: true);
+                    Temp(MemoryCategory.Scratch, "k norm output", k.Rows, k.Columns));
             heads = heads with { RstdQ = HeadRstd("q rstd", q), RstdK = HeadRstd("k rstd", k) };
             _ops.RmsNorm(Heads(q), layer.QueryNorm, Config.RmsNormEps, Heads(heads.Q), heads.RstdQ);
             _ops.RmsNorm(Heads(k), layer.KeyNorm, Config.RmsNormEps, Heads(heads.K), heads.RstdK);
@@ -34,7 +34,7 @@ public sealed partial class LlamaModel
 
     /// <summary>
     /// From the gradients of the norms' outputs to those of what the projections gave, which take the place of
-    /// <paramref name="heads"/>; everything else of them, and the gradients that came in, are freed.
+    /// <paramref name="heads"/>.
     /// </summary>
     private (Tensor Dq, Tensor Dk) HeadNormBackward(Layer layer, in Saved s, RotatedHeads heads, Tensor dq, Tensor dk)
     {
@@ -42,7 +42,6 @@ public sealed partial class LlamaModel
         _ops.Zero(heads.K);
         _ops.RmsNormBackward(Heads(s.Q), layer.QueryNorm, heads.RstdQ, Heads(dq), Heads(heads.Q), layer.GradQueryNorm);
         _ops.RmsNormBackward(Heads(s.K), layer.KeyNorm, heads.RstdK, Heads(dk), Heads(heads.K), layer.GradKeyNorm);
-        (heads with { Q = dq, K = dk }).Free(_memory);
         return (heads.Q, heads.K);
     }
 
@@ -58,18 +57,5 @@ public sealed partial class LlamaModel
     /// <param name="K">[T, key/value heads * d].</param>
     /// <param name="RstdQ">Of the norm of each head's query, F32 [T * heads], or none.</param>
     /// <param name="RstdK">Of the norm of each head's key, F32 [T * key/value heads], or none.</param>
-    /// <param name="Apart">True where Q and K are scratch of their own.</param>
-    private readonly record struct RotatedHeads(Tensor Q, Tensor K, Tensor RstdQ = default, Tensor RstdK = default,
-        bool Apart = false)
-    {
-        /// <summary>Frees what is scratch.</summary>
-        public void Free(IMemory memory)
-        {
-            memory.Free(RstdQ);
-            memory.Free(RstdK);
-            if (!Apart) return;
-            memory.Free(Q);
-            memory.Free(K);
-        }
-    }
+    private readonly record struct RotatedHeads(Tensor Q, Tensor K, Tensor RstdQ = default, Tensor RstdK = default);
 }

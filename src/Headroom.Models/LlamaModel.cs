@@ -86,8 +86,8 @@ public sealed partial class LlamaModel
             long bytes = Of(_head, 0);
             foreach (var l in _layers)
             {
-                int qkv = Padding(default, l.Q, l.K, l.V), mlp = Padding(default, l.Gate, l.Up);
-                bytes += Of(l.Q.Weight, qkv) + Of(l.K.Weight, qkv) + Of(l.V.Weight, qkv) + Of(l.O.Weight, Padding(default, l.O)) + Of(l.Gate.Weight, mlp) + Of(l.Up.Weight, mlp) + Of(l.Down.Weight, Padding(default, l.Down));
+                foreach (var group in new[] { l.Qkv, l.O, l.GateUp, l.Down })
+                    foreach (var p in group.Members) bytes += Of(p.Weight, group.Padding(training: false));
             }
             return (bytes + (1 << 20) - 1) >> 20 << 20;
         }
@@ -156,12 +156,16 @@ public sealed partial class LlamaModel
     private Tensor Temp(MemoryCategory category, string name, int rows, int columns) =>
         _memory.Alloc(category, name, Settings.ComputeType, Shape.Of(rows, columns));
 
+    private Tensor Rstd(MemoryCategory category, int rows) => _memory.Alloc(category, "rstd", DType.F32, Shape.Of(rows));
+
     private Tensor Temp32(MemoryCategory category, string name, int rows, int columns) =>
         _memory.Alloc(category, name, DType.F32, Shape.Of(rows, columns));
 
-    /// <summary>The seven projections of a layer and its norms.</summary>
+    /// <summary>The seven projections of a layer, by what they share as input, and its norms.</summary>
     private sealed class Layer
     {
+        private readonly Projection[] _projections;
+
         public Layer(LlamaModel m, int index)
         {
             var c = m.Config;
@@ -179,36 +183,38 @@ public sealed partial class LlamaModel
                 return weight;
             }
             Norm1 = N(WeightRole.AttentionNorm, out GradNorm1);
-            Q = P(WeightRole.Query);
-            K = P(WeightRole.Key);
-            V = P(WeightRole.Value);
-            O = P(WeightRole.Output);
+            Projection queries = P(WeightRole.Query), keys = P(WeightRole.Key), values = P(WeightRole.Value);
+            var output = P(WeightRole.Output);
             Norm2 = N(WeightRole.MlpNorm, out GradNorm2);
-            Gate = P(WeightRole.Gate);
-            Up = P(WeightRole.Up);
-            Down = P(WeightRole.Down);
+            Projection gate = P(WeightRole.Gate), up = P(WeightRole.Up), down = P(WeightRole.Down);
             NormsHeads = c.Family.NormsHeads;
             if (NormsHeads)
             {
                 QueryNorm = N(WeightRole.QueryNorm, out GradQueryNorm);
                 KeyNorm = N(WeightRole.KeyNorm, out GradKeyNorm);
             }
-            Attention = new AttentionShape(c.NumAttentionHeads, c.NumKeyValueHeads, c.HeadDim, c.LayerSlides(index) ? c.SlidingWindow ?? 0 : 0);
+            _projections = [queries, keys, values, output, gate, up, down];
+            ProjectionGroup Group(bool intoResidual, params Projection[] members) =>
+                new(m._ops, m._memory, m.Settings.ComputeType, intoResidual, members);
+            (Qkv, O) = (Group(false, queries, keys, values), Group(true, output));
+            (GateUp, Down) = (Group(false, gate, up), Group(true, down));
+            int window = c.LayerSlides(index) ? c.SlidingWindow ?? 0 : 0;
+            Attention = new AttentionShape(c.NumAttentionHeads, c.NumKeyValueHeads, c.HeadDim, window);
         }
 
         public readonly List<(string Name, Tensor Weight)> Norms = [];
         public readonly bool NormsHeads;
         public readonly Tensor Norm1, Norm2, QueryNorm, KeyNorm, GradNorm1, GradNorm2, GradQueryNorm, GradKeyNorm;
-        public readonly Projection Q, K, V, O, Gate, Up, Down;
+        public readonly ProjectionGroup Qkv, O, GateUp, Down;
         public readonly AttentionShape Attention;
 
-        public Projection this[int i] => i switch { 0 => Q, 1 => K, 2 => V, 3 => O, 4 => Gate, 5 => Up, _ => Down };
+        public Projection this[int i] => _projections[i];
     }
 
     /// <summary>What a layer keeps for its backward pass.</summary>
     private struct Saved
     {
         public Tensor Input, Rstd1, Q, K, V, O, Lse, Mid, Rstd2, Gate, Up;
-        public Kept KeptQ, KeptK, KeptV, KeptO, KeptGate, KeptUp, KeptDown;
+        public GroupKept KeptQkv, KeptO, KeptGateUp, KeptDown;
     }
 }

@@ -17,7 +17,7 @@ public static class ModelLoader
         // Row-wise storages go through it in pieces of whole rows; only NF4 statistics need the whole tensor.
         if (!model.Projections.Any(p => p.Weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double))
             largest = Math.Min(largest, Math.Max(ChunkElements, model.Projections.Max(p => p.Weight.In)));
-        return memory.Alloc(MemoryCategory.Scratch, "load staging", DType.F32, Shape.Of(checked((int)largest)));
+        return memory.Hold(MemoryCategory.Scratch, "load staging", DType.F32, Shape.Of(checked((int)largest)));
     }
 
     /// <summary>

@@ -2,17 +2,19 @@ using Headroom.Core;
 
 namespace Headroom.Planning;
 
-/// <summary>One planned buffer. Death is exclusive, in op ticks of its phase.</summary>
-public sealed record PlannedBuffer(string Phase, MemoryCategory Category, string Name, DType DType, Shape Shape, long Bytes, int Birth)
+/// <summary>One planned buffer.</summary>
+public sealed record PlannedBuffer(string Phase, MemoryCategory Category, string Name, DType DType, Shape Shape, long Bytes)
 {
-    /// <summary>Tick after the last one at which the buffer is alive.</summary>
-    public int Death { get; set; } = int.MaxValue;
+    /// <summary>First op of its phase, by number, for which it is alive: the first that has it among its operands, or the phase's first.</summary>
+    public int Birth { get; set; }
+    /// <summary>The op after the last one for which it is alive.</summary>
+    public int Death { get; set; }
     /// <summary>Offset from the start of the arena, bytes.</summary>
     public long Offset { get; set; }
 }
 
 /// <summary>
-/// Records every buffer's birth and death. Addresses are fake: (ordinal + 1) &lt;&lt; 36, so that a slice of a tensor still names its buffer.
+/// Records every buffer and, from the ops' uses, its birth and death. Addresses are fake: (ordinal + 1) &lt;&lt; 36, so that a slice of a tensor still names its buffer.
 /// </summary>
 public sealed class PlanningMemory : IMemory
 {
@@ -21,13 +23,13 @@ public sealed class PlanningMemory : IMemory
     private const int AddressShift = 36;
     private readonly List<PlannedBuffer> _all = [];
     private string _phase = "static";
-    private int _tick;
+    private int _op;
 
     /// <summary>All buffers in order of birth.</summary>
     public IReadOnlyList<PlannedBuffer> Buffers => _all;
 
     /// <inheritdoc/>
-    public Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape) => Add("static", category, name, dtype, shape);
+    public Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape) => Add("static", category, name, dtype, shape, 0, int.MaxValue);
 
     /// <inheritdoc/>
     public void BeginPhase(string phase)
@@ -35,29 +37,26 @@ public sealed class PlanningMemory : IMemory
         EndPhase();
         if (_all.Any(b => b.Phase == phase)) throw new InvalidOperationException($"phase {phase} was planned already");
         _phase = phase;
-        _tick = 0;
+        _op = 0;
     }
 
     /// <inheritdoc/>
-    public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) => Add(_phase, category, name, dtype, shape);
+    public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) => Add(_phase, category, name, dtype, shape, 0, int.MaxValue);
 
     /// <inheritdoc/>
-    public void Free(Tensor tensor)
+    public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) => Add(_phase, category, name, dtype, shape, int.MaxValue, 0);
+
+    /// <summary>The op at hand reads or writes a tensor; throws when that was never allocated or is of another phase.</summary>
+    public void Use(Tensor tensor)
     {
-        if (tensor.IsNone) return;
         var buffer = Find(tensor);
-        if (buffer.Death != int.MaxValue) throw new InvalidOperationException($"{buffer.Name} was freed twice");
-        if (buffer.Phase == "static") throw new InvalidOperationException($"{buffer.Name} is static");
-        buffer.Death = ++_tick;
+        if (buffer.Phase != "static" && buffer.Phase != _phase) throw new InvalidOperationException($"{buffer.Name} is of the phase {buffer.Phase}");
+        buffer.Birth = Math.Min(buffer.Birth, _op);
+        buffer.Death = Math.Max(buffer.Death, _op + 1);
     }
 
-    /// <summary>The live buffer that a tensor points into; throws when it is dead or foreign.</summary>
-    public PlannedBuffer Live(Tensor tensor)
-    {
-        var buffer = Find(tensor);
-        if (buffer.Death != int.MaxValue) throw new InvalidOperationException($"{buffer.Name} is used after it was freed");
-        return buffer;
-    }
+    /// <summary>An op has named all its operands: the next one follows it.</summary>
+    public void EndOp() => _op++;
 
     /// <summary>Offsets for every buffer and the size of the arena.</summary>
     public MemoryPlan Build(long workspaceBytes)
@@ -76,21 +75,31 @@ public sealed class PlanningMemory : IMemory
     }
 
     /// <summary>
-    /// The lowest of three greedy placements: by size (Pisarchyk and Lee, 2020); what is alive at the peak first, the oldest or the longest-lived
-    /// at the bottom, then the rest by size. By size alone a peak inside a layer left gaps of up to 64 MiB in 28 GiB (Llama-2-7B shape); with the others
-    /// at most 1.5 MiB. Ends early at what is alive at the peak: no placement is lower. Returns the height.
+    /// The lowest of five greedy placements: by size (Pisarchyk and Lee, 2020); what is alive at the peak first, the oldest or the longest-lived at the bottom,
+    /// then the rest by size; and by breadth, the most bytes that are ever alive beside a buffer (the same paper), again the oldest or the longest-lived first. By size alone
+    /// a peak inside a layer left gaps of up to 64 MiB in 28 GiB (Llama-2-7B shape); with all five none of 585 training plans is above what is alive at its
+    /// peak, which no placement is below: it ends early there. Returns the height.
     /// </summary>
     private static long Place(List<PlannedBuffer> buffers, long start)
     {
-        var (least, peak) = MostAlive(buffers);
-        IEnumerable<PlannedBuffer> PeakFirst(Func<PlannedBuffer, int> key) => buffers.OrderBy(b => b.Birth <= peak && peak < b.Death ? 0 : 1)
-            .ThenByDescending(b => b.Birth <= peak && peak < b.Death ? key(b) : b.Bytes).ThenByDescending(b => b.Bytes).ThenBy(b => b.Birth);
-        IEnumerable<PlannedBuffer>[] orders = [buffers.OrderByDescending(b => b.Bytes).ThenBy(b => b.Birth), PeakFirst(b => -b.Birth), PeakFirst(b => b.Death - b.Birth)];
+        long[] alive = Alive(buffers);
+        long least = alive.Max();
+        int peak = Array.IndexOf(alive, least);
+        bool AtPeak(PlannedBuffer b) => b.Birth <= peak && peak < b.Death;
+        long Breadth(PlannedBuffer b)
+        {
+            long most = 0;
+            for (int tick = b.Birth; tick < b.Death; tick++) most = Math.Max(most, alive[tick]);
+            return most;
+        }
+        IEnumerable<PlannedBuffer> PeakFirst(Func<PlannedBuffer, long> key) => Largest(buffers.OrderByDescending(AtPeak).ThenByDescending(b => AtPeak(b) ? key(b) : b.Bytes));
+        IEnumerable<PlannedBuffer> WidestFirst(Func<PlannedBuffer, long> key) => Largest(buffers.OrderByDescending(Breadth).ThenByDescending(key));
+        IEnumerable<PlannedBuffer>[] orders = [Largest(buffers.OrderBy(_ => 0)), PeakFirst(Oldest), PeakFirst(Life), WidestFirst(Oldest), WidestFirst(Life)];
         long best = long.MaxValue;
         long[] offsets = [];
         foreach (var order in orders)
         {
-            long height = Place(order, start);
+            long height = InOrder(order, start);
             if (height >= best) continue;
             best = height;
             offsets = [.. buffers.Select(b => b.Offset)];
@@ -98,20 +107,23 @@ public sealed class PlanningMemory : IMemory
         }
         for (int i = 0; i < offsets.Length; i++) buffers[i].Offset = offsets[i];
         return best;
+
+        static long Oldest(PlannedBuffer b) => -b.Birth;
+        static long Life(PlannedBuffer b) => b.Death - b.Birth;
+        static IEnumerable<PlannedBuffer> Largest(IOrderedEnumerable<PlannedBuffer> before) => before.ThenByDescending(b => b.Bytes).ThenBy(b => b.Birth);
     }
 
-    private static (long Bytes, int Tick) MostAlive(List<PlannedBuffer> buffers)
+    // Bytes alive at each tick.
+    private static long[] Alive(List<PlannedBuffer> buffers)
     {
-        long alive = 0, most = 0;
-        int tick = 0;
-        // What dies at a tick is gone before what is born at it.
-        foreach (var e in buffers.SelectMany(b => new (int Tick, long Bytes)[] { (b.Birth, Align(b.Bytes)), (b.Death, -Align(b.Bytes)) }).OrderBy(e => e.Tick).ThenBy(e => e.Bytes))
-            if ((alive += e.Bytes) > most) (most, tick) = (alive, e.Tick);
-        return (most, tick);
+        var alive = new long[buffers.Max(b => b.Death) + 1];
+        foreach (var b in buffers)
+            for (int tick = b.Birth; tick < b.Death; tick++) alive[tick] += Align(b.Bytes);
+        return alive;
     }
 
     // Each buffer goes to the lowest gap among the placed ones whose lives overlap.
-    private static long Place(IEnumerable<PlannedBuffer> ordered, long start)
+    private static long InOrder(IEnumerable<PlannedBuffer> ordered, long start)
     {
         var placed = new List<PlannedBuffer>(); // kept sorted by offset
         long height = 0;
@@ -134,10 +146,10 @@ public sealed class PlanningMemory : IMemory
 
     private static long Align(long bytes) => (bytes + Alignment - 1) / Alignment * Alignment;
 
-    private Tensor Add(string phase, MemoryCategory category, string name, DType dtype, Shape shape)
+    private Tensor Add(string phase, MemoryCategory category, string name, DType dtype, Shape shape, int birth, int death)
     {
         if (shape.D0 < 0 || shape.D1 < 0 || shape.D2 < 0) throw new InvalidOperationException($"{name}: negative shape {shape}");
-        _all.Add(new PlannedBuffer(phase, category, name, dtype, shape, dtype.Bytes(shape.Count), ++_tick));
+        _all.Add(new PlannedBuffer(phase, category, name, dtype, shape, dtype.Bytes(shape.Count)) { Birth = birth, Death = death });
         return new Tensor((nint)((long)_all.Count << AddressShift), dtype, shape);
     }
 
@@ -151,6 +163,10 @@ public sealed class PlanningMemory : IMemory
     private void EndPhase()
     {
         foreach (var b in _all)
-            if (b.Phase != "static" && b.Death == int.MaxValue) b.Death = _tick + 1;
+        {
+            if (b.Phase == "static" || b.Phase != _phase) continue;
+            if (b.Death == 0) throw new InvalidOperationException($"{b.Name} is planned and no op uses it");
+            if (b.Death == int.MaxValue) b.Death = _op + 1;
+        }
     }
 }

@@ -9,7 +9,7 @@ public sealed partial class PlanningOps
     {
         long n = (long)w.Out * w.In;
         int blocks = LinearWeight.Blocks(n, w.BlockSize);
-        memory.Live(w.Data);
+        Use(w);
         if (w.Storage == WeightStorage.Gguf)
             Require(w.In % w.BlockType.Block().Values == 0 && w.Data.DType == DType.U8 && w.Data.Count == w.Out * w.BlockType.RowBytes(w.In), "GGUF data size");
         else Require(w.Data.Count == n, "weight data size");
@@ -17,6 +17,37 @@ public sealed partial class PlanningOps
         if (w.Storage == WeightStorage.NF4Double) Require(w.NestedAbsmax.Count == LinearWeight.Blocks(blocks, 256) && w.Offset.Count == 1, "nested absmax count");
         if (w.Storage == WeightStorage.Int8) Require(w.Absmax.Count == w.Out, "int8 absmax count");
         if (!w.Bias.IsNone) F32(w.Bias, w.Out);
+    }
+
+    // Operands that no check of shapes names; none is no operand.
+    private void Use(Tensor x)
+    {
+        if (!x.IsNone) memory.Use(x);
+    }
+
+    private void Use(in LinearWeight w)
+    {
+        Use(w.Data);
+        Use(w.Absmax);
+        Use(w.NestedAbsmax);
+        Use(w.Offset);
+        Use(w.Bias);
+    }
+
+    private void Use(ReadOnlySpan<AdaptedLinear> group)
+    {
+        foreach (ref readonly var p in group)
+        {
+            Use(p.W);
+            Use(p.A);
+            Use(p.B);
+            Use(p.Xa);
+            Use(p.Y);
+            Use(p.Dxa);
+            Use(p.DA);
+            Use(p.DB);
+            Use(p.Residual);
+        }
     }
 
     // Sequences are not known when planning; the longest single sequence is the bound for causal attention.
@@ -68,28 +99,28 @@ public sealed partial class PlanningOps
 
     private void Same(Tensor a, Tensor b)
     {
-        memory.Live(a);
-        memory.Live(b);
+        memory.Use(a);
+        memory.Use(b);
         Require(a.DType == b.DType && a.Rows == b.Rows && a.Columns == b.Columns, $"{a.DType} {a.Shape} against {b.DType} {b.Shape}");
     }
 
     private void F32(Tensor x, int rows, int columns = 1)
     {
-        memory.Live(x);
+        memory.Use(x);
         Require(x.DType == DType.F32 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where F32 [{rows}, {columns}] is due");
     }
 
     // An activation: F32, or 16 bit on a device that computes so.
     private void Act(Tensor x, int rows, int columns)
     {
-        memory.Live(x);
+        memory.Use(x);
         Require(x.DType is DType.F32 or DType.BF16 or DType.F16 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
     }
 
     // As an activation, or wider by whole groups of 64 columns in 16 bit.
     private void Padded(Tensor x, int rows, int columns)
     {
-        memory.Live(x);
+        memory.Use(x);
         int extra = x.Columns - columns;
         Require(x.Rows == rows && (extra == 0 || extra > 0 && extra % 64 == 0 && columns % 64 == 0 && (x.DType is DType.BF16 or DType.F16)), $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
     }
@@ -98,7 +129,7 @@ public sealed partial class PlanningOps
 
     private void Ints(Tensor x, int count)
     {
-        memory.Live(x);
+        memory.Use(x);
         Require(x.DType == DType.I32 && x.Count == count, $"{x.DType} {x.Shape} where I32 [{count}] is due");
     }
 

@@ -14,13 +14,14 @@ public sealed class OpCount
 }
 
 /// <summary>
-/// Computes nothing: checks shapes, dtypes and lifetimes (the only place that does) and counts FLOPs and bytes per op.
+/// Computes nothing: checks shapes and dtypes (the only place that does), tells the memory what each op reads and writes, from which lifetimes follow, and counts FLOPs and bytes per op.
 /// A failed check is a fault of the model code, hence <see cref="InvalidOperationException"/>.
 /// </summary>
 public sealed partial class PlanningOps(PlanningMemory memory) : IOps
 {
     private readonly Dictionary<string, OpCount> _counts = [];
     private string? _within; // the op whose parts are counted
+    private int _together;   // parts of an op that a device may do all at once, so that their operands are alive together
 
     /// <summary>Counts by op name.</summary>
     public IReadOnlyDictionary<string, OpCount> Counts => _counts;
@@ -36,9 +37,9 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void Add(Tensor x, Tensor y) { Same(x, y); Count("add", x.Count, x, y, y); }
     /// <inheritdoc/>
-    public void ZeroAll(ReadOnlySpan<Tensor> tensors) { foreach (var x in tensors) Zero(x); }
+    public void ZeroAll(ReadOnlySpan<Tensor> tensors) { _together++; foreach (var x in tensors) Zero(x); End(); }
     /// <inheritdoc/>
-    public void GatherRows(Tensor x, Tensor rows, Tensor y) { Ints(rows, y.Rows); Require(x.Columns == y.Columns, "gather columns"); Count("gather", 0, y, y, rows); }
+    public void GatherRows(Tensor x, Tensor rows, Tensor y) { Use(x); Ints(rows, y.Rows); Require(x.Columns == y.Columns, "gather columns"); Count("gather", 0, y, y, rows); }
     /// <inheritdoc/>
     public void ScatterRows(Tensor y, Tensor rows, Tensor x) { Ints(rows, y.Rows); Require(x.Columns == y.Columns, "scatter columns"); Count("scatter", 0, y, x, rows); }
 
@@ -53,7 +54,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) { Ints(ids, dy.Rows); Require(dTable.Columns == dy.Columns, "embedding gradient"); Count("embedding_backward", dy.Count, dy, dy, dy); }
+    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) { Use(dTable); Ints(ids, dy.Rows); Require(dTable.Columns == dy.Columns, "embedding gradient"); Count("embedding_backward", dy.Count, dy, dy, dy); }
 
     /// <inheritdoc/>
     public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd)
@@ -130,6 +131,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
     {
+        _together++;
         Same(xa, dxa);
         Same(b, dB);
         Act(xa, dy.Rows, a.Rows);
@@ -137,6 +139,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
         if (!dx.IsNone) Padded(dx, dy.Rows, a.Columns);
         Count("lora_backward", 2.0 * dy.Rows * a.Rows * (2.0 * dy.Columns + (dx.IsNone ? 0.0 : 1.0) * a.Columns), dy, a, b, dB);
         if (!dA.IsNone) LoraBackwardA(x, dropout, dxa, dA);
+        End();
     }
 
     /// <inheritdoc/>
@@ -185,6 +188,25 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
+    public void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
+    {
+        _together++;
+        Use(group);
+        GroupedOps.LinearGroup(this, x, group);
+        End();
+    }
+
+    /// <inheritdoc/>
+    public void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx)
+    {
+        _together++;
+        Use(x);
+        Use(group);
+        GroupedOps.LinearGroupBackward(this, x, group, dx);
+        End();
+    }
+
+    /// <inheritdoc/>
     public void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin)
     {
         Ints(positions, cos.Rows);
@@ -203,6 +225,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor o, Tensor lse)
     {
+        Use(offsets);
         AttentionShapes(q, k, v, s, o);
         F32(lse, q.Rows, s.NumHeads);
         Count("attention", AttentionFlops(q.Rows, offsets, s, 4), q, k, v, o);
@@ -212,6 +235,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
         Tensor cos = default, Tensor sin = default)
     {
+        Use(offsets);
         if (!cos.IsNone) Tables(q, cos, sin, s.HeadDim);
         AttentionShapes(q, k, v, s, o);
         Same(o, dO);
@@ -225,6 +249,8 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor scores, Tensor o)
     {
+        Use(offsets);
+        Use(scores);
         AttentionShapes(q, k, v, s, o);
         Count("attention_materialized", AttentionFlops(q.Rows, offsets, s, 8), q, k, v, o);
     }
@@ -259,8 +285,11 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     public bool SwiGluGroupBackward(in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
     {
         _within = "down_swiglu_backward";
+        _together++;
+        Use([down, gate, up]); // the gradients of B of gate and up may be added here
         GroupedOps.SwiGluGroupBackward(this, down, gate, up, dAct);
         _within = null;
+        End();
         return false;
     }
 
@@ -280,6 +309,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     public void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
     {
         HeadShapes(hidden, head, logits);
+        Ints(candidates, candidates.Rows);
         F32(scores, hidden.Rows, candidates.Rows);
         F32(lse, hidden.Rows);
         Count("candidate_scores", 2.0 * hidden.Rows * head.In * head.Out, head.Bytes, hidden);
@@ -288,13 +318,16 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public double GlobalNorm(ReadOnlySpan<Tensor> tensors)
     {
+        _together++;
         foreach (var t in tensors) Count("global_norm", 2.0 * t.Count, t);
+        End();
         return 0;
     }
 
     /// <inheritdoc/>
     public void AdamW(ReadOnlySpan<ParameterSlot> slots, in AdamWStep step)
     {
+        _together++;
         foreach (var s in slots)
         {
             Same(s.Weight, s.Grad);
@@ -302,6 +335,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
             Same(s.Weight, s.V);
             Count("adamw", 12.0 * s.Weight.Count, s.Weight, s.Weight, s.Grad, s.M, s.M, s.V, s.V);
         }
+        End();
     }
 
     /// <inheritdoc/>
@@ -323,7 +357,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     {
         foreach (var t in tensors)
         {
-            memory.Live(t);
+            memory.Use(t);
             bytes += t.Bytes;
         }
         op = _within ?? op;
@@ -331,5 +365,12 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
         c.Calls++;
         c.Flops += flops;
         c.Bytes += bytes;
+        if (_together == 0) memory.EndOp();
+    }
+
+    // An op of several parts has come to its end.
+    private void End()
+    {
+        if (--_together == 0) memory.EndOp();
     }
 }

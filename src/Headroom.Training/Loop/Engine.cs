@@ -333,29 +333,29 @@ public sealed partial class Engine : IDisposable
     {
         memory.BeginPhase("train");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        losses = memory.Alloc(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
+        losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
     }
 
     private static void LossesIn(IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
     {
         memory.BeginPhase("eval loss");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        losses = memory.Alloc(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
+        losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
     }
 
     private static void ScoresIn(IMemory memory, int tokens, int sequences, int labels, int candidates, out BatchTensors b, out Tensor c, out Tensor s, out Tensor lse)
     {
         memory.BeginPhase("eval");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        c = memory.Alloc(MemoryCategory.Batch, "candidates", DType.I32, Shape.Of(candidates));
-        s = memory.Alloc(MemoryCategory.Batch, "scores", DType.F32, Shape.Of(labels, candidates));
-        lse = memory.Alloc(MemoryCategory.Batch, "log-sum-exp", DType.F32, Shape.Of(labels));
+        c = memory.Hold(MemoryCategory.Batch, "candidates", DType.I32, Shape.Of(candidates));
+        s = memory.Hold(MemoryCategory.Batch, "scores", DType.F32, Shape.Of(labels, candidates));
+        lse = memory.Hold(MemoryCategory.Batch, "log-sum-exp", DType.F32, Shape.Of(labels));
     }
 
     private static void DecodeIn(LlamaModel model, IMemory memory, int tokens, out BatchTensors b, out Tensor logits)
     {
         b = BatchTensors.Alloc(memory, tokens, 1, 0);
-        logits = memory.Alloc(MemoryCategory.LogitsChunk, "logits", DType.F32, Shape.Of(1, model.Config.VocabSize));
+        logits = memory.Hold(MemoryCategory.LogitsChunk, "logits", DType.F32, Shape.Of(1, model.Config.VocabSize));
     }
 
     // A tokenizer may know more tokens than its model: an id beyond the table would read what lies behind it.
