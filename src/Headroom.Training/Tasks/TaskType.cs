@@ -48,10 +48,8 @@ public abstract class TaskType
     public virtual IEnumerable<DataRow> Rows(string path, DataOptions data, TaskOptions task)
     {
         string[] fields = Fields(data, task);
-        return DataFiles.Read(path, new()
-        {
-            TextField = fields[0], MoreFields = fields[1..], LabelField = data.LabelField, Header = data.Header,
-        });
+        var options = new DataFileOptions { TextField = fields[0], MoreFields = fields[1..], LabelField = data.LabelField };
+        return DataFiles.Read(path, options with { Header = data.Header });
     }
 
     /// <summary>
@@ -99,10 +97,8 @@ public abstract class TaskType
                 ?? new MetricKind(name, m.Text("better") == "lower" ? Direction.Lower : Direction.Higher);
             found.Add(new Metric(kind, value, Interval(m, value), m.Text("label")));
         }
-        return new Evaluation
-        {
-            Rows = e.Long("rows"), Metrics = found, Odd = odd.Count == 0 ? null : string.Join("; ", odd.Distinct()),
-        };
+        string? oddities = odd.Count == 0 ? null : string.Join("; ", odd.Distinct());
+        return new Evaluation { Rows = e.Long("rows"), Metrics = found, Odd = oddities };
 
         static Func<Interval?>? Interval(JsonObject m, double value) =>
             m.Number("low") is { } low && m.Number("high") is { } high ? () => new Interval(value, low, high) : null;
