@@ -54,7 +54,7 @@ internal static class ReportJson
         foreach (var (key, value) in task.Json(q.Evaluation)) json[key] = value?.DeepClone();
         json["metrics"] = List(q.Evaluation.Metrics, x => new JsonObject
         {
-            ["name"] = x.Name, ["label"] = x.Label, ["better"] = x.Direction == Direction.Higher ? "higher" : "lower", ["value"] = x.Value, ["low"] = x.Low, ["high"] = x.High,
+            ["name"] = x.Name, ["label"] = x.Label, ["better"] = x.Direction == Direction.Higher ? "higher" : "lower", ["value"] = Finite(x.Value), ["low"] = x.Low, ["high"] = x.High,
         });
         return json;
     }
@@ -103,6 +103,8 @@ internal static class ReportJson
             }),
         };
     }
+
+    private static double? Finite(double value) => double.IsFinite(value) ? value : null;
 
     private static JsonObject? Interval(Interval? i) => i is { } x ? new JsonObject { ["value"] = x.Value, ["low"] = x.Low, ["high"] = x.High } : null;
 

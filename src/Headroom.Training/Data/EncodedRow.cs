@@ -3,7 +3,8 @@ namespace Headroom.Training;
 /// <summary>Tokens of a row that the loss counts, by position, never by id.</summary>
 /// <param name="Start">Index of the first; the first token of a row is never a target, whatever stands here.</param>
 /// <param name="End">Index behind the last.</param>
-/// <param name="Weight">Factor of each token's loss, above 0; the loss of an update is sum(weight * loss) / sum(weight).</param>
+/// <param name="Weight">Factor of each token's loss, above 0; the loss of an update is sum(weight * loss) /
+/// sum(weight).</param>
 public readonly record struct LabelSpan(int Start, int End, float Weight = 1);
 
 /// <summary>A row as token ids with its labelled spans.</summary>
@@ -21,14 +22,18 @@ public record EncodedRow(int[] Ids, string? Tier = null)
     /// <summary>A row with any number of spans.</summary>
     /// <param name="ids">All tokens.</param>
     /// <param name="spans">In order, apart from one another.</param>
-    /// <exception cref="ArgumentException">A span is not within the row, begins before the end of the one before it, or its weight is not a number above 0.</exception>
+    /// <exception cref="ArgumentException">A span is not within the row, begins before the end of the one before it, or
+    /// its weight is not a number above 0.</exception>
     public EncodedRow(int[] ids, IReadOnlyList<LabelSpan> spans) : this(ids)
     {
         int end = 0;
         foreach (var s in spans)
         {
-            if (s.Start < end || s.End < s.Start || s.End > ids.Length) throw new ArgumentException($"the span {s.Start} to {s.End} is out of place in a row of {ids.Length} tokens", nameof(spans));
-            if (!(s.Weight > 0) || !float.IsFinite(s.Weight)) throw new ArgumentException($"the weight of a span is {s.Weight}", nameof(spans));
+            if (s.Start < end || s.End < s.Start || s.End > ids.Length)
+                throw new ArgumentException($"the span {s.Start} to {s.End} is out of place in a row of {ids.Length} tokens",
+                    nameof(spans));
+            if (!(s.Weight > 0) || !float.IsFinite(s.Weight))
+                throw new ArgumentException($"the weight of a span is {s.Weight}", nameof(spans));
             end = s.End;
         }
         _spans = spans;
@@ -37,6 +42,9 @@ public record EncodedRow(int[] Ids, string? Tier = null)
     /// <summary>The labelled spans, in order.</summary>
     public virtual IReadOnlyList<LabelSpan> Spans => _spans;
 
-    /// <summary>What of the row beside its ids changes numbers, for the hash of the rows: of each span start, end and weight.</summary>
-    internal virtual int[] Marks => [.. Spans.SelectMany(s => (int[])[s.Start, s.End, BitConverter.SingleToInt32Bits(s.Weight)])];
+    /// <summary>
+    /// What of the row beside its ids changes numbers, for the hash of the rows: of each span start, end and weight.
+    /// </summary>
+    protected internal virtual int[] Marks =>
+        [.. Spans.SelectMany(s => (int[])[s.Start, s.End, BitConverter.SingleToInt32Bits(s.Weight)])];
 }

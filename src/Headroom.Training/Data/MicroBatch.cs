@@ -21,7 +21,8 @@ public sealed class MicroBatch(int maxTokens, int maxSequences)
     public HostBatch Host => With(0, LabelCount);
 
     /// <summary>
-    /// How many passes a training step takes: the engine scales the gradient of a whole batch, so the labels of each weight have one of their own, over the
+    /// How many passes a training step takes: the engine scales the gradient of a whole batch, so the labels of each
+    /// weight have one of their own, over the
     /// same tokens. One where all weights are equal.
     /// </summary>
     public int Parts

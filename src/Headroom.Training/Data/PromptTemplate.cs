@@ -74,7 +74,7 @@ internal sealed class PromptTemplate
         return fields;
     }
 
-    /// <summary>The prompt as text, without the blanks at its end, which go with the label word.</summary>
+    /// <summary>The prompt as text, without the blanks at its end, which go with what follows it.</summary>
     public string Fill(IReadOnlyList<string> texts)
     {
         if (texts.Count != Columns.Count)

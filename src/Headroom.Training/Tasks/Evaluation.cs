@@ -2,7 +2,9 @@ using System.Text.Json.Nodes;
 
 namespace Headroom.Training;
 
-/// <summary>What a task knows of an evaluation beside its metrics; its own parts of log and report are made of it.</summary>
+/// <summary>
+/// What a task knows of an evaluation beside its metrics; its own parts of log and report are made of it.
+/// </summary>
 public interface IEvaluationDetail
 {
     /// <summary>Adds its fields to an event of the log.</summary>
@@ -11,8 +13,11 @@ public interface IEvaluationDetail
     void Write(JsonObject e, bool rows);
 }
 
-/// <summary>Which rows of an evaluation are right, so that two evaluations over the same rows can be compared pair by pair.</summary>
-/// <param name="Rows">Tells the rows apart from those of another set: two evaluations are compared where these are equal.</param>
+/// <summary>
+/// Which rows of an evaluation are right, so that two evaluations over the same rows can be compared pair by pair.
+/// </summary>
+/// <param name="Rows">Tells the rows apart from those of another set: two evaluations are compared where these are
+/// equal.</param>
 /// <param name="Right">Whether each is right.</param>
 public sealed record Outcomes(int[] Rows, bool[] Right);
 
@@ -38,7 +43,8 @@ public sealed record Evaluation
 
     /// <summary>A metric that must be there.</summary>
     /// <exception cref="ArgumentException">There is none of this name; a checked recipe names none such.</exception>
-    public Metric this[string name] => Find(name) ?? throw new ArgumentException($"there is no metric {name}", nameof(name));
+    public Metric this[string name] =>
+        Find(name) ?? throw new ArgumentException($"there is no metric {name}", nameof(name));
 
     /// <summary>Some of the metrics on one line, those that have a value.</summary>
     public string Text(IEnumerable<string> names) => string.Join(", ", names.Select(Find).OfType<Metric>());
@@ -55,7 +61,10 @@ public sealed record Evaluation
 
     private static JsonObject Field(Metric m, bool interval)
     {
-        var field = new JsonObject { ["name"] = m.Name, ["value"] = Finite(m.Value), ["better"] = m.Direction == Direction.Higher ? "higher" : "lower" };
+        var field = new JsonObject
+        {
+            ["name"] = m.Name, ["value"] = Finite(m.Value), ["better"] = m.Direction == Direction.Higher ? "higher" : "lower",
+        };
         if (m.Label != m.Name) field["label"] = m.Label;
         if (interval && m.Interval is { } i) (field["low"], field["high"]) = (Finite(i.Low), Finite(i.High));
         return field;

@@ -2,7 +2,10 @@ using Headroom.Formats.Data;
 
 namespace Headroom.Training;
 
-/// <summary>A task with the options of a recipe over a tokenizer: rows to tokens with labelled spans, and a model to metrics. Encoding is safe from several threads.</summary>
+/// <summary>
+/// A task with the options of a recipe over a tokenizer: rows to tokens with labelled spans, and a model to metrics.
+/// Encoding is safe from several threads.
+/// </summary>
 public interface ITask
 {
     /// <summary>Its type.</summary>
@@ -13,9 +16,13 @@ public interface ITask
     int LeastLength { get; }
     /// <summary>Rows that were cut to <see cref="MaxTokens"/> so far.</summary>
     int CutTexts { get; }
-    /// <summary>Tokens whose scores an evaluation asks the engine for at once; 0 when it asks for losses alone.</summary>
+    /// <summary>
+    /// Tokens whose scores an evaluation asks the engine for at once; 0 when it asks for losses alone.
+    /// </summary>
     int Candidates { get; }
-    /// <summary>Ids that an evaluation uses with every row, such as those of the label words: a part of the rows' identity.</summary>
+    /// <summary>
+    /// Ids that an evaluation uses with every row, such as those of the label words: a part of the rows' identity.
+    /// </summary>
     IReadOnlyList<int[]> SharedIds { get; }
 
     /// <summary>Most labelled tokens of a training row, for the plan.</summary>
@@ -28,7 +35,9 @@ public interface ITask
     /// <exception cref="Core.HeadroomException">The row cannot be encoded.</exception>
     EncodedRow Encode(DataRow row, bool training);
 
-    /// <summary>What is odd about the rows but no error, a sentence or two each; said before step 1 and before an evaluation.</summary>
+    /// <summary>
+    /// What is odd about the rows but no error, a sentence or two each; said before step 1 and before an evaluation.
+    /// </summary>
     /// <param name="train">Training rows; null for an evaluation alone.</param>
     /// <param name="others">Validation and test rows, or those of an evaluation.</param>
     IReadOnlyList<string> Notes(IReadOnlyList<DataRow>? train, params IReadOnlyList<DataRow>[] others);

@@ -34,7 +34,8 @@ public sealed record MetricKind(string Name, Direction Direction)
 /// <summary>A metric's value in one evaluation.</summary>
 /// <param name="kind">The metric.</param>
 /// <param name="value">Its value; NaN is never the best.</param>
-/// <param name="interval">Gives its 95 % interval when it is asked for, since that may take longer than the evaluation; null = there is none.</param>
+/// <param name="interval">Gives its 95 % interval when it is asked for, since that may take longer than the evaluation;
+/// null = there is none.</param>
 /// <param name="label">In words, where this evaluation has more to say than the kind: "F1 of ' positive'".</param>
 public sealed class Metric(MetricKind kind, double value, Func<Interval?>? interval = null, string? label = null)
 {

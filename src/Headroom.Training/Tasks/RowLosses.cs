@@ -21,8 +21,9 @@ public static class RowLosses
         for (int first = 0, next; first < n; first = next)
         {
             batch.Clear();
-            for (next = first; next < n && next - first < batchRows && batch.Tokens + rows[next].Ids.Length <= options.MaxTokens; next++) batch.Add(rows[next]);
-            if (next == first) throw new ArgumentException($"row {first} is longer than {options.MaxTokens} tokens", nameof(rows));
+            for (next = first; next < n && next - first < batchRows && Fits(rows[next]); next++) batch.Add(rows[next]);
+            if (next == first)
+                throw new ArgumentException($"row {first} is longer than {options.MaxTokens} tokens", nameof(rows));
             if (batch.LabelCount > 0) engine.Losses(batch.Host, perLabel);
             for (int i = first, at = 0; i < next; i++)
             {
@@ -31,8 +32,11 @@ public static class RowLosses
             }
             options.Progress?.Invoke(next, n);
         }
-        if (bad > 0) throw new NotFiniteException($"The losses of {bad} of {n} rows are NaN or infinite (the first is row {firstBad}).");
+        if (bad > 0)
+            throw new NotFiniteException($"The losses of {bad} of {n} rows are NaN or infinite (the first is row {firstBad}).");
         return losses;
+
+        bool Fits(EncodedRow row) => batch.Tokens + row.Ids.Length <= options.MaxTokens;
     }
 
     // The labels of a batch are those of its rows, in order.
@@ -40,7 +44,8 @@ public static class RowLosses
     {
         double sum = 0, weight = 0;
         foreach (var span in row.Spans)
-            for (int i = Math.Max(1, span.Start); i < span.End; i++, weight += span.Weight) sum += span.Weight * (double)perLabel[at++];
+            for (int i = Math.Max(1, span.Start); i < span.End; i++, weight += span.Weight)
+                sum += span.Weight * (double)perLabel[at++];
         return new RowLoss(sum, weight);
     }
 }

@@ -46,6 +46,9 @@ public static class Show
     public static string F(double? v, string format) => v is { } d && double.IsFinite(d) ? d.ToString(format, CultureInfo.InvariantCulture) : NotMeasured;
     /// <summary>A metric with its interval, where it has one.</summary>
     public static string Metric(Metric? m) => m?.Interval is { } i ? I(i) : N3(m?.Value);
+    /// <summary>A metric with its name, and its interval where it has one, four decimals.</summary>
+    public static string Line(Metric m) => m.Interval is { } i ? Interval(m.Label, i) : m.ToString();
     /// <summary>A value with its name and interval, four decimals, as the console has it.</summary>
-    public static string Interval(string name, Interval v) => string.Create(CultureInfo.InvariantCulture, $"{name} {v.Value:F4} [{v.Low:F4}, {v.High:F4}]");
+    public static string Interval(string name, Interval v) =>
+        string.Create(CultureInfo.InvariantCulture, $"{name} {v.Value:F4} [{v.Low:F4}, {v.High:F4}]");
 }

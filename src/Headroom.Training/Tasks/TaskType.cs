@@ -6,23 +6,30 @@ using Headroom.Formats.Tokenizers;
 namespace Headroom.Training;
 
 /// <summary>
-/// What is known of a task without a tokenizer: its name in recipes, its metrics, the keys and rows that it takes, and its part of reports. What a type does not say
-/// about reports is made of its metrics alone.
+/// What is known of a task without a tokenizer: its name in recipes, its metrics, the keys and rows that it takes, and
+/// its part of reports. What a type does not say about reports is made of its metrics alone.
 /// </summary>
 public abstract class TaskType
 {
     /// <summary>Value of task.type, in snake_case.</summary>
     public abstract string Name { get; }
-    /// <summary>Every metric of an evaluation, with <see cref="MetricKind.Loss"/>; training.metric_for_best_model may name any.</summary>
+    /// <summary>
+    /// Every metric of an evaluation, with <see cref="MetricKind.Loss"/>; training.metric_for_best_model may name any.
+    /// </summary>
     public abstract IReadOnlyList<MetricKind> Metrics { get; }
     /// <summary>What training.metric_for_best_model is when a recipe does not say.</summary>
     public abstract string BestMetric { get; }
-    /// <summary>Keys that only some tasks take and this one does, such as task.labels or data.label_field; others are refused.</summary>
+    /// <summary>
+    /// Keys that only some tasks take and this one does, such as task.labels or data.label_field; others are refused.
+    /// </summary>
     public virtual IReadOnlyList<string> Keys => [];
 
     /// <summary>Metrics that lines of the console and tables of evaluations show beside the loss.</summary>
-    public virtual IReadOnlyList<string> Shown => [.. Metrics.Select(m => m.Name).Where(n => n != MetricKind.Loss.Name)];
-    /// <summary>Metrics that models are ranked by: the first that has a value, and that differences over seeds are shown of.</summary>
+    public virtual IReadOnlyList<string> Shown =>
+        [.. Metrics.Select(m => m.Name).Where(n => n != MetricKind.Loss.Name)];
+    /// <summary>
+    /// Metrics that models are ranked by: the first that has a value, and that differences over seeds are shown of.
+    /// </summary>
     public virtual IReadOnlyList<string> Ranked => [BestMetric];
     /// <summary>Metrics whose spread over seeds is shown.</summary>
     public virtual IReadOnlyList<string> Spread => [.. Metrics.Select(m => m.Name)];
@@ -41,10 +48,13 @@ public abstract class TaskType
     public virtual IEnumerable<DataRow> Rows(string path, DataOptions data, TaskOptions task)
     {
         string[] fields = Fields(data, task);
-        return DataFiles.Read(path, new() { TextField = fields[0], MoreFields = fields[1..], LabelField = data.LabelField, Header = data.Header });
+        var options = new DataFileOptions { TextField = fields[0], MoreFields = fields[1..], LabelField = data.LabelField };
+        return DataFiles.Read(path, options with { Header = data.Header });
     }
 
-    /// <summary>Refuses rows of a split that cannot be encoded, and puts what is spelled otherwise into the task's own spelling.</summary>
+    /// <summary>
+    /// Refuses rows of a split that cannot be encoded, and puts what is spelled otherwise into the task's own spelling.
+    /// </summary>
     /// <param name="rows">At least one; none is without text. May be changed.</param>
     /// <param name="split">train, validation or test.</param>
     /// <param name="task">The task's options.</param>
@@ -61,10 +71,17 @@ public abstract class TaskType
     /// <exception cref="HeadroomException">The two do not go together.</exception>
     public abstract ITask Make(Recipe recipe, ITokenizer tokenizer);
 
-    /// <summary>A baseline that needs no language model, fitted on the training rows and evaluated on the test rows; null when there is none.</summary>
-    public virtual (string Name, Evaluation Evaluation)? Baseline(Recipe recipe, DataSplits data, CancellationToken stop) => null;
+    /// <summary>
+    /// A baseline that needs no language model, fitted on the training rows and evaluated on the test rows; null when
+    /// there is none.
+    /// </summary>
+    public virtual (string Name, Evaluation Evaluation)? Baseline(
+        Recipe recipe, DataSplits data, CancellationToken stop) => null;
 
-    /// <summary>An evaluation as an event of the log has it (<see cref="Evaluation.ToJson"/>), of a log that was cut or edited too.</summary>
+    /// <summary>
+    /// An evaluation as an event of the log has it (<see cref="Evaluation.ToJson"/>), of a log that was cut or edited
+    /// too.
+    /// </summary>
     public virtual Evaluation Read(JsonObject e)
     {
         var found = new List<Metric>();
@@ -76,25 +93,37 @@ public abstract class TaskType
                 odd.Add("a metric has no name or no number of its own");
                 continue;
             }
-            var kind = Metrics.FirstOrDefault(k => k.Name == name) ?? new MetricKind(name, m.Text("better") == "lower" ? Direction.Lower : Direction.Higher);
-            found.Add(new Metric(kind, value, m.Number("low") is { } low && m.Number("high") is { } high ? () => new Interval(value, low, high) : null, m.Text("label")));
+            var kind = Metrics.FirstOrDefault(k => k.Name == name)
+                ?? new MetricKind(name, m.Text("better") == "lower" ? Direction.Lower : Direction.Higher);
+            found.Add(new Metric(kind, value, Interval(m, value), m.Text("label")));
         }
-        return new Evaluation { Rows = e.Long("rows"), Metrics = found, Odd = odd.Count == 0 ? null : string.Join("; ", odd.Distinct()) };
+        string? oddities = odd.Count == 0 ? null : string.Join("; ", odd.Distinct());
+        return new Evaluation { Rows = e.Long("rows"), Metrics = found, Odd = oddities };
+
+        static Func<Interval?>? Interval(JsonObject m, double value) =>
+            m.Number("low") is { } low && m.Number("high") is { } high ? () => new Interval(value, low, high) : null;
     }
 
     /// <summary>What the report says of quality: before all else, one row an evaluation on the test rows.</summary>
     /// <param name="rows">At least one.</param>
     public virtual Section Quality(IReadOnlyList<ReportRow> rows)
     {
-        var shown = rows.SelectMany(r => r.Evaluation.Metrics).DistinctBy(m => m.Name).ToList(); // those of a log too that the type does not know
-        string[] better = [.. shown.Select(m => $"{Show.Short(m.Label, 60)}: {(m.Direction == Direction.Higher ? "higher" : "lower")} is better")];
+        // Those of a log too that the type does not know.
+        var shown = rows.SelectMany(r => r.Evaluation.Metrics).DistinctBy(m => m.Name).ToList();
+        string[] names = [.. shown.Select(m => Show.Short(m.Label, MostLetters))];
+        var better = shown.Zip(names, (m, n) => $"{n}: {(m.Direction == Direction.Higher ? "higher" : "lower")} is better");
         return new Section("Quality",
         [
-            new Paragraph($"Metrics on the test rows with their 95 % intervals, where there is one. {string.Join("; ", better)}."),
-            new Table(null, "llr" + new string('r', shown.Count), ["model", "stage", "rows", .. shown.Select(m => Show.Short(m.Label, 60))], [.. rows.Select(r => (string[])
-                [r.Label, r.Stage, Show.Count(r.Evaluation.Rows), .. shown.Select(m => Show.Metric(r.Evaluation.Find(m.Name)))])]),
+            new Paragraph("Metrics on the test rows with their 95 % intervals, where there is one. "
+                + $"{string.Join("; ", better)}."),
+            new Table(null, "llr" + new string('r', shown.Count), ["model", "stage", "rows", .. names], [.. rows.Select(Row)]),
         ]);
+
+        string[] Row(ReportRow r) =>
+            [r.Label, r.Stage, Show.Count(r.Evaluation.Rows), .. shown.Select(m => Show.Metric(r.Evaluation.Find(m.Name)))];
     }
+
+    private const int MostLetters = 60; // of a metric's name in a table
 
     /// <summary>Further sections of the report, behind those of comparisons.</summary>
     public virtual IReadOnlyList<Section> Sections(IReadOnlyList<ReportRow> rows) => [];
@@ -106,7 +135,7 @@ public abstract class TaskType
     /// <param name="title">What was evaluated on what.</param>
     /// <param name="evaluation">The evaluation.</param>
     public virtual IEnumerable<string> Lines(string title, Evaluation evaluation) =>
-        [$"{title}: {string.Join(", ", evaluation.Metrics.Select(m => m.Interval is { } i ? Show.Interval(m.Label, i) : m.ToString()))}"];
+        [$"{title}: {string.Join(", ", evaluation.Metrics.Select(Show.Line))}"];
 
     /// <summary>What headroom eval prints as JSON.</summary>
     public virtual JsonObject EvalJson(Evaluation evaluation) => evaluation.ToJson(true);

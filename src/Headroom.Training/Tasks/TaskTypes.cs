@@ -14,32 +14,42 @@ public static class TaskTypes
     public static IReadOnlyList<string> Names => [.. Types.Keys.Order(StringComparer.Ordinal)];
 
     /// <summary>Adds a type of the caller's own, for recipes and reports of this process.</summary>
-    /// <exception cref="ArgumentException">Another has its name, or its metrics lack the loss or that of the best model, or name one twice.</exception>
+    /// <exception cref="ArgumentException">Another has its name, or its metrics lack the loss or that of the best
+    /// model, or name one twice.</exception>
     public static void Add(TaskType type)
     {
         string[] names = [.. type.Metrics.Select(m => m.Name)];
-        if (names.Distinct().Count() < names.Length) throw new ArgumentException($"{type.Name} has two metrics of one name", nameof(type));
+        if (names.Distinct().Count() < names.Length)
+            throw new ArgumentException($"{type.Name} has two metrics of one name", nameof(type));
         foreach (string needed in (string[])[MetricKind.Loss.Name, type.BestMetric])
-            if (!names.Contains(needed)) throw new ArgumentException($"{type.Name} has no metric {needed}", nameof(type));
-        if (!Types.TryAdd(type.Name, type)) throw new ArgumentException($"there is a task type {type.Name}", nameof(type));
+            if (!names.Contains(needed))
+                throw new ArgumentException($"{type.Name} has no metric {needed}", nameof(type));
+        if (!Types.TryAdd(type.Name, type))
+            throw new ArgumentException($"there is a task type {type.Name}", nameof(type));
     }
 
     /// <summary>The type that task.type names.</summary>
     /// <exception cref="HeadroomException">There is none.</exception>
     public static TaskType Of(TaskOptions task) => Find(task.Type)
-        ?? throw new HeadroomException($"task.type '{HeadroomException.Value(task.Type)}' is unknown.", $"Use {string.Join(" or ", Names)}.");
+        ?? throw new HeadroomException($"task.type '{HeadroomException.Value(task.Type)}' is unknown.",
+            $"Use {string.Join(" or ", Names)}.");
 
     /// <summary>A type by its name, or null.</summary>
     public static TaskType? Find(string name) => Types.GetValueOrDefault(name);
 
-    /// <summary>The type whose evaluations a log holds; one that this version does not know is read by its metrics alone. A log that names none is of label words.</summary>
-    public static TaskType OfLog(string? name) => name == null ? Find(LabelWordsType.TypeName)! : Find(name) ?? new Unknown(name);
+    /// <summary>
+    /// The type whose evaluations a log holds; one that this version does not know is read by its metrics alone. A log
+    /// that names none is of label words.
+    /// </summary>
+    public static TaskType OfLog(string? name) =>
+        name == null ? Find(LabelWordsType.TypeName)! : Find(name) ?? new Unknown(name);
 
     private sealed class Unknown(string name) : TaskType
     {
         public override string Name => name;
         public override IReadOnlyList<MetricKind> Metrics => [MetricKind.Loss];
         public override string BestMetric => MetricKind.Loss.Name;
-        public override ITask Make(Recipe recipe, Formats.Tokenizers.ITokenizer tokenizer) => throw new InvalidOperationException($"there is no task type {name}");
+        public override ITask Make(Recipe recipe, Formats.Tokenizers.ITokenizer tokenizer) =>
+            throw new InvalidOperationException($"there is no task type {name}");
     }
 }

@@ -7,7 +7,10 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Tasks;
 
-/// <summary>A second task, known to no line of src: a row is a text, of which the first half counts whole and the rest by half; measured in nats a byte.</summary>
+/// <summary>
+/// A second task, known to no line of src: a row is a text, of which the first half counts whole and the rest by half;
+/// measured in nats a byte.
+/// </summary>
 public sealed class PlainTextType : TaskType
 {
     private static readonly MetricKind PerByte = new("loss_per_byte", Direction.Lower) { Unit = "nats" }, Bytes = new("bytes_per_nat", Direction.Higher);

@@ -6,7 +6,9 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Tasks;
 
-/// <summary>A task that src knows nothing of trains, is evaluated, picks its best adapter, is resumed, compared and reported.</summary>
+/// <summary>
+/// A task that src knows nothing of trains, is evaluated, picks its best adapter, is resumed, compared and reported.
+/// </summary>
 public sealed class SecondTaskTests : IDisposable
 {
     private readonly string _folder = Directory.CreateTempSubdirectory("headroom-task-").FullName;
@@ -64,6 +66,9 @@ public sealed class SecondTaskTests : IDisposable
         Assert.Contains("note: Texts are plain.", said);
         Assert.Equal(Value(Events("whole", "test")[^1], "loss_per_byte"), result.Tuned!["loss_per_byte"].Value, 12);
         Assert.InRange(result.Tuned["loss"].Value, 0, result.ZeroShot!["loss"].Value); // it learned
+        var type = TaskTypes.Find("plain_text")!; // what headroom eval prints
+        Assert.Matches(@"^t: loss [\d.]+, loss per byte [\d.]+ \[[\d.]+, [\d.]+\], bytes per nat [\d.]+$", Assert.Single(type.Lines("t", result.Tuned)));
+        Assert.Equal(result.Tuned["loss"].Value, Value(type.EvalJson(result.Tuned), "loss"));
     }
 
     [Fact]

@@ -5,7 +5,9 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Tasks;
 
-/// <summary>Several labelled spans in a row, with weights: what the batch holds, and what loss and gradient come of it.</summary>
+/// <summary>
+/// Several labelled spans in a row, with weights: what the batch holds, and what loss and gradient come of it.
+/// </summary>
 public class SpanTests
 {
     private static readonly int[] Ids = [3, 1, 4, 1, 5, 9, 2, 6];

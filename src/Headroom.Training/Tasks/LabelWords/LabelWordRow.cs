@@ -10,5 +10,6 @@ public sealed record LabelWordRow(int[] Ids, int AnswerStart, int LabelIndex, st
     /// <inheritdoc/>
     public override IReadOnlyList<LabelSpan> Spans => [new(AnswerStart, Ids.Length)];
 
-    internal override int[] Marks => [AnswerStart, LabelIndex];
+    /// <inheritdoc/>
+    protected internal override int[] Marks => [AnswerStart, LabelIndex];
 }

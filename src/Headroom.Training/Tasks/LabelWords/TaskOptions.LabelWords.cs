@@ -4,7 +4,8 @@ namespace Headroom.Training;
 public sealed partial class TaskOptions
 {
     /// <summary>
-    /// Prompt with {text}, the data's text_field, or with columns of the data by name, such as {premise} and {hypothesis}; {{ and }} are plain braces. Blanks
+    /// Prompt with {text}, the data's text_field, or with columns of the data by name, such as {premise} and
+    /// {hypothesis}; {{ and }} are plain braces. Blanks
     /// at its end go to the label words.
     /// </summary>
     [Identity(Identity.Rows)]
