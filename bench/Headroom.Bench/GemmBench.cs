@@ -7,14 +7,17 @@ using Headroom.Cpu;
 namespace Headroom.Bench;
 
 /// <summary>
-/// Our product against Debian's OpenBLAS (libopenblas0-pthread) on the same cores in the same run, and NF4 against float32. The contenders take turns
-/// in blocks with a pause before each, because OpenBLAS's threads spin on for a while after a call. Variables that choose another kernel than the one
-/// OpenBLAS takes for this processor are removed first; the kernel's name is printed and recorded.
+/// Our product against Debian's OpenBLAS (libopenblas0-pthread) on the same cores in the same run, and NF4 against
+/// float32. The contenders take turns in blocks with a pause before each, because OpenBLAS's threads spin on for a
+/// while after a call. Variables that choose another kernel than the one OpenBLAS takes for this processor are removed
+/// first; the kernel's name is printed and recorded.
 /// </summary>
 public static unsafe partial class GemmBench
 {
     [LibraryImport("libopenblas.so.0", EntryPoint = "cblas_sgemm")]
-    private static partial void Sgemm(int order, int ta, int tb, int m, int n, int k, float alpha, float* a, int lda, float* b, int ldb, float beta, float* c, int ldc);
+    private static partial void Sgemm(
+        int order, int ta, int tb, int m, int n, int k, float alpha, float* a, int lda, float* b, int ldb, float beta,
+        float* c, int ldc);
     [LibraryImport("libopenblas.so.0", EntryPoint = "openblas_get_corename")]
     private static partial nint CoreName();
     [LibraryImport("libopenblas.so.0", EntryPoint = "openblas_set_num_threads")]
@@ -24,27 +27,37 @@ public static unsafe partial class GemmBench
 
     public static int Run(string[] args)
     {
-        int Option(string name, int fallback) => Array.IndexOf(args, name) is >= 0 and var i ? int.Parse(args[i + 1], CultureInfo.InvariantCulture) : fallback;
+        int Option(string name, int fallback) =>
+            Array.IndexOf(args, name) is >= 0 and var i
+                ? int.Parse(args[i + 1], CultureInfo.InvariantCulture)
+                : fallback;
         int rounds = Option("--rounds", 5);
-        foreach (string name in new[] { "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS" }) UnsetVariable(name);
+        foreach (string name in new[] { "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS" })
+            UnsetVariable(name);
         var ops = new CpuOps(Option("--threads", 0));
         SetThreads(ops.Threads);
         string kernel = Marshal.PtrToStringUTF8(CoreName()) ?? "?";
         Console.WriteLine($"{ops.Threads} threads, OpenBLAS kernel {kernel}; best (median) GFLOP/s");
         var lines = new List<string>
         {
-            "date,device,m,k,n,openblas_kernel,openblas_best,openblas_median,headroom_best,headroom_median,ratio_best,ratio_median,nf4_best,nf4_median,nf4_to_f32_best",
+            "date,device,m,k,n,openblas_kernel,openblas_best,openblas_median,headroom_best,headroom_median,ratio_best,"
+                + "ratio_median,nf4_best,nf4_median,nf4_to_f32_best",
         };
         foreach (var (m, k, n) in new[] { (512, 2048, 2048), (2048, 4096, 4096), (512, 4096, 4096), (1024, 576, 1536) })
         {
-            Tensor New(DType t, int rows, int cols) => new((nint)NativeMemory.AlignedAlloc((nuint)t.Bytes((long)rows * cols) + 64, 64), t, Shape.Of(rows, cols));
+            Tensor New(DType t, int rows, int cols) =>
+                new(
+                    (nint)NativeMemory.AlignedAlloc((nuint)t.Bytes((long)rows * cols) + 64, 64), t, Shape.Of(rows, cols)
+                );
             Tensor x = New(DType.F32, m, k), y = New(DType.F32, m, n), w = New(DType.F32, n, k);
             var random = new PhiloxRandom(3);
             for (long i = 0; i < x.Count; i++) x.F[i] = random.NextNormal();
             for (long i = 0; i < w.Count; i++) w.F[i] = random.NextNormal();
             int blocks = LinearWeight.Blocks(w.Count, 64);
             var f32 = new LinearWeight(WeightStorage.F32, n, k, w);
-            var nf4 = new LinearWeight(WeightStorage.NF4Double, n, k, New(DType.U4, n, k), New(DType.U8, blocks, 1), New(DType.F32, blocks / 256 + 1, 1), New(DType.F32, 1, 1));
+            var nf4 = new LinearWeight(
+                WeightStorage.NF4Double, n, k, New(DType.U4, n, k), New(DType.U8, blocks, 1),
+                New(DType.F32, blocks / 256 + 1, 1), New(DType.F32, 1, 1));
             ops.Quantize(w, nf4);
             int calls = (int)Math.Clamp(6e10 / (2.0 * m * n * k), 3, 30);
             var rates = new List<double>[3];
@@ -64,11 +77,19 @@ public static unsafe partial class GemmBench
                 }
             double Best(int i) => rates[i].Max();
             double Median(int i) => rates[i].Order().ElementAt(rates[i].Count / 2);
-            Console.WriteLine($"{m} x {k} x {n}: OpenBLAS {Best(0):F0} ({Median(0):F0}), ours {Best(1):F0} ({Median(1):F0}) = {Best(1) / Best(0):P0} ({Median(1) / Median(0):P0}); "
+            Console.WriteLine(
+                $"{m} x {k} x {n}: OpenBLAS {Best(0):F0} ({Median(0):F0}), ours {Best(1):F0} ({Median(1):F0}) = "
+                    + $"{Best(1) / Best(0):P0} ({Median(1) / Median(0):P0}); "
                 + $"NF4 {Best(2):F0} ({Median(2):F0}) = {Best(2) / Best(1):P0} of ours in float32");
             lines.Add(string.Create(CultureInfo.InvariantCulture,
-                $"{DateTime.UtcNow:yyyy-MM-dd},\"CPU, {ops.Threads} threads, {StepBench.CpuName()}\",{m},{k},{n},{kernel},{Best(0):F1},{Median(0):F1},{Best(1):F1},{Median(1):F1},{Best(1) / Best(0):F3},{Median(1) / Median(0):F3},{Best(2):F1},{Median(2):F1},{Best(2) / Best(1):F3}"));
-            foreach (var t in new[] { x, y, w, nf4.Data, nf4.Absmax, nf4.NestedAbsmax, nf4.Offset }) NativeMemory.AlignedFree((void*)t.Address);
+                    $"{DateTime.UtcNow:yyyy-MM-dd},\"CPU, {ops.Threads} threads, "
+                        + $"{StepBench.CpuName()}\",{m},{k},{n},{kernel},{Best(0):F1},{Median(0):F1},{Best(1):F1},"
+                        + $"{Median(1):F1},{Best(1) / Best(0):F3},{Median(1) / Median(0):F3},{Best(2):F1},"
+                        + $"{Median(2):F1},{Best(2) / Best(1):F3}"
+                )
+            );
+            foreach (var t in new[] { x, y, w, nf4.Data, nf4.Absmax, nf4.NestedAbsmax, nf4.Offset })
+                NativeMemory.AlignedFree((void*)t.Address);
         }
         ops.Dispose();
         Directory.CreateDirectory(Path.Combine("bench", "results"));

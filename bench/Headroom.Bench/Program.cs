@@ -27,7 +27,14 @@ static int Run(string[] args) => args.FirstOrDefault() switch
 
 static int Usage()
 {
-    Console.Error.WriteLine("Headroom.Bench gemm [--threads N] [--rounds N] | load MODEL|CONFIG|SIZE_MIB [--device cuda] [--rounds N] [--work FOLDER] [--out FILE] | step MODEL [--recompute N] [--steps N] [--chunk N] [--threads N] [--profile] | decode MODEL [--tokens N] [--repeats N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... [--steps N] [--profile] [--kernels] [--answers] [--ragged] [--graphs | --no-graphs] [--no-ahead] [--expand MIB] [--expanded MIB] [--chunk ROWS] [--dora] [--dropout P] [--out FILE] | ops-cuda [FILE] | tune-cuda [ROWS ...] [--seconds S]");
+    Console.Error.WriteLine(
+        "Headroom.Bench gemm [--threads N] [--rounds N] | load MODEL|CONFIG|SIZE_MIB [--device cuda] [--rounds N] "
+            + "[--work FOLDER] [--out FILE] | step MODEL [--recompute N] [--steps N] [--chunk N] [--threads N] "
+            + "[--profile] | decode MODEL [--tokens N] [--repeats N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... "
+            + "[--steps N] [--profile] [--kernels] [--answers] [--ragged] [--graphs | --no-graphs] [--no-ahead] "
+            + "[--expand MIB] [--expanded MIB] [--chunk ROWS] [--dora] [--dropout P] [--out FILE] | ops-cuda [FILE] | "
+            + "tune-cuda [ROWS ...] [--seconds S]"
+    );
     Console.Error.WriteLine("Each prints a table and writes a CSV under bench/results/.");
     return 2;
 }

@@ -9,8 +9,12 @@ namespace Headroom.Fuzz;
 /// <summary>The peer: a process that answers one JSON line for each it is given.</summary>
 internal sealed class Oracle : IDisposable
 {
-    private static readonly JsonSerializerOptions Relaxed = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30); // for one answer: the peer needs less than a second for any that ends
+    private static readonly JsonSerializerOptions Relaxed = new()
+    {
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
+    // for one answer: the peer needs less than a second for any that ends
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
     private readonly ProcessStartInfo _start;
     private Process _process;
 
@@ -53,7 +57,9 @@ internal sealed class Oracle : IDisposable
         return line.GetAwaiter().GetResult();
     }
 
-    /// <summary>The answers, in order; of a question that the peer died of or did not come to an end with, null.</summary>
+    /// <summary>
+    /// The answers, in order; of a question that the peer died of or did not come to an end with, null.
+    /// </summary>
     public List<JsonNode?> Ask(IReadOnlyList<JsonObject> questions)
     {
         var answers = new List<JsonNode?>(questions.Count);
@@ -78,8 +84,15 @@ internal sealed class Oracle : IDisposable
                 send.GetAwaiter().GetResult();
                 break;
             }
-            if (!lived && Deaths == 0 && from == 0 && _process.WaitForExit(1000) && _said.Contains("not find", StringComparison.Ordinal))
-                throw new InvalidOperationException($"{_start.FileName} cannot start ({_said}); README.md says what it needs.");
+            if (
+                !lived
+                && Deaths == 0
+                && from == 0
+                && _process.WaitForExit(1000)
+                && _said.Contains("not find", StringComparison.Ordinal)
+            )
+                throw new InvalidOperationException(
+                    $"{_start.FileName} cannot start ({_said}); README.md says what it needs.");
             answers.Add(null);
             Deaths++;
             if (!_process.HasExited) _process.Kill();

@@ -25,6 +25,9 @@ switch (side)
     case "tokenizers": return TokenizerFuzz.Run(options);
     case "templates": return TemplateFuzz.Run(options);
     default:
-        Console.Error.WriteLine("Headroom.Fuzz tokenizers|templates [--cases N] [--seed S] [--group G] [--most N] [--out FILE] [--shared FOLDER] [--modules FOLDER] [--python PROGRAM]");
+        Console.Error.WriteLine(
+            "Headroom.Fuzz tokenizers|templates [--cases N] [--seed S] [--group G] [--most N] [--out FILE] [--shared "
+                + "FOLDER] [--modules FOLDER] [--python PROGRAM]"
+        );
         return 2;
 }

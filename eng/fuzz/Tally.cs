@@ -23,7 +23,10 @@ internal enum Outcome
 /// <summary>Counts outcomes, keeps the differences and prints.</summary>
 internal sealed class Tally(string what, string? file, int most)
 {
-    private static readonly JsonSerializerOptions Pretty = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    private static readonly JsonSerializerOptions Pretty = new()
+    {
+        WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
     private readonly long[] _counts = new long[5];
     private readonly Dictionary<string, long> _reasons = [];
     private readonly Stopwatch _watch = Stopwatch.StartNew();
@@ -57,14 +60,20 @@ internal sealed class Tally(string what, string? file, int most)
         double seconds = _watch.Elapsed.TotalSeconds;
         long all = _counts.Sum();
         return FormattableString.Invariant(
-            $"{what}: {all:N0} cases, {this[Outcome.Agreed]:N0} agree, {this[Outcome.BothFail]:N0} fail on both sides, {this[Outcome.Refused]:N0} refused by name, ")
-            + FormattableString.Invariant($"{this[Outcome.NoVerdict]:N0} without a verdict, {this[Outcome.Different]:N0} different; {all / seconds:N0} a second");
+                $"{what}: {all:N0} cases, {this[Outcome.Agreed]:N0} agree, {this[Outcome.BothFail]:N0} fail on both "
+                    + $"sides, {this[Outcome.Refused]:N0} refused by name, "
+            )
+            + FormattableString.Invariant(
+                $"{this[Outcome.NoVerdict]:N0} without a verdict, {this[Outcome.Different]:N0} different; "
+                    + $"{all / seconds:N0} a second"
+            );
     }
 
     public void Reasons()
     {
         var text = new StringBuilder();
-        foreach (var (reason, n) in _reasons.OrderByDescending(r => r.Value).Take(60)) text.AppendLine(FormattableString.Invariant($"  {n,9:N0}  {reason}"));
+        foreach (var (reason, n) in _reasons.OrderByDescending(r => r.Value).Take(60))
+            text.AppendLine(FormattableString.Invariant($"  {n, 9:N0}  {reason}"));
         Console.Write(text);
     }
 }

@@ -4,17 +4,25 @@ using System.Text.Json.Nodes;
 
 namespace Headroom.Fuzz;
 
-/// <summary>Random templates over Jinja's grammar as far as chat templates use it (and a little more), real templates with changes, and variables for them.</summary>
+/// <summary>
+/// Random templates over Jinja's grammar as far as chat templates use it (and a little more), real templates with
+/// changes, and variables for them.
+/// </summary>
 internal sealed class TemplateCases
 {
     private static readonly string[] Words =
     [
-        "a", "b", "abc", "Hello", "hello world", " x ", "", "  ", "\n", "a\nb\n", "user", "assistant", "system", "tool", "1", "12", "-3", "3.5", "1e3", " 7 ", "x,y,z", "a.b.c", "it's", "\"q\"", "<b>&amp;</b>", "%s", "%d-%s", "{}", "{0} {k}",
-        "\u00e9", "\u00c9cole", "\u00df", "stra\u00dfe", "\u0130", "\u01c5", "\ufb03", "\u03a3\u03b1\u03c2", "\U0001F600", "a\U0001F600b", "\u4f60\u597d", "\u0660\u0661", "\u00b2", "\u00bd", "\u2028", "\u0085", "\u001c", "\t", "\u00a0", "e\u0301", "<|im_end|>", "</think>", "<think>r</think>a", "\\", "\\n",
-        "\u200b", "\u00ad", "\ue000", "True", "none", "0x1f", "1_000", "inf", "nan", "a-b_c d", "don't stop", "\r\n", "x\ty",
-    ];
+        "a", "b", "abc", "Hello", "hello world", " x ", "", "  ", "\n", "a\nb\n", "user", "assistant", "system", "tool",
+        "1", "12", "-3", "3.5", "1e3", " 7 ", "x,y,z", "a.b.c", "it's", "\"q\"", "<b>&amp;</b>", "%s", "%d-%s", "{}",
+        "{0} {k}", "\u00e9", "\u00c9cole", "\u00df", "stra\u00dfe", "\u0130", "\u01c5", "\ufb03", "\u03a3\u03b1\u03c2",
+        "\U0001F600", "a\U0001F600b", "\u4f60\u597d", "\u0660\u0661", "\u00b2", "\u00bd", "\u2028", "\u0085", "\u001c",
+        "\t", "\u00a0", "e\u0301", "<|im_end|>", "</think>", "<think>r</think>a", "\\", "\\n", "\u200b", "\u00ad",
+        "\ue000", "True", "none", "0x1f", "1_000", "inf", "nan", "a-b_c d", "don't stop", "\r\n", "x\ty"];
 
-    private static readonly string[] Names = ["s", "t", "n", "m", "f", "b", "l", "ls", "ld", "d", "e", "o", "messages", "tools", "missing", "bos_token", "add_generation_prompt", "x", "y"];
+    private static readonly string[] Names =
+    [
+        "s", "t", "n", "m", "f", "b", "l", "ls", "ld", "d", "e", "o", "messages", "tools", "missing", "bos_token",
+        "add_generation_prompt", "x", "y"];
     private static readonly string[] StrMethods =
     [
         "strip()", "lstrip()", "rstrip()", "strip('x ')", "lstrip('a')", "rstrip('\\n')", "upper()", "lower()",
@@ -113,11 +121,20 @@ internal sealed class TemplateCases
     {
         string folder = Path.Combine(shared, "data", "tokenizers");
         if (Directory.Exists(folder))
-            foreach (string file in Directory.GetFiles(folder, "tokenizer_config.json", SearchOption.AllDirectories).Order(StringComparer.Ordinal))
-                if (JsonNode.Parse(File.ReadAllText(file))!["chat_template"] is JsonValue v && v.GetValueKind() == JsonValueKind.String) _real.Add((string)v!);
+            foreach (
+                string file in Directory
+                    .GetFiles(folder, "tokenizer_config.json", SearchOption.AllDirectories)
+                    .Order(StringComparer.Ordinal)
+            )
+                if (
+                    JsonNode.Parse(File.ReadAllText(file))!["chat_template"] is JsonValue v
+                    && v.GetValueKind() == JsonValueKind.String
+                )
+                    _real.Add((string)v!);
         string golden = Path.Combine(shared, "golden", "chat-templates.json");
         if (File.Exists(golden))
-            foreach (var c in JsonNode.Parse(File.ReadAllText(golden))!.AsArray()) _conversations.Add(c!["messages"]!.AsArray());
+            foreach (var c in JsonNode.Parse(File.ReadAllText(golden))!.AsArray())
+                _conversations.Add(c!["messages"]!.AsArray());
     }
 
     /// <summary>A template and sets of variables for it.</summary>
@@ -129,17 +146,33 @@ internal sealed class TemplateCases
     }
 
     // As the other side reads them: the number -2.0 is written as -2 here, an integer; 2.0 is put in as text.
-    private static JsonObject Sent(JsonObject variables) => JsonNode.Parse(variables.ToJsonString().Replace("\"#2.0\"", "2.0", StringComparison.Ordinal).Replace("\"#1e3\"", "1e3", StringComparison.Ordinal))!.AsObject();
+    private static JsonObject Sent(JsonObject variables) =>
+        JsonNode
+            .Parse(
+                variables
+                    .ToJsonString()
+                    .Replace("\"#2.0\"", "2.0", StringComparison.Ordinal)
+                    .Replace("\"#1e3\"", "1e3", StringComparison.Ordinal)
+            )!
+            .AsObject();
 
     // ---- variables
 
     private string Word() => _dice.From(Words);
-    private JsonNode Scalar() => _dice.To(6) switch { 0 => _dice.Between(-3, 9), 1 when _dice.One(3) => "#2.0", 1 => _dice.Of(0.5, -2.5, 1e16, 3.14159, 1e-7, 100.0, 0.1), 2 => _dice.Coin(), _ => Word() };
+
+    private JsonNode Scalar() =>
+        _dice.To(6) switch
+        {
+            0 => _dice.Between(-3, 9), 1 when _dice.One(3) => "#2.0",
+            1 => _dice.Of(0.5, -2.5, 1e16, 3.14159, 1e-7, 100.0, 0.1), 2 => _dice.Coin(), _ => Word(),
+        };
 
     private JsonObject Variables() => new()
     {
         ["messages"] = _conversations.Count > 0 && _dice.Coin() ? _dice.From(_conversations).DeepClone() : Messages(),
-        ["tools"] = _dice.Coin() ? null : new JsonArray(Enumerable.Range(0, _dice.To(3)).Select(_ => (JsonNode)Tool()).ToArray()),
+            ["tools"] = _dice.Coin()
+                ? null
+                : new JsonArray(Enumerable.Range(0, _dice.To(3)).Select(_ => (JsonNode)Tool()).ToArray()),
         ["documents"] = null,
         ["add_generation_prompt"] = _dice.Coin(),
         ["bos_token"] = "<s>",
@@ -148,11 +181,25 @@ internal sealed class TemplateCases
         ["t"] = Word() + Word(),
         ["n"] = _dice.Of(0, 1, 2, 3, -1, 7, 100),
         ["m"] = _dice.Between(-5, 5),
-        ["f"] = _dice.To(5) switch { 0 => "#2.0", 1 => "#1e3", _ => _dice.Of(0.5, -1.5, 2.5, 2.5, 1e20, 1e-5, 3.14159, 0.1, 123456.789) },
+            ["f"] = _dice.To(5) switch
+            {
+                0 => "#2.0", 1 => "#1e3", _ => _dice.Of(0.5, -1.5, 2.5, 2.5, 1e20, 1e-5, 3.14159, 0.1, 123456.789),
+            },
         ["b"] = _dice.Coin(),
         ["l"] = new JsonArray(Enumerable.Range(0, _dice.To(5)).Select(_ => (JsonNode)_dice.Between(-2, 4)).ToArray()),
         ["ls"] = new JsonArray(Enumerable.Range(0, _dice.To(4)).Select(_ => (JsonNode)Word()).ToArray()),
-        ["ld"] = new JsonArray(Enumerable.Range(0, _dice.To(4)).Select(_ => (JsonNode)new JsonObject { ["a"] = _dice.One(5) ? Word() : _dice.To(3), ["b"] = new JsonObject { ["c"] = Word() } }).ToArray()),
+            ["ld"] = new JsonArray(
+                Enumerable
+                    .Range(0, _dice.To(4))
+                    .Select(_ =>
+                        (JsonNode)
+                            new JsonObject
+                            {
+                                ["a"] = _dice.One(5) ? Word() : _dice.To(3), ["b"] = new JsonObject { ["c"] = Word() },
+                            }
+                    )
+                    .ToArray()
+            ),
         ["d"] = Dict(1),
         ["e"] = new JsonArray(),
         ["o"] = null,
@@ -161,7 +208,11 @@ internal sealed class TemplateCases
     private JsonObject Dict(int depth)
     {
         var d = new JsonObject();
-        for (int n = _dice.To(4); n > 0; n--) d[_dice.Of("a", "b", "k", "B", "items", "\u00e9", "x y", "")] = depth > 0 && _dice.One(3) ? Dict(depth - 1) : depth > 0 && _dice.One(4) ? new JsonArray(Scalar(), Scalar()) : Scalar();
+        for (int n = _dice.To(4); n > 0; n--)
+            d[_dice.Of("a", "b", "k", "B", "items", "\u00e9", "x y", "")] =
+                depth > 0 && _dice.One(3) ? Dict(depth - 1)
+                : depth > 0 && _dice.One(4) ? new JsonArray(Scalar(), Scalar())
+                : Scalar();
         return d;
     }
 
@@ -170,9 +221,27 @@ internal sealed class TemplateCases
         var list = new JsonArray();
         for (int n = _dice.To(5); n > 0; n--)
         {
-            var m = new JsonObject { ["role"] = _dice.Of("user", "assistant", "system", "tool", "user", "assistant"), ["content"] = _dice.One(8) ? null : _dice.One(8) ? new JsonArray(new JsonObject { ["type"] = "text", ["text"] = Word() }) : Word() + Word() };
-            if (_dice.One(6)) m["tool_calls"] = new JsonArray(new JsonObject { ["type"] = "function", ["function"] = new JsonObject { ["name"] = "f", ["arguments"] = _dice.Coin() ? Dict(1) : "{\"a\": 1}" } });
-            if (_dice.One(8)) m["reasoning_content"] = Word();
+            var m = new JsonObject
+            {
+                ["role"] = _dice.Of("user", "assistant", "system", "tool", "user", "assistant"),
+                ["content"] =
+                    _dice.One(8) ? null
+                    : _dice.One(8) ? new JsonArray(new JsonObject { ["type"] = "text", ["text"] = Word() })
+                    : Word() + Word(),
+            };
+            if (_dice.One(6))
+                m["tool_calls"] = new JsonArray(
+                    new JsonObject
+                    {
+                        ["type"] = "function",
+                        ["function"] = new JsonObject
+                        {
+                            ["name"] = "f", ["arguments"] = _dice.Coin() ? Dict(1) : "{\"a\": 1}",
+                        },
+                    }
+                );
+            if (_dice.One(8))
+                m["reasoning_content"] = Word();
             list.Add((JsonNode)m);
         }
         return list;
@@ -181,14 +250,26 @@ internal sealed class TemplateCases
     private JsonObject Tool() => new()
     {
         ["type"] = "function",
-        ["function"] = new JsonObject { ["name"] = Word(), ["description"] = Word(), ["parameters"] = new JsonObject { ["type"] = "object", ["properties"] = Dict(1), ["required"] = new JsonArray("a") } },
-    };
+            ["function"] = new JsonObject
+            {
+                ["name"] = Word(),
+                ["description"] = Word(),
+                ["parameters"] = new JsonObject
+                {
+                    ["type"] = "object", ["properties"] = Dict(1), ["required"] = new JsonArray("a"),
+                },
+            },
+        };
 
     // ---- statements
 
     private string Sign(bool minusOnly = false) => _dice.To(5) switch { 0 => "-", 1 when !minusOnly => "+", _ => "" };
     private string Tag(string inside) => $"{{%{Sign()} {inside} {Sign()}%}}";
-    private string Gap() => _dice.Of("", "", "", " ", "\n", "  ", "\n  ", "\n\n", "\t", " \n", "x", "a\n", " b ", "\u00e9", "\r\n", "#", "{", "}", "%", "{ {", "\u00a0");
+
+    private string Gap() =>
+        _dice.Of(
+            "", "", "", " ", "\n", "  ", "\n  ", "\n\n", "\t", " \n", "x", "a\n", " b ", "\u00e9", "\r\n", "#", "{",
+            "}", "%", "{ {", "\u00a0");
 
     private string Body(int depth, bool loop)
     {
@@ -208,26 +289,67 @@ internal sealed class TemplateCases
                 if (_dice.Coin()) branches += Tag("else") + Body(depth, loop);
                 return branches + Tag("endif");
             case 3 or 4 or 5 or 6:
-                string names = _dice.Of("x", "x", "y", "x, y", "(x, y)", "s"), source = names.Contains(',') ? _dice.Of("d.items()", "d | items", "ld | map('list')", "[(1, 2), ('a', 'b')]", "d | dictsort", "ls", Any(1)) : _dice.Of(List(1), List(1), "messages", "ls", "d", "range(3)", Any(1));
+                string names = _dice.Of("x", "x", "y", "x, y", "(x, y)", "s"),
+                    source = names.Contains(',')
+                        ? _dice.Of(
+                            "d.items()", "d | items", "ld | map('list')", "[(1, 2), ('a', 'b')]", "d | dictsort", "ls",
+                            Any(1))
+                        : _dice.Of(List(1), List(1), "messages", "ls", "d", "range(3)", Any(1));
                 string condition = _dice.One(5) ? $" if {Bool(1)}" : "", recursive = _dice.One(60) ? " recursive" : "";
-                return Tag($"for {names} in {source}{condition}{recursive}") + Body(depth, true) + (_dice.One(4) ? Tag("else") + Body(depth, loop) : "") + Tag("endfor");
+                return Tag($"for {names} in {source}{condition}{recursive}")
+                    + Body(depth, true)
+                    + (_dice.One(4) ? Tag("else") + Body(depth, loop) : "")
+                    + Tag("endfor");
             case 7 or 8 or 9: return Tag($"set {_dice.Of("x", "y", "s", "n", "l")} = {Any(2)}") + Output();
             case 10: return Tag($"set x, y = {_dice.Of("1, 2", "[1, 'a']", "'ab'", "l", Any(1))}") + Output();
-            case 11: return Tag("set x" + (_dice.Coin() ? " | " + _dice.Of("trim", "upper", "length", "indent(2)", "replace('a', 'b')") : "")) + Body(depth, loop) + Tag("endset") + Output();
+            case 11:
+                return Tag(
+                        "set x"
+                            + (
+                                _dice.Coin()
+                                    ? " | " + _dice.Of("trim", "upper", "length", "indent(2)", "replace('a', 'b')")
+                                    : ""
+                            )
+                    )
+                    + Body(depth, loop)
+                    + Tag("endset")
+                    + Output();
             case 12 or 13:
-                return Tag($"set ns = namespace(v={Any(1)}, w=0)") + Tag($"for x in {List(1)}") + Tag($"set ns.v = {_dice.Of("x", "ns.v ~ x", "loop.index", "ns.w + 1", Any(1))}") + Tag("endfor") + $"{{{{ {_dice.Of("ns.v", "ns.w", "ns['v']", "ns.nope", "ns.v is defined")} }}}}";
+                return Tag($"set ns = namespace(v={Any(1)}, w=0)")
+                    + Tag($"for x in {List(1)}")
+                    + Tag($"set ns.v = {_dice.Of("x", "ns.v ~ x", "loop.index", "ns.w + 1", Any(1))}")
+                    + Tag("endfor")
+                    + $"{{{{ {_dice.Of("ns.v", "ns.w", "ns['v']", "ns.nope", "ns.v is defined")} }}}}";
             case 14 or 15:
                 string parameters = _dice.Of("", "a", "a, b='z'", "a, b=n", "a=1, b=2");
-                return Tag($"macro mm({parameters})") + Body(depth, false).Replace("missing", _dice.Of("a", "b", "caller()", "varargs", "kwargs"), StringComparison.Ordinal) + Tag("endmacro")
+                return Tag($"macro mm({parameters})")
+                    + Body(depth, false)
+                        .Replace(
+                            "missing", _dice.Of("a", "b", "caller()", "varargs", "kwargs"), StringComparison.Ordinal)
+                    + Tag("endmacro")
                     + $"{{{{ mm({_dice.Of("", Any(1), $"{Any(1)}, {Any(1)}", $"b={Any(1)}", $"a={Any(1)}", "1, 2, 3")}) {_dice.Of("", "| trim", "| upper", "~ 'z'", "| length")} }}}}";
-            case 16: return _dice.One(3) ? Tag("call(q) mm(1)") + "{{ q }}" + Tag("endcall") : Tag("call mm()") + Body(depth, false) + Tag("endcall");
+            case 16:
+                return _dice.One(3)
+                    ? Tag("call(q) mm(1)") + "{{ q }}" + Tag("endcall")
+                    : Tag("call mm()") + Body(depth, false) + Tag("endcall");
             case 17: return Tag("raw") + _dice.Of("{{ x }}", "{% if %}", "a\n  b", " ", "{# c #}") + Tag("endraw");
             case 18: return $"{{#{Sign()} {_dice.Of("note", "{{ x }}", "a\nb", "")} {Sign()}#}}";
             case 19: return Tag("generation") + Body(depth, loop) + Tag("endgeneration");
             case 20: return loop ? Tag($"if {Bool(1)}") + Tag(_dice.Of("break", "continue")) + Tag("endif") : Output();
-            case 21: return _dice.One(3) ? Tag($"with z = {Any(1)}") + "{{ z }}" + Tag("endwith") : Tag("filter upper") + Body(depth, loop) + Tag("endfilter");
-            case 22: return _dice.One(4) ? Tag(_dice.Of("include 'a'", "import 'a' as b", "do 1", "autoescape true", "block q", "trans", "debug", "endif", "else", "extends 'a'", "")) : Output();
-            case 23 when loop: return $"{{{{ loop.{_dice.Of("index", "index0", "first", "last", "length", "revindex", "revindex0", "previtem", "nextitem", "depth", "depth0", "cycle('a', 'b')", "changed(x)", "nope", "cycle()")} }}}}";
+            case 21:
+                return _dice.One(3)
+                    ? Tag($"with z = {Any(1)}") + "{{ z }}" + Tag("endwith")
+                    : Tag("filter upper") + Body(depth, loop) + Tag("endfilter");
+            case 22:
+                return _dice.One(4)
+                    ? Tag(
+                        _dice.Of(
+                            "include 'a'", "import 'a' as b", "do 1", "autoescape true", "block q", "trans", "debug",
+                            "endif", "else", "extends 'a'", "")
+                    )
+                    : Output();
+            case 23 when loop:
+                return $"{{{{ loop.{_dice.Of("index", "index0", "first", "last", "length", "revindex", "revindex0", "previtem", "nextitem", "depth", "depth0", "cycle('a', 'b')", "changed(x)", "nope", "cycle()")} }}}}";
             case 24 when _dice.One(8): return "{{ raise_exception('no') }}";
             default: return Output();
         }
@@ -246,20 +368,29 @@ internal sealed class TemplateCases
         4 => Bool(depth),
         5 => List(depth),
         6 => Map(depth),
-        7 => depth > 0 ? $"{Any(depth - 1)} | {_dice.From(_dice.Of(StrFilters, ListFilters, DictFilters, NumFilters))}" : _dice.From(Names),
+            7 => depth > 0
+                ? $"{Any(depth - 1)} | {_dice.From(_dice.Of(StrFilters, ListFilters, DictFilters, NumFilters))}"
+                : _dice.From(Names),
         _ => depth > 0 && _dice.One(3) ? Wild(depth) : _dice.From(Names),
     };
 
     // Of any kind at all: many of these are errors, on both sides.
     private string Wild(int depth) => _dice.To(10) switch
     {
-        0 => $"{Any(depth - 1)} {_dice.Of("+", "-", "*", "/", "//", "%", "~", "==", "<", ">=", "in", "not in", "and", "or")} {Any(depth - 1)}",
-        1 => $"{_dice.From(Names)}.{_dice.Of("a", "b", "role", "content", "items", "keys", "nope", "0", "1", "_a", "__len__", "append", "get", "copy", "index", "count", "upper", "real", "update", "values")}",
-        2 => $"{_dice.From(Names)}[{_dice.Of("0", "-1", "'a'", "1:", ":2", "::-1", "'nope'", "n", "m", "none", "1.5", "true", "n:m", "::2", "5:", "'upper'")}]",
+            0 =>
+                $"{Any(depth - 1)} "
+                    + $"{_dice.Of("+", "-", "*", "/", "//", "%", "~", "==", "<", ">=", "in", "not in", "and", "or")} "
+                    + $"{Any(depth - 1)}",
+            1 =>
+                $"{_dice.From(Names)}.{_dice.Of("a", "b", "role", "content", "items", "keys", "nope", "0", "1", "_a", "__len__", "append", "get", "copy", "index", "count", "upper", "real", "update", "values")}",
+            2 =>
+                $"{_dice.From(Names)}[{_dice.Of("0", "-1", "'a'", "1:", ":2", "::-1", "'nope'", "n", "m", "none", "1.5", "true", "n:m", "::2", "5:", "'upper'")}]",
         3 => $"({Any(depth - 1)}).{Pick(StrMethods, OddStrMethods)}",
-        4 => $"{_dice.From(Names)}.{_dice.Of("items()", "keys()", "values()", "get('a')", "get('zz', 1)", "append(1)", "index(1)", "count(1)", "pop()", "copy()", "items() | list", "keys() | list", "values() | first")}",
+            4 =>
+                $"{_dice.From(Names)}.{_dice.Of("items()", "keys()", "values()", "get('a')", "get('zz', 1)", "append(1)", "index(1)", "count(1)", "pop()", "copy()", "items() | list", "keys() | list", "values() | first")}",
         5 => $"({Any(depth - 1)} if {Bool(depth - 1)}{(_dice.Coin() ? $" else {Any(depth - 1)}" : "")})",
-        6 => $"{_dice.Of("range", "dict", "namespace", "joiner", "cycler", "lipsum", "strftime_now", "nope")}({_dice.Of("", "3", "1, 4", "0, 10, 3", "5, 0, -2", "a=1", "'%Y-%m-%d'", "d")})",
+            6 =>
+                $"{_dice.Of("range", "dict", "namespace", "joiner", "cycler", "lipsum", "strftime_now", "nope")}({_dice.Of("", "3", "1, 4", "0, 10, 3", "5, 0, -2", "a=1", "'%Y-%m-%d'", "d")})",
         7 => $"{Any(depth - 1)} is {(_dice.One(4) ? "not " : "")}{Pick(Tests, OddTests)}",
         8 => $"-{Any(depth - 1)}",
         _ => $"({Any(depth - 1)}, {Any(depth - 1)})",
@@ -274,13 +405,26 @@ internal sealed class TemplateCases
             if (c == quote || c == '\\') text.Append('\\').Append(c);
             else if (c == '\n') text.Append(_dice.Of("\\n", "\n"));
             else text.Append(c);
-        if (_dice.One(12)) text.Append(_dice.Of("\\t", "\\x41", "\\u00e9", "\\q", "\\101", "\\U0001F600", "\\N{DIGIT ONE}", "\\'", "\\\"", "\\x4", "\\a", "\\0"));
+        if (_dice.One(12))
+            text.Append(
+                _dice.Of(
+                    "\\t", "\\x41", "\\u00e9", "\\q", "\\101", "\\U0001F600", "\\N{DIGIT ONE}", "\\'", "\\\"", "\\x4",
+                    "\\a", "\\0")
+            );
         return text.Append(quote).ToString();
     }
 
     private string Str(int depth)
     {
-        if (depth <= 0) return _dice.To(4) switch { 0 => "s", 1 => "t", 2 => _dice.Of("eos_token", "(messages | first).role", "messages[0].content", "messages[0]['role']", "x"), _ => Literal() };
+        if (depth <= 0)
+            return _dice.To(4) switch
+            {
+                0 => "s",
+                1 => "t",
+                2 => _dice.Of(
+                    "eos_token", "(messages | first).role", "messages[0].content", "messages[0]['role']", "x"),
+                _ => Literal(),
+            };
         return _dice.To(12) switch
         {
             0 or 1 => $"{Str(depth - 1)} {_dice.Of("~", "+", "~")} {Str(depth - 1)}",
@@ -288,8 +432,12 @@ internal sealed class TemplateCases
             4 or 5 => $"{(depth > 1 ? $"({Str(depth - 1)})" : Str(0))}.{Pick(StrMethods, OddStrMethods)}",
             6 => $"{Str(0)}[{_dice.Of("0", "-1", "1:", ":-1", "::-1", "n", "1:3", "m:", "::2", "-2:", "100")}]",
             7 => $"({Str(depth - 1)} if {Bool(depth - 1)} else {Str(depth - 1)})",
-            8 => !_dice.One(6) ? Literal() : $"{_dice.Of("'%s' % s", "'%d|%5.2f' % (n, f)", "'%s %s' % (s, l)", "'%(a)s' % d", "'%05d' % n", "'%x' % 255", "'%-5s|' % s", "'%r' % s", "'%%' % ()", "s % n", "'%c' % 65", "'%e' % f", "'%g' % f", "'%i' % f", "'%s' % (l,)")}",
-            9 => !_dice.One(6) ? "s" : $"{_dice.Of("'{}-{}'.format(s, n)", "'{0}{1}{0}'.format(s, t)", "'{:>8}|'.format(s)", "'{:05d}'.format(n)", "'{:.2f}'.format(f)", "'{a}'.format(a=s)", "'{!r}'.format(s)", "'{:,}'.format(1234567)", "'{{}}'.format()", "'{:%}'.format(f)", "'{x.y}'.format(x=d)", "'{0[a]}'.format(d)")}",
+            8 => !_dice.One(6)
+                ? Literal()
+                : $"{_dice.Of("'%s' % s", "'%d|%5.2f' % (n, f)", "'%s %s' % (s, l)", "'%(a)s' % d", "'%05d' % n", "'%x' % 255", "'%-5s|' % s", "'%r' % s", "'%%' % ()", "s % n", "'%c' % 65", "'%e' % f", "'%g' % f", "'%i' % f", "'%s' % (l,)")}",
+            9 => !_dice.One(6)
+                ? "s"
+                : $"{_dice.Of("'{}-{}'.format(s, n)", "'{0}{1}{0}'.format(s, t)", "'{:>8}|'.format(s)", "'{:05d}'.format(n)", "'{:.2f}'.format(f)", "'{a}'.format(a=s)", "'{!r}'.format(s)", "'{:,}'.format(1234567)", "'{{}}'.format()", "'{:%}'.format(f)", "'{x.y}'.format(x=d)", "'{0[a]}'.format(d)")}",
             10 => $"{Str(depth - 1)} * {_dice.Of("2", "n", "0", "-1", "m")}",
             _ => $"{Any(depth - 1)} | string",
         };
@@ -297,10 +445,20 @@ internal sealed class TemplateCases
 
     private string Num(int depth)
     {
-        if (depth <= 0) return _dice.To(4) switch { 0 => "n", 1 => "m", 2 => "f", _ => _dice.Of("0", "1", "2", "7", "-3", "1.5", "0.1", "1e3", "10", "1_000", "1e16", "123456789012", "2.0", "0.1e1", "9007199254740993", "4611686018427387904", "0x1f", "0b11", "0o17", "00", "1E5", "1.5e-7") };
+        if (depth <= 0)
+            return _dice.To(4) switch
+            {
+                0 => "n",
+                1 => "m",
+                2 => "f",
+                _ => _dice.Of(
+                    "0", "1", "2", "7", "-3", "1.5", "0.1", "1e3", "10", "1_000", "1e16", "123456789012", "2.0",
+                    "0.1e1", "9007199254740993", "4611686018427387904", "0x1f", "0b11", "0o17", "00", "1E5", "1.5e-7"),
+            };
         return _dice.To(9) switch
         {
-            0 or 1 or 2 => $"{Num(depth - 1)} {_dice.Of("+", "-", "*", "+", "-", _dice.Of("/", "//", "%"))} {Num(depth - 1)}",
+            0 or 1 or 2 =>
+                $"{Num(depth - 1)} {_dice.Of("+", "-", "*", "+", "-", _dice.Of("/", "//", "%"))} {Num(depth - 1)}",
             3 => $"{_dice.Of("2", "n", "3", "10", "0.5", "-2", "m")} ** {_dice.Of("2", "n", "0", "-1", "0.5", "10")}",
             4 => $"{Any(depth - 1)} | length",
             5 => $"({Num(depth - 1)}) | {Pick(NumFilters, OddNumFilters)}",
@@ -312,7 +470,10 @@ internal sealed class TemplateCases
 
     private string Bool(int depth)
     {
-        if (depth <= 0) return _dice.Of("b", "true", "false", "add_generation_prompt", "not b", "n", "s", "missing", "l", "True", "none", "loop.first");
+        if (depth <= 0)
+            return _dice.Of(
+                "b", "true", "false", "add_generation_prompt", "not b", "n", "s", "missing", "l", "True", "none",
+                "loop.first");
         return _dice.To(10) switch
         {
             0 => $"{Num(depth - 1)} {_dice.Of("==", "!=", "<", "<=", ">", ">=")} {Num(depth - 1)}",
@@ -321,7 +482,9 @@ internal sealed class TemplateCases
             3 => $"{Bool(depth - 1)} {_dice.Of("and", "or")} {Bool(depth - 1)}",
             4 => $"not {Bool(depth - 1)}",
             5 => $"{Any(depth - 1)} {_dice.Of("in", "not in", "==", "!=")} {Any(depth - 1)}",
-            6 => $"{Num(depth - 1)} {_dice.Of("<", "<=", "==")} {Num(depth - 1)} {_dice.Of("<", "<=", "!=")} {Num(depth - 1)}",
+            6 =>
+                $"{Num(depth - 1)} {_dice.Of("<", "<=", "==")} {Num(depth - 1)} {_dice.Of("<", "<=", "!=")} "
+                    + $"{Num(depth - 1)}",
             7 => $"({Bool(depth - 1)})",
             8 => $"{_dice.From(Names)} is defined and {Bool(depth - 1)}",
             _ => Bool(0),
@@ -330,7 +493,10 @@ internal sealed class TemplateCases
 
     private string List(int depth)
     {
-        if (depth <= 0) return _dice.Of("l", "ls", "ld", "e", "messages", "[]", "[1, 2, 3]", "['a', 'B', 'c']", "(1, 2)", "range(3)", "tools", "[3, 1, 2]", "[none, 1]", "['a', 1]", "[[1, 2], [3, 4]]", "[{'a': 1}, {'a': 2}, {'b': 3}]");
+        if (depth <= 0)
+            return _dice.Of(
+                "l", "ls", "ld", "e", "messages", "[]", "[1, 2, 3]", "['a', 'B', 'c']", "(1, 2)", "range(3)", "tools",
+                "[3, 1, 2]", "[none, 1]", "['a', 1]", "[[1, 2], [3, 4]]", "[{'a': 1}, {'a': 2}, {'b': 3}]");
         return _dice.To(8) switch
         {
             0 or 1 or 2 => $"{List(depth - 1)} | {Pick(ListFilters, OddListFilters)}",
@@ -344,12 +510,16 @@ internal sealed class TemplateCases
 
     private string Map(int depth)
     {
-        if (depth <= 0) return _dice.Of("d", "{}", "{'a': 1}", "{'b': [1, 2.5], 'a': none, 'c': 'x'}", "messages[0]", "dict(a=1)", "{'k': d}", "{1: 'a'}", "{none: 1}", "{'a': 1, 'a': 2}");
+        if (depth <= 0)
+            return _dice.Of(
+                "d", "{}", "{'a': 1}", "{'b': [1, 2.5], 'a': none, 'c': 'x'}", "messages[0]", "dict(a=1)", "{'k': d}",
+                "{1: 'a'}", "{none: 1}", "{'a': 1, 'a': 2}");
         return _dice.To(4) switch
         {
             0 or 1 => $"{Map(depth - 1)} | {Pick(DictFilters, OddDictFilters)}",
             2 => $"{{'a': {Any(depth - 1)}, {Literal()}: {Any(depth - 1)}}}",
-            _ => $"{Map(0)}.{_dice.Of("items()", "keys()", "values()", "get('a')", "get('b', 'q')", "a", "items() | list", "keys() | list", "values() | list", "items() | first", "nope", "get('a').b", "items() | length", "keys() | join", "pop('a')", "copy()", "update({})")}",
+            _ =>
+                $"{Map(0)}.{_dice.Of("items()", "keys()", "values()", "get('a')", "get('b', 'q')", "a", "items() | list", "keys() | list", "values() | list", "items() | first", "nope", "get('a').b", "items() | length", "keys() | join", "pop('a')", "copy()", "update({})")}",
         };
     }
 
@@ -366,7 +536,8 @@ internal sealed class TemplateCases
                 1 => template.Insert(at, template.Substring(at, length)),
                 2 => template.Insert(at, Gap()),
                 3 => template.Insert(at, Output()),
-                4 when template.IndexOf("{{", at, StringComparison.Ordinal) is >= 0 and var found => template.Insert(found, Statement(1, false)),
+                4 when template.IndexOf("{{", at, StringComparison.Ordinal) is >= 0 and var found => template.Insert(
+                    found, Statement(1, false)),
                 _ => Swapped(template),
             };
         }
@@ -375,9 +546,16 @@ internal sealed class TemplateCases
 
     private string Swapped(string template)
     {
-        string[] from = ["loop.first", "loop.last", "== 'user'", "| trim", "content", "is defined", "is not none", "-%}", "{%-", "{{-", "and", "not", "+", "[0]", "strip", "tojson", "messages", "role"];
-        string[] to = ["loop.index0", "loop.last", "!= 'user'", "| upper", "role", "is string", "is none", "%}", "{%", "{{", "or", "", "~", "[-1]", "lstrip", "tojson(indent=2)", "messages[1:]", "content"];
-        int i = _dice.To(from.Length), at = template.IndexOf(from[i], _dice.To(template.Length + 1), StringComparison.Ordinal);
+        string[] from =
+        [
+            "loop.first", "loop.last", "== 'user'", "| trim", "content", "is defined", "is not none", "-%}", "{%-",
+            "{{-", "and", "not", "+", "[0]", "strip", "tojson", "messages", "role"];
+        string[] to =
+        [
+            "loop.index0", "loop.last", "!= 'user'", "| upper", "role", "is string", "is none", "%}", "{%", "{{", "or",
+            "", "~", "[-1]", "lstrip", "tojson(indent=2)", "messages[1:]", "content"];
+        int i = _dice.To(from.Length),
+            at = template.IndexOf(from[i], _dice.To(template.Length + 1), StringComparison.Ordinal);
         return at < 0 ? template : template.Remove(at, from[i].Length).Insert(at, to[i]);
     }
 }

@@ -6,7 +6,9 @@ using Headroom.Formats.Tokenizers;
 
 namespace Headroom.Fuzz;
 
-/// <summary>Our chat templates against jinja2: a case is one template with one set of variables, and its text or that it fails.</summary>
+/// <summary>
+/// Our chat templates against jinja2: a case is one template with one set of variables, and its text or that it fails.
+/// </summary>
 internal sealed class TemplateFuzz
 {
     private const int Batch = 200, Sets = 8, Probes = 250;
@@ -69,7 +71,8 @@ internal sealed class TemplateFuzz
         return new Group(number, template, variables);
     }
 
-    private static JsonObject Question(Group g) => new() { ["t"] = g.Template, ["v"] = new JsonArray(g.Variables.Select(v => v.DeepClone()).ToArray()) };
+    private static JsonObject Question(Group g) =>
+        new() { ["t"] = g.Template, ["v"] = new JsonArray(g.Variables.Select(v => v.DeepClone()).ToArray()) };
 
     private void Compare(Group g, JsonNode? theirs)
     {
@@ -91,7 +94,12 @@ internal sealed class TemplateFuzz
 
     private static Outcome Judge(JsonNode? theirs, string ours, bool failed, bool named)
     {
-        if (theirs == null || (string?)theirs["e"] == "timeout" || ((string?)theirs["e"])?.StartsWith("MemoryError", StringComparison.Ordinal) == true) return Outcome.NoVerdict;
+        if (
+            theirs == null
+            || (string?)theirs["e"] == "timeout"
+            || ((string?)theirs["e"])?.StartsWith("MemoryError", StringComparison.Ordinal) == true
+        )
+            return Outcome.NoVerdict;
         if (theirs["e"] != null) return failed ? Outcome.BothFail : Outcome.Different;
         if (failed) return named ? Outcome.Refused : Outcome.Different;
         return (string)theirs["o"]! == ours ? Outcome.Agreed : Outcome.Different;
@@ -102,7 +110,8 @@ internal sealed class TemplateFuzz
         (failed, named) = (true, false);
         try
         {
-            string text = new ChatTemplate(template, new Tokens()).Render(variables["messages"]!.AsArray(), (bool)variables["add_generation_prompt"]!, variables, Now);
+            string text = new ChatTemplate(template, new Tokens()).Render(
+                variables["messages"]!.AsArray(), (bool)variables["add_generation_prompt"]!, variables, Now);
             failed = false;
             return text;
         }
@@ -130,7 +139,11 @@ internal sealed class TemplateFuzz
         var (template, variables) = Smaller(g.Template, g.Variables[set]);
         var theirs = _oracle.Ask([Question(new Group(0, template, [variables]))])[0]?[0];
         string ours = Ours(template, variables, out bool failed, out _);
-        var used = new JsonObject(variables.Where(v => template.Contains(v.Key, StringComparison.Ordinal)).Select(v => KeyValuePair.Create(v.Key, v.Value?.DeepClone())));
+        var used = new JsonObject(
+            variables
+                .Where(v => template.Contains(v.Key, StringComparison.Ordinal))
+                .Select(v => KeyValuePair.Create(v.Key, v.Value?.DeepClone()))
+        );
         _tally.Difference(new JsonObject
         {
             ["replay"] = FormattableString.Invariant($"templates --seed {_options.Seed} --group {g.Number}"),
@@ -141,7 +154,9 @@ internal sealed class TemplateFuzz
         });
     }
 
-    /// <summary>Cuts pieces out of the template while the difference stays; first between tags, then anywhere.</summary>
+    /// <summary>
+    /// Cuts pieces out of the template while the difference stays; first between tags, then anywhere.
+    /// </summary>
     private (string, JsonObject) Smaller(string template, JsonObject variables)
     {
         int probes = Probes;

@@ -6,7 +6,10 @@ using Headroom.Formats.Tokenizers;
 
 namespace Headroom.Fuzz;
 
-/// <summary>Our tokenizers against Hugging Face's library: a case is one text under one tokenizer.json: its ids with and without special tokens, and the text of ids.</summary>
+/// <summary>
+/// Our tokenizers against Hugging Face's library: a case is one text under one tokenizer.json: its ids with and without
+/// special tokens, and the text of ids.
+/// </summary>
 internal sealed class TokenizerFuzz
 {
     private const int Batch = 24, Probes = 220;
@@ -52,8 +55,13 @@ internal sealed class TokenizerFuzz
         var dice = new Dice(_options.Seed, number);
         var (json, own, count) = _cases.Next(dice);
         var texts = Enumerable.Range(0, count).Select(_ => _texts.Next(dice, own)).ToList();
-        int pieces = json["model"]!["vocab"] is JsonObject vocab ? vocab.Count + (json["added_tokens"]?.AsArray().Count ?? 0) + 2 : 50;
-        var ids = Enumerable.Range(0, 4).Select(_ => Enumerable.Range(0, dice.To(12)).Select(_ => dice.To(pieces)).ToArray()).ToList();
+        int pieces = json["model"]!["vocab"] is JsonObject vocab
+            ? vocab.Count + (json["added_tokens"]?.AsArray().Count ?? 0) + 2
+            : 50;
+        var ids = Enumerable
+            .Range(0, 4)
+            .Select(_ => Enumerable.Range(0, dice.To(12)).Select(_ => dice.To(pieces)).ToArray())
+            .ToList();
         return new Group(number, json, texts, ids);
     }
 
@@ -95,25 +103,38 @@ internal sealed class TokenizerFuzz
             if (Text(ours, g.Texts[i], theirs, i) is { } d)
             {
                 // some refusals need a text: a normalizer that finds the empty text in it
-                if (d.Ours.StartsWith("error: ", StringComparison.Ordinal) && Named(d.Ours)) _tally.Refused(Reason(d.Ours[7..]), 1);
+                if (d.Ours.StartsWith("error: ", StringComparison.Ordinal) && Named(d.Ours))
+                    _tally.Refused(Reason(d.Ours[7..]), 1);
                 else Show(g, g.Texts[i], d.What, d.Theirs, d.Ours);
             }
             else _tally.Add(Outcome.Agreed);
         for (int i = 0; i < g.Ids.Count && !_tally.Full; i++)
-            if (Try(() => ours.Decode(g.Ids[i])) is var text && text != (string)theirs["d"]![i]! && !BySpelling(ours, g.Ids[i]))
+            if (
+                Try(() => ours.Decode(g.Ids[i])) is var text
+                && text != (string)theirs["d"]![i]!
+                && !BySpelling(ours, g.Ids[i])
+            )
                 Show(g, "", "decode " + string.Join(' ', g.Ids[i]), (string)theirs["d"]![i]!, text);
     }
 
-    // The peer fails for the whole group: at load, or at one of the texts. Ours has to fail too, at load or at one of them.
+    // The peer fails for the whole group: at load, or at one of the texts. Ours has to fail too, at load or at one of
+    // them.
     private void LaterFailure(Group g, BpeTokenizer ours, string error)
     {
-        bool fails = g.Texts.Exists(t => Try(() => ours.Encode(t, true).Length.ToString()).StartsWith("error", StringComparison.Ordinal));
+        bool fails = g.Texts.Exists(t =>
+            Try(() => ours.Encode(t, true).Length.ToString()).StartsWith("error", StringComparison.Ordinal)
+        );
         if (fails) _tally.Add(Outcome.BothFail, g.Texts.Count);
-        else if (error.Contains("panic", StringComparison.OrdinalIgnoreCase) || error.Contains("unreachable", StringComparison.OrdinalIgnoreCase)) _tally.Add(Outcome.NoVerdict, g.Texts.Count);
+        else if (
+            error.Contains("panic", StringComparison.OrdinalIgnoreCase)
+            || error.Contains("unreachable", StringComparison.OrdinalIgnoreCase)
+        )
+            _tally.Add(Outcome.NoVerdict, g.Texts.Count);
         else Show(g, "", "load", "error: " + error, "loads and encodes");
     }
 
-    private static (string What, string Theirs, string Ours)? Text(BpeTokenizer ours, string text, JsonNode theirs, int i)
+    private static (string What, string Theirs, string Ours)? Text(
+        BpeTokenizer ours, string text, JsonNode theirs, int i)
     {
         string plain = Ids(theirs["p"]![i]!), special = Ids(theirs["s"]![i]!);
         string mine = Try(() => string.Join(' ', ours.Encode(text)));
@@ -128,11 +149,12 @@ internal sealed class TokenizerFuzz
 
     private static string Ids(JsonNode list) => string.Join(' ', list.AsArray().Select(n => (int)n!));
 
-    // By design: an added token of a byte-level vocabulary is written as it is spelled (llama.cpp does so too), where the peer reads its letters as bytes.
-    // A token that the normalizer goes over is spelled as it leaves it.
+    // By design: an added token of a byte-level vocabulary is written as it is spelled (llama.cpp does so too), where
+    // the peer reads its letters as bytes. A token that the normalizer goes over is spelled as it leaves it.
     private static bool BySpelling(BpeTokenizer ours, int[] ids)
     {
-        string Spelling(AddedToken t) => t.Normalized && ours.Parts.Normalizer is { } normalize ? normalize(t.Content) : t.Content;
+        string Spelling(AddedToken t) =>
+            t.Normalized && ours.Parts.Normalizer is { } normalize ? normalize(t.Content) : t.Content;
         bool AllBytes(string s) => s.Any(c => c > '~') && s.All(c => ByteAlphabet.ToByte(c) >= 0);
         return ours.Parts.Added.Exists(t => ids.Contains(t.Id) && AllBytes(Spelling(t)));
     }
@@ -154,9 +176,11 @@ internal sealed class TokenizerFuzz
     }
 
     private static bool Named(string error) =>
-        error.Contains("not supported", StringComparison.Ordinal) || error.Contains("can be read", StringComparison.Ordinal);
+        error.Contains("not supported", StringComparison.Ordinal)
+        || error.Contains("can be read", StringComparison.Ordinal);
 
-    private static string Reason(string error) => Regex.Replace(error.Length > 110 ? error[..110] : error, "\"[^\"]*\"|\\d+", "..").ReplaceLineEndings(" ");
+    private static string Reason(string error) =>
+        Regex.Replace(error.Length > 110 ? error[..110] : error, "\"[^\"]*\"|\\d+", "..").ReplaceLineEndings(" ");
 
     private void Show(Group g, string text, string what, string theirs, string ours)
     {
@@ -171,7 +195,8 @@ internal sealed class TokenizerFuzz
             ["ours"] = ours,
             ["tokenizer"] = large ? Outline(small.Item1) : small.Item1.DeepClone(),
         };
-        if (text.Length > 0 && Ask(small.Item1, small.Item2) is { } now) (shown["theirs"], shown["ours"]) = (now.Theirs, now.Ours);
+        if (text.Length > 0 && Ask(small.Item1, small.Item2) is { } now)
+            (shown["theirs"], shown["ours"]) = (now.Theirs, now.Ours);
         _tally.Difference(shown);
     }
 
@@ -179,7 +204,13 @@ internal sealed class TokenizerFuzz
     {
         var shown = new JsonObject();
         foreach (var (key, value) in json)
-            if (key == "model") shown[key] = new JsonObject(value!.AsObject().Where(p => p.Key is not ("vocab" or "merges")).Select(p => KeyValuePair.Create(p.Key, p.Value?.DeepClone())));
+            if (key == "model")
+                shown[key] = new JsonObject(
+                    value!
+                        .AsObject()
+                        .Where(p => p.Key is not ("vocab" or "merges"))
+                        .Select(p => KeyValuePair.Create(p.Key, p.Value?.DeepClone()))
+                );
             else if (key != "added_tokens" || value!.AsArray().Count < 40) shown[key] = value?.DeepClone();
         return shown;
     }
@@ -221,26 +252,59 @@ internal sealed class TokenizerFuzz
 
     private static IEnumerable<Func<JsonObject, bool>> Cuts(JsonObject json)
     {
-        foreach (string part in (string[])["post_processor", "decoder", "normalizer", "pre_tokenizer", "truncation", "padding"])
+        foreach (
+            string part in (string[])
+                ["post_processor", "decoder", "normalizer", "pre_tokenizer", "truncation", "padding"]
+        )
             yield return j => j[part] != null && (j[part] = null) == null;
         int tokens = json["added_tokens"]?.AsArray().Count ?? 0;
         for (int i = tokens - 1; i >= 0; i--)
         {
             int at = i;
-            yield return j => { if (at >= j["added_tokens"]!.AsArray().Count) return false; j["added_tokens"]!.AsArray().RemoveAt(at); return true; };
+            yield return j =>
+            {
+                if (at >= j["added_tokens"]!.AsArray().Count)
+                    return false;
+                j["added_tokens"]!.AsArray().RemoveAt(at);
+                return true;
+            };
         }
-        foreach (var (part, list) in new[] { ("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers"), ("decoder", "decoders"), ("post_processor", "processors") })
+        foreach (
+            var (part, list) in new[]
+            {
+                ("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers"), ("decoder", "decoders"),
+                ("post_processor", "processors"),
+            }
+        )
             for (int i = 3; i >= 0; i--)
             {
                 int at = i;
-                yield return j => { if (j[part]?[list] is not JsonArray a || at >= a.Count) return false; a.RemoveAt(at); return true; };
+                yield return j =>
+                {
+                    if (j[part]?[list] is not JsonArray a || at >= a.Count)
+                        return false;
+                    a.RemoveAt(at);
+                    return true;
+                };
             }
         for (int i = (json["model"]!["merges"]?.AsArray().Count ?? 0) - 1; i >= 0 && i < 60; i--)
         {
             int at = i;
-            yield return j => { if (j["model"]!["merges"] is not JsonArray a || at >= a.Count) return false; a.RemoveAt(at); return true; };
+            yield return j =>
+            {
+                if (j["model"]!["merges"] is not JsonArray a || at >= a.Count)
+                    return false;
+                a.RemoveAt(at);
+                return true;
+            };
         }
         foreach (string flag in (string[])["ignore_merges", "byte_fallback", "fuse_unk"])
-            yield return j => { if (j["model"]![flag] is not JsonValue v || !(bool)v) return false; j["model"]![flag] = false; return true; };
+            yield return j =>
+            {
+                if (j["model"]![flag] is not JsonValue v || !(bool)v)
+                    return false;
+                j["model"]![flag] = false;
+                return true;
+            };
     }
 }

@@ -8,8 +8,9 @@ using ChatMessage = Microsoft.Extensions.AI.ChatMessage;
 namespace Headroom.ChatClient;
 
 /// <summary>
-/// A local model behind <see cref="IChatClient"/>, for .NET applications. Requests are served one at a time; of a conversation that goes on, only what
-/// is new is computed. Open the generator with <c>Generator.Open</c> on a CPU or CUDA device.
+/// A local model behind <see cref="IChatClient"/>, for .NET applications. Requests are served one at a time; of a
+/// conversation that goes on, only what is new is computed. Open the generator with <c>Generator.Open</c> on a CPU or
+/// CUDA device.
 /// </summary>
 public sealed class HeadroomChatClient : IChatClient
 {
@@ -17,7 +18,8 @@ public sealed class HeadroomChatClient : IChatClient
     private readonly ChatTemplate _template;
     private readonly GenerationOptions _defaults;
     private readonly ChatClientMetadata _metadata;
-    private readonly SemaphoreSlim _turn = new(1, 1); // holds no handle, so it needs no Dispose, which a response still under way would trip over
+    // holds no handle, so it needs no Dispose, which a response still under way would trip over
+    private readonly SemaphoreSlim _turn = new(1, 1);
     private readonly Lock _gate = new(); // held while the model computes, a token at a time
     private readonly CancellationTokenSource _closing = new();
     private bool _disposed;
@@ -25,7 +27,8 @@ public sealed class HeadroomChatClient : IChatClient
     /// <summary>Over a generator, which the client owns from now on.</summary>
     /// <param name="generator">The model.</param>
     /// <param name="modelId">Its name in metadata and responses.</param>
-    /// <param name="defaults">What counts where <see cref="ChatOptions"/> says nothing, such as <c>SamplingOptions.Of(GenerationConfig.Beside(path))</c>; null = greedy, 256 tokens.</param>
+    /// <param name="defaults">What counts where <see cref="ChatOptions"/> says nothing, such as
+    /// <c>SamplingOptions.Of(GenerationConfig.Beside(path))</c>; null = greedy, 256 tokens.</param>
     /// <exception cref="HeadroomException">The model has no chat template, or one that cannot be used.</exception>
     public HeadroomChatClient(Generator generator, string? modelId = null, GenerationOptions? defaults = null)
     {
@@ -36,8 +39,10 @@ public sealed class HeadroomChatClient : IChatClient
     }
 
     /// <inheritdoc/>
-    /// <exception cref="HeadroomException">An option or content that is not supported, messages that the template refuses, a conversation longer than the context.</exception>
-    public async Task<ChatResponse> GetResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
+    /// <exception cref="HeadroomException">An option or content that is not supported, messages that the template
+    /// refuses, a conversation longer than the context.</exception>
+    public async Task<ChatResponse> GetResponseAsync(
+        IEnumerable<ChatMessage> messages, ChatOptions? options = null, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(messages);
         await Turn(cancellationToken).ConfigureAwait(false);
@@ -55,7 +60,11 @@ public sealed class HeadroomChatClient : IChatClient
             cancellationToken.ThrowIfCancellationRequested();
             return new ChatResponse(new ChatMessage(ChatRole.Assistant, g.Text))
             {
-                ResponseId = Guid.NewGuid().ToString("N"), ModelId = Model(options), CreatedAt = DateTimeOffset.UtcNow, FinishReason = Finish(g), Usage = Usage(g),
+                ResponseId = Guid.NewGuid().ToString("N"),
+                ModelId = Model(options),
+                CreatedAt = DateTimeOffset.UtcNow,
+                FinishReason = Finish(g),
+                Usage = Usage(g),
             };
         }
         finally
@@ -66,7 +75,9 @@ public sealed class HeadroomChatClient : IChatClient
 
     /// <inheritdoc/>
     /// <exception cref="HeadroomException">As <see cref="GetResponseAsync"/>.</exception>
-    public async IAsyncEnumerable<ChatResponseUpdate> GetStreamingResponseAsync(IEnumerable<ChatMessage> messages, ChatOptions? options = null, [EnumeratorCancellation] CancellationToken cancellationToken = default)
+    public async IAsyncEnumerable<ChatResponseUpdate> GetStreamingResponseAsync(
+        IEnumerable<ChatMessage> messages, ChatOptions? options = null,
+        [EnumeratorCancellation] CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(messages);
         string id = Guid.NewGuid().ToString("N");
@@ -75,7 +86,13 @@ public sealed class HeadroomChatClient : IChatClient
         {
             var g = Start(messages, options);
             ChatResponseUpdate Update(string text) =>
-                new(ChatRole.Assistant, text) { ResponseId = id, MessageId = id, ModelId = Model(options), CreatedAt = DateTimeOffset.UtcNow };
+                new(ChatRole.Assistant, text)
+                {
+                    ResponseId = id,
+                    MessageId = id,
+                    ModelId = Model(options),
+                    CreatedAt = DateTimeOffset.UtcNow,
+                };
             bool more;
             do
             {
@@ -141,12 +158,15 @@ public sealed class HeadroomChatClient : IChatClient
             Stop = o?.StopSequences is { } stop ? [.. _defaults.Stop, .. stop] : _defaults.Stop,
             Sampling = s with
             {
-                Temperature = o?.Temperature ?? s.Temperature, TopK = o?.TopK ?? s.TopK, TopP = o?.TopP ?? s.TopP,
+                Temperature = o?.Temperature ?? s.Temperature,
+                TopK = o?.TopK ?? s.TopK,
+                TopP = o?.TopP ?? s.TopP,
                 Seed = o?.Seed is { } seed ? unchecked((int)seed) : s.Seed,
             },
         };
         var all = messages.Select(m => new Formats.Chat.ChatMessage(m.Role.Value, Text(m))).ToList();
-        if (!string.IsNullOrEmpty(o?.Instructions)) all.Insert(0, new Formats.Chat.ChatMessage("system", o.Instructions));
+        if (!string.IsNullOrEmpty(o?.Instructions))
+            all.Insert(0, new Formats.Chat.ChatMessage("system", o.Instructions));
         int[] prompt = _template.Encode(all, addGenerationPrompt: true);
         lock (_gate)
         {
@@ -164,16 +184,28 @@ public sealed class HeadroomChatClient : IChatClient
 
     private string? Model(ChatOptions? o) => o?.ModelId ?? _metadata.DefaultModelId;
 
-    private static ChatFinishReason Finish(Generation g) => g.Finish == FinishReason.Length ? ChatFinishReason.Length : ChatFinishReason.Stop;
+    private static ChatFinishReason Finish(Generation g) =>
+        g.Finish == FinishReason.Length ? ChatFinishReason.Length : ChatFinishReason.Stop;
 
     private static UsageDetails Usage(Generation g) => new()
     {
-        InputTokenCount = g.PromptTokens, OutputTokenCount = g.Ids.Count, TotalTokenCount = g.PromptTokens + g.Ids.Count, CachedInputTokenCount = g.ReusedTokens,
+        InputTokenCount = g.PromptTokens,
+        OutputTokenCount = g.Ids.Count,
+        TotalTokenCount = g.PromptTokens + g.Ids.Count,
+        CachedInputTokenCount = g.ReusedTokens,
     };
 
-    private static HeadroomException NotSupported(string what) => new($"{what} is not supported by the chat client.", "Leave it out: text messages, Temperature, TopK, TopP, MaxOutputTokens, StopSequences, Seed and Instructions are.");
+    private static HeadroomException NotSupported(string what) =>
+        new(
+            $"{what} is not supported by the chat client.",
+            "Leave it out: text messages, Temperature, TopK, TopP, MaxOutputTokens, StopSequences, Seed and "
+                + "Instructions are."
+        );
 
-    /// <summary>Frees the model, after the token that is being computed; a response under way, and those that wait for it, end with <see cref="ObjectDisposedException"/>.</summary>
+    /// <summary>
+    /// Frees the model, after the token that is being computed; a response under way, and those that wait for it, end
+    /// with <see cref="ObjectDisposedException"/>.
+    /// </summary>
     public void Dispose()
     {
         lock (_gate)

@@ -3,9 +3,13 @@ using System.Globalization;
 using Headroom.Cli;
 using Headroom.Core;
 
-CultureInfo.CurrentCulture = CultureInfo.DefaultThreadCurrentCulture = CultureInfo.InvariantCulture; // whatever DOTNET_SYSTEM_GLOBALIZATION_INVARIANT says
+// whatever DOTNET_SYSTEM_GLOBALIZATION_INVARIANT says
+CultureInfo.CurrentCulture = CultureInfo.DefaultThreadCurrentCulture = CultureInfo.InvariantCulture;
 StandardStreams.Open();
-var root = new RootCommand("Headroom: fine-tune Llama-class language models in the memory you have, and know before you start what it will take.");
+var root = new RootCommand(
+    "Headroom: fine-tune Llama-class language models in the memory you have, and know before you start what it will "
+        + "take."
+);
 var verbose = new Option<bool>("--verbose") { Description = "Show stack traces of failures.", Recursive = true };
 root.Options.Add(verbose);
 root.Subcommands.Add(InspectCommand.Create());

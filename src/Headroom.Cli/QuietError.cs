@@ -2,7 +2,10 @@ using System.Text;
 
 namespace Headroom.Cli;
 
-/// <summary>Standard error that may be closed or full: what cannot be said there is left unsaid, and neither ends a run nor changes its exit code.</summary>
+/// <summary>
+/// Standard error that may be closed or full: what cannot be said there is left unsaid, and neither ends a run nor
+/// changes its exit code.
+/// </summary>
 internal sealed class QuietError(TextWriter inner) : TextWriter
 {
     /// <inheritdoc/>

@@ -5,10 +5,13 @@ using Headroom.Training;
 
 namespace Headroom.Cli;
 
-/// <summary>Recipes as commands take them: loaded, overridden, and with paths relative to the recipe's folder made whole.</summary>
+/// <summary>
+/// Recipes as commands take them: loaded, overridden, and with paths relative to the recipe's folder made whole.
+/// </summary>
 internal static class Recipes
 {
-    public static (Recipe Recipe, string Text) Load(string path, string[] sets, string? device, string? vram, string? name)
+    public static (Recipe Recipe, string Text) Load(
+        string path, string[] sets, string? device, string? vram, string? name)
     {
         var recipe = RecipeLoader.Load(path, sets);
         if (device != null) recipe.Device = device;
@@ -19,21 +22,31 @@ internal static class Recipes
         return (recipe, RecipeLoader.ReadText(path));
     }
 
-    /// <summary>Puts local paths in the place of hub names; what is not in the cache is downloaded. A local path that exists wins.</summary>
+    /// <summary>
+    /// Puts local paths in the place of hub names; what is not in the cache is downloaded. A local path that exists
+    /// wins.
+    /// </summary>
     /// <param name="recipe">Is changed.</param>
     /// <param name="session">Has the hub.</param>
-    /// <param name="outlines">A folder for the headers of models that are to be planned only: their weights are not downloaded. Null = whole models.</param>
+    /// <param name="outlines">A folder for the headers of models that are to be planned only: their weights are not
+    /// downloaded. Null = whole models.</param>
     public static void Fetch(Recipe recipe, Session session, string? outlines = null)
     {
         foreach (var m in recipe.Models)
         {
             if (outlines != null && m.Tokenizer == null && HubName.IsMeant(m.Path)) m.Tokenizer = m.Path;
-            if (m.Tokenizer != null && HubName.IsMeant(m.Tokenizer)) m.Tokenizer = session.Hub.Tokenizer(m.TokenizerHub = m.Tokenizer, session.Token);
+            if (m.Tokenizer != null && HubName.IsMeant(m.Tokenizer))
+                m.Tokenizer = session.Hub.Tokenizer(m.TokenizerHub = m.Tokenizer, session.Token);
             if (!HubName.IsMeant(m.Path)) continue;
             var name = HubName.Parse(HubKind.Model, m.Path);
             m.HubId = name.ToString();
             m.Name ??= name.ShortName;
-            m.Path = outlines == null ? session.Hub.Model(m.Path, session.Token) : session.Hub.Outline(m.Path, Path.Combine(outlines, recipe.Models.IndexOf(m).ToString(CultureInfo.InvariantCulture)), session.Token);
+            m.Path =
+                outlines == null
+                    ? session.Hub.Model(m.Path, session.Token)
+                    : session.Hub.Outline(
+                        m.Path, Path.Combine(outlines, recipe.Models.IndexOf(m).ToString(CultureInfo.InvariantCulture)),
+                        session.Token);
         }
         var d = recipe.Data;
         (string? train, d.TrainHub) = Split(d.Train, "train");
@@ -42,6 +55,8 @@ internal static class Recipes
         (d.Test, d.TestHub) = Split(d.Test, "test");
 
         (string? Path, string? Hub) Split(string? given, params string[] splits) =>
-            given != null && HubName.IsMeant(given) ? (session.Hub.Split(given, splits, true, session.Token), given) : (given, null);
+            given != null && HubName.IsMeant(given)
+                ? (session.Hub.Split(given, splits, true, session.Token), given)
+                : (given, null);
     }
 }

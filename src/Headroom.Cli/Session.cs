@@ -8,7 +8,10 @@ using Headroom.Training;
 
 namespace Headroom.Cli;
 
-/// <summary>What long commands share: the device, progress lines, and stopping on Ctrl+C, SIGTERM and SIGHUP (see <see cref="StopWatch"/>).</summary>
+/// <summary>
+/// What long commands share: the device, progress lines, and stopping on Ctrl+C, SIGTERM and SIGHUP (see
+/// <see cref="StopWatch"/>).
+/// </summary>
 internal sealed class Session : IDisposable
 {
     private CancellationTokenSource _stop = new();
@@ -41,7 +44,9 @@ internal sealed class Session : IDisposable
     /// <summary>The hub, for names that are no local path; nothing is asked of the network before it is used.</summary>
     public HubStore Hub => _hub ??= new HubStore(HubSettings.FromEnvironment(), Say, Progress);
 
-    /// <summary>A model's path: the given one, or for a hub name (org/name, org/name@revision) the folder it was downloaded to.</summary>
+    /// <summary>
+    /// A model's path: the given one, or for a hub name (org/name, org/name@revision) the folder it was downloaded to.
+    /// </summary>
     public string Model(string path) => HubName.IsMeant(path) ? Hub.Model(path, Token) : path;
 
     /// <summary>Set by Ctrl+C, SIGTERM and SIGHUP.</summary>
@@ -50,19 +55,28 @@ internal sealed class Session : IDisposable
     private void Stop(PosixSignalContext context)
     {
         if (context.Signal != PosixSignal.SIGINT) _terminated = true;
-        context.Cancel = !_stop.IsCancellationRequested && !_waiting; // the second signal ends the process, and the first one while there is nothing to lose
+        // the second signal ends the process, and the first one while there is nothing to lose
+        context.Cancel = !_stop.IsCancellationRequested && !_waiting;
         if (context.Cancel) _watch.Start(EndLine);
         else _leaving?.Invoke();
         _stop.Cancel();
     }
 
-    /// <summary>Until it is disposed, the work itself obeys a stop, however long that takes: something would be lost otherwise. A stop that came before ends the command here.</summary>
+    /// <summary>
+    /// Until it is disposed, the work itself obeys a stop, however long that takes: something would be lost otherwise.
+    /// A stop that came before ends the command here.
+    /// </summary>
     public IDisposable Hold() => _watch.Hold();
 
-    /// <summary>What is done before the process ends because its work did not obey a stop; a finally does not run then.</summary>
+    /// <summary>
+    /// What is done before the process ends because its work did not obey a stop; a finally does not run then.
+    /// </summary>
     public void BeforeLeaving(Action clean) => _watch.BeforeLeaving(clean);
 
-    /// <summary>Until it is disposed, a signal ends the process: nothing is running that could be lost. One that came before ends the command here.</summary>
+    /// <summary>
+    /// Until it is disposed, a signal ends the process: nothing is running that could be lost. One that came before
+    /// ends the command here.
+    /// </summary>
     /// <param name="leaving">Is done before a signal ends the process, which runs no finally.</param>
     public IDisposable Waiting(Action? leaving = null)
     {
@@ -93,12 +107,14 @@ internal sealed class Session : IDisposable
     /// <summary>Opens auto, cpu or cuda; <paramref name="graphs"/> as training.cuda_graphs.</summary>
     public IDevice Open(string device, bool? graphs = null)
     {
-        if (device is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {device} is unknown.", "Use auto, cpu or cuda.");
+        if (device is not ("auto" or "cpu" or "cuda"))
+            throw new HeadroomException($"--device {device} is unknown.", "Use auto, cpu or cuda.");
         if (device == "cpu") return new CpuDevice();
         var gpu = CudaDevice.TryOpen(out string why, new CudaOptions(Graphs: graphs));
         if (gpu != null) return gpu;
         string[] lines = why.Split('\n');
-        if (device == "cuda") throw new HeadroomException(lines[0], lines.Length > 1 ? lines[1] : "Run with --device cpu.");
+        if (device == "cuda")
+            throw new HeadroomException(lines[0], lines.Length > 1 ? lines[1] : "Run with --device cpu.");
         if (!_saidDevice) Say($"device: CPU ({lines[0].TrimEnd('.')})");
         _saidDevice = true;
         return new CpuDevice();
@@ -111,7 +127,10 @@ internal sealed class Session : IDisposable
         _out.WriteLine(Printable.Lines(text));
     }
 
-    /// <summary>Progress with rate and time left: one line that is rewritten on a terminal, a plain line every few seconds elsewhere.</summary>
+    /// <summary>
+    /// Progress with rate and time left: one line that is rewritten on a terminal, a plain line every few seconds
+    /// elsewhere.
+    /// </summary>
     public void Progress(string what, long done, long total, string figure)
     {
         if (what != _what)
@@ -128,7 +147,10 @@ internal sealed class Session : IDisposable
         if (!_terminal && seconds < 2 && done != total) return;
         if (!_terminal && done == total && seconds < 2) return;
         _shownAt = bucket;
-        string left = done > _first && done < total ? $", {TimeSpan.FromSeconds((total - done) * seconds / (done - _first)):hh\\:mm\\:ss} left" : "";
+        string left =
+            done > _first && done < total
+                ? $", {TimeSpan.FromSeconds((total - done) * seconds / (done - _first)):hh\\:mm\\:ss} left"
+                : "";
         string text = $"{what} {done}/{total}{left}{(figure.Length > 0 ? ", " + figure : "")}";
         if (!_terminal)
         {
@@ -149,9 +171,12 @@ internal sealed class Session : IDisposable
 
     /// <summary>A run's host.</summary>
     public RunHost Host(string folder, bool resume, Recipe recipe) =>
-        new(folder, resume, () => Open(recipe.Device, recipe.Training.CudaGraphs), recipe.Vram == null ? null : Units.Parse(recipe.Vram), Say, Progress)
+        new(
+            folder, resume, () => Open(recipe.Device, recipe.Training.CudaGraphs),
+            recipe.Vram == null ? null : Units.Parse(recipe.Vram), Say, Progress)
         {
-            Hold = Hold, Command = [.. Environment.GetCommandLineArgs().Skip(1)],
+            Hold = Hold,
+            Command = [.. Environment.GetCommandLineArgs().Skip(1)],
         };
 
     /// <inheritdoc/>

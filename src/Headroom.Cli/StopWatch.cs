@@ -7,19 +7,24 @@ using Headroom.Formats;
 namespace Headroom.Cli;
 
 /// <summary>
-/// Ends a process that was told to stop and does not: work obeys a stop between two pieces of it, but a piece may be large, and a thread that reads from a disk that
-/// stalls cannot be interrupted. It waits for as long as something would be lost (<see cref="Hold"/>), and a moment longer for work that is unwinding already.
+/// Ends a process that was told to stop and does not: work obeys a stop between two pieces of it, but a piece may be
+/// large, and a thread that reads from a disk that stalls cannot be interrupted. It waits for as long as something
+/// would be lost (<see cref="Hold"/>), and a moment longer for work that is unwinding already.
 /// </summary>
 internal sealed partial class StopWatch
 {
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(1.5), Unwinding = TimeSpan.FromSeconds(5), Cleaning = TimeSpan.FromSeconds(0.4);
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(1.5),
+        Unwinding = TimeSpan.FromSeconds(5),
+        Cleaning = TimeSpan.FromSeconds(0.4);
     private readonly Lock _gate = new();
     private readonly List<Action> _clean = [];
     private int _holds, _round;
     private bool _stopped;
     private long _since; // when the work was told to stop, or could first obey
 
-    /// <summary>The process has been told to stop. <paramref name="endLine"/> ends a line of progress before something is said.</summary>
+    /// <summary>
+    /// The process has been told to stop. <paramref name="endLine"/> ends a line of progress before something is said.
+    /// </summary>
     public void Start(Action endLine)
     {
         lock (_gate)
@@ -28,7 +33,8 @@ internal sealed partial class StopWatch
             _stopped = true;
             _since = Stopwatch.GetTimestamp();
             int round = ++_round;
-            new Thread(() => Watch(round, endLine)) { IsBackground = true, Name = "stop" }.Start(); // of its own: the pool's may all be busy
+            // of its own: the pool's may all be busy
+            new Thread(() => Watch(round, endLine)) { IsBackground = true, Name = "stop" }.Start();
         }
     }
 
@@ -90,12 +96,17 @@ internal sealed partial class StopWatch
             FolderLock.Abandon();
             foreach (var c in _clean) c();
             cleaned = true;
-        }) { IsBackground = true };
+        })
+        { IsBackground = true };
         clean.Start();
         clean.Join(Cleaning);
         endLine();
         Console.Error.WriteLine("error: Stopped.");
-        Console.Error.WriteLine(Volatile.Read(ref cleaned) ? "  Run it again; nothing was left behind." : "  Run it again; what was half written goes with the next write into that folder.");
+        Console.Error.WriteLine(
+            Volatile.Read(ref cleaned)
+                ? "  Run it again; nothing was left behind."
+                : "  Run it again; what was half written goes with the next write into that folder."
+        );
         if (OperatingSystem.IsWindows()) Environment.Exit(1);
         Exit(1); // not exit(3): its handlers, a driver's above all, may wait for what does not end
     }

@@ -3,8 +3,8 @@ using System.Text;
 namespace Headroom.Cli;
 
 /// <summary>
-/// A terminal that only text reaches: what a model writes, and the names in its files, must not move the cursor, set a title or answer a question. Output that goes to a file or
-/// a pipe is not changed.
+/// A terminal that only text reaches: what a model writes, and the names in its files, must not move the cursor, set a
+/// title or answer a question. Output that goes to a file or a pipe is not changed.
 /// </summary>
 internal sealed class TerminalText(TextWriter inner) : TextWriter
 {

@@ -1,6 +1,8 @@
 namespace Headroom.Core;
 
-/// <summary>A device that failed in the middle of its work: nothing on it can be trusted any more, what was saved before can.</summary>
+/// <summary>
+/// A device that failed in the middle of its work: nothing on it can be trusted any more, what was saved before can.
+/// </summary>
 /// <param name="call">The operation or call that failed.</param>
 /// <param name="message">One line: what is wrong.</param>
 /// <param name="toDo">One line: what to do.</param>

@@ -3,8 +3,8 @@ using System.Runtime.InteropServices;
 namespace Headroom.Core;
 
 /// <summary>
-/// fsync of a directory. A rename or a new file survives a loss of power only when the directory that names it has been written too (fsync(2));
-/// .NET has no call for it.
+/// fsync of a directory. A rename or a new file survives a loss of power only when the directory that names it has been
+/// written too (fsync(2)); .NET has no call for it.
 /// </summary>
 public static partial class DirectoryFlush
 {
@@ -19,7 +19,8 @@ public static partial class DirectoryFlush
         if (file < 0) throw new IOException($"{path}: {Marshal.GetLastPInvokeErrorMessage()}");
         try
         {
-            if (Sync(file) != 0 && Marshal.GetLastPInvokeError() != Invalid) throw new IOException($"{path}: {Marshal.GetLastPInvokeErrorMessage()}");
+            if (Sync(file) != 0 && Marshal.GetLastPInvokeError() != Invalid)
+                throw new IOException($"{path}: {Marshal.GetLastPInvokeErrorMessage()}");
         }
         finally
         {

@@ -1,12 +1,14 @@
 namespace Headroom.Core;
 
 /// <summary>
-/// The few operations by which everything is written that must be whole or not there: atomic files, checkpoint folders, exports, caches and logs.
-/// In production they are plain calls; a test puts a layer in their place that fails, writes half, and forgets at a crash what was not flushed.
+/// The few operations by which everything is written that must be whole or not there: atomic files, checkpoint folders,
+/// exports, caches and logs. In production they are plain calls; a test puts a layer in their place that fails, writes
+/// half, and forgets at a crash what was not flushed.
 /// </summary>
 /// <remarks>
-/// What survives a loss of power is what fsync(2) promises and no more: bytes after <see cref="Flush"/>, names after <see cref="FlushFolder"/> of the
-/// folder that holds them. Every method throws <see cref="IOException"/> or <see cref="UnauthorizedAccessException"/>.
+/// What survives a loss of power is what fsync(2) promises and no more: bytes after <see cref="Flush"/>, names after
+/// <see cref="FlushFolder"/> of the folder that holds them. Every method throws <see cref="IOException"/> or
+/// <see cref="UnauthorizedAccessException"/>.
 /// </remarks>
 public class FileLayer
 {
@@ -16,13 +18,19 @@ public class FileLayer
     /// <summary>The layer that is used here.</summary>
     public static FileLayer Current => Replaced.Value ?? Plain;
 
-    /// <summary>Puts a layer in the place of the plain one, for what is called from here and for nobody else; null = the plain one again.</summary>
+    /// <summary>
+    /// Puts a layer in the place of the plain one, for what is called from here and for nobody else; null = the plain
+    /// one again.
+    /// </summary>
     internal static void Replace(FileLayer? layer) => Replaced.Value = layer;
 
     /// <summary>A new file for writing; one of that name is emptied.</summary>
     public virtual Stream Create(string path) => new FileStream(path, FileMode.Create, FileAccess.Write);
 
-    /// <summary>A file for writing, made when it is not there, at its end; unbuffered, so that its length is what was written. Others may read it.</summary>
+    /// <summary>
+    /// A file for writing, made when it is not there, at its end; unbuffered, so that its length is what was written.
+    /// Others may read it.
+    /// </summary>
     public virtual Stream Append(string path)
     {
         var file = new FileStream(path, FileMode.OpenOrCreate, FileAccess.Write, FileShare.Read, bufferSize: 0);
@@ -33,7 +41,10 @@ public class FileLayer
     /// <summary>fsync of a stream that this layer gave: its bytes are on the disk.</summary>
     public virtual void Flush(Stream file) => ((FileStream)file).Flush(flushToDisk: true);
 
-    /// <summary>Renames a file; one of the new name is replaced in the same instant, or, without <paramref name="replace"/>, is an error.</summary>
+    /// <summary>
+    /// Renames a file; one of the new name is replaced in the same instant, or, without <paramref name="replace"/>, is
+    /// an error.
+    /// </summary>
     public virtual void Move(string from, string to, bool replace = true) => File.Move(from, to, replace);
 
     /// <summary>Renames a folder; the new name must be free.</summary>
@@ -56,7 +67,10 @@ public class FileLayer
     /// <summary>fsync of a folder: the names in it are on the disk.</summary>
     public virtual void FlushFolder(string path) => DirectoryFlush.Run(path);
 
-    /// <summary>Makes a folder and what is missing above it, and flushes the names of what it made: a file in a folder that a crash takes back is lost with it.</summary>
+    /// <summary>
+    /// Makes a folder and what is missing above it, and flushes the names of what it made: a file in a folder that a
+    /// crash takes back is lost with it.
+    /// </summary>
     public void MakeFolder(string path)
     {
         path = Path.TrimEndingDirectorySeparator(Path.GetFullPath(path));
@@ -67,7 +81,9 @@ public class FileLayer
         if (above != null) FlushFolder(above);
     }
 
-    /// <summary>Deletes what an unfinished write left, as far as that can be done; never throws for the disk's faults.</summary>
+    /// <summary>
+    /// Deletes what an unfinished write left, as far as that can be done; never throws for the disk's faults.
+    /// </summary>
     public void Discard(string path)
     {
         try
@@ -84,7 +100,11 @@ public class FileLayer
 /// <summary>Tells faults of files and disks from all others.</summary>
 public static class DiskFault
 {
-    private const int NoSpace = 28, Quota = 122, MacQuota = 69, WindowsFull = 0x70, WindowsHandleFull = 0x27; // ENOSPC, EDQUOT
+    private const int NoSpace = 28,
+        Quota = 122,
+        MacQuota = 69,
+        WindowsFull = 0x70,
+        WindowsHandleFull = 0x27; // ENOSPC, EDQUOT
 
     /// <summary>The fault of a file or disk that an exception is, or that it was made from; null for others.</summary>
     public static Exception? Of(Exception? e) => e switch
@@ -94,6 +114,10 @@ public static class DiskFault
         _ => null,
     };
 
-    /// <summary>True when there was no room on the disk, or none that this user may use: deleting something helps.</summary>
-    public static bool IsFull(Exception? e) => Of(e) is IOException io && (io.HResult & 0xFFFF) is NoSpace or Quota or MacQuota or WindowsFull or WindowsHandleFull;
+    /// <summary>
+    /// True when there was no room on the disk, or none that this user may use: deleting something helps.
+    /// </summary>
+    public static bool IsFull(Exception? e) =>
+        Of(e) is IOException io
+        && (io.HResult & 0xFFFF) is NoSpace or Quota or MacQuota or WindowsFull or WindowsHandleFull;
 }

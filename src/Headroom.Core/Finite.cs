@@ -6,7 +6,9 @@ namespace Headroom.Core;
 /// <summary>Whether numbers are numbers.</summary>
 public static class Finite
 {
-    /// <summary>True when none of the values is NaN or infinite: x - x is 0 for every other float32. One pass, with vectors.</summary>
+    /// <summary>
+    /// True when none of the values is NaN or infinite: x - x is 0 for every other float32. One pass, with vectors.
+    /// </summary>
     public static bool All(ReadOnlySpan<float> values)
     {
         var sum = Vector<float>.Zero;

@@ -1,6 +1,8 @@
 namespace Headroom.Core;
 
-/// <summary>Tensor types of GGUF that can be read, with ggml's numbers (llama.cpp <c>ggml.h</c>, <c>ggml-common.h</c>).</summary>
+/// <summary>
+/// Tensor types of GGUF that can be read, with ggml's numbers (llama.cpp <c>ggml.h</c>, <c>ggml-common.h</c>).
+/// </summary>
 public enum GgmlType
 {
     /// <summary>float32.</summary>
@@ -60,7 +62,9 @@ public static class GgmlTypes
         _ => throw new ArgumentOutOfRangeException(nameof(type)),
     };
 
-    /// <summary>Bytes of a row of <paramref name="columns"/> values, which must be whole blocks: blocks never cross rows.</summary>
+    /// <summary>
+    /// Bytes of a row of <paramref name="columns"/> values, which must be whole blocks: blocks never cross rows.
+    /// </summary>
     public static long RowBytes(this GgmlType type, int columns)
     {
         var (values, bytes) = type.Block();

@@ -3,15 +3,19 @@ using System.Buffers.Binary;
 namespace Headroom.Core;
 
 /// <summary>
-/// Values of ggml blocks, bit for bit as llama.cpp's reference (<c>ggml-quants.c</c>, gguf-py <c>quants.py</c>): all arithmetic is float32 with a rounding
-/// after every operation. Each type has a scalar form here and a vector form in <see cref="GgmlVectors"/>; both give the same bits.
+/// Values of ggml blocks, bit for bit as llama.cpp's reference (<c>ggml-quants.c</c>, gguf-py <c>quants.py</c>): all
+/// arithmetic is float32 with a rounding after every operation. Each type has a scalar form here and a vector form in
+/// <see cref="GgmlVectors"/>; both give the same bits.
 /// </summary>
 public static unsafe class GgmlBlocks
 {
     /// <summary>The 16 values of IQ4_NL and IQ4_XS.</summary>
-    public static ReadOnlySpan<sbyte> Iq4Values => [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+    public static ReadOnlySpan<sbyte> Iq4Values =>
+        [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
-    /// <summary>dst[0 .. count) from consecutive blocks; <paramref name="count"/> is whole blocks. Vectorised.</summary>
+    /// <summary>
+    /// dst[0 .. count) from consecutive blocks; <paramref name="count"/> is whole blocks. Vectorised.
+    /// </summary>
     public static void Dequantize(GgmlType type, byte* src, float* dst, long count)
     {
         switch (type)
@@ -29,7 +33,9 @@ public static unsafe class GgmlBlocks
         for (; count > 0; count -= values, src += bytes, dst += values)
             switch (type)
             {
-                case GgmlType.F32: *dst = BinaryPrimitives.ReadSingleLittleEndian(new ReadOnlySpan<byte>(src, 4)); break;
+                case GgmlType.F32:
+                    *dst = BinaryPrimitives.ReadSingleLittleEndian(new ReadOnlySpan<byte>(src, 4));
+                    break;
                 case GgmlType.F16: *dst = F16(src); break;
                 case GgmlType.BF16: *dst = BitConverter.UInt32BitsToSingle((uint)(src[0] | (src[1] << 8)) << 16); break;
                 case GgmlType.Q8_0: for (int i = 0; i < 32; i++) dst[i] = F16(src) * (sbyte)src[2 + i]; break;
@@ -51,10 +57,12 @@ public static unsafe class GgmlBlocks
         : ((b[j + 4] & 15) | ((b[j - 4] >> 6) << 4), (b[j + 4] >> 4) | ((b[j] >> 6) << 4));
 
     /// <summary>Signed 6-bit scale k of 16 of a Q3_K block; s points at its 12 scale bytes.</summary>
-    internal static int Q3Scale(byte* s, int k) => ((k < 8 ? s[k] & 15 : s[k - 8] >> 4) | (((s[8 + k % 4] >> (2 * (k / 4))) & 3) << 4)) - 32;
+    internal static int Q3Scale(byte* s, int k) =>
+        ((k < 8 ? s[k] & 15 : s[k - 8] >> 4) | (((s[8 + k % 4] >> (2 * (k / 4))) & 3) << 4)) - 32;
 
     /// <summary>Signed 6-bit scale of group k of 8 of an IQ4_XS block.</summary>
-    internal static int Iq4Scale(byte* b, int k) => (((b[4 + k / 2] >> (4 * (k & 1))) & 15) | ((((b[2] | (b[3] << 8)) >> (2 * k)) & 3) << 4)) - 32;
+    internal static int Iq4Scale(byte* b, int k) =>
+        (((b[4 + k / 2] >> (4 * (k & 1))) & 15) | ((((b[2] | (b[3] << 8)) >> (2 * k)) & 3) << 4)) - 32;
 
     // Blocks of 32: [d] [m] [32 high bits] 16 bytes of nibbles; byte j holds values j (low) and j + 16 (high).
     private static void Small(GgmlType type, byte* b, float* y)
@@ -76,7 +84,8 @@ public static unsafe class GgmlBlocks
         }
     }
 
-    // scales[16] (low nibble scale, high nibble minimum), codes[64], d, dmin. Half h of 128 values takes 32 bytes, two bits of each for a run of 32.
+    // scales[16] (low nibble scale, high nibble minimum), codes[64], d, dmin. Half h of 128 values takes 32 bytes, two
+    // bits of each for a run of 32.
     private static void Q2K(byte* b, float* y)
     {
         float d = F16(b + 80), m = F16(b + 82);
@@ -121,12 +130,15 @@ public static unsafe class GgmlBlocks
         for (int i = 0; i < 256; i++)
         {
             int half = i / 128, run = i / 32 % 4, l = i % 32;
-            int q = (b[64 * half + 32 * (run & 1) + l] >> (4 * (run >> 1))) & 15 | (((b[128 + 32 * half + l] >> (2 * run)) & 3) << 4);
+            int q =
+                (b[64 * half + 32 * (run & 1) + l] >> (4 * (run >> 1))) & 15
+                | (((b[128 + 32 * half + l] >> (2 * run)) & 3) << 4);
             y[i] = d * (sbyte)b[192 + i / 16] * (q - 32);
         }
     }
 
-    // d, high scale bits (u16), low scale nibbles[4], codes[128]: 16 bytes a group of 32, nibbles as in the small blocks.
+    // d, high scale bits (u16), low scale nibbles[4], codes[128]: 16 bytes a group of 32, nibbles as in the small
+    // blocks.
     private static void Iq4Xs(byte* b, float* y)
     {
         float d = F16(b);

@@ -5,12 +5,14 @@ using System.Runtime.Intrinsics.X86;
 namespace Headroom.Core;
 
 /// <summary>
-/// Vector forms of <see cref="GgmlBlocks"/>: 16 codes are made as bytes, widened to float32 and scaled. A product and a sum are two roundings (no fused
-/// multiply-add), so the bits are those of the scalar form.
+/// Vector forms of <see cref="GgmlBlocks"/>: 16 codes are made as bytes, widened to float32 and scaled. A product and a
+/// sum are two roundings (no fused multiply-add), so the bits are those of the scalar form.
 /// </summary>
 public static unsafe class GgmlVectors
 {
-    /// <summary>dst[0 .. count) from consecutive blocks of a quantized type; <paramref name="count"/> is whole blocks.</summary>
+    /// <summary>
+    /// dst[0 .. count) from consecutive blocks of a quantized type; <paramref name="count"/> is whole blocks.
+    /// </summary>
     public static void Dequantize(GgmlType type, byte* src, float* dst, long count)
     {
         var (values, bytes) = type.Block();
@@ -27,10 +29,14 @@ public static unsafe class GgmlVectors
             case GgmlType.Q4_K: for (; src < end; src += bytes, dst += values) Q4K(src, dst); break;
             case GgmlType.Q5_K: for (; src < end; src += bytes, dst += values) Q5K(src, dst); break;
             case GgmlType.Q6_K: for (; src < end; src += bytes, dst += values) Q6K(src, dst); break;
-            case GgmlType.IQ4_NL: for (; src < end; src += bytes, dst += values) Iq4(src + 2, GgmlBlocks.F16(src), dst); break;
+            case GgmlType.IQ4_NL:
+                for (; src < end; src += bytes, dst += values)
+                    Iq4(src + 2, GgmlBlocks.F16(src), dst);
+                break;
             case GgmlType.IQ4_XS:
                 for (; src < end; src += bytes, dst += values)
-                    for (int g = 0; g < 8; g++) Iq4(src + 8 + 16 * g, GgmlBlocks.F16(src) * GgmlBlocks.Iq4Scale(src, g), dst + 32 * g);
+                    for (int g = 0; g < 8; g++)
+                        Iq4(src + 8 + 16 * g, GgmlBlocks.F16(src) * GgmlBlocks.Iq4Scale(src, g), dst + 32 * g);
                 break;
             default: throw new ArgumentOutOfRangeException(nameof(type));
         }
@@ -48,7 +54,8 @@ public static unsafe class GgmlVectors
 
     // y = codes * d.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void Scaled(Vector128<byte> codes, float d, float* y) => (Floats(codes.AsSByte()) * Vector512.Create(d)).Store(y);
+    private static void Scaled(Vector128<byte> codes, float d, float* y) =>
+        (Floats(codes.AsSByte()) * Vector512.Create(d)).Store(y);
 
     // y = codes * d + m, in two roundings.
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -125,7 +132,9 @@ public static unsafe class GgmlVectors
         {
             var v = Vector128.Load(b + 32 + 32 * (k >> 3) + 16 * (k & 1));
             var bit = Vector128.Create((byte)(1 << (k >> 1)));
-            var clear = Vector128.Equals(Vector128.Load(b + 16 * (k & 1)) & bit, Vector128<byte>.Zero) & Vector128.Create((byte)4);
+            var clear =
+                Vector128.Equals(Vector128.Load(b + 16 * (k & 1)) & bit, Vector128<byte>.Zero)
+                & Vector128.Create((byte)4);
             Scaled(((v >>> (k & 6)) & Pair) - clear, d * GgmlBlocks.Q3Scale(b + 96, k), y + 16 * k);
         }
     }
@@ -157,7 +166,9 @@ public static unsafe class GgmlVectors
             for (int l = 0; l < 32; l += 16)
             {
                 var high = Vector128.Equals(Vector128.Load(b + 16 + l) & bit, bit) & Vector128.Create((byte)16);
-                Shifted(((Vector128.Load(b + 48 + 32 * (g >> 1) + l) >>> (4 * (g & 1))) & Low) | high, dg, mg, y + 32 * g + l);
+                Shifted(
+                    ((Vector128.Load(b + 48 + 32 * (g >> 1) + l) >>> (4 * (g & 1))) & Low) | high, dg, mg,
+                    y + 32 * g + l);
             }
         }
     }
@@ -170,7 +181,9 @@ public static unsafe class GgmlVectors
             for (int l = 0; l < 32; l += 16)
             {
                 byte* low = b + 64 * half + l;
-                Vector128<byte> a = Vector128.Load(low), c = Vector128.Load(low + 32), h = Vector128.Load(b + 128 + 32 * half + l);
+                Vector128<byte> a = Vector128.Load(low),
+                    c = Vector128.Load(low + 32),
+                    h = Vector128.Load(b + 128 + 32 * half + l);
                 byte* scale = b + 192 + 8 * half + l / 16;
                 float* out0 = y + 128 * half + l;
                 Scaled(((a & Low) | ((h & Pair) << 4)) - offset, d * (sbyte)scale[0], out0);

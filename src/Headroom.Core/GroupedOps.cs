@@ -1,6 +1,9 @@
 namespace Headroom.Core;
 
-/// <summary>What the ops of several projections mean, one op at a time: for devices that do not do them together, and for those groups that they do not.</summary>
+/// <summary>
+/// What the ops of several projections mean, one op at a time: for devices that do not do them together, and for those
+/// groups that they do not.
+/// </summary>
 public static class GroupedOps
 {
     /// <summary><see cref="IOps.LinearGroup"/>.</summary>
@@ -25,8 +28,12 @@ public static class GroupedOps
         }
     }
 
-    /// <summary><see cref="IOps.SwiGluGroupBackward"/> without the gradients of B of gate and up. In place: the gradient of act becomes act, which only down's A still waits for.</summary>
-    public static void SwiGluGroupBackward(IOps ops, in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
+    /// <summary>
+    /// <see cref="IOps.SwiGluGroupBackward"/> without the gradients of B of gate and up. In place: the gradient of act
+    /// becomes act, which only down's A still waits for.
+    /// </summary>
+    public static void SwiGluGroupBackward(
+        IOps ops, in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
     {
         ops.LinearGroupBackward(default, [down with { DA = default }], dAct);
         ops.SwiGluBackward(gate.Y, up.Y, dAct, gate.Y, up.Y, dAct);

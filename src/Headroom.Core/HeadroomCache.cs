@@ -8,12 +8,16 @@ public static class HeadroomCache
     {
         get
         {
-            if (Environment.GetEnvironmentVariable("HEADROOM_CACHE") is { Length: > 0 } own) return Path.GetFullPath(own);
+            if (Environment.GetEnvironmentVariable("HEADROOM_CACHE") is { Length: > 0 } own)
+                return Path.GetFullPath(own);
             // Verified, a home that is not there is "", and the cache would lie in the working folder.
-            string profile = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify);
-            string user = OperatingSystem.IsWindows() ? Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData)
+            string profile = Environment.GetFolderPath(
+                Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify);
+            string user =
+                OperatingSystem.IsWindows() ? Environment.GetFolderPath(Environment.SpecialFolder.LocalApplicationData)
                 : OperatingSystem.IsMacOS() ? Path.Combine(profile, "Library", "Caches")
-                : Environment.GetEnvironmentVariable("XDG_CACHE_HOME") is { Length: > 0 } xdg ? xdg : Path.Combine(profile, ".cache");
+                : Environment.GetEnvironmentVariable("XDG_CACHE_HOME") is { Length: > 0 } xdg ? xdg
+                : Path.Combine(profile, ".cache");
             return Path.Combine(user, "headroom");
         }
     }

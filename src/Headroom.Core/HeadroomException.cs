@@ -1,8 +1,9 @@
 namespace Headroom.Core;
 
 /// <summary>
-/// A fault a user can act on: one line of what is wrong, one line of what to do, and the process exit code (2 = bad input, 1 = failed run). Both lines are the
-/// same in the library as on the console: sentences without a control character, together of less than 2 KB, whatever names and values of a file were put into
+/// A fault a user can act on: one line of what is wrong, one line of what to do, and the process exit code (2 = bad
+/// input, 1 = failed run). Both lines are the same in the library as on the console: sentences without a control
+/// character, together of less than 2 KB, whatever names and values of a file were put into
 /// them (<see cref="Printable.Message"/>).
 /// </summary>
 /// <param name="what">What is wrong.</param>
@@ -19,11 +20,14 @@ public class HeadroomException(string what, string todo, int exitCode = 2, Excep
     /// <summary>Process exit code.</summary>
     public int ExitCode { get; } = exitCode;
 
-    /// <summary>A value of a file as messages show it: without control characters, and a long one cut with an ellipsis.</summary>
+    /// <summary>
+    /// A value of a file as messages show it: without control characters, and a long one cut with an ellipsis.
+    /// </summary>
     /// <param name="text">The value.</param>
     /// <param name="most">Characters shown at most.</param>
     public static string Value(string text, int most = 60) =>
-        Printable.Line(text.Length > most ? text[..(char.IsHighSurrogate(text[most - 2]) ? most - 2 : most - 1)] + "…" : text);
+        Printable.Line(
+            text.Length > most ? text[..(char.IsHighSurrogate(text[most - 2]) ? most - 2 : most - 1)] + "…" : text);
 
     /// <summary>Names as messages list them: each as <see cref="Value"/>, and of many the first.</summary>
     public static string List(IEnumerable<string> names)
@@ -33,7 +37,9 @@ public class HeadroomException(string what, string todo, int exitCode = 2, Excep
         return string.Join(", ", all.Count <= 12 ? shown : shown.Append($"… ({all.Count} in all)"));
     }
 
-    /// <summary>One line that ends like a sentence. Its first letter stays as it is: it may be that of a file's name.</summary>
+    /// <summary>
+    /// One line that ends like a sentence. Its first letter stays as it is: it may be that of a file's name.
+    /// </summary>
     private static string Sentence(string text, int mostBytes)
     {
         text = Printable.Message(text, mostBytes).Trim();

@@ -1,9 +1,10 @@
 namespace Headroom.Core;
 
 /// <summary>
-/// Inverted dropout without a stored mask: element (row, column) of site <paramref name="Site"/> is kept when Philox4x32-10
-/// with key = seed and counter = (index / 8, site, step) gives a 15-bit number &gt;= <see cref="Threshold"/>, index = row * columns + column. A block of
-/// four words serves eight elements: word (index % 8) / 2, the lower 15 bits of its low half for even indices and of its high half for odd ones (numbers that a GPU
+/// Inverted dropout without a stored mask: element (row, column) of site <paramref name="Site"/> is kept when
+/// Philox4x32-10 with key = seed and counter = (index / 8, site, step) gives a 15-bit number &gt;=
+/// <see cref="Threshold"/>, index = row * columns + column. A block of four words serves eight elements: word (index %
+/// 8) / 2, the lower 15 bits of its low half for even indices and of its high half for odd ones (numbers that a GPU
 /// compares two at a time, as halves of a float pair). Kept elements are multiplied by 1 / (1 - p).
 /// </summary>
 /// <param name="P">Probability of dropping, 0 = off.</param>
@@ -22,7 +23,8 @@ public readonly record struct Dropout(float P, ulong Seed, uint Step, uint Site)
 
 /// <summary>Shape of grouped-query attention.</summary>
 /// <param name="NumHeads">num_attention_heads.</param>
-/// <param name="NumKeyValueHeads">num_key_value_heads; query head h reads key/value head h / (heads / kv heads).</param>
+/// <param name="NumKeyValueHeads">num_key_value_heads; query head h reads key/value head h / (heads / kv
+/// heads).</param>
 /// <param name="HeadDim">head_dim.</param>
 /// <param name="SlidingWindow">Positions visible including the current one; 0 = all.</param>
 public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads, int HeadDim, int SlidingWindow)
@@ -31,9 +33,13 @@ public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads,
     public float Scale => 1f / MathF.Sqrt(HeadDim);
 }
 
-/// <summary>One projection of a group that shares its input (q, k and v, or gate and up). Tensors of the direction at hand are set, the others none.</summary>
+/// <summary>
+/// One projection of a group that shares its input (q, k and v, or gate and up). Tensors of the direction at hand are
+/// set, the others none.
+/// </summary>
 /// <param name="W">The base weight.</param>
-/// <param name="A">lora_A [r, in]; none when the projection is not adapted, and forward also when <paramref name="Xa"/> is known already.</param>
+/// <param name="A">lora_A [r, in]; none when the projection is not adapted, and forward also when <paramref name="Xa"/>
+/// is known already.</param>
 /// <param name="B">lora_B [out, r], or none when the projection is not adapted.</param>
 /// <param name="Scaling">LoRA scaling.</param>
 /// <param name="Dropout">This projection's dropout.</param>
@@ -42,9 +48,11 @@ public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads,
 /// <param name="Dxa">Backward: scratch [T, r].</param>
 /// <param name="DA">Backward: gradient of A, or none when it is left to <see cref="IOps.LoraBackwardA"/>.</param>
 /// <param name="DB">Backward: gradient of B, or none when <see cref="IOps.SwiGluGroupBackward"/> has added it.</param>
-/// <param name="Residual">Forward: what the output is added to, [T, out] and another tensor than <paramref name="Y"/>; none = nothing.</param>
+/// <param name="Residual">Forward: what the output is added to, [T, out] and another tensor than <paramref name="Y"/>;
+/// none = nothing.</param>
 public readonly record struct AdaptedLinear(
-    LinearWeight W, Tensor A, Tensor B, float Scaling, Dropout Dropout, Tensor Xa, Tensor Y, Tensor Dxa = default, Tensor DA = default, Tensor DB = default, Tensor Residual = default);
+    LinearWeight W, Tensor A, Tensor B, float Scaling, Dropout Dropout, Tensor Xa, Tensor Y, Tensor Dxa = default,
+    Tensor DA = default, Tensor DB = default, Tensor Residual = default);
 
 /// <summary>One trained tensor with its gradient and AdamW moments, all F32 of one shape.</summary>
 public readonly record struct ParameterSlot(Tensor Weight, Tensor Grad, Tensor M, Tensor V, float WeightDecay);
@@ -56,15 +64,16 @@ public readonly record struct ParameterSlot(Tensor Weight, Tensor Grad, Tensor M
 /// <param name="Epsilon">Added to the denominator after bias correction.</param>
 /// <param name="Step">Update number t, from 1.</param>
 /// <param name="GradScale">Gradients are multiplied by this first (clip coefficient and loss scale).</param>
-public readonly record struct AdamWStep(double LearningRate, double Beta1, double Beta2, double Epsilon, int Step, float GradScale);
+public readonly record struct AdamWStep(
+    double LearningRate, double Beta1, double Beta2, double Epsilon, int Step, float GradScale);
 
 /// <summary>
-/// The op contract: one method per op and direction; inputs, then parameters, then outputs. The caller owns every output.
-/// Gradients of parameters are accumulated (+=); gradients of activations are assigned unless the method says "+=".
-/// Matrices are row-major; T is the number of tokens of a variable-length micro-batch. Activations are F32 on CPU; a GPU also takes BF16 or F16,
-/// with statistics, losses, logits and gradients of parameters in F32.
-/// Shapes are checked by the planning implementation only; the others compute. "Or wider" is by whole groups of 64 columns of a matrix of whole groups of 64, in 16-bit compute only
-/// (see <see cref="LinearGroup"/>).
+/// The op contract: one method per op and direction; inputs, then parameters, then outputs. The caller owns every
+/// output. Gradients of parameters are accumulated (+=); gradients of activations are assigned unless the method says
+/// "+=". Matrices are row-major; T is the number of tokens of a variable-length micro-batch. Activations are F32 on
+/// CPU; a GPU also takes BF16 or F16, with statistics, losses, logits and gradients of parameters in F32.
+/// Shapes are checked by the planning implementation only; the others compute. "Or wider" is by whole groups of 64
+/// columns of a matrix of whole groups of 64, in 16-bit compute only (see <see cref="LinearGroup"/>).
 /// </summary>
 public interface IOps
 {
@@ -81,103 +90,162 @@ public interface IOps
     }
     /// <summary>y[i] = x[rows[i]]; x [T, n], rows I32 [N], y [N, n].</summary>
     void GatherRows(Tensor x, Tensor rows, Tensor y);
-    /// <summary>x = 0, then x[rows[i]] = y[i]; y [N, n], x [T, n]. Row numbers are distinct, but for those whose y is zero.</summary>
+    /// <summary>
+    /// x = 0, then x[rows[i]] = y[i]; y [N, n], x [T, n]. Row numbers are distinct, but for those whose y is zero.
+    /// </summary>
     void ScatterRows(Tensor y, Tensor rows, Tensor x);
 
-    /// <summary>y[t] = table[ids[t]], dequantized; ids I32 [T], table [V, H] in any storage but NF4, y [T, H].</summary>
+    /// <summary>
+    /// y[t] = table[ids[t]], dequantized; ids I32 [T], table [V, H] in any storage but NF4, y [T, H].
+    /// </summary>
     void Embedding(Tensor ids, in LinearWeight table, Tensor y);
     /// <summary>dTable[ids[t]] += dy[t], in token order.</summary>
     void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable);
 
     /// <summary>
-    /// RMSNorm (transformers <c>modeling_llama.py</c>): rstd = (mean(x^2) + eps)^-1/2, y = x * rstd * weight. x [T, H]; rstd F32 [T]; y [T, H], or
-    /// wider: further columns are left alone (see <see cref="LinearGroup"/>). y may be x itself where it is not wider. A norm of each head by itself
-    /// is this one over [T * heads, d].
+    /// RMSNorm (transformers <c>modeling_llama.py</c>): rstd = (mean(x^2) + eps)^-1/2, y = x * rstd * weight. x [T, H];
+    /// rstd F32 [T]; y [T, H], or wider: further columns are left alone (see <see cref="LinearGroup"/>). y may be x
+    /// itself where it is not wider. A norm of each head by itself is this one over [T * heads, d].
     /// </summary>
     void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd);
     /// <summary>Fused residual add: sum = x + branch, then RMSNorm of sum. sum may be x itself.</summary>
     void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd);
-    /// <summary>dx += gradient of RMSNorm; dWeight += sum over tokens (skipped when none). x is the norm's input; dy [T, H], or wider: further columns are not read.</summary>
+    /// <summary>
+    /// dx += gradient of RMSNorm; dWeight += sum over tokens (skipped when none). x is the norm's input; dy [T, H], or
+    /// wider: further columns are not read.
+    /// </summary>
     void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight);
 
     /// <summary>y = x W^T + bias. x [T, in], or wider: further columns are not read; y [T, out].</summary>
     void Linear(Tensor x, in LinearWeight w, Tensor y);
-    /// <summary>dx = dy W, or dx += dy W when <paramref name="accumulate"/>. dy [T, out]; dx [T, in], or wider: further columns are left alone.</summary>
+    /// <summary>
+    /// dx = dy W, or dx += dy W when <paramref name="accumulate"/>. dy [T, out]; dx [T, in], or wider: further columns
+    /// are left alone.
+    /// </summary>
     void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx);
     /// <summary>dW += dy^T x; dW F32 [out, in]. dBias += column sums of dy (skipped when none).</summary>
     void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias);
 
     /// <summary>
-    /// LoRA (PEFT <c>lora/layer.py</c>): xa = dropout(x) A^T, y += scaling * xa B^T. x [T, in], or wider; a [r, in], b [out, r], xa [T, r].
-    /// Without a, xa is read instead: a recomputed layer has it from its first forward pass.
+    /// LoRA (PEFT <c>lora/layer.py</c>): xa = dropout(x) A^T, y += scaling * xa B^T. x [T, in], or wider; a [r, in], b
+    /// [out, r], xa [T, r]. Without a, xa is read instead: a recomputed layer has it from its first forward pass.
     /// </summary>
     void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y);
     /// <summary>
-    /// dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1 - p). Without dA, x is not
-    /// read: <see cref="LoraBackwardA"/> can follow when x exists. x and dx [T, in], or wider: further columns are neither read nor written; masks
-    /// number the elements of [T, in].
+    /// dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1
+    /// - p). Without dA, x is not read: <see cref="LoraBackwardA"/> can follow when x exists. x and dx [T, in], or
+    /// wider: further columns are neither read nor written; masks number the elements of [T, in].
     /// </summary>
-    void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx);
+    void LoraBackward(
+        Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA,
+        Tensor dB, Tensor dx);
 
-    /// <summary>The part of <see cref="LoraBackward"/> that needs x: dA += dxa^T dropout(x). x [T, in], or wider.</summary>
+    /// <summary>
+    /// The part of <see cref="LoraBackward"/> that needs x: dA += dxa^T dropout(x). x [T, in], or wider.
+    /// </summary>
     void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA);
 
-    /// <summary>Dropout of an activation as a tensor: y = drop(x), or with <paramref name="rest"/> what it takes away, x - drop(x); += when <paramref name="accumulate"/>. x and y [T, n]; y may be x.</summary>
+    /// <summary>
+    /// Dropout of an activation as a tensor: y = drop(x), or with <paramref name="rest"/> what it takes away, x -
+    /// drop(x); += when <paramref name="accumulate"/>. x and y [T, n]; y may be x.
+    /// </summary>
     void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y);
 
     /// <summary>
-    /// DoRA (Liu et al., 2024; PEFT <c>lora/dora.py</c>): norm[o] = L2 norm of row o of W + scaling * B A, in float32 from the dequantized W, piece by piece;
-    /// or 1 for a row of zeros; scale = magnitude / norm. a [r, in], b [out, r]; magnitude, norm and scale F32 [out]. The bias has no part in it.
+    /// DoRA (Liu et al., 2024; PEFT <c>lora/dora.py</c>): norm[o] = L2 norm of row o of W + scaling * B A, in float32
+    /// from the dequantized W, piece by piece; or 1 for a row of zeros; scale = magnitude / norm. a [r, in], b [out,
+    /// r]; magnitude, norm and scale F32 [out]. The bias has no part in it.
     /// </summary>
     void DoraScale(in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale);
-    /// <summary>y = scale * u + bias by columns, += when <paramref name="accumulate"/>. u [T, out] = (W + scaling * B A) x; scale F32 [out]; bias F32 [out] or none; y may be u.</summary>
+    /// <summary>
+    /// y = scale * u + bias by columns, += when <paramref name="accumulate"/>. u [T, out] = (W + scaling * B A) x;
+    /// scale F32 [out]; bias F32 [out] or none; y may be u.
+    /// </summary>
     void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y);
-    /// <summary>Gradient of <see cref="DoraForward"/> with norm held constant: dMagnitude += column sums of dy * u / norm; du = scale * dy. du may be dy.</summary>
+    /// <summary>
+    /// Gradient of <see cref="DoraForward"/> with norm held constant: dMagnitude += column sums of dy * u / norm; du =
+    /// scale * dy. du may be dy.
+    /// </summary>
     void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude);
 
     /// <summary>
-    /// Linear and LoRA of every projection of a group over one x; a device may do them together. x [T, in], or [T, in + n * 64] in 16-bit compute:
-    /// the last columns then are the ops' own (a GPU puts every xa there, so that [x, xa] [W, scaling B]^T is one product).
+    /// Linear and LoRA of every projection of a group over one x; a device may do them together. x [T, in], or [T, in +
+    /// n * 64] in 16-bit compute: the last columns then are the ops' own (a GPU puts every xa there, so that [x, xa]
+    /// [W, scaling B]^T is one product).
     /// </summary>
     void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group) => GroupedOps.LinearGroup(this, x, group);
     /// <summary>
-    /// Gradients of a group: adapters +=, dx = the sum over the projections (skipped when none). Weight gradients of the base are not in it.
-    /// x may be none for projections without <see cref="AdaptedLinear.DA"/>. dx [T, in], or [T, in + n * 64] in 16-bit compute: the last columns then are
-    /// the ops' own (a GPU has every dxa come out there, as dy [W, scaling B] is one product).
+    /// Gradients of a group: adapters +=, dx = the sum over the projections (skipped when none). Weight gradients of
+    /// the base are not in it. x may be none for projections without <see cref="AdaptedLinear.DA"/>. dx [T, in], or [T,
+    /// in + n * 64] in 16-bit compute: the last columns then are the ops' own (a GPU has every dxa come out there, as
+    /// dy [W, scaling B] is one product).
     /// </summary>
-    void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx) => GroupedOps.LinearGroupBackward(this, x, group, dx);
+    void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx) =>
+        GroupedOps.LinearGroupBackward(this, x, group, dx);
 
-    /// <summary>cos, sin [T, d/2] of position * invFreq, times attentionFactor. positions I32 [T], invFreq F32 [d/2].</summary>
+    /// <summary>
+    /// cos, sin [T, d/2] of position * invFreq, times attentionFactor. positions I32 [T], invFreq F32 [d/2].
+    /// </summary>
     void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin);
-    /// <summary>In place, half-split rotation (transformers layout) of x [T, heads * d]; <paramref name="inverse"/> rotates back (the gradient).</summary>
+    /// <summary>
+    /// In place, half-split rotation (transformers layout) of x [T, heads * d]; <paramref name="inverse"/> rotates back
+    /// (the gradient).
+    /// </summary>
     void Rope(Tensor x, Tensor cos, Tensor sin, int headDim, bool inverse);
 
     /// <summary>
-    /// Flash-style causal attention over packed sequences: offsets I32 [S + 1], q, o [T, heads * d], k, v [T, kv * d], lse F32 [T, heads]
-    /// (log-sum-exp of the scaled scores). Sequences never see each other. In 16-bit compute o, and dO with it, may have further columns, which are left alone. Dao et al., 2022/2023.
+    /// Flash-style causal attention over packed sequences: offsets I32 [S + 1], q, o [T, heads * d], k, v [T, kv * d],
+    /// lse F32 [T, heads] (log-sum-exp of the scaled scores). Sequences never see each other. In 16-bit compute o, and
+    /// dO with it, may have further columns, which are left alone. Dao et al., 2022/2023.
     /// </summary>
     void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor o, Tensor lse);
     /// <summary>
-    /// Gradient of <see cref="Attention"/>; delta F32 [T, heads] is scratch (rowsum(dO * O)). With the tables of <see cref="RopeTable"/>, dq and dk are
-    /// the gradients before the rotation of q and k (see <see cref="Rope"/>).
+    /// Gradient of <see cref="Attention"/>; delta F32 [T, heads] is scratch (rowsum(dO * O)). With the tables of
+    /// <see cref="RopeTable"/>, dq and dk are the gradients before the rotation of q and k (see <see cref="Rope"/>).
     /// </summary>
-    void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+    void AttentionBackward(
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        Tensor o,
+        Tensor lse,
+        Tensor dO,
+        Tensor offsets,
+        in AttentionShape shape,
+        Tensor delta,
+        Tensor dq,
+        Tensor dk,
+        Tensor dv,
         Tensor cos = default, Tensor sin = default);
-    /// <summary>Plain attention that materialises the scores of one sequence and head at a time, for comparison; same result as <see cref="Attention"/>. scores F32 [longest, longest] is scratch.</summary>
-    void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor scores, Tensor o);
-    /// <summary>Attention of N new rows of one sequence over a cache: kCache, vCache [capacity, kv * d] already hold rows 0 .. past + N - 1; q, o [N, heads * d].</summary>
+    /// <summary>
+    /// Plain attention that materialises the scores of one sequence and head at a time, for comparison; same result as
+    /// <see cref="Attention"/>. scores F32 [longest, longest] is scratch.
+    /// </summary>
+    void AttentionMaterialized(
+        Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor scores, Tensor o);
+    /// <summary>
+    /// Attention of N new rows of one sequence over a cache: kCache, vCache [capacity, kv * d] already hold rows 0 ..
+    /// past + N - 1; q, o [N, heads * d].
+    /// </summary>
     void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape shape, Tensor o);
 
-    /// <summary>y = silu(gate) * up, all [T, I]. y may be gate, or wider than it: further columns are left alone.</summary>
+    /// <summary>
+    /// y = silu(gate) * up, all [T, I]. y may be gate, or wider than it: further columns are left alone.
+    /// </summary>
     void SwiGlu(Tensor gate, Tensor up, Tensor y);
-    /// <summary>dGate, dUp from dy, and y = silu(gate) * up again (skipped when none). dGate may be gate, dUp up, and y dy; dy and y may be wider: further columns are left alone.</summary>
+    /// <summary>
+    /// dGate, dUp from dy, and y = silu(gate) * up again (skipped when none). dGate may be gate, dUp up, and y dy; dy
+    /// and y may be wider: further columns are left alone.
+    /// </summary>
     void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default);
 
     /// <summary>
-    /// The gradient of an MLP's output on its way through down and SwiGLU: act = silu(gate) * up, d act as <see cref="LinearGroupBackward"/> gives it from down (adapter +=, no x), then
-    /// gate.Y and up.Y [T, I], which hold what gate and up gave, become their gradients. dAct is scratch [T, I], or [T, I + n * 64] as in
+    /// The gradient of an MLP's output on its way through down and SwiGLU: act = silu(gate) * up, d act as
+    /// <see cref="LinearGroupBackward"/> gives it from down (adapter +=, no x), then gate.Y and up.Y [T, I], which hold
+    /// what gate and up gave, become their gradients. dAct is scratch [T, I], or [T, I + n * 64] as in
     /// <see cref="LinearGroupBackward"/>; where down has no <see cref="AdaptedLinear.DA"/> it holds act afterwards.
-    /// True when the gradients of B of gate and up have been added too (a GPU sees what they need go by); then those must not be asked for again.
+    /// True when the gradients of B of gate and up have been added too (a GPU sees what they need go by); then those
+    /// must not be asked for again.
     /// </summary>
     bool SwiGluGroupBackward(in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
     {
@@ -186,14 +254,20 @@ public interface IOps
     }
 
     /// <summary>
-    /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already shifted; a negative one does not
-    /// count: its row's loss and gradient are zero),
-    /// logits scratch [chunk, V]. losses F32 [N] = -log softmax(hidden W^T)[label]; dHidden [N, H] = gradScale * gradient (skipped when none; it may be hidden);
-    /// dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none).
+    /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already
+    /// shifted; a negative one does not count: its row's loss and gradient are zero), logits scratch [chunk, V]. losses
+    /// F32 [N] = -log softmax(hidden W^T)[label]; dHidden [N, H] = gradScale * gradient (skipped when none; it may be
+    /// hidden); dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none).
     /// </summary>
-    void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead);
-    /// <summary>Scores of candidate tokens: hidden [N, H], candidates I32 [C], scores F32 [N, C] (logits), lse F32 [N] over the whole vocabulary; logits scratch [chunk, V].</summary>
-    void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse);
+    void LinearCrossEntropy(
+        Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
+        Tensor dHidden, Tensor dHead);
+    /// <summary>
+    /// Scores of candidate tokens: hidden [N, H], candidates I32 [C], scores F32 [N, C] (logits), lse F32 [N] over the
+    /// whole vocabulary; logits scratch [chunk, V].
+    /// </summary>
+    void CandidateScores(
+        Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse);
 
     /// <summary>L2 norm over all tensors (double accumulation, fixed order); NaN or Inf come through.</summary>
     double GlobalNorm(ReadOnlySpan<Tensor> tensors);
@@ -202,7 +276,10 @@ public interface IOps
     /// <summary>True when every element is finite.</summary>
     bool AllFinite(Tensor x);
 
-    /// <summary>Quantizes or rounds src (F32, BF16 or F16; [out, in]) into the storage of dst, bit-identical to bitsandbytes for NF4.</summary>
+    /// <summary>
+    /// Quantizes or rounds src (F32, BF16 or F16; [out, in]) into the storage of dst, bit-identical to bitsandbytes for
+    /// NF4.
+    /// </summary>
     void Quantize(Tensor src, in LinearWeight dst);
     /// <summary>dst F32 [out, in] = the stored weight's values.</summary>
     void Dequantize(in LinearWeight src, Tensor dst);

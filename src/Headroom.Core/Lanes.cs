@@ -2,18 +2,26 @@ using System.Runtime.ExceptionServices;
 
 namespace Headroom.Core;
 
-/// <summary>Pieces of work that a few threads of the pool take in turn: copies and reads, which need no fixed order.</summary>
+/// <summary>
+/// Pieces of work that a few threads of the pool take in turn: copies and reads, which need no fixed order.
+/// </summary>
 public static class Lanes
 {
-    /// <summary>Threads that together copy at the speed of the memory: half of the processors, at least one, at most <paramref name="most"/>.</summary>
+    /// <summary>
+    /// Threads that together copy at the speed of the memory: half of the processors, at least one, at most
+    /// <paramref name="most"/>.
+    /// </summary>
     public static int Count(int most) => Math.Clamp((Environment.ProcessorCount + 1) / 2, 1, most);
 
-    /// <summary>Pieces of at most <paramref name="each"/> that <paramref name="total"/> is cut into, whatever its size.</summary>
+    /// <summary>
+    /// Pieces of at most <paramref name="each"/> that <paramref name="total"/> is cut into, whatever its size.
+    /// </summary>
     public static int Pieces(long total, long each) => checked((int)((total + each - 1) / each));
 
     /// <summary>
-    /// Runs work(lane, piece) for every piece in [0, <paramref name="pieces"/>); a lane in [0, <paramref name="lanes"/>) runs one piece at a time.
-    /// Returns when all are done. The first exception ends the rest and comes out as it is.
+    /// Runs work(lane, piece) for every piece in [0, <paramref name="pieces"/>); a lane in [0,
+    /// <paramref name="lanes"/>) runs one piece at a time. Returns when all are done. The first exception ends the rest
+    /// and comes out as it is.
     /// </summary>
     public static void Run(int lanes, int pieces, Action<int, int> work)
     {
@@ -28,7 +36,12 @@ public static class Lanes
         {
             try
             {
-                for (int piece; Volatile.Read(ref failed) == null && (piece = Interlocked.Increment(ref next)) < pieces;) work(lane, piece);
+                for (
+                    int piece;
+                    Volatile.Read(ref failed) == null && (piece = Interlocked.Increment(ref next)) < pieces;
+
+                )
+                    work(lane, piece);
             }
             catch (Exception e)
             {

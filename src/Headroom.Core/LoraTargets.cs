@@ -3,7 +3,8 @@ using System.Text.RegularExpressions;
 namespace Headroom.Core;
 
 /// <summary>
-/// Which modules an adapter sits on, and with which rank and alpha: the rules of PEFT (<c>tuners/tuners_utils.py</c>, check_target_module_exists;
+/// Which modules an adapter sits on, and with which rank and alpha: the rules of PEFT (<c>tuners/tuners_utils.py</c>,
+/// check_target_module_exists;
 /// <c>utils/other.py</c>, get_pattern_key). A module path is such as model.layers.0.self_attn.q_proj.
 /// </summary>
 public sealed record LoraTargets
@@ -12,7 +13,10 @@ public sealed record LoraTargets
 
     /// <summary>target_modules as a list: a path equals an entry or ends with "." + entry.</summary>
     public IReadOnlyList<string> Modules { get; init; } = [];
-    /// <summary>target_modules as a string: a regex for the whole path, or all-linear; it takes the place of <see cref="Modules"/>.</summary>
+    /// <summary>
+    /// target_modules as a string: a regex for the whole path, or all-linear; it takes the place of
+    /// <see cref="Modules"/>.
+    /// </summary>
     public string? Pattern { get; init; }
     /// <summary>exclude_modules as a list; it wins over the targets.</summary>
     public IReadOnlyList<string> Exclude { get; init; } = [];
@@ -35,8 +39,13 @@ public sealed record LoraTargets
         if (Pattern != null) return Pattern.Equals(All, StringComparison.OrdinalIgnoreCase) || Whole(Pattern, path);
         if (!Modules.Any(m => Ends(path, m))) return false;
         if (Layers is not { Count: > 0 }) return true;
-        foreach (var (before, place) in LayersPattern.Count == 0 ? [(@"^.*?\.", "[^.]*")] : LayersPattern.Select(p => (@"^.*\.", p)))
-            if (Match(place, before, @"\.(\d+)\.", path) is { Success: true } m) return int.TryParse(m.Groups[1].Value, out int layer) && Layers.Contains(layer);
+        foreach (
+            var (before, place) in LayersPattern.Count == 0
+                ? [(@"^.*?\.", "[^.]*")]
+                : LayersPattern.Select(p => (@"^.*\.", p))
+        )
+            if (Match(place, before, @"\.(\d+)\.", path) is { Success: true } m)
+                return int.TryParse(m.Groups[1].Value, out int layer) && Layers.Contains(layer);
         return false;
     }
 
@@ -46,10 +55,16 @@ public sealed record LoraTargets
     /// <summary>Alpha of a module.</summary>
     public float Alpha(string path, float alpha) => ByPattern(AlphaPattern, path, alpha);
 
-    /// <summary>Keys of rank_pattern and alpha_pattern that match none of these modules, each behind the name of its pattern: they would change nothing.</summary>
+    /// <summary>
+    /// Keys of rank_pattern and alpha_pattern that match none of these modules, each behind the name of its pattern:
+    /// they would change nothing.
+    /// </summary>
     /// <param name="paths">Modules of a model.</param>
     public IEnumerable<(string Name, string Key)> Unmatched(IReadOnlyList<string> paths) =>
-        RankPattern.Select(p => ("rank_pattern", p.Key)).Concat(AlphaPattern.Select(p => ("alpha_pattern", p.Key))).Where(p => !paths.Any(path => Ending(p.Key, path)));
+        RankPattern
+            .Select(p => ("rank_pattern", p.Key))
+            .Concat(AlphaPattern.Select(p => ("alpha_pattern", p.Key)))
+            .Where(p => !paths.Any(path => Ending(p.Key, path)));
 
     private static T ByPattern<T>(IReadOnlyList<KeyValuePair<string, T>> patterns, string path, T otherwise)
     {
@@ -59,13 +74,15 @@ public sealed record LoraTargets
     }
 
     private static bool Ends(string path, string entry) =>
-        path.EndsWith(entry, StringComparison.Ordinal) && (path.Length == entry.Length || path[path.Length - entry.Length - 1] == '.');
+        path.EndsWith(entry, StringComparison.Ordinal)
+        && (path.Length == entry.Length || path[path.Length - entry.Length - 1] == '.');
 
     private static bool Ending(string key, string path) => Match(key, @"^(.*\.)?(", @")\z", path).Success;
 
     private static bool Whole(string pattern, string path) => Match(pattern, "^(?:", @")\z", path).Success;
 
-    // What a user wrote stands between what makes it a rule. A refusal shows what the user wrote alone, so the parser is asked about that.
+    // What a user wrote stands between what makes it a rule. A refusal shows what the user wrote alone, so the parser
+    // is asked about that.
     private static Match Match(string written, string before, string after, string path)
     {
         try
@@ -75,7 +92,9 @@ public sealed record LoraTargets
         catch (Exception e) when (e is ArgumentException or RegexMatchTimeoutException)
         {
             string why = e is RegexMatchTimeoutException ? e.Message : Fault(written);
-            throw new HeadroomException($"The module pattern {written} cannot be used: {why.Split('\n')[0].TrimEnd('.')}.", "Correct target_modules, exclude_modules, layers_pattern, rank_pattern or alpha_pattern.");
+            throw new HeadroomException(
+                $"The module pattern {written} cannot be used: {why.Split('\n')[0].TrimEnd('.')}.",
+                "Correct target_modules, exclude_modules, layers_pattern, rank_pattern or alpha_pattern.");
         }
     }
 

@@ -65,13 +65,17 @@ public sealed record ModelConfig
     public int? SlidingWindow { get; init; }
     /// <summary>The first layer that slides (qwen2 max_window_layers); 0 = all.</summary>
     public int FirstSlidingLayer { get; init; }
-    /// <summary>layer_types of newer files: true where the layer slides; null = by <see cref="FirstSlidingLayer"/>.</summary>
+    /// <summary>
+    /// layer_types of newer files: true where the layer slides; null = by <see cref="FirstSlidingLayer"/>.
+    /// </summary>
     public bool[]? SlidingLayers { get; init; }
     /// <summary>bos_token_id.</summary>
     public int? BosTokenId { get; init; }
     /// <summary>eos_token_id; one or more.</summary>
     public int[] EosTokenIds { get; init; } = [];
-    /// <summary>What quantization_config says of the linear layers (bitsandbytes NF4, flat or nested); null = not quantized.</summary>
+    /// <summary>
+    /// What quantization_config says of the linear layers (bitsandbytes NF4, flat or nested); null = not quantized.
+    /// </summary>
     public WeightStorage? Quantized { get; init; }
     /// <summary>pad_token_id.</summary>
     public int? PadTokenId { get; init; }
@@ -80,7 +84,10 @@ public sealed record ModelConfig
     /// <exception cref="HeadroomException">There is none of this <see cref="ModelType"/>.</exception>
     public ModelFamily Family => ModelFamilies.Of(ModelType);
 
-    /// <summary>Hugging Face names of the tensors that a linear product or a look-up reads: embedding table, projections in layer order, untied head.</summary>
+    /// <summary>
+    /// Hugging Face names of the tensors that a linear product or a look-up reads: embedding table, projections in
+    /// layer order, untied head.
+    /// </summary>
     public IEnumerable<string> MatrixNames() => Family.Weights(this).Where(w => !w.IsVector).Select(w => w.Name);
 
     /// <summary>Hugging Face names of norms and biases.</summary>
@@ -102,7 +109,9 @@ public sealed record ModelConfig
     /// </summary>
     public string AnyProjectionName() => Family[WeightRole.Query].Weight();
 
-    /// <summary>Parameters of the projections, of the embedding table with an untied head, and of norms and biases.</summary>
+    /// <summary>
+    /// Parameters of the projections, of the embedding table with an untied head, and of norms and biases.
+    /// </summary>
     public (long Linear, long Embeddings, long Vectors) Parameters
     {
         get
@@ -114,11 +123,17 @@ public sealed record ModelConfig
         }
     }
 
-    /// <summary>Throws when texts of <paramref name="tokens"/> tokens need frequencies that change with the length (dynamic scaling beyond max_position_embeddings).</summary>
+    /// <summary>
+    /// Throws when texts of <paramref name="tokens"/> tokens need frequencies that change with the length (dynamic
+    /// scaling beyond max_position_embeddings).
+    /// </summary>
     public void CheckLength(int tokens)
     {
         if (RopeScaling?.Type == "dynamic" && tokens > MaxPositionEmbeddings)
-            throw new HeadroomException($"{tokens} tokens are beyond the model's {MaxPositionEmbeddings} positions, where its dynamic rope scaling changes with the length; that is not supported.", "Use shorter texts: task.max_seq_length.");
+            throw new HeadroomException(
+                $"{tokens} tokens are beyond the model's {MaxPositionEmbeddings} positions, where its dynamic rope "
+                    + $"scaling changes with the length; that is not supported.",
+                "Use shorter texts: task.max_seq_length.");
     }
 
     /// <summary>Throws when a LoRA rank is more than any side of the model's matrices.</summary>
@@ -127,13 +142,18 @@ public sealed record ModelConfig
     public void CheckRank(int rank, string what)
     {
         if (rank > Math.Max(HiddenSize, IntermediateSize))
-            throw new HeadroomException($"{what} {rank}, more than any side of the model's matrices ({HiddenSize} and {IntermediateSize}).", "Give a smaller rank, such as 16.");
+            throw new HeadroomException(
+                $"{what} {rank}, more than any side of the model's matrices ({HiddenSize} and {IntermediateSize}).",
+                "Give a smaller rank, such as 16.");
     }
 
     /// <summary>True when the layer uses the sliding window.</summary>
-    public bool LayerSlides(int layer) => SlidingWindow is > 0 && (SlidingLayers is { } s ? s[layer] : layer >= FirstSlidingLayer);
+    public bool LayerSlides(int layer) =>
+        SlidingWindow is > 0 && (SlidingLayers is { } s ? s[layer] : layer >= FirstSlidingLayer);
 
-    /// <summary>Inverse frequencies F32 [d/2] with scaling applied, and the factor on cos and sin (1 unless yarn).</summary>
+    /// <summary>
+    /// Inverse frequencies F32 [d/2] with scaling applied, and the factor on cos and sin (1 unless yarn).
+    /// </summary>
     public float[] InverseFrequencies(out float attentionFactor)
     {
         int d = HeadDim;
@@ -144,7 +164,8 @@ public sealed record ModelConfig
             for (int i = 0; i < inv.Length; i++) inv[i] /= divisors[i];
         switch (RopeScaling?.Type)
         {
-            case null or "default" or "dynamic": // dynamic changes only beyond max_position_embeddings, which CheckLength refuses
+            // dynamic changes only beyond max_position_embeddings, which CheckLength refuses
+            case null or "default" or "dynamic":
                 break;
             case "linear":
                 for (int i = 0; i < inv.Length; i++) inv[i] /= (float)RopeScaling.Factor;
@@ -157,14 +178,16 @@ public sealed record ModelConfig
                     double wavelength = 2 * Math.PI / inv[i];
                     if (wavelength < original / RopeScaling.HighFreqFactor) continue;
                     double s = wavelength > original / RopeScaling.LowFreqFactor ? 0
-                        : (original / wavelength - RopeScaling.LowFreqFactor) / (RopeScaling.HighFreqFactor - RopeScaling.LowFreqFactor);
+                            : (original / wavelength - RopeScaling.LowFreqFactor)
+                                / (RopeScaling.HighFreqFactor - RopeScaling.LowFreqFactor);
                     inv[i] = (float)((1 - s) * inv[i] / RopeScaling.Factor + s * inv[i]);
                 }
                 break;
             case "yarn":
                 double maxpos = RopeScaling.OriginalMaxPositionEmbeddings ?? MaxPositionEmbeddings;
                 double Dim(double beta) => d * Math.Log(maxpos / (beta * 2 * Math.PI)) / (2 * Math.Log(RopeTheta));
-                double low = Math.Max(Math.Floor(Dim(RopeScaling.BetaFast)), 0), high = Math.Min(Math.Ceiling(Dim(RopeScaling.BetaSlow)), d - 1);
+                double low = Math.Max(Math.Floor(Dim(RopeScaling.BetaFast)), 0),
+                    high = Math.Min(Math.Ceiling(Dim(RopeScaling.BetaSlow)), d - 1);
                 if (low == high) high += 0.001;
                 for (int i = 0; i < inv.Length; i++)
                 {
@@ -175,7 +198,9 @@ public sealed record ModelConfig
                     ?? RopeScaling.AttentionScale(RopeScaling.Factor));
                 break;
             default:
-                throw new HeadroomException($"Unknown rope_scaling type '{RopeScaling.Type}'.", "Supported: default, linear, dynamic, llama3, yarn.");
+                throw new HeadroomException(
+                    $"Unknown rope_scaling type '{RopeScaling.Type}'.",
+                    "Supported: default, linear, dynamic, llama3, yarn.");
         }
         return inv;
     }

@@ -1,6 +1,8 @@
 namespace Headroom.Core;
 
-/// <summary>NF4's code table and the signed dynamic 8-bit map of double quantization (bitsandbytes <c>functional.py</c>).</summary>
+/// <summary>
+/// NF4's code table and the signed dynamic 8-bit map of double quantization (bitsandbytes <c>functional.py</c>).
+/// </summary>
 public static class Nf4
 {
     private static readonly uint[] CodeBits =
@@ -12,7 +14,10 @@ public static class Nf4
     /// <summary>The 16 values; hard-coded bit patterns, as in bitsandbytes.</summary>
     public static float[] Codes { get; } = [.. CodeBits.Select(BitConverter.UInt32BitsToSingle)];
 
-    /// <summary>Builds the map: for i = 0..6, midpoints of 2^i + 1 points on a line from 0.1 to 1, times 10^(i - 6), both signs; 0 and 1.</summary>
+    /// <summary>
+    /// Builds the map: for i = 0..6, midpoints of 2^i + 1 points on a line from 0.1 to 1, times 10^(i - 6), both signs;
+    /// 0 and 1.
+    /// </summary>
     public static float[] DynamicMap()
     {
         var values = new List<float>();
@@ -22,7 +27,8 @@ public static class Nf4
             float step = (1f - 0.1f) / (n - 1);
             var line = new float[n];
             for (int k = 0; k < n; k++)
-                line[k] = k < n / 2 ? MathF.FusedMultiplyAdd(step, k, 0.1f) : MathF.FusedMultiplyAdd(-step, n - 1 - k, 1f);
+                line[k] =
+                    k < n / 2 ? MathF.FusedMultiplyAdd(step, k, 0.1f) : MathF.FusedMultiplyAdd(-step, n - 1 - k, 1f);
             float scale = (float)Math.Pow(10, i - 6);
             for (int k = 0; k + 1 < n; k++)
             {

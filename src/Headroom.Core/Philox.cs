@@ -1,6 +1,9 @@
 namespace Headroom.Core;
 
-/// <summary>Philox4x32-10 (Salmon et al., SC 2011): a counter-based generator, so any mask can be recomputed from its key and counter.</summary>
+/// <summary>
+/// Philox4x32-10 (Salmon et al., SC 2011): a counter-based generator, so any mask can be recomputed from its key and
+/// counter.
+/// </summary>
 public static class Philox
 {
     /// <summary>First multiplier.</summary>
@@ -29,7 +32,9 @@ public static class Philox
     public static float ToUniform(uint x) => (x >> 8) * (1f / 16777216f);
 }
 
-/// <summary>A sequential generator over Philox for shuffles and initial values; its whole state is (seed, stream, position).</summary>
+/// <summary>
+/// A sequential generator over Philox for shuffles and initial values; its whole state is (seed, stream, position).
+/// </summary>
 public sealed class PhiloxRandom(ulong seed, uint stream = 0)
 {
     private (uint, uint, uint, uint) _block;
@@ -44,7 +49,13 @@ public sealed class PhiloxRandom(ulong seed, uint stream = 0)
         ulong block = Position >> 2;
         if (block != _cached)
             _block = Philox.Next((uint)block, (uint)(block >> 32), stream, 0, (uint)seed, (uint)(seed >> 32));
-        uint word = (Position & 3) switch { 0 => _block.Item1, 1 => _block.Item2, 2 => _block.Item3, _ => _block.Item4 };
+        uint word = (Position & 3) switch
+        {
+            0 => _block.Item1,
+            1 => _block.Item2,
+            2 => _block.Item3,
+            _ => _block.Item4,
+        };
         _cached = block;
         Position++;
         return word;

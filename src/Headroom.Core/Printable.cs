@@ -4,8 +4,9 @@ using System.Text;
 namespace Headroom.Core;
 
 /// <summary>
-/// Text of others (labels, keys, file names, templates, replies of servers) made fit for a terminal and a log: characters that steer a terminal or turn the direction of
-/// writing are spelled out as escapes, such as \u001b, so that what is shown is what is there.
+/// Text of others (labels, keys, file names, templates, replies of servers) made fit for a terminal and a log:
+/// characters that steer a terminal or turn the direction of writing are spelled out as escapes, such as \u001b, so
+/// that what is shown is what is there.
 /// </summary>
 public static class Printable
 {
@@ -17,7 +18,10 @@ public static class Printable
     /// <summary>Lines: line feeds and tabs stay, other controls (carriage returns too) become escapes.</summary>
     public static string Lines(string text) => Clean(text, lines: true);
 
-    /// <summary>A line of so many UTF-8 bytes at most: a longer one loses its middle, so that what is wrong and how the sentence ends both stay.</summary>
+    /// <summary>
+    /// A line of so many UTF-8 bytes at most: a longer one loses its middle, so that what is wrong and how the sentence
+    /// ends both stay.
+    /// </summary>
     public static string Message(string text, int mostBytes)
     {
         text = Line(text);
@@ -31,7 +35,8 @@ public static class Printable
 
     /// <summary>Whether a character steers a terminal, turns the direction of writing, or is half of a pair.</summary>
     public static bool IsControl(Rune c) =>
-        Rune.IsControl(c) || c.Value is 0x2028 or 0x2029 or (>= 0x202A and <= 0x202E) or (>= 0x2066 and <= 0x2069) or 0xFEFF;
+        Rune.IsControl(c)
+        || c.Value is 0x2028 or 0x2029 or (>= 0x202A and <= 0x202E) or (>= 0x2066 and <= 0x2069) or 0xFEFF;
 
     private static string Clean(string text, bool lines)
     {
@@ -59,12 +64,17 @@ public static class Printable
         return false;
     }
 
-    private static void Escape(StringBuilder clean, char c) => clean.Append("\\u").Append(((int)c).ToString("x4", CultureInfo.InvariantCulture));
+    private static void Escape(StringBuilder clean, char c) =>
+        clean.Append("\\u").Append(((int)c).ToString("x4", CultureInfo.InvariantCulture));
 
     // A pair of surrogates is one step of four bytes, seen from either end.
     private static bool InPair(string text, int at) => char.IsSurrogate(text[at]);
 
     private static int Step(string text, int at) => InPair(text, at) ? 2 : 1;
 
-    private static int Bytes(string text, int at) => InPair(text, at) ? 4 : text[at] < 0x80 ? 1 : text[at] < 0x800 ? 2 : 3;
+    private static int Bytes(string text, int at) =>
+        InPair(text, at) ? 4
+        : text[at] < 0x80 ? 1
+        : text[at] < 0x800 ? 2
+        : 3;
 }

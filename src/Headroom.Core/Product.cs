@@ -7,5 +7,6 @@ public static class Product
 {
     /// <summary>Version of Headroom, with the commit where the build knew it.</summary>
     public static string Version { get; } =
-        typeof(Product).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "unknown";
+        typeof(Product).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion
+        ?? "unknown";
 }

@@ -1,6 +1,8 @@
 namespace Headroom.Core;
 
-/// <summary>Element types of buffers. <see cref="U4"/> is two codes a byte, high nibble first (bitsandbytes packing).</summary>
+/// <summary>
+/// Element types of buffers. <see cref="U4"/> is two codes a byte, high nibble first (bitsandbytes packing).
+/// </summary>
 public enum DType : byte
 {
     /// <summary>IEEE-754 single precision, 4 bytes.</summary>
@@ -22,7 +24,9 @@ public enum DType : byte
 /// <summary>Sizes of <see cref="DType"/>.</summary>
 public static class DTypes
 {
-    /// <summary>Bytes that <paramref name="count"/> elements take; an odd 4-bit count is rounded up to a whole byte.</summary>
+    /// <summary>
+    /// Bytes that <paramref name="count"/> elements take; an odd 4-bit count is rounded up to a whole byte.
+    /// </summary>
     public static long Bytes(this DType dtype, long count) => dtype switch
     {
         DType.F32 or DType.I32 => count * 4,
@@ -44,10 +48,18 @@ public readonly record struct Shape(int Rank, int D0, int D1 = 1, int D2 = 1)
     /// <summary>Number of elements.</summary>
     public long Count => (long)D0 * D1 * D2;
     /// <inheritdoc/>
-    public override string ToString() => Rank switch { 1 => $"[{D0}]", 2 => $"[{D0}, {D1}]", _ => $"[{D0}, {D1}, {D2}]" };
+    public override string ToString() =>
+        Rank switch
+        {
+            1 => $"[{D0}]",
+            2 => $"[{D0}, {D1}]",
+            _ => $"[{D0}, {D1}, {D2}]",
+        };
 }
 
-/// <summary>A place in memory (host or device), a dtype and a shape. It owns nothing; <c>default</c> means "absent".</summary>
+/// <summary>
+/// A place in memory (host or device), a dtype and a shape. It owns nothing; <c>default</c> means "absent".
+/// </summary>
 public readonly record struct Tensor(nint Address, DType DType, Shape Shape)
 {
     /// <summary>True for <c>default</c>: an optional tensor that was not given.</summary>

@@ -5,8 +5,8 @@ using Headroom.Core;
 namespace Headroom.Cpu;
 
 /// <summary>
-/// Gradient of <see cref="AttentionForward"/>. A part is one key/value head of one sequence with all its query heads, in a fixed order,
-/// so dK and dV are summed without atomics. Probabilities are recomputed from the log-sum-exp.
+/// Gradient of <see cref="AttentionForward"/>. A part is one key/value head of one sequence with all its query heads,
+/// in a fixed order, so dK and dV are summed without atomics. Probabilities are recomputed from the log-sum-exp.
 /// </summary>
 internal static unsafe class AttentionBackward
 {
@@ -22,14 +22,35 @@ internal static unsafe class AttentionBackward
     }
 
     public static void Run(
-        WorkerPool pool, Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta,
+        WorkerPool pool,
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        Tensor o,
+        Tensor lse,
+        Tensor dO,
+        Tensor offsets,
+        in AttentionShape shape,
+        Tensor delta,
         Tensor dq, Tensor dk, Tensor dv, bool simd = true)
     {
         AttentionForward.CheckHeadDim(shape);
         var c = new Context
         {
-            Q = q.F, K = k.F, V = v.F, O = o.F, Lse = lse.F, DO = dO.F, Delta = delta.F, DQ = dq.F, DK = dk.F, DV = dv.F,
-            Offsets = offsets.I, Shape = shape, Sequences = (int)offsets.Count - 1, Simd = simd,
+            Q = q.F,
+            K = k.F,
+            V = v.F,
+            O = o.F,
+            Lse = lse.F,
+            DO = dO.F,
+            Delta = delta.F,
+            DQ = dq.F,
+            DK = dk.F,
+            DV = dv.F,
+            Offsets = offsets.I,
+            Shape = shape,
+            Sequences = (int)offsets.Count - 1,
+            Simd = simd,
         };
         pool.Run(&Part, &c, c.Sequences * shape.NumKeyValueHeads);
     }
@@ -38,8 +59,14 @@ internal static unsafe class AttentionBackward
     private static void Part(void* context, int part, int worker)
     {
         var c = (Context*)context;
-        int heads = c->Shape.NumHeads, kvHeads = c->Shape.NumKeyValueHeads, d = c->Shape.HeadDim, group = heads / kvHeads;
-        int sequence = part / kvHeads, kv = part % kvHeads, from = c->Offsets[sequence], length = c->Offsets[sequence + 1] - from;
+        int heads = c->Shape.NumHeads,
+            kvHeads = c->Shape.NumKeyValueHeads,
+            d = c->Shape.HeadDim,
+            group = heads / kvHeads;
+        int sequence = part / kvHeads,
+            kv = part % kvHeads,
+            from = c->Offsets[sequence],
+            length = c->Offsets[sequence + 1] - from;
         nint ldq = heads * d, ldk = kvHeads * d;
         nint keyAt = from * ldk + kv * d;
         for (int t = 0; t < length; t++)
@@ -54,12 +81,19 @@ internal static unsafe class AttentionBackward
                 Block(c, head, from + start, Math.Min(Lanes, length - start), start, keyAt, ldq, ldk, scratch);
     }
 
-    private static void Block(Context* c, int head, long row, int n, int query0, nint keyAt, nint ldq, nint ldk, float* scratch)
+    private static void Block(
+        Context* c, int head, long row, int n, int query0, nint keyAt, nint ldq, nint ldk, float* scratch)
     {
         int d = c->Shape.HeadDim, heads = c->Shape.NumHeads, window = c->Shape.SlidingWindow;
         bool simd = c->Simd;
         float scale = c->Shape.Scale;
-        float* qt = scratch, dot = qt + d * Lanes, dqt = dot + d * Lanes, p = dqt + d * Lanes, ds = p + Keys * Lanes, lse = ds + Keys * Lanes, delta = lse + Lanes;
+        float* qt = scratch,
+            dot = qt + d * Lanes,
+            dqt = dot + d * Lanes,
+            p = dqt + d * Lanes,
+            ds = p + Keys * Lanes,
+            lse = ds + Keys * Lanes,
+            delta = lse + Lanes;
         nint at = (nint)row * ldq + head * d;
         float* q = c->Q + at, dO = c->DO + at, k = c->K + keyAt, v = c->V + keyAt;
         AttentionTile.Pack(q, ldq, n, d, scale, qt);
@@ -76,9 +110,12 @@ internal static unsafe class AttentionBackward
         for (int key0 = firstKey; key0 < lastKey; key0 += Keys)
         {
             int keys = Math.Min(Keys, lastKey - key0);
-            AttentionTile.Multiply(simd, keys, k + key0 * ldk, ldk, 1, d, qt, Lanes, p, Lanes, AttentionTile.Start.Zero);
-            if (key0 + keys - 1 > query0 || (window > 0 && query0 + n - 1 - key0 >= window)) AttentionTile.Mask(p, keys, key0, query0, window);
-            AttentionTile.Multiply(simd, keys, v + key0 * ldk, ldk, 1, d, dot, Lanes, ds, Lanes, AttentionTile.Start.Zero);
+            AttentionTile.Multiply(
+                simd, keys, k + key0 * ldk, ldk, 1, d, qt, Lanes, p, Lanes, AttentionTile.Start.Zero);
+            if (key0 + keys - 1 > query0 || (window > 0 && query0 + n - 1 - key0 >= window))
+                AttentionTile.Mask(p, keys, key0, query0, window);
+            AttentionTile.Multiply(
+                simd, keys, v + key0 * ldk, ldk, 1, d, dot, Lanes, ds, Lanes, AttentionTile.Start.Zero);
             if (simd) Scores(p, ds, keys, lse, delta, scale);
             else ScoresScalar(p, ds, keys, lse, delta, scale);
             AttentionTile.Multiply(simd, d, k + key0 * ldk, 1, ldk, keys, ds, Lanes, dqt, Lanes,
@@ -92,11 +129,13 @@ internal static unsafe class AttentionBackward
 
     // out[key][channel] += sum over queries of a[key][query] * b[query][channel], 32 channels at a time.
     [SkipLocalsInit]
-    private static void Accumulate(bool simd, int keys, float* a, int n, float* b, nint ldb, int d, float* output, nint ld)
+    private static void Accumulate(
+        bool simd, int keys, float* a, int n, float* b, nint ldb, int d, float* output, nint ld)
     {
         int c = 0;
         for (; c <= d - Lanes; c += Lanes)
-            AttentionTile.Multiply(simd, keys, a, Lanes, 1, n, b + c, ldb, output + c, ld, AttentionTile.Start.Accumulate);
+            AttentionTile.Multiply(
+                simd, keys, a, Lanes, 1, n, b + c, ldb, output + c, ld, AttentionTile.Start.Accumulate);
         for (; c < d; c++)
             for (int j = 0; j < keys; j++)
             {

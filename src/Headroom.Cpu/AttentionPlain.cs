@@ -18,7 +18,8 @@ internal static unsafe class AttentionPlain
         public nint Columns;
     }
 
-    public static void Materialized(WorkerPool pool, Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor scores, Tensor o)
+    public static void Materialized(
+        WorkerPool pool, Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor scores, Tensor o)
     {
         nint ldq = shape.NumHeads * shape.HeadDim, ldk = shape.NumKeyValueHeads * shape.HeadDim;
         for (int s = 0; s < offsets.Count - 1; s++)
@@ -29,8 +30,15 @@ internal static unsafe class AttentionPlain
             {
                 var c = new Context
                 {
-                    Q = q.F + from * ldq, K = k.F + from * ldk, V = v.F + from * ldk, O = o.F + from * ldq, Scores = scores.F,
-                    Shape = shape, Head = head, Length = length, Columns = scores.Columns,
+                    Q = q.F + from * ldq,
+                    K = k.F + from * ldk,
+                    V = v.F + from * ldk,
+                    O = o.F + from * ldq,
+                    Scores = scores.F,
+                    Shape = shape,
+                    Head = head,
+                    Length = length,
+                    Columns = scores.Columns,
                 };
                 pool.Run(&MaterializedPart, &c, (length + Rows - 1) / Rows);
             }
@@ -40,7 +48,10 @@ internal static unsafe class AttentionPlain
     private static void MaterializedPart(void* context, int part, int worker)
     {
         var c = (Context*)context;
-        int heads = c->Shape.NumHeads, kvHeads = c->Shape.NumKeyValueHeads, d = c->Shape.HeadDim, window = c->Shape.SlidingWindow;
+        int heads = c->Shape.NumHeads,
+            kvHeads = c->Shape.NumKeyValueHeads,
+            d = c->Shape.HeadDim,
+            window = c->Shape.SlidingWindow;
         nint ldq = heads * d, ldk = kvHeads * d, kv = c->Head / (heads / kvHeads) * d;
         for (int i = part * Rows; i < Math.Min(c->Length, (part + 1) * Rows); i++)
         {
@@ -58,7 +69,8 @@ internal static unsafe class AttentionPlain
         }
     }
 
-    public static void Cached(WorkerPool pool, Tensor q, Tensor k, Tensor v, int past, in AttentionShape shape, Tensor o)
+    public static void Cached(
+        WorkerPool pool, Tensor q, Tensor k, Tensor v, int past, in AttentionShape shape, Tensor o)
     {
         if (q.Rows >= BlockedRows)
         {
@@ -73,7 +85,10 @@ internal static unsafe class AttentionPlain
     private static void CachedPart(void* context, int part, int worker)
     {
         var c = (Context*)context;
-        int heads = c->Shape.NumHeads, kvHeads = c->Shape.NumKeyValueHeads, d = c->Shape.HeadDim, window = c->Shape.SlidingWindow;
+        int heads = c->Shape.NumHeads,
+            kvHeads = c->Shape.NumKeyValueHeads,
+            d = c->Shape.HeadDim,
+            window = c->Shape.SlidingWindow;
         int row = part / heads, head = part % heads, position = c->Past + row;
         nint ldk = kvHeads * d, kv = head / (heads / kvHeads) * d;
         float* q = c->Q + (nint)part * d, o = c->O + (nint)part * d;

@@ -4,8 +4,9 @@ using System.Runtime.Intrinsics;
 namespace Headroom.Cpu;
 
 /// <summary>
-/// The small matrix product under attention: C[m][0..31] = C[m][0..31] * scale[0..31] (or 0) + sum over k of A[m * sm + k * sk] * B[k][0..31].
-/// Terms are added in the order of k with fused multiply-adds in every version, so all versions agree bit for bit.
+/// The small matrix product under attention: C[m][0..31] = C[m][0..31] * scale[0..31] (or 0) + sum over k of A[m * sm +
+/// k * sk] * B[k][0..31]. Terms are added in the order of k with fused multiply-adds in every version, so all versions
+/// agree bit for bit.
 /// </summary>
 internal static unsafe class AttentionTile
 {
@@ -24,26 +25,35 @@ internal static unsafe class AttentionTile
     }
 
     /// <summary>Any number of rows; 32 columns.</summary>
-    public static void Multiply(bool simd, int rows, float* a, nint sm, nint sk, int kn, float* b, nint ldb, float* c, nint ldc, Start start, float* scale = null)
+    public static void Multiply(
+        bool simd, int rows, float* a, nint sm, nint sk, int kn, float* b, nint ldb, float* c, nint ldc, Start start,
+        float* scale = null)
     {
         for (int m = 0; m < rows; m += 8)
         {
             int n = Math.Min(8, rows - m);
             if (!simd) Scalar(n, a + m * sm, sm, sk, kn, b, ldb, c + m * ldc, ldc, start, scale);
-            else if (Vector512.IsHardwareAccelerated) Rows512(n, a + m * sm, sm, sk, kn, b, ldb, c + m * ldc, ldc, start, scale);
+            else if (Vector512.IsHardwareAccelerated)
+                Rows512(n, a + m * sm, sm, sk, kn, b, ldb, c + m * ldc, ldc, start, scale);
             else
                 for (int j = 0; j < Lanes; j += 16)
-                    Rows256(n, a + m * sm, sm, sk, kn, b + j, ldb, c + m * ldc + j, ldc, start, scale == null ? null : scale + j);
+                    Rows256(
+                        n, a + m * sm, sm, sk, kn, b + j, ldb, c + m * ldc + j, ldc, start,
+                        scale == null ? null : scale + j);
         }
     }
 
     /// <summary>Scalar twin: up to 8 rows.</summary>
-    public static void Scalar(int rows, float* a, nint sm, nint sk, int kn, float* b, nint ldb, float* c, nint ldc, Start start, float* scale)
+    public static void Scalar(
+        int rows, float* a, nint sm, nint sk, int kn, float* b, nint ldb, float* c, nint ldc, Start start, float* scale)
     {
         for (int m = 0; m < rows; m++)
             for (int j = 0; j < Lanes; j++)
             {
-                float sum = start == Start.Zero ? 0f : start == Start.Accumulate ? c[m * ldc + j] : c[m * ldc + j] * scale[j];
+                float sum =
+                    start == Start.Zero ? 0f
+                    : start == Start.Accumulate ? c[m * ldc + j]
+                    : c[m * ldc + j] * scale[j];
                 for (int k = 0; k < kn; k++) sum = MathF.FusedMultiplyAdd(a[m * sm + k * sk], b[k * ldb + j], sum);
                 c[m * ldc + j] = sum;
             }
@@ -51,12 +61,30 @@ internal static unsafe class AttentionTile
 
     // Rows past the last one repeat it and are not stored.
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Rows512(int rows, float* a, nint sm, nint sk, int kn, float* b, nint ldb, float* c, nint ldc, Start start, float* scale)
+    private static void Rows512(
+        int rows, float* a, nint sm, nint sk, int kn, float* b, nint ldb, float* c, nint ldc, Start start, float* scale)
     {
         float* a0 = a, a1 = rows > 1 ? a0 + sm : a0, a2 = rows > 2 ? a1 + sm : a1, a3 = rows > 3 ? a2 + sm : a2;
-        float* a4 = rows > 4 ? a3 + sm : a3, a5 = rows > 5 ? a4 + sm : a4, a6 = rows > 6 ? a5 + sm : a5, a7 = rows > 7 ? a6 + sm : a6;
-        Vector512<float> c00 = default, c10 = default, c20 = default, c30 = default, c40 = default, c50 = default, c60 = default, c70 = default;
-        Vector512<float> c01 = default, c11 = default, c21 = default, c31 = default, c41 = default, c51 = default, c61 = default, c71 = default;
+        float* a4 = rows > 4 ? a3 + sm : a3,
+            a5 = rows > 5 ? a4 + sm : a4,
+            a6 = rows > 6 ? a5 + sm : a5,
+            a7 = rows > 7 ? a6 + sm : a6;
+        Vector512<float> c00 = default,
+            c10 = default,
+            c20 = default,
+            c30 = default,
+            c40 = default,
+            c50 = default,
+            c60 = default,
+            c70 = default;
+        Vector512<float> c01 = default,
+            c11 = default,
+            c21 = default,
+            c31 = default,
+            c41 = default,
+            c51 = default,
+            c61 = default,
+            c71 = default;
         if (start != Start.Zero)
         {
             Vector512<float> s0 = Vector512.Create(1f), s1 = s0;
@@ -105,13 +133,27 @@ internal static unsafe class AttentionTile
     }
 
     // 16 columns at a time in 256-bit registers, four rows at a time.
-    private static void Rows256(int rows, float* a, nint sm, nint sk, int kn, float* b, nint ldb, float* c, nint ldc, Start start, float* scale)
+    private static void Rows256(
+        int rows, float* a, nint sm, nint sk, int kn, float* b, nint ldb, float* c, nint ldc, Start start, float* scale)
     {
         for (int m = 0; m < rows; m += 4)
         {
-            float* a0 = a + m * sm, a1 = m + 1 < rows ? a0 + sm : a0, a2 = m + 2 < rows ? a1 + sm : a1, a3 = m + 3 < rows ? a2 + sm : a2;
-            float* p0 = c + m * ldc, p1 = m + 1 < rows ? p0 + ldc : p0, p2 = m + 2 < rows ? p1 + ldc : p1, p3 = m + 3 < rows ? p2 + ldc : p2;
-            Vector256<float> c00 = default, c01 = default, c10 = default, c11 = default, c20 = default, c21 = default, c30 = default, c31 = default;
+            float* a0 = a + m * sm,
+                a1 = m + 1 < rows ? a0 + sm : a0,
+                a2 = m + 2 < rows ? a1 + sm : a1,
+                a3 = m + 3 < rows ? a2 + sm : a2;
+            float* p0 = c + m * ldc,
+                p1 = m + 1 < rows ? p0 + ldc : p0,
+                p2 = m + 2 < rows ? p1 + ldc : p1,
+                p3 = m + 3 < rows ? p2 + ldc : p2;
+            Vector256<float> c00 = default,
+                c01 = default,
+                c10 = default,
+                c11 = default,
+                c20 = default,
+                c21 = default,
+                c30 = default,
+                c31 = default;
             if (start != Start.Zero)
             {
                 Vector256<float> s0 = Vector256.Create(1f), s1 = s0;
@@ -142,7 +184,10 @@ internal static unsafe class AttentionTile
         }
     }
 
-    /// <summary>dst[c][i] = src[i][c] * scale for i &lt; n, 0 for the other lanes; src rows lie <paramref name="ld"/> apart, <paramref name="d"/> columns.</summary>
+    /// <summary>
+    /// dst[c][i] = src[i][c] * scale for i &lt; n, 0 for the other lanes; src rows lie <paramref name="ld"/> apart,
+    /// <paramref name="d"/> columns.
+    /// </summary>
     public static void Pack(float* src, nint ld, int n, int d, float scale, float* dst)
     {
         if (n < Lanes) new Span<float>(dst, d * Lanes).Clear();
@@ -163,7 +208,9 @@ internal static unsafe class AttentionTile
         Panels.Transpose(src, Lanes, d, n, dst, (int)ld);
     }
 
-    /// <summary>Score rows of keys key0 .. key0 + keys - 1: lanes whose query may not see the key become -infinity.</summary>
+    /// <summary>
+    /// Score rows of keys key0 .. key0 + keys - 1: lanes whose query may not see the key become -infinity.
+    /// </summary>
     public static void Mask(float* s, int keys, int key0, int query0, int window)
     {
         for (int j = 0; j < keys; j++, s += Lanes)
@@ -173,8 +220,14 @@ internal static unsafe class AttentionTile
             for (int i = 0; i < Lanes; i += 8)
             {
                 var lane = Vector256.Create(i) + Vector256.Create(0, 1, 2, 3, 4, 5, 6, 7);
-                var hidden = Vector256.LessThan(lane, Vector256.Create(first)) | Vector256.GreaterThan(lane, Vector256.Create(last));
-                Vector256.Store(Vector256.ConditionalSelect(hidden.AsSingle(), Vector256.Create(float.NegativeInfinity), Vector256.Load(s + i)), s + i);
+                var hidden =
+                    Vector256.LessThan(lane, Vector256.Create(first))
+                    | Vector256.GreaterThan(lane, Vector256.Create(last));
+                Vector256.Store(
+                    Vector256.ConditionalSelect(
+                        hidden.AsSingle(), Vector256.Create(float.NegativeInfinity), Vector256.Load(s + i)),
+                    s + i
+                );
             }
         }
     }

@@ -32,8 +32,10 @@ public sealed unsafe partial class CpuDevice : IDevice
     {
         if (_arena != null) throw new InvalidOperationException("the arena is reserved already");
         _arena = NativeMemory.AlignedAlloc((nuint)bytes, bytes >= HugePage ? (nuint)HugePage : 4096);
-        // In pages of 2 MiB the kernel hands the memory over in half the time and a product misses fewer translations; a system without them says no.
-        if (OperatingSystem.IsLinux() && bytes >= HugePage) _ = Advise(_arena, (nuint)bytes / HugePage * HugePage, 14); // MADV_HUGEPAGE
+        // In pages of 2 MiB the kernel hands the memory over in half the time and a product misses fewer translations;
+        // a system without them says no.
+        if (OperatingSystem.IsLinux() && bytes >= HugePage)
+            _ = Advise(_arena, (nuint)bytes / HugePage * HugePage, 14); // MADV_HUGEPAGE
         // Touch every page now: what the plan says must be there before the first step, not at step 50.
         nint arena = (nint)_arena;
         Lanes.Run(_threads, Lanes.Pieces(bytes, Reach), (_, piece) =>
@@ -47,12 +49,14 @@ public sealed unsafe partial class CpuDevice : IDevice
     /// <inheritdoc/>
     public void Upload(ReadOnlySpan<byte> source, Tensor destination)
     {
-        if (source.Length > destination.Bytes) throw new InvalidOperationException("upload is larger than its destination");
+        if (source.Length > destination.Bytes)
+            throw new InvalidOperationException("upload is larger than its destination");
         if (source.Length <= Piece) source.CopyTo(new Span<byte>((void*)destination.Address, source.Length));
         else UploadLarge(source, destination);
     }
 
-    private void UploadLarge(ReadOnlySpan<byte> source, Tensor destination) // apart, since the lambda takes memory from the collector on entry
+    // apart, since the lambda takes memory from the collector on entry
+    private void UploadLarge(ReadOnlySpan<byte> source, Tensor destination)
     {
         fixed (byte* s = source)
         {

@@ -16,9 +16,11 @@ public sealed unsafe partial class CpuOps
     public void ScatterRows(Tensor y, Tensor rows, Tensor x) => ElementKernels.ScatterRows(_pool, y, rows, x);
 
     /// <inheritdoc cref="IOps.Embedding"/>
-    public void Embedding(Tensor ids, in LinearWeight table, Tensor y) => EmbeddingKernels.Forward(_pool, ids, table, y);
+    public void Embedding(Tensor ids, in LinearWeight table, Tensor y) =>
+        EmbeddingKernels.Forward(_pool, ids, table, y);
     /// <inheritdoc cref="IOps.EmbeddingBackward"/>
-    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) => EmbeddingKernels.Backward(_pool, ids, dy, dTable);
+    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) =>
+        EmbeddingKernels.Backward(_pool, ids, dy, dTable);
 
     /// <inheritdoc cref="IOps.RmsNorm"/>
     public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd) =>
@@ -39,7 +41,8 @@ public sealed unsafe partial class CpuOps
     /// <inheritdoc cref="IOps.GlobalNorm"/>
     public double GlobalNorm(ReadOnlySpan<Tensor> tensors) => OptimizerKernels.GlobalNorm(_pool, tensors);
     /// <inheritdoc cref="IOps.AdamW"/>
-    public void AdamW(ReadOnlySpan<ParameterSlot> slots, in AdamWStep step) => OptimizerKernels.AdamW(_pool, slots, step);
+    public void AdamW(ReadOnlySpan<ParameterSlot> slots, in AdamWStep step) =>
+        OptimizerKernels.AdamW(_pool, slots, step);
     /// <inheritdoc cref="IOps.AllFinite"/>
     public bool AllFinite(Tensor x) => ElementKernels.AllFinite(_pool, x);
 }

@@ -8,13 +8,18 @@ public sealed unsafe partial class CpuOps
     public void Linear(Tensor x, in LinearWeight w, Tensor y)
     {
         if (x.Rows <= RowProduct.MaxRows) RowProduct.Run(_pool, x, w, y);
-        else Gemm.Run(this, Operand.RowMajor(x, w.In), new Operand { Kind = OperandKind.WeightTransposed, W = w }, x.Rows, w.Out, w.In, 1, false, y.F, w.Out);
+        else
+            Gemm.Run(
+                this, Operand.RowMajor(x, w.In), new Operand { Kind = OperandKind.WeightTransposed, W = w }, x.Rows,
+                w.Out, w.In, 1, false, y.F, w.Out);
         if (!w.Bias.IsNone) BiasKernels.Add(_pool, w.Bias, y);
     }
 
     /// <inheritdoc cref="IOps.LinearBackwardInput"/>
     public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx) =>
-        Gemm.Run(this, Operand.RowMajor(dy, w.Out), new Operand { Kind = OperandKind.Weight, W = w }, dy.Rows, w.In, w.Out, 1, accumulate, dx.F, w.In);
+        Gemm.Run(
+            this, Operand.RowMajor(dy, w.Out), new Operand { Kind = OperandKind.Weight, W = w }, dy.Rows, w.In, w.Out,
+            1, accumulate, dx.F, w.In);
 
     /// <inheritdoc cref="IOps.LinearBackwardWeight"/>
     public void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias)
@@ -34,10 +39,14 @@ public sealed unsafe partial class CpuOps
 
     /// <summary>The first half of <see cref="LoraForward"/>.</summary>
     internal void LoraInput(Tensor x, Tensor a, in Dropout dropout, Tensor xa) =>
-        Gemm.Run(this, Dropped(x, dropout), Operand.Transposed(a, x.Columns), x.Rows, a.Rows, x.Columns, 1, false, xa.F, a.Rows);
+        Gemm.Run(
+            this, Dropped(x, dropout), Operand.Transposed(a, x.Columns), x.Rows, a.Rows, x.Columns, 1, false, xa.F,
+            a.Rows);
 
     /// <inheritdoc cref="IOps.LoraBackward"/>
-    public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
+    public void LoraBackward(
+        Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA,
+        Tensor dB, Tensor dx)
     {
         int r = a.Rows, outs = dy.Columns, rows = dy.Rows;
         Gemm.Run(this, Operand.RowMajor(dy, outs), Operand.RowMajor(b, r), rows, r, outs, scaling, false, dxa.F, r);
@@ -59,7 +68,17 @@ public sealed unsafe partial class CpuOps
             }
             // y = [x, xa] [W, scaling * B]^T in one product: y is written once.
             if (!p.A.IsNone) LoraInput(x, p.A, p.Dropout, p.Xa);
-            Gemm.Run(this, Operand.RowMajor(x, p.W.In), new Operand { Kind = OperandKind.WeightTransposed, W = p.W }, x.Rows, p.W.Out, p.W.In, 1, false, p.Y.F, p.W.Out,
+            Gemm.Run(
+                this,
+                Operand.RowMajor(x, p.W.In),
+                new Operand { Kind = OperandKind.WeightTransposed, W = p.W },
+                x.Rows,
+                p.W.Out,
+                p.W.In,
+                1,
+                false,
+                p.Y.F,
+                p.W.Out,
                 new Gemm.Extra { A = p.Xa.F, B = p.B.F, Count = r, Scale = p.Scaling });
             if (!p.W.Bias.IsNone) BiasKernels.Add(_pool, p.W.Bias, p.Y);
             if (!p.Residual.IsNone) Add(p.Residual, p.Y);
@@ -67,20 +86,27 @@ public sealed unsafe partial class CpuOps
     }
 
     /// <inheritdoc cref="IOps.LoraBackwardA"/>
-    public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA) => LoraGradients.RunA(this, x, dropout, dxa, dA);
+    public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA) =>
+        LoraGradients.RunA(this, x, dropout, dxa, dA);
 
     /// <inheritdoc cref="IOps.Drop"/>
-    public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y) => DoraKernels.Drop(this, x, dropout, rest, accumulate, y);
+    public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y) =>
+        DoraKernels.Drop(this, x, dropout, rest, accumulate, y);
     /// <inheritdoc cref="IOps.DoraScale"/>
-    public void DoraScale(in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale) =>
-        DoraKernels.Scale(this, w, a, b, scaling, magnitude, norm, scale);
+    public void DoraScale(
+        in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale
+    ) => DoraKernels.Scale(this, w, a, b, scaling, magnitude, norm, scale);
     /// <inheritdoc cref="IOps.DoraForward"/>
-    public void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y) => DoraKernels.Forward(_pool, u, scale, bias, accumulate, y);
+    public void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y) =>
+        DoraKernels.Forward(_pool, u, scale, bias, accumulate, y);
     /// <inheritdoc cref="IOps.DoraBackward"/>
-    public void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude) => DoraKernels.Backward(_pool, dy, u, scale, norm, du, dMagnitude);
+    public void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude) =>
+        DoraKernels.Backward(_pool, dy, u, scale, norm, du, dMagnitude);
 
     /// <inheritdoc cref="IOps.LinearCrossEntropy"/>
-    public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)
+    public void LinearCrossEntropy(
+        Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
+        Tensor dHidden, Tensor dHead)
     {
         for (int row = 0; row < hidden.Rows; row += logits.Rows)
         {
@@ -95,7 +121,8 @@ public sealed unsafe partial class CpuOps
     }
 
     /// <inheritdoc cref="IOps.CandidateScores"/>
-    public void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
+    public void CandidateScores(
+        Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
     {
         for (int row = 0; row < hidden.Rows; row += logits.Rows)
         {

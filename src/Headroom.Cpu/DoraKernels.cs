@@ -4,13 +4,17 @@ using Headroom.Core;
 
 namespace Headroom.Cpu;
 
-/// <summary>DoRA's own arithmetic (Liu et al., 2024; PEFT <c>lora/dora.py</c>): row norms of W + scaling * B A, the scaling of columns and its gradient; dropout as a tensor.</summary>
+/// <summary>
+/// DoRA's own arithmetic (Liu et al., 2024; PEFT <c>lora/dora.py</c>): row norms of W + scaling * B A, the scaling of
+/// columns and its gradient; dropout as a tensor.
+/// </summary>
 internal static unsafe class DoraKernels
 {
     private const int Chunk = 1 << 13; // elements of a part
     private const int Columns = 64; // of a part that sums over rows: a cache line and more of every row
     private const int RowsPerPart = 8;
-    private const int Piece = 2048; // columns of a row at a time: weight, adapter and the rows of A stay in the second-level cache
+    // columns of a row at a time: weight, adapter and the rows of A stay in the second-level cache
+    private const int Piece = 2048;
 
     private struct Job
     {
@@ -34,7 +38,16 @@ internal static unsafe class DoraKernels
     /// <summary>y = drop(x) or x - drop(x), += when accumulate.</summary>
     public static void Drop(CpuOps ops, Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y)
     {
-        var job = new Job { X = x.F, Y = y.F, Count = x.Count, Rest = rest, Accumulate = accumulate, Dropout = dropout, Scratch = ops.Scratch(0) };
+        var job = new Job
+        {
+            X = x.F,
+            Y = y.F,
+            Count = x.Count,
+            Rest = rest,
+            Accumulate = accumulate,
+            Dropout = dropout,
+            Scratch = ops.Scratch(0),
+        };
         ops.Pool.Run(&DropPart, &job, (int)((x.Count + Chunk - 1) / Chunk));
     }
 
@@ -53,9 +66,21 @@ internal static unsafe class DoraKernels
     }
 
     /// <summary>norm and scale = magnitude / norm; squares are summed in double, in the order of the columns.</summary>
-    public static void Scale(CpuOps ops, in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
+    public static void Scale(
+        CpuOps ops, in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
     {
-        var job = new ScaleJob { W = w, A = a.F, B = b.F, Magnitude = magnitude.F, Norm = norm.F, Scale = scale.F, R = a.Rows, Scaling = scaling, Scratch = ops.Scratch(0) };
+        var job = new ScaleJob
+        {
+            W = w,
+            A = a.F,
+            B = b.F,
+            Magnitude = magnitude.F,
+            Norm = norm.F,
+            Scale = scale.F,
+            R = a.Rows,
+            Scaling = scaling,
+            Scratch = ops.Scratch(0),
+        };
         ops.Pool.Run(&ScalePart, &job, (w.Out + RowsPerPart - 1) / RowsPerPart);
     }
 
@@ -73,14 +98,16 @@ internal static unsafe class DoraKernels
             {
                 WeightRows.Read(j.W, first + i, column, n, row);
                 new Span<float>(delta, n).Clear();
-                for (int k = 0; k < j.R; k++) VectorMath.Axpy(j.B[(long)(first + i) * j.R + k], j.A + (long)k * j.W.In + column, delta, n);
+                for (int k = 0; k < j.R; k++)
+                    VectorMath.Axpy(j.B[(long)(first + i) * j.R + k], j.A + (long)k * j.W.In + column, delta, n);
                 VectorMath.Axpy(j.Scaling, delta, row, n);
                 squares[i] += OptimizerKernels.SumSquares(row, n);
             }
         }
         for (int i = 0; i < rows; i++)
         {
-            float norm = squares[i] > 0 || double.IsNaN(squares[i]) ? (float)Math.Sqrt(squares[i]) : 1; // a row of zeros has no direction: it is left as it is
+            // a row of zeros has no direction: it is left as it is
+            float norm = squares[i] > 0 || double.IsNaN(squares[i]) ? (float)Math.Sqrt(squares[i]) : 1;
             j.Norm[first + i] = norm;
             j.Scale[first + i] = j.Magnitude[first + i] / norm;
         }
@@ -89,7 +116,15 @@ internal static unsafe class DoraKernels
     /// <summary>y = scale * u + bias, += when accumulate.</summary>
     public static void Forward(WorkerPool pool, Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y)
     {
-        var job = new Job { X = u.F, Y = y.F, Scale = scale.F, Bias = bias.F, Columns = u.Columns, Accumulate = accumulate };
+        var job = new Job
+        {
+            X = u.F,
+            Y = y.F,
+            Scale = scale.F,
+            Bias = bias.F,
+            Columns = u.Columns,
+            Accumulate = accumulate,
+        };
         pool.Run(&ForwardPart, &job, u.Rows);
     }
 
@@ -104,13 +139,26 @@ internal static unsafe class DoraKernels
             if (j.Accumulate) add += Vector256.Load(y + i);
             Vector256.FusedMultiplyAdd(Vector256.Load(u + i), Vector256.Load(j.Scale + i), add).Store(y + i);
         }
-        for (; i < n; i++) y[i] = MathF.FusedMultiplyAdd(u[i], j.Scale[i], (j.Bias == null ? 0 : j.Bias[i]) + (j.Accumulate ? y[i] : 0));
+        for (; i < n; i++)
+            y[i] = MathF.FusedMultiplyAdd(
+                u[i], j.Scale[i], (j.Bias == null ? 0 : j.Bias[i]) + (j.Accumulate ? y[i] : 0));
     }
 
     /// <summary>dMagnitude += column sums of dy * u / norm, over the rows in order; du = scale * dy.</summary>
-    public static void Backward(WorkerPool pool, Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude)
+    public static void Backward(
+        WorkerPool pool, Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude)
     {
-        var job = new Job { X = dy.F, Y = du.F, Scale = scale.F, U = u.F, Norm = norm.F, Sum = dMagnitude.F, Rows = dy.Rows, Columns = dy.Columns };
+        var job = new Job
+        {
+            X = dy.F,
+            Y = du.F,
+            Scale = scale.F,
+            U = u.F,
+            Norm = norm.F,
+            Sum = dMagnitude.F,
+            Rows = dy.Rows,
+            Columns = dy.Columns,
+        };
         pool.Run(&BackwardPart, &job, (dy.Columns + Columns - 1) / Columns);
     }
 

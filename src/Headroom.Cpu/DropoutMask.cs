@@ -5,7 +5,9 @@ using Headroom.Core;
 
 namespace Headroom.Cpu;
 
-/// <summary>Dropout multipliers (0 or 1 / (1 - p)) regenerated from Philox: a function of (index, site, step, seed) alone.</summary>
+/// <summary>
+/// Dropout multipliers (0 or 1 / (1 - p)) regenerated from Philox: a function of (index, site, step, seed) alone.
+/// </summary>
 internal static unsafe class DropoutMask
 {
     /// <summary>x[i] *= multiplier of element first + i.</summary>
@@ -41,7 +43,9 @@ internal static unsafe class DropoutMask
         return i;
     }
 
-    /// <summary>16 counters at a time, in an order that makes the 4 x 16 transposition of the outputs come out contiguous.</summary>
+    /// <summary>
+    /// 16 counters at a time, in an order that makes the 4 x 16 transposition of the outputs come out contiguous.
+    /// </summary>
     public static void Block512(in Dropout d, ulong block, float* x)
     {
         if ((uint)block > uint.MaxValue - 16)
@@ -49,7 +53,8 @@ internal static unsafe class DropoutMask
             ApplyScalar(d, (long)block * 8, 128, x);
             return;
         }
-        var c0 = Vector512.Create((uint)block) + Vector512.Create(0u, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        var c0 =
+            Vector512.Create((uint)block) + Vector512.Create(0u, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         var c1 = Vector512.Create((uint)(block >> 32));
         var c2 = Vector512.Create(d.Site);
         var c3 = Vector512.Create(d.Step);
@@ -82,7 +87,9 @@ internal static unsafe class DropoutMask
         Vector512<uint> least = Vector512.Create(threshold), low, high;
         (low, high) = Vector512.Widen(words.AsUInt16() & Vector512.Create((ushort)0x7FFF));
         (Vector512.Load(x) * (Vector512.GreaterThanOrEqual(low, least).AsSingle() & Vector512.Create(keep))).Store(x);
-        (Vector512.Load(x + 16) * (Vector512.GreaterThanOrEqual(high, least).AsSingle() & Vector512.Create(keep))).Store(x + 16);
+        (
+            Vector512.Load(x + 16) * (Vector512.GreaterThanOrEqual(high, least).AsSingle() & Vector512.Create(keep))
+        ).Store(x + 16);
     }
 
     // High and low halves of the 32 x 32-bit products, from the 64-bit products of the even and of the odd lanes.
@@ -95,7 +102,9 @@ internal static unsafe class DropoutMask
         high = ((even >> 32) | (odd & Vector512.Create(0xFFFFFFFF00000000ul))).AsUInt32();
     }
 
-    /// <summary>8 counters at a time, in an order that makes the 4 x 8 transposition of the outputs come out contiguous.</summary>
+    /// <summary>
+    /// 8 counters at a time, in an order that makes the 4 x 8 transposition of the outputs come out contiguous.
+    /// </summary>
     public static void Block256(in Dropout d, ulong block, float* x)
     {
         if ((uint)block > uint.MaxValue - 8)
@@ -136,7 +145,8 @@ internal static unsafe class DropoutMask
         Vector256<uint> least = Vector256.Create(threshold), low, high;
         (low, high) = Vector256.Widen(words.AsUInt16() & Vector256.Create((ushort)0x7FFF));
         (Vector256.Load(x) * (Vector256.GreaterThanOrEqual(low, least).AsSingle() & Vector256.Create(keep))).Store(x);
-        (Vector256.Load(x + 8) * (Vector256.GreaterThanOrEqual(high, least).AsSingle() & Vector256.Create(keep))).Store(x + 8);
+        (Vector256.Load(x + 8) * (Vector256.GreaterThanOrEqual(high, least).AsSingle() & Vector256.Create(keep))).Store(
+            x + 8);
     }
 
     // High and low halves of the 32 x 32-bit products, from the 64-bit products of the even and of the odd lanes.

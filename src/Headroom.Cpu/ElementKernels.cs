@@ -75,7 +75,14 @@ internal static unsafe class ElementKernels
 
     public static void GatherRows(WorkerPool pool, Tensor x, Tensor rows, Tensor y)
     {
-        var c = new Context { X = x.B, Y = y.B, Rows = rows.I, Count = rows.Count, RowBytes = x.DType.Bytes(x.Columns) };
+        var c = new Context
+        {
+            X = x.B,
+            Y = y.B,
+            Rows = rows.I,
+            Count = rows.Count,
+            RowBytes = x.DType.Bytes(x.Columns),
+        };
         pool.Run(&GatherPart, &c, (int)((c.Count + 31) / 32));
     }
 
@@ -89,7 +96,14 @@ internal static unsafe class ElementKernels
     public static void ScatterRows(WorkerPool pool, Tensor y, Tensor rows, Tensor x)
     {
         Zero(pool, x);
-        var c = new Context { X = x.B, Y = y.B, Rows = rows.I, Count = rows.Count, RowBytes = x.DType.Bytes(x.Columns) };
+        var c = new Context
+        {
+            X = x.B,
+            Y = y.B,
+            Rows = rows.I,
+            Count = rows.Count,
+            RowBytes = x.DType.Bytes(x.Columns),
+        };
         pool.Run(&ScatterPart, &c, (int)((c.Count + 31) / 32));
     }
 

@@ -25,7 +25,14 @@ internal static unsafe class EmbeddingKernels
             throw new NotSupportedException("An embedding table cannot be stored as NF4.");
         var c = new Context
         {
-            Ids = ids.I, Table = table.Data.B, Absmax = table.Absmax.F, Y = y.F, Count = (int)ids.Count, H = table.In, Storage = table.Storage, Weight = table,
+            Ids = ids.I,
+            Table = table.Data.B,
+            Absmax = table.Absmax.F,
+            Y = y.F,
+            Count = (int)ids.Count,
+            H = table.In,
+            Storage = table.Storage,
+            Weight = table,
         };
         pool.Run(&ForwardPart, &c, (c.Count + Rows - 1) / Rows);
     }
@@ -54,7 +61,8 @@ internal static unsafe class EmbeddingKernels
     {
         int i = 0;
         if (Avx512F.IsSupported)
-            for (; i <= n - 16; i += 16) (Avx512F.ConvertToVector512Int32(Vector256.Load(x + i)) << 16).AsSingle().Store(y + i);
+            for (; i <= n - 16; i += 16)
+                (Avx512F.ConvertToVector512Int32(Vector256.Load(x + i)) << 16).AsSingle().Store(y + i);
         for (; i <= n - 8; i += 8)
             Vector256.Store((Vector256.WidenLower(Vector128.Load(x + i).ToVector256()) << 16).AsSingle(), y + i);
         WidenBF16Scalar(x + i, y + i, n - i);
@@ -67,8 +75,8 @@ internal static unsafe class EmbeddingKernels
     }
 
     /// <summary>
-    /// y = float16 x: exponent and fraction moved to their float32 places, times 2^112 for the difference of the biases (exact, subnormals too); an exponent
-    /// of all ones becomes float32's.
+    /// y = float16 x: exponent and fraction moved to their float32 places, times 2^112 for the difference of the biases
+    /// (exact, subnormals too); an exponent of all ones becomes float32's.
     /// </summary>
     public static void WidenF16(Half* x, float* y, int n)
     {
@@ -77,7 +85,8 @@ internal static unsafe class EmbeddingKernels
         {
             var bits = Vector256.WidenLower(Vector128.Load((ushort*)x + i).ToVector256());
             var magnitude = bits & Vector256.Create(0x7FFFu);
-            var value = ((magnitude << 13).AsSingle() * Vector256.Create(5192296858534827628530496329220096f)).AsUInt32();
+            var value = (
+                (magnitude << 13).AsSingle() * Vector256.Create(5192296858534827628530496329220096f)).AsUInt32();
             var special = Vector256.GreaterThan(magnitude, Vector256.Create(0x7BFFu)) & Vector256.Create(0x7F800000u);
             Vector256.Store((value | special | ((bits & Vector256.Create(0x8000u)) << 16)).AsSingle(), y + i);
         }

@@ -27,20 +27,34 @@ internal unsafe struct Operand
     public LinearWeight W;
 
     /// <summary>x as it stands, row-major with <paramref name="columns"/> columns.</summary>
-    public static Operand RowMajor(Tensor x, int columns) => new() { Data = x.F, RowStride = columns, ColumnStride = 1 };
+    public static Operand RowMajor(Tensor x, int columns) =>
+        new()
+        {
+            Data = x.F,
+            RowStride = columns,
+            ColumnStride = 1,
+        };
     /// <summary>The transpose of a row-major x with <paramref name="columns"/> columns.</summary>
-    public static Operand Transposed(Tensor x, int columns) => new() { Data = x.F, RowStride = 1, ColumnStride = columns };
+    public static Operand Transposed(Tensor x, int columns) =>
+        new()
+        {
+            Data = x.F,
+            RowStride = 1,
+            ColumnStride = columns,
+        };
 }
 
 /// <summary>
-/// C[M, N] (+)= alpha * A[M, K] B[K, N], after the BLIS scheme (Van Zee and van de Geijn, 2015): A is packed once into shared panels of 12 rows, each part packs its
-/// own columns of B into panels of 32, dequantizing on the way, and 12 x 32 tiles stay in registers over a K block. The blocks of K depend on K alone and
-/// every tile sums in the order of k, so a token's result depends neither on the other tokens of the batch nor on the number of threads.
+/// C[M, N] (+)= alpha * A[M, K] B[K, N], after the BLIS scheme (Van Zee and van de Geijn, 2015): A is packed once into
+/// shared panels of 12 rows, each part packs its own columns of B into panels of 32, dequantizing on the way, and 12 x
+/// 32 tiles stay in registers over a K block. The blocks of K depend on K alone and every tile sums in the order of k,
+/// so a token's result depends neither on the other tokens of the batch nor on the number of threads.
 /// </summary>
 internal static unsafe class Gemm
 {
     private const int MR = GemmTile.MR, NR = GemmTile.NR;
-    // A panel of A (12 x 576 x 4 B = 27 KB) stays in the first-level cache while it meets the panels of B of its part, which stream from the second level.
+    // A panel of A (12 x 576 x 4 B = 27 KB) stays in the first-level cache while it meets the panels of B of its part,
+    // which stream from the second level.
     private const int MaxKC = 576;
     private const int MaxPanels = 6; // 6 x 32 columns x 576 x 4 B = 432 KB of packed B a worker
     private const long PackedA = 1 << 18; // 1 MB: every part reads all of it
@@ -49,7 +63,10 @@ internal static unsafe class Gemm
     /// <summary>Largest <see cref="Extra.Count"/>.</summary>
     public const int MaxExtra = 64;
 
-    /// <summary>More terms of the sum, after those of K: + alpha * scale * A[m, i] * B[n, i], both row-major with Count columns. How an adapter joins its layer's product.</summary>
+    /// <summary>
+    /// More terms of the sum, after those of K: + alpha * scale * A[m, i] * B[n, i], both row-major with Count columns.
+    /// How an adapter joins its layer's product.
+    /// </summary>
     public struct Extra
     {
         public float* A, B;
@@ -72,14 +89,26 @@ internal static unsafe class Gemm
     }
 
     /// <summary>Runs the product on the ops' pool and scratch.</summary>
-    public static void Run(CpuOps ops, in Operand a, in Operand b, int m, int n, int k, float alpha, bool accumulate, float* c, long ldc, in Extra extra = default)
+    public static void Run(
+        CpuOps ops, in Operand a, in Operand b, int m, int n, int k, float alpha, bool accumulate, float* c, long ldc,
+        in Extra extra = default)
     {
         if (m == 0 || n == 0 || k == 0) return;
         var pool = ops.Pool;
         var job = new Job
         {
-            A = a, B = b, Extra = extra, M = m, N = n, K = k, C = c, Ldc = ldc, Alpha = alpha,
-            Packed = (float*)ops.Shared, Scratch = ops.Scratch(0), ScratchStride = CpuOps.WorkerBytes,
+            A = a,
+            B = b,
+            Extra = extra,
+            M = m,
+            N = n,
+            K = k,
+            C = c,
+            Ldc = ldc,
+            Alpha = alpha,
+            Packed = (float*)ops.Shared,
+            Scratch = ops.Scratch(0),
+            ScratchStride = CpuOps.WorkerBytes,
         };
         int blocks = (k + MaxKC - 1) / MaxKC;
         job.KC = (k + blocks - 1) / blocks;
@@ -88,7 +117,8 @@ internal static unsafe class Gemm
         parts = Math.Max(parts, (panelsN + MaxPanels - 1) / MaxPanels);
         job.PanelsPerPart = (panelsN + parts - 1) / parts;
         int nParts = (panelsN + job.PanelsPerPart - 1) / job.PanelsPerPart;
-        // All rows of as many K blocks as keep packed A small, one at least; pieces of M, for which B is packed again, only when one block does not fit the scratch.
+        // All rows of as many K blocks as keep packed A small, one at least; pieces of M, for which B is packed again,
+        // only when one block does not fit the scratch.
         long capacity = CpuOps.SharedBytes / 4;
         int rows = (m + MR - 1) / MR * MR;
         int kStep = (int)Math.Clamp(PackedA / rows / job.KC, 1, blocks) * job.KC;
@@ -153,7 +183,9 @@ internal static unsafe class Gemm
         ref var j = ref *(Job*)context;
         int panelsM = (j.MLen + MR - 1) / MR;
         int n0 = part / j.MParts * j.PanelsPerPart * NR, n1 = Math.Min(j.N, n0 + j.PanelsPerPart * NR);
-        int perPart = (panelsM + j.MParts - 1) / j.MParts, p0 = part % j.MParts * perPart, p1 = Math.Min(panelsM, p0 + perPart);
+        int perPart = (panelsM + j.MParts - 1) / j.MParts,
+            p0 = part % j.MParts * perPart,
+            p1 = Math.Min(panelsM, p0 + perPart);
         if (p0 >= p1) return;
         float* packed = (float*)(j.Scratch + worker * j.ScratchStride);
         float* temp = packed + MaxPanels * NR * (MaxKC + MaxExtra);
@@ -175,7 +207,8 @@ internal static unsafe class Gemm
                     int columns = Math.Min(NR, n1 - n);
                     float* c = j.C + row * j.Ldc + n;
                     if (rows == MR && columns == NR) GemmTile.Multiply(kc, a, b, c, j.Ldc, j.Alpha, accumulate);
-                    else if (rows == MR && columns == 16) GemmTile.Multiply(kc, a, b, c, j.Ldc, j.Alpha, accumulate, 16);
+                    else if (rows == MR && columns == 16)
+                        GemmTile.Multiply(kc, a, b, c, j.Ldc, j.Alpha, accumulate, 16);
                     else Edge(kc, a, b, c, j.Ldc, j.Alpha, accumulate, rows, columns, tile);
                 }
             }
@@ -183,24 +216,31 @@ internal static unsafe class Gemm
     }
 
     // The same tile through a buffer: an edge row sums in the same order as an inner one.
-    private static void Edge(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int rows, int columns, float* tile)
+    private static void Edge(
+        int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int rows, int columns, float* tile
+    )
     {
         if (accumulate)
-            for (int i = 0; i < rows; i++) new ReadOnlySpan<float>(c + i * ldc, columns).CopyTo(new Span<float>(tile + i * NR, columns));
+            for (int i = 0; i < rows; i++)
+                new ReadOnlySpan<float>(c + i * ldc, columns).CopyTo(new Span<float>(tile + i * NR, columns));
         GemmTile.Multiply(kc, a, b, tile, NR, alpha, accumulate, columns <= 16 ? 16 : NR);
-        for (int i = 0; i < rows; i++) new ReadOnlySpan<float>(tile + i * NR, columns).CopyTo(new Span<float>(c + i * ldc, columns));
+        for (int i = 0; i < rows; i++)
+            new ReadOnlySpan<float>(tile + i * NR, columns).CopyTo(new Span<float>(c + i * ldc, columns));
     }
 
     private const int PackTemp = 4 * MaxKC + NR * MaxPanels;
 
-    /// <summary>Columns [n0, n1) of rows [k0, k0 + kc) of B, then the extra rows, into panels [k, 32], zero-padded.</summary>
+    /// <summary>
+    /// Columns [n0, n1) of rows [k0, k0 + kc) of B, then the extra rows, into panels [k, 32], zero-padded.
+    /// </summary>
     private static void PackB(ref Job j, int n0, int n1, int k0, int kc, int extra, float* packed, float* temp)
     {
         ref var b = ref j.B;
         int last = (n1 - n0) % NR;
         long stride = (long)NR * (kc + extra); // from panel to panel
         if (last != 0) new Span<float>(packed + (n1 - n0) / NR * stride, NR * (kc + extra)).Clear();
-        bool rowsOfB = b.Kind is OperandKind.Weight or OperandKind.Dropped || (b.Kind == OperandKind.Dense && b.ColumnStride == 1);
+        bool rowsOfB =
+            b.Kind is OperandKind.Weight or OperandKind.Dropped || (b.Kind == OperandKind.Dense && b.ColumnStride == 1);
         if (rowsOfB)
             for (int k = 0; k < kc; k++)
             {
@@ -225,8 +265,10 @@ internal static unsafe class Gemm
                         for (int r = 0; r < rows; r++) WeightRows.Read(b.W, n + i + r, k0, kc, temp + r * kc);
                         Panels.Transpose(temp, kc, rows, kc, panel + i, NR);
                     }
-                else if (b.Kind == OperandKind.WeightTransposed) Panels.Transpose(b.W.Data.F + (long)n * b.W.In + k0, b.W.In, columns, kc, panel, NR);
-                else if (b.RowStride == 1) Panels.Transpose(b.Data + n * b.ColumnStride + k0, b.ColumnStride, columns, kc, panel, NR);
+                else if (b.Kind == OperandKind.WeightTransposed)
+                    Panels.Transpose(b.W.Data.F + (long)n * b.W.In + k0, b.W.In, columns, kc, panel, NR);
+                else if (b.RowStride == 1)
+                    Panels.Transpose(b.Data + n * b.ColumnStride + k0, b.ColumnStride, columns, kc, panel, NR);
                 else throw new InvalidOperationException("B has no contiguous dimension");
             }
         for (int n = n0; extra > 0 && n < n1; n += NR)

@@ -5,9 +5,10 @@ using System.Runtime.Intrinsics.X86;
 namespace Headroom.Cpu;
 
 /// <summary>
-/// The 12 x 32 tile of the single-precision product over packed panels. With 512-bit registers 24 accumulators, two loads and one broadcast a step
-/// fill the register file; with 256 bits the tile is four blocks of 6 x 16, with 128 bits eight of 6 x 8. Written out because the JIT keeps only
-/// named locals in registers. Every version adds the terms in the order of k with fused multiply-adds, so all agree bit for bit.
+/// The 12 x 32 tile of the single-precision product over packed panels. With 512-bit registers 24 accumulators, two
+/// loads and one broadcast a step fill the register file; with 256 bits the tile is four blocks of 6 x 16, with 128
+/// bits eight of 6 x 8. Written out because the JIT keeps only named locals in registers. Every version adds the terms
+/// in the order of k with fused multiply-adds, so all agree bit for bit.
 /// </summary>
 internal static unsafe class GemmTile
 {
@@ -17,10 +18,12 @@ internal static unsafe class GemmTile
     public const int NR = 32;
 
     /// <summary>
-    /// tile[i, j] = sum over k of a[k, i] * b[k, j], written to <paramref name="c"/> with row stride <paramref name="ldc"/>: assigned or +=, times alpha.
-    /// Only the first <paramref name="columns"/> columns (rounded up to 16) are needed.
+    /// tile[i, j] = sum over k of a[k, i] * b[k, j], written to <paramref name="c"/> with row stride
+    /// <paramref name="ldc"/>: assigned or +=, times alpha. Only the first <paramref name="columns"/> columns (rounded
+    /// up to 16) are needed.
     /// </summary>
-    public static void Multiply(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns = NR)
+    public static void Multiply(
+        int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns = NR)
     {
         if (Vector512.IsHardwareAccelerated)
         {
@@ -48,17 +51,21 @@ internal static unsafe class GemmTile
     }
 
     /// <summary>256-bit registers: blocks of 6 x 16.</summary>
-    public static void Vector256Tile(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns)
+    public static void Vector256Tile(
+        int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns)
     {
         for (int j = 0; j < columns; j += 16)
-            for (int i = 0; i < MR; i += 6) Block<Vector256<float>, Lanes256>(kc, a + i, b + j, c + i * ldc + j, ldc, alpha, accumulate);
+            for (int i = 0; i < MR; i += 6)
+                Block<Vector256<float>, Lanes256>(kc, a + i, b + j, c + i * ldc + j, ldc, alpha, accumulate);
     }
 
     /// <summary>128-bit registers: blocks of 6 x 8.</summary>
-    public static void Vector128Tile(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns)
+    public static void Vector128Tile(
+        int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate, int columns)
     {
         for (int j = 0; j < columns; j += 8)
-            for (int i = 0; i < MR; i += 6) Block<Vector128<float>, Lanes128>(kc, a + i, b + j, c + i * ldc + j, ldc, alpha, accumulate);
+            for (int i = 0; i < MR; i += 6)
+                Block<Vector128<float>, Lanes128>(kc, a + i, b + j, c + i * ldc + j, ldc, alpha, accumulate);
     }
 
     /// <summary>512-bit registers, the whole tile.</summary>
@@ -212,7 +219,9 @@ internal static unsafe class GemmTile
 
     /// <summary>6 rows of two registers.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Block<V, L>(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate) where V : struct where L : ILanes<V>
+    private static void Block<V, L>(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate)
+        where V : struct
+        where L : ILanes<V>
     {
         V c0_0 = default, c0_1 = default;
         V c1_0 = default, c1_1 = default;
@@ -283,7 +292,8 @@ internal static unsafe class GemmTile
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public static Vector256<float> Create(float x) => Vector256.Create(x);
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        public static Vector256<float> FusedMultiplyAdd(Vector256<float> a, Vector256<float> b, Vector256<float> c) => Vector256.FusedMultiplyAdd(a, b, c);
+        public static Vector256<float> FusedMultiplyAdd(Vector256<float> a, Vector256<float> b, Vector256<float> c) =>
+            Vector256.FusedMultiplyAdd(a, b, c);
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public static void Store(float* c, Vector256<float> x, Vector256<float> alpha, bool accumulate) =>
             (accumulate ? Vector256.FusedMultiplyAdd(x, alpha, Vector256.Load(c)) : x * alpha).Store(c);
@@ -297,7 +307,8 @@ internal static unsafe class GemmTile
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public static Vector128<float> Create(float x) => Vector128.Create(x);
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        public static Vector128<float> FusedMultiplyAdd(Vector128<float> a, Vector128<float> b, Vector128<float> c) => Vector128.FusedMultiplyAdd(a, b, c);
+        public static Vector128<float> FusedMultiplyAdd(Vector128<float> a, Vector128<float> b, Vector128<float> c) =>
+            Vector128.FusedMultiplyAdd(a, b, c);
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public static void Store(float* c, Vector128<float> x, Vector128<float> alpha, bool accumulate) =>
             (accumulate ? Vector128.FusedMultiplyAdd(x, alpha, Vector128.Load(c)) : x * alpha).Store(c);

@@ -5,8 +5,9 @@ using Headroom.Core;
 namespace Headroom.Cpu;
 
 /// <summary>
-/// The products of LoRA's backward pass whose inner dimension is the tokens: a part is a slice of columns that walks over all rows in order, so the sums
-/// depend on neither threads nor slices. The rank is the short side; dy and x are not packed.
+/// The products of LoRA's backward pass whose inner dimension is the tokens: a part is a slice of columns that walks
+/// over all rows in order, so the sums depend on neither threads nor slices. The rank is the short side; dy and x are
+/// not packed.
 /// </summary>
 internal static unsafe class LoraGradients
 {
@@ -25,13 +26,31 @@ internal static unsafe class LoraGradients
         public byte* Scratch;
     }
 
-    /// <summary>dB += scaling * dy^T xa; dA += dxa^T dropout(x), skipped when none (then x is not read); dx += mask / (1 - p) * (dxa A), skipped when none.</summary>
-    public static void Run(CpuOps ops, Tensor x, Tensor a, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
+    /// <summary>
+    /// dB += scaling * dy^T xa; dA += dxa^T dropout(x), skipped when none (then x is not read); dx += mask / (1 - p) *
+    /// (dxa A), skipped when none.
+    /// </summary>
+    public static void Run(
+        CpuOps ops, Tensor x, Tensor a, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA,
+        Tensor dB, Tensor dx)
     {
         var job = new Job
         {
-            X = x.F, Xa = xa.F, Dy = dy.F, Dxa = dxa.F, A = a.F, DA = dA.F, DB = dB.F, Dx = dx.F,
-            Count = dy.Rows, Ins = a.Columns, Outs = dy.Columns, R = a.Rows, Scaling = scaling, Dropout = dropout, Scratch = ops.Scratch(0),
+            X = x.F,
+            Xa = xa.F,
+            Dy = dy.F,
+            Dxa = dxa.F,
+            A = a.F,
+            DA = dA.F,
+            DB = dB.F,
+            Dx = dx.F,
+            Count = dy.Rows,
+            Ins = a.Columns,
+            Outs = dy.Columns,
+            R = a.Rows,
+            Scaling = scaling,
+            Dropout = dropout,
+            Scratch = ops.Scratch(0),
         };
         if (job.R > MaxRank) throw new NotSupportedException($"lora rank {job.R} is larger than {MaxRank}");
         ops.Pool.Run(&OutputPart, &job, (job.Outs + Columns - 1) / Columns);
@@ -41,7 +60,16 @@ internal static unsafe class LoraGradients
     /// <summary>dA += dxa^T dropout(x) alone.</summary>
     public static void RunA(CpuOps ops, Tensor x, in Dropout dropout, Tensor dxa, Tensor dA)
     {
-        var job = new Job { X = x.F, Dxa = dxa.F, DA = dA.F, Count = x.Rows, Ins = x.Columns, R = dA.Rows, Dropout = dropout };
+        var job = new Job
+        {
+            X = x.F,
+            Dxa = dxa.F,
+            DA = dA.F,
+            Count = x.Rows,
+            Ins = x.Columns,
+            R = dA.Rows,
+            Dropout = dropout,
+        };
         ops.Pool.Run(&InputPart, &job, (job.Ins + Columns - 1) / Columns);
     }
 
@@ -107,7 +135,8 @@ internal static unsafe class LoraGradients
     private static void Accumulate(int r, float* a, int rows, float* b, nint ldb, int columns, float* c, nint ldc)
     {
         int n = 0;
-        for (; n + Lanes <= columns; n += Lanes) AttentionTile.Multiply(true, r, a, 1, r, rows, b + n, ldb, c + n, ldc, AttentionTile.Start.Accumulate);
+        for (; n + Lanes <= columns; n += Lanes)
+            AttentionTile.Multiply(true, r, a, 1, r, rows, b + n, ldb, c + n, ldc, AttentionTile.Start.Accumulate);
         for (; n < columns; n++)
             for (int k = 0; k < r; k++)
             {
@@ -121,7 +150,8 @@ internal static unsafe class LoraGradients
     private static void Outer(int rows, float* a, int r, float* b, nint ldb, int columns, float* c)
     {
         int n = 0;
-        for (; n + Lanes <= columns; n += Lanes) AttentionTile.Multiply(true, rows, a, r, 1, r, b + n, ldb, c + n, Columns, AttentionTile.Start.Zero);
+        for (; n + Lanes <= columns; n += Lanes)
+            AttentionTile.Multiply(true, rows, a, r, 1, r, b + n, ldb, c + n, Columns, AttentionTile.Start.Zero);
         for (; n < columns; n++)
             for (int t = 0; t < rows; t++)
             {
@@ -148,7 +178,10 @@ internal static unsafe class LoraGradients
     private static void MultiplyAdd(float* a, float* b, float* y, int n)
     {
         int i = 0;
-        for (; i + 8 <= n; i += 8) Vector256.FusedMultiplyAdd(Vector256.Load(a + i), Vector256.Load(b + i), Vector256.Load(y + i)).Store(y + i);
+        for (; i + 8 <= n; i += 8)
+            Vector256
+                .FusedMultiplyAdd(Vector256.Load(a + i), Vector256.Load(b + i), Vector256.Load(y + i))
+                .Store(y + i);
         for (; i < n; i++) y[i] = MathF.FusedMultiplyAdd(a[i], b[i], y[i]);
     }
 }

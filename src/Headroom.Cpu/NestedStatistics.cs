@@ -4,8 +4,9 @@ using Headroom.Core;
 namespace Headroom.Cpu;
 
 /// <summary>
-/// Double quantization's offset and codes with the very rounding that bitsandbytes has on CPU: torch's float32 mean (<c>SumKernel.cpp</c>: four
-/// interleaved vectors, cascaded partial sums) and the native library's 65,536-entry lookup (<c>cpu_ops.cpp</c>).
+/// Double quantization's offset and codes with the very rounding that bitsandbytes has on CPU: torch's float32 mean
+/// (<c>SumKernel.cpp</c>: four interleaved vectors, cascaded partial sums) and the native library's 65,536-entry lookup
+/// (<c>cpu_ops.cpp</c>).
 /// </summary>
 internal static unsafe class NestedStatistics
 {
@@ -46,7 +47,9 @@ internal static unsafe class NestedStatistics
         for (int i = 0; i < n; i++) j.W.Absmax.B[group * 256 + i] = max == 0 ? (byte)0 : Code(d[i] * inverse);
     }
 
-    /// <summary>Code of a value in [-1, 1]: the value is rounded to one of 65,536 even steps, whose nearest map entry is taken.</summary>
+    /// <summary>
+    /// Code of a value in [-1, 1]: the value is rounded to one of 65,536 even steps, whose nearest map entry is taken.
+    /// </summary>
     public static byte Code(float x)
     {
         x = Math.Clamp(x, -1f, 1f);
@@ -112,5 +115,6 @@ internal static unsafe class NestedStatistics
         for (int k = 0; k < Rows * Lanes; k++) acc[k] += absmax[row * Rows * Lanes + k];
     }
 
-    private static int CeilLog2(int n) => n <= 1 ? 0 : 32 - System.Numerics.BitOperations.LeadingZeroCount((uint)(n - 1));
+    private static int CeilLog2(int n) =>
+        n <= 1 ? 0 : 32 - System.Numerics.BitOperations.LeadingZeroCount((uint)(n - 1));
 }

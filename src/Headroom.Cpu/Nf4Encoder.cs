@@ -3,7 +3,10 @@ using System.Runtime.Intrinsics.X86;
 
 namespace Headroom.Cpu;
 
-/// <summary>Codes of one NF4 block: the number of thresholds below x / absmax, two a byte, the first in the high half. Every form gives the same bits.</summary>
+/// <summary>
+/// Codes of one NF4 block: the number of thresholds below x / absmax, two a byte, the first in the high half. Every
+/// form gives the same bits.
+/// </summary>
 internal static unsafe class Nf4Encoder
 {
     /// <summary>Largest magnitude of finite values.</summary>
@@ -25,7 +28,9 @@ internal static unsafe class Nf4Encoder
         return max;
     }
 
-    /// <summary>Codes of a whole block: x is scaled by the reciprocal of its absmax. <paramref name="n"/> is even.</summary>
+    /// <summary>
+    /// Codes of a whole block: x is scaled by the reciprocal of its absmax. <paramref name="n"/> is even.
+    /// </summary>
     public static void Encode(float* x, int n, float inverse, byte* codes)
     {
         int i = 0;
@@ -41,10 +46,13 @@ internal static unsafe class Nf4Encoder
         for (int i = 0; i < n; i += 2) codes[i >> 1] = (byte)((Code(x[i] * inverse) << 4) | Code(x[i + 1] * inverse));
     }
 
-    /// <summary>A partial last block divides (bitsandbytes pads it elsewhere); an odd count is filled up with the code of zero.</summary>
+    /// <summary>
+    /// A partial last block divides (bitsandbytes pads it elsewhere); an odd count is filled up with the code of zero.
+    /// </summary>
     public static void Partial(float* x, int n, float divisor, byte* codes)
     {
-        for (int i = 0; i < n; i += 2) codes[i >> 1] = (byte)((Code(x[i] / divisor) << 4) | (i + 1 < n ? Code(x[i + 1] / divisor) : 7));
+        for (int i = 0; i < n; i += 2)
+            codes[i >> 1] = (byte)((Code(x[i] / divisor) << 4) | (i + 1 < n ? Code(x[i + 1] / divisor) : 7));
     }
 
     /// <summary>64 values by four steps of bisection each, thresholds looked up in one register.</summary>
@@ -54,7 +62,10 @@ internal static unsafe class Nf4Encoder
         var table = Vector512.Load(Nf4Tables.Thresholds);
         var words = Vector512.Narrow(
             Vector512.Narrow(Bisect(Vector512.Load(x) * scale, table), Bisect(Vector512.Load(x + 16) * scale, table)),
-            Vector512.Narrow(Bisect(Vector512.Load(x + 32) * scale, table), Bisect(Vector512.Load(x + 48) * scale, table))).AsUInt16();
+                Vector512.Narrow(
+                    Bisect(Vector512.Load(x + 32) * scale, table), Bisect(Vector512.Load(x + 48) * scale, table))
+            )
+            .AsUInt16();
         var pairs = ((words << 4) | (words >>> 8)) & Vector512.Create((ushort)255);
         Vector512.Narrow(pairs, pairs).GetLower().Store(codes);
     }
@@ -62,8 +73,12 @@ internal static unsafe class Nf4Encoder
     private static Vector512<int> Bisect(Vector512<float> x, Vector512<float> table)
     {
         var c = Vector512.GreaterThan(x, Vector512.Create(Nf4Tables.Thresholds[7])).AsInt32() & Vector512.Create(8);
-        c |= Vector512.GreaterThan(x, Avx512F.PermuteVar16x32(table, c + Vector512.Create(3))).AsInt32() & Vector512.Create(4);
-        c |= Vector512.GreaterThan(x, Avx512F.PermuteVar16x32(table, c + Vector512.Create(1))).AsInt32() & Vector512.Create(2);
+        c |=
+            Vector512.GreaterThan(x, Avx512F.PermuteVar16x32(table, c + Vector512.Create(3))).AsInt32()
+            & Vector512.Create(4);
+        c |=
+            Vector512.GreaterThan(x, Avx512F.PermuteVar16x32(table, c + Vector512.Create(1))).AsInt32()
+            & Vector512.Create(2);
         return c | Vector512.GreaterThan(x, Avx512F.PermuteVar16x32(table, c)).AsInt32() & Vector512.Create(1);
     }
 

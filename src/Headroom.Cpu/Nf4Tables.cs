@@ -3,7 +3,10 @@ using Headroom.Core;
 
 namespace Headroom.Cpu;
 
-/// <summary>NF4's code table and thresholds and the signed dynamic 8-bit map (bitsandbytes <c>functional.py</c>), in native memory for the whole process.</summary>
+/// <summary>
+/// NF4's code table and thresholds and the signed dynamic 8-bit map (bitsandbytes <c>functional.py</c>), in native
+/// memory for the whole process.
+/// </summary>
 internal static unsafe class Nf4Tables
 {
     /// <summary>The 16 NF4 values; hard-coded bit patterns, as in bitsandbytes.</summary>
@@ -12,7 +15,10 @@ internal static unsafe class Nf4Tables
     public static readonly float* DynamicMidpoints;
     /// <summary>The 256 values of the dynamic map, ascending.</summary>
     public static readonly float* Dynamic;
-    /// <summary>Threshold i separates code i from i + 1; a value on it takes the lower code. A sixteenth, infinity, fills the register.</summary>
+    /// <summary>
+    /// Threshold i separates code i from i + 1; a value on it takes the lower code. A sixteenth, infinity, fills the
+    /// register.
+    /// </summary>
     public static readonly float* Thresholds;
 
     static Nf4Tables()

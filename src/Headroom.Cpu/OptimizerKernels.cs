@@ -25,7 +25,13 @@ internal static unsafe class OptimizerKernels
         double total = 0;
         foreach (var x in tensors)
         {
-            var c = new NormContext { X = x.F, Partial = partial, Count = x.Count, Chunk = Math.Max(MinChunk, (x.Count + MaxChunks - 1) / MaxChunks) };
+            var c = new NormContext
+            {
+                X = x.F,
+                Partial = partial,
+                Count = x.Count,
+                Chunk = Math.Max(MinChunk, (x.Count + MaxChunks - 1) / MaxChunks),
+            };
             int parts = (int)((c.Count + c.Chunk - 1) / c.Chunk);
             pool.Run(&NormPart, &c, parts);
             for (int i = 0; i < parts; i++) total += partial[i];
@@ -114,7 +120,9 @@ internal static unsafe class OptimizerKernels
             (int)Math.Min(MinChunk, s->Weight.Count - from), new Constants(c->Step, s->WeightDecay));
     }
 
-    /// <summary>Decay, first moment, second moment, denominator, step: the order of torch's single-tensor AdamW.</summary>
+    /// <summary>
+    /// Decay, first moment, second moment, denominator, step: the order of torch's single-tensor AdamW.
+    /// </summary>
     public static void Update(float* p, float* g, float* m, float* v, int n, in Constants k)
     {
         Vector256<float> eps = Vector256.Create(k.Eps), root = Vector256.Create(k.Root);

@@ -3,10 +3,14 @@ using System.Runtime.Intrinsics.X86;
 
 namespace Headroom.Cpu;
 
-/// <summary>Moves of small blocks into packed panels: the transposition of four rows, and rows cut into pieces.</summary>
+/// <summary>
+/// Moves of small blocks into packed panels: the transposition of four rows, and rows cut into pieces.
+/// </summary>
 internal static unsafe class Panels
 {
-    /// <summary>dst[k * stride + i] = src[i * rowStride + k] for four rows i and <paramref name="n"/> columns k.</summary>
+    /// <summary>
+    /// dst[k * stride + i] = src[i * rowStride + k] for four rows i and <paramref name="n"/> columns k.
+    /// </summary>
     public static void Transpose4(float* src, long rowStride, int n, float* dst, int stride)
     {
         int k = 0;
@@ -15,7 +19,10 @@ internal static unsafe class Panels
             float* s0 = src, s1 = s0 + rowStride, s2 = s1 + rowStride, s3 = s2 + rowStride;
             for (; k + 8 <= n; k += 8)
             {
-                Vector256<float> r0 = Vector256.Load(s0 + k), r1 = Vector256.Load(s1 + k), r2 = Vector256.Load(s2 + k), r3 = Vector256.Load(s3 + k);
+                Vector256<float> r0 = Vector256.Load(s0 + k),
+                    r1 = Vector256.Load(s1 + k),
+                    r2 = Vector256.Load(s2 + k),
+                    r3 = Vector256.Load(s3 + k);
                 // Within each 128-bit half: columns 0, 1 and 2, 3 of the four rows; the halves are four columns apart.
                 var a = Avx.UnpackLow(r0, r1).AsDouble();
                 var b = Avx.UnpackHigh(r0, r1).AsDouble();
@@ -53,7 +60,9 @@ internal static unsafe class Panels
         if (i < rows) TransposeScalar(src + i * rowStride, rowStride, rows - i, n, dst + i, stride);
     }
 
-    /// <summary>dst[k * 12 + i] = src[k * stride + i]: twelve neighbours of each of <paramref name="n"/> rows.</summary>
+    /// <summary>
+    /// dst[k * 12 + i] = src[k * stride + i]: twelve neighbours of each of <paramref name="n"/> rows.
+    /// </summary>
     public static void Copy12(float* src, long stride, int n, float* dst)
     {
         for (int k = 0; k < n; k++, src += stride, dst += 12)

@@ -16,11 +16,20 @@ internal static unsafe class RmsNormKernels
     }
 
     /// <summary>branch and sum may be none: then the norm of x.</summary>
-    public static void Forward(WorkerPool pool, Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd)
+    public static void Forward(
+        WorkerPool pool, Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd)
     {
         var c = new Context
         {
-            X = x.F, Branch = branch.F, Weight = weight.F, Sum = sum.F, Y = y.F, Rstd = rstd.F, Eps = eps, Count = x.Rows, H = x.Columns,
+            X = x.F,
+            Branch = branch.F,
+            Weight = weight.F,
+            Sum = sum.F,
+            Y = y.F,
+            Rstd = rstd.F,
+            Eps = eps,
+            Count = x.Rows,
+            H = x.Columns,
         };
         pool.Run(&ForwardPart, &c, (c.Count + Rows - 1) / Rows);
     }
@@ -67,11 +76,19 @@ internal static unsafe class RmsNormKernels
         return rstd;
     }
 
-    public static void Backward(WorkerPool pool, Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
+    public static void Backward(
+        WorkerPool pool, Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
     {
         var c = new Context
         {
-            X = x.F, Weight = weight.F, Rstd = rstd.F, Y = dy.F, Dx = dx.F, DWeight = dWeight.F, Count = x.Rows, H = x.Columns,
+            X = x.F,
+            Weight = weight.F,
+            Rstd = rstd.F,
+            Y = dy.F,
+            Dx = dx.F,
+            DWeight = dWeight.F,
+            Count = x.Rows,
+            H = x.Columns,
         };
         if (!dWeight.IsNone) pool.Run(&WeightPart, &c, (c.H + Columns - 1) / Columns);
         pool.Run(&BackwardPart, &c, (c.Count + Rows - 1) / Rows);
@@ -95,8 +112,10 @@ internal static unsafe class RmsNormKernels
         int i = 0;
         for (; i <= n - 16; i += 16)
         {
-            s0 = Vector256.FusedMultiplyAdd(Vector256.Load(dy + i) * Vector256.Load(weight + i), Vector256.Load(x + i), s0);
-            s1 = Vector256.FusedMultiplyAdd(Vector256.Load(dy + i + 8) * Vector256.Load(weight + i + 8), Vector256.Load(x + i + 8), s1);
+            s0 = Vector256.FusedMultiplyAdd(
+                Vector256.Load(dy + i) * Vector256.Load(weight + i), Vector256.Load(x + i), s0);
+            s1 = Vector256.FusedMultiplyAdd(
+                Vector256.Load(dy + i + 8) * Vector256.Load(weight + i + 8), Vector256.Load(x + i + 8), s1);
         }
         float dot = Vector256.Sum(s0 + s1);
         for (; i < n; i++) dot = MathF.FusedMultiplyAdd(dy[i] * weight[i], x[i], dot);
@@ -105,7 +124,8 @@ internal static unsafe class RmsNormKernels
         var vk = Vector256.Create(-k);
         for (i = 0; i <= n - 8; i += 8)
         {
-            var g = Vector256.FusedMultiplyAdd(Vector256.Load(dy + i) * Vector256.Load(weight + i), vr, Vector256.Load(x + i) * vk);
+            var g = Vector256.FusedMultiplyAdd(
+                Vector256.Load(dy + i) * Vector256.Load(weight + i), vr, Vector256.Load(x + i) * vk);
             Vector256.Store(Vector256.Load(dx + i) + g, dx + i);
         }
         for (; i < n; i++) dx[i] += MathF.FusedMultiplyAdd(dy[i] * weight[i], rstd, x[i] * -k);
@@ -132,7 +152,11 @@ internal static unsafe class RmsNormKernels
             float rstd = c->Rstd[t];
             int i = 0;
             for (; i <= n - 8; i += 8)
-                Vector256.Store(Vector256.FusedMultiplyAdd(Vector256.Load(dy + i) * rstd, Vector256.Load(x + i), Vector256.Load(dw + i)), dw + i);
+                Vector256.Store(
+                    Vector256.FusedMultiplyAdd(
+                        Vector256.Load(dy + i) * rstd, Vector256.Load(x + i), Vector256.Load(dw + i)),
+                    dw + i
+                );
             for (; i < n; i++) dw[i] = MathF.FusedMultiplyAdd(dy[i] * rstd, x[i], dw[i]);
         }
     }

@@ -21,7 +21,13 @@ internal static unsafe class RopeKernels
     {
         var c = new Context
         {
-            Positions = positions.I, InvFreq = invFreq.F, Cos = cos.F, Sin = sin.F, Factor = factor, Count = (int)positions.Count, Half = (int)invFreq.Count,
+            Positions = positions.I,
+            InvFreq = invFreq.F,
+            Cos = cos.F,
+            Sin = sin.F,
+            Factor = factor,
+            Count = (int)positions.Count,
+            Half = (int)invFreq.Count,
         };
         pool.Run(&TablePart, &c, (c.Count + Rows - 1) / Rows);
     }
@@ -44,7 +50,13 @@ internal static unsafe class RopeKernels
     {
         var c = new Context
         {
-            X = x.F, Cos = cos.F, Sin = sin.F, Count = x.Rows, Heads = x.Columns / headDim, Half = headDim / 2, Inverse = inverse,
+            X = x.F,
+            Cos = cos.F,
+            Sin = sin.F,
+            Count = x.Rows,
+            Heads = x.Columns / headDim,
+            Half = headDim / 2,
+            Inverse = inverse,
         };
         pool.Run(&RotatePart, &c, (c.Count + Rows - 1) / Rows);
     }
@@ -55,7 +67,9 @@ internal static unsafe class RopeKernels
         int end = Math.Min(c->Count, (part + 1) * Rows), half = c->Half;
         for (int t = part * Rows; t < end; t++)
             for (int h = 0; h < c->Heads; h++)
-                Head(c->X + ((long)t * c->Heads + h) * 2 * half, c->Cos + (long)t * half, c->Sin + (long)t * half, half, c->Inverse);
+                Head(
+                    c->X + ((long)t * c->Heads + h) * 2 * half, c->Cos + (long)t * half, c->Sin + (long)t * half, half,
+                    c->Inverse);
     }
 
     /// <summary>(a, b) becomes (a cos - b sin, b cos + a sin); the inverse negates sin.</summary>
@@ -65,7 +79,10 @@ internal static unsafe class RopeKernels
         int i = 0;
         for (; i <= half - 8; i += 8)
         {
-            Vector256<float> a = Vector256.Load(x + i), b = Vector256.Load(x + half + i), c = Vector256.Load(cos + i), s = Vector256.Load(sin + i) ^ sign;
+            Vector256<float> a = Vector256.Load(x + i),
+                b = Vector256.Load(x + half + i),
+                c = Vector256.Load(cos + i),
+                s = Vector256.Load(sin + i) ^ sign;
             Vector256.Store(a * c - b * s, x + i);
             Vector256.Store(b * c + a * s, x + half + i);
         }

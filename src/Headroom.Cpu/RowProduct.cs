@@ -6,19 +6,22 @@ using Headroom.Core;
 namespace Headroom.Cpu;
 
 /// <summary>
-/// y = x W^T for a few rows of x (generation): every row of W is read once, from memory into registers, and multiplied with all rows of x there.
-/// The speed is that of reading the weight; packing it for the blocked product would read and write it once more.
-/// F32, BF16 and NF4 are converted in the registers, other storages through the cache, a row at a time. Values are those of <see cref="WeightRows"/>.
+/// y = x W^T for a few rows of x (generation): every row of W is read once, from memory into registers, and multiplied
+/// with all rows of x there. The speed is that of reading the weight; packing it for the blocked product would read and
+/// write it once more. F32, BF16 and NF4 are converted in the registers, other storages through the cache, a row at a
+/// time. Values are those of <see cref="WeightRows"/>.
 /// </summary>
 internal static unsafe class RowProduct
 {
     /// <summary>
-    /// Up to eight rows this is faster than the packed product, but it sums in another order, and training promises that packed sequences and the same ones
-    /// alone give equal losses: so it takes no more rows than the shortest batches of generation have.
+    /// Up to eight rows this is faster than the packed product, but it sums in another order, and training promises
+    /// that packed sequences and the same ones alone give equal losses: so it takes no more rows than the shortest
+    /// batches of generation have.
     /// </summary>
     public const int MaxRows = 4;
     private const int RowsPerPart = 32;
-    // Rows up to this width are one piece (64 KB, second-level cache), so that every storage is summed in the order of the float32 row.
+    // Rows up to this width are one piece (64 KB, second-level cache), so that every storage is summed in the order of
+    // the float32 row.
     private const int Piece = 16384;
 
     private struct Job
@@ -39,14 +42,26 @@ internal static unsafe class RowProduct
         ref var j = ref *(Job*)context;
         int first = part * RowsPerPart, end = Math.Min(j.W.Out, first + RowsPerPart);
         // NF4 blocks of whole vectors that end with the row; anything else goes through WeightRows.
-        bool nf4 = j.W.Storage is WeightStorage.NF4 or WeightStorage.NF4Double && j.W.In % j.W.BlockSize == 0 && j.W.BlockSize % 32 == 0;
-        int fused = !Avx512F.IsSupported || j.W.In % 32 != 0 ? 0 : j.W.Storage switch { WeightStorage.F32 => 1, WeightStorage.BF16 => 2, _ => nf4 ? 3 : 0 };
+        bool nf4 =
+            j.W.Storage is WeightStorage.NF4 or WeightStorage.NF4Double
+            && j.W.In % j.W.BlockSize == 0
+            && j.W.BlockSize % 32 == 0;
+        int fused =
+            !Avx512F.IsSupported || j.W.In % 32 != 0
+                ? 0
+                : j.W.Storage switch
+                {
+                    WeightStorage.F32 => 1,
+                    WeightStorage.BF16 => 2,
+                    _ => nf4 ? 3 : 0,
+                };
         float* sums = stackalloc float[MaxRows], temp = stackalloc float[fused == 0 ? Math.Min(Piece, j.W.In) : 1];
         for (int n = first; n < end; n++)
         {
             for (int m = 0; m < j.X.Rows; m += 2)
             {
-                // Two rows of x at a time keep four sums in flight; a weight that was just read is in the first-level cache for the next two.
+                // Two rows of x at a time keep four sums in flight; a weight that was just read is in the first-level
+                // cache for the next two.
                 bool two = m + 1 < j.X.Rows;
                 float* x = j.X.F + (long)m * j.W.In;
                 switch (fused)
@@ -76,7 +91,8 @@ internal static unsafe class RowProduct
     private readonly struct BF16 : ILoad
     {
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        public static Vector512<float> At(in LinearWeight w, long i) => (Avx512F.ConvertToVector512Int32(Vector256.Load((ushort*)w.Data.Address + i)) << 16).AsSingle();
+        public static Vector512<float> At(in LinearWeight w, long i) =>
+            (Avx512F.ConvertToVector512Int32(Vector256.Load((ushort*)w.Data.Address + i)) << 16).AsSingle();
     }
 
     private static void Fused<T>(in LinearWeight w, int row, float* x, bool two, float* sums) where T : struct, ILoad
@@ -114,8 +130,16 @@ internal static unsafe class RowProduct
                 // The low four bits of an index are what the permutation looks at: the shifted code needs no mask.
                 var pair0 = Ssse3.Shuffle(Vector128.CreateScalarUnsafe(*(ulong*)codes).AsByte(), duplicate);
                 var pair1 = Ssse3.Shuffle(Vector128.CreateScalarUnsafe(*(ulong*)(codes + 8)).AsByte(), duplicate);
-                var v0 = Avx512F.PermuteVar16x32(table, Avx512F.ShiftRightLogicalVariable(Avx512F.ConvertToVector512UInt32(pair0), shift).AsInt32()) * absmax;
-                var v1 = Avx512F.PermuteVar16x32(table, Avx512F.ShiftRightLogicalVariable(Avx512F.ConvertToVector512UInt32(pair1), shift).AsInt32()) * absmax;
+                var v0 =
+                    Avx512F.PermuteVar16x32(
+                        table,
+                        Avx512F.ShiftRightLogicalVariable(Avx512F.ConvertToVector512UInt32(pair0), shift).AsInt32()
+                    ) * absmax;
+                var v1 =
+                    Avx512F.PermuteVar16x32(
+                        table,
+                        Avx512F.ShiftRightLogicalVariable(Avx512F.ConvertToVector512UInt32(pair1), shift).AsInt32()
+                    ) * absmax;
                 a0 = Vector512.FusedMultiplyAdd(v0, Vector512.Load(x + k), a0);
                 a1 = Vector512.FusedMultiplyAdd(v1, Vector512.Load(x + k + 16), a1);
                 if (!two) continue;

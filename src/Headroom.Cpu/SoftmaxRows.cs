@@ -3,7 +3,10 @@ using Headroom.Core;
 
 namespace Headroom.Cpu;
 
-/// <summary>Row-wise softmax of a logits chunk: cross-entropy with its gradient in place, or candidate logits with the log-sum-exp.</summary>
+/// <summary>
+/// Row-wise softmax of a logits chunk: cross-entropy with its gradient in place, or candidate logits with the
+/// log-sum-exp.
+/// </summary>
 internal static unsafe class SoftmaxRows
 {
     private struct Job
@@ -13,8 +16,12 @@ internal static unsafe class SoftmaxRows
         public bool Gradient;
     }
 
-    /// <summary>losses[i] = log-sum-exp - z[label]; with <paramref name="gradient"/>, z becomes gradScale * (softmax - onehot). Zeros where the label is negative.</summary>
-    public static void CrossEntropy(WorkerPool pool, Tensor z, Tensor labels, float gradScale, Tensor losses, bool gradient)
+    /// <summary>
+    /// losses[i] = log-sum-exp - z[label]; with <paramref name="gradient"/>, z becomes gradScale * (softmax - onehot).
+    /// Zeros where the label is negative.
+    /// </summary>
+    public static void CrossEntropy(
+        WorkerPool pool, Tensor z, Tensor labels, float gradScale, Tensor losses, bool gradient)
     {
         var job = new Job { Z = z, Labels = labels, Losses = losses, GradScale = gradScale, Gradient = gradient };
         pool.Run(&CrossEntropyRow, &job, z.Rows);

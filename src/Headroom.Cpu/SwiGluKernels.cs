@@ -46,9 +46,19 @@ internal static unsafe class SwiGluKernels
         for (int i = 0; i < n; i++) y[i] = gate[i] / (1f + VectorMath.Exp(-gate[i])) * up[i];
     }
 
-    public static void Backward(WorkerPool pool, Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default)
+    public static void Backward(
+        WorkerPool pool, Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default)
     {
-        var c = new Context { Gate = gate.F, Up = up.F, Dy = dy.F, Y = dGate.F, DUp = dUp.F, Again = y.F, Count = gate.Count };
+        var c = new Context
+        {
+            Gate = gate.F,
+            Up = up.F,
+            Dy = dy.F,
+            Y = dGate.F,
+            DUp = dUp.F,
+            Again = y.F,
+            Count = gate.Count,
+        };
         pool.Run(&BackwardPart, &c, (int)((c.Count + Chunk - 1) / Chunk));
     }
 
@@ -56,11 +66,20 @@ internal static unsafe class SwiGluKernels
     {
         var c = (Context*)context;
         long from = (long)part * Chunk;
-        RowBackward(c->Gate + from, c->Up + from, c->Dy + from, c->Y + from, c->DUp + from, (int)Math.Min(Chunk, c->Count - from),
+        RowBackward(
+            c->Gate + from,
+            c->Up + from,
+            c->Dy + from,
+            c->Y + from,
+            c->DUp + from,
+            (int)Math.Min(Chunk, c->Count - from),
             c->Again == null ? null : c->Again + from);
     }
 
-    /// <summary>s = sigmoid(gate): dUp = dy * gate * s, dGate = dy * up * s * (1 + gate * (1 - s)), and the forward's y again unless null. Outputs may be inputs.</summary>
+    /// <summary>
+    /// s = sigmoid(gate): dUp = dy * gate * s, dGate = dy * up * s * (1 + gate * (1 - s)), and the forward's y again
+    /// unless null. Outputs may be inputs.
+    /// </summary>
     public static void RowBackward(float* gate, float* up, float* dy, float* dGate, float* dUp, int n, float* y = null)
     {
         var one = Vector256.Create(1f);
@@ -78,7 +97,8 @@ internal static unsafe class SwiGluKernels
     }
 
     /// <summary>Scalar twin of <see cref="RowBackward"/>.</summary>
-    public static void RowBackwardScalar(float* gate, float* up, float* dy, float* dGate, float* dUp, int n, float* y = null)
+    public static void RowBackwardScalar(
+        float* gate, float* up, float* dy, float* dGate, float* dUp, int n, float* y = null)
     {
         for (int i = 0; i < n; i++)
         {

@@ -106,7 +106,8 @@ internal static unsafe class VectorMath
     {
         int i = 0;
         for (; i <= n - 8; i += 8)
-            Vector256.Store(Vector256.FusedMultiplyAdd(Vector256.Create(s), Vector256.Load(x + i), Vector256.Load(y + i)), y + i);
+            Vector256.Store(
+                Vector256.FusedMultiplyAdd(Vector256.Create(s), Vector256.Load(x + i), Vector256.Load(y + i)), y + i);
         for (; i < n; i++) y[i] = MathF.FusedMultiplyAdd(s, x[i], y[i]);
     }
 }

@@ -5,7 +5,10 @@ using Headroom.Core;
 
 namespace Headroom.Cpu;
 
-/// <summary>Pieces of rows of a weight as float32, whatever its storage; the products call it panel by panel, so no full-precision copy exists.</summary>
+/// <summary>
+/// Pieces of rows of a weight as float32, whatever its storage; the products call it panel by panel, so no
+/// full-precision copy exists.
+/// </summary>
 internal static unsafe class WeightRows
 {
     /// <summary>dst = w[row, column .. column + count).</summary>
@@ -35,7 +38,8 @@ internal static unsafe class WeightRows
         }
     }
 
-    // A piece that begins or ends inside a block goes through a copy of the block's values; products ask for pieces at multiples of 256 almost always.
+    // A piece that begins or ends inside a block goes through a copy of the block's values; products ask for pieces at
+    // multiples of 256 almost always.
     private static void Gguf(in LinearWeight w, int row, int column, int count, float* dst)
     {
         var (values, bytes) = w.BlockType.Block();
@@ -61,7 +65,9 @@ internal static unsafe class WeightRows
         }
     }
 
-    /// <summary>absmax of a block: stored, or map[code] * nested_absmax + offset in two roundings (specs: bitsandbytes).</summary>
+    /// <summary>
+    /// absmax of a block: stored, or map[code] * nested_absmax + offset in two roundings (specs: bitsandbytes).
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static float Absmax(in LinearWeight w, long block) => w.Storage == WeightStorage.NF4
         ? w.Absmax.F[block]
@@ -86,7 +92,10 @@ internal static unsafe class WeightRows
         }
     }
 
-    /// <summary>Scalar twin: <paramref name="n"/> codes from element <paramref name="at"/> on, high nibble first, times <paramref name="absmax"/>.</summary>
+    /// <summary>
+    /// Scalar twin: <paramref name="n"/> codes from element <paramref name="at"/> on, high nibble first, times
+    /// <paramref name="absmax"/>.
+    /// </summary>
     public static void Nf4Scalar(byte* codes, long at, int n, float absmax, float* dst)
     {
         for (int i = 0; i < n; i++)
@@ -116,17 +125,24 @@ internal static unsafe class WeightRows
         Nf4Scalar(codes, at + i, n - i, absmax, dst + i);
     }
 
-    /// <summary>8 codes at a time: the table in two halves, chosen by the code's highest bit; <paramref name="at"/> is even.</summary>
+    /// <summary>
+    /// 8 codes at a time: the table in two halves, chosen by the code's highest bit; <paramref name="at"/> is even.
+    /// </summary>
     public static void Nf4Vector256(byte* codes, long at, int n, float absmax, float* dst)
     {
-        Vector256<float> lower = Vector256.Load(Nf4Tables.Code), upper = Vector256.Load(Nf4Tables.Code + 8), scale = Vector256.Create(absmax);
+        Vector256<float> lower = Vector256.Load(Nf4Tables.Code),
+            upper = Vector256.Load(Nf4Tables.Code + 8),
+            scale = Vector256.Create(absmax);
         var shift = Vector256.Create(4u, 0, 12, 8, 20, 16, 28, 24);
         byte* src = codes + (at >> 1);
         int i = 0;
         for (; i + 8 <= n; i += 8, src += 4)
         {
-            var code = Avx2.ShiftRightLogicalVariable(Vector256.Create(*(uint*)src), shift); // the three lowest bits index, the fourth selects
-            var value = Avx.BlendVariable(Avx2.PermuteVar8x32(lower, code.AsInt32()), Avx2.PermuteVar8x32(upper, code.AsInt32()), (code << 28).AsSingle());
+            // the three lowest bits index, the fourth selects
+            var code = Avx2.ShiftRightLogicalVariable(Vector256.Create(*(uint*)src), shift);
+            var value = Avx.BlendVariable(
+                Avx2.PermuteVar8x32(lower, code.AsInt32()), Avx2.PermuteVar8x32(upper, code.AsInt32()),
+                (code << 28).AsSingle());
             (value * scale).Store(dst + i);
         }
         Nf4Scalar(codes, at + i, n - i, absmax, dst + i);

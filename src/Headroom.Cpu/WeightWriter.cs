@@ -4,8 +4,9 @@ using Headroom.Core;
 namespace Headroom.Cpu;
 
 /// <summary>
-/// Float to storage and back. NF4 as bitsandbytes' default CPU path (<c>backends/default/ops.py</c>): blocks of the flattened weight, scaled by the
-/// reciprocal of absmax, code = number of thresholds below (<see cref="Nf4Encoder"/>); a partial last block divides instead. Statistics as
+/// Float to storage and back. NF4 as bitsandbytes' default CPU path (<c>backends/default/ops.py</c>): blocks of the
+/// flattened weight, scaled by the reciprocal of absmax, code = number of thresholds below (<see cref="Nf4Encoder"/>);
+/// a partial last block divides instead. Statistics as
 /// <c>functional.py</c>'s quantize_blockwise (<see cref="NestedStatistics"/>).
 /// </summary>
 internal static unsafe class WeightWriter
@@ -21,7 +22,8 @@ internal static unsafe class WeightWriter
 
     public static void Quantize(WorkerPool pool, Tensor src, in LinearWeight dst)
     {
-        if (dst.Storage == WeightStorage.Gguf) throw new NotSupportedException("GGUF blocks are taken from their file as they are.");
+        if (dst.Storage == WeightStorage.Gguf)
+            throw new NotSupportedException("GGUF blocks are taken from their file as they are.");
         var job = new Job { Src = src, W = dst };
         if (dst.Storage is not (WeightStorage.NF4 or WeightStorage.NF4Double))
         {
@@ -30,7 +32,8 @@ internal static unsafe class WeightWriter
         }
         int blocks = LinearWeight.Blocks(src.Count, dst.BlockSize);
         bool nested = dst.Storage == WeightStorage.NF4Double;
-        // The statistics before they are quantized themselves: a sixteenth of a 32-bit weight, for as long as this call takes.
+        // The statistics before they are quantized themselves: a sixteenth of a 32-bit weight, for as long as this call
+        // takes.
         float* absmax = nested ? (float*)NativeMemory.Alloc((nuint)blocks, 4) : dst.Absmax.F;
         try
         {
@@ -87,7 +90,8 @@ internal static unsafe class WeightWriter
                     for (int i = 0; i < n; i++) max = MathF.Max(max, MathF.Abs(Value(j.Src, at + i)));
                     j.W.Absmax.F[r] = max;
                     float scale = max == 0 ? 0 : 127f / max;
-                    for (int i = 0; i < n; i++) ((sbyte*)j.W.Data.Address)[at + i] = (sbyte)MathF.Round(Value(j.Src, at + i) * scale);
+                    for (int i = 0; i < n; i++)
+                        ((sbyte*)j.W.Data.Address)[at + i] = (sbyte)MathF.Round(Value(j.Src, at + i) * scale);
                     break;
             }
         }

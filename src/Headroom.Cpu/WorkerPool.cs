@@ -3,9 +3,10 @@ using System.Diagnostics;
 namespace Headroom.Cpu;
 
 /// <summary>
-/// Fork-join over a fixed set of threads without any allocation per call: work is a static function pointer and a context struct on the caller's stack.
-/// Parts are handed out dynamically, so results must not depend on which thread runs a part. A call waits for its parts, not for its threads: a worker
-/// that the system holds back takes no part and delays nobody. Idle workers spin for a moment (calls of a training step follow one another within
+/// Fork-join over a fixed set of threads without any allocation per call: work is a static function pointer and a
+/// context struct on the caller's stack. Parts are handed out dynamically, so results must not depend on which thread
+/// runs a part. A call waits for its parts, not for its threads: a worker that the system holds back takes no part and
+/// delays nobody. Idle workers spin for a moment (calls of a training step follow one another within
 /// microseconds), then sleep.
 /// </summary>
 public sealed unsafe class WorkerPool : IDisposable
@@ -17,7 +18,8 @@ public sealed unsafe class WorkerPool : IDisposable
     private delegate*<void*, int, int, void> _work;
     private void* _context;
     private int _parts, _finished;
-    // Number of the call in the high half, parts not yet taken in the low half. Taking a part is one exchange, so a late worker cannot take part in a call that is over.
+    // Number of the call in the high half, parts not yet taken in the low half. Taking a part is one exchange, so a
+    // late worker cannot take part in a call that is over.
     private long _ticket;
     private volatile bool _stop;
 
@@ -40,7 +42,10 @@ public sealed unsafe class WorkerPool : IDisposable
     /// <summary>Number of workers, the caller included.</summary>
     public int Threads { get; }
 
-    /// <summary>Runs work(context, part, worker) for part = 0 .. parts - 1; worker is in [0, Threads). Returns when all are done. Not reentrant.</summary>
+    /// <summary>
+    /// Runs work(context, part, worker) for part = 0 .. parts - 1; worker is in [0, Threads). Returns when all are
+    /// done. Not reentrant.
+    /// </summary>
     public void Run(delegate*<void*, int, int, void> work, void* context, int parts)
     {
         if (parts <= 1 || Threads == 1)

@@ -3,8 +3,9 @@ using System.Security.Cryptography;
 namespace Headroom.Cuda;
 
 /// <summary>
-/// Cubins of earlier runs, a file each, with the SHA-256 of the cubin behind it. The driver takes a cubin without its length and would read past the end
-/// of a truncated one, so a damaged file must not reach it. A cache that cannot be read or written is no cache.
+/// Cubins of earlier runs, a file each, with the SHA-256 of the cubin behind it. The driver takes a cubin without its
+/// length and would read past the end of a truncated one, so a damaged file must not reach it. A cache that cannot be
+/// read or written is no cache.
 /// </summary>
 internal sealed class CubinCache(string folder)
 {
@@ -16,7 +17,9 @@ internal sealed class CubinCache(string folder)
             if (!File.Exists(Of(key))) return null;
             byte[] stored = File.ReadAllBytes(Of(key));
             int length = stored.Length - SHA256.HashSizeInBytes;
-            return length > 0 && SHA256.HashData(stored.AsSpan(0, length)).AsSpan().SequenceEqual(stored.AsSpan(length)) ? stored[..length] : null;
+            return length > 0 && SHA256.HashData(stored.AsSpan(0, length)).AsSpan().SequenceEqual(stored.AsSpan(length))
+                ? stored[..length]
+                : null;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -24,7 +27,9 @@ internal sealed class CubinCache(string folder)
         }
     }
 
-    /// <summary>Keeps a cubin under a key, in place of what is there; does nothing where the folder is read-only.</summary>
+    /// <summary>
+    /// Keeps a cubin under a key, in place of what is there; does nothing where the folder is read-only.
+    /// </summary>
     public void Write(string key, byte[] cubin)
     {
         try

@@ -6,12 +6,18 @@ namespace Headroom.Cuda;
 
 /// <summary>How a device is opened.</summary>
 /// <param name="Ordinal">Which GPU.</param>
-/// <param name="ExpandBytes">Largest piece of a weight that is expanded at a time; a larger weight goes through in pieces of rows.</param>
-/// <param name="ScratchBytes">Bytes for dropped inputs and low-rank factors; a larger batch goes through in pieces of rows.</param>
+/// <param name="ExpandBytes">Largest piece of a weight that is expanded at a time; a larger weight goes through in
+/// pieces of rows.</param>
+/// <param name="ScratchBytes">Bytes for dropped inputs and low-rank factors; a larger batch goes through in pieces of
+/// rows.</param>
 /// <param name="MatmulBytes">Bytes the matrix library may use.</param>
-/// <param name="ExpandAhead">Expand the next weights on a second stream, into a ring of twice ExpandBytes, beside the work between products.</param>
-/// <param name="Graphs">Replay training micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes longer than they do.</param>
-public sealed record CudaOptions(int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20, bool ExpandAhead = true, bool? Graphs = null);
+/// <param name="ExpandAhead">Expand the next weights on a second stream, into a ring of twice ExpandBytes, beside the
+/// work between products.</param>
+/// <param name="Graphs">Replay training micro-steps of a shape that was seen before as CUDA graphs; null = where
+/// launching them takes longer than they do.</param>
+public sealed record CudaOptions(
+    int Ordinal = 0, long ExpandBytes = 88L << 20, long ScratchBytes = 16L << 20, long MatmulBytes = 32L << 20,
+    bool ExpandAhead = true, bool? Graphs = null);
 
 /// <summary>An NVIDIA GPU as a device: one arena, one workspace, and <see cref="CudaOps"/> over them.</summary>
 public sealed unsafe class CudaDevice : IDevice
@@ -19,8 +25,9 @@ public sealed unsafe class CudaDevice : IDevice
     // Kernels of this project and of the matrix library, loaded at their first use.
     private const long CodeBytes = 32L << 20;
     private const long DefaultContextBytes = 320L << 20;
-    // Issuing an op, as the plan counts them, took the host 8 us (one machine with an H100). By the estimate of Replay an op of SmolLM2-135M takes 8.7 us in
-    // batches of up to 16 x 512 tokens (replay is 9 % faster), of Qwen2.5-0.5B 33 us, of Llama-2-7B at 4 x 512 104 us (nothing gained).
+    // Issuing an op, as the plan counts them, took the host 8 us (one machine with an H100). By the estimate of Replay
+    // an op of SmolLM2-135M takes 8.7 us in batches of up to 16 x 512 tokens (replay is 9 % faster), of Qwen2.5-0.5B 33
+    // us, of Llama-2-7B at 4 x 512 104 us (nothing gained).
     private const double LaunchBoundSeconds = 20e-6;
     // A graph of SmolLM2-135M, 1,504 ops, took 4 to 8 MiB; the driver gives memory in pieces of 2.
     private const long GraphBytesPerOp = 5 << 10, LeastGraphBytes = 2 << 20;
@@ -53,7 +60,8 @@ public sealed unsafe class CudaDevice : IDevice
             _ops = new CudaOps(_gpu, _staging, _workspace.Value, options);
             Synchronize();
             var use = Memory();
-            _overhead = (use.Process > _workspace.Bytes ? use.Process - _workspace.Bytes : DefaultContextBytes) + CodeBytes;
+            _overhead =
+                (use.Process > _workspace.Bytes ? use.Process - _workspace.Bytes : DefaultContextBytes) + CodeBytes;
             _graphs = new StepGraphs(_gpu, _ops);
         }
         catch
@@ -69,9 +77,13 @@ public sealed unsafe class CudaDevice : IDevice
 
     /// <summary>Opens the device. Throws <see cref="HeadroomException"/> with the reason when there is none.</summary>
     public static CudaDevice Open(CudaOptions? options = null) =>
-        TryOpen(out string why, options) ?? throw new HeadroomException(why.Split('\n')[0], why.Contains('\n') ? why[(why.IndexOf('\n') + 1)..] : "Run headroom doctor.");
+        TryOpen(out string why, options)
+        ?? throw new HeadroomException(
+            why.Split('\n')[0], why.Contains('\n') ? why[(why.IndexOf('\n') + 1)..] : "Run headroom doctor.");
 
-    /// <summary>Opens the device, or returns null and a reason: one line of what is missing, one line of what to do.</summary>
+    /// <summary>
+    /// Opens the device, or returns null and a reason: one line of what is missing, one line of what to do.
+    /// </summary>
     public static CudaDevice? TryOpen(out string why, CudaOptions? options = null)
     {
         options ??= new CudaOptions();
@@ -88,9 +100,12 @@ public sealed unsafe class CudaDevice : IDevice
         }
         catch (HeadroomException e)
         {
-            // The driver says so too where the host has no page-locked memory left, of which the card's figures say nothing.
+            // The driver says so too where the host has no page-locked memory left, of which the card's figures say
+            // nothing.
             if (e is CudaException { Status: Driver.OutOfMemory } full && full.Call != nameof(Driver.cuMemHostAlloc))
-                e = CardMemory.TooFullToOpen(report.Gpu, CardMemory.Free(options.Ordinal), CudaOps.WorkspaceBytes(options) + DefaultContextBytes + CodeBytes);
+                e = CardMemory.TooFullToOpen(
+                    report.Gpu, CardMemory.Free(options.Ordinal),
+                    CudaOps.WorkspaceBytes(options) + DefaultContextBytes + CodeBytes);
             why = e.Message + "\n" + e.ToDo;
             return null;
         }
@@ -118,7 +133,10 @@ public sealed unsafe class CudaDevice : IDevice
     public int LargestHead => FlashKernels.LargestHead;
     /// <inheritdoc/>
     public string? AttentionNotice(int headDim, DType compute) => FlashKernels.Fallback(headDim, compute, Capability);
-    /// <summary>The part of <see cref="WorkspaceBytes"/> that the driver took: context and streams as measured when the device was opened, and room for code loaded later.</summary>
+    /// <summary>
+    /// The part of <see cref="WorkspaceBytes"/> that the driver took: context and streams as measured when the device
+    /// was opened, and room for code loaded later.
+    /// </summary>
     public long OverheadBytes => _overhead;
     /// <summary>Compute capability, as 90.</summary>
     public int Capability => _gpu.Capability;
@@ -136,7 +154,8 @@ public sealed unsafe class CudaDevice : IDevice
     {
         if (_arena != null) throw new InvalidOperationException("the arena is reserved already");
         _gpu.MakeCurrent();
-        long needed = bytes + later + CodeBytes; // code is loaded and records are made during the run, which is no time to find that they do not fit
+        // code is loaded and records are made during the run, which is no time to find that they do not fit
+        long needed = bytes + later + CodeBytes;
         if (Free() is var free && free < needed) throw CardMemory.TooFullForPlan(Name, free, needed);
         try
         {
@@ -146,8 +165,10 @@ public sealed unsafe class CudaDevice : IDevice
         {
             throw CardMemory.TooFullForPlan(Name, Free(), needed);
         }
-        // Nothing reads a buffer before it is written; zeros keep a fault of that kind from depending on what ran before.
-        CudaException.Check(Driver.cuMemsetD8Async(_arena.Value, 0, (nuint)bytes, _gpu.Main.Value), nameof(Driver.cuMemsetD8Async));
+        // Nothing reads a buffer before it is written; zeros keep a fault of that kind from depending on what ran
+        // before.
+        CudaException.Check(
+            Driver.cuMemsetD8Async(_arena.Value, 0, (nuint)bytes, _gpu.Main.Value), nameof(Driver.cuMemsetD8Async));
         return _arena.Value;
     }
 
@@ -166,7 +187,8 @@ public sealed unsafe class CudaDevice : IDevice
     /// <inheritdoc/>
     public void Upload(ReadOnlySpan<byte> source, Tensor destination)
     {
-        if (source.Length > destination.Bytes) throw new InvalidOperationException("upload is larger than its destination");
+        if (source.Length > destination.Bytes)
+            throw new InvalidOperationException("upload is larger than its destination");
         _gpu.MakeCurrent();
         _ops.Changes(destination.DType);
         _staging.Upload(source, destination.Address);
@@ -188,15 +210,19 @@ public sealed unsafe class CudaDevice : IDevice
     }
 
     /// <summary>
-    /// By default where launching the ops one by one takes longer than they do: a large model gains nothing, and a graph takes memory. An estimate and not a
-    /// measurement, because padding changes the rounding, and two runs of a recipe must be equal.
+    /// By default where launching the ops one by one takes longer than they do: a large model gains nothing, and a
+    /// graph takes memory. An estimate and not a measurement, because padding changes the rounding, and two runs of a
+    /// recipe must be equal.
     /// </summary>
     public StepReplay Replay(double flops, long calls, DType compute)
     {
-        // FLOPs of a clock and processor on tensor cores (32-bit: beside them), at 1.5 GHz, of which large products reach 40 % and more.
+        // FLOPs of a clock and processor on tensor cores (32-bit: beside them), at 1.5 GHz, of which large products
+        // reach 40 % and more.
         double perClock = compute == DType.F32 ? 256 : _gpu.Capability switch { >= 90 => 4096, 80 => 2048, _ => 1024 };
         bool bound = flops / (0.4 * perClock * 1.5e9 * _gpu.Processors) < calls * LaunchBoundSeconds;
-        return _options.Graphs ?? bound ? new StepReplay(StepGraphs.MostGraphs * Math.Max(LeastGraphBytes, calls * GraphBytesPerOp), bound) : default;
+        return _options.Graphs ?? bound
+            ? new StepReplay(StepGraphs.MostGraphs * Math.Max(LeastGraphBytes, calls * GraphBytesPerOp), bound)
+            : default;
     }
 
     /// <inheritdoc/>
@@ -216,8 +242,9 @@ public sealed unsafe class CudaDevice : IDevice
     }
 
     /// <summary>
-    /// Bytes in use now. The process's own share is the management library's figure; where it gives none (containers hide process ids),
-    /// the growth of the device's use since before this device was opened; -1 where that is not known either.
+    /// Bytes in use now. The process's own share is the management library's figure; where it gives none (containers
+    /// hide process ids), the growth of the device's use since before this device was opened; -1 where that is not
+    /// known either.
     /// </summary>
     public MemoryUse Memory()
     {

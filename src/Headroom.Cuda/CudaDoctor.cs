@@ -14,24 +14,42 @@ public sealed class CudaReport
     public string Remedy { get; init; } = "";
     /// <summary>Name of the GPU; "" when something is missing.</summary>
     public string Gpu { get; init; } = "";
-    /// <summary>Bytes of the card in use by all processes, and by the driver, when it was looked at; -1 = not known.</summary>
+    /// <summary>
+    /// Bytes of the card in use by all processes, and by the driver, when it was looked at; -1 = not known.
+    /// </summary>
     public long UsedBytes { get; init; } = -1;
 }
 
-/// <summary>Looks for everything the CUDA path needs, without keeping any of it open; for <c>headroom doctor</c> and for opening a device.</summary>
+/// <summary>
+/// Looks for everything the CUDA path needs, without keeping any of it open; for <c>headroom doctor</c> and for opening
+/// a device.
+/// </summary>
 public static unsafe class CudaDoctor
 {
     private const string Wheels = "pip install nvidia-cuda-nvrtc-cu12 nvidia-cublas-cu12 (in a virtual environment)";
-    private const string InstallLibraries = $"Install them with: {Wheels}, or set HEADROOM_CUDA_PATH to a CUDA 12 or 13 toolkit.";
+    private const string InstallLibraries =
+        $"Install them with: {Wheels}, or set HEADROOM_CUDA_PATH to a CUDA 12 or 13 toolkit.";
 
-    /// <summary><see cref="Examine"/>, and the device is opened once: a full card, or a matrix library that does not start, shows only then.</summary>
+    /// <summary>
+    /// <see cref="Examine"/>, and the device is opened once: a full card, or a matrix library that does not start,
+    /// shows only then.
+    /// </summary>
     public static CudaReport Try(int ordinal = 0)
     {
         var report = Examine(ordinal);
         if (report.Problem != null) return report;
         using var device = CudaDevice.TryOpen(out string why, new CudaOptions(ordinal));
         string[] lines = why.Split('\n', 2);
-        return device != null ? report : new CudaReport { Items = report.Items, Gpu = report.Gpu, UsedBytes = report.UsedBytes, Problem = lines[0], Remedy = lines[^1] };
+        return device != null
+            ? report
+            : new CudaReport
+            {
+                Items = report.Items,
+                Gpu = report.Gpu,
+                UsedBytes = report.UsedBytes,
+                Problem = lines[0],
+                Remedy = lines[^1],
+            };
     }
 
     /// <summary>Examines the driver, the libraries and one GPU; opens no context.</summary>
@@ -55,7 +73,9 @@ public static unsafe class CudaDoctor
         string[] words = e.Message.Split('\''); // ... an entry point named 'cuInit' in native library 'cuda'.
         string function = words.ElementAtOrDefault(1) ?? e.Message, library = words.ElementAtOrDefault(3) ?? "";
         bool vendors = library is "nvrtc" or "cublasLt";
-        return ($"{(library is "cuda" || vendors ? NativeLibraries.Find(library) : null) ?? "A library"} has no {function}: it is too old, or not what its name says.",
+        return (
+            $"{(library is "cuda" || vendors ? NativeLibraries.Find(library) : null) ?? "A library"} has no "
+                + $"{function}: it is too old, or not what its name says.",
             vendors ? InstallLibraries : "Install the NVIDIA driver anew, or run with --device cpu.");
     }
 
@@ -64,57 +84,100 @@ public static unsafe class CudaDoctor
         CudaReport Stop(string problem, string remedy) => new() { Items = items, Problem = problem, Remedy = remedy };
         NativeLibraries.Register();
         if (NativeLibraries.Find("cuda") is not { } driver)
-            return Stop("No NVIDIA driver: libcuda.so.1 was not found.", "Install the NVIDIA driver, or run with --device cpu.");
+            return Stop(
+                "No NVIDIA driver: libcuda.so.1 was not found.", "Install the NVIDIA driver, or run with --device cpu."
+            );
         items.Add(("driver library", driver));
         int status = Driver.cuInit(0);
-        if (status != 0) return Stop($"The NVIDIA driver does not start: cuInit: {CudaException.Text(status)}.", "Check nvidia-smi, or run with --device cpu.");
+        if (status != 0)
+            return Stop(
+                $"The NVIDIA driver does not start: cuInit: {CudaException.Text(status)}.",
+                "Check nvidia-smi, or run with --device cpu.");
         Driver.cuDriverGetVersion(out int version);
         items.Add(("driver's CUDA version", $"{version / 1000}.{version % 1000 / 10}"));
         Driver.cuDeviceGetCount(out int count);
-        if (ordinal >= count) return Stop($"There is no GPU number {ordinal}: the driver shows {count}.", "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or run with --device cpu.");
-        if (Driver.cuDeviceGet(out int device, ordinal) != 0) return Stop($"GPU {ordinal} cannot be opened.", "Check nvidia-smi.");
+        if (ordinal >= count)
+            return Stop(
+                $"There is no GPU number {ordinal}: the driver shows {count}.",
+                "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or run with --device cpu.");
+        if (Driver.cuDeviceGet(out int device, ordinal) != 0)
+            return Stop($"GPU {ordinal} cannot be opened.", "Check nvidia-smi.");
         byte* name = stackalloc byte[128];
         _ = Driver.cuDeviceGetName(name, 128, device);
         Driver.cuDeviceGetAttribute(out int major, Driver.ComputeCapabilityMajor, device);
         Driver.cuDeviceGetAttribute(out int minor, Driver.ComputeCapabilityMinor, device);
         string gpu = Marshal.PtrToStringUTF8((nint)name) ?? "GPU";
         items.Add(("GPU", $"{gpu}, compute capability {major}.{minor}"));
-        if (major * 10 + minor < 75) return Stop($"{gpu} has compute capability {major}.{minor}; 7.5 is the least that is supported.", "Use a Turing or newer GPU, or run with --device cpu.");
+        if (major * 10 + minor < 75)
+            return Stop(
+                $"{gpu} has compute capability {major}.{minor}; 7.5 is the least that is supported.",
+                "Use a Turing or newer GPU, or run with --device cpu.");
         var missing = new List<string>();
-        foreach (var (library, what) in new[] { ("nvrtc", "NVRTC (run-time compiler)"), ("cublasLt", "cuBLASLt (matrix products)") })
+        foreach (
+            var (library, what) in new[]
+            {
+                ("nvrtc", "NVRTC (run-time compiler)"), ("cublasLt", "cuBLASLt (matrix products)"),
+            }
+        )
         {
             string? where = NativeLibraries.Find(library);
             items.Add((what, where ?? "not found"));
             if (where == null) missing.Add(what);
         }
         items.Add(("NVML (memory telemetry, optional)", NativeLibraries.Find("nvml") ?? "not found"));
-        if (missing.Count > 0) return Stop($"{string.Join(" and ", missing)} not found for CUDA 12 or 13.", InstallLibraries);
-        if (Nvrtc.nvrtcVersion(out int compiler, out int release) != 0) return Stop("NVRTC does not say its version.", InstallLibraries);
+        if (missing.Count > 0)
+            return Stop($"{string.Join(" and ", missing)} not found for CUDA 12 or 13.", InstallLibraries);
+        if (Nvrtc.nvrtcVersion(out int compiler, out int release) != 0)
+            return Stop("NVRTC does not say its version.", InstallLibraries);
         int products = (int)CublasLt.cublasLtGetVersion();
         items.Add(("NVRTC version", $"{compiler}.{release}"));
         items.Add(("cuBLASLt version", products.ToString()));
-        if ((LibraryFault("NVRTC", compiler, version) ?? LibraryFault("cuBLASLt", products / 10000, version) ?? ArchitectureFault($"NVRTC {compiler}.{release}", Architectures(), gpu, major * 10 + minor)) is { } fault)
+        if (
+            (
+                LibraryFault("NVRTC", compiler, version)
+                ?? LibraryFault("cuBLASLt", products / 10000, version)
+                ?? ArchitectureFault($"NVRTC {compiler}.{release}", Architectures(), gpu, major * 10 + minor)
+            ) is
+            { } fault
+        )
             return Stop(fault.Problem, fault.Remedy);
         var memory = CardMemory.Read(ordinal);
         if (memory is { } m) items.Add(("memory", $"{m.Total / 1048576.0:F0} MiB, {m.Free / 1048576.0:F0} MiB free"));
         return new CudaReport { Items = items, Gpu = gpu, UsedBytes = (long?)memory?.Used ?? -1 };
     }
 
-    /// <summary>Why a driver cannot run what a library of a CUDA gives it, or null: it runs all of its own CUDA's major version, whatever their minor one, and older ones.</summary>
+    /// <summary>
+    /// Why a driver cannot run what a library of a CUDA gives it, or null: it runs all of its own CUDA's major version,
+    /// whatever their minor one, and older ones.
+    /// </summary>
     /// <param name="library">The library's name.</param>
     /// <param name="major">Its CUDA's major version.</param>
     /// <param name="driver">The driver's CUDA version, as 12040.</param>
-    internal static (string Problem, string Remedy)? LibraryFault(string library, int major, int driver) => major <= driver / 1000 ? null
-        : ($"{library} is of CUDA {major}, the driver of CUDA {driver / 1000}.{driver % 1000 / 10}: it does not run what is newer.",
-            driver >= 12000 ? $"Install libraries of CUDA 12 with: {Wheels}, or update the NVIDIA driver." : "Update the NVIDIA driver to one of CUDA 12 or later, or run with --device cpu.");
+    internal static (string Problem, string Remedy)? LibraryFault(string library, int major, int driver) =>
+        major <= driver / 1000
+            ? null
+            : (
+                $"{library} is of CUDA {major}, the driver of CUDA {driver / 1000}.{driver % 1000 / 10}: it does not "
+                    + $"run what is newer.",
+                driver >= 12000
+                    ? $"Install libraries of CUDA 12 with: {Wheels}, or update the NVIDIA driver."
+                    : "Update the NVIDIA driver to one of CUDA 12 or later, or run with --device cpu."
+            );
 
     /// <summary>Why a compiler cannot compile for a GPU, or null.</summary>
     /// <param name="compiler">Its name and version.</param>
     /// <param name="known">Architectures that it compiles for, as 90; none = it does not say.</param>
     /// <param name="gpu">The GPU's name.</param>
     /// <param name="capability">Its compute capability, as 90.</param>
-    internal static (string Problem, string Remedy)? ArchitectureFault(string compiler, ReadOnlySpan<int> known, string gpu, int capability) => known.IsEmpty || known.Contains(capability) ? null
-        : ($"{compiler} does not compile for the {gpu} (sm_{capability}).", $"Install a newer one with: pip install --upgrade{Wheels["pip install".Length..]}, or set HEADROOM_CUDA_PATH to a newer toolkit.");
+    internal static (string Problem, string Remedy)? ArchitectureFault(
+        string compiler, ReadOnlySpan<int> known, string gpu, int capability) =>
+        known.IsEmpty || known.Contains(capability)
+            ? null
+            : (
+                $"{compiler} does not compile for the {gpu} (sm_{capability}).",
+                $"Install a newer one with: pip install --upgrade{Wheels["pip install".Length..]}, or set "
+                    + $"HEADROOM_CUDA_PATH to a newer toolkit."
+            );
 
     private static int[] Architectures()
     {

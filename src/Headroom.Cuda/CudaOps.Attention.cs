@@ -22,22 +22,64 @@ public sealed unsafe partial class CudaOps
         {
             nint f = FlashKernel(q.DType, "flash_forward", s.HeadDim, out int shared);
             _gpu.LaunchOn(_gpu.Main, f, (Tiles(q.Rows, sequences), s.NumHeads), 128, shared,
-                q, k, v, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, (long)o.Columns, lse);
+                q,
+                k,
+                v,
+                offsets,
+                sequences,
+                s.NumHeads,
+                s.NumKeyValueHeads,
+                s.SlidingWindow,
+                s.Scale,
+                o,
+                (long)o.Columns,
+                lse
+            );
             return;
         }
         CheckHead(s);
         _gpu.Launch(K("attention_rows.cu", q.DType, "attention_rows"), (q.Rows, s.NumHeads), 128,
-            q, k, v, offsets, sequences, 0, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, o, (long)o.Columns, lse);
+            q,
+            k,
+            v,
+            offsets,
+            sequences,
+            0,
+            s.NumHeads,
+            s.NumKeyValueHeads,
+            s.HeadDim,
+            s.SlidingWindow,
+            s.Scale,
+            o,
+            (long)o.Columns,
+            lse
+        );
     }
 
     /// <inheritdoc/>
-    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+    public void AttentionBackward(
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        Tensor o,
+        Tensor lse,
+        Tensor dO,
+        Tensor offsets,
+        in AttentionShape s,
+        Tensor delta,
+        Tensor dq,
+        Tensor dk,
+        Tensor dv,
         Tensor cos = default, Tensor sin = default)
     {
         _gpu.MakeCurrent();
         CheckHead(s);
-        int sequences = offsets.Rows - 1, count = q.Rows * s.NumHeads, lanes = (int)BitOperations.RoundUpToPowerOf2((uint)(s.HeadDim + 7) / 8);
-        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_delta"), ((int)(((long)count * lanes + 255) / 256), 1), 256, o, dO, (long)o.Columns, delta, count, s.NumHeads, s.HeadDim, lanes);
+        int sequences = offsets.Rows - 1,
+            count = q.Rows * s.NumHeads,
+            lanes = (int)BitOperations.RoundUpToPowerOf2((uint)(s.HeadDim + 7) / 8);
+        _gpu.Launch(
+            K("attention_rows.cu", q.DType, "attention_delta"), ((int)(((long)count * lanes + 255) / 256), 1), 256, o,
+            dO, (long)o.Columns, delta, count, s.NumHeads, s.HeadDim, lanes);
         if (Hopper(q, s))
         {
             HopperBackward(q, k, v, lse, dO, offsets, s, delta, dq, dk, dv, cos, sin);
@@ -45,19 +87,80 @@ public sealed unsafe partial class CudaOps
         }
         if (Flash(q, s))
         {
-            nint fq = FlashKernel(q.DType, "flash_dq", s.HeadDim, out int shared), fkv = FlashKernel(q.DType, "flash_dkv", s.HeadDim, out int sharedKv);
+            nint fq = FlashKernel(q.DType, "flash_dq", s.HeadDim, out int shared),
+                fkv = FlashKernel(q.DType, "flash_dkv", s.HeadDim, out int sharedKv);
             int tiles = Tiles(q.Rows, sequences);
             _gpu.LaunchOn(_gpu.Main, fq, (tiles, s.NumHeads), 128, shared,
-                q, k, v, lse, dO, (long)dO.Columns, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dq);
+                q,
+                k,
+                v,
+                lse,
+                dO,
+                (long)dO.Columns,
+                delta,
+                offsets,
+                sequences,
+                s.NumHeads,
+                s.NumKeyValueHeads,
+                s.SlidingWindow,
+                s.Scale,
+                dq
+            );
             _gpu.LaunchOn(_gpu.Main, fkv, (tiles, s.NumKeyValueHeads), 128, sharedKv,
-                q, k, v, lse, dO, (long)dO.Columns, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dk, dv);
+                q,
+                k,
+                v,
+                lse,
+                dO,
+                (long)dO.Columns,
+                delta,
+                offsets,
+                sequences,
+                s.NumHeads,
+                s.NumKeyValueHeads,
+                s.SlidingWindow,
+                s.Scale,
+                dk,
+                dv
+            );
         }
         else
         {
             _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dq"), (q.Rows, s.NumHeads), 128,
-                q, k, v, lse, dO, (long)dO.Columns, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, dq);
+                q,
+                k,
+                v,
+                lse,
+                dO,
+                (long)dO.Columns,
+                delta,
+                offsets,
+                sequences,
+                s.NumHeads,
+                s.NumKeyValueHeads,
+                s.HeadDim,
+                s.SlidingWindow,
+                s.Scale,
+                dq
+            );
             _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dkv"), (q.Rows, s.NumKeyValueHeads), 128,
-                q, k, v, lse, dO, (long)dO.Columns, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, dk, dv);
+                q,
+                k,
+                v,
+                lse,
+                dO,
+                (long)dO.Columns,
+                delta,
+                offsets,
+                sequences,
+                s.NumHeads,
+                s.NumKeyValueHeads,
+                s.HeadDim,
+                s.SlidingWindow,
+                s.Scale,
+                dk,
+                dv
+            );
         }
         if (cos.IsNone) return;
         Rope(dq, cos, sin, s.HeadDim, inverse: true);
@@ -65,7 +168,8 @@ public sealed unsafe partial class CudaOps
     }
 
     /// <inheritdoc/>
-    public void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor scores, Tensor o)
+    public void AttentionMaterialized(
+        Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor scores, Tensor o)
     {
         _gpu.MakeCurrent();
         var starts = new int[offsets.Rows];
@@ -74,7 +178,21 @@ public sealed unsafe partial class CudaOps
         for (int i = 0; i + 1 < starts.Length; i++)
             for (int head = 0; head < s.NumHeads; head++)
                 _gpu.Launch(f, (starts[i + 1] - starts[i], 1), 128,
-                    q, k, v, starts[i], head, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, scores, scores.Columns, o, (long)o.Columns);
+                q,
+                k,
+                v,
+                starts[i],
+                head,
+                s.NumHeads,
+                s.NumKeyValueHeads,
+                s.HeadDim,
+                s.SlidingWindow,
+                s.Scale,
+                scores,
+                scores.Columns,
+                o,
+                (long)o.Columns
+            );
     }
 
     /// <inheritdoc/>
@@ -83,7 +201,21 @@ public sealed unsafe partial class CudaOps
         _gpu.MakeCurrent();
         CheckHead(s);
         _gpu.Launch(K("attention_rows.cu", q.DType, "attention_rows"), (q.Rows, s.NumHeads), 128,
-            q, kCache, vCache, (nint)0, 0, past, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow, s.Scale, o, (long)o.Columns, (nint)0);
+            q,
+            kCache,
+            vCache,
+            (nint)0,
+            0,
+            past,
+            s.NumHeads,
+            s.NumKeyValueHeads,
+            s.HeadDim,
+            s.SlidingWindow,
+            s.Scale,
+            o,
+            (long)o.Columns,
+            (nint)0
+        );
     }
 
     private bool Flash(Tensor q, in AttentionShape s) => FusedKernels

@@ -21,12 +21,25 @@ public sealed unsafe partial class CudaOps
         Map(maps, k, 1);
         Map(maps, v, 2);
         int shared = HopperShared(HopperRows, s.HeadDim), tiles = HopperTiles(q.Rows, offsets.Rows - 1);
-        _gpu.LaunchOn(_gpu.Main, Allowed(K("flash_hopper.cu", q.DType, "flash_hopper_forward", s.HeadDim), shared), (tiles * s.NumHeads, 1), HopperThreads, shared,
-            Arg.Struct(maps), Arg.Struct(maps + MapBytes), Arg.Struct(maps + 2 * MapBytes),
-            offsets, offsets.Rows - 1, tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, (long)o.Columns, lse);
+        _gpu.LaunchOn(
+            _gpu.Main, Allowed(K("flash_hopper.cu", q.DType, "flash_hopper_forward", s.HeadDim), shared),
+            (tiles * s.NumHeads, 1), HopperThreads, shared,
+            Arg.Struct(maps), Arg.Struct(maps + MapBytes), Arg.Struct(maps + 2 * MapBytes), offsets, offsets.Rows - 1,
+            tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, (long)o.Columns, lse);
     }
 
-    private void HopperBackward(Tensor q, Tensor k, Tensor v, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+    private void HopperBackward(
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        Tensor lse,
+        Tensor dO,
+        Tensor offsets,
+        in AttentionShape s,
+        Tensor delta,
+        Tensor dq,
+        Tensor dk,
+        Tensor dv,
         Tensor cos, Tensor sin)
     {
         byte* maps = stackalloc byte[4 * MapBytes + MapBoundary];
@@ -37,17 +50,36 @@ public sealed unsafe partial class CudaOps
         int shared = HopperShared(2 * HopperRows, s.HeadDim), tiles = HopperTiles(q.Rows, offsets.Rows - 1);
         nint f = Allowed(K("flash_hopper_backward.cu", q.DType, "flash_hopper_backward", s.HeadDim), shared);
         _gpu.LaunchOn(_gpu.Main, f, (tiles * (s.NumHeads + s.NumKeyValueHeads), 1), HopperThreads, shared,
-            Arg.Struct(maps), Arg.Struct(maps + MapBytes), Arg.Struct(maps + 2 * MapBytes), Arg.Struct(maps + 3 * MapBytes), lse, delta,
-            offsets, offsets.Rows - 1, tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dq, dk, dv, cos, sin);
+            Arg.Struct(maps),
+            Arg.Struct(maps + MapBytes),
+            Arg.Struct(maps + 2 * MapBytes),
+            Arg.Struct(maps + 3 * MapBytes),
+            lse,
+            delta,
+            offsets,
+            offsets.Rows - 1,
+            tiles,
+            s.NumHeads,
+            s.NumKeyValueHeads,
+            s.SlidingWindow,
+            s.Scale,
+            dq,
+            dk,
+            dv,
+            cos,
+            sin
+        );
     }
 
     // Lengths are known on the device only; every sequence may end in a partial tile.
     private static int HopperTiles(int rows, int sequences) => rows / HopperRows + sequences;
 
     // The rows that stay, the ring of key tiles, and room to move the start to its boundary.
-    private static int HopperShared(int staying, int head) => (staying + HopperSlots * HopperRows) * head * 2 + HopperBoundary;
+    private static int HopperShared(int staying, int head) =>
+        (staying + HopperSlots * HopperRows) * head * 2 + HopperBoundary;
 
-    // Describes a 16-bit matrix to the bulk copies, in boxes of 64 x 64 elements, 128-byte swizzle; the aligned start of the maps is returned.
+    // Describes a 16-bit matrix to the bulk copies, in boxes of 64 x 64 elements, 128-byte swizzle; the aligned start
+    // of the maps is returned.
     private static byte* Map(byte* maps, Tensor x, int index)
     {
         const int halfFloat = 6, bfloat16 = 9, swizzle128 = 3, promote128 = 2;
@@ -56,7 +88,16 @@ public sealed unsafe partial class CudaOps
         ulong stride = (ulong)x.Columns * 2;
         uint* box = stackalloc uint[] { BoxSide, BoxSide };
         uint* steps = stackalloc uint[] { 1, 1 };
-        CudaException.Check(Driver.cuTensorMapEncodeTiled(maps + index * MapBytes, x.DType == DType.BF16 ? bfloat16 : halfFloat, 2, x.Address, sizes, &stride, box, steps,
+        CudaException.Check(
+            Driver.cuTensorMapEncodeTiled(
+                maps + index * MapBytes,
+                x.DType == DType.BF16 ? bfloat16 : halfFloat,
+                2,
+                x.Address,
+                sizes,
+                &stride,
+                box,
+                steps,
             0, swizzle128, promote128, 0), nameof(Driver.cuTensorMapEncodeTiled));
         return maps;
     }

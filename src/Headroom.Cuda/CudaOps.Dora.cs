@@ -5,14 +5,19 @@ namespace Headroom.Cuda;
 
 public sealed unsafe partial class CudaOps
 {
-    private const int DoraScaleRows = 16, DoraColumns = 256, DoraSpan = 64, DoraParts = 256; // of a block of dora_scale and of dora_backward; partial sums at most
+    private const int DoraScaleRows = 16,
+        DoraColumns = 256,
+        DoraSpan = 64,
+        DoraParts = 256; // of a block of dora_scale and of dora_backward; partial sums at most
 
     /// <inheritdoc/>
     public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y)
     {
         StepOf(dropout, "dora.cu", x.DType);
         var mask = new Mask(dropout);
-        _gpu.Launch(K("dora.cu", x.DType, "drop_part"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, y, x.Count, rest ? 1 : 0, accumulate ? 1 : 0, Arg.Struct(&mask));
+        _gpu.Launch(
+            K("dora.cu", x.DType, "drop_part"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, y, x.Count, rest ? 1 : 0,
+            accumulate ? 1 : 0, Arg.Struct(&mask));
     }
 
     /// <summary>Where the kernel reads rows of a weight, laid out as its Rows.</summary>
@@ -25,7 +30,8 @@ public sealed unsafe partial class CudaOps
     }
 
     /// <inheritdoc/>
-    public void DoraScale(in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
+    public void DoraScale(
+        in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
     {
         _gpu.MakeCurrent();
         // NF4 is read as it lies; other storages are expanded piece by piece.
@@ -37,26 +43,49 @@ public sealed unsafe partial class CudaOps
             int n = Math.Min(step, w.Out - row);
             var rows = new DoraRows
             {
-                W = nf4 ? 0 : _weights.Rows(w, DType.F32, row, n), Codes = w.Data.Address, Absmax = w.Absmax.Address, Nested = w.NestedAbsmax.Address, Offset = w.Offset.Address,
-                Tables = _tables, First = (long)row * w.In, Shift = System.Numerics.BitOperations.Log2((uint)w.BlockSize),
+                W = nf4 ? 0 : _weights.Rows(w, DType.F32, row, n),
+                Codes = w.Data.Address,
+                Absmax = w.Absmax.Address,
+                Nested = w.NestedAbsmax.Address,
+                Offset = w.Offset.Address,
+                Tables = _tables,
+                First = (long)row * w.In,
+                Shift = System.Numerics.BitOperations.Log2((uint)w.BlockSize),
             };
-            _gpu.Launch(K("dora.cu", DType.F32, name), ((n + DoraScaleRows - 1) / DoraScaleRows, 1), 256, Arg.Struct(&rows), a, b.Slice(row, n), scaling, magnitude.Slice(row, n),
+            _gpu.Launch(
+                K("dora.cu", DType.F32, name),
+                ((n + DoraScaleRows - 1) / DoraScaleRows, 1),
+                256,
+                Arg.Struct(&rows),
+                a,
+                b.Slice(row, n),
+                scaling,
+                magnitude.Slice(row, n),
                 norm.Slice(row, n), scale.Slice(row, n), n, w.In, a.Rows);
         }
     }
 
     /// <inheritdoc/>
     public void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y) =>
-        _gpu.Launch(K("dora.cu", u.DType, "dora_forward"), (u.Rows, 1), RowThreads(u.Columns), u, scale, bias, accumulate ? 1 : 0, y, u.Columns);
+        _gpu.Launch(
+            K("dora.cu", u.DType, "dora_forward"), (u.Rows, 1), RowThreads(u.Columns), u, scale, bias,
+            accumulate ? 1 : 0, y, u.Columns);
 
     /// <inheritdoc/>
     public void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude)
     {
         int rows = dy.Rows, n = dy.Columns;
         // The parts depend on the shape alone, so equal runs add in the same order.
-        int most = (int)Math.Clamp(_scratchBytes / (4L * n), 1, DoraParts), span = Math.Max(DoraSpan, (rows + most - 1) / most), parts = (rows + span - 1) / span;
-        if (4L * n > _scratchBytes) throw new HeadroomException($"A row of {n} elements does not fit the scratch.", "Open the device with more scratch.");
-        _gpu.Launch(K("dora.cu", dy.DType, "dora_backward"), ((n + DoraColumns - 1) / DoraColumns, parts), 256, dy, u, scale, du, _scratch, rows, n, span);
-        _gpu.Launch(K("dora.cu", DType.F32, "dora_magnitude"), ((n + 255) / 256, 1), 256, _scratch, norm, dMagnitude, parts, n);
+        int most = (int)Math.Clamp(_scratchBytes / (4L * n), 1, DoraParts),
+            span = Math.Max(DoraSpan, (rows + most - 1) / most),
+            parts = (rows + span - 1) / span;
+        if (4L * n > _scratchBytes)
+            throw new HeadroomException(
+                $"A row of {n} elements does not fit the scratch.", "Open the device with more scratch.");
+        _gpu.Launch(
+            K("dora.cu", dy.DType, "dora_backward"), ((n + DoraColumns - 1) / DoraColumns, parts), 256, dy, u, scale,
+            du, _scratch, rows, n, span);
+        _gpu.Launch(
+            K("dora.cu", DType.F32, "dora_magnitude"), ((n + 255) / 256, 1), 256, _scratch, norm, dMagnitude, parts, n);
     }
 }

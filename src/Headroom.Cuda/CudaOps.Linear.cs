@@ -7,7 +7,8 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void Linear(Tensor x, in LinearWeight w, Tensor y) => Linear(x, w, y, default);
 
-    // With a tail, [x, xa] [W, scaling B]^T: x's own further columns hold every xa of the group. A residual is read at the end of the product.
+    // With a tail, [x, xa] [W, scaling B]^T: x's own further columns hold every xa of the group. A residual is read at
+    // the end of the product.
     private void Linear(Tensor x, in LinearWeight w, Tensor y, in WeightTail tail, Tensor residual = default)
     {
         _gpu.MakeCurrent();
@@ -16,7 +17,22 @@ public sealed unsafe partial class CudaOps
         {
             int n = Math.Min(step, w.Out - row);
             nint panel = _weights.Acquire(w, x.DType, row, n, backward: false, tail);
-            _gemm.Run(false, true, x.Rows, n, width, 1, x.Address, x.Columns, panel, width, x.DType, residual.IsNone ? 0 : 1, y.Address + (nint)y.DType.Bytes(row), w.Out, y.DType,
+            _gemm.Run(
+                false,
+                true,
+                x.Rows,
+                n,
+                width,
+                1,
+                x.Address,
+                x.Columns,
+                panel,
+                width,
+                x.DType,
+                residual.IsNone ? 0 : 1,
+                y.Address + (nint)y.DType.Bytes(row),
+                w.Out,
+                y.DType,
                 residual.IsNone ? 0 : residual.Address + (nint)y.DType.Bytes(row));
             _weights.Release(w, x.DType);
         }
@@ -24,11 +40,13 @@ public sealed unsafe partial class CudaOps
     }
 
     /// <inheritdoc/>
-    public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx) => BackwardInput(dy, w.Out, w, accumulate, dx);
+    public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx) =>
+        BackwardInput(dy, w.Out, w, accumulate, dx);
 
     // dy's rows may be farther apart than its columns: gradients of logits live in the float rows they came from.
     // With a tail, dy [W, scaling B]: the adapter's dxa comes out in dx's own further columns.
-    private void BackwardInput(Tensor dy, int leading, in LinearWeight w, bool accumulate, Tensor dx, in WeightTail tail = default)
+    private void BackwardInput(
+        Tensor dy, int leading, in LinearWeight w, bool accumulate, Tensor dx, in WeightTail tail = default)
     {
         _gpu.MakeCurrent();
         int step = _weights.RowsAtATime(w, dx.DType, tail), width = w.In + tail.Pad;
@@ -36,7 +54,19 @@ public sealed unsafe partial class CudaOps
         {
             int n = Math.Min(step, w.Out - row);
             nint panel = _weights.Acquire(w, dx.DType, row, n, backward: true, tail);
-            _gemm.Run(false, false, dx.Rows, width, n, 1, dy.Address + (nint)dx.DType.Bytes(row), leading, panel, width, dx.DType, accumulate || row > 0 ? 1 : 0,
+            _gemm.Run(
+                false,
+                false,
+                dx.Rows,
+                width,
+                n,
+                1,
+                dy.Address + (nint)dx.DType.Bytes(row),
+                leading,
+                panel,
+                width,
+                dx.DType,
+                accumulate || row > 0 ? 1 : 0,
                 dx.Address, dx.Columns, dx.DType);
             _weights.Release(w, dx.DType);
         }
@@ -48,14 +78,20 @@ public sealed unsafe partial class CudaOps
         _gpu.MakeCurrent();
         BackwardWeight(x, dy, dy.Columns, dW);
         if (!dBias.IsNone)
-            _gpu.Launch(K("elements.cu", dy.DType, "bias_backward"), ((dy.Columns + 63) / 64, 1), 64, dy, dBias, dy.Rows, dy.Columns);
+            _gpu.Launch(
+                K("elements.cu", dy.DType, "bias_backward"), ((dy.Columns + 63) / 64, 1), 64, dy, dBias, dy.Rows,
+                dy.Columns);
     }
 
     private void BackwardWeight(Tensor x, Tensor dy, int leading, Tensor dW) =>
-        _gemm.Run(true, false, dW.Rows, dW.Columns, x.Rows, 1, dy.Address, leading, x.Address, x.Columns, x.DType, 1, dW.Address, dW.Columns, DType.F32);
+        _gemm.Run(
+            true, false, dW.Rows, dW.Columns, x.Rows, 1, dy.Address, leading, x.Address, x.Columns, x.DType, 1,
+            dW.Address, dW.Columns, DType.F32);
 
     /// <inheritdoc/>
-    public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)
+    public void LinearCrossEntropy(
+        Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
+        Tensor dHidden, Tensor dHead)
     {
         _gpu.MakeCurrent();
         var act = hidden.DType;
@@ -68,7 +104,9 @@ public sealed unsafe partial class CudaOps
             Linear(h, head, z);
             bool gradient = !dHidden.IsNone || !dHead.IsNone;
             _gradScale.Set(BitConverter.SingleToUInt32Bits(gradScale));
-            _gpu.Launch(K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), _gradScale.Address, losses.Slice(row, n), head.Out, gradient ? 1 : 0);
+            _gpu.Launch(
+                K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), _gradScale.Address,
+                losses.Slice(row, n), head.Out, gradient ? 1 : 0);
             var dz = new Tensor(z.Address, act, Shape.Of(n, head.Out));
             if (!dHead.IsNone) BackwardWeight(h, dz, leading, dHead); // before dHidden, which may be hidden
             if (!dHidden.IsNone) BackwardInput(dz, leading, head, false, dHidden.Slice(row, n));
@@ -76,33 +114,40 @@ public sealed unsafe partial class CudaOps
     }
 
     /// <inheritdoc/>
-    public void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
+    public void CandidateScores(
+        Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
     {
         for (int row = 0; row < hidden.Rows; row += logits.Rows)
         {
             int n = Math.Min(logits.Rows, hidden.Rows - row);
             var z = logits.Head(n);
             Linear(hidden.Slice(row, n), head, z);
-            _gpu.Launch(K("loss.cu", hidden.DType, "pick_scores"), (n, 1), 1024, z, candidates, (int)candidates.Count, scores.Slice(row, n), lse.Slice(row, n), head.Out);
+            _gpu.Launch(
+                K("loss.cu", hidden.DType, "pick_scores"), (n, 1), 1024, z, candidates, (int)candidates.Count,
+                scores.Slice(row, n), lse.Slice(row, n), head.Out);
         }
     }
 
     /// <inheritdoc/>
     public void Quantize(Tensor src, in LinearWeight dst)
     {
-        if (dst.Storage == WeightStorage.Gguf) throw new NotSupportedException("GGUF blocks are taken from their file as they are.");
+        if (dst.Storage == WeightStorage.Gguf)
+            throw new NotSupportedException("GGUF blocks are taken from their file as they are.");
         _gpu.MakeCurrent();
         _weights.Reset();
         int from = SourceKind(src.DType);
         long n = src.Count;
         if (dst.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16)
         {
-            _gpu.Launch(K("quantize.cu", DType.F32, "store_plain"), (_gpu.Blocks(n, 1024), 1), 256, src, from, dst.Data, WeightExpander.StorageKind(dst.Storage), n);
+            _gpu.Launch(
+                K("quantize.cu", DType.F32, "store_plain"), (_gpu.Blocks(n, 1024), 1), 256, src, from, dst.Data,
+                WeightExpander.StorageKind(dst.Storage), n);
             return;
         }
         if (dst.Storage == WeightStorage.Int8)
         {
-            _gpu.Launch(K("quantize.cu", DType.F32, "store_int8"), (dst.Out, 1), 256, src, from, dst.Data, dst.Absmax, dst.In);
+            _gpu.Launch(
+                K("quantize.cu", DType.F32, "store_int8"), (dst.Out, 1), 256, src, from, dst.Data, dst.Absmax, dst.In);
             return;
         }
         int blocks = LinearWeight.Blocks(n, dst.BlockSize);
@@ -110,15 +155,24 @@ public sealed unsafe partial class CudaOps
         // The statistics before they are quantized themselves: nothing is expanded now.
         var (ring, room) = _weights.Ring;
         nint absmax = nested ? ring : dst.Absmax.Address;
-        if (nested && blocks * 4L > room) throw new HeadroomException($"A weight of {n} elements is too large to be quantized twice: its {blocks} blocks' statistics take more than {room >> 20} MiB.", "Set bnb_4bit_use_double_quant to false.");
-        _gpu.Launch(K("quantize.cu", DType.F32, "store_nf4"), ((blocks + 7) / 8, 1), 256, src, from, dst.Data, absmax, _tables, dst.BlockSize, n, (long)blocks);
+        if (nested && blocks * 4L > room)
+            throw new HeadroomException(
+                $"A weight of {n} elements is too large to be quantized twice: its {blocks} blocks' statistics take "
+                    + $"more than {room >> 20} MiB.",
+                "Set bnb_4bit_use_double_quant to false.");
+        _gpu.Launch(
+            K("quantize.cu", DType.F32, "store_nf4"), ((blocks + 7) / 8, 1), 256, src, from, dst.Data, absmax, _tables,
+            dst.BlockSize, n, (long)blocks);
         if (!nested) return;
         int size = blocks / 32, power = Math.Max(4, CeilLog2(size) / 4);
         _gpu.Launch(K("quantize.cu", DType.F32, "nested_mean"), (1, 1), 32, absmax, blocks, power, dst.Offset);
-        _gpu.Launch(K("quantize.cu", DType.F32, "nested_codes"), ((blocks + 255) / 256, 1), 256, absmax, blocks, dst.Offset, _tables, dst.NestedAbsmax, dst.Absmax);
+        _gpu.Launch(
+            K("quantize.cu", DType.F32, "nested_codes"), ((blocks + 255) / 256, 1), 256, absmax, blocks, dst.Offset,
+            _tables, dst.NestedAbsmax, dst.Absmax);
     }
 
-    private static int CeilLog2(int n) => n <= 1 ? 0 : 32 - System.Numerics.BitOperations.LeadingZeroCount((uint)(n - 1));
+    private static int CeilLog2(int n) =>
+        n <= 1 ? 0 : 32 - System.Numerics.BitOperations.LeadingZeroCount((uint)(n - 1));
 
     /// <inheritdoc/>
     public void Dequantize(in LinearWeight src, Tensor dst)

@@ -45,7 +45,9 @@ public sealed unsafe partial class CudaOps
     }
 
     /// <inheritdoc/>
-    public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
+    public void LoraBackward(
+        Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA,
+        Tensor dB, Tensor dx)
     {
         _gpu.MakeCurrent();
         if (TensorCoreLora(dy.DType, a.Rows, a.Columns, b.Rows))
@@ -73,7 +75,9 @@ public sealed unsafe partial class CudaOps
             var mask = new Mask(dropout);
             StepOf(dropout, "elements.cu", act);
             long count = (long)n * ins;
-            _gpu.Launch(K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins, count, Arg.Struct(&mask), ins, dx.Columns - ins);
+            _gpu.Launch(
+                K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins,
+                count, Arg.Struct(&mask), ins, dx.Columns - ins);
         }
     }
 
@@ -83,7 +87,8 @@ public sealed unsafe partial class CudaOps
         int r = b.Columns, outs = b.Rows;
         nint at = _scratch, b16 = Narrow(b, act, ref at);
         _gemm.Run(false, false, dy.Rows, r, outs, scaling, dy.Address, outs, b16, r, act, 0, dxa.Address, r, act);
-        _gemm.Run(true, false, outs, r, dy.Rows, scaling, dy.Address, outs, xa.Address, r, act, 1, dB.Address, r, DType.F32);
+        _gemm.Run(
+            true, false, outs, r, dy.Rows, scaling, dy.Address, outs, xa.Address, r, act, 1, dB.Address, r, DType.F32);
     }
 
     /// <inheritdoc/>
@@ -104,17 +109,26 @@ public sealed unsafe partial class CudaOps
         {
             int n = Math.Min(step, x.Rows - row);
             nint dropped = Dropped(x, ins, row, n, dropout, _scratch);
-            _gemm.Run(true, false, r, ins, n, 1, dxa.Slice(row, n).Address, r, dropped, ins, act, 1, dA.Address, ins, DType.F32);
+            _gemm.Run(
+                true, false, r, ins, n, 1, dxa.Slice(row, n).Address, r, dropped, ins, act, 1, dA.Address, ins,
+                DType.F32);
         }
     }
 
     // Scratch less room for a row of the input beside the copy of A or B (see Narrow).
-    internal int LargestRank(int widest, DType compute) => compute == DType.F32 ? int.MaxValue : (int)Math.Min(int.MaxValue, (_scratchBytes - Math.Min(_scratchBytes / 16, 1 << 20)) / compute.Bytes(widest));
+    internal int LargestRank(int widest, DType compute) =>
+        compute == DType.F32
+            ? int.MaxValue
+            : (int)
+                Math.Min(int.MaxValue, (_scratchBytes - Math.Min(_scratchBytes / 16, 1 << 20)) / compute.Bytes(widest));
 
     private int RowsInScratch(nint at, int columns, DType act)
     {
         long rows = (_scratch + _scratchBytes - at) / act.Bytes(columns);
-        return rows >= 1 ? (int)Math.Min(rows, int.MaxValue) : throw new HeadroomException($"A row of {columns} elements does not fit the scratch.", "Open the device with more scratch.");
+        return rows >= 1
+            ? (int)Math.Min(rows, int.MaxValue)
+            : throw new HeadroomException(
+                $"A row of {columns} elements does not fit the scratch.", "Open the device with more scratch.");
     }
 
     // A parameter in the activation type, in scratch from "at" on.
@@ -125,7 +139,9 @@ public sealed unsafe partial class CudaOps
         at += (nint)Round(act.Bytes(parameter.Count));
         RowsInScratch(at, 1, act);
         long n = parameter.Count;
-        _gpu.Launch(K("quantize.cu", DType.F32, "store_plain"), (_gpu.Blocks(n, 1024), 1), 256, parameter, 0, to, act == DType.BF16 ? 1 : 2, n);
+        _gpu.Launch(
+            K("quantize.cu", DType.F32, "store_plain"), (_gpu.Blocks(n, 1024), 1), 256, parameter, 0, to,
+            act == DType.BF16 ? 1 : 2, n);
         return to;
     }
 
@@ -141,13 +157,20 @@ public sealed unsafe partial class CudaOps
         var mask = new Mask(dropout);
         StepOf(dropout, "elements.cu", x.DType);
         long count = (long)rows * columns;
-        _gpu.Launch(K("elements.cu", x.DType, "dropout"), (_gpu.Blocks(count, 2048), 1), 256, from, to, (long)row * columns, count, Arg.Struct(&mask));
+        _gpu.Launch(
+            K("elements.cu", x.DType, "dropout"), (_gpu.Blocks(count, 2048), 1), 256, from, to, (long)row * columns,
+            count, Arg.Struct(&mask));
         return to;
     }
 
     // The fused kernels: 16-bit activations, rank 16, 32 or 64, wide enough rows.
     private bool TensorCoreLora(DType act, int r, int ins, int outs) =>
-        FusedKernels && act != DType.F32 && _gpu.Capability >= 80 && r is 16 or 32 or 64 && ins % 64 == 0 && outs % 64 == 0;
+        FusedKernels
+        && act != DType.F32
+        && _gpu.Capability >= 80
+        && r is 16 or 32 or 64
+        && ins % 64 == 0
+        && outs % 64 == 0;
 
     /// <summary>False runs the general kernels everywhere; for tests and measurements.</summary>
     internal bool FusedKernels { get; set; } = true;

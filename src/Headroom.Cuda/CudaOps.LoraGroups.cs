@@ -52,18 +52,30 @@ public sealed unsafe partial class CudaOps
     private bool Fusable(ReadOnlySpan<AdaptedLinear> group)
     {
         foreach (ref readonly var p in group)
-            if (p.B.IsNone || p.B.Columns != group[0].B.Columns || p.A.IsNone != group[0].A.IsNone || p.Dropout.Step != group[0].Dropout.Step || !TensorCoreLora(p.Y.DType, p.B.Columns, p.W.In, p.B.Rows)) return false;
+            if (
+                p.B.IsNone
+                || p.B.Columns != group[0].B.Columns
+                || p.A.IsNone != group[0].A.IsNone
+                || p.Dropout.Step != group[0].Dropout.Step
+                || !TensorCoreLora(p.Y.DType, p.B.Columns, p.W.In, p.B.Rows)
+            )
+                return false;
         return group.Length is >= 1 and <= 3;
     }
 
-    // Every xa in one launch, unless they are known; then the products, which take the adapters along when x has room for every xa and the weights are expanded anyway.
-    // Else the adapters' outputs are added after their products.
+    // Every xa in one launch, unless they are known; then the products, which take the adapters along when x has room
+    // for every xa and the weights are expanded anyway. Else the adapters' outputs are added after their products.
     private void FusedForward(Tensor x, ReadOnlySpan<AdaptedLinear> group, bool products = false)
     {
         _gpu.MakeCurrent();
         Parts down = default, up = default;
         bool known = group[0].A.IsNone;
-        int r = group[0].B.Columns, ins = products ? group[0].W.In : known ? x.Columns : group[0].A.Columns, count = group.Length, pad = x.Columns - ins;
+        int r = group[0].B.Columns,
+            ins = products ? group[0].W.In
+            : known ? x.Columns
+            : group[0].A.Columns,
+            count = group.Length,
+            pad = x.Columns - ins;
         bool tail = products && pad >= count * r;
         foreach (ref readonly var p in group) tail &= WeightExpander.TakesTail(p.W);
         if (!known)
@@ -80,24 +92,33 @@ public sealed unsafe partial class CudaOps
         {
             for (int i = 0; i < count; i++) down[i].Z = group[i].Xa.Address;
             down[0].Y = x.Address + (nint)x.DType.Bytes(ins);
-            _gpu.Launch(K("lora.cu", x.DType, "lora_join", r), ((int)((x.Rows * (pad / 8L) + 255) / 256), 1), 256, Arg.Struct(&down), x.Rows, x.Columns, count, pad / 8);
+            _gpu.Launch(
+                K("lora.cu", x.DType, "lora_join", r), ((int)((x.Rows * (pad / 8L) + 255) / 256), 1), 256,
+                Arg.Struct(&down), x.Rows, x.Columns, count, pad / 8);
         }
         for (int i = 0; i < count; i++)
         {
             ref readonly var p = ref group[i];
-            if (products) Linear(x, p.W, p.Y, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default, p.Residual);
+            if (products)
+                Linear(x, p.W, p.Y, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default, p.Residual);
             up[0] = UpPart(p.Xa, p.B, true, p.Scaling, default, p.Y);
             if (!tail) LaunchUp(up, 1, x.Rows, p.Y.Columns, x.DType, r);
         }
     }
 
-    // Every dB that is asked for; every dxa, which comes with the products when dx has room for it and the weights are expanded anyway, else in a launch of its own; then
-    // every dA and the sum that dx takes: in one launch where registers allow. Launches stand between products where they can: the next weight is expanded meanwhile.
+    // Every dB that is asked for; every dxa, which comes with the products when dx has room for it and the weights are
+    // expanded anyway, else in a launch of its own; then every dA and the sum that dx takes: in one launch where
+    // registers allow. Launches stand between products where they can: the next weight is expanded meanwhile.
     private void FusedBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx, bool products = false)
     {
         _gpu.MakeCurrent();
         Parts down = default, outerA = default, outerB = default, up = default, both = default;
-        int r = group[0].A.Rows, ins = group[0].A.Columns, widest = 0, n = group.Length, rows = group[0].Y.Rows, outers = 0;
+        int r = group[0].A.Rows,
+            ins = group[0].A.Columns,
+            widest = 0,
+            n = group.Length,
+            rows = group[0].Y.Rows,
+            outers = 0;
         int pad = dx.IsNone ? 0 : dx.Columns - ins, outersB = 0;
         bool tail = products && pad >= n * r;
         bool together = r == 16 && !dx.IsNone; // the rank that lora_backward.cu is made for
@@ -126,7 +147,10 @@ public sealed unsafe partial class CudaOps
         for (int i = 0; i < n; i++)
         {
             ref readonly var p = ref group[i];
-            if (products && !dx.IsNone) BackwardInput(p.Y, p.W.Out, p.W, i > 0, dx, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default);
+            if (products && !dx.IsNone)
+                BackwardInput(
+                    p.Y, p.W.Out, p.W, i > 0, dx, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default
+                );
             if (i == 0 && outersB > 0) LaunchOuter(outerB, outersB, rows, widest, act, r);
             if (i == 0 && !tail) LaunchDown(down, n, rows, r, act);
         }
@@ -138,49 +162,69 @@ public sealed unsafe partial class CudaOps
         if (tail)
         {
             down[0].X = dx.Address + (nint)act.Bytes(ins);
-            _gpu.Launch(K("lora.cu", act, "lora_split", r), ((int)(((long)rows * n * r / 8 + 255) / 256), 1), 256, Arg.Struct(&down), rows, dx.Columns, n);
+            _gpu.Launch(
+                K("lora.cu", act, "lora_split", r), ((int)(((long)rows * n * r / 8 + 255) / 256), 1), 256,
+                Arg.Struct(&down), rows, dx.Columns, n);
         }
         if (outers > 0) LaunchOuter(outerA, outers, rows, ins, act, r);
         if (!dx.IsNone) LaunchUp(up, n, rows, ins, act, r);
     }
 
-    // Parts of one x are shared by a block when there are registers for that; rows a block grow once such blocks fill the card.
-    private void LaunchDown(Parts parts, int count, int rows, int r, DType act, (int From, int To) zeros = default, bool shared = false)
+    // Parts of one x are shared by a block when there are registers for that; rows a block grow once such blocks fill
+    // the card.
+    private void LaunchDown(
+        Parts parts, int count, int rows, int r, DType act, (int From, int To) zeros = default, bool shared = false)
     {
         bool together = shared && count > 1 && r == 16;
         int groups = together ? 1 : count;
         long full = _gpu.Processors * 7L / 8; // most of a wave
         int tile = rows / 64L * groups >= full ? 64 : rows / 32L * groups >= full ? 32 : 16;
         string name = $"lora_down{tile}{(together ? $"_{count}" : "")}";
-        _gpu.Launch(K("lora.cu", act, name, r), ((rows + tile - 1) / tile, groups), r > 32 ? 256 : 512, Arg.Struct(&parts), rows, zeros.From, zeros.To);
+        _gpu.Launch(
+            K("lora.cu", act, name, r), ((rows + tile - 1) / tile, groups), r > 32 ? 256 : 512, Arg.Struct(&parts),
+            rows, zeros.From, zeros.To);
     }
 
-    // Rows are shared out until three blocks a processor are there. Parts come first in the grid: those of one x run side by side and read it from the second-level cache.
+    // Rows are shared out until three blocks a processor are there. Parts come first in the grid: those of one x run
+    // side by side and read it from the second-level cache.
     private void LaunchOuter(Parts parts, int count, int rows, int widest, DType act, int r)
     {
         const int columns = 256, tile = 32, slots = 4; // as lora_outer.cu
         int slabs = (widest + columns - 1) / columns, shared = slots * tile * (columns + r) * 2;
-        int splits = Math.Clamp(Math.Min(3 * _gpu.Processors / (slabs * count), (rows + 4 * tile - 1) / (4 * tile)), 1, (int)Math.Max(1, _scratchBytes / ((long)slabs * count * columns * r * 4)));
+        int splits = Math.Clamp(
+            Math.Min(3 * _gpu.Processors / (slabs * count), (rows + 4 * tile - 1) / (4 * tile)), 1,
+            (int)Math.Max(1, _scratchBytes / ((long)slabs * count * columns * r * 4)));
         if ((long)slabs * count > OuterCounters) splits = 1;
         int share = ((rows + splits - 1) / splits + tile - 1) / tile * tile;
         splits = (rows + share - 1) / share;
-        _gpu.LaunchOn(_gpu.Main, Allowed(K("lora_outer.cu", act, "lora_outer", r), shared), (count, slabs), splits, 256, shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
+        _gpu.LaunchOn(
+            _gpu.Main, Allowed(K("lora_outer.cu", act, "lora_outer", r), shared), (count, slabs), splits, 256, shared,
+            Arg.Struct(&parts), rows, share, _scratch, _counters);
     }
 
     // dA and dx of a group: 87 us less of a layer at 4,096 rows than in two launches, 1.2 to 2 % of a step.
     private void LaunchBackward(Parts parts, int count, int rows, int columns, int ldy, DType act, int r)
     {
         const int warps = 4, slots = 3, tile = 16; // as lora_backward.cu
-        int slabs = (columns + 32 * warps - 1) / (32 * warps), share = RowsOfAWarp(rows, columns, slabs, 5 - count, count * r);
-        _gpu.LaunchOn(_gpu.Main, K("lora_backward.cu", act, $"lora_backward{count}", r), (slabs, (rows + share - 1) / share), 32 * warps, warps * slots * (2048 + count * tile * r * 2),
+        int slabs = (columns + 32 * warps - 1) / (32 * warps),
+            share = RowsOfAWarp(rows, columns, slabs, 5 - count, count * r);
+        _gpu.LaunchOn(
+            _gpu.Main,
+            K("lora_backward.cu", act, $"lora_backward{count}", r),
+            (slabs, (rows + share - 1) / share),
+            32 * warps,
+            warps * slots * (2048 + count * tile * r * 2),
             Arg.Struct(&parts), rows, share, ldy, _scratch, _counters);
     }
 
-    // How many rows a warp of 32 columns walks down: every processor has as many blocks as the kernel's registers allow, but a warp four tiles at least; partial sums, so many a column, fit the scratch.
+    // How many rows a warp of 32 columns walks down: every processor has as many blocks as the kernel's registers
+    // allow, but a warp four tiles at least; partial sums, so many a column, fit the scratch.
     private int RowsOfAWarp(int rows, int columns, int slabs, int fit, int sums)
     {
         const int tile = 16;
-        int splits = Math.Clamp(Math.Min(fit * _gpu.Processors / slabs, (rows + 4 * tile - 1) / (4 * tile)), 1, (int)Math.Max(1, _scratchBytes / ((long)columns * sums * 4)));
+        int splits = Math.Clamp(
+            Math.Min(fit * _gpu.Processors / slabs, (rows + 4 * tile - 1) / (4 * tile)), 1,
+            (int)Math.Max(1, _scratchBytes / ((long)columns * sums * 4)));
         if (columns / 32 > OuterCounters) splits = 1;
         return ((rows + splits - 1) / splits + tile - 1) / tile * tile;
     }
@@ -189,25 +233,52 @@ public sealed unsafe partial class CudaOps
     private void LaunchUp(Parts parts, int count, int rows, int columns, DType act, int r)
     {
         int across = (columns + 255) / 256;
-        int span = Math.Max(16, (int)((long)rows * across / (6L * _gpu.Processors) + 15) / 16 * 16); // about three waves of two blocks a processor
+        // about three waves of two blocks a processor
+        int span = Math.Max(16, (int)((long)rows * across / (6L * _gpu.Processors) + 15) / 16 * 16);
         string name = count == 1 ? "lora_up" : $"lora_up{count}";
-        _gpu.Launch(K("lora.cu", act, name, r), (across, (rows + span - 1) / span), 256, Arg.Struct(&parts), rows, span);
+        _gpu.Launch(
+            K("lora.cu", act, name, r), (across, (rows + span - 1) / span), 256, Arg.Struct(&parts), rows, span);
     }
 
     private static Part DownPart(Tensor x, Tensor m, bool transposed, float scale, in Dropout d, Tensor y) => new()
     {
-        X = x.Address, M = m.Address, Y = y.Address, N = transposed ? m.Rows : m.Columns, Transposed = transposed ? 1 : 0, Scale = scale, Drop = d.P > 0 ? 1 : 0, Ldx = x.Columns,
-        Tail = -1, Mask = new Mask(d),
+        X = x.Address,
+        M = m.Address,
+        Y = y.Address,
+        N = transposed ? m.Rows : m.Columns,
+        Transposed = transposed ? 1 : 0,
+        Scale = scale,
+        Drop = d.P > 0 ? 1 : 0,
+        Ldx = x.Columns,
+        Tail = -1,
+        Mask = new Mask(d),
     };
 
     private static Part UpPart(Tensor z, Tensor m, bool transposed, float scale, in Dropout d, Tensor y) => new()
     {
-        Z = z.Address, M = m.Address, Y = y.Address, N = transposed ? m.Rows : m.Columns, Transposed = transposed ? 1 : 0, Scale = scale, Drop = d.P > 0 ? 1 : 0, Ldx = y.Columns,
+        Z = z.Address,
+        M = m.Address,
+        Y = y.Address,
+        N = transposed ? m.Rows : m.Columns,
+        Transposed = transposed ? 1 : 0,
+        Scale = scale,
+        Drop = d.P > 0 ? 1 : 0,
+        Ldx = y.Columns,
         Mask = new Mask(d),
     };
 
-    private static Part OuterPart(Tensor x, int columns, Tensor z, float scale, in Dropout d, bool transposed, Tensor sum) => new()
-    {
-        X = x.Address, Z = z.Address, Out = sum.Address, N = columns, Transposed = transposed ? 1 : 0, Scale = scale, Drop = d.P > 0 ? 1 : 0, Ldx = x.Columns, Mask = new Mask(d),
-    };
+    private static Part OuterPart(
+        Tensor x, int columns, Tensor z, float scale, in Dropout d, bool transposed, Tensor sum) =>
+        new()
+        {
+            X = x.Address,
+            Z = z.Address,
+            Out = sum.Address,
+            N = columns,
+            Transposed = transposed ? 1 : 0,
+            Scale = scale,
+            Drop = d.P > 0 ? 1 : 0,
+            Ldx = x.Columns,
+            Mask = new Mask(d),
+        };
 }

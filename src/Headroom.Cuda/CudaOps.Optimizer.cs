@@ -36,7 +36,8 @@ public sealed unsafe partial class CudaOps
     {
         if (tensors.Length > TensorsAtATime) throw new NotSupportedException("too many tensors for one update");
         if (_norms.Length < tensors.Length) _norms = new NormEntry[tensors.Length];
-        for (int i = 0; i < tensors.Length; i++) _norms[i] = new NormEntry { X = tensors[i].Address, Count = tensors[i].Count };
+        for (int i = 0; i < tensors.Length; i++)
+            _norms[i] = new NormEntry { X = tensors[i].Address, Count = tensors[i].Count };
         _staging.Upload(MemoryMarshal.AsBytes(_norms.AsSpan(0, tensors.Length)), _meta);
         return tensors.Length;
     }
@@ -76,14 +77,23 @@ public sealed unsafe partial class CudaOps
             ref readonly var s = ref slots[i];
             _adams[i] = new AdamEntry
             {
-                W = s.Weight.Address, G = s.Grad.Address, M = s.M.Address, V = s.V.Address, Count = s.Weight.Count, Decay = (float)(1.0 - step.LearningRate * s.WeightDecay),
+                W = s.Weight.Address,
+                G = s.Grad.Address,
+                M = s.M.Address,
+                V = s.V.Address,
+                Count = s.Weight.Count,
+                Decay = (float)(1.0 - step.LearningRate * s.WeightDecay),
             };
         }
         _staging.Upload(MemoryMarshal.AsBytes(_adams.AsSpan(0, slots.Length)), _meta);
         var k = new AdamConstants
         {
-            Scale = step.GradScale, OneMinusBeta1 = (float)(1.0 - step.Beta1), Beta2 = (float)step.Beta2, OneMinusBeta2 = (float)(1.0 - step.Beta2),
-            Root = (float)Math.Sqrt(1.0 - Math.Pow(step.Beta2, step.Step)), Eps = (float)step.Epsilon,
+            Scale = step.GradScale,
+            OneMinusBeta1 = (float)(1.0 - step.Beta1),
+            Beta2 = (float)step.Beta2,
+            OneMinusBeta2 = (float)(1.0 - step.Beta2),
+            Root = (float)Math.Sqrt(1.0 - Math.Pow(step.Beta2, step.Step)),
+            Eps = (float)step.Epsilon,
             Size = (float)(step.LearningRate / (1.0 - Math.Pow(step.Beta1, step.Step))),
         };
         _gpu.Launch(K("optimizer.cu", DType.F32, "adamw"), (64, slots.Length), 256, _meta, Arg.Struct(&k));
@@ -94,7 +104,9 @@ public sealed unsafe partial class CudaOps
     {
         _gpu.MakeCurrent();
         Zero(new Tensor(_result, DType.I32, Shape.Of(1)));
-        _gpu.Launch(K("quantize.cu", DType.F32, "all_finite"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, SourceKind(x.DType), x.Count, _result);
+        _gpu.Launch(
+            K("quantize.cu", DType.F32, "all_finite"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, SourceKind(x.DType),
+            x.Count, _result);
         int bad = 0;
         _staging.Download(_result, new Span<byte>(&bad, 4));
         return bad == 0;

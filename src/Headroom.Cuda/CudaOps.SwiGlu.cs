@@ -6,17 +6,29 @@ public sealed unsafe partial class CudaOps
 {
     /// <inheritdoc/>
     public void SwiGlu(Tensor gate, Tensor up, Tensor y) =>
-        _gpu.Launch(K("elements.cu", y.DType, "swiglu"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, y, gate.Count, y.Columns - gate.Columns, Magic(gate.Columns / 8));
+        _gpu.Launch(
+            K("elements.cu", y.DType, "swiglu"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, y, gate.Count,
+            y.Columns - gate.Columns, Magic(gate.Columns / 8));
 
     /// <inheritdoc/>
     public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default) =>
-        _gpu.Launch(K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, dy, dGate, dUp, y, gate.Count, dy.Columns - gate.Columns, Magic(gate.Columns / 8));
+        _gpu.Launch(
+            K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, dy, dGate,
+            dUp, y, gate.Count, dy.Columns - gate.Columns, Magic(gate.Columns / 8));
 
     /// <inheritdoc/>
     public bool SwiGluGroupBackward(in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
     {
         const int r = 16; // the rank that lora_swiglu.cu is made for
-        if (down.DA.IsNone || down.DA.Rows != r || gate.DB.IsNone || gate.DB.Columns != r || up.DB.IsNone || !Fusable([down]) || !Fusable([gate, up]))
+        if (
+            down.DA.IsNone
+            || down.DA.Rows != r
+            || gate.DB.IsNone
+            || gate.DB.Columns != r
+            || up.DB.IsNone
+            || !Fusable([down])
+            || !Fusable([gate, up])
+        )
         {
             GroupedOps.SwiGluGroupBackward(this, down, gate, up, dAct);
             return false;
@@ -25,7 +37,9 @@ public sealed unsafe partial class CudaOps
         var act = dAct.DType;
         int rows = dAct.Rows, n = down.W.In, pad = dAct.Columns - n;
         bool tail = pad >= r && WeightExpander.TakesTail(down.W);
-        BackwardInput(down.Y, down.W.Out, down.W, false, dAct, tail ? new WeightTail(down.B.Address, r, 0, pad, down.Scaling) : default);
+        BackwardInput(
+            down.Y, down.W.Out, down.W, false, dAct,
+            tail ? new WeightTail(down.B.Address, r, 0, pad, down.Scaling) : default);
         Parts outer = default, parts = default;
         outer[0] = OuterPart(down.Y, down.Y.Columns, down.Xa, down.Scaling, default, true, down.DB);
         LaunchOuter(outer, 1, rows, down.Y.Columns, act, r);
@@ -42,8 +56,12 @@ public sealed unsafe partial class CudaOps
         (parts[1].Y, parts[2].Y) = (gate.Y.Address, up.Y.Address);
         StepOf(down.Dropout, "lora_swiglu.cu", act, r);
         const int warps = 4, slots = 3, tile = 16, fit = 3; // as lora_swiglu.cu
-        int slabs = (n + 32 * warps - 1) / (32 * warps), share = RowsOfAWarp(rows, n, slabs, fit, 3 * r), shared = warps * slots * (3 * 1024 + 3 * tile * r * 2);
-        _gpu.LaunchOn(_gpu.Main, Allowed(K("lora_swiglu.cu", act, "lora_swiglu", r), shared), (slabs, (rows + share - 1) / share), 32 * warps, shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
+        int slabs = (n + 32 * warps - 1) / (32 * warps),
+            share = RowsOfAWarp(rows, n, slabs, fit, 3 * r),
+            shared = warps * slots * (3 * 1024 + 3 * tile * r * 2);
+        _gpu.LaunchOn(
+            _gpu.Main, Allowed(K("lora_swiglu.cu", act, "lora_swiglu", r), shared), (slabs, (rows + share - 1) / share),
+            32 * warps, shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
         return true;
     }
 }

@@ -5,15 +5,18 @@ using Headroom.Cuda.Interop;
 namespace Headroom.Cuda;
 
 /// <summary>
-/// The ops on an NVIDIA GPU. Activations are F32, BF16 or F16 (the tensors say); statistics, losses, logits and gradients of parameters are F32.
-/// Everything is issued on one stream in order; only <see cref="GlobalNorm"/> and <see cref="AllFinite"/>, which give a number to the host, and
-/// <see cref="AttentionMaterialized"/>, which takes the sequences' starts from the device, wait. No float atomics: equal runs give equal bits.
+/// The ops on an NVIDIA GPU. Activations are F32, BF16 or F16 (the tensors say); statistics, losses, logits and
+/// gradients of parameters are F32. Everything is issued on one stream in order; only <see cref="GlobalNorm"/> and
+/// <see cref="AllFinite"/>, which give a number to the host, and
+/// <see cref="AttentionMaterialized"/>, which takes the sequences' starts from the device, wait. No float atomics:
+/// equal runs give equal bits.
 /// </summary>
 public sealed unsafe partial class CudaOps : IOps, IDisposable
 {
     private const long MetaBytes = 4L << 20;
     private const int TableFloats = 16 + 256 + 255;
-    private const int OuterCounters = 4096; // one for each part and 256 columns of lora_outer, for each 32 columns of lora_backward and lora_swiglu
+    // one for each part and 256 columns of lora_outer, for each 32 columns of lora_backward and lora_swiglu
+    private const int OuterCounters = 4096;
 
     private readonly Gpu _gpu;
     private readonly Staging _staging;
@@ -55,7 +58,13 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <summary>Bytes of device memory the ops hold beside the arena.</summary>
     public static long WorkspaceBytes(CudaOptions o) =>
-        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes) + Round(o.MatmulBytes) + Round(o.ScratchBytes) + MetaBytes + Round(TableFloats * 4) + 2 * 256 + OuterCounters * 4;
+        (o.ExpandAhead ? 2 : 1) * Round(o.ExpandBytes)
+        + Round(o.MatmulBytes)
+        + Round(o.ScratchBytes)
+        + MetaBytes
+        + Round(TableFloats * 4)
+        + 2 * 256
+        + OuterCounters * 4;
 
     /// <inheritdoc/>
     public void Dispose()
@@ -70,7 +79,9 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <summary>Adapters are about to change from outside.</summary>
     internal void ParametersChange() => _weights.Stale();
 
-    /// <summary>Something of a type is about to be uploaded: an adapter (F32), a batch (I32), or a part of a stored weight.</summary>
+    /// <summary>
+    /// Something of a type is about to be uploaded: an adapter (F32), a batch (I32), or a part of a stored weight.
+    /// </summary>
     internal void Changes(DType type)
     {
         if (type is DType.U4 or DType.U8 or DType.I8) _weights.Reset();
@@ -93,8 +104,9 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     internal bool ExpandsAhead { set => _weights.Ahead = value; }
 
     /// <summary>
-    /// Before a micro-step is recorded or replayed: what changes between micro-steps is on the device, and nothing is expanded or being expanded. A record
-    /// ends with <see cref="ParametersChange"/>, so that every replay starts and ends so, and the second stream has joined the main one.
+    /// Before a micro-step is recorded or replayed: what changes between micro-steps is on the device, and nothing is
+    /// expanded or being expanded. A record ends with <see cref="ParametersChange"/>, so that every replay starts and
+    /// ends so, and the second stream has joined the main one.
     /// </summary>
     internal void BeginStep(ulong seed, uint dropoutStep, float gradScale)
     {
@@ -110,7 +122,10 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     private nint K(string file, DType act, string name, int size = 0) => _gpu.Kernel(file, act, name, size);
 
-    /// <summary>Constants of a dropout site, laid out as the kernels' Mask. Seed and step are no part of it: see <see cref="StepOf"/>.</summary>
+    /// <summary>
+    /// Constants of a dropout site, laid out as the kernels' Mask. Seed and step are no part of it: see
+    /// <see cref="StepOf"/>.
+    /// </summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct Mask(in Dropout d)
     {
@@ -136,14 +151,17 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     {
         if (src.Address == dst.Address) return;
         _gpu.MakeCurrent();
-        CudaException.Check(Driver.cuMemcpyDtoDAsync(dst.Address, src.Address, (nuint)src.Bytes, _gpu.Main.Value), "copy");
+        CudaException.Check(
+            Driver.cuMemcpyDtoDAsync(dst.Address, src.Address, (nuint)src.Bytes, _gpu.Main.Value), "copy");
     }
 
     /// <inheritdoc/>
-    public void Add(Tensor x, Tensor y) => _gpu.Launch(K("elements.cu", x.DType, "add"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, y, x.Count);
+    public void Add(Tensor x, Tensor y) =>
+        _gpu.Launch(K("elements.cu", x.DType, "add"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, y, x.Count);
 
     /// <inheritdoc/>
-    public void GatherRows(Tensor x, Tensor rows, Tensor y) => _gpu.Launch(K("elements.cu", x.DType, "gather_rows"), (y.Rows, 1), 256, x, rows, y, y.Columns);
+    public void GatherRows(Tensor x, Tensor rows, Tensor y) =>
+        _gpu.Launch(K("elements.cu", x.DType, "gather_rows"), (y.Rows, 1), 256, x, rows, y, y.Columns);
 
     /// <inheritdoc/>
     public void ScatterRows(Tensor y, Tensor rows, Tensor x)
@@ -155,33 +173,47 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <inheritdoc/>
     public void Embedding(Tensor ids, in LinearWeight table, Tensor y)
     {
-        if (table.Storage is WeightStorage.NF4 or WeightStorage.NF4Double) throw new NotSupportedException("An embedding table cannot be stored as NF4.");
+        if (table.Storage is WeightStorage.NF4 or WeightStorage.NF4Double)
+            throw new NotSupportedException("An embedding table cannot be stored as NF4.");
         if (table.Storage == WeightStorage.Gguf)
         {
-            _gpu.Launch(K("gguf.cu", y.DType, WeightExpander.GgufKernel("embed_", table)), (y.Rows, 1), RowThreads(table.In), ids, table.Data, y, table.BlockType.RowBytes(table.In), table.In);
+            _gpu.Launch(
+                K("gguf.cu", y.DType, WeightExpander.GgufKernel("embed_", table)), (y.Rows, 1), RowThreads(table.In),
+                ids, table.Data, y, table.BlockType.RowBytes(table.In), table.In);
             return;
         }
-        _gpu.Launch(K("elements.cu", y.DType, "embedding"), (y.Rows, 1), 256, ids, table.Data, table.Absmax, WeightExpander.StorageKind(table.Storage), y, table.In);
+        _gpu.Launch(
+            K("elements.cu", y.DType, "embedding"), (y.Rows, 1), 256, ids, table.Data, table.Absmax,
+            WeightExpander.StorageKind(table.Storage), y, table.In);
     }
 
     /// <inheritdoc/>
     public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) =>
-        _gpu.Launch(K("elements.cu", dy.DType, "embedding_backward"), (dy.Rows, 1), 256, ids, dy, dTable, dy.Rows, dy.Columns);
+        _gpu.Launch(
+            K("elements.cu", dy.DType, "embedding_backward"), (dy.Rows, 1), 256, ids, dy, dTable, dy.Rows, dy.Columns);
 
     /// <inheritdoc/>
     public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd) =>
-        _gpu.Launch(K("norm.cu", x.DType, "rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, weight, eps, y, rstd, x.Columns, y.Columns);
+        _gpu.Launch(
+            K("norm.cu", x.DType, "rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, weight, eps, y, rstd, x.Columns,
+            y.Columns);
 
     /// <inheritdoc/>
     public void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd) =>
-        _gpu.Launch(K("norm.cu", x.DType, "add_rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, branch, weight, eps, sum, y, rstd, x.Columns, y.Columns);
+        _gpu.Launch(
+            K("norm.cu", x.DType, "add_rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, branch, weight, eps, sum, y,
+            rstd, x.Columns, y.Columns);
 
     /// <inheritdoc/>
     public void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
     {
         if (!dWeight.IsNone)
-            _gpu.Launch(K("norm.cu", x.DType, "rms_norm_weight"), ((x.Columns + 63) / 64, 1), 64, x, rstd, dy, dWeight, x.Rows, x.Columns, dy.Columns);
-        _gpu.Launch(K("norm.cu", x.DType, "rms_norm_backward"), (x.Rows, 1), RowThreads(x.Columns), x, weight, rstd, dy, dx, x.Columns, dy.Columns);
+            _gpu.Launch(
+                K("norm.cu", x.DType, "rms_norm_weight"), ((x.Columns + 63) / 64, 1), 64, x, rstd, dy, dWeight, x.Rows,
+                x.Columns, dy.Columns);
+        _gpu.Launch(
+            K("norm.cu", x.DType, "rms_norm_backward"), (x.Rows, 1), RowThreads(x.Columns), x, weight, rstd, dy, dx,
+            x.Columns, dy.Columns);
     }
 
     // Eight elements a thread, whole warps.
@@ -189,9 +221,13 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
 
     /// <inheritdoc/>
     public void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin) =>
-        _gpu.Launch(K("elements.cu", DType.F32, "rope_table"), (cos.Rows, 1), 64, positions, invFreq, attentionFactor, cos, sin, cos.Columns);
+        _gpu.Launch(
+            K("elements.cu", DType.F32, "rope_table"), (cos.Rows, 1), 64, positions, invFreq, attentionFactor, cos, sin,
+            cos.Columns);
 
     /// <inheritdoc/>
     public void Rope(Tensor x, Tensor cos, Tensor sin, int headDim, bool inverse) =>
-        _gpu.Launch(K("elements.cu", x.DType, "rope"), (x.Rows, 1), 256, x, cos, sin, x.Columns / headDim, headDim / 2, inverse ? -1f : 1f);
+        _gpu.Launch(
+            K("elements.cu", x.DType, "rope"), (x.Rows, 1), 256, x, cos, sin, x.Columns / headDim, headDim / 2,
+            inverse ? -1f : 1f);
 }

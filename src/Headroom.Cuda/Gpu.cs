@@ -4,7 +4,9 @@ using Headroom.Cuda.Resources;
 
 namespace Headroom.Cuda;
 
-/// <summary>One kernel argument: eight bytes by value, or the address of a struct that outlives the launch call.</summary>
+/// <summary>
+/// One kernel argument: eight bytes by value, or the address of a struct that outlives the launch call.
+/// </summary>
 internal readonly unsafe struct Arg
 {
     private readonly ulong _value;
@@ -28,7 +30,10 @@ internal readonly unsafe struct Arg
     public static void* Place(Arg* slot) => slot->_struct != null ? slot->_struct : &slot->_value;
 }
 
-/// <summary>A 32-bit word on the device that kernels read in place of an argument; it is written in the order of the main stream, and only when it changes.</summary>
+/// <summary>
+/// A 32-bit word on the device that kernels read in place of an argument; it is written in the order of the main
+/// stream, and only when it changes.
+/// </summary>
 internal sealed class DeviceWord(Gpu gpu, nint address)
 {
     private uint? _value;
@@ -42,12 +47,16 @@ internal sealed class DeviceWord(Gpu gpu, nint address)
         if (_value == value) return;
         gpu.OutsideRecord();
         _value = null;
-        CudaException.Check(Driver.cuMemsetD32Async(address, value, 1, gpu.Main.Value), nameof(Driver.cuMemsetD32Async));
+        CudaException.Check(
+            Driver.cuMemsetD32Async(address, value, 1, gpu.Main.Value), nameof(Driver.cuMemsetD32Async));
         _value = value;
     }
 }
 
-/// <summary>The seed and step of dropout that the kernels of a module read: the step, and the keys of Philox's ten rounds (key, key + W, key + 2 W ..., W the two increments).</summary>
+/// <summary>
+/// The seed and step of dropout that the kernels of a module read: the step, and the keys of Philox's ten rounds (key,
+/// key + W, key + 2 W ..., W the two increments).
+/// </summary>
 internal sealed class DropoutState
 {
     private readonly DeviceWord _step;
@@ -92,7 +101,11 @@ internal sealed unsafe class Gpu : IDisposable
         try
         {
             string line = File.ReadLines(path).FirstOrDefault() ?? "";
-            return line.Split(' ').FirstOrDefault(w => w.Contains('.') && w.All(c => char.IsAsciiDigit(c) || c == '.')) is { } version ? ", driver " + version : "";
+            return
+                line.Split(' ').FirstOrDefault(w => w.Contains('.') && w.All(c => char.IsAsciiDigit(c) || c == '.'))
+                    is { } version
+                ? ", driver " + version
+                : "";
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -118,7 +131,8 @@ internal sealed unsafe class Gpu : IDisposable
         try
         {
             MakeCurrent();
-            // The default of 1,024 bytes a thread reserves 200 MiB on an H100; the driver raises it for a kernel that needs more. A driver that refuses keeps its own.
+            // The default of 1,024 bytes a thread reserves 200 MiB on an H100; the driver raises it for a kernel that
+            // needs more. A driver that refuses keeps its own.
             _ = Driver.cuCtxSetLimit(Driver.LimitStackSize, 256);
             Main = CudaStream.Create();
             Side = CudaStream.Create();
@@ -130,7 +144,9 @@ internal sealed unsafe class Gpu : IDisposable
             throw;
         }
         Hopper = Capability == 90 && driver >= 12000;
-        _compiler = new KernelCompiler($"sm_{Capability}{(Hopper ? "a" : "")}", driver, new CubinCache(Path.Combine(HeadroomCache.Folder, "cubin")));
+        _compiler = new KernelCompiler(
+            $"sm_{Capability}{(Hopper ? "a" : "")}", driver, new CubinCache(Path.Combine(HeadroomCache.Folder, "cubin"))
+        );
     }
 
     public string Name { get; }
@@ -144,13 +160,19 @@ internal sealed unsafe class Gpu : IDisposable
     public CudaStream Side { get; }
     /// <summary>Launches so far.</summary>
     public long Launches { get; private set; }
-    /// <summary>When set, every launch and product is timed alone (the stream is drained), by name: count and milliseconds.</summary>
+    /// <summary>
+    /// When set, every launch and product is timed alone (the stream is drained), by name: count and milliseconds.
+    /// </summary>
     public Dictionary<string, (int Count, double Milliseconds)>? Profile { get; set; }
 
     /// <summary>When set, takes every kernel that is launched; for tests.</summary>
     public HashSet<nint>? Seen { get; set; }
-    /// <summary>What <see cref="Seen"/> has taken: source file, activation type it was compiled for, RANK or HEAD (0 = none), name.</summary>
-    public IEnumerable<(string File, DType Act, int Size, string Name)> Launched => _functions.Where(f => Seen?.Contains(f.Value) == true).Select(f => f.Key);
+    /// <summary>
+    /// What <see cref="Seen"/> has taken: source file, activation type it was compiled for, RANK or HEAD (0 = none),
+    /// name.
+    /// </summary>
+    public IEnumerable<(string File, DType Act, int Size, string Name)> Launched =>
+        _functions.Where(f => Seen?.Contains(f.Value) == true).Select(f => f.Key);
 
     /// <summary>Set while launches are recorded and not run.</summary>
     public bool Recording { get; set; }
@@ -203,11 +225,15 @@ internal sealed unsafe class Gpu : IDisposable
     }
 
     /// <summary>
-    /// <see cref="MakeCurrent"/> for threads of the pool, which outlive devices: nothing is remembered, for a later device can have the same context handle.
+    /// <see cref="MakeCurrent"/> for threads of the pool, which outlive devices: nothing is remembered, for a later
+    /// device can have the same context handle.
     /// </summary>
-    public void MakeCurrentOnce() => CudaException.Check(Driver.cuCtxSetCurrent(_context.Value), nameof(Driver.cuCtxSetCurrent));
+    public void MakeCurrentOnce() =>
+        CudaException.Check(Driver.cuCtxSetCurrent(_context.Value), nameof(Driver.cuCtxSetCurrent));
 
-    /// <summary>A kernel of a file compiled for an activation type (and a size, 0 = none, passed as RANK and HEAD).</summary>
+    /// <summary>
+    /// A kernel of a file compiled for an activation type (and a size, 0 = none, passed as RANK and HEAD).
+    /// </summary>
     public nint Kernel(string file, DType act, string name, int size = 0)
     {
         if (_functions.TryGetValue((file, act, size, name), out nint f)) return f;
@@ -221,7 +247,8 @@ internal sealed unsafe class Gpu : IDisposable
     {
         if (_dropout.TryGetValue((file, act, size), out var state)) return state;
         var module = Module(file, act, size);
-        return _dropout[(file, act, size)] = new DropoutState(this, module.Global("dropout_step"), module.Global("dropout_keys"));
+        return _dropout[(file, act, size)] = new DropoutState(
+            this, module.Global("dropout_step"), module.Global("dropout_keys"));
     }
 
     /// <summary>The dropout of every module in use.</summary>
@@ -231,28 +258,41 @@ internal sealed unsafe class Gpu : IDisposable
     {
         MakeCurrent();
         if (_modules.TryGetValue((file, act, size), out var module)) return module;
-        return _modules[(file, act, size)] = CudaModule.Load(_compiler.Cubin(file, act, size == 0 ? [] : [$"-DRANK={size}", $"-DHEAD={size}"]));
+        return _modules[(file, act, size)] = CudaModule.Load(
+            _compiler.Cubin(file, act, size == 0 ? [] : [$"-DRANK={size}", $"-DHEAD={size}"]));
     }
 
-    /// <summary>Throws while launches are recorded: what follows would be fixed in the record, or wait for work that does not run.</summary>
+    /// <summary>
+    /// Throws while launches are recorded: what follows would be fixed in the record, or wait for work that does not
+    /// run.
+    /// </summary>
     public void OutsideRecord()
     {
-        if (Recording) throw new InvalidOperationException("a recorded micro-step copies nothing from or to the host, and has one dropout step and one gradient scale");
+        if (Recording)
+            throw new InvalidOperationException(
+                "a recorded micro-step copies nothing from or to the host, and has one dropout step and one gradient "
+                    + "scale"
+            );
     }
 
     /// <summary>Lets a kernel use more than 48 KB of shared memory.</summary>
     public static void AllowShared(nint kernel, int bytes) =>
-        CudaException.Check(Driver.cuFuncSetAttribute(kernel, Driver.FuncMaxDynamicShared, bytes), nameof(Driver.cuFuncSetAttribute));
+        CudaException.Check(
+            Driver.cuFuncSetAttribute(kernel, Driver.FuncMaxDynamicShared, bytes), nameof(Driver.cuFuncSetAttribute));
 
     /// <summary>Launches on the main stream.</summary>
-    public void Launch(nint kernel, (int X, int Y) grid, int block, params ReadOnlySpan<Arg> args) => LaunchOn(Main, kernel, grid, block, 0, args);
+    public void Launch(nint kernel, (int X, int Y) grid, int block, params ReadOnlySpan<Arg> args) =>
+        LaunchOn(Main, kernel, grid, block, 0, args);
 
     /// <summary>Launches on a stream with dynamic shared memory.</summary>
-    public void LaunchOn(CudaStream stream, nint kernel, (int X, int Y) grid, int block, int shared, params ReadOnlySpan<Arg> args) =>
-        LaunchOn(stream, kernel, grid, 1, block, shared, args);
+    public void LaunchOn(
+        CudaStream stream, nint kernel, (int X, int Y) grid, int block, int shared, params ReadOnlySpan<Arg> args
+    ) => LaunchOn(stream, kernel, grid, 1, block, shared, args);
 
     /// <summary>Launches on a stream over a grid of three dimensions.</summary>
-    public void LaunchOn(CudaStream stream, nint kernel, (int X, int Y) grid, int gridZ, int block, int shared, params ReadOnlySpan<Arg> args)
+    public void LaunchOn(
+        CudaStream stream, nint kernel, (int X, int Y) grid, int gridZ, int block, int shared,
+        params ReadOnlySpan<Arg> args)
     {
         if (grid.X <= 0 || grid.Y <= 0) return;
         void** parameters = stackalloc void*[args.Length];
@@ -267,7 +307,9 @@ internal sealed unsafe class Gpu : IDisposable
                 _from.Record(stream);
             }
             Seen?.Add(kernel);
-            int status = Driver.cuLaunchKernel(kernel, (uint)grid.X, (uint)grid.Y, (uint)gridZ, (uint)block, 1, 1, (uint)shared, stream.Value, parameters, null);
+            int status = Driver.cuLaunchKernel(
+                kernel, (uint)grid.X, (uint)grid.Y, (uint)gridZ, (uint)block, 1, 1, (uint)shared, stream.Value,
+                parameters, null);
             if (status != 0) throw CudaException.Of(status, $"{nameof(Driver.cuLaunchKernel)} of {_names[kernel]}");
             _last = (Issue.Kernel, kernel, 0, 0, 0);
         }
@@ -287,7 +329,9 @@ internal sealed unsafe class Gpu : IDisposable
         return e;
     }
 
-    /// <summary>Blocks for <paramref name="count"/> elements at <paramref name="each"/> a block, at most eight waves.</summary>
+    /// <summary>
+    /// Blocks for <paramref name="count"/> elements at <paramref name="each"/> a block, at most eight waves.
+    /// </summary>
     public int Blocks(long count, int each) => (int)Math.Clamp((count + each - 1) / each, 1, Processors * 16L);
 
     public void Dispose()

@@ -7,8 +7,8 @@ using Headroom.Cuda.Interop;
 namespace Headroom.Cuda;
 
 /// <summary>
-/// Kernel sources (embedded) to cubins for one architecture. A cubin is cached by the hash of source, options, compiler and
-/// driver, so only the first run on a machine compiles.
+/// Kernel sources (embedded) to cubins for one architecture. A cubin is cached by the hash of source, options, compiler
+/// and driver, so only the first run on a machine compiles.
 /// </summary>
 internal sealed unsafe class KernelCompiler(string architecture, int driverVersion, CubinCache cache)
 {
@@ -35,14 +35,18 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
 
     private static byte[] Compile(string file, string source, string[] options)
     {
-        CheckCompiler(Nvrtc.nvrtcCreateProgram(out nint program, source, file, 0, 0, 0), nameof(Nvrtc.nvrtcCreateProgram));
+        CheckCompiler(
+            Nvrtc.nvrtcCreateProgram(out nint program, source, file, 0, 0, 0), nameof(Nvrtc.nvrtcCreateProgram));
         var arguments = new nint[options.Length];
         try
         {
             for (int i = 0; i < options.Length; i++) arguments[i] = Marshal.StringToCoTaskMemUTF8(options[i]);
             int status;
             fixed (nint* p = arguments) status = Nvrtc.nvrtcCompileProgram(program, options.Length, (byte**)p);
-            if (status != 0) throw new CudaException($"nvrtcCompileProgram({file})", $"status {status}: {Log(program)}", "Run headroom doctor: the compiler library must know this GPU.");
+            if (status != 0)
+                throw new CudaException(
+                    $"nvrtcCompileProgram({file})", $"status {status}: {Log(program)}",
+                    "Run headroom doctor: the compiler library must know this GPU.");
             CheckCompiler(Nvrtc.nvrtcGetCUBINSize(program, out nuint size), nameof(Nvrtc.nvrtcGetCUBINSize));
             var cubin = new byte[(int)size];
             fixed (byte* p = cubin) CheckCompiler(Nvrtc.nvrtcGetCUBIN(program, p), nameof(Nvrtc.nvrtcGetCUBIN));
@@ -70,11 +74,17 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
 
     private static string Source(string file)
     {
-        using var stream = typeof(KernelCompiler).Assembly.GetManifestResourceStream(file) ?? throw new InvalidOperationException($"{file} is not embedded");
+        using var stream = typeof(KernelCompiler).Assembly.GetManifestResourceStream(file)
+            ?? throw new InvalidOperationException($"{file} is not embedded");
         using var reader = new StreamReader(stream);
         var text = new StringBuilder();
         while (reader.ReadLine() is { } line) // #include "name" stands for another embedded source
-            text.Append(line.StartsWith("#include \"", StringComparison.Ordinal) ? Source(line[10..].TrimEnd().TrimEnd('"')) : line).Append('\n');
+            text.Append(
+                    line.StartsWith("#include \"", StringComparison.Ordinal)
+                        ? Source(line[10..].TrimEnd().TrimEnd('"'))
+                        : line
+                )
+                .Append('\n');
         return text.ToString();
     }
 }

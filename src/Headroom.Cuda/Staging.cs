@@ -5,14 +5,19 @@ using Headroom.Cuda.Resources;
 namespace Headroom.Cuda;
 
 /// <summary>
-/// Copies between pageable host memory and the device through page-locked memory, in the order of the main stream. Small uploads go through a ring and
-/// return when their bytes are in it; small downloads have a place of their own behind it, so that they wait once, for everything. Large copies go
-/// through slots of a few lanes: each lane has two, and fills one while the other one's copy runs, so that reading, copying and the device's work
+/// Copies between pageable host memory and the device through page-locked memory, in the order of the main stream.
+/// Small uploads go through a ring and return when their bytes are in it; small downloads have a place of their own
+/// behind it, so that they wait once, for everything. Large copies go through slots of a few lanes: each lane has two,
+/// and fills one while the other one's copy runs, so that reading, copying and the device's work
 /// overlap; large uploads return when everything is read and issued.
 /// </summary>
 internal sealed unsafe class Staging : IDisposable
 {
-    private const int RingBytes = 4 << 20, DownloadBytes = 256 << 10, SlotBytes = 2 << 20, Small = 1 << 20, MostLanes = 8;
+    private const int RingBytes = 4 << 20,
+        DownloadBytes = 256 << 10,
+        SlotBytes = 2 << 20,
+        Small = 1 << 20,
+        MostLanes = 8;
     private readonly Gpu _gpu;
     private readonly PinnedMemory _ring = PinnedMemory.Allocate(RingBytes + DownloadBytes);
     private PinnedMemory? _lanes; // made by the first large copy
@@ -30,7 +35,9 @@ internal sealed unsafe class Staging : IDisposable
             fixed (byte* s = source)
             {
                 nint from = (nint)s;
-                Upload((first, n, to) => new ReadOnlySpan<byte>((byte*)from + first, n).CopyTo(to), source.Length, 1, destination);
+                Upload(
+                    (first, n, to) => new ReadOnlySpan<byte>((byte*)from + first, n).CopyTo(to), source.Length, 1,
+                    destination);
             }
             return;
         }
@@ -42,11 +49,15 @@ internal sealed unsafe class Staging : IDisposable
         }
         nint slot = _ring.Value + _at;
         source.CopyTo(new Span<byte>((void*)slot, source.Length));
-        CudaException.Check(Driver.cuMemcpyHtoDAsync(destination, slot, (nuint)source.Length, _gpu.Main.Value), nameof(Driver.cuMemcpyHtoDAsync));
+        CudaException.Check(
+            Driver.cuMemcpyHtoDAsync(destination, slot, (nuint)source.Length, _gpu.Main.Value),
+            nameof(Driver.cuMemcpyHtoDAsync));
         _at += room;
     }
 
-    /// <summary>Rows of <paramref name="rowBytes"/> bytes, read straight into the page-locked slots by several threads.</summary>
+    /// <summary>
+    /// Rows of <paramref name="rowBytes"/> bytes, read straight into the page-locked slots by several threads.
+    /// </summary>
     public void Upload(RowReader read, int rows, long rowBytes, nint destination)
     {
         _gpu.OutsideRecord();
@@ -65,7 +76,9 @@ internal sealed unsafe class Staging : IDisposable
         {
             int first = piece * step, n = Math.Min(step, rows - first), bytes = (int)(n * rowBytes);
             read(first, n, new Span<byte>((void*)slot, bytes));
-            CudaException.Check(Driver.cuMemcpyHtoDAsync(destination + (nint)(first * rowBytes), slot, (nuint)bytes, _gpu.Main.Value), nameof(Driver.cuMemcpyHtoDAsync));
+            CudaException.Check(
+                Driver.cuMemcpyHtoDAsync(destination + (nint)(first * rowBytes), slot, (nuint)bytes, _gpu.Main.Value),
+                nameof(Driver.cuMemcpyHtoDAsync));
             return null;
         });
     }
@@ -77,14 +90,17 @@ internal sealed unsafe class Staging : IDisposable
         else
         {
             nint place = _ring.Value + RingBytes;
-            CudaException.Check(Driver.cuMemcpyDtoHAsync(place, source, (nuint)destination.Length, _gpu.Main.Value), nameof(Driver.cuMemcpyDtoHAsync));
+            CudaException.Check(
+                Driver.cuMemcpyDtoHAsync(place, source, (nuint)destination.Length, _gpu.Main.Value),
+                nameof(Driver.cuMemcpyDtoHAsync));
             _gpu.Main.Synchronize();
             new ReadOnlySpan<byte>((void*)place, destination.Length).CopyTo(destination);
         }
         _at = 0; // every upload is done too: the ring is free
     }
 
-    private void DownloadLarge(nint source, Span<byte> destination) // apart, since the lambda takes memory from the collector on entry
+    // apart, since the lambda takes memory from the collector on entry
+    private void DownloadLarge(nint source, Span<byte> destination)
     {
         int bytes = destination.Length;
         fixed (byte* d = destination)
@@ -93,13 +109,18 @@ internal sealed unsafe class Staging : IDisposable
             Run(Lanes.Pieces(bytes, SlotBytes), (piece, slot) =>
             {
                 int at = piece * SlotBytes, n = Math.Min(SlotBytes, bytes - at);
-                CudaException.Check(Driver.cuMemcpyDtoHAsync(slot, source + at, (nuint)n, _gpu.Main.Value), nameof(Driver.cuMemcpyDtoHAsync));
+                CudaException.Check(
+                    Driver.cuMemcpyDtoHAsync(slot, source + at, (nuint)n, _gpu.Main.Value),
+                    nameof(Driver.cuMemcpyDtoHAsync));
                 return () => new ReadOnlySpan<byte>((void*)slot, n).CopyTo(new Span<byte>((byte*)to + at, n));
             });
         }
     }
 
-    /// <summary>Runs issue(piece, slot) for every piece on the lanes, each in a free slot; what it returns is run when its copy is done.</summary>
+    /// <summary>
+    /// Runs issue(piece, slot) for every piece on the lanes, each in a free slot; what it returns is run when its copy
+    /// is done.
+    /// </summary>
     private void Run(int pieces, Func<int, nint, Action?> issue)
     {
         int lanes = Lanes.Count(MostLanes);

@@ -5,13 +5,16 @@ using Headroom.Cuda.Resources;
 namespace Headroom.Cuda;
 
 /// <summary>
-/// Micro-steps as CUDA graphs: the first of a shape is issued launch by launch (kernels are loaded, algorithms chosen, the order of weights learned), the
-/// second is recorded, later ones are replayed. Between two micro-steps of a shape only the batch, the dropout step and the gradient scale differ; all are
-/// in device memory. Whatever fails in recording or replaying turns graphs off for good, and the micro-step is issued launch by launch.
+/// Micro-steps as CUDA graphs: the first of a shape is issued launch by launch (kernels are loaded, algorithms chosen,
+/// the order of weights learned), the second is recorded, later ones are replayed. Between two micro-steps of a shape
+/// only the batch, the dropout step and the gradient scale differ; all are in device memory. Whatever fails in
+/// recording or replaying turns graphs off for good, and the micro-step is issued launch by launch.
 /// </summary>
 internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
 {
-    /// <summary>Graphs at a time: the common ones of the sizes that ragged batches are padded to; others are issued.</summary>
+    /// <summary>
+    /// Graphs at a time: the common ones of the sizes that ragged batches are padded to; others are issued.
+    /// </summary>
     public const int MostGraphs = 16;
     private const int MostShapes = 1024;
     private const long IdleSteps = 16 * MostGraphs; // a graph that was not used for so long makes room for another
@@ -61,7 +64,8 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         if (on && _shapes.TryGetValue(key, out var shape))
         {
             shape.Used = _steps;
-            if (shape.Graph == null && Room(replay.Bytes)) Record(shape, replay, key.Seed, dropoutStep, gradScale, issue);
+            if (shape.Graph == null && Room(replay.Bytes))
+                Record(shape, replay, key.Seed, dropoutStep, gradScale, issue);
             if (shape.Graph != null && Replay(shape.Graph, key, dropoutStep, gradScale)) return;
         }
         else if (on)
@@ -99,7 +103,9 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         {
             ops.BeginStep(seed, dropoutStep, gradScale);
             // Relaxed: a library that loads a kernel or asks for memory does not spoil the record.
-            CudaException.Check(Driver.cuStreamBeginCapture(gpu.Main.Value, Driver.CaptureRelaxed), nameof(Driver.cuStreamBeginCapture));
+            CudaException.Check(
+                Driver.cuStreamBeginCapture(gpu.Main.Value, Driver.CaptureRelaxed), nameof(Driver.cuStreamBeginCapture)
+            );
             int status;
             try
             {
@@ -129,7 +135,10 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
             string took = $"{shape.Bytes / 1048576.0:F0} MiB";
             Drop(shape); // the plan does not count so much
             _full = true;
-            if (_graphs == 0) Failure = $"CUDA graphs are off, micro-steps are issued launch by launch: one took {took} of the device where the plan counts {replay.Bytes / 1048576.0:F0} MiB.";
+            if (_graphs == 0)
+                Failure =
+                    $"CUDA graphs are off, micro-steps are issued launch by launch: one took {took} of the device "
+                        + $"where the plan counts {replay.Bytes / 1048576.0:F0} MiB.";
         }
         catch (Exception e) // whatever it is, issuing the micro-step shows whether it was recording that failed
         {

@@ -4,7 +4,10 @@ using Headroom.Cuda.Resources;
 
 namespace Headroom.Cuda;
 
-/// <summary>An adapter's B beside the expanded rows of its weight: further columns [out, <paramref name="Pad"/>] with scaling * B at <paramref name="Column"/> and zeros elsewhere.</summary>
+/// <summary>
+/// An adapter's B beside the expanded rows of its weight: further columns [out, <paramref name="Pad"/>] with scaling *
+/// B at <paramref name="Column"/> and zeros elsewhere.
+/// </summary>
 /// <param name="B">Address of lora_B, F32 [out, r]; 0 = no further columns.</param>
 /// <param name="R">Rank.</param>
 /// <param name="Column">Where B begins among the further columns.</param>
@@ -13,11 +16,12 @@ namespace Headroom.Cuda;
 internal readonly record struct WeightTail(nint B, int R, int Column, int Pad, float Scaling);
 
 /// <summary>
-/// Weights in the activation type, just before their product: direct when stored so, else expanded into a ring of scratch memory.
-/// A micro-step asks for the same weights in the same order every time, so those that followed last time are expanded ahead on the second stream, as
-/// many as the ring holds, beside the low-rank, attention and element-wise work between two products (a product itself fills the card).
-/// Only frozen (NF4, INT8, GGUF) storages are expanded ahead; trained ones may still change.
-/// Given room (<see cref="Keep"/>), as many of them as it holds are expanded once and stay; of those only the adapters' columns are written anew.
+/// Weights in the activation type, just before their product: direct when stored so, else expanded into a ring of
+/// scratch memory. A micro-step asks for the same weights in the same order every time, so those that followed last
+/// time are expanded ahead on the second stream, as many as the ring holds, beside the low-rank, attention and
+/// element-wise work between two products (a product itself fills the card). Only frozen (NF4, INT8, GGUF) storages are
+/// expanded ahead; trained ones may still change. Given room (<see cref="Keep"/>), as many of them as it holds are
+/// expanded once and stay; of those only the adapters' columns are written anew.
 /// </summary>
 internal sealed unsafe class WeightExpander : IDisposable
 {
@@ -79,18 +83,24 @@ internal sealed unsafe class WeightExpander : IDisposable
         Bytes = o.ExpandBytes;
     }
 
-    /// <summary>Where pieces are expanded to: for others to use on the main stream after <see cref="Reset"/>, until the next product.</summary>
+    /// <summary>
+    /// Where pieces are expanded to: for others to use on the main stream after <see cref="Reset"/>, until the next
+    /// product.
+    /// </summary>
     public (nint Address, long Bytes) Ring => (_ring, _ringBytes);
 
     /// <summary>Bytes of the largest piece.</summary>
     public long Bytes { get; }
 
-    /// <summary>Whether weights are expanded ahead; off while a graph of short kernels is recorded, where the second stream costs more than it hides.</summary>
+    /// <summary>
+    /// Whether weights are expanded ahead; off while a graph of short kernels is recorded, where the second stream
+    /// costs more than it hides.
+    /// </summary>
     public bool Ahead { get; set; } = true;
 
     /// <summary>
-    /// Room in which expanded weights stay from the first backward pass that asks for them, the last layers' first: what they hold is
-    /// what expanding them gives, bit for bit.
+    /// Room in which expanded weights stay from the first backward pass that asks for them, the last layers' first:
+    /// what they hold is what expanding them gives, bit for bit.
     /// </summary>
     public void Keep(nint room, long bytes)
     {
@@ -101,14 +111,18 @@ internal sealed unsafe class WeightExpander : IDisposable
         _roomBytes = bytes - (_room - room);
     }
 
-    /// <summary>How often stored weights may have changed: what is recorded before may read a weight that stays from where it does no more.</summary>
+    /// <summary>
+    /// How often stored weights may have changed: what is recorded before may read a weight that stays from where it
+    /// does no more.
+    /// </summary>
     public long Changes { get; private set; }
 
     /// <summary>Weights that stay, and their bytes.</summary>
     public (int Count, long Bytes) Stays => (_kept.Count, _roomUsed);
 
     /// <summary>True when a weight of this storage can carry an adapter's columns.</summary>
-    public static bool TakesTail(in LinearWeight w) => w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double && w.In % 64 == 0;
+    public static bool TakesTail(in LinearWeight w) =>
+        w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double && w.In % 64 == 0;
 
     /// <summary>Rows that are expanded at a time: all, or as many as fit.</summary>
     public int RowsAtATime(in LinearWeight w, DType act, in WeightTail tail = default)
@@ -118,12 +132,16 @@ internal sealed unsafe class WeightExpander : IDisposable
         return rows >= w.Out ? w.Out : (int)Math.Max(8, rows / 8 * 8);
     }
 
-    /// <summary>Address of rows [row, row + rows) in the activation type; call <see cref="Release"/> after the product is issued.</summary>
+    /// <summary>
+    /// Address of rows [row, row + rows) in the activation type; call <see cref="Release"/> after the product is
+    /// issued.
+    /// </summary>
     public nint Acquire(in LinearWeight w, DType act, int row, int rows, bool backward, in WeightTail tail = default)
     {
         if (IsDirect(w, act)) return w.Data.Slice(row, rows).Address;
         var step = new Step(new Panel(w.Data.Address, row, rows, act, tail), backward);
-        bool frozen = w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double or WeightStorage.Int8 or WeightStorage.Gguf;
+        bool frozen =
+            w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double or WeightStorage.Int8 or WeightStorage.Gguf;
         if (frozen && InRoom(w, step) is { } kept) return kept;
         if (_gpu.Launches != _launches) _pauses.Add(_last); // other work came between that product and this one
         if (frozen && _current == step.Panel) { } // the last product's weight again: still there
@@ -153,7 +171,8 @@ internal sealed unsafe class WeightExpander : IDisposable
         var panel = step.Panel;
         if (!_kept.TryGetValue(panel, out var kept))
         {
-            // Only a training step asks for more than one pass. Not while a graph is recorded: the record may come to nothing.
+            // Only a training step asks for more than one pass. Not while a graph is recorded: the record may come to
+            // nothing.
             long size = Size(panel, w);
             if (!step.Backward || _gpu.Recording || _roomUsed + size > _roomBytes) return null;
             Settle(); // it may be among those expanded ahead
@@ -161,7 +180,8 @@ internal sealed unsafe class WeightExpander : IDisposable
             _roomUsed += size;
             Expand(_gpu.Main, w, panel, kept.Address);
         }
-        else if (kept.Adapters != _adapters && panel.Tail.Pad > 0) Expand(_gpu.Main, w, panel, kept.Address, tailOnly: true);
+        else if (kept.Adapters != _adapters && panel.Tail.Pad > 0)
+            Expand(_gpu.Main, w, panel, kept.Address, tailOnly: true);
         kept.Adapters = _adapters;
         _isKept = true;
         return kept.Address;
@@ -183,19 +203,23 @@ internal sealed unsafe class WeightExpander : IDisposable
             _isKept = false;
             return;
         }
-        // Ahead where other work follows; where the next product follows at once, only its own weight, into whatever that product's start leaves free.
-        if (_ahead && Ahead && (_waiting == 0 || _pauses.Contains(_last))) ExpandNext(_pauses.Contains(_last) ? _slots.Length - 1 : 1);
+        // Ahead where other work follows; where the next product follows at once, only its own weight, into whatever
+        // that product's start leaves free.
+        if (_ahead && Ahead && (_waiting == 0 || _pauses.Contains(_last)))
+            ExpandNext(_pauses.Contains(_last) ? _slots.Length - 1 : 1);
         _launches = _gpu.Launches;
     }
 
-    // What followed last time, as far as there is room. Every product that read that room is issued by now: the stream waits for the last one.
+    // What followed last time, as far as there is room. Every product that read that room is issued by now: the stream
+    // waits for the last one.
     private void ExpandNext(int most)
     {
         var at = _waiting > 0 ? _slots[(_oldest + _waiting - 1) % _slots.Length].Job.Step : _last;
         bool waited = false;
         while (_waiting < most && _next.TryGetValue(at, out var job))
         {
-            if (job.Step.Panel == at.Panel || at.Backward && !job.Step.Backward) return; // the next forward pass may follow an update of B
+            if (job.Step.Panel == at.Panel || at.Backward && !job.Step.Backward)
+                return; // the next forward pass may follow an update of B
             long size = Size(job.Step.Panel, job.Weight);
             if (Place(size) is not (>= 0 and var from)) return;
             if (!waited)
@@ -224,7 +248,8 @@ internal sealed unsafe class WeightExpander : IDisposable
         return end + size <= first ? end : -1;
     }
 
-    private static long Size(in Panel p, in LinearWeight w) => (p.Act.Bytes((long)p.Rows * (w.In + p.Tail.Pad)) + 255) & ~255L;
+    private static long Size(in Panel p, in LinearWeight w) =>
+        (p.Act.Bytes((long)p.Rows * (w.In + p.Tail.Pad)) + 255) & ~255L;
 
     /// <summary>Forgets everything: weights are about to change.</summary>
     public void Reset()
@@ -246,7 +271,10 @@ internal sealed unsafe class WeightExpander : IDisposable
         _adapters++;
     }
 
-    /// <summary>After a record that came to nothing: none of what was issued in it runs, and its events are not to be waited for.</summary>
+    /// <summary>
+    /// After a record that came to nothing: none of what was issued in it runs, and its events are not to be waited
+    /// for.
+    /// </summary>
     public void Drop()
     {
         _waiting = 0;
@@ -255,9 +283,12 @@ internal sealed unsafe class WeightExpander : IDisposable
     }
 
     /// <summary>Expands on the main stream into any place.</summary>
-    public void ExpandTo(in LinearWeight w, DType act, nint destination) => Expand(_gpu.Main, w, new Panel(w.Data.Address, 0, w.Out, act, default), destination);
+    public void ExpandTo(in LinearWeight w, DType act, nint destination) =>
+        Expand(_gpu.Main, w, new Panel(w.Data.Address, 0, w.Out, act, default), destination);
 
-    /// <summary>Rows outside the order of a micro-step, which is not learned from them; valid until the next call.</summary>
+    /// <summary>
+    /// Rows outside the order of a micro-step, which is not learned from them; valid until the next call.
+    /// </summary>
     public nint Rows(in LinearWeight w, DType act, int row, int rows)
     {
         if (IsDirect(w, act)) return w.Data.Slice(row, rows).Address;
@@ -268,7 +299,9 @@ internal sealed unsafe class WeightExpander : IDisposable
     }
 
     private static bool IsDirect(in LinearWeight w, DType act) =>
-        w.Storage == WeightStorage.F32 && act == DType.F32 || w.Storage == WeightStorage.BF16 && act == DType.BF16 || w.Storage == WeightStorage.F16 && act == DType.F16;
+        w.Storage == WeightStorage.F32 && act == DType.F32
+        || w.Storage == WeightStorage.BF16 && act == DType.BF16
+        || w.Storage == WeightStorage.F16 && act == DType.F16;
 
     // A wrong guess leaves a part of the ring half written by the second stream: wait before anything else uses it.
     private void Settle()
@@ -284,32 +317,54 @@ internal sealed unsafe class WeightExpander : IDisposable
         {
             int shift = System.Numerics.BitOperations.Log2((uint)w.BlockSize);
             var kernel = _gpu.Kernel("weights.cu", p.Act, "expand_nf4");
-            int octets = w.In / 8, shift32 = Math.Max(0, System.Numerics.BitOperations.Log2((uint)Math.Max(1, octets)) - 1);
+            int octets = w.In / 8,
+                shift32 = Math.Max(0, System.Numerics.BitOperations.Log2((uint)Math.Max(1, octets)) - 1);
             var tail = new KernelTail
             {
-                B = p.Tail.Pad == 0 ? 0 : p.Tail.B + (nint)p.Row * p.Tail.R * 4, Magic = octets == 0 ? 0 : (uint)(((1UL << (32 + shift32)) + (ulong)octets - 1) / (ulong)octets), Shift = shift32,
-                Pad = p.Tail.Pad, Rank = p.Tail.R, Column = p.Tail.Column, Octets = octets, Rows = p.Rows, Scale = p.Tail.Scaling,
+                B = p.Tail.Pad == 0 ? 0 : p.Tail.B + (nint)p.Row * p.Tail.R * 4,
+                Magic = octets == 0 ? 0 : (uint)(((1UL << (32 + shift32)) + (ulong)octets - 1) / (ulong)octets),
+                Shift = shift32,
+                Pad = p.Tail.Pad,
+                Rank = p.Tail.R,
+                Column = p.Tail.Column,
+                Octets = octets,
+                Rows = p.Rows,
+                Scale = p.Tail.Scaling,
             };
             // A block does 1,024 octets of codes, or of the tail.
             int main = tailOnly ? 0 : (int)((n + 8191) / 8192), more = (int)(((long)p.Rows * p.Tail.Pad + 8191) / 8192);
-            _gpu.LaunchOn(stream, kernel, (main + more, 1), 256, 0, w.Data, w.Absmax, w.NestedAbsmax, w.Offset, _tables, shift, destination, first, n, Arg.Struct(&tail), main);
+            _gpu.LaunchOn(
+                stream, kernel, (main + more, 1), 256, 0, w.Data, w.Absmax, w.NestedAbsmax, w.Offset, _tables, shift,
+                destination, first, n, Arg.Struct(&tail), main);
             return;
         }
         if (w.Storage == WeightStorage.Gguf)
         {
-            _gpu.LaunchOn(stream, _gpu.Kernel("gguf.cu", p.Act, GgufKernel("expand_", w)), (_gpu.Blocks(n, 256 * 8), 1), 256, 0, w.Data.Slice(p.Row, p.Rows), destination, n);
+            _gpu.LaunchOn(
+                stream, _gpu.Kernel("gguf.cu", p.Act, GgufKernel("expand_", w)), (_gpu.Blocks(n, 256 * 8), 1), 256, 0,
+                w.Data.Slice(p.Row, p.Rows), destination, n);
             return;
         }
         int kind = StorageKind(w.Storage);
         nint absmax = w.Absmax.IsNone ? 0 : w.Absmax.Address + p.Row * 4;
-        _gpu.LaunchOn(stream, _gpu.Kernel("weights.cu", p.Act, "expand_plain"), (_gpu.Blocks(n, 256 * 4), 1), 256, 0, w.Data.Slice(p.Row, p.Rows), absmax, kind, destination, n, w.In);
+        _gpu.LaunchOn(
+            stream, _gpu.Kernel("weights.cu", p.Act, "expand_plain"), (_gpu.Blocks(n, 256 * 4), 1), 256, 0,
+            w.Data.Slice(p.Row, p.Rows), absmax, kind, destination, n, w.In);
     }
 
     /// <summary>Name of a kernel of gguf.cu for the weight's block type.</summary>
-    public static string GgufKernel(string prefix, in LinearWeight w) => prefix + w.BlockType.ToString().ToLowerInvariant();
+    public static string GgufKernel(string prefix, in LinearWeight w) =>
+        prefix + w.BlockType.ToString().ToLowerInvariant();
 
     /// <summary>The number by which kernels know a plain storage.</summary>
-    public static int StorageKind(WeightStorage s) => s switch { WeightStorage.F32 => 0, WeightStorage.BF16 => 1, WeightStorage.F16 => 2, _ => 3 };
+    public static int StorageKind(WeightStorage s) =>
+        s switch
+        {
+            WeightStorage.F32 => 0,
+            WeightStorage.BF16 => 1,
+            WeightStorage.F16 => 2,
+            _ => 3,
+        };
 
     public void Dispose()
     {

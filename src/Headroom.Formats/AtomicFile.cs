@@ -3,11 +3,14 @@ using Headroom.Core;
 
 namespace Headroom.Formats;
 
-/// <summary>Files that are whole or not there: temporary file in the same folder, fsync, rename, fsync of the folder.</summary>
+/// <summary>
+/// Files that are whole or not there: temporary file in the same folder, fsync, rename, fsync of the folder.
+/// </summary>
 public static class AtomicFile
 {
     /// <summary>Writes through <paramref name="write"/>.</summary>
-    /// <exception cref="HeadroomException">It cannot be written; exit code 1. What was there under its name is there still.</exception>
+    /// <exception cref="HeadroomException">It cannot be written; exit code 1. What was there under its name is there
+    /// still.</exception>
     public static void Write(string path, Action<Stream> write)
     {
         var files = FileLayer.Current;
@@ -26,7 +29,8 @@ public static class AtomicFile
         {
             files.Discard(temporary);
             if (e is not (IOException or UnauthorizedAccessException)) throw;
-            throw new HeadroomException($"Cannot write {path}: {e.Message}", "Choose another folder or free some space.", 1, e);
+            throw new HeadroomException(
+                $"Cannot write {path}: {e.Message}", "Choose another folder or free some space.", 1, e);
         }
     }
 

@@ -1,6 +1,9 @@
 namespace Headroom.Formats;
 
-/// <summary>Sizes of files, links followed: FileInfo.Length of a link is the length of the link, and a snapshot of the hub cache holds links.</summary>
+/// <summary>
+/// Sizes of files, links followed: FileInfo.Length of a link is the length of the link, and a snapshot of the hub cache
+/// holds links.
+/// </summary>
 public static class FileSize
 {
     /// <summary>Bytes of the file that the path leads to.</summary>

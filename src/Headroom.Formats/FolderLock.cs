@@ -8,8 +8,9 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// A folder or file that one process at a time may change. The operating system holds the lock for the living process (flock on Unix, an exclusive handle on
-/// Windows), so that a kill frees it; a second file says who holds it, because one that is locked exclusively cannot be read. Both go when the lock is given back.
+/// A folder or file that one process at a time may change. The operating system holds the lock for the living process
+/// (flock on Unix, an exclusive handle on Windows), so that a kill frees it; a second file says who holds it, because
+/// one that is locked exclusively cannot be read. Both go when the lock is given back.
 /// </summary>
 public sealed class FolderLock : IDisposable
 {
@@ -18,7 +19,8 @@ public sealed class FolderLock : IDisposable
     /// <summary>Name of the file that says who holds it.</summary>
     public const string HolderName = FileName + Extension;
     private const string Extension = ".json"; // of the second file
-    private static readonly TimeSpan Settling = TimeSpan.FromMilliseconds(500); // until who took the lock has written its name
+    // until who took the lock has written its name
+    private static readonly TimeSpan Settling = TimeSpan.FromMilliseconds(500);
     private static readonly ConcurrentDictionary<FolderLock, bool> Held = new(); // by this process
     private readonly string _path;
     private readonly FileStream _file;
@@ -32,29 +34,41 @@ public sealed class FolderLock : IDisposable
         _made = made;
     }
 
-    /// <summary>False where the file system knows no locks: then only a holder that is seen to live is refused.</summary>
+    /// <summary>
+    /// False where the file system knows no locks: then only a holder that is seen to live is refused.
+    /// </summary>
     public bool IsEnforced { get; private set; }
 
-    /// <summary>Locks a folder, which is made when it is missing (and goes again, when nothing was put into it).</summary>
+    /// <summary>
+    /// Locks a folder, which is made when it is missing (and goes again, when nothing was put into it).
+    /// </summary>
     /// <param name="folder">The folder.</param>
     /// <param name="what">What it is, as the beginning of a sentence: "The run folder".</param>
     /// <param name="toDo">What the user can do when another holds it; null = to wait.</param>
     /// <param name="say">Is told where the file system knows no locks.</param>
-    /// <exception cref="HeadroomException">Another process (or this one) holds it, which is named; or the folder cannot be written.</exception>
+    /// <exception cref="HeadroomException">Another process (or this one) holds it, which is named; or the folder cannot
+    /// be written.</exception>
     public static FolderLock Take(string folder, string what, string? toDo = null, Action<string>? say = null) =>
         Take(Path.Combine(folder, FileName), folder, what, toDo, say);
 
-    /// <summary>Locks a file or folder that is to be made anew, by a hidden file beside it. Parameters and errors as for <see cref="Take(string, string, string?, Action{string}?)"/>.</summary>
+    /// <summary>
+    /// Locks a file or folder that is to be made anew, by a hidden file beside it. Parameters and errors as for
+    /// <see cref="Take(string, string, string?, Action{string}?)"/>.
+    /// </summary>
     public static FolderLock Beside(string target, string what, string? toDo = null, Action<string>? say = null)
     {
         string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(target));
-        return Take(Path.Combine(Path.GetDirectoryName(full) ?? full, $".{Path.GetFileName(full)}.{FileName}"), target, what, toDo, say);
+        return Take(
+            Path.Combine(Path.GetDirectoryName(full) ?? full, $".{Path.GetFileName(full)}.{FileName}"), target, what,
+            toDo, say);
     }
 
     /// <summary>Whether a file name is the lock's own: a folder that holds nothing else is as good as empty.</summary>
     public static bool IsOwn(string fileName) => fileName is FileName or HolderName;
 
-    /// <summary>Who holds the lock of a folder now, in words; null when nobody does. Takes nothing and writes nothing.</summary>
+    /// <summary>
+    /// Who holds the lock of a folder now, in words; null when nobody does. Takes nothing and writes nothing.
+    /// </summary>
     public static string? HolderOf(string folder)
     {
         string path = Path.Combine(folder, FileName);
@@ -62,9 +76,11 @@ public sealed class FolderLock : IDisposable
         {
             if (!File.Exists(path)) return null;
             using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read);
-            return Holder.Read(path) is { IsHere: true, Lives: true } holder ? holder.ToString() : null; // where there are no locks
+            // where there are no locks
+            return Holder.Read(path) is { IsHere: true, Lives: true } holder ? holder.ToString() : null;
         }
-        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException or UnauthorizedAccessException)
+        catch (Exception e)
+            when (e is FileNotFoundException or DirectoryNotFoundException or UnauthorizedAccessException)
         {
             return null;
         }
@@ -90,16 +106,23 @@ public sealed class FolderLock : IDisposable
                 throw InUse(what, target, living, toDo);
             }
             if (!taken.IsEnforced)
-                say?.Invoke($"note: the file system of {target} knows no locks: nothing keeps a second process on another machine out of it");
+                say?.Invoke(
+                    $"note: the file system of {target} knows no locks: nothing keeps a second process on another "
+                        + $"machine out of it"
+                );
             AtomicFile.WriteText(Holder.PathOf(path), Holder.Own().ToJson());
             Held[taken] = true;
             return taken;
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException || e is HeadroomException { InnerException: not null })
+        catch (Exception e)
+            when (e is IOException or UnauthorizedAccessException || e is HeadroomException { InnerException: not null }
+            )
         {
             taken?.Dispose();
             RemoveEmpty(made);
-            throw new HeadroomException($"{what} {target} cannot be written: {(e.InnerException ?? e).Message}", "Give a folder that can be written.", 2, e);
+            throw new HeadroomException(
+                $"{what} {target} cannot be written: {(e.InnerException ?? e).Message}",
+                "Give a folder that can be written.", 2, e);
         }
     }
 
@@ -107,8 +130,8 @@ public sealed class FolderLock : IDisposable
         new($"{what} {target} is in use by {holder?.ToString() ?? "another process"}.", toDo);
 
     /// <summary>
-    /// Opens the lock's file exclusively; null when another holds it. Tried a few times: the file is deleted when a lock is given back, so it may vanish under
-    /// our hands, and whoever asks for the holder has it for an instant.
+    /// Opens the lock's file exclusively; null when another holds it. Tried a few times: the file is deleted when a
+    /// lock is given back, so it may vanish under our hands, and whoever asks for the holder has it for an instant.
     /// </summary>
     private static FileStream? Open(string path, List<string> made)
     {
@@ -125,7 +148,8 @@ public sealed class FolderLock : IDisposable
             catch (IOException e) when (e is not PathTooLongException)
             {
                 if (attempt >= attempts && IsLocked(path)) return null;
-                if (attempt >= most) throw; // given back just now, again and again: where many race, that is no fault of the folder
+                if (attempt >= most)
+                    throw; // given back just now, again and again: where many race, that is no fault of the folder
                 Thread.Sleep(10);
             }
         }
@@ -142,7 +166,10 @@ public sealed class FolderLock : IDisposable
         }
     }
 
-    /// <summary>Whether somebody, this process included, has a lock on the file. flock belongs to an open file, so a second one shows it.</summary>
+    /// <summary>
+    /// Whether somebody, this process included, has a lock on the file. flock belongs to an open file, so a second one
+    /// shows it.
+    /// </summary>
     private static bool IsLocked(string path)
     {
         try
@@ -150,7 +177,8 @@ public sealed class FolderLock : IDisposable
             using var second = new FileStream(path, FileMode.Open, FileAccess.ReadWrite, FileShare.None, 1);
             return false;
         }
-        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException or UnauthorizedAccessException)
+        catch (Exception e)
+            when (e is FileNotFoundException or DirectoryNotFoundException or UnauthorizedAccessException)
         {
             return false;
         }
@@ -160,9 +188,12 @@ public sealed class FolderLock : IDisposable
         }
     }
 
-    /// <summary>Whether the file lost its name between opening and locking: whoever had it before gave it back and deleted it.</summary>
+    /// <summary>
+    /// Whether the file lost its name between opening and locking: whoever had it before gave it back and deleted it.
+    /// </summary>
     private static bool IsGone(FileStream file) =>
-        OperatingSystem.IsLinux() && new FileInfo($"/proc/self/fd/{file.SafeFileHandle.DangerousGetHandle()}").LinkTarget is { } now
+        OperatingSystem.IsLinux()
+        && new FileInfo($"/proc/self/fd/{file.SafeFileHandle.DangerousGetHandle()}").LinkTarget is { } now
         && Path.GetFileName(now) != Path.GetFileName(file.Name);
 
     private static Holder? Settled(string path)
@@ -203,7 +234,8 @@ public sealed class FolderLock : IDisposable
         try
         {
             File.Delete(Holder.PathOf(_path));
-            // Only where a second opener can tell that its file was deleted (IsGone), or deleting an open file is refused (Windows, below).
+            // Only where a second opener can tell that its file was deleted (IsGone), or deleting an open file is
+            // refused (Windows, below).
             if (OperatingSystem.IsLinux()) File.Delete(_path);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
@@ -224,12 +256,21 @@ public sealed class FolderLock : IDisposable
 
         public static string PathOf(string lockPath) => lockPath + Extension;
 
-        public static Holder Own() => new(Environment.MachineName, Temporary.Host, Environment.ProcessId, DateTime.UtcNow,
+        public static Holder Own() =>
+            new(
+                Environment.MachineName,
+                Temporary.Host,
+                Environment.ProcessId,
+                DateTime.UtcNow,
             string.Join(' ', Environment.GetCommandLineArgs().Skip(1)));
 
         public string ToJson() => new JsonObject
         {
-            ["host"] = Host, ["host_mark"] = Mark, ["pid"] = Process, ["since"] = Since.ToString("O"), ["command"] = Command,
+            ["host"] = Host,
+            ["host_mark"] = Mark,
+            ["pid"] = Process,
+            ["since"] = Since.ToString("O"),
+            ["command"] = Command,
         }.ToJsonString() + "\n";
 
         public static Holder? Read(string lockPath)
@@ -238,9 +279,18 @@ public sealed class FolderLock : IDisposable
             {
                 var json = JsonNode.Parse(File.ReadAllText(PathOf(lockPath)))!;
                 return new((string)json["host"]!, (string)json["host_mark"]!, (int)json["pid"]!,
-                    DateTime.Parse((string)json["since"]!, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal), (string)json["command"]!);
+                    DateTime.Parse(
+                        (string)json["since"]!, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal),
+                    (string)json["command"]!
+                );
             }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException or JsonException or NullReferenceException or InvalidOperationException
+            catch (Exception e)
+                when (e
+                        is IOException
+                            or UnauthorizedAccessException
+                            or JsonException
+                            or NullReferenceException
+                            or InvalidOperationException
                 or FormatException or ArgumentException)
             {
                 return null;
@@ -253,7 +303,9 @@ public sealed class FolderLock : IDisposable
             string command = string.Concat(Command.Select(c => char.IsControl(c) ? '?' : c));
             if (command.Length > most) command = command[..most] + "...";
             return string.Create(CultureInfo.InvariantCulture,
-                $"process {Process} on {Host} since {Since:yyyy-MM-dd HH:mm:ss} UTC{(command.Length > 0 ? $" ({command})" : "")}");
+                $"process {Process} on {Host} since {Since:yyyy-MM-dd HH:mm:ss} "
+                    + $"UTC{(command.Length > 0 ? $" ({command})" : "")}"
+            );
         }
     }
 }

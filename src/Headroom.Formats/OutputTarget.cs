@@ -3,8 +3,9 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// A file or folder in a place that the user named. It is written under a temporary name beside that place and gets its name at the end, in one step: what was there
-/// stays whole until then, and a kill leaves the old or the new one. Nothing that is there is replaced unasked, a folder only when all in it is of the kind
+/// A file or folder in a place that the user named. It is written under a temporary name beside that place and gets its
+/// name at the end, in one step: what was there stays whole until then, and a kill leaves the old or the new one.
+/// Nothing that is there is replaced unasked, a folder only when all in it is of the kind
 /// that is written, and one process at a time writes to a place.
 /// </summary>
 public sealed class OutputTarget : IDisposable
@@ -40,16 +41,20 @@ public sealed class OutputTarget : IDisposable
     /// <param name="path">The place.</param>
     /// <param name="overwrite">Whether a file that is there may be replaced.</param>
     /// <param name="another">What the user can do, such as "Give another --out.".</param>
-    /// <exception cref="HeadroomException">Something is there that may not be replaced, another process writes there, or nothing can be written; exit code 2.</exception>
-    public static OutputTarget OfFile(string path, bool overwrite, string another) => new(path, overwrite, another, null);
+    /// <exception cref="HeadroomException">Something is there that may not be replaced, another process writes there,
+    /// or nothing can be written; exit code 2.</exception>
+    public static OutputTarget OfFile(string path, bool overwrite, string another) =>
+        new(path, overwrite, another, null);
 
     /// <summary>Takes a place for a folder; an empty one that is there counts as free.</summary>
     /// <param name="path">The place.</param>
     /// <param name="overwrite">Whether a folder that is there may be replaced.</param>
     /// <param name="another">What the user can do, such as "Give another --out.".</param>
-    /// <param name="isOurs">Whether a file may be one that an earlier write of this kind left there: its path in the folder, with /.</param>
+    /// <param name="isOurs">Whether a file may be one that an earlier write of this kind left there: its path in the
+    /// folder, with /.</param>
     /// <exception cref="HeadroomException">As for <see cref="OfFile"/>.</exception>
-    public static OutputTarget OfFolder(string path, bool overwrite, string another, Func<string, bool> isOurs) => new(path, overwrite, another, isOurs);
+    public static OutputTarget OfFolder(string path, bool overwrite, string another, Func<string, bool> isOurs) =>
+        new(path, overwrite, another, isOurs);
 
     // Hidden, so that it is nobody's own folder, and no name that a sweep takes: what is there may be the only one.
     private string Aside => Path.Combine(Folder, $".{Path.GetFileName(_final)}.replaced");
@@ -63,7 +68,8 @@ public sealed class OutputTarget : IDisposable
     public string Temporary { get; }
 
     /// <summary>
-    /// Refuses a place that is or holds what is read: even where it may be overwritten, nothing would be left to write it from again.
+    /// Refuses a place that is or holds what is read: even where it may be overwritten, nothing would be left to write
+    /// it from again.
     /// </summary>
     /// <param name="what">What is read, as a noun: "the adapter".</param>
     /// <param name="source">Its file or folder; what is not there is no matter.</param>
@@ -75,11 +81,14 @@ public sealed class OutputTarget : IDisposable
         if (how != null) throw new HeadroomException($"The output {_asked} {how} {what}, which is read.", _another);
     }
 
-    /// <summary>Whether the place is that file or folder, however the two are written: through links, hard ones too.</summary>
+    /// <summary>
+    /// Whether the place is that file or folder, however the two are written: through links, hard ones too.
+    /// </summary>
     public bool IsSource(string source) => Path.Exists(source) && IsSame(source, _final);
 
     /// <summary>Gives what was written its name.</summary>
-    /// <exception cref="HeadroomException">It cannot be; exit code 1, or 2 where something is there now that may not be replaced. What was there is as before.</exception>
+    /// <exception cref="HeadroomException">It cannot be; exit code 1, or 2 where something is there now that may not be
+    /// replaced. What was there is as before.</exception>
     public void Commit()
     {
         CheckFree();
@@ -185,9 +194,14 @@ public sealed class OutputTarget : IDisposable
     private string Resolve()
     {
         bool isFolderName = Path.EndsInDirectorySeparator(_asked);
-        if (_asked.Trim().Length == 0 || Path.GetDirectoryName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(_asked))) == null)
+        if (
+            _asked.Trim().Length == 0
+            || Path.GetDirectoryName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(_asked))) == null
+        )
             throw new HeadroomException($"'{_asked}' is no name for a file or folder.", _another);
-        if (_isOurs == null && isFolderName) throw new HeadroomException($"The output {_asked} is the name of a folder, but a file is written.", _another);
+        if (_isOurs == null && isFolderName)
+            throw new HeadroomException(
+                $"The output {_asked} is the name of a folder, but a file is written.", _another);
         try
         {
             string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(_asked));
@@ -201,7 +215,8 @@ public sealed class OutputTarget : IDisposable
         }
     }
 
-    private HeadroomException Exists() => new($"The output {_asked} exists already.", $"{_another} Or replace it with --overwrite.");
+    private HeadroomException Exists() =>
+        new($"The output {_asked} exists already.", $"{_another} Or replace it with --overwrite.");
 
     private void CheckFree()
     {
@@ -217,22 +232,29 @@ public sealed class OutputTarget : IDisposable
 
     private void CheckPlace()
     {
-        if (FileIdentity.IsSpecial(_final)) throw new HeadroomException($"The output {_asked} is no ordinary file or folder.", _another);
+        if (FileIdentity.IsSpecial(_final))
+            throw new HeadroomException($"The output {_asked} is no ordinary file or folder.", _another);
         bool isFile = File.Exists(_final), isFolder = Directory.Exists(_final);
         if (!isFile && !isFolder) return;
         if (_isOurs == null)
         {
-            if (isFolder) throw new HeadroomException($"The output {_asked} exists already: it is a folder, and a file is written.", _another);
+            if (isFolder)
+                throw new HeadroomException(
+                    $"The output {_asked} exists already: it is a folder, and a file is written.", _another);
             if (!_overwrite) throw Exists();
             return;
         }
-        if (isFile) throw new HeadroomException($"The output {_asked} exists already: it is a file, and a folder is written.", _another);
+        if (isFile)
+            throw new HeadroomException(
+                $"The output {_asked} exists already: it is a file, and a folder is written.", _another);
         if (!Directory.EnumerateFileSystemEntries(_final).Any()) return;
         if (!_overwrite) throw Exists();
         string[] foreign = [.. Foreign(new DirectoryInfo(_final), "").Take(MostNamed + 1)];
         if (foreign.Length == 0) return;
         string names = string.Join(", ", foreign.Take(MostNamed)) + (foreign.Length > MostNamed ? " and more" : "");
-        throw new HeadroomException($"The output {_asked} holds files that are not of this kind, which would be lost: {names}.", $"{_another} Or move them away.");
+        throw new HeadroomException(
+            $"The output {_asked} holds files that are not of this kind, which would be lost: {names}.",
+            $"{_another} Or move them away.");
     }
 
     private IEnumerable<string> Foreign(DirectoryInfo folder, string prefix)
@@ -254,7 +276,9 @@ public sealed class OutputTarget : IDisposable
     {
         string full = Path.TrimEndingDirectorySeparator(Path.GetFullPath(path)), root = Path.GetPathRoot(full)!;
         string real = root;
-        foreach (string part in full[root.Length..].Split(Path.DirectorySeparatorChar, StringSplitOptions.RemoveEmptyEntries))
+        foreach (
+            string part in full[root.Length..].Split(Path.DirectorySeparatorChar, StringSplitOptions.RemoveEmptyEntries)
+        )
         {
             real = Path.Combine(real, part);
             var entry = new DirectoryInfo(real);
@@ -266,7 +290,8 @@ public sealed class OutputTarget : IDisposable
     private static bool IsInside(string inner, string outer) =>
         RealPath(inner).StartsWith(RealPath(outer) + Path.DirectorySeparatorChar, Comparison);
 
-    private static StringComparison Comparison => OperatingSystem.IsWindows() ? StringComparison.OrdinalIgnoreCase : StringComparison.Ordinal;
+    private static StringComparison Comparison =>
+        OperatingSystem.IsWindows() ? StringComparison.OrdinalIgnoreCase : StringComparison.Ordinal;
 
     private static bool IsSame(string one, string other)
     {
@@ -276,6 +301,8 @@ public sealed class OutputTarget : IDisposable
         if (!File.Exists(one) || !File.Exists(other)) return false;
         using var a = File.OpenHandle(one);
         using var b = File.OpenHandle(other);
-        return FileIdentity.Of(a) is { } x && FileIdentity.Of(b) is { } y && (x.Device, x.Inode, x.InodeHigh) == (y.Device, y.Inode, y.InodeHigh);
+        return FileIdentity.Of(a) is { } x
+            && FileIdentity.Of(b) is { } y
+            && (x.Device, x.Inode, x.InodeHigh) == (y.Device, y.Inode, y.InodeHigh);
     }
 }

@@ -4,17 +4,24 @@ using Headroom.Core;
 
 namespace Headroom.Formats;
 
-/// <summary>Small text files beside a model (configurations, indexes, templates): read whole, but never more than such a file can need.</summary>
+/// <summary>
+/// Small text files beside a model (configurations, indexes, templates): read whole, but never more than such a file
+/// can need.
+/// </summary>
 public static class SideFile
 {
-    /// <summary>More than any configuration has: the largest known ones, of vocabularies with thousands of added tokens, hold 2 MB.</summary>
+    /// <summary>
+    /// More than any configuration has: the largest known ones, of vocabularies with thousands of added tokens, hold 2
+    /// MB.
+    /// </summary>
     public const long Largest = 16 << 20;
 
     /// <summary>More than any index of shards has: 100,000 tensors take 10 MB.</summary>
     public const long LargestIndex = 256 << 20;
 
     /// <summary>The text of a file (UTF-8, or what its byte order mark says).</summary>
-    /// <exception cref="HeadroomException">It is larger than <paramref name="most"/> bytes, or a Git LFS pointer.</exception>
+    /// <exception cref="HeadroomException">It is larger than <paramref name="most"/> bytes, or a Git LFS
+    /// pointer.</exception>
     public static string ReadText(string path, long most = Largest)
     {
         RegularFile.Check(path);
@@ -34,11 +41,19 @@ public static class SideFile
     }
 
     private static HeadroomException TooLarge(string path, long? bytes, long most) =>
-        new(string.Create(CultureInfo.InvariantCulture, $"{path} has {(bytes is { } n ? $"{n:N0}" : "more than " + most.ToString("N0", CultureInfo.InvariantCulture))} bytes, at most {most:N0} are read of such a file."),
+        new(
+            string.Create(
+                CultureInfo.InvariantCulture,
+                $"{path} has "
+                    + $"{(bytes is { } n ? $"{n:N0}" : "more than " + most.ToString("N0", CultureInfo.InvariantCulture))} bytes, at most {most:N0} are read of such a file."
+            ),
             "It is another file under this name; use the model's original one.");
 }
 
-/// <summary>Git LFS pointers: the few lines that a clone holds in place of a large file until git lfs pull has been run (git-lfs <c>docs/spec.md</c>).</summary>
+/// <summary>
+/// Git LFS pointers: the few lines that a clone holds in place of a large file until git lfs pull has been run (git-lfs
+/// <c>docs/spec.md</c>).
+/// </summary>
 internal static class GitLfs
 {
     private const int Longest = 1024; // "pointer files must be less than 1024 bytes"
@@ -49,10 +64,21 @@ internal static class GitLfs
     /// <exception cref="HeadroomException">It is one.</exception>
     public static void Refuse(string path, ReadOnlySpan<byte> start)
     {
-        if (!start.StartsWith("version https://git-lfs.github.com/spec/"u8) && !start.StartsWith("version https://hawser.github.com/spec/"u8)) return;
-        string? size = Encoding.UTF8.GetString(start[..Math.Min(start.Length, Longest)]).Split('\n').FirstOrDefault(l => l.StartsWith("size ", StringComparison.Ordinal));
-        string whole = long.TryParse(size?[5..], CultureInfo.InvariantCulture, out long bytes) ? string.Create(CultureInfo.InvariantCulture, $" of {bytes:N0} bytes") : "";
-        throw new HeadroomException($"{path} is a Git LFS pointer, not the file{whole} that it stands for.", "Run git lfs pull in the clone, or download the file itself.");
+        if (
+            !start.StartsWith("version https://git-lfs.github.com/spec/"u8)
+            && !start.StartsWith("version https://hawser.github.com/spec/"u8)
+        )
+            return;
+        string? size = Encoding
+            .UTF8.GetString(start[..Math.Min(start.Length, Longest)])
+            .Split('\n')
+            .FirstOrDefault(l => l.StartsWith("size ", StringComparison.Ordinal));
+        string whole = long.TryParse(size?[5..], CultureInfo.InvariantCulture, out long bytes)
+            ? string.Create(CultureInfo.InvariantCulture, $" of {bytes:N0} bytes")
+            : "";
+        throw new HeadroomException(
+            $"{path} is a Git LFS pointer, not the file{whole} that it stands for.",
+            "Run git lfs pull in the clone, or download the file itself.");
     }
 
     /// <summary>The same for a file that is not open yet; one that cannot be read is left to its reader.</summary>

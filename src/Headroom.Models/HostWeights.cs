@@ -7,14 +7,16 @@ namespace Headroom.Models;
 public static unsafe class HostWeights
 {
     /// <summary>
-    /// What a model that holds the weight in <paramref name="storage"/> computes with: <paramref name="values"/> [rows, columns] are quantized (or rounded) and
-    /// dequantized in place. <paramref name="ops"/> must be those of the CPU.
+    /// What a model that holds the weight in <paramref name="storage"/> computes with: <paramref name="values"/> [rows,
+    /// columns] are quantized (or rounded) and dequantized in place. <paramref name="ops"/> must be those of the CPU.
     /// </summary>
     public static void AsStored(IOps ops, WeightStorage storage, int rows, int columns, Span<float> values)
     {
         if (storage == WeightStorage.F32) return;
         using var memory = new HostMemory();
-        var weight = WeightAllocation.Allocate(memory, MemoryCategory.BaseWeights, "weight", rows, columns, new ModelSettings(storage, storage, TrainMode.None), storage, false);
+        var weight = WeightAllocation.Allocate(
+            memory, MemoryCategory.BaseWeights, "weight", rows, columns,
+            new ModelSettings(storage, storage, TrainMode.None), storage, false);
         fixed (float* p = values)
         {
             var plain = new Tensor((nint)p, DType.F32, Shape.Of(rows, columns));
@@ -35,8 +37,12 @@ public static unsafe class HostWeights
         }
 
         public void BeginPhase(string phase) { }
-        public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) => Static(category, name, dtype, shape);
-        public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) => Static(category, name, dtype, shape);
+
+        public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) =>
+            Static(category, name, dtype, shape);
+
+        public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) =>
+            Static(category, name, dtype, shape);
 
         public void Dispose()
         {

@@ -4,19 +4,23 @@ namespace Headroom.Models;
 
 public sealed partial class LlamaModel
 {
-    /// <summary>From dh, the gradient of the last residual stream (changed in place), to the gradient of every trained tensor.</summary>
+    /// <summary>
+    /// From dh, the gradient of the last residual stream (changed in place), to the gradient of every trained tensor.
+    /// </summary>
     private void Backward(in BatchTensors batch, in Dropout dropout, Tensor dh)
     {
         for (int i = _layers.Length - 1; i >= 0; i--)
         {
             var s = _saved[i];
-            if (Recomputes(i)) s = LayerForward(i, s, batch, new LayerPass(dropout, Training: true, Keep: true), null, default);
+            if (Recomputes(i))
+                s = LayerForward(i, s, batch, new LayerPass(dropout, Training: true, Keep: true), null, default);
             LayerBackward(i, batch, dropout, s, dh);
         }
         if (!_gradEmbedding.IsNone) _ops.EmbeddingBackward(batch.Ids, dh, _gradEmbedding);
     }
 
-    // From the gradient of a layer's output to that of its input, in place. What was cheap to make was not kept: swiglu and the norms' outputs are made again.
+    // From the gradient of a layer's output to that of its input, in place. What was cheap to make was not kept: swiglu
+    // and the norms' outputs are made again.
     private void LayerBackward(int index, in BatchTensors batch, in Dropout dropout, in Saved s, Tensor dh)
     {
         var (l, scratch, tokens) = (_layers[index], MemoryCategory.Scratch, dh.Rows);
@@ -36,7 +40,8 @@ public sealed partial class LlamaModel
         var dv = l.Qkv.Output(2, scratch, "dv", tokens);
         var delta = Temp32(scratch, "delta", tokens, Config.NumAttentionHeads);
         var heads = l.NormsHeads ? Rotate(l, s.Q, s.K, apart: true) : new RotatedHeads(s.Q, s.K);
-        _ops.AttentionBackward(heads.Q, heads.K, s.V, s.O, s.Lse, dO, batch.Offsets, l.Attention, delta, dq, dk, dv, _cos, _sin);
+        _ops.AttentionBackward(
+            heads.Q, heads.K, s.V, s.O, s.Lse, dO, batch.Offsets, l.Attention, delta, dq, dk, dv, _cos, _sin);
         if (l.NormsHeads) (dq, dk) = HeadNormBackward(l, s, heads, dq, dk);
         x = NormAgain(s.Input, l.Norm1);
         // Below the first layer nothing is trained when the base is frozen, so its input gradient is not computed.

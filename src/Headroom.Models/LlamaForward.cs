@@ -14,14 +14,19 @@ public sealed class KvCache
         Reserve(model, memory);
     }
 
-    /// <summary>Takes its buffers again after a new start of the phase; they come first in it and have the same addresses, so the contents stay.</summary>
+    /// <summary>
+    /// Takes its buffers again after a new start of the phase; they come first in it and have the same addresses, so
+    /// the contents stay.
+    /// </summary>
     public void Reserve(LlamaModel model, IMemory memory)
     {
         int width = model.Config.NumKeyValueHeads * model.Config.HeadDim;
         for (int i = 0; i < Keys.Length; i++)
         {
-            Keys[i] = memory.Hold(MemoryCategory.KvCache, "key cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
-            Values[i] = memory.Hold(MemoryCategory.KvCache, "value cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
+            Keys[i] = memory.Hold(
+                MemoryCategory.KvCache, "key cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
+            Values[i] = memory.Hold(
+                MemoryCategory.KvCache, "value cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
         }
     }
 
@@ -38,8 +43,8 @@ public sealed partial class LlamaModel
     private Tensor _cos, _sin, _rstdFinal;
 
     /// <summary>
-    /// The forward pass up to the last residual stream [T, H] (before the final norm). With <paramref name="save"/>, every layer keeps what its
-    /// backward pass needs. With a cache, T new rows of one sequence are appended to it.
+    /// The forward pass up to the last residual stream [T, H] (before the final norm). With <paramref name="save"/>,
+    /// every layer keeps what its backward pass needs. With a cache, T new rows of one sequence are appended to it.
     /// </summary>
     private Tensor Trunk(in BatchTensors batch, in Dropout dropout, bool save, KvCache? cache)
     {
@@ -47,13 +52,16 @@ public sealed partial class LlamaModel
         _cos = Temp32(MemoryCategory.Scratch, "rope cos", tokens, Config.HeadDim / 2);
         _sin = Temp32(MemoryCategory.Scratch, "rope sin", tokens, Config.HeadDim / 2);
         _ops.RopeTable(batch.Positions, InverseFrequencies, _ropeFactor, _cos, _sin);
-        var h = Temp(save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
+        var h = Temp(
+            save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
         _ops.Embedding(batch.Ids, _embedding, h);
         for (int i = 0; i < _layers.Length; i++)
         {
             bool keepAll = save && !Recomputes(i);
-            var next = Temp(save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
-            var s = LayerForward(i, new Saved { Input = h }, batch, new LayerPass(dropout, save, save && !Recomputes(i)), cache, next);
+            var next = Temp(
+                save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
+            var s = LayerForward(
+                i, new Saved { Input = h }, batch, new LayerPass(dropout, save, save && !Recomputes(i)), cache, next);
             if (save) _saved[i] = s;
             h = next;
         }
@@ -61,10 +69,13 @@ public sealed partial class LlamaModel
     }
 
     /// <summary>
-    /// One decoder layer: next = mid + mlp(norm2(mid)), mid = input + attention(norm1(input)). What comes back is what the layer's backward pass reads, if one
-    /// follows; a recomputed layer comes in again with it in <paramref name="known"/> and without <paramref name="next"/>: the output is not made, nor anything else that only it needs.
+    /// One decoder layer: next = mid + mlp(norm2(mid)), mid = input + attention(norm1(input)). What comes back is what
+    /// the layer's backward pass reads, if one follows; a recomputed layer comes in again with it in
+    /// <paramref name="known"/> and without <paramref name="next"/>: the output is not made, nor anything else that
+    /// only it needs.
     /// </summary>
-    private Saved LayerForward(int index, in Saved known, in BatchTensors batch, in LayerPass pass, KvCache? cache, Tensor next)
+    private Saved LayerForward(
+        int index, in Saved known, in BatchTensors batch, in LayerPass pass, KvCache? cache, Tensor next)
     {
         var (l, kept, tokens, eps) = (_layers[index], pass.Category, known.Input.Rows, Config.RmsNormEps);
         var s = new Saved { Input = known.Input, KeptDown = known.KeptDown };
@@ -92,7 +103,8 @@ public sealed partial class LlamaModel
         (s.Gate, s.Up) = (l.GateUp.Output(0, kept, "gate", tokens), l.GateUp.Output(1, kept, "up", tokens));
         s.KeptGateUp = l.GateUp.Forward(x, pass, known.KeptGateUp, [s.Gate, s.Up]);
         if (next.IsNone && !l.Down.KeepsOutput) return s;
-        // In place where gate is not needed again, unless the padding speeds up a step whose backward pass needs more memory anyway.
+        // In place where gate is not needed again, unless the padding speeds up a step whose backward pass needs more
+        // memory anyway.
         bool apart = pass.Keep || pass.Training && l.Down.Padding(training: true) > 0;
         var act = apart ? l.Down.Input(MemoryCategory.Scratch, "swiglu", tokens, pass.Training) : s.Gate;
         _ops.SwiGlu(s.Gate, s.Up, act);
@@ -116,7 +128,9 @@ public sealed partial class LlamaModel
     }
 
     private Tensor LogitsScratch(int rows) =>
-        Temp32(MemoryCategory.LogitsChunk, "logits chunk", Math.Min(rows, Settings.LogitsRows(Config.VocabSize)), Config.VocabSize);
+        Temp32(
+            MemoryCategory.LogitsChunk, "logits chunk", Math.Min(rows, Settings.LogitsRows(Config.VocabSize)),
+            Config.VocabSize);
 
     /// <summary>Inference: per-label negative log-likelihoods into <paramref name="losses"/> F32 [N].</summary>
     public void Losses(in BatchTensors batch, Tensor losses)
@@ -126,7 +140,10 @@ public sealed partial class LlamaModel
         _ops.LinearCrossEntropy(y, _head, batch.Labels, 1, LogitsScratch(y.Rows), losses, default, default);
     }
 
-    /// <summary>Inference: logits of candidate tokens and the log-sum-exp over the vocabulary at <see cref="BatchTensors.LabelRows"/>. scores [N, C], lse [N].</summary>
+    /// <summary>
+    /// Inference: logits of candidate tokens and the log-sum-exp over the vocabulary at
+    /// <see cref="BatchTensors.LabelRows"/>. scores [N, C], lse [N].
+    /// </summary>
     public void Scores(in BatchTensors batch, Tensor candidates, Tensor scores, Tensor lse)
     {
         var h = Trunk(batch, default, save: false, null);
@@ -141,7 +158,9 @@ public sealed partial class LlamaModel
         _ops.Linear(FinalHidden(h, default, out _), _head, logits);
     }
 
-    /// <summary>Generation: appends the batch (one sequence) to the cache and gives the logits of its last row, [1, V].</summary>
+    /// <summary>
+    /// Generation: appends the batch (one sequence) to the cache and gives the logits of its last row, [1, V].
+    /// </summary>
     public void Decode(in BatchTensors batch, KvCache cache, Tensor logits)
     {
         var h = Trunk(batch, default, save: false, cache);
@@ -150,14 +169,17 @@ public sealed partial class LlamaModel
     }
 
     /// <summary>
-    /// Training micro-step: token losses into <paramref name="losses"/> F32 [N] and gradients of every trained tensor, +=, scaled by
-    /// <paramref name="gradScale"/> (1 / labelled tokens of the accumulation window). Dropout masks are a function of <paramref name="dropout"/> alone.
+    /// Training micro-step: token losses into <paramref name="losses"/> F32 [N] and gradients of every trained tensor,
+    /// +=, scaled by
+    /// <paramref name="gradScale"/> (1 / labelled tokens of the accumulation window). Dropout masks are a function of
+    /// <paramref name="dropout"/> alone.
     /// </summary>
     public void ForwardBackward(in BatchTensors batch, in Dropout dropout, float gradScale, Tensor losses)
     {
         var h = Trunk(batch, dropout, save: true, null);
         var y = FinalHidden(h, batch.LabelRows, out var picked);
-        _ops.LinearCrossEntropy(y, _head, batch.Labels, gradScale, LogitsScratch(y.Rows), losses, y, _gradHead); // y becomes its gradient
+        // y becomes its gradient
+        _ops.LinearCrossEntropy(y, _head, batch.Labels, gradScale, LogitsScratch(y.Rows), losses, y, _gradHead);
         var dPicked = Temp(MemoryCategory.Scratch, "picked gradient", y.Rows, Config.HiddenSize);
         _ops.Zero(dPicked);
         _ops.RmsNormBackward(picked, _finalNorm, _rstdFinal, y, dPicked, _gradFinalNorm);

@@ -3,8 +3,9 @@ using Headroom.Core;
 namespace Headroom.Models;
 
 /// <summary>
-/// A decoder of Llama's kind (<see cref="ModelFamilies"/> by configuration; transformers <c>modeling_llama.py</c>), written once for every device:
-/// it calls named ops on buffers that <see cref="IMemory"/> hands out and owns nothing. Run over planning ops and memory, the same calls yield the plan.
+/// A decoder of Llama's kind (<see cref="ModelFamilies"/> by configuration; transformers <c>modeling_llama.py</c>),
+/// written once for every device: it calls named ops on buffers that <see cref="IMemory"/> hands out and owns nothing.
+/// Run over planning ops and memory, the same calls yield the plan.
 /// </summary>
 public sealed partial class LlamaModel
 {
@@ -27,23 +28,32 @@ public sealed partial class LlamaModel
         Settings = settings;
         _ops = ops;
         _memory = memory;
-        (_embeddingPath, _headPath) = (config.Family[WeightRole.Embedding].Path(), config.Family[WeightRole.Head].Path());
+        (_embeddingPath, _headPath) = (
+            config.Family[WeightRole.Embedding].Path(), config.Family[WeightRole.Head].Path());
         CheckSaves(settings.Lora?.ModulesToSave ?? []);
         _embedding = Table(_embeddingPath, _embeddingPath, out _gradEmbedding);
         _layers = new Layer[config.NumHiddenLayers];
         for (int i = 0; i < _layers.Length; i++) _layers[i] = new Layer(this, i);
         if (settings.Lora is { } lora && Projections.All(p => p.Rank == 0))
-            throw new HeadroomException($"The adapter's target_modules ({lora.Targets?.Pattern ?? string.Join(", ", lora.TargetModules)}) match no module of the model.",
-                $"Targets are {Listed([.. config.Family.Targets], "and")}; mind exclude_modules and layers_to_transform too.");
+            throw new HeadroomException(
+                $"The adapter's target_modules ({lora.Targets?.Pattern ?? string.Join(", ", lora.TargetModules)}) "
+                    + $"match no module of the model.",
+                $"Targets are {Listed([.. config.Family.Targets], "and")}; mind exclude_modules and "
+                    + $"layers_to_transform too."
+            );
         _finalNorm = Norm(WeightRole.FinalNorm, 0, out _gradFinalNorm);
         _head = _embedding;
         _gradHead = _gradEmbedding;
-        // As in PEFT, a tied head or table that is trained is a copy, and the two go separate ways unless ensure_weight_tying says otherwise.
+        // As in PEFT, a tied head or table that is trained is a copy, and the two go separate ways unless
+        // ensure_weight_tying says otherwise.
         HasOwnHead = !config.TieWordEmbeddings || !StaysTied && (Saves(_embeddingPath) || Saves(_headPath));
         if (HasOwnHead) _head = Table(_headPath, config.TieWordEmbeddings ? _embeddingPath : _headPath, out _gradHead);
-        InverseFrequencies = memory.Static(MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, Shape.Of(config.HeadDim / 2));
+        InverseFrequencies = memory.Static(
+            MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, Shape.Of(config.HeadDim / 2));
         config.InverseFrequencies(out _ropeFactor);
-        if ((int)(settings.ExpandedBytes >> 20) is > 0 and var mib) ExpandedRoom = memory.Static(MemoryCategory.ExpandedWeights, "expanded weights", DType.U8, Shape.Of(mib, 1 << 20));
+        if ((int)(settings.ExpandedBytes >> 20) is > 0 and var mib)
+            ExpandedRoom = memory.Static(
+                MemoryCategory.ExpandedWeights, "expanded weights", DType.U8, Shape.Of(mib, 1 << 20));
         _saved = new Saved[_layers.Length];
     }
 
@@ -61,7 +71,9 @@ public sealed partial class LlamaModel
     public LinearWeight Head => _head;
     /// <summary>False when the head is the embedding table.</summary>
     public bool HasOwnHead { get; }
-    /// <summary>What modules_to_save names: tensors by Hugging Face name, F32, trained whole and saved with the adapter.</summary>
+    /// <summary>
+    /// What modules_to_save names: tensors by Hugging Face name, F32, trained whole and saved with the adapter.
+    /// </summary>
     public IEnumerable<(string Name, Tensor Weight)> SavedModules
     {
         get
@@ -72,16 +84,23 @@ public sealed partial class LlamaModel
                 if (Saves(name[..^".weight".Length])) yield return (name, weight);
         }
     }
-    /// <summary>U8 [MiB, 2^20] for weights that stay expanded, or none; see <see cref="ModelSettings.ExpandedBytes"/>.</summary>
+    /// <summary>
+    /// U8 [MiB, 2^20] for weights that stay expanded, or none; see <see cref="ModelSettings.ExpandedBytes"/>.
+    /// </summary>
     public Tensor ExpandedRoom { get; }
 
-    /// <summary>Bytes that all frozen weights take in the activation type, with the columns of their adapters and room for alignment, in whole MiB: more <see cref="ModelSettings.ExpandedBytes"/> than that serve nothing.</summary>
+    /// <summary>
+    /// Bytes that all frozen weights take in the activation type, with the columns of their adapters and room for
+    /// alignment, in whole MiB: more <see cref="ModelSettings.ExpandedBytes"/> than that serve nothing.
+    /// </summary>
     public long ExpandableBytes
     {
         get
         {
             if (Settings.Mode == TrainMode.Full) return 0;
-            long Of(in LinearWeight w, int padding) => w.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16 ? 0
+            long Of(in LinearWeight w, int padding) =>
+                w.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16
+                    ? 0
                 : Settings.ComputeType.Bytes((long)w.Out * (w.In + padding)) + ExpandedSlack;
             long bytes = Of(_head, 0);
             foreach (var l in _layers)
@@ -94,14 +113,17 @@ public sealed partial class LlamaModel
     }
 
     /// <summary>Every tensor of the adapter by its name in PEFT's file, without PEFT's prefix.</summary>
-    public IEnumerable<(string Name, Tensor Weight)> AdapterTensors => Projections.SelectMany(p => p.AdapterTensors).Concat(SavedModules);
+    public IEnumerable<(string Name, Tensor Weight)> AdapterTensors =>
+        Projections.SelectMany(p => p.AdapterTensors).Concat(SavedModules);
     /// <summary>Every projection, in layer order.</summary>
     public IEnumerable<Projection> Projections => _layers.SelectMany(l => Enumerable.Range(0, 7).Select(i => l[i]));
     /// <summary>Every norm weight with its name.</summary>
     public IEnumerable<(string Name, Tensor Weight)> Norms =>
         _layers.SelectMany(l => l.Norms).Append((Config.Family[WeightRole.FinalNorm].Weight(), _finalNorm));
 
-    /// <summary>What DoRA derives from its adapters, anew: due after every change of them. Nothing without DoRA.</summary>
+    /// <summary>
+    /// What DoRA derives from its adapters, anew: due after every change of them. Nothing without DoRA.
+    /// </summary>
     public void RefreshAdapters()
     {
         foreach (var l in _layers)
@@ -112,16 +134,20 @@ public sealed partial class LlamaModel
 
     private bool StaysTied => Config.TieWordEmbeddings && Settings.Lora?.EnsureWeightTying == true;
 
-    private bool Saves(string path) => Settings.Lora is { } lora && (lora.Saves(path) || path == _embeddingPath && StaysTied && lora.Saves(_headPath));
+    private bool Saves(string path) =>
+        Settings.Lora is { } lora && (lora.Saves(path) || path == _embeddingPath && StaysTied && lora.Saves(_headPath));
 
-    private bool Trains(string path) => Settings.Mode == TrainMode.Full || Settings.Mode == TrainMode.Adapters && Saves(path);
+    private bool Trains(string path) =>
+        Settings.Mode == TrainMode.Full || Settings.Mode == TrainMode.Adapters && Saves(path);
 
     // The embedding table or the head; float32 when it is trained beside a frozen base.
     private LinearWeight Table(string path, string like, out Tensor grad)
     {
         string name = path + ".weight";
         var storage = Saves(path) ? WeightStorage.F32 : Settings.EmbeddingStorage;
-        var table = WeightAllocation.Allocate(_memory, MemoryCategory.Embeddings, name, Config.VocabSize, Config.HiddenSize, Settings, storage, false, like + ".weight");
+        var table = WeightAllocation.Allocate(
+            _memory, MemoryCategory.Embeddings, name, Config.VocabSize, Config.HiddenSize, Settings, storage, false,
+            like + ".weight");
         grad = Trains(path) ? WeightAllocation.Train(_memory, _trained, name, table.Data, true) : default;
         return table;
     }
@@ -142,7 +168,8 @@ public sealed partial class LlamaModel
         }
     }
 
-    private static string Listed(string[] names, string last) => string.Join(", ", names[..^1]) + $" {last} {names[^1]}";
+    private static string Listed(string[] names, string last) =>
+        string.Join(", ", names[..^1]) + $" {last} {names[^1]}";
 
     private Tensor Norm(WeightRole role, int layer, out Tensor grad)
     {
@@ -156,7 +183,8 @@ public sealed partial class LlamaModel
     private Tensor Temp(MemoryCategory category, string name, int rows, int columns) =>
         _memory.Alloc(category, name, Settings.ComputeType, Shape.Of(rows, columns));
 
-    private Tensor Rstd(MemoryCategory category, int rows) => _memory.Alloc(category, "rstd", DType.F32, Shape.Of(rows));
+    private Tensor Rstd(MemoryCategory category, int rows) =>
+        _memory.Alloc(category, "rstd", DType.F32, Shape.Of(rows));
 
     private Tensor Temp32(MemoryCategory category, string name, int rows, int columns) =>
         _memory.Alloc(category, name, DType.F32, Shape.Of(rows, columns));
@@ -174,7 +202,8 @@ public sealed partial class LlamaModel
             {
                 var row = c.Family[role];
                 var (o, i) = row.Shape(c);
-                return new(m._memory, m._trained, row.Path(index), o, i, m.Settings, row.Bias?.Invoke(c) == true, site++);
+                return new(
+                    m._memory, m._trained, row.Path(index), o, i, m.Settings, row.Bias?.Invoke(c) == true, site++);
             }
             Tensor N(WeightRole role, out Tensor grad)
             {

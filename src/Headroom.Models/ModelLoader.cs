@@ -4,12 +4,18 @@ using Headroom.Core;
 
 namespace Headroom.Models;
 
-/// <summary>Streams weights from a source into a model: one tensor at a time, quantized on the device, so the peak is the final size plus one tensor.</summary>
+/// <summary>
+/// Streams weights from a source into a model: one tensor at a time, quantized on the device, so the peak is the final
+/// size plus one tensor.
+/// </summary>
 public static class ModelLoader
 {
     private const int ChunkElements = 1 << 20; // 4 MB of float32 between file and device
 
-    /// <summary>The staging buffer of the "load" phase: room for the largest tensor that is quantized, in F32; a 16-bit file's fills half of it.</summary>
+    /// <summary>
+    /// The staging buffer of the "load" phase: room for the largest tensor that is quantized, in F32; a 16-bit file's
+    /// fills half of it.
+    /// </summary>
     public static Tensor Staging(LlamaModel model, IMemory memory)
     {
         memory.BeginPhase("load");
@@ -24,7 +30,8 @@ public static class ModelLoader
     /// Loads every weight. Throws <see cref="HeadroomException"/> for a missing or non-finite tensor, and for one
     /// that belongs to nothing in the model.
     /// </summary>
-    public static void Load(LlamaModel model, IWeightSource source, IDevice device, IMemory memory, Action<long, long>? progress = null)
+    public static void Load(
+        LlamaModel model, IWeightSource source, IDevice device, IMemory memory, Action<long, long>? progress = null)
     {
         WeightNames.CheckClaimed(source);
         using var quiet = LowPriority.Hold(Environment.ProcessorCount); // the base's hash
@@ -55,7 +62,10 @@ public static class ModelLoader
         UploadFrequencies(model, device);
     }
 
-    /// <summary>Random weights (normal, deviation 0.02, one block repeated; norms 1, biases 0), made without a checkpoint; for benchmarks and tests.</summary>
+    /// <summary>
+    /// Random weights (normal, deviation 0.02, one block repeated; norms 1, biases 0), made without a checkpoint; for
+    /// benchmarks and tests.
+    /// </summary>
     public static void FillRandom(LlamaModel model, IDevice device, IMemory memory, ulong seed)
     {
         var staging = Staging(model, memory);
@@ -73,7 +83,8 @@ public static class ModelLoader
                 int rows = Math.Min(step, w.Out - first);
                 device.Ops.Quantize(staging with { Shape = Shape.Of(rows, w.In) }, RowsOf(w, first, rows));
             }
-        foreach (var (_, weight) in model.Norms) Upload(device, Enumerable.Repeat(1f, (int)weight.Count).ToArray(), weight);
+        foreach (var (_, weight) in model.Norms)
+            Upload(device, Enumerable.Repeat(1f, (int)weight.Count).ToArray(), weight);
         foreach (var p in model.Projections)
             if (!p.Weight.Bias.IsNone) device.Ops.Zero(p.Weight.Bias);
         UploadFrequencies(model, device);
@@ -87,7 +98,8 @@ public static class ModelLoader
     public static void Upload(IDevice device, ReadOnlySpan<float> values, Tensor destination) =>
         device.Upload(MemoryMarshal.AsBytes(values), destination);
 
-    private static void LoadWeight(string name, in LinearWeight weight, IWeightSource source, IDevice device, Tensor staging, ref float[] host)
+    private static void LoadWeight(
+        string name, in LinearWeight weight, IWeightSource source, IDevice device, Tensor staging, ref float[] host)
     {
         if (weight.Storage == WeightStorage.Gguf)
         {
@@ -107,7 +119,10 @@ public static class ModelLoader
         }
         var raw = source.RawType(name);
         void Read(int firstRow, int rows, Span<byte> to) => source.ReadRaw(name, firstRow, rows, to);
-        if ((weight.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16) && raw == weight.Data.DType)
+        if (
+            (weight.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16)
+            && raw == weight.Data.DType
+        )
         {
             device.Upload(Read, weight.Data);
             if (!device.Ops.AllFinite(weight.Data)) throw NonFinite(name);
@@ -126,7 +141,8 @@ public static class ModelLoader
         }
     }
 
-    private static void UploadValues(string name, int first, IWeightSource source, IDevice device, Tensor part, ref float[] host)
+    private static void UploadValues(
+        string name, int first, IWeightSource source, IDevice device, Tensor part, ref float[] host)
     {
         int columns = part.Columns, rowsPerChunk = Math.Max(1, ChunkElements / columns);
         if (host.Length < columns) host = new float[columns];
@@ -140,7 +156,8 @@ public static class ModelLoader
     }
 
     // The file's own bytes; their values are looked at once, because a damaged scale would poison every product.
-    private static void LoadBlocks(string name, in LinearWeight weight, IWeightSource source, IDevice device, Tensor staging)
+    private static void LoadBlocks(
+        string name, in LinearWeight weight, IWeightSource source, IDevice device, Tensor staging)
     {
         int rowsPerPart = (int)Math.Clamp(staging.Count / weight.In, 1, weight.Out);
         byte[] host = ArrayPool<byte>.Shared.Rent(checked(rowsPerPart * weight.Data.Columns));
@@ -192,7 +209,9 @@ public static class ModelLoader
 
     // Storages other than NF4 are row-wise, so a table larger than the staging buffer goes through it in pieces.
     private static int PartRows(in LinearWeight weight, long room) =>
-        weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double ? weight.Out : (int)Math.Clamp(room / weight.In, 1, weight.Out);
+        weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double
+            ? weight.Out
+            : (int)Math.Clamp(room / weight.In, 1, weight.Out);
 
     private static LinearWeight RowsOf(in LinearWeight w, int first, int rows) => w.Out == rows ? w : w with
     {
@@ -210,5 +229,7 @@ public static class ModelLoader
     }
 
     private static HeadroomException NonFinite(string name) =>
-        new($"The base weight {name} holds NaN or infinite values.", "The checkpoint is damaged; download it again or choose another base model.");
+        new(
+            $"The base weight {name} holds NaN or infinite values.",
+            "The checkpoint is damaged; download it again or choose another base model.");
 }

@@ -2,8 +2,11 @@ using Headroom.Core;
 
 namespace Headroom.Models;
 
-/// <summary>A trained tensor: its name in the Hugging Face / PEFT layout, its place, gradient and AdamW moments.</summary>
-/// <param name="Name">Module path plus ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector", ".weight" or ".bias".</param>
+/// <summary>
+/// A trained tensor: its name in the Hugging Face / PEFT layout, its place, gradient and AdamW moments.
+/// </summary>
+/// <param name="Name">Module path plus ".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector", ".weight" or
+/// ".bias".</param>
 /// <param name="Slot">Weight, gradient, moments and weight decay (set per run).</param>
 /// <param name="Decays">False for norms and biases (transformers <c>trainer.py</c>, parameter groups).</param>
 public sealed record TrainedParameter(string Name, ParameterSlot Slot, bool Decays);
@@ -25,7 +28,8 @@ public enum TrainMode : byte
 /// <param name="DropoutP">lora_dropout.</param>
 /// <param name="TargetModules">Projection names, such as q_proj.</param>
 /// <param name="UseRsLora">Scale by alpha / sqrt(r) in place of alpha / r.</param>
-public sealed record LoraSettings(int R, float Alpha, float DropoutP, IReadOnlyList<string> TargetModules, bool UseRsLora = false)
+public sealed record LoraSettings(
+    int R, float Alpha, float DropoutP, IReadOnlyList<string> TargetModules, bool UseRsLora = false)
 {
     /// <summary>Scaling of modules without a pattern of their own: alpha / r, or alpha / sqrt(r) with rsLoRA.</summary>
     public float Scaling => Scale(R, Alpha);
@@ -41,13 +45,21 @@ public sealed record LoraSettings(int R, float Alpha, float DropoutP, IReadOnlyL
     /// <summary>loftq_iter: rounds of quantization and decomposition.</summary>
     public int LoftqIterations { get; init; } = 1;
 
-    /// <summary>modules_to_save: further modules that are trained whole, in float32, and saved with the adapter: lm_head, embed_tokens and norms, by the end of their path.</summary>
+    /// <summary>
+    /// modules_to_save: further modules that are trained whole, in float32, and saved with the adapter: lm_head,
+    /// embed_tokens and norms, by the end of their path.
+    /// </summary>
     public IReadOnlyList<string> ModulesToSave { get; init; } = [];
 
-    /// <summary>ensure_weight_tying: where the table and the head of the base are one, what is trained of them stays one. Else it is a copy, and they go separate ways.</summary>
+    /// <summary>
+    /// ensure_weight_tying: where the table and the head of the base are one, what is trained of them stays one. Else
+    /// it is a copy, and they go separate ways.
+    /// </summary>
     public bool EnsureWeightTying { get; init; }
 
-    /// <summary>True when a module is trained whole (PEFT <c>utils/other.py</c>, _set_trainable: its path ends with an entry).</summary>
+    /// <summary>
+    /// True when a module is trained whole (PEFT <c>utils/other.py</c>, _set_trainable: its path ends with an entry).
+    /// </summary>
     public bool Saves(string path) => ModulesToSave.Any(m => path.EndsWith(m, StringComparison.Ordinal));
 
     /// <summary>Finer rules than a list of names; null = <see cref="TargetModules"/> alone.</summary>
@@ -63,19 +75,25 @@ public sealed record LoraSettings(int R, float Alpha, float DropoutP, IReadOnlyL
     }
 }
 
-/// <summary>One linear layer of the model: its frozen (or fully trained) weight and, when targeted, its LoRA pair.</summary>
+/// <summary>
+/// One linear layer of the model: its frozen (or fully trained) weight and, when targeted, its LoRA pair.
+/// </summary>
 public sealed class Projection
 {
     private readonly uint _site;
     private readonly float _scaling, _dropoutP;
     private readonly Tensor _norm, _scale, _gradMagnitude;
 
-    internal Projection(IMemory memory, List<TrainedParameter> trained, string path, int outFeatures, int inFeatures, ModelSettings settings, bool bias, uint site)
+    internal Projection(
+        IMemory memory, List<TrainedParameter> trained, string path, int outFeatures, int inFeatures,
+        ModelSettings settings, bool bias, uint site)
     {
         Path = path;
         _site = site;
         var (mode, lora) = (settings.Mode, settings.Lora);
-        Weight = WeightAllocation.Allocate(memory, MemoryCategory.BaseWeights, path + ".weight", outFeatures, inFeatures, settings, settings.LinearStorage, bias);
+        Weight = WeightAllocation.Allocate(
+            memory, MemoryCategory.BaseWeights, path + ".weight", outFeatures, inFeatures, settings,
+            settings.LinearStorage, bias);
         if (mode == TrainMode.Full)
         {
             GradWeight = WeightAllocation.Train(memory, trained, path + ".weight", Weight.Data, decays: true);
@@ -89,14 +107,17 @@ public sealed class Projection
         B = memory.Static(MemoryCategory.Adapters, path + ".lora_B.weight", DType.F32, Shape.Of(outFeatures, Rank));
         if (lora.UseDora)
         {
-            Magnitude = memory.Static(MemoryCategory.Adapters, path + ".lora_magnitude_vector", DType.F32, Shape.Of(outFeatures));
+            Magnitude = memory.Static(
+                MemoryCategory.Adapters, path + ".lora_magnitude_vector", DType.F32, Shape.Of(outFeatures));
             _norm = memory.Static(MemoryCategory.Adapters, path + ".dora norm", DType.F32, Shape.Of(outFeatures));
             _scale = memory.Static(MemoryCategory.Adapters, path + ".dora scale", DType.F32, Shape.Of(outFeatures));
         }
         if (mode != TrainMode.Adapters) return;
         GradA = WeightAllocation.Train(memory, trained, path + ".lora_A.weight", A, decays: true);
         GradB = WeightAllocation.Train(memory, trained, path + ".lora_B.weight", B, decays: true);
-        if (lora.UseDora) _gradMagnitude = WeightAllocation.Train(memory, trained, path + ".lora_magnitude_vector", Magnitude, decays: true);
+        if (lora.UseDora)
+            _gradMagnitude = WeightAllocation.Train(
+                memory, trained, path + ".lora_magnitude_vector", Magnitude, decays: true);
     }
 
     /// <summary>Module path, such as model.layers.0.self_attn.q_proj.</summary>
@@ -131,24 +152,36 @@ public sealed class Projection
     /// <summary>True when this projection's forward pass in training needs its dropped input as a tensor.</summary>
     internal bool DropsInput => IsDora && _dropoutP > 0;
 
-    /// <summary>What the backward pass needs beside the input: x A^T [T, r] of an adapter, unless it is known, and, with DoRA, the output before its scaling [T, out].</summary>
+    /// <summary>
+    /// What the backward pass needs beside the input: x A^T [T, r] of an adapter, unless it is known, and, with DoRA,
+    /// the output before its scaling [T, out].
+    /// </summary>
     internal Kept Keep(IMemory memory, DType compute, int tokens, in LayerPass pass, in Kept known)
     {
         if (Rank == 0) return default;
         bool isKnown = !known.Xa.IsNone;
-        var xa = isKnown ? known.Xa : memory.Alloc(pass.Training ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "lora xa", compute, Shape.Of(tokens, Rank));
+        var category = pass.Training ? MemoryCategory.SavedActivations : MemoryCategory.Scratch;
+        var xa = isKnown ? known.Xa : memory.Alloc(category, "lora xa", compute, Shape.Of(tokens, Rank));
         // Scaled in place where nothing reads it again.
         bool scaledApart = IsDora && (pass.Keep || pass.Training && DropsInput);
-        return new Kept(xa, scaledApart ? memory.Alloc(pass.Category, "dora output", compute, Shape.Of(tokens, Weight.Out)) : default, isKnown);
+        var u = scaledApart
+            ? memory.Alloc(pass.Category, "dora output", compute, Shape.Of(tokens, Weight.Out))
+            : default;
+        return new Kept(xa, u, isKnown);
     }
 
-    /// <summary>norm and scale of DoRA from the weights as they are now: due after every change of A, B or the magnitude, and only then, so once an update.</summary>
+    /// <summary>
+    /// norm and scale of DoRA from the weights as they are now: due after every change of A, B or the magnitude, and
+    /// only then, so once an update.
+    /// </summary>
     internal void Refresh(IOps ops)
     {
         if (IsDora) ops.DoraScale(Weight, A, B, _scaling, Magnitude, _norm, _scale);
     }
 
-    /// <summary>DoRA's magnitude = the norms of the rows as they are now (PEFT's start: the layer's output does not change).</summary>
+    /// <summary>
+    /// DoRA's magnitude = the norms of the rows as they are now (PEFT's start: the layer's output does not change).
+    /// </summary>
     public void StartMagnitude(IOps ops)
     {
         Refresh(ops);
@@ -156,7 +189,10 @@ public sealed class Projection
         Refresh(ops);
     }
 
-    /// <summary>The projection as a part of its group's product. DoRA's output before its scaling is (W + scaling * B A) x, without the bias.</summary>
+    /// <summary>
+    /// The projection as a part of its group's product. DoRA's output before its scaling is (W + scaling * B A) x,
+    /// without the bias.
+    /// </summary>
     internal AdaptedLinear ForwardPart(in Dropout run, in Kept kept, Tensor y, Tensor residual)
     {
         var a = kept.IsKnown ? default : A;
@@ -172,8 +208,12 @@ public sealed class Projection
         if (!residual.IsNone) ops.Add(residual, y);
     }
 
-    /// <summary>With dropout PEFT scales what the dropped input gives and leaves the base's output of the rest: y = W (x - drop(x)) + bias + scale * (W + scaling * B A) drop(x). dropped [T, in] is scratch.</summary>
-    internal void ForwardDropped(IOps ops, Tensor x, in Dropout run, in Kept kept, Tensor y, Tensor residual, Tensor dropped)
+    /// <summary>
+    /// With dropout PEFT scales what the dropped input gives and leaves the base's output of the rest: y = W (x -
+    /// drop(x)) + bias + scale * (W + scaling * B A) drop(x). dropped [T, in] is scratch.
+    /// </summary>
+    internal void ForwardDropped(
+        IOps ops, Tensor x, in Dropout run, in Kept kept, Tensor y, Tensor residual, Tensor dropped)
     {
         var part = ForwardPart(run, kept, y, residual);
         if (!IsDora)
@@ -192,12 +232,18 @@ public sealed class Projection
     }
 
     /// <summary>What the gradient of B is made of, where it reads the output's gradient itself.</summary>
-    internal AdaptedLinear OutputPart(in Dropout run, in Kept kept, Tensor y) => IsDora ? new(Weight, default, default, 0, default, default, y)
+    internal AdaptedLinear OutputPart(in Dropout run, in Kept kept, Tensor y) => IsDora
+        ? new(Weight, default, default, 0, default, default, y)
         : new(Weight, A, B, _scaling, Site(run), kept.Xa, y, DB: GradB);
 
-    /// <summary>The projection as a part of its group's gradient; <paramref name="scaled"/> is where DoRA puts the gradient of what it scaled.</summary>
-    internal AdaptedLinear BackwardPart(IMemory memory, in Dropout run, in Kept kept, Tensor dy, Tensor scaled, bool gradA = true, bool gradB = true) => new(Weight, A, B, _scaling, Site(run), kept.Xa, IsDora ? scaled : dy,
-        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", dy.DType, Shape.Of(dy.Rows, Rank)), gradA ? GradA : default, gradB ? GradB : default);
+    /// <summary>
+    /// The projection as a part of its group's gradient; <paramref name="scaled"/> is where DoRA puts the gradient of
+    /// what it scaled.
+    /// </summary>
+    internal AdaptedLinear BackwardPart(IMemory memory, in Dropout run, in Kept kept, Tensor dy, Tensor scaled,
+        bool gradA = true, bool gradB = true) => new(Weight, A, B, _scaling, Site(run), kept.Xa, IsDora ? scaled : dy,
+        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", dy.DType, Shape.Of(dy.Rows, Rank)),
+        gradA ? GradA : default, gradB ? GradB : default);
 
     /// <summary>From the gradient of DoRA's output to the one of what was scaled; nothing without DoRA.</summary>
     internal void Unscale(IOps ops, in Kept kept, Tensor dy, Tensor scaled)
@@ -206,15 +252,20 @@ public sealed class Projection
     }
 
     /// <summary>The gradient of A that a part left out.</summary>
-    internal void BackwardA(IOps ops, Tensor x, in AdaptedLinear part) => ops.LoraBackwardA(x, part.Dropout, part.Dxa, GradA);
+    internal void BackwardA(IOps ops, Tensor x, in AdaptedLinear part) =>
+        ops.LoraBackwardA(x, part.Dropout, part.Dxa, GradA);
 
-    /// <summary>Gradients of one projection of a group whose dropped input is a tensor; dropped [T, in] is scratch.</summary>
-    internal void BackwardDropped(IOps ops, Tensor x, in Kept kept, Tensor dy, in AdaptedLinear part, Tensor dx, bool accumulate, Tensor dropped)
+    /// <summary>
+    /// Gradients of one projection of a group whose dropped input is a tensor; dropped [T, in] is scratch.
+    /// </summary>
+    internal void BackwardDropped(
+        IOps ops, Tensor x, in Kept kept, Tensor dy, in AdaptedLinear part, Tensor dx, bool accumulate, Tensor dropped)
     {
         if (!IsDora)
         {
             if (!dx.IsNone) ops.LinearBackwardInput(dy, Weight, accumulate, dx);
-            if (Rank > 0) ops.LoraBackward(x, A, B, _scaling, part.Dropout, part.Xa, dy, part.Dxa, part.DA, part.DB, dx);
+            if (Rank > 0)
+                ops.LoraBackward(x, A, B, _scaling, part.Dropout, part.Xa, dy, part.Dxa, part.DA, part.DB, dx);
             return;
         }
         if (!dx.IsNone)
@@ -224,7 +275,9 @@ public sealed class Projection
         }
         Unscale(ops, kept, dy, part.Y);
         if (!dx.IsNone) ops.LinearBackwardInput(part.Y, Weight, false, dropped);
-        ops.LoraBackward(default, A, B, _scaling, default, part.Xa, part.Y, part.Dxa, default, part.DB, dx.IsNone ? default : dropped);
+        ops.LoraBackward(
+            default, A, B, _scaling, default, part.Xa, part.Y, part.Dxa, default, part.DB, dx.IsNone ? default : dropped
+        );
         if (!part.DA.IsNone) ops.LoraBackwardA(x, part.Dropout, part.Dxa, part.DA);
         if (!dx.IsNone) ops.Drop(dropped, part.Dropout, rest: false, accumulate: true, dx);
     }
@@ -242,10 +295,13 @@ public sealed class Projection
 internal static class WeightAllocation
 {
     // Stored as the tensor named by "like", when that is another one.
-    public static LinearWeight Allocate(IMemory memory, MemoryCategory category, string name, int outFeatures, int inFeatures, ModelSettings settings, WeightStorage asked, bool bias, string? like = null)
+    public static LinearWeight Allocate(
+        IMemory memory, MemoryCategory category, string name, int outFeatures, int inFeatures, ModelSettings settings,
+        WeightStorage asked, bool bias, string? like = null)
     {
         var (storage, type) = settings.StorageOf(like ?? name, asked);
-        if (storage == WeightStorage.Gguf && settings.Mode == TrainMode.Full) throw new InvalidOperationException("GGUF blocks cannot be trained");
+        if (storage == WeightStorage.Gguf && settings.Mode == TrainMode.Full)
+            throw new InvalidOperationException("GGUF blocks cannot be trained");
         long n = (long)outFeatures * inFeatures;
         int blocks = LinearWeight.Blocks(n, 64);
         var dtype = storage switch
@@ -270,11 +326,14 @@ internal static class WeightAllocation
                 break;
             case WeightStorage.NF4Double:
                 absmax = memory.Static(category, name + ".absmax", DType.U8, Shape.Of(blocks));
-                nested = memory.Static(category, name + ".nested_absmax", DType.F32, Shape.Of(LinearWeight.Blocks(blocks, 256)));
+                nested = memory.Static(
+                    category, name + ".nested_absmax", DType.F32, Shape.Of(LinearWeight.Blocks(blocks, 256)));
                 offset = memory.Static(category, name + ".nested_offset", DType.F32, Shape.Of(1));
                 break;
         }
-        var b = bias ? memory.Static(category, name.Replace(".weight", ".bias"), DType.F32, Shape.Of(outFeatures)) : default;
+        var b = bias
+            ? memory.Static(category, name.Replace(".weight", ".bias"), DType.F32, Shape.Of(outFeatures))
+            : default;
         return new LinearWeight(storage, outFeatures, inFeatures, data, absmax, nested, offset, b, BlockType: type);
     }
 

@@ -28,7 +28,8 @@ public sealed class MemoryPlan
     public long TotalBytes => ArenaBytes + WorkspaceBytes;
 
     /// <summary>Peak bytes of a phase beyond the static ones.</summary>
-    public long PhaseBytes(string phase) => Buffers.Where(b => b.Phase == phase).Select(b => b.Offset + b.Bytes - StaticBytes).DefaultIfEmpty().Max();
+    public long PhaseBytes(string phase) =>
+        Buffers.Where(b => b.Phase == phase).Select(b => b.Offset + b.Bytes - StaticBytes).DefaultIfEmpty().Max();
 
     /// <summary>Names of the phases, in order.</summary>
     public IReadOnlyList<string> Phases => Buffers.Select(b => b.Phase).Where(p => p != "static").Distinct().ToList();
@@ -36,7 +37,9 @@ public sealed class MemoryPlan
     /// <summary>The phase that sets the peak.</summary>
     public string PeakPhase => Phases.MaxBy(PhaseBytes) ?? "static";
 
-    /// <summary>Rows: static categories, then for each phase the categories alive at the tick where most bytes are alive.</summary>
+    /// <summary>
+    /// Rows: static categories, then for each phase the categories alive at the tick where most bytes are alive.
+    /// </summary>
     public IReadOnlyList<PlanRow> Rows()
     {
         var rows = Buffers.Where(b => b.Phase == "static").GroupBy(b => b.Category)
@@ -44,7 +47,9 @@ public sealed class MemoryPlan
         foreach (string phase in Phases)
         {
             var buffers = Buffers.Where(b => b.Phase == phase).ToList();
-            int tick = buffers.Select(b => b.Birth).MaxBy(t => buffers.Where(b => b.Birth <= t && t < b.Death).Sum(b => b.Bytes));
+            int tick = buffers
+                .Select(b => b.Birth)
+                .MaxBy(t => buffers.Where(b => b.Birth <= t && t < b.Death).Sum(b => b.Bytes));
             rows.AddRange(buffers.Where(b => b.Birth <= tick && tick < b.Death).GroupBy(b => b.Category)
                 .Select(g => new PlanRow(phase, g.Key, g.Count(), g.Sum(b => b.Bytes))));
         }
@@ -71,7 +76,8 @@ public sealed class ArenaMemory : IMemory
     }
 
     /// <inheritdoc/>
-    public Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape) => Take(_static, ref _nextStatic, name, dtype, shape);
+    public Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Take(_static, ref _nextStatic, name, dtype, shape);
 
     /// <inheritdoc/>
     public void BeginPhase(string phase)
@@ -81,10 +87,12 @@ public sealed class ArenaMemory : IMemory
     }
 
     /// <inheritdoc/>
-    public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) => Take(_current, ref _next, name, dtype, shape);
+    public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Take(_current, ref _next, name, dtype, shape);
 
     /// <inheritdoc/>
-    public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) => Take(_current, ref _next, name, dtype, shape);
+    public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Take(_current, ref _next, name, dtype, shape);
 
     private Tensor Take(PlannedBuffer[] buffers, ref int next, string name, DType dtype, Shape shape)
     {

@@ -3,9 +3,13 @@ using Headroom.Core;
 namespace Headroom.Planning;
 
 /// <summary>One planned buffer.</summary>
-public sealed record PlannedBuffer(string Phase, MemoryCategory Category, string Name, DType DType, Shape Shape, long Bytes)
+public sealed record PlannedBuffer(
+    string Phase, MemoryCategory Category, string Name, DType DType, Shape Shape, long Bytes)
 {
-    /// <summary>First op of its phase, by number, for which it is alive: the first that has it among its operands, or the phase's first.</summary>
+    /// <summary>
+    /// First op of its phase, by number, for which it is alive: the first that has it among its operands, or the
+    /// phase's first.
+    /// </summary>
     public int Birth { get; set; }
     /// <summary>The op after the last one for which it is alive.</summary>
     public int Death { get; set; }
@@ -14,11 +18,14 @@ public sealed record PlannedBuffer(string Phase, MemoryCategory Category, string
 }
 
 /// <summary>
-/// Records every buffer and, from the ops' uses, its birth and death. Addresses are fake: (ordinal + 1) &lt;&lt; 36, so that a slice of a tensor still names its buffer.
+/// Records every buffer and, from the ops' uses, its birth and death. Addresses are fake: (ordinal + 1) &lt;&lt; 36,
+/// so that a slice of a tensor still names its buffer.
 /// </summary>
 public sealed class PlanningMemory : IMemory
 {
-    /// <summary>Alignment of every buffer: one AVX-512 cache line on CPU, one 128-bit vector access and more on a GPU.</summary>
+    /// <summary>
+    /// Alignment of every buffer: one AVX-512 cache line on CPU, one 128-bit vector access and more on a GPU.
+    /// </summary>
     public const long Alignment = 256;
     private const int AddressShift = 36;
     private readonly List<PlannedBuffer> _all = [];
@@ -29,7 +36,8 @@ public sealed class PlanningMemory : IMemory
     public IReadOnlyList<PlannedBuffer> Buffers => _all;
 
     /// <inheritdoc/>
-    public Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape) => Add("static", category, name, dtype, shape, 0, int.MaxValue);
+    public Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Add("static", category, name, dtype, shape, 0, int.MaxValue);
 
     /// <inheritdoc/>
     public void BeginPhase(string phase)
@@ -41,16 +49,21 @@ public sealed class PlanningMemory : IMemory
     }
 
     /// <inheritdoc/>
-    public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) => Add(_phase, category, name, dtype, shape, 0, int.MaxValue);
+    public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Add(_phase, category, name, dtype, shape, 0, int.MaxValue);
 
     /// <inheritdoc/>
-    public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) => Add(_phase, category, name, dtype, shape, int.MaxValue, 0);
+    public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Add(_phase, category, name, dtype, shape, int.MaxValue, 0);
 
-    /// <summary>The op at hand reads or writes a tensor; throws when that was never allocated or is of another phase.</summary>
+    /// <summary>
+    /// The op at hand reads or writes a tensor; throws when that was never allocated or is of another phase.
+    /// </summary>
     public void Use(Tensor tensor)
     {
         var buffer = Find(tensor);
-        if (buffer.Phase != "static" && buffer.Phase != _phase) throw new InvalidOperationException($"{buffer.Name} is of the phase {buffer.Phase}");
+        if (buffer.Phase != "static" && buffer.Phase != _phase)
+            throw new InvalidOperationException($"{buffer.Name} is of the phase {buffer.Phase}");
         buffer.Birth = Math.Min(buffer.Birth, _op);
         buffer.Death = Math.Max(buffer.Death, _op + 1);
     }
@@ -75,9 +88,12 @@ public sealed class PlanningMemory : IMemory
     }
 
     /// <summary>
-    /// The lowest of five greedy placements: by size (Pisarchyk and Lee, 2020); what is alive at the peak first, the oldest or the longest-lived at the bottom,
-    /// then the rest by size; and by breadth, the most bytes that are ever alive beside a buffer (the same paper), again the oldest or the longest-lived first. By size alone
-    /// a peak inside a layer left gaps of up to 64 MiB in 28 GiB (Llama-2-7B shape); with all five none of 585 training plans is above what is alive at its
+    /// The lowest of five greedy placements: by size (Pisarchyk and Lee, 2020); what is alive at the peak first, the
+    /// oldest or the longest-lived at the bottom,
+    /// then the rest by size; and by breadth, the most bytes that are ever alive beside a buffer (the same paper),
+    /// again the oldest or the longest-lived first. By size alone
+    /// a peak inside a layer left gaps of up to 64 MiB in 28 GiB (Llama-2-7B shape); with all five none of 585
+    /// training plans is above what is alive at its
     /// peak, which no placement is below: it ends early there. Returns the height.
     /// </summary>
     private static long Place(List<PlannedBuffer> buffers, long start)
@@ -92,9 +108,14 @@ public sealed class PlanningMemory : IMemory
             for (int tick = b.Birth; tick < b.Death; tick++) most = Math.Max(most, alive[tick]);
             return most;
         }
-        IEnumerable<PlannedBuffer> PeakFirst(Func<PlannedBuffer, long> key) => Largest(buffers.OrderByDescending(AtPeak).ThenByDescending(b => AtPeak(b) ? key(b) : b.Bytes));
-        IEnumerable<PlannedBuffer> WidestFirst(Func<PlannedBuffer, long> key) => Largest(buffers.OrderByDescending(Breadth).ThenByDescending(key));
-        IEnumerable<PlannedBuffer>[] orders = [Largest(buffers.OrderBy(_ => 0)), PeakFirst(Oldest), PeakFirst(Life), WidestFirst(Oldest), WidestFirst(Life)];
+        IEnumerable<PlannedBuffer> PeakFirst(Func<PlannedBuffer, long> key) =>
+            Largest(buffers.OrderByDescending(AtPeak).ThenByDescending(b => AtPeak(b) ? key(b) : b.Bytes));
+        IEnumerable<PlannedBuffer> WidestFirst(Func<PlannedBuffer, long> key) =>
+            Largest(buffers.OrderByDescending(Breadth).ThenByDescending(key));
+        IEnumerable<PlannedBuffer>[] orders =
+        [
+            Largest(buffers.OrderBy(_ => 0)), PeakFirst(Oldest), PeakFirst(Life), WidestFirst(Oldest),
+            WidestFirst(Life)];
         long best = long.MaxValue;
         long[] offsets = [];
         foreach (var order in orders)
@@ -110,7 +131,8 @@ public sealed class PlanningMemory : IMemory
 
         static long Oldest(PlannedBuffer b) => -b.Birth;
         static long Life(PlannedBuffer b) => b.Death - b.Birth;
-        static IEnumerable<PlannedBuffer> Largest(IOrderedEnumerable<PlannedBuffer> before) => before.ThenByDescending(b => b.Bytes).ThenBy(b => b.Birth);
+        static IEnumerable<PlannedBuffer> Largest(IOrderedEnumerable<PlannedBuffer> before) =>
+            before.ThenByDescending(b => b.Bytes).ThenBy(b => b.Birth);
     }
 
     // Bytes alive at each tick.
@@ -146,10 +168,13 @@ public sealed class PlanningMemory : IMemory
 
     private static long Align(long bytes) => (bytes + Alignment - 1) / Alignment * Alignment;
 
-    private Tensor Add(string phase, MemoryCategory category, string name, DType dtype, Shape shape, int birth, int death)
+    private Tensor Add(
+        string phase, MemoryCategory category, string name, DType dtype, Shape shape, int birth, int death)
     {
-        if (shape.D0 < 0 || shape.D1 < 0 || shape.D2 < 0) throw new InvalidOperationException($"{name}: negative shape {shape}");
-        _all.Add(new PlannedBuffer(phase, category, name, dtype, shape, dtype.Bytes(shape.Count)) { Birth = birth, Death = death });
+        if (shape.D0 < 0 || shape.D1 < 0 || shape.D2 < 0)
+            throw new InvalidOperationException($"{name}: negative shape {shape}");
+        long bytes = dtype.Bytes(shape.Count);
+        _all.Add(new PlannedBuffer(phase, category, name, dtype, shape, bytes) { Birth = birth, Death = death });
         return new Tensor((nint)((long)_all.Count << AddressShift), dtype, shape);
     }
 

@@ -11,10 +11,18 @@ public sealed partial class PlanningOps
         int blocks = LinearWeight.Blocks(n, w.BlockSize);
         Use(w);
         if (w.Storage == WeightStorage.Gguf)
-            Require(w.In % w.BlockType.Block().Values == 0 && w.Data.DType == DType.U8 && w.Data.Count == w.Out * w.BlockType.RowBytes(w.In), "GGUF data size");
+            Require(
+                w.In % w.BlockType.Block().Values == 0
+                    && w.Data.DType == DType.U8
+                    && w.Data.Count == w.Out * w.BlockType.RowBytes(w.In),
+                "GGUF data size"
+            );
         else Require(w.Data.Count == n, "weight data size");
-        if (w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double) Require(w.Absmax.Count == blocks, "absmax count");
-        if (w.Storage == WeightStorage.NF4Double) Require(w.NestedAbsmax.Count == LinearWeight.Blocks(blocks, 256) && w.Offset.Count == 1, "nested absmax count");
+        if (w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double)
+            Require(w.Absmax.Count == blocks, "absmax count");
+        if (w.Storage == WeightStorage.NF4Double)
+            Require(
+                w.NestedAbsmax.Count == LinearWeight.Blocks(blocks, 256) && w.Offset.Count == 1, "nested absmax count");
         if (w.Storage == WeightStorage.Int8) Require(w.Absmax.Count == w.Out, "int8 absmax count");
         if (!w.Bias.IsNone) F32(w.Bias, w.Out);
     }
@@ -101,20 +109,26 @@ public sealed partial class PlanningOps
     {
         memory.Use(a);
         memory.Use(b);
-        Require(a.DType == b.DType && a.Rows == b.Rows && a.Columns == b.Columns, $"{a.DType} {a.Shape} against {b.DType} {b.Shape}");
+        Require(
+            a.DType == b.DType && a.Rows == b.Rows && a.Columns == b.Columns,
+            $"{a.DType} {a.Shape} against {b.DType} {b.Shape}");
     }
 
     private void F32(Tensor x, int rows, int columns = 1)
     {
         memory.Use(x);
-        Require(x.DType == DType.F32 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where F32 [{rows}, {columns}] is due");
+        Require(
+            x.DType == DType.F32 && x.Rows == rows && x.Columns == columns,
+            $"{x.DType} {x.Shape} where F32 [{rows}, {columns}] is due");
     }
 
     // An activation: F32, or 16 bit on a device that computes so.
     private void Act(Tensor x, int rows, int columns)
     {
         memory.Use(x);
-        Require(x.DType is DType.F32 or DType.BF16 or DType.F16 && x.Rows == rows && x.Columns == columns, $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
+        Require(
+            x.DType is DType.F32 or DType.BF16 or DType.F16 && x.Rows == rows && x.Columns == columns,
+            $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
     }
 
     // As an activation, or wider by whole groups of 64 columns in 16 bit.
@@ -122,7 +136,14 @@ public sealed partial class PlanningOps
     {
         memory.Use(x);
         int extra = x.Columns - columns;
-        Require(x.Rows == rows && (extra == 0 || extra > 0 && extra % 64 == 0 && columns % 64 == 0 && (x.DType is DType.BF16 or DType.F16)), $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
+        Require(
+            x.Rows == rows
+                && (
+                    extra == 0
+                    || extra > 0 && extra % 64 == 0 && columns % 64 == 0 && (x.DType is DType.BF16 or DType.F16)
+                ),
+            $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due"
+        );
     }
 
     private static void Like(Tensor a, Tensor b) => Require(a.DType == b.DType, $"{a.DType} beside {b.DType}");

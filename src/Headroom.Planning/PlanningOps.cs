@@ -14,14 +14,15 @@ public sealed class OpCount
 }
 
 /// <summary>
-/// Computes nothing: checks shapes and dtypes (the only place that does), tells the memory what each op reads and writes, from which lifetimes follow, and counts FLOPs and bytes per op.
+/// Computes nothing: checks shapes and dtypes (the only place that does), tells the memory what each op reads and
+/// writes, from which lifetimes follow, and counts FLOPs and bytes per op.
 /// A failed check is a fault of the model code, hence <see cref="InvalidOperationException"/>.
 /// </summary>
 public sealed partial class PlanningOps(PlanningMemory memory) : IOps
 {
     private readonly Dictionary<string, OpCount> _counts = [];
     private string? _within; // the op whose parts are counted
-    private int _together;   // parts of an op that a device may do all at once, so that their operands are alive together
+    private int _together; // within parts of an op that a device may do at once: their operands are alive together
 
     /// <summary>Counts by op name.</summary>
     public IReadOnlyDictionary<string, OpCount> Counts => _counts;
@@ -39,9 +40,21 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void ZeroAll(ReadOnlySpan<Tensor> tensors) { _together++; foreach (var x in tensors) Zero(x); End(); }
     /// <inheritdoc/>
-    public void GatherRows(Tensor x, Tensor rows, Tensor y) { Use(x); Ints(rows, y.Rows); Require(x.Columns == y.Columns, "gather columns"); Count("gather", 0, y, y, rows); }
+    public void GatherRows(Tensor x, Tensor rows, Tensor y)
+    {
+        Use(x);
+        Ints(rows, y.Rows);
+        Require(x.Columns == y.Columns, "gather columns");
+        Count("gather", 0, y, y, rows);
+    }
+
     /// <inheritdoc/>
-    public void ScatterRows(Tensor y, Tensor rows, Tensor x) { Ints(rows, y.Rows); Require(x.Columns == y.Columns, "scatter columns"); Count("scatter", 0, y, x, rows); }
+    public void ScatterRows(Tensor y, Tensor rows, Tensor x)
+    {
+        Ints(rows, y.Rows);
+        Require(x.Columns == y.Columns, "scatter columns");
+        Count("scatter", 0, y, x, rows);
+    }
 
     /// <inheritdoc/>
     public void Embedding(Tensor ids, in LinearWeight table, Tensor y)
@@ -54,7 +67,13 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) { Use(dTable); Ints(ids, dy.Rows); Require(dTable.Columns == dy.Columns, "embedding gradient"); Count("embedding_backward", dy.Count, dy, dy, dy); }
+    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable)
+    {
+        Use(dTable);
+        Ints(ids, dy.Rows);
+        Require(dTable.Columns == dy.Columns, "embedding gradient");
+        Count("embedding_backward", dy.Count, dy, dy, dy);
+    }
 
     /// <inheritdoc/>
     public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd)
@@ -129,7 +148,9 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
+    public void LoraBackward(
+        Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA,
+        Tensor dB, Tensor dx)
     {
         _together++;
         Same(xa, dxa);
@@ -137,7 +158,9 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
         Act(xa, dy.Rows, a.Rows);
         F32(b, dy.Columns, a.Rows);
         if (!dx.IsNone) Padded(dx, dy.Rows, a.Columns);
-        Count("lora_backward", 2.0 * dy.Rows * a.Rows * (2.0 * dy.Columns + (dx.IsNone ? 0.0 : 1.0) * a.Columns), dy, a, b, dB);
+        Count(
+            "lora_backward", 2.0 * dy.Rows * a.Rows * (2.0 * dy.Columns + (dx.IsNone ? 0.0 : 1.0) * a.Columns), dy, a,
+            b, dB);
         if (!dA.IsNone) LoraBackwardA(x, dropout, dxa, dA);
         End();
     }
@@ -153,10 +176,15 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y) { Same(x, y); Count("dropout", x.Count, x, y); }
+    public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y)
+    {
+        Same(x, y);
+        Count("dropout", x.Count, x, y);
+    }
 
     /// <inheritdoc/>
-    public void DoraScale(in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
+    public void DoraScale(
+        in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
     {
         Weight(w);
         F32(a, a.Rows, w.In);
@@ -232,7 +260,19 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+    public void AttentionBackward(
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        Tensor o,
+        Tensor lse,
+        Tensor dO,
+        Tensor offsets,
+        in AttentionShape s,
+        Tensor delta,
+        Tensor dq,
+        Tensor dk,
+        Tensor dv,
         Tensor cos = default, Tensor sin = default)
     {
         Use(offsets);
@@ -247,7 +287,8 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor scores, Tensor o)
+    public void AttentionMaterialized(
+        Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor scores, Tensor o)
     {
         Use(offsets);
         Use(scores);
@@ -268,7 +309,13 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void SwiGlu(Tensor gate, Tensor up, Tensor y) { Same(gate, up); Padded(y, gate.Rows, gate.Columns); Like(gate, y); Count("swiglu", 6.0 * y.Count, gate, up, y); }
+    public void SwiGlu(Tensor gate, Tensor up, Tensor y)
+    {
+        Same(gate, up);
+        Padded(y, gate.Rows, gate.Columns);
+        Like(gate, y);
+        Count("swiglu", 6.0 * y.Count, gate, up, y);
+    }
     /// <inheritdoc/>
     public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default)
     {
@@ -294,7 +341,9 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)
+    public void LinearCrossEntropy(
+        Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
+        Tensor dHidden, Tensor dHead)
     {
         HeadShapes(hidden, head, logits);
         Ints(labels, hidden.Rows);
@@ -306,7 +355,8 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
+    public void CandidateScores(
+        Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
     {
         HeadShapes(hidden, head, logits);
         Ints(candidates, candidates.Rows);
@@ -349,7 +399,12 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void Dequantize(in LinearWeight src, Tensor dst) { Weight(src); F32(dst, src.Out, src.In); Count("dequantize", dst.Count, src.Bytes, dst); }
+    public void Dequantize(in LinearWeight src, Tensor dst)
+    {
+        Weight(src);
+        F32(dst, src.Out, src.In);
+        Count("dequantize", dst.Count, src.Bytes, dst);
+    }
 
     private void Count(string op, double flops, params ReadOnlySpan<Tensor> tensors) => Count(op, flops, 0, tensors);
 

@@ -2,15 +2,24 @@ using Headroom.Training;
 
 namespace Headroom.Reports;
 
-/// <summary>How a loss curve and its gradient norms behaved; each statistic is named for what it is. Null = too few steps.</summary>
-/// <param name="LinearityR2">R² of a straight line through loss over step. A healthy curve is convex, so this is not a goal.</param>
-/// <param name="PlateauStep">First step from which the smoothed loss stays within 5 % of the whole fall above its final level; null when only the last tenth does.</param>
-/// <param name="CliffStep">Step of the steepest fall, when half of the whole fall happens within a tenth of the run.</param>
+/// <summary>
+/// How a loss curve and its gradient norms behaved; each statistic is named for what it is. Null = too few steps.
+/// </summary>
+/// <param name="LinearityR2">R² of a straight line through loss over step. A healthy curve is convex, so this is not a
+/// goal.</param>
+/// <param name="PlateauStep">First step from which the smoothed loss stays within 5 % of the whole fall above its final
+/// level; null when only the last tenth does.</param>
+/// <param name="CliffStep">Step of the steepest fall, when half of the whole fall happens within a tenth of the
+/// run.</param>
 /// <param name="CliffShare">Largest share of the whole fall within a tenth of the run.</param>
-/// <param name="Spikes">Steps whose loss is above the median of the 15 before by more than 5 scaled median deviations.</param>
+/// <param name="Spikes">Steps whose loss is above the median of the 15 before by more than 5 scaled median
+/// deviations.</param>
 /// <param name="GradientOscillation">Mean |g(t) - g(t-1)| divided by mean g.</param>
-/// <param name="GradientReversals">Share of neighbouring changes of the norm that change direction (2/3 is pure noise).</param>
-public sealed record CurveStatistics(double? LinearityR2, int? PlateauStep, int? CliffStep, double? CliffShare, IReadOnlyList<int>? Spikes, double? GradientOscillation, double? GradientReversals)
+/// <param name="GradientReversals">Share of neighbouring changes of the norm that change direction (2/3 is pure
+/// noise).</param>
+public sealed record CurveStatistics(
+    double? LinearityR2, int? PlateauStep, int? CliffStep, double? CliffShare, IReadOnlyList<int>? Spikes,
+    double? GradientOscillation, double? GradientReversals)
 {
     private const int MinimumSteps = 10;
     private const int SpikeWindow = 15;
@@ -18,13 +27,22 @@ public sealed record CurveStatistics(double? LinearityR2, int? PlateauStep, int?
     /// <summary>Of a run's steps; steps without a finite value are left out.</summary>
     public static CurveStatistics Of(IReadOnlyList<StepPoint> steps)
     {
-        var loss = steps.Where(s => s.Loss is { } l && double.IsFinite(l)).Select(s => (s.Step, Value: s.Loss!.Value)).ToArray();
-        double[] norms = steps.Where(s => s.GradNorm is { } g && double.IsFinite(g)).Select(s => s.GradNorm!.Value).ToArray();
+        var loss = steps
+            .Where(s => s.Loss is { } l && double.IsFinite(l))
+            .Select(s => (s.Step, Value: s.Loss!.Value))
+            .ToArray();
+        double[] norms = steps
+            .Where(s => s.GradNorm is { } g && double.IsFinite(g))
+            .Select(s => s.GradNorm!.Value)
+            .ToArray();
         var (oscillation, reversals) = Oscillation(norms);
-        if (loss.Length < MinimumSteps) return new CurveStatistics(null, null, null, null, null, oscillation, reversals);
+        if (loss.Length < MinimumSteps)
+            return new CurveStatistics(null, null, null, null, null, oscillation, reversals);
         double[] y = loss.Select(l => l.Value).ToArray(), smooth = Smooth(y);
         int tenth = Math.Max(2, y.Length / 10);
-        double start = y.Take(Math.Max(1, y.Length / 20)).Average(), end = y.TakeLast(tenth).Average(), fall = start - end;
+        double start = y.Take(Math.Max(1, y.Length / 20)).Average(),
+            end = y.TakeLast(tenth).Average(),
+            fall = start - end;
         int? plateau = null, cliff = null;
         double? share = null;
         if (fall > 0)
@@ -75,7 +93,8 @@ public sealed record CurveStatistics(double? LinearityR2, int? PlateauStep, int?
             double[] before = points[Math.Max(0, i - SpikeWindow)..i].Select(p => p.Value).Order().ToArray();
             double median = Statistics.Quantile(before, 0.5);
             double mad = Statistics.Quantile(before.Select(v => Math.Abs(v - median)).Order().ToArray(), 0.5);
-            if (points[i].Value > median + 5 * Math.Max(1.4826 * mad, 1e-3 * Math.Abs(median))) found.Add(points[i].Step);
+            if (points[i].Value > median + 5 * Math.Max(1.4826 * mad, 1e-3 * Math.Abs(median)))
+                found.Add(points[i].Step);
         }
         return found;
     }

@@ -13,7 +13,10 @@ public sealed record ReportPaths(string Html, string Markdown, string Json);
 /// <summary>The report of a run or of a duel.</summary>
 public static class Report
 {
-    /// <summary>Reads events.jsonl of <paramref name="folder"/> (for a duel also those of its runs) and writes report.html, report.md and results.json beside it.</summary>
+    /// <summary>
+    /// Reads events.jsonl of <paramref name="folder"/> (for a duel also those of its runs) and writes report.html,
+    /// report.md and results.json beside it.
+    /// </summary>
     public static ReportPaths Write(string folder)
     {
         var files = new RunFolder(folder);

@@ -29,12 +29,20 @@ internal static class ReportHtml
 
     public static string Render(ReportDocument d)
     {
-        var s = new StringBuilder("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
+        var s = new StringBuilder(
+            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
+                + "content=\"width=device-width, initial-scale=1\">"
+        );
         s.Append($"<title>{Escape(d.Title)}</title>\n<style>\n{Style}\n");
-        for (int i = 0; i < Svg.Colours; i++) s.Append($".s{i}{{stroke:var(--c{i})}}.f{i}{{fill:var(--c{i})}}.b{i}{{background:var(--c{i})}}");
+        for (int i = 0; i < Svg.Colours; i++)
+            s.Append($".s{i}{{stroke:var(--c{i})}}.f{i}{{fill:var(--c{i})}}.b{i}{{background:var(--c{i})}}");
         s.Append(".sn{stroke:var(--cn)}.fn{fill:var(--cn)}\n</style></head>\n<body><main>\n<header>");
-        s.Append($"<p class=\"kind\">{Escape(d.Kind)}</p><h1>{Escape(d.Title)}</h1><p class=\"headline{(d.Completed ? "" : " warn")}\">{Escape(d.Headline)}</p>");
-        if (d.Notes.Count > 0) s.Append($"<ul class=\"notes\">{string.Concat(d.Notes.Select(n => $"<li>{Escape(n)}</li>"))}</ul>");
+        s.Append(
+            $"<p class=\"kind\">{Escape(d.Kind)}</p><h1>{Escape(d.Title)}</h1><p "
+                + $"class=\"headline{(d.Completed ? "" : " warn")}\">{Escape(d.Headline)}</p>"
+        );
+        if (d.Notes.Count > 0)
+            s.Append($"<ul class=\"notes\">{string.Concat(d.Notes.Select(n => $"<li>{Escape(n)}</li>"))}</ul>");
         s.Append("</header>\n");
         foreach (var section in d.Sections)
         {
@@ -46,34 +54,53 @@ internal static class ReportHtml
     }
 
     /// <summary>Text for an element or a quoted attribute; control characters are spelled out.</summary>
-    public static string Escape(string text) => Printable.Lines(text).Replace("&", "&amp;").Replace("<", "&lt;").Replace(">", "&gt;").Replace("\"", "&quot;").Replace("'", "&#39;");
+    public static string Escape(string text) =>
+        Printable
+            .Lines(text)
+            .Replace("&", "&amp;")
+            .Replace("<", "&lt;")
+            .Replace(">", "&gt;")
+            .Replace("\"", "&quot;")
+            .Replace("'", "&#39;");
 
     private static void Add(StringBuilder s, Block block)
     {
         switch (block)
         {
             case Paragraph p: s.Append($"<p>{Escape(p.Text)}</p>\n"); break;
-            case Verbatim v: s.Append($"<h3>{Escape(v.Caption)}</h3><pre>{Escape(v.Text.ReplaceLineEndings("\n"))}</pre>\n"); break;
+            case Verbatim v:
+                s.Append($"<h3>{Escape(v.Caption)}</h3><pre>{Escape(v.Text.ReplaceLineEndings("\n"))}</pre>\n");
+                break;
             case Figures f:
                 s.Append(f.Items.Count == 1 ? "<div class=\"figures one\">" : "<div class=\"figures\">");
                 foreach (var x in f.Items)
                 {
                     s.Append($"<figure><figcaption>{Escape(x.Title)}");
-                    if (x.Legend.Count > 0) s.Append($"<div class=\"legend\">{string.Concat(x.Legend.Select(l => $"<span><i class=\"b{l.Colour}\"></i>{Escape(l.Text)}</span>"))}</div>");
+                    if (x.Legend.Count > 0)
+                        s.Append(
+                            $"<div class=\"legend\">{string.Concat(x.Legend.Select(l => $"<span><i class=\"b{l.Colour}\"></i>{Escape(l.Text)}</span>"))}</div>"
+                        );
                     s.Append($"</figcaption>{x.Svg}</figure>\n");
                 }
                 s.Append("</div>\n");
                 break;
             case Table t:
                 s.Append("<div class=\"scroll\"><table>");
-                if (t.Caption != null) s.Append($"<caption{(t.Caption.Length <= 110 ? " class=\"short\"" : "")}>{Escape(t.Caption)}</caption>"); // as wide as it needs beside a narrow table
+                if (t.Caption != null)
+                    s.Append(
+                        $"<caption{(t.Caption.Length <= 110 ? " class=\"short\"" : "")}>{Escape(t.Caption)}</caption>"
+                    ); // as wide as it needs beside a narrow table
                 s.Append("<thead><tr>");
-                for (int i = 0; i < t.Columns.Count; i++) s.Append($"<th{(t.Align[i] == 'r' ? " class=\"r\"" : "")}>{Escape(t.Columns[i])}</th>");
+                for (int i = 0; i < t.Columns.Count; i++)
+                    s.Append($"<th{(t.Align[i] == 'r' ? " class=\"r\"" : "")}>{Escape(t.Columns[i])}</th>");
                 s.Append("</tr></thead><tbody>\n");
                 foreach (string[] row in t.Rows)
                 {
                     s.Append("<tr>");
-                    for (int i = 0; i < row.Length; i++) s.Append($"<td{(t.Align[i] == 'r' ? " class=\"r\"" : row[i].Length > 28 ? " class=\"long\"" : " class=\"short\"")}>{Escape(row[i])}</td>");
+                    for (int i = 0; i < row.Length; i++)
+                        s.Append(
+                            $"<td{(t.Align[i] == 'r' ? " class=\"r\"" : row[i].Length > 28 ? " class=\"long\"" : " class=\"short\"")}>{Escape(row[i])}</td>"
+                        );
                     s.Append("</tr>\n");
                 }
                 s.Append("</tbody></table></div>\n");

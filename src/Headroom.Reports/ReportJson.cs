@@ -8,7 +8,11 @@ namespace Headroom.Reports;
 /// <summary>results.json: every number of the report, and the curves it draws. What was not measured is null.</summary>
 internal static class ReportJson
 {
-    private static readonly JsonSerializerOptions Options = new() { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    private static readonly JsonSerializerOptions Options = new()
+    {
+        WriteIndented = true,
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
 
     public static string Render(ReportModel m) => new JsonObject
     {
@@ -22,27 +26,53 @@ internal static class ReportJson
         ["notes"] = List(m.Notes, n => n),
         ["duel"] = m.Duel == null ? null : new JsonObject
         {
-            ["models"] = List(m.Duel.DuelStart.Texts("models"), x => x), ["seeds"] = m.Duel.DuelStart?["seeds"]?.DeepClone(), ["runs"] = List(m.Duel.DuelStart.Texts("runs"), x => x),
-            ["seconds"] = m.Duel.DuelEnd.Number("seconds"), ["peak_resident_bytes"] = m.Duel.DuelEnd.Long("peak_resident_bytes"),
+            ["models"] = List(m.Duel.DuelStart.Texts("models"), x => x),
+            ["seeds"] = m.Duel.DuelStart?["seeds"]?.DeepClone(),
+            ["runs"] = List(m.Duel.DuelStart.Texts("runs"), x => x),
+            ["seconds"] = m.Duel.DuelEnd.Number("seconds"),
+            ["peak_resident_bytes"] = m.Duel.DuelEnd.Long("peak_resident_bytes"),
         },
         ["quality"] = List(m.Quality, q => Quality(m.Task, q)),
         ["seed_spread"] = List(m.Spreads, s => new JsonObject
         {
-            ["group"] = s.Group, ["stage"] = s.Stage, ["metric"] = s.Metric, ["mean"] = s.Mean, ["sd"] = s.Sd, ["values"] = List(s.Values, v => new JsonObject { ["seed"] = v.Seed, ["value"] = v.Value }),
+            ["group"] = s.Group,
+            ["stage"] = s.Stage,
+            ["metric"] = s.Metric,
+            ["mean"] = s.Mean,
+            ["sd"] = s.Sd,
+            ["values"] = List(s.Values, v => new JsonObject { ["seed"] = v.Seed, ["value"] = v.Value }),
         }),
         ["seed_comparisons"] = List(m.Comparisons, c => new JsonObject
         {
-            ["first"] = c.First, ["second"] = c.Second, ["metric"] = c.Metric, ["differences"] = List(c.Differences, d => new JsonObject { ["seed"] = d.Seed, ["value"] = d.Difference }),
-            ["mean"] = Interval(c.Mean), ["p"] = c.P, ["p_holm"] = c.Adjusted, ["significant"] = c.Significant,
+            ["first"] = c.First,
+            ["second"] = c.Second,
+            ["metric"] = c.Metric,
+            ["differences"] = List(c.Differences, d => new JsonObject { ["seed"] = d.Seed, ["value"] = d.Difference }),
+            ["mean"] = Interval(c.Mean),
+            ["p"] = c.P,
+            ["p_holm"] = c.Adjusted,
+            ["significant"] = c.Significant,
         }),
         ["validation_reversals"] = List(m.Reversals, r => new JsonObject
         {
-            ["first"] = r.First, ["second"] = r.Second, ["metric"] = r.Metric, ["test"] = new JsonArray(r.TestFirst, r.TestSecond), ["validation"] = new JsonArray(r.ValidationFirst, r.ValidationSecond),
+            ["first"] = r.First,
+            ["second"] = r.Second,
+            ["metric"] = r.Metric,
+            ["test"] = new JsonArray(r.TestFirst, r.TestSecond),
+            ["validation"] = new JsonArray(r.ValidationFirst, r.ValidationSecond),
         }),
         ["paired_tests"] = List(m.Tests, t => new JsonObject
         {
-            ["kind"] = t.Kind, ["first"] = t.First.Name, ["second"] = t.Second.Name, ["seed"] = t.First.Seed, ["rows"] = t.Rows, ["only_first_right"] = t.FirstOnly, ["only_second_right"] = t.SecondOnly,
-            ["p"] = t.P, ["p_holm"] = t.Adjusted, ["significant"] = t.Significant,
+            ["kind"] = t.Kind,
+            ["first"] = t.First.Name,
+            ["second"] = t.Second.Name,
+            ["seed"] = t.First.Seed,
+            ["rows"] = t.Rows,
+            ["only_first_right"] = t.FirstOnly,
+            ["only_second_right"] = t.SecondOnly,
+            ["p"] = t.P,
+            ["p_holm"] = t.Adjusted,
+            ["significant"] = t.Significant,
         }),
         ["runs"] = List(m.Runs, r => Run(m.Task, r)),
         ["recipes"] = List(m.Recipes, r => new JsonObject { ["of"] = r.Of, ["text"] = r.Text }),
@@ -50,11 +80,24 @@ internal static class ReportJson
 
     private static JsonObject Quality(TaskType task, ReportRow q)
     {
-        var json = new JsonObject { ["label"] = q.Label, ["group"] = q.Group, ["stage"] = q.Stage, ["seed"] = q.Seed, ["rows"] = q.Evaluation.Rows, ["seconds"] = q.Seconds };
+        var json = new JsonObject
+        {
+            ["label"] = q.Label,
+            ["group"] = q.Group,
+            ["stage"] = q.Stage,
+            ["seed"] = q.Seed,
+            ["rows"] = q.Evaluation.Rows,
+            ["seconds"] = q.Seconds,
+        };
         foreach (var (key, value) in task.Json(q.Evaluation)) json[key] = value?.DeepClone();
         json["metrics"] = List(q.Evaluation.Metrics, x => new JsonObject
         {
-            ["name"] = x.Name, ["label"] = x.Label, ["better"] = x.Direction == Direction.Higher ? "higher" : "lower", ["value"] = Finite(x.Value), ["low"] = x.Low, ["high"] = x.High,
+            ["name"] = x.Name,
+            ["label"] = x.Label,
+            ["better"] = x.Direction == Direction.Higher ? "higher" : "lower",
+            ["value"] = Finite(x.Value),
+            ["low"] = x.Low,
+            ["high"] = x.High,
         });
         return json;
     }
@@ -64,36 +107,103 @@ internal static class ReportJson
         var (s, c, p) = (r.Summary, r.Curve, r.Summary.Plan);
         return new JsonObject
         {
-            ["label"] = r.Label, ["group"] = r.Group, ["model"] = s.Model, ["folder"] = r.Folder, ["seed"] = s.Seed, ["completed"] = s.Completed, ["running"] = s.Running, ["last_event"] = s.LastTime,
-            ["headroom"] = r.Fact("headroom", "headroom_version"), ["command"] = r.Fact("command", "command_line"), ["precision"] = r.Fact("precision"), ["driver"] = r.Fact("driver"),
-            ["data_sha256"] = new JsonObject { ["train"] = r.DataHash("train"), ["validation"] = r.DataHash("validation"), ["test"] = r.DataHash("test") },
-            ["device"] = s.Start.Text("device"), ["architecture"] = s.Start.Text("architecture"), ["started"] = s.Start.Text("time"),
-            ["base_sha256"] = s.Start.Text("base_sha256"), ["adapter_sha256"] = s.End.Text("adapter_sha256"), ["resumed_at"] = List(s.Resumed, x => x), ["checkpoints"] = s.Checkpoints, ["best_step"] = s.End.Long("best_step"),
+            ["label"] = r.Label,
+            ["group"] = r.Group,
+            ["model"] = s.Model,
+            ["folder"] = r.Folder,
+            ["seed"] = s.Seed,
+            ["completed"] = s.Completed,
+            ["running"] = s.Running,
+            ["last_event"] = s.LastTime,
+            ["headroom"] = r.Fact("headroom", "headroom_version"),
+            ["command"] = r.Fact("command", "command_line"),
+            ["precision"] = r.Fact("precision"),
+            ["driver"] = r.Fact("driver"),
+            ["data_sha256"] = new JsonObject
+            {
+                ["train"] = r.DataHash("train"),
+                ["validation"] = r.DataHash("validation"),
+                ["test"] = r.DataHash("test"),
+            },
+            ["device"] = s.Start.Text("device"),
+            ["architecture"] = s.Start.Text("architecture"),
+            ["started"] = s.Start.Text("time"),
+            ["base_sha256"] = s.Start.Text("base_sha256"),
+            ["adapter_sha256"] = s.End.Text("adapter_sha256"),
+            ["resumed_at"] = List(s.Resumed, x => x),
+            ["checkpoints"] = s.Checkpoints,
+            ["best_step"] = s.End.Long("best_step"),
             ["cost"] = new JsonObject
             {
-                ["steps"] = r.StepsDone, ["total_steps"] = s.TotalSteps, ["skipped_steps"] = r.SkippedSteps, ["steps_per_epoch"] = s.Start.Long("steps_per_epoch"),
-                ["seconds"] = s.WholeSeconds, ["train_seconds"] = r.TrainSeconds, ["zero_shot_test_seconds"] = s.ZeroShot?.Seconds, ["tuned_test_seconds"] = s.Tuned?.Seconds,
-                ["tokens"] = r.Tokens, ["tokens_per_second"] = r.TokensPerSecond, ["label_tokens"] = r.LabelTokens, ["effective_batch"] = s.Start.Long("effective_batch"),
-                ["train_rows"] = s.Start.Long("train_rows"), ["validation_rows"] = s.Start.Long("validation_rows"), ["test_rows"] = s.Start.Long("test_rows"), ["cut_texts"] = s.Start.Long("cut_texts"),
-                ["parameters"] = s.Start.Long("parameters"), ["trainable_parameters"] = s.Start.Long("trainable_parameters"), ["trainable_share"] = r.TrainableShare,
-                ["trainable_by_module"] = new JsonObject(r.TrainableByModule.Select(x => KeyValuePair.Create(x.Module, (JsonNode?)x.Count))),
+                ["steps"] = r.StepsDone,
+                ["total_steps"] = s.TotalSteps,
+                ["skipped_steps"] = r.SkippedSteps,
+                ["steps_per_epoch"] = s.Start.Long("steps_per_epoch"),
+                ["seconds"] = s.WholeSeconds,
+                ["train_seconds"] = r.TrainSeconds,
+                ["zero_shot_test_seconds"] = s.ZeroShot?.Seconds,
+                ["tuned_test_seconds"] = s.Tuned?.Seconds,
+                ["tokens"] = r.Tokens,
+                ["tokens_per_second"] = r.TokensPerSecond,
+                ["label_tokens"] = r.LabelTokens,
+                ["effective_batch"] = s.Start.Long("effective_batch"),
+                ["train_rows"] = s.Start.Long("train_rows"),
+                ["validation_rows"] = s.Start.Long("validation_rows"),
+                ["test_rows"] = s.Start.Long("test_rows"),
+                ["cut_texts"] = s.Start.Long("cut_texts"),
+                ["parameters"] = s.Start.Long("parameters"),
+                ["trainable_parameters"] = s.Start.Long("trainable_parameters"),
+                ["trainable_share"] = r.TrainableShare,
+                ["trainable_by_module"] = new JsonObject(
+                    r.TrainableByModule.Select(x => KeyValuePair.Create(x.Module, (JsonNode?)x.Count))),
             },
             ["memory"] = new JsonObject
             {
-                ["planned_bytes"] = p?.Total, ["arena_bytes"] = p?.Arena, ["static_bytes"] = p?.Static, ["workspace_bytes"] = p?.Workspace, ["reserved_bytes"] = s.Reserved, ["peak_resident_bytes"] = s.PeakResident, ["device_bytes"] = s.PeakDevice,
-                ["peak_phase"] = p?.PeakPhase, ["recompute_layers"] = p?.RecomputeLayers, ["layers"] = p?.Layers,
-                ["phases"] = new JsonObject((p?.Phases ?? []).Select(x => KeyValuePair.Create(x.Phase, (JsonNode?)x.Bytes))),
-                ["rows"] = List(p?.Rows ?? [], x => new JsonObject { ["phase"] = x.Phase, ["category"] = x.Category, ["bytes"] = x.Bytes }),
-                ["samples"] = List(s.Memory, x => new JsonObject { ["when"] = x.When, ["reserved_bytes"] = x.Reserved, ["device_bytes"] = x.Device, ["resident_bytes"] = x.Resident, ["peak_resident_bytes"] = x.PeakResident, ["managed_bytes"] = x.Managed }),
+                ["planned_bytes"] = p?.Total,
+                ["arena_bytes"] = p?.Arena,
+                ["static_bytes"] = p?.Static,
+                ["workspace_bytes"] = p?.Workspace,
+                ["reserved_bytes"] = s.Reserved,
+                ["peak_resident_bytes"] = s.PeakResident,
+                ["device_bytes"] = s.PeakDevice,
+                ["peak_phase"] = p?.PeakPhase,
+                ["recompute_layers"] = p?.RecomputeLayers,
+                ["layers"] = p?.Layers,
+                ["phases"] = new JsonObject(
+                    (p?.Phases ?? []).Select(x => KeyValuePair.Create(x.Phase, (JsonNode?)x.Bytes))),
+                ["rows"] = List(p?.Rows ?? [], x => new JsonObject
+                {
+                    ["phase"] = x.Phase,
+                    ["category"] = x.Category,
+                    ["bytes"] = x.Bytes,
+                }),
+                ["samples"] = List(s.Memory, x => new JsonObject
+                {
+                    ["when"] = x.When,
+                    ["reserved_bytes"] = x.Reserved,
+                    ["device_bytes"] = x.Device,
+                    ["resident_bytes"] = x.Resident,
+                    ["peak_resident_bytes"] = x.PeakResident,
+                    ["managed_bytes"] = x.Managed,
+                }),
             },
             ["curve_statistics"] = new JsonObject
             {
-                ["final_loss_smoothed"] = r.FinalLoss, ["linearity_r2"] = c.LinearityR2, ["plateau_step"] = c.PlateauStep, ["cliff_step"] = c.CliffStep, ["cliff_share"] = c.CliffShare,
-                ["spikes"] = c.Spikes == null ? null : List(c.Spikes, x => x), ["gradient_oscillation"] = c.GradientOscillation, ["gradient_reversals"] = c.GradientReversals,
+                ["final_loss_smoothed"] = r.FinalLoss,
+                ["linearity_r2"] = c.LinearityR2,
+                ["plateau_step"] = c.PlateauStep,
+                ["cliff_step"] = c.CliffStep,
+                ["cliff_share"] = c.CliffShare,
+                ["spikes"] = c.Spikes == null ? null : List(c.Spikes, x => x),
+                ["gradient_oscillation"] = c.GradientOscillation,
+                ["gradient_reversals"] = c.GradientReversals,
             },
             ["curves"] = new JsonObject
             {
-                ["step"] = List(s.Steps, x => x.Step), ["loss"] = List(s.Steps, x => x.Loss), ["grad_norm"] = List(s.Steps, x => x.GradNorm), ["learning_rate"] = List(s.Steps, x => x.LearningRate),
+                ["step"] = List(s.Steps, x => x.Step),
+                ["loss"] = List(s.Steps, x => x.Loss),
+                ["grad_norm"] = List(s.Steps, x => x.GradNorm),
+                ["learning_rate"] = List(s.Steps, x => x.LearningRate),
             },
             ["evaluations"] = List(s.Evals, e =>
             {
@@ -106,7 +216,15 @@ internal static class ReportJson
 
     private static double? Finite(double value) => double.IsFinite(value) ? value : null;
 
-    private static JsonObject? Interval(Interval? i) => i is { } x ? new JsonObject { ["value"] = x.Value, ["low"] = x.Low, ["high"] = x.High } : null;
+    private static JsonObject? Interval(Interval? i) =>
+        i is { } x
+            ? new JsonObject
+            {
+                ["value"] = x.Value,
+                ["low"] = x.Low,
+                ["high"] = x.High,
+            }
+            : null;
 
     private static JsonArray List<T>(IEnumerable<T> items, Func<T, JsonNode?> of) => new([.. items.Select(of)]);
 }

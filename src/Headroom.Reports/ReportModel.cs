@@ -4,30 +4,45 @@ using Headroom.Training;
 namespace Headroom.Reports;
 
 /// <summary>Mean and standard deviation over the seeds of a group.</summary>
-internal sealed record SeedSpread(string Group, string Stage, string Metric, IReadOnlyList<(long? Seed, double Value)> Values, double Mean, double Sd);
+internal sealed record SeedSpread(
+    string Group, string Stage, string Metric, IReadOnlyList<(long? Seed, double Value)> Values, double Mean, double Sd
+);
 
-/// <summary>Exact McNemar test of two sets of predictions over the same rows; the kind is "tuned_vs_tuned", "tuned_vs_zero_shot" or "tuned_vs_baseline".</summary>
-internal sealed record PairedTest(string Kind, ReportRow First, ReportRow Second, int Rows, int FirstOnly, int SecondOnly, double P, double Adjusted)
+/// <summary>
+/// Exact McNemar test of two sets of predictions over the same rows; the kind is "tuned_vs_tuned", "tuned_vs_zero_shot"
+/// or "tuned_vs_baseline".
+/// </summary>
+internal sealed record PairedTest(
+    string Kind, ReportRow First, ReportRow Second, int Rows, int FirstOnly, int SecondOnly, double P, double Adjusted)
 {
     public bool Significant => Adjusted < 0.05;
 }
 
 /// <summary>
-/// Two models that were trained with the same seeds: one difference (first less second) of the tuned adapters a seed. The interval and the p-value are over the
-/// seeds (<see cref="Statistics.OverSeeds"/>) and null where the differences are all one value.
+/// Two models that were trained with the same seeds: one difference (first less second) of the tuned adapters a seed.
+/// The interval and the p-value are over the seeds (<see cref="Statistics.OverSeeds"/>) and null where the differences
+/// are all one value.
 /// </summary>
-internal sealed record SeedComparison(string First, string Second, MetricKind Kind, string Metric, IReadOnlyList<(long Seed, double Difference)> Differences, Interval? Mean, double? P, double? Adjusted)
+internal sealed record SeedComparison(
+    string First, string Second, MetricKind Kind, string Metric,
+    IReadOnlyList<(long Seed, double Difference)> Differences, Interval? Mean, double? P, double? Adjusted)
 {
     public bool? Significant => Adjusted is { } p ? p < 0.05 : null;
     /// <summary>The mean difference speaks for the first.</summary>
     public bool FirstIsBetter => Mean is { } m && (Kind.Direction == Direction.Higher ? m.Value > 0 : m.Value < 0);
 }
 
-/// <summary>Two models that the validation rows rank the other way round than the test rows: means over the seeds, validation at the step whose adapter was kept.</summary>
-internal sealed record Reversal(string First, string Second, string Metric, double TestFirst, double TestSecond, double ValidationFirst, double ValidationSecond);
+/// <summary>
+/// Two models that the validation rows rank the other way round than the test rows: means over the seeds, validation at
+/// the step whose adapter was kept.
+/// </summary>
+internal sealed record Reversal(
+    string First, string Second, string Metric, double TestFirst, double TestSecond, double ValidationFirst,
+    double ValidationSecond);
 
 /// <summary>One run with what is derived from its log.</summary>
-internal sealed record RunEntry(string Label, string Group, int Colour, string Folder, RunSummary Summary, CurveStatistics Curve)
+internal sealed record RunEntry(
+    string Label, string Group, int Colour, string Folder, RunSummary Summary, CurveStatistics Curve)
 {
     public int StepsDone => Summary.Steps.Count == 0 ? 0 : Summary.Steps[^1].Step;
     /// <summary>The validation whose adapter the run kept: of run_end's best step, else the last one.</summary>
@@ -45,21 +60,36 @@ internal sealed record RunEntry(string Label, string Group, int Colour, string F
     public double? TrainSeconds => Summary.End.Number("train_seconds") ?? Sum(s => s.Seconds);
     public long? Tokens => Summary.End.Long("tokens") ?? (long?)Sum(s => s.Tokens);
     public long? LabelTokens => Summary.End.Long("label_tokens") ?? (long?)Sum(s => s.LabelTokens);
-    public double? TokensPerSecond => Summary.TokensPerSecond ?? (Tokens is { } t && TrainSeconds is > 0 and var s ? t / s : null);
-    public double? TrainableShare => Summary.Start.Long("trainable_parameters") is { } t && Summary.Start.Long("parameters") is > 0 and var p ? t / (double)p : null;
+    public double? TokensPerSecond =>
+        Summary.TokensPerSecond ?? (Tokens is { } t && TrainSeconds is > 0 and var s ? t / s : null);
+    public double? TrainableShare =>
+        Summary.Start.Long("trainable_parameters") is { } t && Summary.Start.Long("parameters") is > 0 and var p
+            ? t / (double)p
+            : null;
     public bool OnCpu => Summary.Start.Text("device")?.StartsWith("CPU", StringComparison.Ordinal) == true;
-    /// <summary>What run_start, else manifest.json, says under the first of these keys; a list is one line. Null where nothing is recorded.</summary>
+    /// <summary>
+    /// What run_start, else manifest.json, says under the first of these keys; a list is one line. Null where nothing
+    /// is recorded.
+    /// </summary>
     public string? Fact(params string[] keys)
     {
         foreach (var source in new[] { Summary.Start, Summary.Manifest })
             foreach (string key in keys)
-                if ((source[key] is JsonArray list ? string.Join(' ', list.Select(x => x?.ToString())) : source.Text(key)) is { Length: > 0 } text) return text;
+                if (
+                    (
+                    source[key] is JsonArray list ? string.Join(' ', list.Select(x => x?.ToString())) : source.Text(key)
+                    ) is
+                    { Length: > 0 } text
+                )
+                    return text;
         return null;
     }
 
     /// <summary>SHA-256 of the encoded rows of a split, likewise.</summary>
     public string? DataHash(string split) =>
-        new[] { Summary.Start, Summary.Manifest }.Select(s => ((s["data"] as JsonObject)?[split] as JsonObject).Text("sha256")).FirstOrDefault(h => !string.IsNullOrEmpty(h));
+        new[] { Summary.Start, Summary.Manifest }
+            .Select(s => ((s["data"] as JsonObject)?[split] as JsonObject).Text("sha256"))
+            .FirstOrDefault(h => !string.IsNullOrEmpty(h));
 
     public double? FinalLoss => Losses is { Length: > 0 } y ? CurveStatistics.Smooth(y)[^1] : null;
     public IEnumerable<(string Module, long Count)> TrainableByModule =>
@@ -67,10 +97,13 @@ internal sealed record RunEntry(string Label, string Group, int Colour, string F
 
     private double[] Losses => Summary.Steps.Where(s => s.Loss != null).Select(s => s.Loss!.Value).ToArray();
 
-    private double? Sum(Func<StepPoint, double?> value) => Summary.Steps.Any(s => value(s) != null) ? Summary.Steps.Sum(s => value(s) ?? 0) : null;
+    private double? Sum(Func<StepPoint, double?> value) =>
+        Summary.Steps.Any(s => value(s) != null) ? Summary.Steps.Sum(s => value(s) ?? 0) : null;
 }
 
-/// <summary>Everything the report says, before it is laid out; the page, the text and the numbers are made from this.</summary>
+/// <summary>
+/// Everything the report says, before it is laid out; the page, the text and the numbers are made from this.
+/// </summary>
 internal sealed class ReportModel
 {
     public required string Name { get; init; }

@@ -6,7 +6,8 @@ using Headroom.Training;
 namespace Headroom.Reports;
 
 /// <summary>One "step" event.</summary>
-public sealed record StepPoint(int Step, double? Loss, double? GradNorm, double? LearningRate, double? Seconds, bool Skipped)
+public sealed record StepPoint(
+    int Step, double? Loss, double? GradNorm, double? LearningRate, double? Seconds, bool Skipped)
 {
     /// <summary>Tokens of the update.</summary>
     public long? Tokens { get; init; }
@@ -25,10 +26,13 @@ public sealed record EvalPoint(int Step, string Split, Evaluation Evaluation)
 public sealed record TestResult(string Name, Evaluation Evaluation, double? Seconds);
 
 /// <summary>One "memory" event.</summary>
-public sealed record MemorySample(string When, long? Reserved, long? Resident, long? PeakResident, long? Managed, long? Device);
+public sealed record MemorySample(
+    string When, long? Reserved, long? Resident, long? PeakResident, long? Managed, long? Device);
 
 /// <summary>The plan a run started with.</summary>
-public sealed record PlanSummary(long? Total, long? Arena, long? Static, long? Workspace, string? PeakPhase, int? RecomputeLayers, int? Layers, IReadOnlyList<(string Phase, long Bytes)> Phases, IReadOnlyList<(string Phase, string Category, long Bytes)> Rows);
+public sealed record PlanSummary(
+    long? Total, long? Arena, long? Static, long? Workspace, string? PeakPhase, int? RecomputeLayers, int? Layers,
+    IReadOnlyList<(string Phase, long Bytes)> Phases, IReadOnlyList<(string Phase, string Category, long Bytes)> Rows);
 
 /// <summary>Everything one events.jsonl tells about a run. What is not in the file is null or empty.</summary>
 public sealed class RunSummary
@@ -79,7 +83,9 @@ public sealed class RunSummary
     /// <summary>Number of checkpoints written.</summary>
     public int Checkpoints { get; private set; }
 
-    /// <summary>Seconds of all sessions: of run_end, else from the first to the last event of each (null without times).</summary>
+    /// <summary>
+    /// Seconds of all sessions: of run_end, else from the first to the last event of each (null without times).
+    /// </summary>
     public double? WholeSeconds => End.Number("seconds") ?? (_last == null ? null : _seconds);
     /// <summary>Nothing says that the run ended, and a living process holds its folder.</summary>
     public bool Running => !Completed && Holder != null;
@@ -108,7 +114,8 @@ public sealed class RunSummary
         var run = new RunSummary
         {
             Folder = Path.GetFileName(Path.TrimEndingDirectorySeparator(Path.GetFullPath(folder))),
-            Manifest = ReadManifest(files.Manifest), Holder = files.Holder,
+            Manifest = ReadManifest(files.Manifest),
+            Holder = files.Holder,
         };
         var steps = new SortedDictionary<int, StepPoint>();
         foreach (var e in EventLog.Read(files.Events)) run.Add(e, steps);
@@ -128,10 +135,20 @@ public sealed class RunSummary
                 Plan = e["plan"] is JsonObject plan ? ReadPlan(plan) : Plan;
                 break;
             case "memory":
-                Memory.Add(new MemorySample(e.Text("when") ?? "", e.Long("reserved_bytes"), e.Long("resident_bytes"), e.Long("peak_resident_bytes"), e.Long("managed_bytes"), e.Long("device_process_bytes")));
+                Memory.Add(
+                    new MemorySample(
+                        e.Text("when") ?? "", e.Long("reserved_bytes"), e.Long("resident_bytes"),
+                        e.Long("peak_resident_bytes"), e.Long("managed_bytes"), e.Long("device_process_bytes"))
+                );
                 break;
             case "step":
-                steps[step] = new StepPoint(step, e.Number("loss"), e.Number("grad_norm"), e.Number("learning_rate"), e.Number("seconds"), e.Flag("skipped") == true) { Tokens = e.Long("tokens"), LabelTokens = e.Long("label_tokens") };
+                steps[step] = new StepPoint(
+                    step, e.Number("loss"), e.Number("grad_norm"), e.Number("learning_rate"), e.Number("seconds"),
+                    e.Flag("skipped") == true)
+                {
+                    Tokens = e.Long("tokens"),
+                    LabelTokens = e.Long("label_tokens"),
+                };
                 break;
             case "eval":
                 string split = e.Text("split") ?? "";
@@ -163,8 +180,14 @@ public sealed class RunSummary
     // Sessions begin with run_start or resumed; what lies between two of them is no part of the run.
     private void NoteTime(JsonObject e)
     {
-        if (!DateTime.TryParse(e.Text("time"), CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal | DateTimeStyles.AssumeUniversal, out var time)) return;
-        if (_last is { } last && e.Text("event") is not ("run_start" or "resumed") && time > last) _seconds += (time - last).TotalSeconds;
+        if (
+            !DateTime.TryParse(
+                e.Text("time"), CultureInfo.InvariantCulture,
+                DateTimeStyles.AdjustToUniversal | DateTimeStyles.AssumeUniversal, out var time)
+        )
+            return;
+        if (_last is { } last && e.Text("event") is not ("run_start" or "resumed") && time > last)
+            _seconds += (time - last).TotalSeconds;
         _last = time;
         LastTime = time.ToString("yyyy-MM-dd HH:mm:ss 'UTC'", CultureInfo.InvariantCulture);
     }
@@ -174,7 +197,13 @@ public sealed class RunSummary
         const int most = 1 << 20; // ours has a few kilobytes
         try
         {
-            return File.Exists(path) && new FileInfo(path).Length <= most && JsonNode.Parse(File.ReadAllText(path), null, new() { AllowDuplicateProperties = false }) is JsonObject o ? o : [];
+            return
+                File.Exists(path)
+                && new FileInfo(path).Length <= most
+                && JsonNode.Parse(File.ReadAllText(path), null, new() { AllowDuplicateProperties = false })
+                    is JsonObject o
+                ? o
+                : [];
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or System.Text.Json.JsonException)
         {
@@ -185,7 +214,8 @@ public sealed class RunSummary
     private TestResult ReadTest(JsonObject e, string name)
     {
         var evaluation = Task.Read(e);
-        if (evaluation.Odd != null) Odd.Add($"The {e.Text("event")} event \"{name}\" of events.jsonl is odd: {evaluation.Odd}.");
+        if (evaluation.Odd != null)
+            Odd.Add($"The {e.Text("event")} event \"{name}\" of events.jsonl is odd: {evaluation.Odd}.");
         return new TestResult(name, evaluation, e.Number("seconds"));
     }
 
@@ -196,8 +226,19 @@ public sealed class RunSummary
         return new EvalPoint(step, split, evaluation);
     }
 
-    private static PlanSummary ReadPlan(JsonObject p) => new(p.Long("total_bytes"), p.Long("arena_bytes"), p.Long("static_bytes"), p.Long("workspace_bytes"), p.Text("peak_phase"),
+    private static PlanSummary ReadPlan(JsonObject p) =>
+        new(
+            p.Long("total_bytes"),
+            p.Long("arena_bytes"),
+            p.Long("static_bytes"),
+            p.Long("workspace_bytes"),
+            p.Text("peak_phase"),
         (int?)p.Long("recompute_layers"), (int?)p.Long("layers"),
         p["phases"] is JsonObject phases ? phases.Select(x => (x.Key, phases.Long(x.Key) ?? 0)).ToList() : [],
-        p["rows"] is JsonArray rows ? rows.OfType<JsonObject>().Select(r => (r.Text("phase") ?? "static", r.Text("category") ?? "other", r.Long("bytes") ?? 0)).ToList() : []);
+            p["rows"] is JsonArray rows
+                ? rows.OfType<JsonObject>()
+                    .Select(r => (r.Text("phase") ?? "static", r.Text("category") ?? "other", r.Long("bytes") ?? 0))
+                    .ToList()
+                : []
+        );
 }

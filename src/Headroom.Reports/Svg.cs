@@ -5,7 +5,9 @@ using Headroom.Training;
 namespace Headroom.Reports;
 
 /// <summary>One run's line in a chart; colours are numbers that the page's style resolves for light and dark.</summary>
-internal sealed record Curve(string Name, int Colour, IReadOnlyList<(double X, double Y)> Raw, IReadOnlyList<(double X, double Y)> Smooth, IReadOnlyList<(double X, double Y)> Points);
+internal sealed record Curve(
+    string Name, int Colour, IReadOnlyList<(double X, double Y)> Raw, IReadOnlyList<(double X, double Y)> Smooth,
+    IReadOnlyList<(double X, double Y)> Points);
 
 /// <summary>Inline charts: drawn at 480 units so that text stays readable on a phone.</summary>
 internal static class Svg
@@ -24,19 +26,27 @@ internal static class Svg
         foreach (double y in ys)
         {
             s.Append(CultureInfo.InvariantCulture, $"<path class=\"grid\" d=\"M{left} {Y(y):0.#}H{right}\"/>");
-            s.Append(CultureInfo.InvariantCulture, $"<text x=\"{left - 6}\" y=\"{Y(y) + 4:0.#}\" text-anchor=\"end\">{Tick(y, ys)}</text>");
+            s.Append(
+                CultureInfo.InvariantCulture,
+                $"<text x=\"{left - 6}\" y=\"{Y(y) + 4:0.#}\" text-anchor=\"end\">{Tick(y, ys)}</text>");
         }
         foreach (double x in xs.Where(x => x <= xEnd))
         {
             s.Append(CultureInfo.InvariantCulture, $"<path class=\"axis\" d=\"M{X(x):0.#} {bottom}v4\"/>");
-            s.Append(CultureInfo.InvariantCulture, $"<text x=\"{X(x):0.#}\" y=\"{bottom + 18}\" text-anchor=\"middle\">{Tick(x, xs)}</text>");
+            s.Append(
+                CultureInfo.InvariantCulture,
+                $"<text x=\"{X(x):0.#}\" y=\"{bottom + 18}\" text-anchor=\"middle\">{Tick(x, xs)}</text>");
         }
-        s.Append(CultureInfo.InvariantCulture, $"<path class=\"axis\" d=\"M{left} {top}V{bottom}H{right}\"/><text x=\"{(left + right) / 2}\" y=\"{bottom + 36}\" text-anchor=\"middle\">step</text><text x=\"4\" y=\"12\">{ReportHtml.Escape(unit)}</text>");
+        s.Append(CultureInfo.InvariantCulture, $"<path class=\"axis\" d=\"M{left} {top}V{bottom}H{right}\"/><text "
+            + $"x=\"{(left + right) / 2}\" y=\"{bottom + 36}\" text-anchor=\"middle\">step</text><text x=\"4\" "
+            + $"y=\"12\">{ReportHtml.Escape(unit)}</text>");
         foreach (var c in curves) Path(c.Raw, $"s{c.Colour} thin");
         foreach (var c in curves) Path(c.Smooth, $"s{c.Colour} line");
         foreach (var c in curves)
             foreach (var (x, y) in c.Points)
-                s.Append(CultureInfo.InvariantCulture, $"<circle class=\"f{c.Colour} ring\" cx=\"{X(x):0.#}\" cy=\"{Y(y):0.#}\" r=\"4.5\"><title>{ReportHtml.Escape(c.Name)}, step {x}: {y:0.####}</title></circle>");
+                s.Append(CultureInfo.InvariantCulture, $"<circle class=\"f{c.Colour} ring\" cx=\"{X(x):0.#}\" "
+                    + $"cy=\"{Y(y):0.#}\" r=\"4.5\"><title>{ReportHtml.Escape(c.Name)}, step {x}: "
+                    + $"{y:0.####}</title></circle>");
         return s.Append("</svg>").ToString();
 
         double X(double x) => left + x / xEnd * (right - left);
@@ -56,18 +66,28 @@ internal static class Svg
     }
 
     /// <summary>Horizontal stacked bars with their label above.</summary>
-    public static string Stacked(string title, IReadOnlyList<(string Label, string Value, IReadOnlyList<(int Colour, double Size, string Title)> Parts)> bars)
+    public static string Stacked(
+        string title,
+        IReadOnlyList<(string Label, string Value, IReadOnlyList<(int Colour, double Size, string Title)> Parts)> bars)
     {
         double largest = Math.Max(1, bars.Max(b => b.Parts.Sum(p => p.Size))), y = 0;
         var s = Open(bars.Count * 38 + 4, title);
         foreach (var (label, value, parts) in bars)
         {
-            s.Append(CultureInfo.InvariantCulture, $"<text x=\"0\" y=\"{y + 13}\">{ReportHtml.Escape(label)}</text><text x=\"{Width}\" y=\"{y + 13}\" text-anchor=\"end\">{ReportHtml.Escape(value)}</text>");
+            s.Append(
+                CultureInfo.InvariantCulture,
+                $"<text x=\"0\" y=\"{y + 13}\">{ReportHtml.Escape(label)}</text><text x=\"{Width}\" y=\"{y + 13}\" "
+                    + $"text-anchor=\"end\">{ReportHtml.Escape(value)}</text>"
+            );
             double x = 0;
             foreach (var (colour, size, name) in parts)
             {
                 double w = size / largest * Width;
-                s.Append(CultureInfo.InvariantCulture, $"<rect class=\"f{colour}\" x=\"{x:0.##}\" y=\"{y + 18}\" width=\"{w:0.##}\" height=\"13\"><title>{ReportHtml.Escape(name)}</title></rect>");
+                s.Append(
+                    CultureInfo.InvariantCulture,
+                    $"<rect class=\"f{colour}\" x=\"{x:0.##}\" y=\"{y + 18}\" width=\"{w:0.##}\" "
+                        + $"height=\"13\"><title>{ReportHtml.Escape(name)}</title></rect>"
+                );
                 x += w;
             }
             y += 38;
@@ -78,20 +98,33 @@ internal static class Svg
     /// <summary>A dot with its interval in each row, on a common axis.</summary>
     public static string Intervals(string title, IReadOnlyList<(string Label, int Colour, Interval Value)> rows)
     {
-        double[] ticks = Ticks(Math.Floor(rows.Min(r => r.Value.Low) * 20) / 20, Math.Min(1, rows.Max(r => r.Value.High)));
+        double[] ticks = Ticks(
+            Math.Floor(rows.Min(r => r.Value.Low) * 20) / 20, Math.Min(1, rows.Max(r => r.Value.High)));
         double low = ticks[0], high = ticks[^1], bottom = rows.Count * 36 + 4, y = 0;
         var s = Open(bottom + 22, title);
         foreach (double t in ticks)
         {
             s.Append(CultureInfo.InvariantCulture, $"<path class=\"grid\" d=\"M{X(t):0.#} 0V{bottom}\"/>");
-            s.Append(CultureInfo.InvariantCulture, $"<text x=\"{X(t):0.#}\" y=\"{bottom + 16}\" text-anchor=\"middle\">{Tick(t, ticks)}</text>");
+            s.Append(
+                CultureInfo.InvariantCulture,
+                $"<text x=\"{X(t):0.#}\" y=\"{bottom + 16}\" text-anchor=\"middle\">{Tick(t, ticks)}</text>");
         }
         foreach (var (label, colour, v) in rows)
         {
             string css = colour < 0 ? "n" : colour.ToString(CultureInfo.InvariantCulture);
-            s.Append(CultureInfo.InvariantCulture, $"<text x=\"0\" y=\"{y + 13}\" class=\"over\">{ReportHtml.Escape(label)}</text>");
-            s.Append(CultureInfo.InvariantCulture, $"<path class=\"s{css} line\" d=\"M{X(v.Low):0.#} {y + 24}H{X(v.High):0.#}M{X(v.Low):0.#} {y + 20}v8M{X(v.High):0.#} {y + 20}v8\"/>");
-            s.Append(CultureInfo.InvariantCulture, $"<circle class=\"f{css}\" cx=\"{X(v.Value):0.#}\" cy=\"{y + 24}\" r=\"4.5\"><title>{ReportHtml.Escape($"{label}: {Show.I(v)}")}</title></circle>");
+            s.Append(
+                CultureInfo.InvariantCulture,
+                $"<text x=\"0\" y=\"{y + 13}\" class=\"over\">{ReportHtml.Escape(label)}</text>");
+            s.Append(
+                CultureInfo.InvariantCulture,
+                $"<path class=\"s{css} line\" d=\"M{X(v.Low):0.#} {y + 24}H{X(v.High):0.#}M{X(v.Low):0.#} "
+                    + $"{y + 20}v8M{X(v.High):0.#} {y + 20}v8\"/>"
+            );
+            s.Append(
+                CultureInfo.InvariantCulture,
+                $"<circle class=\"f{css}\" cx=\"{X(v.Value):0.#}\" cy=\"{y + 24}\" "
+                    + $"r=\"4.5\"><title>{ReportHtml.Escape($"{label}: {Show.I(v)}")}</title></circle>"
+            );
             y += 36;
         }
         return s.Append("</svg>").ToString();
@@ -110,20 +143,31 @@ internal static class Svg
     }
 
     private static string Tick(double v, double[] ticks) => v == 0 ? "0"
-        : (ticks[1] - ticks[0] is var step && step < 0.001 ? v.ToString("0.##e-0", CultureInfo.InvariantCulture) : v.ToString(step >= 1 ? "#,0" : "0.###", CultureInfo.InvariantCulture));
+            : (
+                ticks[1] - ticks[0] is var step && step < 0.001
+                    ? v.ToString("0.##e-0", CultureInfo.InvariantCulture)
+                    : v.ToString(step >= 1 ? "#,0" : "0.###", CultureInfo.InvariantCulture)
+            );
 
-    /// <summary>Long curves keep the lowest and highest point of each of 400 stretches, so that spikes stay visible.</summary>
+    /// <summary>
+    /// Long curves keep the lowest and highest point of each of 400 stretches, so that spikes stay visible.
+    /// </summary>
     private static IEnumerable<(double X, double Y)> Thin(IReadOnlyList<(double X, double Y)> points)
     {
         const int parts = 400;
         if (points.Count <= 2 * parts) return points;
         return Enumerable.Range(0, parts).SelectMany(k =>
         {
-            var part = points.Skip(points.Count * k / parts).Take(points.Count * (k + 1) / parts - points.Count * k / parts).ToList();
+            var part = points
+                .Skip(points.Count * k / parts)
+                .Take(points.Count * (k + 1) / parts - points.Count * k / parts)
+                .ToList();
             return new[] { part.MinBy(p => p.Y), part.MaxBy(p => p.Y) }.OrderBy(p => p.X);
         });
     }
 
     private static StringBuilder Open(double height, string title) =>
-        new StringBuilder().Append(CultureInfo.InvariantCulture, $"<svg viewBox=\"0 0 {Width} {height}\" role=\"img\" aria-label=\"{ReportHtml.Escape(title)}\">");
+        new StringBuilder().Append(
+            CultureInfo.InvariantCulture,
+            $"<svg viewBox=\"0 0 {Width} {height}\" role=\"img\" aria-label=\"{ReportHtml.Escape(title)}\">");
 }

@@ -5,18 +5,34 @@ using Headroom.Training;
 
 namespace Headroom.Cuda.Tests;
 
-/// <summary>PiSSA and LoftQ on a GPU: the same adapters and the same stored base as on the CPU, whose tests say that both are right.</summary>
+/// <summary>
+/// PiSSA and LoftQ on a GPU: the same adapters and the same stored base as on the CPU, whose tests say that both are
+/// right.
+/// </summary>
 public class AdapterStartTests
 {
     private static readonly ModelConfig Config = new()
     {
-        ModelType = "llama", HiddenSize = 128, IntermediateSize = 320, VocabSize = 300, NumHiddenLayers = 2, NumAttentionHeads = 2, NumKeyValueHeads = 2, HeadDim = 64, RmsNormEps = 1e-5f,
+        ModelType = "llama",
+        HiddenSize = 128,
+        IntermediateSize = 320,
+        VocabSize = 300,
+        NumHiddenLayers = 2,
+        NumAttentionHeads = 2,
+        NumKeyValueHeads = 2,
+        HeadDim = 64,
+        RmsNormEps = 1e-5f,
     };
 
     [Theory, InlineData("pissa", 1, false), InlineData("pissa_niter_4", 1, true), InlineData("loftq", 2, false)]
     public void TheCpusBits(string init, int rounds, bool dora)
     {
-        var lora = new LoraSettings(16, 32, 0, ["q_proj", "down_proj", "up_proj"]) { Init = init, LoftqIterations = rounds, UseDora = dora };
+        var lora = new LoraSettings(16, 32, 0, ["q_proj", "down_proj", "up_proj"])
+        {
+            Init = init,
+            LoftqIterations = rounds,
+            UseDora = dora,
+        };
         var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters, lora);
         Engine Started(IDevice device)
         {
@@ -34,7 +50,9 @@ public class AdapterStartTests
             if (p.Rank == 0) continue;
             Assert.Equal(cpu.Read(p.A), gpu.Read(q.A));
             Assert.Equal(cpu.Read(p.B), gpu.Read(q.B));
-            if (dora) foreach (var (x, y) in cpu.Read(p.Magnitude).Zip(gpu.Read(q.Magnitude))) Assert.Equal(x, y, 1e-5f * x);
+            if (dora)
+                foreach (var (x, y) in cpu.Read(p.Magnitude).Zip(gpu.Read(q.Magnitude)))
+                    Assert.Equal(x, y, 1e-5f * x);
         }
     }
 
@@ -48,7 +66,14 @@ public class AdapterStartTests
         public (int Rows, int Cols) ShapeOf(string hfName)
         {
             int h = Config.HiddenSize, inter = Config.IntermediateSize;
-            return hfName.Split('.')[^2] switch { "embed_tokens" or "lm_head" => (Config.VocabSize, h), "gate_proj" or "up_proj" => (inter, h), "down_proj" => (h, inter), "norm" or "input_layernorm" or "post_attention_layernorm" => (h, 1), _ => (h, h) };
+            return hfName.Split('.')[^2] switch
+            {
+                "embed_tokens" or "lm_head" => (Config.VocabSize, h),
+                "gate_proj" or "up_proj" => (inter, h),
+                "down_proj" => (h, inter),
+                "norm" or "input_layernorm" or "post_attention_layernorm" => (h, 1),
+                _ => (h, h),
+            };
         }
 
         public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination)

@@ -60,8 +60,12 @@ public class DoctorTests
     public void ALibraryThatTheDriverRunsIsPreferredInEveryFolder()
     {
         string[] files = ["lib.so.13", "lib.so.12"];
-        Assert.Equal([("a", files[0]), ("a", files[1]), ("", files[0]), ("", files[1])], NativeLibraries.Candidates(["a", ""], files, 13));
-        Assert.Equal([("a", files[1]), ("", files[1]), ("a", files[0]), ("", files[0])], NativeLibraries.Candidates(["a", ""], files, 12));
+        Assert.Equal(
+            [("a", files[0]), ("a", files[1]), ("", files[0]), ("", files[1])],
+            NativeLibraries.Candidates(["a", ""], files, 13));
+        Assert.Equal(
+            [("a", files[1]), ("", files[1]), ("a", files[0]), ("", files[0])],
+            NativeLibraries.Candidates(["a", ""], files, 12));
         Assert.Equal([("", "libcuda.so.1")], NativeLibraries.Candidates([""], ["libcuda.so.1"], int.MaxValue));
     }
 
@@ -78,8 +82,12 @@ public class DoctorTests
     [Fact]
     public void AFullCardIsRefusedWithFreeAndNeededBytes()
     {
-        Assert.Equal("card has 12 MiB free; 600 MiB are needed before a model.", CardMemory.TooFullToOpen("card", 12 << 20, 600 << 20).Message);
-        Assert.Equal("card has too little memory free; 600 MiB are needed before a model.", CardMemory.TooFullToOpen("card", -1, 600 << 20).Message);
+        Assert.Equal(
+            "card has 12 MiB free; 600 MiB are needed before a model.",
+            CardMemory.TooFullToOpen("card", 12 << 20, 600 << 20).Message);
+        Assert.Equal(
+            "card has too little memory free; 600 MiB are needed before a model.",
+            CardMemory.TooFullToOpen("card", -1, 600 << 20).Message);
         var e = CardMemory.TooFullForPlan("card", 12 << 20, 600 << 20);
         Assert.Equal("The plan needs 600 MiB more on card, of which 12 MiB are free.", e.Message);
         Assert.Equal(2, e.ExitCode);

@@ -19,18 +19,21 @@ public class DuelTests
     [Theory, InlineData("llama-tiny"), InlineData("deepseek-tiny")]
     public void FiftyStepsGiveTheCpusLosses(string model)
     {
-        string path = Path.Combine(Repository() ?? "", "models", model), recipe = Path.Combine(Repository() ?? "", "recipes", "duel.yaml");
+        string path = Path.Combine(Repository() ?? "", "models", model),
+            recipe = Path.Combine(Repository() ?? "", "recipes", "duel.yaml");
         Assert.SkipUnless(Directory.Exists(path) && File.Exists(recipe), $"{model} is not beside this executable");
         var gpu = TestDevice.OpenCuda();
         double[] b = Losses(recipe, path, gpu), a = Losses(recipe, path, new CpuDevice());
-        for (int i = 0; i < a.Length; i++) Assert.True(Math.Abs(a[i] - b[i]) <= 1e-3, $"step {i + 1}: {a[i]:F6} on the CPU, {b[i]:F6} on the GPU");
+        for (int i = 0; i < a.Length; i++)
+            Assert.True(Math.Abs(a[i] - b[i]) <= 1e-3, $"step {i + 1}: {a[i]:F6} on the CPU, {b[i]:F6} on the GPU");
     }
 
     private static double[] Losses(string recipePath, string model, IDevice device)
     {
         var recipe = RecipeLoader.Parse(File.ReadAllText(recipePath));
         recipe.Training.Precision = "fp32";
-        using var run = PreparedRun.Of(recipe, new ModelOptions { Path = model }, () => device, null, (_, _, _, _) => { });
+        using var run = PreparedRun.Of(
+            recipe, new ModelOptions { Path = model }, () => device, null, (_, _, _, _) => { });
         using var engine = new Engine(device, run.Source, run.Settings, run.Limits);
         engine.InitializeAdapters((ulong)recipe.Training.Seed);
         var trainer = new Trainer(engine, recipe.Training, run.Train, run.Longest);

@@ -21,14 +21,21 @@ internal sealed record SourceKernel(string File, string Name, int Size, bool Typ
     public override string ToString() => $"{File}: {Name}{(Size > 0 ? $" at {Size}" : "")}";
 }
 
-/// <summary>The kernels of the embedded sources: declared as they stand, or by a macro whose body declares some.</summary>
+/// <summary>
+/// The kernels of the embedded sources: declared as they stand, or by a macro whose body declares some.
+/// </summary>
 internal static partial class KernelSources
 {
     /// <summary>What files are compiled for: RANK of the fused adapters, HEAD of flash attention.</summary>
     private static readonly int[] Ranks = [16, 32, 64], Heads = [64, 128];
 
     public static IReadOnlyList<string> Files { get; } =
-        [.. typeof(CudaDevice).Assembly.GetManifestResourceNames().Where(n => n.EndsWith(".cu", StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
+    [
+        .. typeof(CudaDevice)
+            .Assembly.GetManifestResourceNames()
+            .Where(n => n.EndsWith(".cu", StringComparison.Ordinal))
+            .Order(StringComparer.Ordinal),
+    ];
 
     /// <summary>An embedded source without comments, continued lines joined.</summary>
     public static string Text(string file)
@@ -39,7 +46,8 @@ internal static partial class KernelSources
 
     public static List<SourceKernel> Kernels(string file)
     {
-        string text = Text(file), whole = text + string.Concat(Include().Matches(text).Select(m => Text(m.Groups[1].Value)));
+        string text = Text(file),
+            whole = text + string.Concat(Include().Matches(text).Select(m => Text(m.Groups[1].Value)));
         int[] sizes = RankWord().IsMatch(whole) ? Ranks : HeadWord().IsMatch(whole) ? Heads : [0];
         bool tensorCores = Mma().IsMatch(whole);
         var (lines, conditions) = Expand(text);
@@ -53,9 +61,11 @@ internal static partial class KernelSources
             int only = 0;
             foreach (string c in under.Where(c => !c.Contains("__CUDA_ARCH_FEAT_SM90_ALL")))
                 only = RankIs().Match(c) is { Success: true } r ? int.Parse(r.Groups[1].Value)
-                    : throw new InvalidOperationException($"{file}: {name} stands under a condition this test does not know: {c}");
+                    : throw new InvalidOperationException(
+                        $"{file}: {name} stands under a condition this test does not know: {c}");
             foreach (int size in sizes)
-                if (only == 0 || size == only) kernels.Add(new SourceKernel(file, name, size, Type().IsMatch(own), tensorCores, hopper));
+                if (only == 0 || size == only)
+                    kernels.Add(new SourceKernel(file, name, size, Type().IsMatch(own), tensorCores, hopper));
         }
         return kernels;
     }
@@ -79,7 +89,8 @@ internal static partial class KernelSources
             {
                 string[] values = Split(u.Groups[2].Value);
                 kept = macro.Body;
-                for (int i = 0; i < values.Length; i++) kept = Regex.Replace(kept, $@"(\s*##\s*)?\b{macro.Parameters[i]}\b(\s*##\s*)?", values[i]);
+                for (int i = 0; i < values.Length; i++)
+                    kept = Regex.Replace(kept, $@"(\s*##\s*)?\b{macro.Parameters[i]}\b(\s*##\s*)?", values[i]);
             }
             lines.Add(kept.StartsWith('#') ? "" : kept);
             conditions.Add([.. open]);
@@ -108,7 +119,9 @@ internal static partial class KernelSources
     [GeneratedRegex(@"\bT\b")] private static partial Regex Type();
     [GeneratedRegex(@"\bmma(\.sync|_async)")] private static partial Regex Mma();
     [GeneratedRegex(@"^#if RANK == (\d+)\s*$")] private static partial Regex RankIs();
-    [GeneratedRegex(@"extern ""C"" __global__ void (?:__launch_bounds__\([^()]*\) )?(\w+)\(")] private static partial Regex Declaration();
+
+    [GeneratedRegex(@"extern ""C"" __global__ void (?:__launch_bounds__\([^()]*\) )?(\w+)\(")]
+    private static partial Regex Declaration();
     [GeneratedRegex(@"^#define (\w+)\(([^)]*)\)(.*)$")] private static partial Regex Macro();
     [GeneratedRegex(@"^(\w+)\(([^()]*)\);?\s*$")] private static partial Regex Use();
 }

@@ -6,7 +6,9 @@ using Headroom.Cuda.Resources;
 
 namespace Headroom.Cuda.Tests;
 
-/// <summary>One tensor on both sides: float32 on the CPU and the type under test on the GPU, with equal (rounded) values.</summary>
+/// <summary>
+/// One tensor on both sides: float32 on the CPU and the type under test on the GPU, with equal (rounded) values.
+/// </summary>
 public readonly record struct Pair(Tensor Cpu, Tensor Gpu);
 
 /// <summary>Both devices, a bump allocator on each, and comparison.</summary>
@@ -20,7 +22,8 @@ public sealed unsafe class Rig : IDisposable
     private long _at;
 
     /// <param name="options">How the GPU is opened.</param>
-    /// <param name="alone">Every tensor is an allocation of its own on the GPU, of exactly its bytes: a memory checker sees a step past its end.</param>
+    /// <param name="alone">Every tensor is an allocation of its own on the GPU, of exactly its bytes: a memory checker
+    /// sees a step past its end.</param>
     public Rig(CudaOptions? options = null, bool alone = false)
     {
         Device = Headroom.Tests.TestDevice.OpenCuda(options);
@@ -43,7 +46,9 @@ public sealed unsafe class Rig : IDisposable
         return p;
     }
 
-    /// <summary>Forgets every tensor of the GPU; the CPU's live on until the end, as do those of a rig whose tensors are alone.</summary>
+    /// <summary>
+    /// Forgets every tensor of the GPU; the CPU's live on until the end, as do those of a rig whose tensors are alone.
+    /// </summary>
     public void Rewind() => _at = 0;
 
     private nint Place(long bytes)
@@ -111,16 +116,28 @@ public sealed unsafe class Rig : IDisposable
         var bits = MemoryMarshal.Cast<byte, ushort>(bytes);
         var values = new float[t.Count];
         for (int i = 0; i < values.Length; i++)
-            values[i] = t.DType == DType.BF16 ? BitConverter.UInt32BitsToSingle((uint)bits[i] << 16) : (float)BitConverter.UInt16BitsToHalf(bits[i]);
+            values[i] =
+                t.DType == DType.BF16
+                    ? BitConverter.UInt32BitsToSingle((uint)bits[i] << 16)
+                    : (float)BitConverter.UInt16BitsToHalf(bits[i]);
         return values;
     }
 
-    /// <summary>A weight of random values in a storage, quantized on each side by its own ops; codes must be equal.</summary>
+    /// <summary>
+    /// A weight of random values in a storage, quantized on each side by its own ops; codes must be equal.
+    /// </summary>
     public (LinearWeight Cpu, LinearWeight Gpu) Weight(WeightStorage storage, int outs, int ins, bool bias = false)
     {
         var source = Normal(DType.F32, outs, ins, 0.05f);
         int blocks = LinearWeight.Blocks((long)outs * ins, 64);
-        DType data = storage switch { WeightStorage.F32 => DType.F32, WeightStorage.BF16 => DType.BF16, WeightStorage.F16 => DType.F16, WeightStorage.Int8 => DType.I8, _ => DType.U4 };
+        DType data = storage switch
+        {
+            WeightStorage.F32 => DType.F32,
+            WeightStorage.BF16 => DType.BF16,
+            WeightStorage.F16 => DType.F16,
+            WeightStorage.Int8 => DType.I8,
+            _ => DType.U4,
+        };
         var d = Raw(data, data, outs, ins);
         Pair absmax = default, nested = default, offset = default, b = bias ? Normal(DType.F32, outs) : default;
         if (storage == WeightStorage.Int8) absmax = Raw(DType.F32, DType.F32, outs, 1);
@@ -135,7 +152,8 @@ public sealed unsafe class Rig : IDisposable
         var gpu = new LinearWeight(storage, outs, ins, d.Gpu, absmax.Gpu, nested.Gpu, offset.Gpu, b.Gpu);
         Cpu.Quantize(source.Cpu, cpu);
         Gpu.Quantize(source.Gpu, gpu);
-        foreach (var (p, what) in new[] { (d, "codes"), (absmax, "absmax"), (nested, "nested absmax"), (offset, "offset") })
+        foreach (
+            var (p, what) in new[] { (d, "codes"), (absmax, "absmax"), (nested, "nested absmax"), (offset, "offset") })
             if (!p.Cpu.IsNone) EqualBits(p, what);
         return (cpu, gpu);
     }
@@ -147,7 +165,9 @@ public sealed unsafe class Rig : IDisposable
         var d = Raw(DType.U8, DType.U8, outs, (int)type.RowBytes(ins));
         bytes.CopyTo(new Span<byte>(d.Cpu.B, bytes.Length));
         Device.Upload(bytes, d.Gpu);
-        return (new LinearWeight(WeightStorage.Gguf, outs, ins, d.Cpu, BlockType: type), new LinearWeight(WeightStorage.Gguf, outs, ins, d.Gpu, BlockType: type));
+        return (
+            new LinearWeight(WeightStorage.Gguf, outs, ins, d.Cpu, BlockType: type),
+            new LinearWeight(WeightStorage.Gguf, outs, ins, d.Gpu, BlockType: type));
     }
 
     public void EqualBits(Pair p, string what)
@@ -169,7 +189,9 @@ public sealed unsafe class Rig : IDisposable
             error += e * e;
             norm += (double)p.Cpu.F[i] * p.Cpu.F[i];
         }
-        Assert.True(Math.Sqrt(error) <= tolerance * Math.Sqrt(norm) + 1e-12, $"{what}: relative error {Math.Sqrt(error / norm):G3}, tolerance {tolerance}");
+        Assert.True(
+            Math.Sqrt(error) <= tolerance * Math.Sqrt(norm) + 1e-12,
+            $"{what}: relative error {Math.Sqrt(error / norm):G3}, tolerance {tolerance}");
     }
 
     /// <summary>Relative error in the L2 norm; NaN fails.</summary>
@@ -184,7 +206,9 @@ public sealed unsafe class Rig : IDisposable
             norm += (double)p.Cpu.F[i] * p.Cpu.F[i];
         }
         double relative = Math.Sqrt(error / Math.Max(norm, 1e-30));
-        Assert.True(relative <= tolerance, $"{what} ({p.Gpu.DType} {p.Gpu.Shape}): relative error {relative:E2} > {tolerance:E1}");
+        Assert.True(
+            relative <= tolerance,
+            $"{what} ({p.Gpu.DType} {p.Gpu.Shape}): relative error {relative:E2} > {tolerance:E1}");
     }
 
     /// <summary>What the type under test may differ by.</summary>

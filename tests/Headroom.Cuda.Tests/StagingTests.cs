@@ -2,7 +2,10 @@ using Headroom.Core;
 
 namespace Headroom.Cuda.Tests;
 
-/// <summary>Copies of every size through the page-locked memory, small and large ones in turns; NF4 from the stored bytes against the CPU's.</summary>
+/// <summary>
+/// Copies of every size through the page-locked memory, small and large ones in turns; NF4 from the stored bytes
+/// against the CPU's.
+/// </summary>
 public sealed class StagingTests
 {
     [Fact]
@@ -10,7 +13,9 @@ public sealed class StagingTests
     {
         using var rig = new Rig();
         var random = new Random(3);
-        int[] sizes = [1, 255, 4096, 1 << 20, (1 << 20) + 1, 3 << 20, 7, (40 << 20) + 13, 1 << 19, (2 << 20) - 1, 65536];
+        int[] sizes =
+        [
+            1, 255, 4096, 1 << 20, (1 << 20) + 1, 3 << 20, 7, (40 << 20) + 13, 1 << 19, (2 << 20) - 1, 65536];
         var sent = sizes.Select(n =>
         {
             var bytes = new byte[n];
@@ -18,7 +23,8 @@ public sealed class StagingTests
             return bytes;
         }).ToArray();
         var tensors = sizes.Select(n => rig.Empty(DType.U8, n).Gpu).ToArray();
-        for (int round = 0; round < 3; round++) // more than the ring and the slots hold, so that each is used again while copies run
+        // more than the ring and the slots hold, so that each is used again while copies run
+        for (int round = 0; round < 3; round++)
         {
             for (int i = 0; i < sizes.Length; i++) rig.Device.Upload(sent[i], tensors[i]);
             for (int i = sizes.Length - 1; i >= 0; i--)
@@ -49,11 +55,20 @@ public sealed class StagingTests
         var got = System.Runtime.InteropServices.MemoryMarshal.Cast<byte, ushort>(back);
         for (int i = 0; i < got.Length; i++)
             if (got[i] != (ushort)((long)i * 40503)) Assert.Fail($"element {i}");
-        Assert.Equal("no.", Assert.Throws<HeadroomException>(() => rig.Device.Upload((_, _, _) => throw new HeadroomException("no", "yes"), tensor)).Message);
+        Assert.Equal(
+            "no.",
+            Assert
+                .Throws<HeadroomException>(() =>
+                    rig.Device.Upload((_, _, _) => throw new HeadroomException("no", "yes"), tensor)
+                )
+                .Message
+        );
         rig.Device.Upload(back, tensor); // the device goes on after a reader's fault
     }
 
-    [Theory, InlineData(DType.BF16, WeightStorage.NF4), InlineData(DType.BF16, WeightStorage.NF4Double), InlineData(DType.F16, WeightStorage.NF4Double), InlineData(DType.F16, WeightStorage.NF4)]
+    [
+        Theory, InlineData(DType.BF16, WeightStorage.NF4), InlineData(DType.BF16, WeightStorage.NF4Double),
+        InlineData(DType.F16, WeightStorage.NF4Double), InlineData(DType.F16, WeightStorage.NF4)]
     public void SixteenBitSourcesGiveTheBitsOfTheCpu(DType type, WeightStorage storage)
     {
         using var rig = new Rig();
@@ -63,8 +78,15 @@ public sealed class StagingTests
             var source = rig.Normal(type, rows, cols, 0.05f); // the CPU's is float32 with the rounded values
             rig.Cpu.Quantize(source.Cpu, cpu);
             rig.Gpu.Quantize(source.Gpu, gpu);
-            foreach (var (a, b, what) in new[] { (cpu.Data, gpu.Data, "codes"), (cpu.Absmax, gpu.Absmax, "absmax"), (cpu.NestedAbsmax, gpu.NestedAbsmax, "nested absmax"), (cpu.Offset, gpu.Offset, "offset") })
-                if (!a.IsNone) rig.EqualBits(new Pair(a, b), $"{what} of {rows} x {cols}");
+            foreach (
+                var (a, b, what) in new[]
+                {
+                    (cpu.Data, gpu.Data, "codes"), (cpu.Absmax, gpu.Absmax, "absmax"),
+                    (cpu.NestedAbsmax, gpu.NestedAbsmax, "nested absmax"), (cpu.Offset, gpu.Offset, "offset"),
+                }
+            )
+                if (!a.IsNone)
+                    rig.EqualBits(new Pair(a, b), $"{what} of {rows} x {cols}");
         }
     }
 }

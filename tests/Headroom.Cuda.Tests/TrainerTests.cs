@@ -9,7 +9,9 @@ namespace Headroom.Cuda.Tests;
 /// <summary>The trainer on a GPU: fp16 with loss scaling, exact resume, the process within its plan.</summary>
 public class TrainerTests
 {
-    private static readonly string[] All = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    private static readonly string[] All =
+    [
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
     private sealed class RandomRows : IRowSource
     {
@@ -18,7 +20,10 @@ public class TrainerTests
         public RandomRows()
         {
             var random = new PhiloxRandom(31);
-            _rows = Enumerable.Range(0, 24).Select(i => new EncodedRow(Enumerable.Range(0, 20 + i * 3).Select(_ => random.Next(500)).ToArray(), 1)).ToArray();
+            _rows = Enumerable
+                .Range(0, 24)
+                .Select(i => new EncodedRow(Enumerable.Range(0, 20 + i * 3).Select(_ => random.Next(500)).ToArray(), 1))
+                .ToArray();
         }
 
         public int Count => _rows.Length;
@@ -29,9 +34,19 @@ public class TrainerTests
     {
         var config = new ModelConfig
         {
-            ModelType = "llama", HiddenSize = hidden, IntermediateSize = hidden * 3, VocabSize = 500, NumHiddenLayers = 2, NumAttentionHeads = hidden / 64, NumKeyValueHeads = hidden / 64, HeadDim = 64, RmsNormEps = 1e-5f,
+            ModelType = "llama",
+            HiddenSize = hidden,
+            IntermediateSize = hidden * 3,
+            VocabSize = 500,
+            NumHiddenLayers = 2,
+            NumAttentionHeads = hidden / 64,
+            NumKeyValueHeads = hidden / 64,
+            HeadDim = 64,
+            RmsNormEps = 1e-5f,
         };
-        var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.F16, TrainMode.Adapters, new LoraSettings(16, 32, 0.1f, All), 0, 64, compute);
+        var settings = new ModelSettings(
+            WeightStorage.NF4Double, WeightStorage.F16, TrainMode.Adapters, new LoraSettings(16, 32, 0.1f, All), 0, 64,
+            compute);
         var engine = new Engine(TestDevice.OpenCuda(), config, settings, new BatchLimits(400, 4, 400));
         engine.FillRandom(2);
         engine.InitializeAdapters(2);
@@ -39,11 +54,32 @@ public class TrainerTests
     }
 
     private static Trainer Trainer(Engine engine) => new(engine,
-        new TrainingOptions { PerDeviceTrainBatchSize = 4, NumTrainEpochs = 2, LearningRate = 1e-3, WarmupSteps = 0, Seed = 5 }, new RandomRows(), 100);
+            new TrainingOptions
+            {
+                PerDeviceTrainBatchSize = 4,
+                NumTrainEpochs = 2,
+                LearningRate = 1e-3,
+                WarmupSteps = 0,
+                Seed = 5,
+            },
+            new RandomRows(),
+            100
+        );
 
     private static void Steps(Trainer trainer, int count, List<StepResult> results)
     {
-        using var feed = new BatchFeed(new RandomRows(), new TrainingOptions { PerDeviceTrainBatchSize = 4, NumTrainEpochs = 2, Seed = 5 }, 100, trainer.State.Step, trainer.TotalSteps);
+        using var feed = new BatchFeed(
+            new RandomRows(),
+            new TrainingOptions
+            {
+                PerDeviceTrainBatchSize = 4,
+                NumTrainEpochs = 2,
+                Seed = 5,
+            },
+            100,
+            trainer.State.Step,
+            trainer.TotalSteps
+        );
         for (int i = 0; i < count; i++)
         {
             var window = feed.Next();
@@ -52,7 +88,10 @@ public class TrainerTests
         }
     }
 
-    private static byte[] Weights(Engine engine) => engine.Model.Trained.SelectMany(t => MemoryMarshal.AsBytes(engine.Read(t.Slot.Weight).AsSpan()).ToArray()).ToArray();
+    private static byte[] Weights(Engine engine) =>
+        engine
+            .Model.Trained.SelectMany(t => MemoryMarshal.AsBytes(engine.Read(t.Slot.Weight).AsSpan()).ToArray())
+            .ToArray();
 
     [Fact]
     public void AnOverflowSkipsTheUpdateHalvesTheScaleAndLeavesTheScheduleAlone()
@@ -100,7 +139,8 @@ public class TrainerTests
             {
                 var trainer = Trainer(engine);
                 Steps(trainer, 4, whole);
-                if (compute == DType.F16) trainer.State = trainer.State with { LossScale = new LossScale(4096, 1999) }; // about to grow
+                if (compute == DType.F16)
+                    trainer.State = trainer.State with { LossScale = new LossScale(4096, 1999) }; // about to grow
                 Checkpoints.Save(root, engine, null, trainer.State);
                 Steps(trainer, 4, whole);
                 using var second = Open(compute);
@@ -135,12 +175,14 @@ public class TrainerTests
             if (round == 1) first = device.Memory().Used; // and every shape has its graph
         }
         Assert.True(device.Graphs.Records > 0);
-        Assert.InRange(first - loaded, 0, engine.Plan.WorkspaceBytes - device.WorkspaceBytes); // what the plan counts for graphs
+        // what the plan counts for graphs
+        Assert.InRange(first - loaded, 0, engine.Plan.WorkspaceBytes - device.WorkspaceBytes);
         var use = device.Memory();
         Assert.Equal(first, use.Used);
         long plan = engine.Plan.TotalBytes;
         Assert.True(use.Process >= use.Reserved, $"process {use.Process}, reserved {use.Reserved}");
-        Assert.True(use.Process <= plan + plan / 100 + (64 << 20), $"process {use.Process >> 20} MiB, plan {plan >> 20} MiB");
+        Assert.True(
+            use.Process <= plan + plan / 100 + (64 << 20), $"process {use.Process >> 20} MiB, plan {plan >> 20} MiB");
     }
 
     [Fact]

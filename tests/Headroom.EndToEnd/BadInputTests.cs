@@ -7,9 +7,19 @@ public class BadInputTests
     {
         var (exit, text, error) = cli.Run(arguments);
         string[] lines = error.Split('\n', StringSplitOptions.RemoveEmptyEntries);
-        Assert.True(exit == 2 && lines.Length == 2 && lines[0].StartsWith("error: ", StringComparison.Ordinal) && lines[1].StartsWith("  ", StringComparison.Ordinal), $"exit {exit}: {error}");
+        Assert.True(
+            exit == 2
+                && lines.Length == 2
+                && lines[0].StartsWith("error: ", StringComparison.Ordinal)
+                && lines[1].StartsWith("  ", StringComparison.Ordinal),
+            $"exit {exit}: {error}"
+        );
         Assert.Contains(says, error, StringComparison.OrdinalIgnoreCase);
-        Assert.False(Directory.Exists(Path.Combine(cli.Folder, "runs", "tiny")) && !File.Exists(Path.Combine(cli.Folder, "runs", "tiny", "mine")), "a run folder was left");
+        Assert.False(
+            Directory.Exists(Path.Combine(cli.Folder, "runs", "tiny"))
+                && !File.Exists(Path.Combine(cli.Folder, "runs", "tiny", "mine")),
+            "a run folder was left"
+        );
         Assert.Empty(Directory.EnumerateFiles(cli.Folder, "*.partial", SearchOption.AllDirectories));
         Assert.Empty(Directory.EnumerateFiles(cli.Folder, "*.tmp", SearchOption.AllDirectories));
         return (exit, text, error);
@@ -24,7 +34,9 @@ public class BadInputTests
     public void SpoiledSafetensors(string how, string says)
     {
         using var cli = new Cli();
-        string folder = cli.CopyBase("llama-tiny"), weights = Path.Combine(folder, "model.safetensors"), config = Path.Combine(folder, "config.json");
+        string folder = cli.CopyBase("llama-tiny"),
+            weights = Path.Combine(folder, "model.safetensors"),
+            config = Path.Combine(folder, "config.json");
         byte[] bytes = File.ReadAllBytes(weights);
         switch (how)
         {
@@ -34,7 +46,13 @@ public class BadInputTests
                 BitConverter.TryWriteBytes(bytes, 1L << 60);
                 File.WriteAllBytes(weights, bytes);
                 break;
-            case "shape": File.WriteAllText(config, File.ReadAllText(config).Replace("\"intermediate_size\": 512", "\"intermediate_size\": 576", StringComparison.Ordinal)); break;
+            case "shape":
+                File.WriteAllText(
+                    config,
+                    File.ReadAllText(config)
+                        .Replace("\"intermediate_size\": 512", "\"intermediate_size\": 576", StringComparison.Ordinal)
+                );
+                break;
             case "nan":
                 (bytes[^2], bytes[^1]) = (0xC0, 0x7F);
                 File.WriteAllBytes(weights, bytes);
@@ -95,8 +113,12 @@ public class BadInputTests
     public void ExtremeNumbersAndNames()
     {
         using var cli = new Cli();
-        Refused(cli, "exceeds the model's 512", "generate", Cli.Base("llama-tiny"), "--device", "cpu", "--prompt", "hi", "--max-new-tokens", "2147483647");
-        Refused(cli, "no token 2147483647", "generate", Cli.Base("llama-tiny"), "--device", "cpu", "--prompt", "hi", "--stop-id", "2147483647");
+        Refused(
+            cli, "exceeds the model's 512", "generate", Cli.Base("llama-tiny"), "--device", "cpu", "--prompt", "hi",
+            "--max-new-tokens", "2147483647");
+        Refused(
+            cli, "no token 2147483647", "generate", Cli.Base("llama-tiny"), "--device", "cpu", "--prompt", "hi",
+            "--stop-id", "2147483647");
         foreach (string name in new[] { "red\u001b[31m", "turned\u202eround", "bell\u0007" })
         {
             var (_, _, error) = Refused(cli, "\\u", "inspect", name);
@@ -109,11 +131,25 @@ public class BadInputTests
     {
         using var cli = new Cli();
         string model = Cli.Base("llama-tiny");
-        Refused(cli, "label", "train", cli.Recipe(model, train: "{\"text\": \"one\", \"label\": 0}\n{\"text\": \"two\", \"label\": 7}\n"));
+        Refused(
+            cli, "label", "train",
+            cli.Recipe(model, train: "{\"text\": \"one\", \"label\": 0}\n{\"text\": \"two\", \"label\": 7}\n"));
         Refused(cli, "no rows", "train", cli.Recipe(model, train: ""));
-        Refused(cli, "class", "train", cli.Recipe(model, test: "{\"text\": \"one\", \"label\": 1}\n{\"text\": \"two\", \"label\": 1}\n"));
-        Refused(cli, "also", "train", cli.Recipe(model, test: "{\"text\": \"first 0: an awful film by Marlow\", \"label\": 0}\n{\"text\": \"two\", \"label\": 1}\n"));
-        Refused(cli, "train.jsonl", "train", cli.Recipe(model, train: "{\"text\": \"one\", \"label\": 0}\n{\"text\": \n"));
+        Refused(
+            cli, "class", "train",
+            cli.Recipe(model, test: "{\"text\": \"one\", \"label\": 1}\n{\"text\": \"two\", \"label\": 1}\n"));
+        Refused(
+            cli,
+            "also",
+            "train",
+            cli.Recipe(
+                model,
+                test: "{\"text\": \"first 0: an awful film by Marlow\", \"label\": 0}\n{\"text\": \"two\", \"label\": "
+                    + "1}\n"
+            )
+        );
+        Refused(
+            cli, "train.jsonl", "train", cli.Recipe(model, train: "{\"text\": \"one\", \"label\": 0}\n{\"text\": \n"));
     }
 
     [Fact]
@@ -145,7 +181,9 @@ public class BadInputTests
         Refused(cli, "--rows", "plan", recipe, "--rows", "x");
         Refused(cli, "name", "train", recipe, "--name", "../tiny");
         Refused(cli, "cannot be written", "pretrain", Path.Combine(recipe, "below"), "--notes", "50");
-        Refused(cli, "cannot be written", "export", Cli.Base("llama-tiny"), "--out", Path.Combine(recipe, "below", "x.gguf"));
+        Refused(
+            cli, "cannot be written", "export", Cli.Base("llama-tiny"), "--out", Path.Combine(recipe, "below", "x.gguf")
+        );
         var (exit, text, error) = cli.Run();
         Assert.True(exit == 2 && text.Length == 0 && error.Contains("duel", StringComparison.Ordinal), error);
     }
@@ -186,9 +224,9 @@ public class BadInputTests
         string recipe = cli.Recipe(Cli.Base("llama-tiny")), model = Cli.Base("llama-tiny");
         string[][] all =
         [
-            ["train", recipe], ["plan", recipe], ["duel"], ["eval", recipe],
-            ["generate", model, "--prompt", "x"], ["bench", "step", model], ["bench", "load", Path.Combine(model, "config.json"), "--work", cli.Folder], ["quantize", model, "q"], ["export", model, "--out", "x.gguf"], ["pretrain", "p", "--notes", "50"],
-        ];
+            ["train", recipe], ["plan", recipe], ["duel"], ["eval", recipe], ["generate", model, "--prompt", "x"],
+            ["bench", "step", model], ["bench", "load", Path.Combine(model, "config.json"), "--work", cli.Folder],
+            ["quantize", model, "q"], ["export", model, "--out", "x.gguf"], ["pretrain", "p", "--notes", "50"]];
         foreach (string[] command in all)
         {
             var (_, said, _) = Refused(cli, "CUDA:0", [.. command, "--device", "CUDA:0"]);
@@ -197,28 +235,41 @@ public class BadInputTests
         Refused(cli, "takes no --device", "plan", model, "--device", "cuda");
         Refused(cli, "takes no --set", "plan", model, "--set", "lora.r=4");
         Refused(cli, "takes no --rows", "plan", recipe, "--rows", "2");
-        if (!cli.Run("doctor").Out.Contains("No NVIDIA driver", StringComparison.Ordinal)) Assert.Skip("this machine has a driver");
+        if (!cli.Run("doctor").Out.Contains("No NVIDIA driver", StringComparison.Ordinal))
+            Assert.Skip("this machine has a driver");
         foreach (string[] command in all)
         {
             var (_, said, _) = Refused(cli, "libcuda", [.. command, "--device", "cuda"]);
             Assert.DoesNotContain("writing", said, StringComparison.Ordinal); // a checkpoint for bench load
-            Assert.False(Path.Exists(Path.Combine(cli.Folder, "q")) || Path.Exists(Path.Combine(cli.Folder, "x.gguf")) || Path.Exists(Path.Combine(cli.Folder, "p", "model.safetensors")));
+            Assert.False(
+                Path.Exists(Path.Combine(cli.Folder, "q"))
+                    || Path.Exists(Path.Combine(cli.Folder, "x.gguf"))
+                    || Path.Exists(Path.Combine(cli.Folder, "p", "model.safetensors"))
+            );
         }
         var (exit, text, error) = cli.Run("train", recipe, "--device", "auto", "--set", "training.max_steps=1");
-        Assert.True(exit == 0 && text.StartsWith("device: CPU (No NVIDIA driver", StringComparison.Ordinal), text + error);
+        Assert.True(
+            exit == 0 && text.StartsWith("device: CPU (No NVIDIA driver", StringComparison.Ordinal), text + error);
         // Where standard output is the text of a model, the note is not part of it.
         (exit, text, error) = cli.Run("generate", model, "--prompt", "The film was", "--max-new-tokens", "3");
-        Assert.True(exit == 0 && error.StartsWith("device: CPU (No NVIDIA driver", StringComparison.Ordinal), text + error);
-        Assert.Equal(cli.Run("generate", model, "--prompt", "The film was", "--max-new-tokens", "3", "--device", "cpu").Out, text);
+        Assert.True(
+            exit == 0 && error.StartsWith("device: CPU (No NVIDIA driver", StringComparison.Ordinal), text + error);
+        Assert.Equal(
+            cli.Run("generate", model, "--prompt", "The film was", "--max-new-tokens", "3", "--device", "cpu").Out, text
+        );
     }
 
-    /// <summary>A library under the driver's or a vendor's name that is another: named by doctor, refused by cuda, passed over by auto.</summary>
+    /// <summary>
+    /// A library under the driver's or a vendor's name that is another: named by doctor, refused by cuda, passed over
+    /// by auto.
+    /// </summary>
     [Fact]
     public void ALibraryThatIsNotWhatItsNameSays()
     {
         Assert.SkipUnless(OperatingSystem.IsLinux(), "libraries are looked for by their Linux names");
         using var cli = new Cli();
-        string folder = Directory.CreateDirectory(Path.Combine(cli.Folder, "libraries")).FullName, any = Path.Combine(Path.GetDirectoryName(typeof(object).Assembly.Location)!, "libSystem.Native.so");
+        string folder = Directory.CreateDirectory(Path.Combine(cli.Folder, "libraries")).FullName,
+            any = Path.Combine(Path.GetDirectoryName(typeof(object).Assembly.Location)!, "libSystem.Native.so");
         File.Copy(any, Path.Combine(folder, "libcuda.so.1"));
         cli.Environment["LD_LIBRARY_PATH"] = folder;
         var (exit, text, error) = cli.Run("doctor");
@@ -238,16 +289,37 @@ public class BadInputTests
         Refused(cli, "--rounds", "bench", "load", model, "--rounds", "0");
         Refused(cli, "--dropout", "bench", "step", model, "--dropout", "1");
         Refused(cli, "at least one row", "bench", "step", model, "--rows", "0");
-        foreach (string[] command in (string[][])[["bench", "step", model], ["plan", model]])
-            Assert.Contains("Set a smaller --rows or --length.", Refused(cli, "100000 rows of 4096 tokens is too large", [.. command, "--rows", "100000", "--length", "4096"]).Error, StringComparison.Ordinal);
-        foreach (string layers in (string[])["5", "-2"]) Refused(cli, "--recompute is " + layers, "bench", "step", model, "--recompute", layers);
+        foreach (
+            string[] command in (string[][])
+                [
+                    ["bench", "step", model], ["plan", model]]
+        )
+            Assert.Contains(
+                "Set a smaller --rows or --length.",
+                Refused(
+                    cli, "100000 rows of 4096 tokens is too large", [.. command, "--rows", "100000", "--length", "4096"]
+                ).Error,
+                StringComparison.Ordinal
+            );
+        foreach (string layers in (string[])["5", "-2"])
+            Refused(cli, "--recompute is " + layers, "bench", "step", model, "--recompute", layers);
         Refused(cli, "takes no --graphs", "bench", "step", model, "--device", "cpu", "--graphs", "true");
         Refused(cli, "takes no --expanded", "bench", "step", model, "--device", "cpu", "--expanded", "4GiB");
-        foreach (string[] command in (string[][])[["bench", "step", model], ["plan", model]]) Refused(cli, "--r is 513, more than any side", [.. command, "--r", "513"]);
+        foreach (
+            string[] command in (string[][])
+                [
+                    ["bench", "step", model], ["plan", model]]
+        )
+            Refused(cli, "--r is 513, more than any side", [.. command, "--r", "513"]);
         Refused(cli, "no folder", "bench", "load", model, "--work", Path.Combine(cli.Folder, "nowhere"));
-        var (exit, output, error) = cli.Run("bench", "load", model, "--device", "cpu", "--rounds", "1", "--work", cli.Folder);
+        var (exit, output, error) = cli.Run(
+            "bench", "load", model, "--device", "cpu", "--rounds", "1", "--work", cli.Folder);
         Assert.True(exit == 0, error);
-        foreach (string what in (string[])["page cache, 1 thread", "load, hash beside it", "second start, from the copy", "load peak"]) Assert.Contains(what, output, StringComparison.Ordinal);
+        foreach (
+            string what in (string[])
+                ["page cache, 1 thread", "load, hash beside it", "second start, from the copy", "load peak"]
+        )
+            Assert.Contains(what, output, StringComparison.Ordinal);
         Assert.Empty(Directory.GetDirectories(cli.Folder, "headroom-*"));
     }
 }

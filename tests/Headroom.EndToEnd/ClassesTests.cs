@@ -8,13 +8,27 @@ public class ClassesTests
     private static readonly string[] Words = ["an awful", "a wonderful", "an ordinary"];
 
     private static string Rows(int n, string name) =>
-        string.Concat(Enumerable.Range(0, n).Select(i => $"{{\"text\": \"{name} {i}: {Words[i % 3]} film by Marlow\", \"label\": {i % 3}, \"tier\": \"{(i % 2 == 0 ? "short" : "long")}\"}}\n"));
+        string.Concat(
+            Enumerable
+                .Range(0, n)
+                .Select(i =>
+                    $"{{\"text\": \"{name} {i}: {Words[i % 3]} film by Marlow\", \"label\": {i % 3}, \"tier\": "
+                        + $"\"{(i % 2 == 0 ? "short" : "long")}\"}}\n"
+                )
+        );
 
     private static string Recipe(Cli cli)
     {
         string path = cli.Recipe(Cli.Base("llama-tiny"), train: Rows(48, "first"), test: Rows(18, "second"));
         // The label words of three classes stand below task.
-        File.WriteAllText(path, File.ReadAllText(path).Replace("  max_seq_length: 64", "  max_seq_length: 64\n  labels: {\"0\": \" negative\", \"1\": \" positive\", \"2\": \" film\"}", StringComparison.Ordinal));
+        File.WriteAllText(
+            path,
+            File.ReadAllText(path)
+                .Replace(
+                    "  max_seq_length: 64",
+                    "  max_seq_length: 64\n  labels: {\"0\": \" negative\", \"1\": \" positive\", \"2\": \" film\"}",
+                    StringComparison.Ordinal)
+        );
         return path;
     }
 
@@ -25,7 +39,18 @@ public class ClassesTests
         string recipe = Recipe(cli);
         string[] held = ["--set", "data.validation_fraction=0.25"];
         // So fast that evaluations differ, and that the last one need not be the best.
-        var (exit, text, error) = cli.Run(["train", recipe, .. held, "--set", "training.eval_strategy=steps", "--set", "training.eval_steps=1", "--set", "training.max_steps=8", "--set", "training.learning_rate=0.02",
+        var (exit, text, error) = cli.Run([
+            "train",
+            recipe,
+            .. held,
+            "--set",
+            "training.eval_strategy=steps",
+            "--set",
+            "training.eval_steps=1",
+            "--set",
+            "training.max_steps=8",
+            "--set",
+            "training.learning_rate=0.02",
             "--set", "training.lr_scheduler_type=constant"]);
         Assert.True(exit == 0, error);
         Assert.Contains("best adapter: by macro F1 of the validation rows", text, StringComparison.Ordinal);
@@ -42,7 +67,14 @@ public class ClassesTests
         var test = events.Single(e => (string?)e["stage"] == "tuned");
         Assert.Equal(18, Matrix(test["confusion"]!).Sum(r => r.Sum()));
 
-        (exit, string printed, error) = cli.Run(["eval", recipe, .. held, "--adapter", Path.Combine("runs", "tiny", "best"), "--json"]);
+        (exit, string printed, error) = cli.Run([
+            "eval",
+            recipe,
+            .. held,
+            "--adapter",
+            Path.Combine("runs", "tiny", "best"),
+            "--json",
+        ]);
         Assert.True(exit == 0, error);
         var eval = JsonNode.Parse(printed)!;
         Assert.Equal(test["confusion"]!.ToJsonString(), eval["confusion"]!.ToJsonString());
@@ -52,7 +84,8 @@ public class ClassesTests
         Assert.Equal(["long", "short"], eval["tiers"]!.AsArray().Select(t => (string)t!["tier"]!));
         (exit, printed, error) = cli.Run(["eval", recipe, .. held, "--adapter", Path.Combine("runs", "tiny", "best")]);
         Assert.True(exit == 0, error);
-        Assert.Matches(@"on 18 test rows: accuracy .*, macro precision .*, macro recall .*, macro F1 [\d.]+ \[", printed);
+        Assert.Matches(
+            @"on 18 test rows: accuracy .*, macro precision .*, macro recall .*, macro F1 [\d.]+ \[", printed);
         Assert.Matches(@"  ' film': precision .*, recall .*, F1 .* on 6 rows", printed);
 
         var results = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, "results.json")))!;
@@ -65,16 +98,27 @@ public class ClassesTests
     public void TheEffectiveBatchIsCountedInSixtyFourBits()
     {
         using var cli = new Cli();
-        string[] huge = ["--set", "training.per_device_train_batch_size=65536", "--set", "training.gradient_accumulation_steps=65536", "--set", "training.max_steps=1"];
+        string[] huge =
+        [
+            "--set", "training.per_device_train_batch_size=65536", "--set",
+            "training.gradient_accumulation_steps=65536", "--set", "training.max_steps=1"];
         var (exit, text, error) = cli.Run(["train", Recipe(cli), .. huge]);
         Assert.True(exit == 0, error);
         Assert.Contains("effective batch 65536 x 65536 = 4294967296,", text, StringComparison.Ordinal);
-        var start = File.ReadLines(Path.Combine(cli.Folder, "runs", "tiny", "events.jsonl")).Select(l => JsonNode.Parse(l)!).First(e => (string?)e["event"] == "run_start");
+        var start = File.ReadLines(Path.Combine(cli.Folder, "runs", "tiny", "events.jsonl"))
+            .Select(l => JsonNode.Parse(l)!)
+            .First(e => (string?)e["event"] == "run_start");
         Assert.Equal(1L << 32, (long)start["effective_batch"]!);
     }
 
-    private static long[][] Matrix(JsonNode confusion) => [.. confusion.AsArray().Select(r => r!.AsArray().Select(c => (long)c!).ToArray())];
+    private static long[][] Matrix(JsonNode confusion) =>
+        [.. confusion.AsArray().Select(r => r!.AsArray().Select(c => (long)c!).ToArray())];
 
     // 2 right / (gold + predicted), over the classes that occur.
-    private static double MacroF1(long[][] m) => Enumerable.Range(0, m.Length).Select(c => (Right: m[c][c], All: m[c].Sum() + m.Sum(r => r[c]))).Where(c => c.All > 0).Average(c => 2.0 * c.Right / c.All);
+    private static double MacroF1(long[][] m) =>
+        Enumerable
+            .Range(0, m.Length)
+            .Select(c => (Right: m[c][c], All: m[c].Sum() + m.Sum(r => r[c])))
+            .Where(c => c.All > 0)
+            .Average(c => 2.0 * c.Right / c.All);
 }

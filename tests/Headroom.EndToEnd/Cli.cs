@@ -24,7 +24,13 @@ internal sealed class Cli : IDisposable
     /// <summary>With <paramref name="input"/>, the caller writes to standard input.</summary>
     public Process Start(bool input, string[] arguments)
     {
-        var info = new ProcessStartInfo("dotnet") { WorkingDirectory = Folder, RedirectStandardInput = input, RedirectStandardOutput = true, RedirectStandardError = true };
+        var info = new ProcessStartInfo("dotnet")
+        {
+            WorkingDirectory = Folder,
+            RedirectStandardInput = input,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
         info.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "headroom.dll"));
         foreach (string a in arguments) info.ArgumentList.Add(a);
         foreach (var (name, value) in Environment) info.Environment[name] = value;
@@ -45,14 +51,23 @@ internal sealed class Cli : IDisposable
     {
         string to = Path.Combine(Folder, "base");
         Directory.CreateDirectory(to);
-        foreach (string f in Directory.EnumerateFiles(Base(model))) File.Copy(f, Path.Combine(to, Path.GetFileName(f)), true);
+        foreach (string f in Directory.EnumerateFiles(Base(model)))
+            File.Copy(f, Path.Combine(to, Path.GetFileName(f)), true);
         return to;
     }
 
     /// <summary>Writes a recipe of one tiny model over small files of rows.</summary>
     public string Recipe(string model, string extra = "", string? train = null, string? test = null)
     {
-        string Rows(int n, string name) => string.Concat(Enumerable.Range(0, n).Select(i => $"{{\"text\": \"{name} {i}: {(i % 2 == 1 ? "a wonderful" : "an awful")} film by Marlow\", \"label\": {i % 2}}}\n"));
+        string Rows(int n, string name) =>
+            string.Concat(
+                Enumerable
+                    .Range(0, n)
+                    .Select(i =>
+                        $"{{\"text\": \"{name} {i}: {(i % 2 == 1 ? "a wonderful" : "an awful")} film by Marlow\", "
+                            + $"\"label\": {i % 2}}}\n"
+                    )
+            );
         File.WriteAllText(Path.Combine(Folder, "train.jsonl"), train ?? Rows(64, "first"));
         File.WriteAllText(Path.Combine(Folder, "test.jsonl"), test ?? Rows(16, "second"));
         string path = Path.Combine(Folder, "recipe.yaml");

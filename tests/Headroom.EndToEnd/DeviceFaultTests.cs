@@ -5,10 +5,15 @@ using Headroom.Training;
 
 namespace Headroom.EndToEnd;
 
-/// <summary>A device that fails in the middle of a run: what it did last, the checkpoint to go on from, an event, an exit code.</summary>
+/// <summary>
+/// A device that fails in the middle of a run: what it did last, the checkpoint to go on from, an event, an exit code.
+/// </summary>
 public class DeviceFaultTests
 {
-    private const string Fault = "cuLaunchKernel of rms_norm failed: CUDA_ERROR_ILLEGAL_ADDRESS; the last operation issued before it was product 512x64x64.", Hint = "If it happens again, run headroom doctor.";
+    private const string Fault =
+            "cuLaunchKernel of rms_norm failed: CUDA_ERROR_ILLEGAL_ADDRESS; the last operation issued before it was "
+                + "product 512x64x64.",
+        Hint = "If it happens again, run headroom doctor.";
 
     // A CPU whose micro-step of a number fails as a GPU's does.
     private sealed class Failing(int at) : IDevice
@@ -36,18 +41,39 @@ public class DeviceFaultTests
     {
         using var cli = new Cli();
         var recipe = RecipeLoader.Load(cli.Recipe(Cli.Base("llama-tiny")), ["training.save_strategy=steps"]);
-        (recipe.Data.Train, recipe.Data.Test) = (Path.Combine(cli.Folder, "train.jsonl"), Path.Combine(cli.Folder, "test.jsonl"));
-        string folder = Path.Combine(cli.Folder, "runs", "fault"), checkpoint = Path.Combine(folder, "checkpoints", "checkpoint-2");
-        RunHost Host(bool resume, IDevice device) => new(folder, resume, () => device, null, _ => { }, (_, _, _, _) => { });
-        var e = Assert.Throws<HeadroomException>(() => TrainRun.Run(recipe, "", recipe.Models[0], Host(false, new Failing(microStep)), TestContext.Current.CancellationToken));
+        (recipe.Data.Train, recipe.Data.Test) = (
+            Path.Combine(cli.Folder, "train.jsonl"), Path.Combine(cli.Folder, "test.jsonl"));
+        string folder = Path.Combine(cli.Folder, "runs", "fault"),
+            checkpoint = Path.Combine(folder, "checkpoints", "checkpoint-2");
+        RunHost Host(bool resume, IDevice device) =>
+            new(folder, resume, () => device, null, _ => { }, (_, _, _, _) => { });
+        var e = Assert.Throws<HeadroomException>(() =>
+            TrainRun.Run(
+                recipe, "", recipe.Models[0], Host(false, new Failing(microStep)), TestContext.Current.CancellationToken
+            )
+        );
         Assert.Equal(1, e.ExitCode);
         Assert.Equal($"After step {steps}: {Fault}", e.Message);
-        Assert.Equal((steps == 2 ? $"The last good checkpoint is {checkpoint}: go on with --resume. " : "No checkpoint was written before: start the run anew. ") + Hint, e.ToDo);
-        Assert.Contains(nameof(Failing.MicroStep), Assert.IsType<DeviceException>(e.InnerException).StackTrace); // what --verbose prints
+        Assert.Equal(
+            (
+                steps == 2
+                    ? $"The last good checkpoint is {checkpoint}: go on with --resume. "
+                    : "No checkpoint was written before: start the run anew. "
+            ) + Hint,
+            e.ToDo
+        );
+        // what --verbose prints
+        Assert.Contains(nameof(Failing.MicroStep), Assert.IsType<DeviceException>(e.InnerException).StackTrace);
         var events = File.ReadLines(Path.Combine(folder, "events.jsonl")).Select(l => JsonNode.Parse(l)!).ToList();
         var failed = events[^1];
-        Assert.Equal(("failed", steps, "cuLaunchKernel of rms_norm", Fault), ((string?)failed["event"], (int)failed["at_step"]!, (string?)failed["call"], (string?)failed["error"]));
+        Assert.Equal(
+            ("failed", steps, "cuLaunchKernel of rms_norm", Fault),
+            ((string?)failed["event"], (int)failed["at_step"]!, (string?)failed["call"], (string?)failed["error"]));
         if (steps != 2) return;
-        Assert.True(TrainRun.Run(recipe, "", recipe.Models[0], Host(true, new CpuDevice(1)), TestContext.Current.CancellationToken).Completed);
+        Assert.True(
+            TrainRun
+                .Run(recipe, "", recipe.Models[0], Host(true, new CpuDevice(1)), TestContext.Current.CancellationToken)
+                .Completed
+        );
     }
 }

@@ -2,17 +2,24 @@ using System.Text.RegularExpressions;
 
 namespace Headroom.EndToEnd;
 
-/// <summary>Every example that <c>--help</c> gives runs in a folder that holds what the repository holds, one after the other, as a newcomer would try them.</summary>
+/// <summary>
+/// Every example that <c>--help</c> gives runs in a folder that holds what the repository holds, one after the other,
+/// as a newcomer would try them.
+/// </summary>
 public partial class ExamplesTests(ITestOutputHelper output)
 {
     // A training run, made short; what it leaves is what later examples name.
-    private static readonly string[] Short = ["--set", "training.max_steps=4", "--set", "data.max_train_rows=64", "--set", "data.max_eval_rows=20", "--set", "data.max_test_rows=20"];
+    private static readonly string[] Short =
+    [
+        "--set", "training.max_steps=4", "--set", "data.max_train_rows=64", "--set", "data.max_eval_rows=20", "--set",
+        "data.max_test_rows=20"];
 
     [Fact]
     public void EveryExampleOfHelpRuns()
     {
         using var cli = new Cli();
-        foreach (string folder in new[] { "recipes", "models" }) CopyFolder(Path.Combine(AppContext.BaseDirectory, folder), Path.Combine(cli.Folder, folder));
+        foreach (string folder in new[] { "recipes", "models" })
+            CopyFolder(Path.Combine(AppContext.BaseDirectory, folder), Path.Combine(cli.Folder, folder));
         string[] examples = [.. Commands(cli, []).SelectMany(c => Examples(Help(cli, c)))];
         Assert.True(examples.Length >= 15, string.Join('\n', examples));
         // What others name is made first.
@@ -44,7 +51,11 @@ public partial class ExamplesTests(ITestOutputHelper output)
         string help = Help(cli, above);
         int at = help.IndexOf("Commands:", StringComparison.Ordinal);
         if (at < 0) return [above];
-        return Names().Matches(help[at..]).Select(m => m.Groups[1].Value).SelectMany(name => Commands(cli, [.. above, name])).ToList();
+        return Names()
+            .Matches(help[at..])
+            .Select(m => m.Groups[1].Value)
+            .SelectMany(name => Commands(cli, [.. above, name]))
+            .ToList();
     }
 
     private static string Help(Cli cli, string[] command)
@@ -54,7 +65,8 @@ public partial class ExamplesTests(ITestOutputHelper output)
         return text;
     }
 
-    private static IEnumerable<string> Examples(string help) => Example().Matches(help).Select(m => m.Value.TrimEnd('.', ' '));
+    private static IEnumerable<string> Examples(string help) =>
+        Example().Matches(help).Select(m => m.Value.TrimEnd('.', ' '));
 
     private static void CopyFolder(string from, string to)
     {

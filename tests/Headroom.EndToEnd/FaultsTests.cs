@@ -5,14 +5,18 @@ namespace Headroom.EndToEnd;
 
 public class FaultsTests
 {
-    /// <summary>Threads that work together hand their faults over wrapped; a user is told what a single thread would have said.</summary>
+    /// <summary>
+    /// Threads that work together hand their faults over wrapped; a user is told what a single thread would have said.
+    /// </summary>
     [Fact]
     public void WrappedFaultsAreThoseInside()
     {
         var ours = new HeadroomException("Row 3 is odd.", "Mend it.");
-        Assert.Same(ours, Faults.Of(new AggregateException(new AggregateException(new InvalidOperationException("x"), ours))));
+        Assert.Same(
+            ours, Faults.Of(new AggregateException(new AggregateException(new InvalidOperationException("x"), ours))));
         Assert.Contains("not enough memory", Faults.Of(new AggregateException(new OutOfMemoryException())).Message);
-        Assert.Contains("not enough memory", Faults.Of(new TypeInitializationException("T", new OutOfMemoryException())).Message);
+        Assert.Contains(
+            "not enough memory", Faults.Of(new TypeInitializationException("T", new OutOfMemoryException())).Message);
         var file = Faults.Of(new AggregateException(new IOException("No space left on device : 'x\u001b'")));
         Assert.Equal(("No space left on device : 'x\\u001b'.", 1), (file.Message, file.ExitCode));
         Assert.Contains("fault of Headroom", Faults.Of(new AggregateException(new KeyNotFoundException())).ToDo);

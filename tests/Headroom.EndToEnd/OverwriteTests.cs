@@ -28,9 +28,11 @@ public class OverwriteTests
         Done(cli, "export", Cli.Base("llama-tiny"), "--type", "f16", "--out", path);
         byte[] before = File.ReadAllBytes(path);
         File.CreateSymbolicLink(link, path);
-        foreach (string spelling in (string[])["a.gguf", "./a.gguf", path, link]) Refused(cli, "exists already", "export", path, "--out", spelling);
+        foreach (string spelling in (string[])["a.gguf", "./a.gguf", path, link])
+            Refused(cli, "exists already", "export", path, "--out", spelling);
         Refused(cli, "--overwrite", "export", path, "--out", "a.gguf");
-        Refused(cli, "is the model", "export", path, "--format", "vocab", "--out", "a.gguf", "--overwrite"); // it would be gone
+        // it would be gone
+        Refused(cli, "is the model", "export", path, "--format", "vocab", "--out", "a.gguf", "--overwrite");
         Assert.Equal(before, File.ReadAllBytes(path));
         // A copy of itself in another type is a model again.
         Done(cli, "export", path, "--type", "q8_0", "--out", link, "--overwrite");
@@ -45,9 +47,13 @@ public class OverwriteTests
     public void FoldersOfModels()
     {
         using var cli = new Cli();
-        string model = Cli.Base("llama-tiny"), config = Path.Combine(cli.Folder, "m", "config.json"), mine = Path.Combine(cli.Folder, "m", "thesis.tex");
+        string model = Cli.Base("llama-tiny"),
+            config = Path.Combine(cli.Folder, "m", "config.json"),
+            mine = Path.Combine(cli.Folder, "m", "thesis.tex");
         Done(cli, "export", model, "--format", "safetensors", "--out", "m");
-        string[][] commands = [["export", model, "--format", "safetensors", "--type", "f32", "--out", "m"], ["quantize", model, "m"]];
+        string[][] commands =
+        [
+            ["export", model, "--format", "safetensors", "--type", "f32", "--out", "m"], ["quantize", model, "m"]];
         foreach (string[] command in commands) Refused(cli, "exists already", command);
         File.WriteAllText(mine, "mine");
         foreach (string[] command in commands) Refused(cli, "thesis.tex", [.. command, "--overwrite"]);

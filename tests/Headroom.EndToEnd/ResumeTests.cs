@@ -6,13 +6,23 @@ using Headroom.Training;
 
 namespace Headroom.EndToEnd;
 
-/// <summary>A run's folder from outside: one process at a time, the same run or a refusal that names what differs, and what was trained taken from the manifest.</summary>
+/// <summary>
+/// A run's folder from outside: one process at a time, the same run or a refusal that names what differs, and what was
+/// trained taken from the manifest.
+/// </summary>
 public class ResumeTests
 {
     private static readonly string[] Four = ["--set", "training.max_steps=4", "--set", "lora.r=4"];
 
-    private static SortedDictionary<string, string> Files(string folder) => new(Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories)
-        .ToDictionary(f => f, f => Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(File.ReadAllBytes(f)))), StringComparer.Ordinal);
+    private static SortedDictionary<string, string> Files(string folder) =>
+        new(
+            Directory
+                .EnumerateFiles(folder, "*", SearchOption.AllDirectories)
+                .ToDictionary(
+                    f => f,
+                    f => Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(File.ReadAllBytes(f)))),
+            StringComparer.Ordinal
+        );
 
     private static (int Exit, string Out, string Error) Ok((int Exit, string Out, string Error) ran)
     {
@@ -26,24 +36,33 @@ public class ResumeTests
         Assert.All(says, s => Assert.Contains(s, ran.Error, StringComparison.Ordinal));
     }
 
-    /// <summary>Takes the run's end out of its log, as a kill after the checkpoint of step 2 would have left it.</summary>
+    /// <summary>
+    /// Takes the run's end out of its log, as a kill after the checkpoint of step 2 would have left it.
+    /// </summary>
     private static void Unfinish(string run)
     {
         string log = Path.Combine(run, "events.jsonl");
-        File.WriteAllLines(log, [.. File.ReadAllLines(log).TakeWhile(l => !l.Contains("\"step\":4,", StringComparison.Ordinal))]);
+        File.WriteAllLines(
+            log, [.. File.ReadAllLines(log).TakeWhile(l => !l.Contains("\"step\":4,", StringComparison.Ordinal))]);
         Directory.Delete(Path.Combine(run, "checkpoints", "checkpoint-4"), true);
         Directory.Delete(Path.Combine(run, "best"), true);
     }
 
-    /// <summary>A finished run changes no byte; best/ that is gone or spoiled comes back; nothing is trained over what has lost its checkpoints; a longer run goes on.</summary>
+    /// <summary>
+    /// A finished run changes no byte; best/ that is gone or spoiled comes back; nothing is trained over what has lost
+    /// its checkpoints; a longer run goes on.
+    /// </summary>
     [Fact]
     public void AFinishedRunIsLeftAsItIs()
     {
         using var cli = new Cli();
-        string recipe = cli.Recipe(Cli.Base("llama-tiny")), run = Path.Combine(cli.Folder, "runs", "tiny"), best = Path.Combine(run, "best");
+        string recipe = cli.Recipe(Cli.Base("llama-tiny")),
+            run = Path.Combine(cli.Folder, "runs", "tiny"),
+            best = Path.Combine(run, "best");
         string hash = (string)JsonNode.Parse(Ok(cli.Run(["train", recipe, .. Four, "--json"])).Out)!["adapter_sha256"]!;
         var before = Files(run);
-        var result = JsonNode.Parse(Ok(cli.Run(["train", recipe, .. Four, "--set", "training.logging_steps=1", "--resume", "--json"])).Out)!;
+        var result = JsonNode.Parse(
+            Ok(cli.Run(["train", recipe, .. Four, "--set", "training.logging_steps=1", "--resume", "--json"])).Out)!;
         Assert.Equal((hash, 4), ((string)result["adapter_sha256"]!, (int)result["steps"]!));
         Assert.NotNull((double?)result["accuracy"]);
         Assert.Equal(before, Files(run));
@@ -53,18 +72,38 @@ public class ResumeTests
         Assert.Contains("was missing: restored from checkpoint-4", text, StringComparison.Ordinal);
         Assert.Contains("is finished", text, StringComparison.Ordinal);
         Assert.Equal(before, Files(run));
-        Refused(cli.Run(["train", recipe, .. Four, "--set", "training.max_steps=3", "--resume"]), "longer, not shorter");
-        text = Ok(cli.Run(["train", recipe, .. Four, "--set", "training.max_steps=6", "--set", "training.save_steps=1", "--resume"])).Out;
+        Refused(
+            cli.Run(["train", recipe, .. Four, "--set", "training.max_steps=3", "--resume"]), "longer, not shorter");
+        text = Ok(
+            cli.Run([
+                "train",
+                recipe,
+                .. Four,
+                "--set",
+                "training.max_steps=6",
+                "--set",
+                "training.save_steps=1",
+                "--resume",
+            ])
+        ).Out;
         Assert.Contains("from step 5 on the learning rate is that of a run of 6", text, StringComparison.Ordinal);
         var events = File.ReadLines(Path.Combine(run, "events.jsonl")).Select(l => JsonNode.Parse(l)!).ToList();
         Assert.Equal([1, 2, 3, 4, 5, 6], events.Where(e => (string?)e["event"] == "step").Select(e => (int)e["step"]!));
         var changed = events.Single(e => (string?)e["event"] == "resumed")["changed"]!.AsArray();
-        Assert.Contains(changed, c => (string)c!["key"]! == "training.save_steps" && (string)c["old"]! == "2" && (string)c["new"]! == "1");
-        Assert.Equal(1e-3 * (6 - 4) / 6, (double)events.Last(e => (string?)e["event"] == "step" && (int)e["step"]! == 5)["learning_rate"]!, 9);
-        Assert.Contains(File.ReadLines(Path.Combine(run, "events-cut.jsonl")), l => l.Contains("run_end", StringComparison.Ordinal));
+        Assert.Contains(changed, c =>
+            (string)c!["key"]! == "training.save_steps" && (string)c["old"]! == "2" && (string)c["new"]! == "1"
+        );
+        Assert.Equal(
+            1e-3 * (6 - 4) / 6,
+            (double)events.Last(e => (string?)e["event"] == "step" && (int)e["step"]! == 5)["learning_rate"]!, 9);
+        Assert.Contains(File.ReadLines(Path.Combine(run, "events-cut.jsonl")), l =>
+            l.Contains("run_end", StringComparison.Ordinal)
+        );
         Directory.Delete(Path.Combine(run, "checkpoints"), true);
         before = Files(run);
-        Refused(cli.Run(["train", recipe, .. Four, "--set", "training.max_steps=9", "--resume"]), "holds no checkpoint", "6 steps");
+        Refused(
+            cli.Run(["train", recipe, .. Four, "--set", "training.max_steps=9", "--resume"]), "holds no checkpoint",
+            "6 steps");
         Assert.Equal(before, Files(run));
     }
 
@@ -95,7 +134,10 @@ public class ResumeTests
     public void WhatDiffersIsRefusedByNameAndNothingIsChanged()
     {
         using var cli = new Cli();
-        string model = cli.CopyBase("llama-tiny"), recipe = cli.Recipe(model), run = Path.Combine(cli.Folder, "runs", "tiny"), train = Path.Combine(cli.Folder, "train.jsonl");
+        string model = cli.CopyBase("llama-tiny"),
+            recipe = cli.Recipe(model),
+            run = Path.Combine(cli.Folder, "runs", "tiny"),
+            train = Path.Combine(cli.Folder, "train.jsonl");
         string[] resume = ["train", recipe, .. Four, "--resume"];
         string hash = (string)JsonNode.Parse(Ok(cli.Run(["train", recipe, .. Four, "--json"])).Out)!["adapter_sha256"]!;
         Unfinish(run);
@@ -109,14 +151,30 @@ public class ResumeTests
             Refused(cli.Run(resume), says);
             File.WriteAllText(file, whole);
         }
-        Spoiled(train, t => t.Replace("\"label\": 0", "\"label\": 2", StringComparison.Ordinal).Replace("\"label\": 1", "\"label\": 0", StringComparison.Ordinal)
-            .Replace("\"label\": 2", "\"label\": 1", StringComparison.Ordinal), "train rows are not those", "64 rows as before");
-        Spoiled(train, t => string.Concat(t.Split('\n').Take(20).Select(l => l + "\n")), "train rows are not those", "there are 20, not 64");
+        Spoiled(
+            train,
+            t =>
+                t.Replace("\"label\": 0", "\"label\": 2", StringComparison.Ordinal)
+                    .Replace("\"label\": 1", "\"label\": 0", StringComparison.Ordinal)
+                    .Replace("\"label\": 2", "\"label\": 1", StringComparison.Ordinal),
+            "train rows are not those",
+            "64 rows as before"
+        );
+        Spoiled(
+            train, t => string.Concat(t.Split('\n').Take(20).Select(l => l + "\n")), "train rows are not those",
+            "there are 20, not 64");
         Spoiled(test, t => t.Replace("film", "movie", StringComparison.Ordinal), "test rows are not those");
-        Spoiled(config, t => System.Text.RegularExpressions.Regex.Replace(t, "\"rope_theta\": [0-9.]+", "\"rope_theta\": 500"), "rope_theta is 500, was 10000");
-        Refused(cli.Run([.. resume, "--set", "training.learning_rate=2e-3", "--set", "lora.r=8"]), "training.learning_rate is 0.002, was 0.001", "lora.r is 8, was 4");
+        Spoiled(
+            config,
+            t => System.Text.RegularExpressions.Regex.Replace(t, "\"rope_theta\": [0-9.]+", "\"rope_theta\": 500"),
+            "rope_theta is 500, was 10000");
+        Refused(
+            cli.Run([.. resume, "--set", "training.learning_rate=2e-3", "--set", "lora.r=8"]),
+            "training.learning_rate is 0.002, was 0.001", "lora.r is 8, was 4");
         Refused(cli.Run([.. resume, "--set", "quantization.load_in_4bit=false"]), "linear_storage is ");
-        Refused(cli.Run([.. resume, "--set", "task.labels={\"0\": \" bad\", \"1\": \" good\"}"]), "rows are not those", "task.labels is");
+        Refused(
+            cli.Run([.. resume, "--set", "task.labels={\"0\": \" bad\", \"1\": \" good\"}"]), "rows are not those",
+            "task.labels is");
         string weights = Path.Combine(model, "model.safetensors");
         byte[] whole = File.ReadAllBytes(weights);
         whole[^1] ^= 1;
@@ -128,17 +186,26 @@ public class ResumeTests
         // A file that moved, a configuration that was formatted anew, and levers that change no bit are the same run.
         File.Move(train, train + ".moved.jsonl");
         File.WriteAllText(config, JsonNode.Parse(File.ReadAllText(config))!.ToJsonString());
-        var result = JsonNode.Parse(Ok(cli.Run([.. resume, "--json", "--set", "data.train=train.jsonl.moved.jsonl", "--set", "training.gradient_checkpointing=true",
+        var result = JsonNode.Parse(
+            Ok(
+                cli.Run([
+                    .. resume,
+                    "--json",
+                    "--set",
+                    "data.train=train.jsonl.moved.jsonl",
+                    "--set",
+                    "training.gradient_checkpointing=true",
             "--set", "training.per_device_eval_batch_size=3", "--vram", "2GiB"])).Out)!;
         Assert.Equal(hash, (string)result["adapter_sha256"]!);
-            }
+    }
 
     /// <summary>The cases that were filed: the rows of a killed run are others when it is resumed.</summary>
     [Fact]
     public void TheCaseOfChangedDataIsRefused()
     {
         using var cli = new Cli();
-        string recipe = cli.Recipe(Cli.Base("llama-tiny"), train: File.ReadAllText(Shared.CaseFile("resume-data-changed/a.jsonl")));
+        string recipe = cli.Recipe(
+            Cli.Base("llama-tiny"), train: File.ReadAllText(Shared.CaseFile("resume-data-changed/a.jsonl")));
         Ok(cli.Run(["train", recipe, .. Four]));
         Unfinish(Path.Combine(cli.Folder, "runs", "tiny"));
         File.Copy(Shared.CaseFile("resume-data-changed/b.jsonl"), Path.Combine(cli.Folder, "train.jsonl"), true);
@@ -161,30 +228,54 @@ public class ResumeTests
             p.BeginErrorReadLine();
             while (!p.HasExited && !Directory.Exists(Path.Combine(run, "checkpoints", "checkpoint-2"))) Thread.Sleep(5);
             Assert.False(p.HasExited);
-            foreach (string[] second in new string[][] { command, [.. command, "--resume"] }) Refused(cli.Run(second), $"in use by process {p.Id} on {Environment.MachineName} since");
+            foreach (string[] second in new string[][] { command, [.. command, "--resume"] })
+                Refused(cli.Run(second), $"in use by process {p.Id} on {Environment.MachineName} since");
             p.Kill();
             p.WaitForExit();
         }
         Assert.Null(new RunFolder(run).Holder);
-        int last = (int)JsonNode.Parse(File.ReadLines(Path.Combine(run, "events.jsonl")).Last(l => l.StartsWith("{\"event\":\"step\"", StringComparison.Ordinal) && l.EndsWith('}')))!["step"]!;
+        int last = (int)
+            JsonNode.Parse(
+                File.ReadLines(Path.Combine(run, "events.jsonl"))
+                    .Last(l => l.StartsWith("{\"event\":\"step\"", StringComparison.Ordinal) && l.EndsWith('}'))
+            )!["step"]!;
         Refused(cli.Run(["train", recipe, "--set", $"training.max_steps={last}", "--resume"]), "longer, not shorter");
     }
 
-    /// <summary>An adapter trained on the base's own values is merged into them, whatever the recipe's file says: the manifest knows the overrides.</summary>
+    /// <summary>
+    /// An adapter trained on the base's own values is merged into them, whatever the recipe's file says: the manifest
+    /// knows the overrides.
+    /// </summary>
     [Theory, InlineData("false"), InlineData("true")]
     public void AnAdapterIsMergedIntoWhatItWasTrainedOn(string in4bit)
     {
         using var cli = new Cli();
         string model = Cli.Base("llama-tiny"), recipe = cli.Recipe(model), best = Path.Combine("runs", "tiny", "best");
-        Ok(cli.Run(["train", recipe, .. Four, "--set", $"quantization.load_in_4bit={in4bit}", "--set", "training.learning_rate=1e-2"]));
-        string text = Ok(cli.Run("export", model, "--adapter", best, "--format", "safetensors", "--type", "f32", "--out", "merged")).Out;
-        Assert.Equal(in4bit == "true", text.Contains("merged as they were trained: NF4Double", StringComparison.Ordinal));
+        Ok(
+            cli.Run([
+                "train",
+                recipe,
+                .. Four,
+                "--set",
+                $"quantization.load_in_4bit={in4bit}",
+                "--set",
+                "training.learning_rate=1e-2",
+            ])
+        );
+        string text = Ok(
+            cli.Run("export", model, "--adapter", best, "--format", "safetensors", "--type", "f32", "--out", "merged")
+        ).Out;
+        Assert.Equal(
+            in4bit == "true", text.Contains("merged as they were trained: NF4Double", StringComparison.Ordinal));
         using var original = WeightSources.Open(model);
         using var merged = WeightSources.Open(Path.Combine(cli.Folder, "merged"));
         var adapter = PeftAdapter.Load(Path.Combine(cli.Folder, best));
         const string name = "model.layers.0.self_attn.q_proj";
         var (rows, cols) = original.ShapeOf(name + ".weight");
-        float[] w = new float[rows * cols], m = new float[rows * cols], a = adapter.Tensors[name + ".lora_A.weight"].Values, b = adapter.Tensors[name + ".lora_B.weight"].Values;
+        float[] w = new float[rows * cols],
+            m = new float[rows * cols],
+            a = adapter.Tensors[name + ".lora_A.weight"].Values,
+            b = adapter.Tensors[name + ".lora_B.weight"].Values;
         original.ReadRows(name + ".weight", 0, rows, w);
         merged.ReadRows(name + ".weight", 0, rows, m);
         double error = 0, norm = 0;
@@ -192,7 +283,8 @@ public class ResumeTests
             for (int j = 0; j < cols; j++)
             {
                 double due = w[i * cols + j];
-                for (int k = 0; k < adapter.R; k++) due += (double)adapter.LoraAlpha / adapter.R * b[i * adapter.R + k] * a[k * cols + j];
+                for (int k = 0; k < adapter.R; k++)
+                    due += (double)adapter.LoraAlpha / adapter.R * b[i * adapter.R + k] * a[k * cols + j];
                 error += (m[i * cols + j] - due) * (m[i * cols + j] - due);
                 norm += due * due;
             }
@@ -210,10 +302,21 @@ public class ResumeTests
         cli.Recipe(Cli.Base("llama-tiny"));
         var recipe = new Recipe
         {
-            Name = "code", Models = [new ModelOptions { Path = Cli.Base("llama-tiny") }], Device = "cpu",
+            Name = "code",
+            Models = [new ModelOptions { Path = Cli.Base("llama-tiny") }],
+            Device = "cpu",
             Lora = new() { R = 2, RankPattern = new() { ["q_proj"] = 3 } },
-            Data = new() { Train = Path.Combine(cli.Folder, "train.jsonl"), Test = Path.Combine(cli.Folder, "test.jsonl") },
-            Task = new() { Template = "It is said:\n\"{text}\"\n#:", Labels = new() { ["0"] = " negative", ["1"] = " positive" }, MaxSeqLength = 64 },
+            Data = new()
+            {
+                Train = Path.Combine(cli.Folder, "train.jsonl"),
+                Test = Path.Combine(cli.Folder, "test.jsonl"),
+            },
+            Task = new()
+            {
+                Template = "It is said:\n\"{text}\"\n#:",
+                Labels = new() { ["0"] = " negative", ["1"] = " positive" },
+                MaxSeqLength = 64,
+            },
             Training = new() { MaxSteps = 2, PerDeviceTrainBatchSize = 4, LearningRate = 1.0 / 3000 },
         };
         string run = Path.Combine(cli.Folder, "runs", "code");
@@ -221,11 +324,17 @@ public class ResumeTests
         var result = TrainRun.Run(recipe, null, recipe.Models[0], host, TestContext.Current.CancellationToken);
         Assert.False(File.Exists(Path.Combine(run, "recipe.original.yaml")));
         string written = Path.Combine(run, "recipe.yaml"), best = Path.Combine(run, "best");
-        double accuracy = (double)JsonNode.Parse(Ok(cli.Run("eval", written, "--adapter", best, "--json")).Out)!["accuracy"]!;
+        double accuracy = (double)
+            JsonNode.Parse(Ok(cli.Run("eval", written, "--adapter", best, "--json")).Out)!["accuracy"]!;
         Assert.Equal(result.Tuned!["accuracy"].Value, accuracy, 9);
-        Assert.Contains("merged as they were trained: NF4Double", Ok(cli.Run("export", Cli.Base("llama-tiny"), "--adapter", best, "--type", "f16", "--out", "code.gguf")).Out, StringComparison.Ordinal);
+        Assert.Contains(
+            "merged as they were trained: NF4Double",
+            Ok(cli.Run("export", Cli.Base("llama-tiny"), "--adapter", best, "--type", "f16", "--out", "code.gguf")).Out,
+            StringComparison.Ordinal);
         Assert.Contains("is finished", Ok(cli.Run("train", written, "--resume")).Out, StringComparison.Ordinal);
-        Assert.Equal(result.AdapterHash, (string)JsonNode.Parse(Ok(cli.Run("train", written, "--name", "again", "--json")).Out)!["adapter_sha256"]!);
+        Assert.Equal(
+            result.AdapterHash,
+            (string)JsonNode.Parse(Ok(cli.Run("train", written, "--name", "again", "--json")).Out)!["adapter_sha256"]!);
     }
 
     /// <summary>A killed run without a checkpoint begins anew and keeps the log of what it had done.</summary>
@@ -233,9 +342,14 @@ public class ResumeTests
     public void ARunThatHadNoCheckpointYetBeginsAnewAndKeepsItsLog()
     {
         using var cli = new Cli();
-        string recipe = cli.Recipe(Cli.Base("llama-tiny")), run = Path.Combine(cli.Folder, "runs", "tiny"), log = Path.Combine(run, "events.jsonl");
+        string recipe = cli.Recipe(Cli.Base("llama-tiny")),
+            run = Path.Combine(cli.Folder, "runs", "tiny"),
+            log = Path.Combine(run, "events.jsonl");
         Ok(cli.Run(["train", recipe, .. Four]));
-        string[] kept = [.. File.ReadAllLines(log).TakeWhile(l => !l.Contains("\"event\":\"checkpoint\"", StringComparison.Ordinal))];
+        string[] kept =
+        [
+            .. File.ReadAllLines(log).TakeWhile(l => !l.Contains("\"event\":\"checkpoint\"", StringComparison.Ordinal)),
+        ];
         File.WriteAllLines(log, kept);
         Directory.Delete(Path.Combine(run, "checkpoints"), true);
         Directory.Delete(Path.Combine(run, "best"), true);
@@ -244,13 +358,26 @@ public class ResumeTests
         Assert.Equal(kept, File.ReadAllLines(Path.Combine(run, "events-cut.jsonl")));
     }
 
-    /// <summary>A finished duel is left as it is; one whose data changed is refused, and so is another recipe.</summary>
+    /// <summary>
+    /// A finished duel is left as it is; one whose data changed is refused, and so is another recipe.
+    /// </summary>
     [Fact]
     public void AFinishedDuelIsLeftAsItIs()
     {
         using var cli = new Cli();
-        string recipe = cli.Recipe(Cli.Base("llama-tiny")), duel = Path.Combine(cli.Folder, "runs", "tiny"), train = Path.Combine(cli.Folder, "train.jsonl");
-        string[] command = ["duel", recipe, .. Four, "--set", $"models=[{{path: '{Cli.Base("llama-tiny")}'}}, {{path: '{Cli.Base("deepseek-tiny")}'}}]", "--set", "training.max_steps=2"];
+        string recipe = cli.Recipe(Cli.Base("llama-tiny")),
+            duel = Path.Combine(cli.Folder, "runs", "tiny"),
+            train = Path.Combine(cli.Folder, "train.jsonl");
+        string[] command =
+        [
+            "duel",
+            recipe,
+            .. Four,
+            "--set",
+            $"models=[{{path: '{Cli.Base("llama-tiny")}'}}, {{path: '{Cli.Base("deepseek-tiny")}'}}]",
+            "--set",
+            "training.max_steps=2",
+        ];
         Ok(cli.Run(command));
         var before = Files(duel);
         Ok(cli.Run([.. command, "--resume"]));

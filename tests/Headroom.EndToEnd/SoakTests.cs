@@ -8,8 +8,9 @@ using Headroom.Training;
 namespace Headroom.EndToEnd;
 
 /// <summary>
-/// Runs that save, evaluate, keep their best, prune and log at every step, killed and stopped at seeded instants until they are done: adapter, best, checkpoints and
-/// the log of steps and evaluations are those of the run that was left alone. HEADROOM_SOAK=1 does all of it, HEADROOM_SOAK_SEED chooses other instants.
+/// Runs that save, evaluate, keep their best, prune and log at every step, killed and stopped at seeded instants until
+/// they are done: adapter, best, checkpoints and the log of steps and evaluations are those of the run that was left
+/// alone. HEADROOM_SOAK=1 does all of it, HEADROOM_SOAK_SEED chooses other instants.
 /// </summary>
 public sealed partial class SoakTests : IDisposable
 {
@@ -29,9 +30,20 @@ public sealed partial class SoakTests : IDisposable
     {
         _output = output;
         _share = Environment.GetEnvironmentVariable("HEADROOM_SOAK") == "1" ? 1 : TenthOf;
-        _seed = int.TryParse(Environment.GetEnvironmentVariable("HEADROOM_SOAK_SEED"), CultureInfo.InvariantCulture, out int seed) ? seed : 1;
+        _seed = int.TryParse(
+            Environment.GetEnvironmentVariable("HEADROOM_SOAK_SEED"), CultureInfo.InvariantCulture, out int seed)
+            ? seed
+            : 1;
         _random = new Random(_seed);
-        string Rows(int n, string name) => string.Concat(Enumerable.Range(0, n).Select(i => $"{{\"text\": \"{name} {i}: {(i % 2 == 1 ? "a wonderful" : "an awful")} film\", \"label\": {i % 2}}}\n"));
+        string Rows(int n, string name) =>
+            string.Concat(
+                Enumerable
+                    .Range(0, n)
+                    .Select(i =>
+                        $"{{\"text\": \"{name} {i}: {(i % 2 == 1 ? "a wonderful" : "an awful")} film\", \"label\": "
+                            + $"{i % 2}}}\n"
+                    )
+            );
         _recipe = _cli.Recipe(Cli.Base("llama-tiny"), train: Rows(32, "first"), test: Rows(4, "second"));
     }
 
@@ -40,15 +52,26 @@ public sealed partial class SoakTests : IDisposable
         "train", _recipe, "--name", name, .. resume ? (string[])["--resume"] : [],
         .. new[]
         {
-            $"training.max_steps={Steps}", "training.per_device_train_batch_size=2", "training.gradient_accumulation_steps=1", "training.learning_rate=0.02", "training.logging_steps=1",
-            "training.eval_strategy=steps", "training.eval_steps=1", "training.save_strategy=steps", "training.save_steps=1", "training.save_total_limit=2",
+                $"training.max_steps={Steps}",
+                "training.per_device_train_batch_size=2",
+                "training.gradient_accumulation_steps=1",
+                "training.learning_rate=0.02",
+                "training.logging_steps=1",
+                "training.eval_strategy=steps",
+                "training.eval_steps=1",
+                "training.save_strategy=steps",
+                "training.save_steps=1",
+                "training.save_total_limit=2",
             "training.metric_for_best_model=loss", "data.validation_fraction=0.25",
         }.SelectMany(s => (string[])["--set", s]),
     ];
 
     private string Folder(string name) => Path.Combine(_cli.Folder, "runs", name);
 
-    private static List<JsonObject> Events(string folder) => !File.Exists(Path.Combine(folder, "events.jsonl")) ? [] : [.. EventLog.Read(Path.Combine(folder, "events.jsonl"))];
+    private static List<JsonObject> Events(string folder) =>
+        !File.Exists(Path.Combine(folder, "events.jsonl"))
+            ? []
+            : [.. EventLog.Read(Path.Combine(folder, "events.jsonl"))];
 
     private static int StepsOf(string folder) => Events(folder).Count(e => (string?)e["event"] == "step");
 
@@ -56,13 +79,27 @@ public sealed partial class SoakTests : IDisposable
     private static string Result(string folder)
     {
         var events = Events(folder);
-        var lines = new List<string> { $"adapter {events.Last(e => (string?)e["event"] == "run_end")["adapter_sha256"]}" };
-        lines.AddRange(events.Where(e => (string?)e["event"] == "step").Select(e => $"step {e["step"]} {e["loss"]} {e["grad_norm"]} {e["learning_rate"]} {e["tokens"]}"));
-        lines.AddRange(events.Where(e => (string?)e["event"] == "eval").Select(e => $"eval {e["step"]} {e["loss"]} {e["accuracy"]}"));
+        var lines = new List<string>
+        {
+            $"adapter {events.Last(e => (string?)e["event"] == "run_end")["adapter_sha256"]}",
+        };
+        lines.AddRange(
+            events
+                .Where(e => (string?)e["event"] == "step")
+                .Select(e => $"step {e["step"]} {e["loss"]} {e["grad_norm"]} {e["learning_rate"]} {e["tokens"]}")
+        );
+        lines.AddRange(
+            events
+                .Where(e => (string?)e["event"] == "eval")
+                .Select(e => $"eval {e["step"]} {e["loss"]} {e["accuracy"]}")
+        );
         // The state of a checkpoint that a stop wrote in the middle of an evaluation says that this one is due.
-        foreach (string f in new[] { "best", "checkpoints" }.SelectMany(d => Directory.GetFiles(Path.Combine(folder, d), "*", SearchOption.AllDirectories))
+        foreach (
+            string f in new[] { "best", "checkpoints" }
+                .SelectMany(d => Directory.GetFiles(Path.Combine(folder, d), "*", SearchOption.AllDirectories))
             .Where(f => Path.GetFileName(f) != "trainer_state.json").Order(StringComparer.Ordinal))
-            lines.Add($"{Path.GetRelativePath(folder, f)} {Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(f)))}");
+            lines.Add(
+                $"{Path.GetRelativePath(folder, f)} {Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(f)))}");
         return string.Join('\n', lines);
     }
 
@@ -77,7 +114,9 @@ public sealed partial class SoakTests : IDisposable
         return p;
     }
 
-    /// <summary>Waits for the seeded instant: after a time, or a moment after one of the next steps was logged.</summary>
+    /// <summary>
+    /// Waits for the seeded instant: after a time, or a moment after one of the next steps was logged.
+    /// </summary>
     private void Wait(Process p, string name)
     {
         if (_random.Next(3) == 0)
@@ -103,14 +142,20 @@ public sealed partial class SoakTests : IDisposable
         if (exit == 0) return true;
         string why = await error;
         // Before the tool listens, a signal ends the process as it ends any.
-        bool right = sent ? signal == Kill ? exit == 128 + Kill : exit == 1 || exit == 128 + signal : Refused(name, exit);
+        bool right = sent
+            ? signal == Kill
+                ? exit == 128 + Kill
+                : exit == 1 || exit == 128 + signal
+            : Refused(name, exit);
         Assert.True(right, $"{said}: exit {exit}: {why}\n{string.Join("; ", _chain)}");
         if (!sent) Restart(name);
         return false;
     }
 
-    // A run that was killed before its first checkpoint has nothing to go on from; whether it is begun anew or the user is told to, nothing is lost.
-    private bool Refused(string name, int exit) => exit == 2 && !Directory.Exists(Path.Combine(Folder(name), "checkpoints"));
+    // A run that was killed before its first checkpoint has nothing to go on from; whether it is begun anew or the user
+    // is told to, nothing is lost.
+    private bool Refused(string name, int exit) =>
+        exit == 2 && !Directory.Exists(Path.Combine(Folder(name), "checkpoints"));
 
     private void Restart(string name)
     {
@@ -125,7 +170,8 @@ public sealed partial class SoakTests : IDisposable
             using var p = Start(name, out var error);
             Assert.True(p.WaitForExit(120_000), "it hangs");
             if (p.ExitCode == 0) return;
-            Assert.True(i == 0 && Refused(name, p.ExitCode), $"exit {p.ExitCode}: {await error}\n{string.Join("; ", _chain)}");
+            Assert.True(
+                i == 0 && Refused(name, p.ExitCode), $"exit {p.ExitCode}: {await error}\n{string.Join("; ", _chain)}");
             Restart(name);
         }
     }
@@ -145,7 +191,11 @@ public sealed partial class SoakTests : IDisposable
                 else done++;
             }
             if (!whole) await Finish(name);
-            Assert.True(_truth == Result(Folder(name)), $"seed {_seed}, run {_runs}, which is another after {string.Join("; ", _chain)}\n{_truth}\n--- is due, and is\n{Result(Folder(name))}");
+            Assert.True(
+                _truth == Result(Folder(name)),
+                $"seed {_seed}, run {_runs}, which is another after {string.Join("; ", _chain)}\n{_truth}\n--- is "
+                    + $"due, and is\n{Result(Folder(name))}"
+            );
             Assert.Empty(Directory.GetFileSystemEntries(Folder(name), "*.tmp*", SearchOption.AllDirectories));
             Directory.Delete(Folder(name), true);
         }
@@ -167,8 +217,12 @@ public sealed partial class SoakTests : IDisposable
         await Soak(Kills / _share, () => ("SIGKILL", Kill));
         int killed = _runs;
         await Soak(Stops / _share, () => Signals[_random.Next(Signals.Length)]);
-        _output.WriteLine($"seed {_seed}: {Kills / _share} kills of {killed} runs and {Stops / _share} stops of {_runs - killed} runs in {clock.Elapsed.TotalSeconds:F0} s "
-            + $"({_resumes} resumes, {_early} ended before their signal, {_fresh} begun anew before a checkpoint; {_seconds:F1} s a run): all the same");
+        _output.WriteLine(
+            $"seed {_seed}: {Kills / _share} kills of {killed} runs and {Stops / _share} stops of {_runs - killed} "
+                + $"runs in {clock.Elapsed.TotalSeconds:F0} s "
+                + $"({_resumes} resumes, {_early} ended before their signal, {_fresh} begun anew before a checkpoint; "
+                + $"{_seconds:F1} s a run): all the same"
+        );
     }
 
     public void Dispose() => _cli.Dispose();

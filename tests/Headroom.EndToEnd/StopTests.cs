@@ -5,13 +5,21 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Headroom.EndToEnd;
 
-/// <summary>SIGINT, SIGTERM and SIGHUP: a command that is at work ends with code 1 and says that it was stopped, and leaves nothing half-done behind.</summary>
+/// <summary>
+/// SIGINT, SIGTERM and SIGHUP: a command that is at work ends with code 1 and says that it was stopped, and leaves
+/// nothing half-done behind.
+/// </summary>
 public class StopTests
 {
-    private static readonly TimeSpan AtWork = TimeSpan.FromSeconds(2.5); // of a processor: starting and loading take less, however busy the machine is
+    // of a processor: starting and loading take less, however busy the machine is
+    private static readonly TimeSpan AtWork = TimeSpan.FromSeconds(2.5);
 
-    /// <summary>Sends the signal when standard output has <paramref name="when"/>, or, for null, when it has been at work for a while; returns how it ended.</summary>
-    private static (int Exit, string Out, string Error) Stop(Cli cli, string signal, string? when, params string[] arguments)
+    /// <summary>
+    /// Sends the signal when standard output has <paramref name="when"/>, or, for null, when it has been at work for a
+    /// while; returns how it ended.
+    /// </summary>
+    private static (int Exit, string Out, string Error) Stop(
+        Cli cli, string signal, string? when, params string[] arguments)
     {
         using var p = cli.Start(arguments);
         var error = p.StandardError.ReadToEndAsync();
@@ -19,9 +27,11 @@ public class StopTests
         if (when == null)
             while (!p.HasExited && p.TotalProcessorTime < AtWork) Thread.Sleep(20);
         else
-            for (int c; !text.Contains(when, StringComparison.Ordinal) && (c = p.StandardOutput.Read()) >= 0;) text += (char)c;
+            for (int c; !text.Contains(when, StringComparison.Ordinal) && (c = p.StandardOutput.Read()) >= 0;)
+                text += (char)c;
         Assert.False(p.HasExited, "it ended before it was stopped: " + text);
-        using (var kill = Process.Start("kill", [signal, p.Id.ToString(CultureInfo.InvariantCulture)])) kill.WaitForExit();
+        using (var kill = Process.Start("kill", [signal, p.Id.ToString(CultureInfo.InvariantCulture)]))
+            kill.WaitForExit();
         text += p.StandardOutput.ReadToEnd();
         Assert.True(p.WaitForExit(60_000), signal + " did not end it");
         return (p.ExitCode, text, error.Result);
@@ -30,7 +40,11 @@ public class StopTests
     private static string Config(Cli cli, string key, int was, int value)
     {
         string path = Path.Combine(cli.Folder, "config.json");
-        File.WriteAllText(path, File.ReadAllText(Path.Combine(Cli.Base("llama-tiny"), "config.json")).Replace($"\"{key}\": {was}", $"\"{key}\": {value}", StringComparison.Ordinal));
+        File.WriteAllText(
+            path,
+            File.ReadAllText(Path.Combine(Cli.Base("llama-tiny"), "config.json"))
+                .Replace($"\"{key}\": {was}", $"\"{key}\": {value}", StringComparison.Ordinal)
+        );
         return path;
     }
 
@@ -39,8 +53,10 @@ public class StopTests
     {
         if (!OperatingSystem.IsLinux()) Assert.Skip("signals are sent on Linux only");
         using var cli = new Cli();
-        string config = Config(cli, "intermediate_size", 512, when.StartsWith("round", StringComparison.Ordinal) ? 2048 : 65536);
-        var (exit, text, error) = Stop(cli, signal, when, "bench", "load", config, "--device", "cpu", "--rounds", "1000", "--work", cli.Folder);
+        string config = Config(
+            cli, "intermediate_size", 512, when.StartsWith("round", StringComparison.Ordinal) ? 2048 : 65536);
+        var (exit, text, error) = Stop(
+            cli, signal, when, "bench", "load", config, "--device", "cpu", "--rounds", "1000", "--work", cli.Folder);
         Assert.True(exit == 1, $"exit {exit}: {text}{error}");
         Assert.Equal("error: Stopped.\n  Run it again; nothing was left behind.\n", error);
         Assert.Empty(Directory.GetDirectories(cli.Folder, "headroom-*"));
@@ -51,7 +67,9 @@ public class StopTests
     {
         if (!OperatingSystem.IsLinux()) Assert.Skip("signals are sent on Linux only");
         using var cli = new Cli();
-        var (exit, text, error) = Stop(cli, signal, "step 3:", "bench", "step", Cli.Base("llama-tiny"), "--device", "cpu", "--rows", "1", "--length", "16", "--steps", "100000");
+        var (exit, text, error) = Stop(
+            cli, signal, "step 3:", "bench", "step", Cli.Base("llama-tiny"), "--device", "cpu", "--rows", "1",
+            "--length", "16", "--steps", "100000");
         Assert.True(exit == 1, $"exit {exit}: {text}{error}");
         Assert.StartsWith("error: Stopped.", error, StringComparison.Ordinal);
     }
@@ -62,7 +80,8 @@ public class StopTests
     {
         if (!OperatingSystem.IsLinux()) Assert.Skip("signals are sent on Linux only");
         using var cli = new Cli();
-        var (exit, text, error) = Stop(cli, signal, null, "plan", Config(cli, "num_hidden_layers", 4, 3000)); // takes minutes
+        // takes minutes
+        var (exit, text, error) = Stop(cli, signal, null, "plan", Config(cli, "num_hidden_layers", 4, 3000));
         Assert.Equal((code, "", ""), (exit, text, error));
     }
 
@@ -71,10 +90,19 @@ public class StopTests
     {
         if (!OperatingSystem.IsLinux()) Assert.Skip("signals are sent on Linux only");
         using var cli = new Cli();
-        string model = KillTests.Wide(cli, 8192), config = Path.Combine(model, "config.json"); // random weights, which go on for as long as they may
-        File.WriteAllText(config, File.ReadAllText(config).Replace("\"max_position_embeddings\": 512", "\"max_position_embeddings\": 8192", StringComparison.Ordinal));
-        string[] command = ["generate", model, "--prompt", "The concert was", "--max-new-tokens", "8000", "--device", "cpu"];
-        var (exit, text, error) = Stop(cli, signal, json ? null : " ", [.. command, .. json ? ["--json"] : (string[])[]]);
+        string model = KillTests.Wide(cli, 8192),
+            config = Path.Combine(model, "config.json"); // random weights, which go on for as long as they may
+        File.WriteAllText(
+            config,
+            File.ReadAllText(config)
+                .Replace(
+                    "\"max_position_embeddings\": 512", "\"max_position_embeddings\": 8192", StringComparison.Ordinal)
+        );
+        string[] command =
+        [
+            "generate", model, "--prompt", "The concert was", "--max-new-tokens", "8000", "--device", "cpu"];
+        var (exit, text, error) = Stop(
+            cli, signal, json ? null : " ", [.. command, .. json ? ["--json"] : (string[])[]]);
         Assert.True(exit == 1, $"exit {exit}: {text}{error}");
         Assert.Contains("error: Stopped.\n", error, StringComparison.Ordinal);
         if (json) Assert.Contains("\"finish_reason\":\"cancelled\"", text, StringComparison.Ordinal);
@@ -82,10 +110,13 @@ public class StopTests
     }
 
     /// <summary>
-    /// A disk that stalls: open(2) of a file on which another process has a lease waits until that gives it up (fcntl(2)), and nothing in the process can
-    /// interrupt the thread that waits. It ends all the same, before the second signal, and leaves nothing.
+    /// A disk that stalls: open(2) of a file on which another process has a lease waits until that gives it up
+    /// (fcntl(2)), and nothing in the process can interrupt the thread that waits. It ends all the same, before the
+    /// second signal, and leaves nothing.
     /// </summary>
-    [Theory, InlineData("-HUP", "train.jsonl"), InlineData("-TERM", "tokenizer.json"), InlineData("-INT", "model.safetensors")]
+    [
+        Theory, InlineData("-HUP", "train.jsonl"), InlineData("-TERM", "tokenizer.json"),
+        InlineData("-INT", "model.safetensors")]
     public async Task AStalledDisk(string signal, string file)
     {
         if (!OperatingSystem.IsLinux()) Assert.Skip("signals are sent on Linux only");
@@ -100,7 +131,8 @@ public class StopTests
         while (!p.HasExited && !lease.IsWantedByAnother) Thread.Sleep(5);
         Assert.False(p.HasExited, "it did not open the file");
         var clock = Stopwatch.StartNew();
-        using (var kill = Process.Start("kill", [signal, p.Id.ToString(CultureInfo.InvariantCulture)])) kill.WaitForExit();
+        using (var kill = Process.Start("kill", [signal, p.Id.ToString(CultureInfo.InvariantCulture)]))
+            kill.WaitForExit();
         Assert.True(p.WaitForExit(30_000), signal + " did not end it");
         Assert.InRange(clock.Elapsed.TotalSeconds, 0, 3.5); // 2, and what a busy machine adds
         Assert.Equal((1, "error: Stopped.\n  Run it again; nothing was left behind.\n"), (p.ExitCode, await error));
@@ -108,7 +140,9 @@ public class StopTests
     }
 
     /// <summary>What waits for its other end, or has none: named before it is opened.</summary>
-    [Theory, InlineData("recipe.yaml"), InlineData("train.jsonl"), InlineData("base/config.json"), InlineData("base/tokenizer.json"), InlineData("base/model.safetensors"), InlineData("/dev/zero")]
+    [
+        Theory, InlineData("recipe.yaml"), InlineData("train.jsonl"), InlineData("base/config.json"),
+        InlineData("base/tokenizer.json"), InlineData("base/model.safetensors"), InlineData("/dev/zero")]
     public void WhatIsNoFileIsNamed(string file)
     {
         if (!OperatingSystem.IsLinux()) Assert.Skip("mkfifo");
@@ -123,7 +157,10 @@ public class StopTests
         }
         var (exit, text, error) = cli.Run("train", recipe);
         Assert.Equal((2, ""), (exit, text));
-        Assert.Equal($"error: {path} is {(file == "/dev/zero" ? "a device" : "a named pipe (FIFO)")}, not a file.\n  Give a regular file; write what the program gives to one first.\n", error);
+        Assert.Equal(
+            $"error: {path} is {(file == "/dev/zero" ? "a device" : "a named pipe (FIFO)")}, not a file.\n  Give a "
+                + $"regular file; write what the program gives to one first.\n",
+            error);
         Assert.False(Directory.Exists(Path.Combine(cli.Folder, "runs")));
     }
 }
@@ -131,13 +168,19 @@ public class StopTests
 /// <summary>A write lease on a file, as fcntl(2) gives it: whoever opens the file waits, up to 45 seconds.</summary>
 internal sealed partial class Lease : IDisposable
 {
-    private const int SetSignal = 10, SetLease = 1024, GetLease = 1025, Urgent = 23, Write = 1, None = 2; // F_SETSIG, F_SETLEASE, F_GETLEASE, SIGURG, F_WRLCK, F_UNLCK
+    private const int SetSignal = 10,
+        SetLease = 1024,
+        GetLease = 1025,
+        Urgent = 23,
+        Write = 1,
+        None = 2; // F_SETSIG, F_SETLEASE, F_GETLEASE, SIGURG, F_WRLCK, F_UNLCK
     private readonly SafeFileHandle _file;
 
     private Lease(SafeFileHandle file) => _file = file;
 
     public static Lease? TryTake(SafeFileHandle file) =>
-        Control(file, SetSignal, Urgent) == 0 && Control(file, SetLease, Write) == 0 ? new Lease(file) : null; // SIGIO, the usual one, would end this process
+        // SIGIO, the usual one, would end this process
+        Control(file, SetSignal, Urgent) == 0 && Control(file, SetLease, Write) == 0 ? new Lease(file) : null;
 
     public bool IsWantedByAnother => Control(_file, GetLease, 0) != Write;
 

@@ -2,7 +2,10 @@ using Headroom.Training;
 
 namespace Headroom.Tests;
 
-/// <summary>Dynamic loss scaling, torch <c>amp/grad_scaler.py</c>: 65536, halved by an overflow, doubled after 2,000 good updates.</summary>
+/// <summary>
+/// Dynamic loss scaling, torch <c>amp/grad_scaler.py</c>: 65536, halved by an overflow, doubled after 2,000 good
+/// updates.
+/// </summary>
 public class LossScaleTests
 {
     [Fact]

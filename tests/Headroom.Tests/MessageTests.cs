@@ -9,7 +9,8 @@ public partial class MessageTests
 
     /// <summary>
     /// Both sentences of an error begin with a capital letter, but for names as they are written: of files, keys,
-    /// options and commands. Those of keys and files have a dot or an underscore, so a word of letters alone is English.
+    /// options and commands. Those of keys and files have a dot or an underscore, so a word of letters alone is
+    /// English.
     /// </summary>
     [Fact]
     public void SentencesBeginWithACapital()
@@ -24,7 +25,8 @@ public partial class MessageTests
                 errors++;
                 foreach (Match small in Small().Matches(error.Value))
                     if (!Names.Contains(small.Groups["word"].Value))
-                        wrong.Add($"{Path.GetFileName(file)}: {small.Value} in {error.Value[..Math.Min(error.Length, 80)]}");
+                        wrong.Add(
+                            $"{Path.GetFileName(file)}: {small.Value} in {error.Value[..Math.Min(error.Length, 80)]}");
             }
         }
         Assert.True(errors > 200, $"only {errors} errors were found in the sources");

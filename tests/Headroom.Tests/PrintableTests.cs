@@ -15,12 +15,16 @@ public class PrintableTests
     public void LinesSteerNothing(string text, string shown) => Assert.Equal(shown, Printable.Line(text));
 
     [Fact]
-    public void HalfAPairIsSpelledOut() => Assert.Equal("half \\ud83d", Printable.Line("half \ud83d")); // no attribute can hold one
+    // no attribute can hold one
+    public void HalfAPairIsSpelledOut() => Assert.Equal("half \\ud83d", Printable.Line("half \ud83d"));
 
     [Fact]
     public void LinesKeepTheirBreaks() => Assert.Equal("a\n\tb\\u000dc", Printable.Lines("a\n\tb\rc"));
 
-    /// <summary>The two lines of a message are sentences of less than 2 KB together: beginning and end stay, no pair of surrogates is torn.</summary>
+    /// <summary>
+    /// The two lines of a message are sentences of less than 2 KB together: beginning and end stay, no pair of
+    /// surrogates is torn.
+    /// </summary>
     [Theory]
     [InlineData("x")]
     [InlineData("ü")]
@@ -47,5 +51,6 @@ public class PrintableTests
     }
 
     [Fact]
-    public void MessagesKeepTheCaseOfNames() => Assert.Equal("src exists already.", new HeadroomException("src exists already", "").Message);
+    public void MessagesKeepTheCaseOfNames() =>
+        Assert.Equal("src exists already.", new HeadroomException("src exists already", "").Message);
 }

@@ -1,6 +1,9 @@
 namespace Headroom.Tests;
 
-/// <summary>Ground truth and real data that live beside the repository; tests that need them skip, with the reason, where they are absent.</summary>
+/// <summary>
+/// Ground truth and real data that live beside the repository; tests that need them skip, with the reason, where they
+/// are absent.
+/// </summary>
 public static class Shared
 {
     /// <summary>This checkout.</summary>
@@ -9,7 +12,9 @@ public static class Shared
     public static string Root { get; } = Directory.GetParent(Checkout)?.FullName ?? Checkout;
     /// <summary>The golden folder: HEADROOM_GOLDEN when set, else ../shared/golden.</summary>
     public static string Golden { get; } =
-        Environment.GetEnvironmentVariable("HEADROOM_GOLDEN") is { Length: > 0 } g ? g : Path.Combine(Root, "shared", "golden");
+        Environment.GetEnvironmentVariable("HEADROOM_GOLDEN") is { Length: > 0 } g
+            ? g
+            : Path.Combine(Root, "shared", "golden");
 
     /// <summary>Path of a golden file; skips the test when it is not there.</summary>
     public static string GoldenFile(string relative) => Need(Path.Combine(Golden, relative));
@@ -23,7 +28,8 @@ public static class Shared
 
     private static string Need(string path)
     {
-        Assert.SkipUnless(File.Exists(path) || Directory.Exists(path), $"{Path.GetFileName(path)} is not beside this checkout");
+        Assert.SkipUnless(
+            File.Exists(path) || Directory.Exists(path), $"{Path.GetFileName(path)} is not beside this checkout");
         return path;
     }
 

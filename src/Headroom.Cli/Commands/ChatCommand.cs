@@ -13,29 +13,56 @@ internal static class ChatCommand
     public static Command Create()
     {
         var system = new Option<string?>("--system") { Description = "The system message." };
-        var message = new Option<string[]>("--message") { Description = "A user message, answered without asking for more. Repeatable: the turns of one conversation.", DefaultValueFactory = _ => [] };
-        var context = new Option<int?>("--context") { Description = $"Tokens that the conversation may take. Default: what the model takes, at most {Generator.DefaultContext}." };
-        var command = new Command("chat", "Talk to a model that has a chat template. /reset starts a new conversation, /exit ends; lines of standard input are messages when it is not a terminal.") { system, message, context };
-        var arguments = new GenerationArguments("headroom chat HuggingFaceTB/SmolLM2-135M-Instruct --message \"Name three colours.\"", 512);
+        var message = new Option<string[]>("--message")
+        {
+            Description =
+                "A user message, answered without asking for more. Repeatable: the turns of one conversation.",
+            DefaultValueFactory = _ => [],
+        };
+        var context = new Option<int?>("--context")
+        {
+            Description =
+                $"Tokens that the conversation may take. Default: what the model takes, at most "
+                    + $"{Generator.DefaultContext}.",
+        };
+        var command = new Command(
+            "chat",
+            "Talk to a model that has a chat template. /reset starts a new conversation, /exit ends; lines of "
+                + "standard input are messages when it is not a terminal."
+        )
+        {
+            system, message, context,
+        };
+        var arguments = new GenerationArguments(
+            "headroom chat HuggingFaceTB/SmolLM2-135M-Instruct --message \"Name three colours.\"", 512);
         arguments.AddTo(command);
         command.SetAction(p => Run(p, arguments, p.GetValue(system), p.GetValue(message)!, p.GetValue(context)));
         return command;
     }
 
-    private static int Run(ParseResult p, GenerationArguments arguments, string? system, string[] messages, int? context)
+    private static int Run(
+        ParseResult p, GenerationArguments arguments, string? system, string[] messages, int? context)
     {
         bool json = arguments.Json(p);
         using var session = new Session(json, text: true);
         string path = session.Model(arguments.Model(p));
         var options = arguments.Options(p, path);
         string deviceName = arguments.Device(p);
-        if (context is < 2) throw new HeadroomException($"--context is {context}.", "Give the tokens that the conversation may take, such as 2048.");
+        if (context is < 2)
+            throw new HeadroomException(
+                $"--context is {context}.", "Give the tokens that the conversation may take, such as 2048.");
         var tokenizer = TokenizerLoader.Load(path);
         var template = ChatTemplate.Of(tokenizer);
-        using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), session.Say, (d, n) => session.Progress("loading", d, n, ""));
+        using var generator = Generator.Open(
+            session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), session.Say,
+            (d, n) => session.Progress("loading", d, n, ""));
         session.EndLine();
         bool ask = messages.Length == 0 && !Console.IsInputRedirected;
-        if (ask) session.Say($"{Path.GetFileName(path.TrimEnd('/'))} on {generator.DeviceName}, {generator.ContextLength} tokens of context. /reset starts a new conversation, /exit ends.");
+        if (ask)
+            session.Say(
+                $"{Path.GetFileName(path.TrimEnd('/'))} on {generator.DeviceName}, {generator.ContextLength} tokens "
+                    + $"of context. /reset starts a new conversation, /exit ends."
+            );
         var history = new List<ChatMessage>();
         void Reset()
         {
@@ -60,7 +87,13 @@ internal static class ChatCommand
             try
             {
                 // Each turn draws its own numbers, the same in every run.
-                var g = generator.Start(template.Encode(history, addGenerationPrompt: true), options with { Sampling = options.Sampling with { Seed = options.Sampling.Seed + turn - 1 } });
+                var g = generator.Start(
+                    template.Encode(history, addGenerationPrompt: true),
+                    options with
+                    {
+                        Sampling = options.Sampling with { Seed = options.Sampling.Seed + turn - 1 },
+                    }
+                );
                 Answer(g, session, json, text);
                 history.Add(new ChatMessage("assistant", g.Text));
                 if (!ask || !session.Rearm()) GenerationArguments.CheckStopped(g);
@@ -93,13 +126,20 @@ internal static class ChatCommand
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                message, text = g.Text, finish_reason = GenerationArguments.Finish(g), prompt_tokens = g.PromptTokens, reused_tokens = g.ReusedTokens, completion_tokens = g.Ids.Count,
-                prompt_seconds = g.PromptSeconds, tokens_per_second = g.TokensPerSecond,
+                message,
+                text = g.Text,
+                finish_reason = GenerationArguments.Finish(g),
+                prompt_tokens = g.PromptTokens,
+                reused_tokens = g.ReusedTokens,
+                completion_tokens = g.Ids.Count,
+                prompt_seconds = g.PromptSeconds,
+                tokens_per_second = g.TokensPerSecond,
             }));
         else
         {
             Console.WriteLine();
-            if (g.Finish == FinishReason.Length) Console.Error.WriteLine("(cut off: --max-new-tokens or --context is reached)");
+            if (g.Finish == FinishReason.Length)
+                Console.Error.WriteLine("(cut off: --max-new-tokens or --context is reached)");
             Console.Error.WriteLine(GenerationArguments.Figures(g));
         }
     }

@@ -11,23 +11,56 @@ internal static class DuelCommand
 {
     public static Command Create()
     {
-        var recipe = new Argument<string?>("recipe") { Arity = ArgumentArity.ZeroOrOne, Description = "A YAML recipe with two or more models; absent: two tiny bases and the reviews that come with Headroom. Example: headroom duel recipes/duel.yaml --set training.seed=2" };
-        var set = new Option<string[]>("--set") { Description = "Override a key: --set training.seed=2. Repeatable.", DefaultValueFactory = _ => [] };
-        var runs = new Option<string>("--runs") { Description = "Folder of run folders.", DefaultValueFactory = _ => "runs" };
-        var name = new Option<string?>("--name") { Description = "Name of the run folder; default: the recipe's (the embedded duel takes the next free number)." };
-        var device = new Option<string?>("--device") { Description = "auto, cpu or cuda; the embedded duel runs on the CPU." };
+        var recipe = new Argument<string?>("recipe")
+        {
+            Arity = ArgumentArity.ZeroOrOne,
+            Description =
+                "A YAML recipe with two or more models; absent: two tiny bases and the reviews that come with "
+                    + "Headroom. Example: headroom duel recipes/duel.yaml --set training.seed=2",
+        };
+        var set = new Option<string[]>("--set")
+        {
+            Description = "Override a key: --set training.seed=2. Repeatable.",
+            DefaultValueFactory = _ => [],
+        };
+        var runs = new Option<string>("--runs")
+        {
+            Description = "Folder of run folders.",
+            DefaultValueFactory = _ => "runs",
+        };
+        var name = new Option<string?>("--name")
+        {
+            Description =
+                "Name of the run folder; default: the recipe's (the embedded duel takes the next free number).",
+        };
+        var device = new Option<string?>("--device")
+        {
+            Description = "auto, cpu or cuda; the embedded duel runs on the CPU.",
+        };
         var vram = new Option<string?>("--vram") { Description = "Budget, such as 6GiB." };
         var resume = new Option<bool>("--resume") { Description = "Go on where a stopped duel ended." };
-        var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
-        var command = new Command("duel", "Fine-tune two or more models under one recipe and compare them.") { recipe, set, runs, name, device, vram, resume, json };
-        command.SetAction(p => Run(p.GetValue(recipe), p.GetValue(set)!, p.GetValue(runs)!, p.GetValue(name), p.GetValue(device), p.GetValue(vram), p.GetValue(resume), p.GetValue(json)));
+        var json = new Option<bool>("--json")
+        {
+            Description = "Print the result as JSON; progress goes to standard error.",
+        };
+        var command = new Command("duel", "Fine-tune two or more models under one recipe and compare them.")
+        {
+            recipe, set, runs, name, device, vram, resume, json,
+        };
+        command.SetAction(p =>
+            Run(
+                p.GetValue(recipe), p.GetValue(set)!, p.GetValue(runs)!, p.GetValue(name), p.GetValue(device),
+                p.GetValue(vram), p.GetValue(resume), p.GetValue(json))
+        );
         return command;
     }
 
-    private static int Run(string? path, string[] sets, string runs, string? name, string? device, string? vram, bool resume, bool json)
+    private static int Run(
+        string? path, string[] sets, string runs, string? name, string? device, string? vram, bool resume, bool json)
     {
         bool embedded = path == null;
-        var (recipe, text) = Recipes.Load(path ?? Path.Combine(AppContext.BaseDirectory, "recipes", "duel.yaml"), sets, device, vram, name);
+        var (recipe, text) = Recipes.Load(
+            path ?? Path.Combine(AppContext.BaseDirectory, "recipes", "duel.yaml"), sets, device, vram, name);
         if (embedded && name == null && !resume)
         {
             string first = recipe.Name;
@@ -36,7 +69,8 @@ internal static class DuelCommand
         string folder = Path.Combine(runs, recipe.Name);
         using var session = new Session(json);
         Recipes.Fetch(recipe, session);
-        var result = DuelRun.Run(recipe, text, folder, resume, (own, again) => session.Host(own, again, recipe), session.Token);
+        var result = DuelRun.Run(
+            recipe, text, folder, resume, (own, again) => session.Host(own, again, recipe), session.Token);
         if (!result.Completed)
         {
             session.Say("stopped; go on with --resume");
@@ -47,9 +81,22 @@ internal static class DuelCommand
         if (json)
             Console.WriteLine(new JsonObject
             {
-                ["folder"] = folder, ["report"] = html,
-                ["runs"] = new JsonArray([.. result.Runs.Select(r => (JsonNode?)ResultJson.Metrics(TaskTypes.Of(recipe.Task), r.Result,
-                    new() { ["model"] = r.Model, ["seed"] = r.Seed, ["folder"] = r.Folder, ["adapter_sha256"] = r.Result?.AdapterHash }))]),
+                ["folder"] = folder,
+                ["report"] = html,
+                ["runs"] = new JsonArray([
+                        .. result.Runs.Select(r =>
+                            (JsonNode?)
+                                ResultJson.Metrics(
+                                    TaskTypes.Of(recipe.Task),
+                                    r.Result,
+                                    new()
+                                    {
+                                        ["model"] = r.Model, ["seed"] = r.Seed, ["folder"] = r.Folder,
+                                        ["adapter_sha256"] = r.Result?.AdapterHash,
+                                    }
+                                )
+                        ),
+                    ]),
             }.ToJsonString());
         return 0;
     }

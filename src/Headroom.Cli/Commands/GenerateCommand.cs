@@ -12,9 +12,13 @@ internal static class GenerateCommand
 {
     public static Command Create()
     {
-        var prompt = new Option<string?>("--prompt") { Description = "The text to go on from; without it, standard input is read." };
+        var prompt = new Option<string?>("--prompt")
+        {
+            Description = "The text to go on from; without it, standard input is read.",
+        };
         var command = new Command("generate", "Continue a prompt.") { prompt };
-        var arguments = new GenerationArguments("headroom generate models/llama-tiny --prompt \"The concert was\" --max-new-tokens 30", 64);
+        var arguments = new GenerationArguments(
+            "headroom generate models/llama-tiny --prompt \"The concert was\" --max-new-tokens 30", 64);
         arguments.AddTo(command);
         command.SetAction(p => Run(p, arguments, p.GetValue(prompt)));
         return command;
@@ -29,14 +33,18 @@ internal static class GenerateCommand
         string deviceName = arguments.Device(p);
         if (prompt == null)
         {
-            if (!Console.IsInputRedirected) throw new HeadroomException("There is no prompt.", "Give --prompt \"...\", or write the prompt to standard input.");
+            if (!Console.IsInputRedirected)
+                throw new HeadroomException(
+                    "There is no prompt.", "Give --prompt \"...\", or write the prompt to standard input.");
             using (session.Waiting()) prompt = Console.In.ReadToEnd();
         }
         var tokenizer = TokenizerLoader.Load(path);
         int[] ids = tokenizer.EncodePrompt(prompt);
         if (ids.Length == 0) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
         int context = (int)Math.Min(int.MaxValue, (long)ids.Length + options.MaxNewTokens);
-        using var generator = Generator.Open(session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), session.Say, (d, n) => session.Progress("loading", d, n, ""));
+        using var generator = Generator.Open(
+            session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), session.Say,
+            (d, n) => session.Progress("loading", d, n, ""));
         session.EndLine();
         var g = generator.Start(ids, options);
         bool more;
@@ -49,7 +57,13 @@ internal static class GenerateCommand
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                prompt, text = g.Text, ids = g.Ids, finish_reason = GenerationArguments.Finish(g), prompt_tokens = g.PromptTokens, prompt_seconds = g.PromptSeconds, tokens_per_second = g.TokensPerSecond,
+                prompt,
+                text = g.Text,
+                ids = g.Ids,
+                finish_reason = GenerationArguments.Finish(g),
+                prompt_tokens = g.PromptTokens,
+                prompt_seconds = g.PromptSeconds,
+                tokens_per_second = g.TokensPerSecond,
             }));
         else
         {

@@ -13,9 +13,19 @@ internal static class InspectCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder, config.json, .gguf file, or hub name (no weights are downloaded). Example: headroom inspect models/llama-tiny" };
+        var model = new Argument<string>("model")
+        {
+            Description =
+                "A Hugging Face folder, config.json, .gguf file, or hub name (no weights are downloaded). Example: "
+                    + "headroom inspect models/llama-tiny",
+        };
         var json = new Option<bool>("--json") { Description = "Machine-readable output." };
-        var command = new Command("inspect", "Print what a model really is: architecture, parameters, bytes, and what of it is not understood.") { model, json };
+        var command = new Command(
+            "inspect",
+            "Print what a model really is: architecture, parameters, bytes, and what of it is not understood.")
+        {
+            model, json,
+        };
         command.SetAction(r => Run(r.GetValue(model)!, r.GetValue(json)));
         return command;
     }
@@ -34,18 +44,40 @@ internal static class InspectCommand
         {
             Console.WriteLine(JsonSerializer.Serialize(new
             {
-                architecture = c.Architecture, vocab_size = c.VocabSize, hidden_size = c.HiddenSize, intermediate_size = c.IntermediateSize,
-                num_hidden_layers = c.NumHiddenLayers, num_attention_heads = c.NumAttentionHeads, num_key_value_heads = c.NumKeyValueHeads, head_dim = c.HeadDim,
-                rope_theta = c.RopeTheta, rope_scaling = c.RopeScaling?.Type, sliding_window = sliding.Length > 0 ? c.SlidingWindow : null, sliding_layers = sliding.Length,
-                attention_bias = c.AttentionBias, head_norms = c.Family.NormsHeads, tie_word_embeddings = c.TieWordEmbeddings, quantized = c.Quantized?.ToString(),
-                parameters = total, linear_parameters = linear, embedding_parameters = embeddings, nf4_linear_bytes = nf4, embedding_bytes_16bit = embeddings * 2,
-                checkpoint_bytes = stored?.Bytes, checkpoint = stored?.Text,
-                unknown_keys = odd.Keys.ToDictionary(k => k.Key, k => k.Value), unclaimed_tensors = odd.Tensors,
+                architecture = c.Architecture,
+                vocab_size = c.VocabSize,
+                hidden_size = c.HiddenSize,
+                intermediate_size = c.IntermediateSize,
+                num_hidden_layers = c.NumHiddenLayers,
+                num_attention_heads = c.NumAttentionHeads,
+                num_key_value_heads = c.NumKeyValueHeads,
+                head_dim = c.HeadDim,
+                rope_theta = c.RopeTheta,
+                rope_scaling = c.RopeScaling?.Type,
+                sliding_window = sliding.Length > 0 ? c.SlidingWindow : null,
+                sliding_layers = sliding.Length,
+                attention_bias = c.AttentionBias,
+                head_norms = c.Family.NormsHeads,
+                tie_word_embeddings = c.TieWordEmbeddings,
+                quantized = c.Quantized?.ToString(),
+                parameters = total,
+                linear_parameters = linear,
+                embedding_parameters = embeddings,
+                nf4_linear_bytes = nf4,
+                embedding_bytes_16bit = embeddings * 2,
+                checkpoint_bytes = stored?.Bytes,
+                checkpoint = stored?.Text,
+                unknown_keys = odd.Keys.ToDictionary(k => k.Key, k => k.Value),
+                unclaimed_tensors = odd.Tensors,
                 notices = odd.Notices,
             }));
             return 0;
         }
-        string window = sliding.Length == 0 ? "full" : $"sliding window {c.SlidingWindow} in {(sliding.Length == c.NumHiddenLayers ? "every layer" : $"{sliding.Length} of {c.NumHiddenLayers} layers")}";
+        string window =
+            sliding.Length == 0
+                ? "full"
+                : $"sliding window {c.SlidingWindow} in "
+                    + $"{(sliding.Length == c.NumHiddenLayers ? "every layer" : $"{sliding.Length} of {c.NumHiddenLayers} layers")}";
         Console.WriteLine($"""
             {c.Architecture}: {c.NumHiddenLayers} layers, hidden {c.HiddenSize}, intermediate {c.IntermediateSize}
             attention: {c.NumAttentionHeads} heads of {c.HeadDim}, {c.NumKeyValueHeads} key/value heads, {window}{(c.AttentionBias ? ", biases on q, k and v" : "")}{(c.Family.NormsHeads ? ", a norm of each query and key" : "")}
@@ -54,12 +86,19 @@ internal static class InspectCommand
             parameters {total:N0}: linear {linear:N0}, embeddings {embeddings:N0}, norms and biases {vectors:N0}
             bytes: linear NF4 {Units.Bytes(nf4)} (16-bit {Units.Bytes(linear * 2)}), embeddings 16-bit {Units.Bytes(embeddings * 2)}
             """);
-        if (c.Quantized is { } q) Console.WriteLine($"quantized: bitsandbytes NF4, {(q == WeightStorage.NF4Double ? "double-quantized" : "flat")} statistics");
+        if (c.Quantized is { } q)
+            Console.WriteLine(
+                $"quantized: bitsandbytes NF4, {(q == WeightStorage.NF4Double ? "double-quantized" : "flat")} "
+                    + $"statistics"
+            );
         if (stored is { } s) Console.WriteLine($"checkpoint: {Units.Bytes(s.Bytes)}{s.Text}");
         foreach (var (key, value) in odd.Keys)
             Console.WriteLine(Printable.Line($"not understood, and taken to change nothing: {key} = {value}"));
         foreach (string name in odd.Tensors.Take(MostShown))
-            Console.WriteLine(Printable.Line($"tensor that belongs to nothing in the model (train, generate and export refuse it): {name}"));
+            Console.WriteLine(
+                Printable.Line(
+                    $"tensor that belongs to nothing in the model (train, generate and export refuse it): {name}")
+            );
         if (odd.Tensors.Count > MostShown) Console.WriteLine($"and {odd.Tensors.Count - MostShown} more such tensors");
         foreach (string line in odd.Notices) Console.WriteLine(Printable.Line(line));
         return 0;
@@ -95,13 +134,27 @@ internal static class InspectCommand
     /// <summary>The weights as they lie on disk or on the hub; null for a lone config.json.</summary>
     private static (long Bytes, string Text)? Stored(string path, Session session)
     {
-        if (HubName.IsMeant(path)) return session.Hub.Config(path, session.Token).WeightBytes is { } remote ? (remote, " on the hub") : null;
-        if (File.Exists(path) && !path.EndsWith(".json", StringComparison.OrdinalIgnoreCase) && !path.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase)) return (FileSize.Of(path), " in one file");
+        if (HubName.IsMeant(path))
+            return session.Hub.Config(path, session.Token).WeightBytes is { } remote ? (remote, " on the hub") : null;
+        if (
+            File.Exists(path)
+            && !path.EndsWith(".json", StringComparison.OrdinalIgnoreCase)
+            && !path.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase)
+        )
+            return (FileSize.Of(path), " in one file");
         if (!Directory.Exists(path) || !Directory.EnumerateFiles(path, "*.safetensors").Any()) return null;
         using var source = new CheckpointSource(path);
         var (bytes, files) = source.Stored;
         string types = string.Join(", ", source.DTypes.Select(t => $"{t.DType} {Units.Bytes(t.Bytes)}"));
-        return (bytes, $" in {files} file{(files == 1 ? "" : "s")} ({types})" + (source.AnnouncedBytes is { } a && a != bytes ? $"; the index announces {a:N0} bytes where there are {bytes:N0}" : ""));
+        return (
+            bytes,
+            $" in {files} file{(files == 1 ? "" : "s")} ({types})"
+                + (
+                    source.AnnouncedBytes is { } a && a != bytes
+                        ? $"; the index announces {a:N0} bytes where there are {bytes:N0}"
+                        : ""
+                )
+        );
     }
 }
 
@@ -111,12 +164,19 @@ internal static class ModelPaths
     /// <summary>Types of the matrices of a .gguf file; null for anything else.</summary>
     public static IReadOnlyDictionary<string, GgmlType>? BlockTypes(string path)
     {
-        if (HubName.IsMeant(path) || Directory.Exists(path) || path.EndsWith(".json", StringComparison.OrdinalIgnoreCase)) return null;
+        if (
+            HubName.IsMeant(path)
+            || Directory.Exists(path)
+            || path.EndsWith(".json", StringComparison.OrdinalIgnoreCase)
+        )
+            return null;
         using var source = WeightSources.Open(path);
         return RunSettings.BlockTypes(source);
     }
 
-    /// <summary>From a config.json, a folder that holds one, a .gguf file, or a hub name (config.json alone is downloaded).</summary>
+    /// <summary>
+    /// From a config.json, a folder that holds one, a .gguf file, or a hub name (config.json alone is downloaded).
+    /// </summary>
     public static ModelConfig Config(string path, Session session)
     {
         if (HubName.IsMeant(path)) return HfConfig.Load(session.Hub.Config(path, session.Token).ConfigPath);

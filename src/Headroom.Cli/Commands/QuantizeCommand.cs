@@ -11,36 +11,77 @@ internal static class QuantizeCommand
 {
     public static Command Create()
     {
-        var model = new Argument<string>("model") { Description = "A Hugging Face folder, a .gguf file, or a hub name. Example: headroom quantize models/llama-tiny llama-tiny-4bit" };
+        var model = new Argument<string>("model")
+        {
+            Description =
+                "A Hugging Face folder, a .gguf file, or a hub name. Example: headroom quantize models/llama-tiny "
+                    + "llama-tiny-4bit",
+        };
         var output = new Argument<string>("out") { Description = "Folder of the new checkpoint." };
-        var flat = new Option<bool>("--flat") { Description = "Statistics in float32 in place of double-quantized ones." };
-        var device = new Option<string>("--device") { Description = "auto, cpu or cuda", DefaultValueFactory = _ => "auto" };
-        var overwrite = new Option<bool>("--overwrite") { Description = "Replace a checkpoint that is there; it stays whole until the new one is." };
-        var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
-        var command = new Command("quantize", "Write a model as a bitsandbytes NF4 checkpoint that transformers and Headroom load.") { model, output, flat, overwrite, device, json };
-        command.SetAction(p => Run(p.GetValue(model)!, p.GetValue(output)!, p.GetValue(flat), p.GetValue(overwrite), p.GetValue(device)!, p.GetValue(json)));
+        var flat = new Option<bool>("--flat")
+        {
+            Description = "Statistics in float32 in place of double-quantized ones.",
+        };
+        var device = new Option<string>("--device")
+        {
+            Description = "auto, cpu or cuda",
+            DefaultValueFactory = _ => "auto",
+        };
+        var overwrite = new Option<bool>("--overwrite")
+        {
+            Description = "Replace a checkpoint that is there; it stays whole until the new one is.",
+        };
+        var json = new Option<bool>("--json")
+        {
+            Description = "Print the result as JSON; progress goes to standard error.",
+        };
+        var command = new Command(
+            "quantize", "Write a model as a bitsandbytes NF4 checkpoint that transformers and Headroom load.")
+        {
+            model, output, flat, overwrite, device, json,
+        };
+        command.SetAction(p =>
+            Run(
+                p.GetValue(model)!, p.GetValue(output)!, p.GetValue(flat), p.GetValue(overwrite), p.GetValue(device)!,
+                p.GetValue(json))
+        );
         return command;
     }
 
     private static int Run(string path, string folder, bool flat, bool overwrite, string deviceName, bool json)
     {
-        if (deviceName is not ("auto" or "cpu" or "cuda")) throw new HeadroomException($"--device {deviceName} is unknown.", "Use auto, cpu or cuda.");
-        using var target = OutputTarget.OfFolder(folder, overwrite, "Give another folder.", QuantizedCheckpoint.IsOwnFile);
+        if (deviceName is not ("auto" or "cpu" or "cuda"))
+            throw new HeadroomException($"--device {deviceName} is unknown.", "Use auto, cpu or cuda.");
+        using var target = OutputTarget.OfFolder(
+            folder, overwrite, "Give another folder.", QuantizedCheckpoint.IsOwnFile);
         using var session = new Session(json);
         path = session.Model(path);
         target.KeepOff("the model", path); // four bits do not give it back
         using var source = WeightSources.Open(path);
         foreach (string line in source.Notices) session.Say(line);
         var recipe = new Recipe();
-        if (flat || source.QuantizedAs(source.Config.AnyProjectionName()) == null) recipe.Quantization.Bnb4bitUseDoubleQuant = !flat;
+        if (flat || source.QuantizedAs(source.Config.AnyProjectionName()) == null)
+            recipe.Quantization.Bnb4bitUseDoubleQuant = !flat;
         var device = session.Open(deviceName);
         var settings = RunSettings.Of(recipe, source, device) with { Mode = Models.TrainMode.None, Lora = null };
-        using var engine = new Engine(device, source, settings, new BatchLimits(), (d, t) => session.Progress("quantizing", d, t, ""));
+        using var engine = new Engine(device, source, settings, new BatchLimits(), (d, t) =>
+            session.Progress("quantizing", d, t, "")
+        );
         QuantizedCheckpoint.WriteInto(target.Temporary, engine, source, Directory.Exists(path) ? path : null);
         target.Commit();
         long bytes = new FileInfo(Path.Combine(folder, "model.safetensors")).Length;
         session.Say($"{folder}: {Units.Bytes(bytes)}");
-        if (json) Console.WriteLine(JsonSerializer.Serialize(new { folder, bytes, double_quant = settings.LinearStorage == WeightStorage.NF4Double }));
+        if (json)
+            Console.WriteLine(
+                JsonSerializer.Serialize(
+                    new
+                    {
+                        folder,
+                        bytes,
+                        double_quant = settings.LinearStorage == WeightStorage.NF4Double,
+                    }
+                )
+            );
         return 0;
     }
 }

@@ -14,14 +14,16 @@ internal static class ResultJson
     public static JsonObject Metrics(TaskType type, RunResult? result, JsonObject json)
     {
         if (result != null && type.Shown.Count > 0)
-            json[$"zero_shot_{type.Shown[0]}"] = Finite(result.ZeroShotMetrics.FirstOrDefault(m => m.Name == type.Shown[0]));
+            json[$"zero_shot_{type.Shown[0]}"] = Finite(
+                result.ZeroShotMetrics.FirstOrDefault(m => m.Name == type.Shown[0]));
         foreach (string name in type.Shown)
         {
             var metric = result?.TunedMetrics.FirstOrDefault(m => m.Name == name);
             json[name] = Finite(metric);
             if (metric != null && metric.Label != metric.Kind.Label) json[name + "_of"] = metric.Label;
         }
-        json["metrics"] = new JsonObject((result?.TunedMetrics ?? []).Select(m => KeyValuePair.Create(m.Name, Finite(m))));
+        json["metrics"] = new JsonObject(
+            (result?.TunedMetrics ?? []).Select(m => KeyValuePair.Create(m.Name, Finite(m))));
         return json;
     }
 

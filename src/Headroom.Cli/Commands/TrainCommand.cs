@@ -9,27 +9,56 @@ internal static class TrainCommand
 {
     public static Command Create()
     {
-        var recipe = new Argument<string>("recipe") { Description = "A YAML recipe. Example: headroom train recipes/reviews.yaml --set training.learning_rate=2e-3" };
-        var set = new Option<string[]>("--set") { Description = "Override a key: --set training.seed=2. Repeatable.", DefaultValueFactory = _ => [] };
-        var runs = new Option<string>("--runs") { Description = "Folder of run folders.", DefaultValueFactory = _ => "runs" };
+        var recipe = new Argument<string>("recipe")
+        {
+            Description =
+                "A YAML recipe. Example: headroom train recipes/reviews.yaml --set training.learning_rate=2e-3",
+        };
+        var set = new Option<string[]>("--set")
+        {
+            Description = "Override a key: --set training.seed=2. Repeatable.",
+            DefaultValueFactory = _ => [],
+        };
+        var runs = new Option<string>("--runs")
+        {
+            Description = "Folder of run folders.",
+            DefaultValueFactory = _ => "runs",
+        };
         var name = new Option<string?>("--name") { Description = "Name of the run folder; default: the recipe's." };
         var device = new Option<string?>("--device") { Description = "auto, cpu or cuda." };
         var vram = new Option<string?>("--vram") { Description = "Budget, such as 6GiB." };
         var resume = new Option<bool>("--resume")
         {
-            Description = "Go on from the latest checkpoint of the run folder; of one that was renamed or moved with --name and --runs. "
-                + "What changes numbers must be as it was; training.max_steps and num_train_epochs may be raised, the schedule is then that of the new length from the next step on.",
+            Description =
+                "Go on from the latest checkpoint of the run folder; of one that was renamed or moved with --name and "
+                    + "--runs. "
+                + "What changes numbers must be as it was; training.max_steps and num_train_epochs may be raised, the "
+                + "schedule is then that of the new length from the next step on.",
         };
-        var json = new Option<bool>("--json") { Description = "Print the result as JSON; progress goes to standard error." };
-        var command = new Command("train", "Fine-tune a model as a recipe says.") { recipe, set, runs, name, device, vram, resume, json };
-        command.SetAction(p => Run(p.GetValue(recipe)!, p.GetValue(set)!, p.GetValue(runs)!, p.GetValue(name), p.GetValue(device), p.GetValue(vram), p.GetValue(resume), p.GetValue(json)));
+        var json = new Option<bool>("--json")
+        {
+            Description = "Print the result as JSON; progress goes to standard error.",
+        };
+        var command = new Command("train", "Fine-tune a model as a recipe says.")
+        {
+            recipe, set, runs, name, device, vram, resume, json,
+        };
+        command.SetAction(p =>
+            Run(
+                p.GetValue(recipe)!, p.GetValue(set)!, p.GetValue(runs)!, p.GetValue(name), p.GetValue(device),
+                p.GetValue(vram), p.GetValue(resume), p.GetValue(json))
+        );
         return command;
     }
 
-    private static int Run(string path, string[] sets, string runs, string? name, string? device, string? vram, bool resume, bool json)
+    private static int Run(
+        string path, string[] sets, string runs, string? name, string? device, string? vram, bool resume, bool json)
     {
         var (recipe, text) = Recipes.Load(path, sets, device, vram, name);
-        if (recipe.Models.Count != 1) throw new HeadroomException($"train takes one model, the recipe names {recipe.Models.Count}.", "Use headroom duel for two or more.");
+        if (recipe.Models.Count != 1)
+            throw new HeadroomException(
+                $"train takes one model, the recipe names {recipe.Models.Count}.", "Use headroom duel for two or more."
+            );
         string folder = Path.Combine(runs, recipe.Name);
         using var session = new Session(json);
         Recipes.Fetch(recipe, session);
@@ -45,7 +74,15 @@ internal static class TrainCommand
             session.Say($"report: {Reports.Report.Write(folder).Html}");
         if (json)
             Console.WriteLine(ResultJson.Metrics(TaskTypes.Of(recipe.Task), result,
-                new() { ["folder"] = folder, ["steps"] = result.Step, ["adapter_sha256"] = result.AdapterHash }).ToJsonString());
+                        new()
+                        {
+                            ["folder"] = folder,
+                            ["steps"] = result.Step,
+                            ["adapter_sha256"] = result.AdapterHash,
+                        }
+                    )
+                    .ToJsonString()
+            );
         return 0;
     }
 }

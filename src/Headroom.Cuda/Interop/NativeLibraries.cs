@@ -4,8 +4,9 @@ using System.Runtime.InteropServices;
 namespace Headroom.Cuda.Interop;
 
 /// <summary>
-/// Finds the vendor's libraries: HEADROOM_CUDA_PATH, CUDA_HOME, /usr/local/cuda, the loader path, then the wheels of an active
-/// virtual environment or of the first python3 on PATH. The first folder that has a library wins, but what is newer than the driver only where nothing else is.
+/// Finds the vendor's libraries: HEADROOM_CUDA_PATH, CUDA_HOME, /usr/local/cuda, the loader path, then the wheels of an
+/// active virtual environment or of the first python3 on PATH. The first folder that has a library wins, but what is
+/// newer than the driver only where nothing else is.
 /// </summary>
 internal static class NativeLibraries
 {
@@ -38,7 +39,10 @@ internal static class NativeLibraries
         {
             if (Loaded.TryGetValue(name, out var hit)) return hit.Where;
             bool ofDriver = name is "cuda" or "nvml";
-            foreach (var (folder, file) in Candidates(ofDriver ? [""] : Folders(), Files[name], ofDriver ? int.MaxValue : DriverMajor()))
+            foreach (
+                var (folder, file) in Candidates(
+                    ofDriver ? [""] : Folders(), Files[name], ofDriver ? int.MaxValue : DriverMajor())
+            )
             {
                 string path = folder.Length == 0 ? file : Path.Combine(folder, file);
                 if (folder.Length > 0 && !File.Exists(path)) continue;
@@ -50,11 +54,18 @@ internal static class NativeLibraries
         }
     }
 
-    /// <summary>Where to look for a library, in order: in each folder for each file, those of a CUDA that the driver runs first. The number at a file's end is its CUDA's.</summary>
-    internal static IEnumerable<(string Folder, string File)> Candidates(IEnumerable<string> folders, string[] files, int driverMajor) =>
-        folders.SelectMany(folder => files.Select(file => (folder, file))).OrderBy(c => int.Parse(c.file[(c.file.LastIndexOf('.') + 1)..]) > driverMajor);
+    /// <summary>
+    /// Where to look for a library, in order: in each folder for each file, those of a CUDA that the driver runs first.
+    /// The number at a file's end is its CUDA's.
+    /// </summary>
+    internal static IEnumerable<(string Folder, string File)> Candidates(
+        IEnumerable<string> folders, string[] files, int driverMajor) =>
+        folders
+            .SelectMany(folder => files.Select(file => (folder, file)))
+            .OrderBy(c => int.Parse(c.file[(c.file.LastIndexOf('.') + 1)..]) > driverMajor);
 
-    private static int DriverMajor() => Find("cuda") != null && Driver.cuDriverGetVersion(out int version) == 0 ? version / 1000 : int.MaxValue;
+    private static int DriverMajor() =>
+        Find("cuda") != null && Driver.cuDriverGetVersion(out int version) == 0 ? version / 1000 : int.MaxValue;
 
     private static nint Resolve(string name, Assembly assembly, DllImportSearchPath? path)
     {
@@ -65,7 +76,13 @@ internal static class NativeLibraries
     // "" stands for the loader's own path.
     private static IEnumerable<string> Folders()
     {
-        foreach (string? root in new[] { Environment.GetEnvironmentVariable("HEADROOM_CUDA_PATH"), Environment.GetEnvironmentVariable("CUDA_HOME"), "/usr/local/cuda" })
+        foreach (
+            string? root in new[]
+            {
+                Environment.GetEnvironmentVariable("HEADROOM_CUDA_PATH"),
+                Environment.GetEnvironmentVariable("CUDA_HOME"), "/usr/local/cuda",
+            }
+        )
         {
             if (string.IsNullOrEmpty(root)) continue;
             yield return root;
@@ -80,8 +97,12 @@ internal static class NativeLibraries
     {
         var roots = new List<string>();
         if (Environment.GetEnvironmentVariable("VIRTUAL_ENV") is { Length: > 0 } venv) roots.Add(venv);
-        foreach (string dir in (Environment.GetEnvironmentVariable("PATH") ?? "").Split(':', StringSplitOptions.RemoveEmptyEntries))
-            if (File.Exists(Path.Combine(dir, "python3")) && Path.GetDirectoryName(dir.TrimEnd('/')) is { } prefix) roots.Add(prefix);
+        foreach (
+            string dir in (Environment.GetEnvironmentVariable("PATH") ?? "").Split(
+                ':', StringSplitOptions.RemoveEmptyEntries)
+        )
+            if (File.Exists(Path.Combine(dir, "python3")) && Path.GetDirectoryName(dir.TrimEnd('/')) is { } prefix)
+                roots.Add(prefix);
         foreach (string root in roots.Distinct())
             foreach (string python in Glob(Path.Combine(root, "lib"), "python3*"))
                 foreach (string package in Glob(Path.Combine(python, "site-packages", "nvidia"), "*"))

@@ -24,8 +24,12 @@ internal static unsafe partial class Nvml
     }
 
     [LibraryImport(Lib, EntryPoint = "nvmlInit_v2")] public static partial int nvmlInit();
-    [LibraryImport(Lib, EntryPoint = "nvmlDeviceGetHandleByPciBusId_v2")] public static partial int nvmlDeviceGetHandleByPciBusId(byte* id, out nint device);
-    [LibraryImport(Lib)] public static partial int nvmlDeviceGetMigMode(nint device, out uint current, out uint pending);
+
+    [LibraryImport(Lib, EntryPoint = "nvmlDeviceGetHandleByPciBusId_v2")]
+    public static partial int nvmlDeviceGetHandleByPciBusId(byte* id, out nint device);
+
+    [LibraryImport(Lib)]
+    public static partial int nvmlDeviceGetMigMode(nint device, out uint current, out uint pending);
     [LibraryImport(Lib)] public static partial int nvmlDeviceGetMemoryInfo(nint device, out Memory memory);
     [LibraryImport(Lib, EntryPoint = "nvmlDeviceGetComputeRunningProcesses_v3")]
     public static partial int nvmlDeviceGetComputeRunningProcesses(nint device, ref uint count, ProcessInfo* infos);

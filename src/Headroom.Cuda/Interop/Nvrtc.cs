@@ -11,7 +11,8 @@ internal static unsafe partial class Nvrtc
     [LibraryImport(Lib)] public static partial int nvrtcGetNumSupportedArchs(out int count);
     [LibraryImport(Lib)] public static partial int nvrtcGetSupportedArchs(int* architectures);
     [LibraryImport(Lib, StringMarshalling = StringMarshalling.Utf8)]
-    public static partial int nvrtcCreateProgram(out nint program, string source, string name, int headers, nint headerSources, nint headerNames);
+    public static partial int nvrtcCreateProgram(
+        out nint program, string source, string name, int headers, nint headerSources, nint headerNames);
     [LibraryImport(Lib)] public static partial int nvrtcDestroyProgram(ref nint program);
     [LibraryImport(Lib)] public static partial int nvrtcCompileProgram(nint program, int count, byte** options);
     [LibraryImport(Lib)] public static partial int nvrtcGetCUBINSize(nint program, out nuint bytes);

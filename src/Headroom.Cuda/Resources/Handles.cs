@@ -20,7 +20,8 @@ internal sealed class PrimaryContext : CudaHandle
 
     public static PrimaryContext Retain(int device)
     {
-        CudaException.Check(Driver.cuDevicePrimaryCtxRetain(out nint c, device), nameof(Driver.cuDevicePrimaryCtxRetain));
+        CudaException.Check(
+            Driver.cuDevicePrimaryCtxRetain(out nint c, device), nameof(Driver.cuDevicePrimaryCtxRetain));
         return new PrimaryContext(c, device);
     }
 
@@ -38,8 +39,11 @@ internal sealed class CudaStream : CudaHandle
         return new CudaStream(s);
     }
 
-    public void Synchronize() => CudaException.Check(Driver.cuStreamSynchronize(handle), nameof(Driver.cuStreamSynchronize));
-    public void Wait(CudaEvent e) => CudaException.Check(Driver.cuStreamWaitEvent(handle, e.Value, 0), nameof(Driver.cuStreamWaitEvent));
+    public void Synchronize() =>
+        CudaException.Check(Driver.cuStreamSynchronize(handle), nameof(Driver.cuStreamSynchronize));
+
+    public void Wait(CudaEvent e) =>
+        CudaException.Check(Driver.cuStreamWaitEvent(handle, e.Value, 0), nameof(Driver.cuStreamWaitEvent));
     protected override bool ReleaseHandle() => Driver.cuStreamDestroy(handle) == 0;
 }
 
@@ -54,16 +58,21 @@ internal sealed class CudaEvent : CudaHandle
         return new CudaEvent(e);
     }
 
-    public void Record(CudaStream stream) => CudaException.Check(Driver.cuEventRecord(handle, stream.Value), nameof(Driver.cuEventRecord));
+    public void Record(CudaStream stream) =>
+        CudaException.Check(Driver.cuEventRecord(handle, stream.Value), nameof(Driver.cuEventRecord));
 
-    /// <summary>Waits until what was issued before the last <see cref="Record"/> is done; at once when there was none.</summary>
-    public void Synchronize() => CudaException.Check(Driver.cuEventSynchronize(handle), nameof(Driver.cuEventSynchronize));
+    /// <summary>
+    /// Waits until what was issued before the last <see cref="Record"/> is done; at once when there was none.
+    /// </summary>
+    public void Synchronize() =>
+        CudaException.Check(Driver.cuEventSynchronize(handle), nameof(Driver.cuEventSynchronize));
 
     /// <summary>Milliseconds from this event to a later one; waits for it.</summary>
     public float To(CudaEvent later)
     {
         CudaException.Check(Driver.cuEventSynchronize(later.Value), nameof(Driver.cuEventSynchronize));
-        CudaException.Check(Driver.cuEventElapsedTime(out float ms, handle, later.Value), nameof(Driver.cuEventElapsedTime));
+        CudaException.Check(
+            Driver.cuEventElapsedTime(out float ms, handle, later.Value), nameof(Driver.cuEventElapsedTime));
         return ms;
     }
 
@@ -135,10 +144,13 @@ internal sealed class CudaGraph : CudaHandle
 {
     private CudaGraph(nint value) : base(value) { }
 
-    /// <summary>Makes a record runnable; it is on the device afterwards, so that its first run takes no memory.</summary>
+    /// <summary>
+    /// Makes a record runnable; it is on the device afterwards, so that its first run takes no memory.
+    /// </summary>
     public static CudaGraph Instantiate(nint graph, CudaStream stream)
     {
-        CudaException.Check(Driver.cuGraphInstantiateWithFlags(out nint e, graph, 0), nameof(Driver.cuGraphInstantiateWithFlags));
+        CudaException.Check(
+            Driver.cuGraphInstantiateWithFlags(out nint e, graph, 0), nameof(Driver.cuGraphInstantiateWithFlags));
         var result = new CudaGraph(e);
         int status = Driver.cuGraphUpload(e, stream.Value);
         if (status == 0) return result;
@@ -148,7 +160,8 @@ internal sealed class CudaGraph : CudaHandle
     }
 
     /// <summary>Issues the record on a stream.</summary>
-    public void Launch(CudaStream stream) => CudaException.Check(Driver.cuGraphLaunch(handle, stream.Value), nameof(Driver.cuGraphLaunch));
+    public void Launch(CudaStream stream) =>
+        CudaException.Check(Driver.cuGraphLaunch(handle, stream.Value), nameof(Driver.cuGraphLaunch));
 
     protected override bool ReleaseHandle() => Driver.cuGraphExecDestroy(handle) == 0;
 }

@@ -7,9 +7,9 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// One 4-bit weight of a bitsandbytes checkpoint (<c>functional.py</c>, QuantState.as_dict): packed codes under its own name, and beside them
-/// absmax, quant_map, quant_state.bitsandbytes__nf4, with nested statistics also nested_absmax and nested_quant_map. Everything is taken as it lies
-/// in the file; nothing is quantized again.
+/// One 4-bit weight of a bitsandbytes checkpoint (<c>functional.py</c>, QuantState.as_dict): packed codes under its own
+/// name, and beside them absmax, quant_map, quant_state.bitsandbytes__nf4, with nested statistics also nested_absmax
+/// and nested_quant_map. Everything is taken as it lies in the file; nothing is quantized again.
 /// </summary>
 internal sealed class BnbTensor
 {
@@ -22,12 +22,18 @@ internal sealed class BnbTensor
     private readonly float[] _map; // of the nested statistics
     private float[]? _flat;
 
-    /// <summary>Reads and checks the state of <paramref name="name"/> (…proj.weight); <paramref name="find"/> gives the file of a tensor.</summary>
+    /// <summary>
+    /// Reads and checks the state of <paramref name="name"/> (…proj.weight); <paramref name="find"/> gives the file of
+    /// a tensor.
+    /// </summary>
     public BnbTensor(string name, string stateKey, Func<string, SafetensorsFile?> find)
     {
         _name = name;
         string type = stateKey[(stateKey.LastIndexOf(StateKey, StringComparison.Ordinal) + StateKey.Length)..];
-        if (type != "nf4") throw new HeadroomException($"{name} is quantized as bitsandbytes {type}.", "Only nf4 can be read; use the 16-bit checkpoint, or quantize it with bnb_4bit_quant_type nf4.");
+        if (type != "nf4")
+            throw new HeadroomException(
+                $"{name} is quantized as bitsandbytes {type}.",
+                "Only nf4 can be read; use the 16-bit checkpoint, or quantize it with bnb_4bit_quant_type nf4.");
         SafetensorsFile Need(string key) => find(key) ?? throw Bad($"{key} is missing");
         int blockSize = 0;
         try
@@ -36,32 +42,56 @@ internal sealed class BnbTensor
             if (bytes.Length > 1 << 16) throw new FormatException("its quant_state is too long");
             using var json = JsonDocument.Parse(Encoding.UTF8.GetString(bytes));
             var root = json.RootElement;
-            if (root.GetProperty("quant_type").GetString() != "nf4") throw new FormatException("its quant_state is not of type nf4");
+            if (root.GetProperty("quant_type").GetString() != "nf4")
+                throw new FormatException("its quant_state is not of type nf4");
             blockSize = root.GetProperty("blocksize").GetInt32();
             var shape = root.GetProperty("shape").EnumerateArray().Select(d => d.GetInt64()).ToArray();
-            if (shape.Length != 2 || shape.Any(d => d is <= 0 or > int.MaxValue)) throw new FormatException("its quant_state's shape is no matrix");
+            if (shape.Length != 2 || shape.Any(d => d is <= 0 or > int.MaxValue))
+                throw new FormatException("its quant_state's shape is no matrix");
             (Rows, Cols) = ((int)shape[0], (int)shape[1]);
-            DType = root.GetProperty("dtype").GetString() switch { "bfloat16" => DType.BF16, "float16" => DType.F16, "float32" => DType.F32, var d => throw new FormatException($"its dtype is {d}") };
+            DType = root.GetProperty("dtype").GetString() switch
+            {
+                "bfloat16" => DType.BF16,
+                "float16" => DType.F16,
+                "float32" => DType.F32,
+                var d => throw new FormatException($"its dtype is {d}"),
+            };
             IsNested = root.TryGetProperty("nested_offset", out var offset);
             if (IsNested)
             {
                 Offset = offset.GetSingle();
-                if (root.GetProperty("nested_blocksize").GetInt32() != 256) throw new FormatException("its nested_blocksize is not 256");
-                if (root.TryGetProperty("nested_dtype", out var nd) && nd.GetString() != "float32") throw new FormatException("its nested_dtype is not float32");
+                if (root.GetProperty("nested_blocksize").GetInt32() != 256)
+                    throw new FormatException("its nested_blocksize is not 256");
+                if (root.TryGetProperty("nested_dtype", out var nd) && nd.GetString() != "float32")
+                    throw new FormatException("its nested_dtype is not float32");
             }
         }
-        catch (Exception e) when (e is JsonException or KeyNotFoundException or InvalidOperationException or FormatException or DecoderFallbackException)
+        catch (Exception e)
+            when (e
+                    is JsonException
+                        or KeyNotFoundException
+                        or InvalidOperationException
+                        or FormatException
+                        or DecoderFallbackException
+            )
         {
             throw Bad(e.Message.Split('\n')[0].TrimEnd('.'));
         }
-        if (blockSize != 64) throw new HeadroomException($"{name} is quantized in blocks of {blockSize}.", "Only blocks of 64 can be read; quantize the 16-bit checkpoint again.");
+        if (blockSize != 64)
+            throw new HeadroomException(
+                $"{name} is quantized in blocks of {blockSize}.",
+                "Only blocks of 64 can be read; quantize the 16-bit checkpoint again.");
         (_codes, _absmax) = (Need(name), Need(name + ".absmax"));
         _nested = IsNested ? Need(name + ".nested_absmax") : null;
         int blocks = LinearWeight.Blocks(Count, 64), groups = LinearWeight.Blocks(blocks, 256);
         void Size(SafetensorsFile file, string key, string? dtype, long bytes)
         {
             var t = file.Tensors[key];
-            if (dtype != null && t.DType != dtype || t.End - t.Begin != bytes) throw Bad($"{key} is {t.DType} with {t.End - t.Begin} bytes where {dtype ?? "packed codes"} with {bytes} are due");
+            if (dtype != null && t.DType != dtype || t.End - t.Begin != bytes)
+                throw Bad(
+                    $"{key} is {t.DType} with {t.End - t.Begin} bytes where {dtype ?? "packed codes"} with {bytes} "
+                        + $"are due"
+                );
         }
         Size(_codes, name, null, (Count + 1) / 2); // whatever bnb_4bit_quant_storage says: the bytes are the same
         Size(_absmax, name + ".absmax", IsNested ? "U8" : "F32", IsNested ? blocks : blocks * 4L);
@@ -74,9 +104,16 @@ internal sealed class BnbTensor
         }
         if (!Same(Map(name + ".quant_map", 16), Nf4.Codes)) throw Bad("its quant_map is not the NF4 table");
         _map = IsNested ? Map(name + ".nested_quant_map", 256) : [];
-        // Older torch versions built the map without fused multiply-adds: other last bits. The kernels know one map, so such statistics are expanded.
+        // Older torch versions built the map without fused multiply-adds: other last bits. The kernels know one map, so
+        // such statistics are expanded.
         NeedsExpansion = IsNested && !Same(_map, Nf4.DynamicMap());
-        if (!Finite(MemoryMarshal.Cast<byte, float>(IsNested ? _nested!.Bytes(name + ".nested_absmax") : _absmax.Bytes(name + ".absmax"))) || !float.IsFinite(Offset)) throw Bad("its statistics hold NaN or infinite values");
+        if (
+            !Finite(
+                MemoryMarshal.Cast<byte, float>(
+                    IsNested ? _nested!.Bytes(name + ".nested_absmax") : _absmax.Bytes(name + ".absmax"))
+            ) || !float.IsFinite(Offset)
+        )
+            throw Bad("its statistics hold NaN or infinite values");
     }
 
     /// <summary>The tensors that hold the statistics and the state.</summary>
@@ -98,8 +135,12 @@ internal sealed class BnbTensor
 
     /// <summary>The parts as stored; nested statistics expanded to float32 when <paramref name="flat"/>.</summary>
     public QuantizedParts Parts(bool flat) => flat || !IsNested
-        ? new QuantizedParts(_codes.Bytes(_name), IsNested ? MemoryMarshal.AsBytes(Flat().AsSpan()) : _absmax.Bytes(_name + ".absmax"), default, 0)
-        : new QuantizedParts(_codes.Bytes(_name), _absmax.Bytes(_name + ".absmax"), MemoryMarshal.Cast<byte, float>(_nested!.Bytes(_name + ".nested_absmax")), Offset);
+            ? new QuantizedParts(
+                _codes.Bytes(_name),
+                IsNested ? MemoryMarshal.AsBytes(Flat().AsSpan()) : _absmax.Bytes(_name + ".absmax"), default, 0)
+            : new QuantizedParts(
+                _codes.Bytes(_name), _absmax.Bytes(_name + ".absmax"),
+                MemoryMarshal.Cast<byte, float>(_nested!.Bytes(_name + ".nested_absmax")), Offset);
 
     /// <summary>Rows as float32: code value times absmax, one rounding each.</summary>
     public void ReadRows(int firstRow, int rowCount, Span<float> destination)
@@ -130,7 +171,9 @@ internal sealed class BnbTensor
         return _flat = flat;
     }
 
-    /// <summary>Name of the weight that a companion key belongs to; null for keys that belong to no quantized weight.</summary>
+    /// <summary>
+    /// Name of the weight that a companion key belongs to; null for keys that belong to no quantized weight.
+    /// </summary>
     public static string? OwnerOf(string key)
     {
         int at = key.LastIndexOf(".weight.", StringComparison.Ordinal);
@@ -138,14 +181,24 @@ internal sealed class BnbTensor
     }
 
     /// <summary>True for a component that bitsandbytes knows.</summary>
-    public static bool IsComponent(string key) => key.Contains(StateKey, StringComparison.Ordinal) || Components.Any(c => key.EndsWith(".weight." + c, StringComparison.Ordinal));
+    public static bool IsComponent(string key) =>
+        key.Contains(StateKey, StringComparison.Ordinal)
+        || Components.Any(c => key.EndsWith(".weight." + c, StringComparison.Ordinal));
 
-    /// <summary>The state as bitsandbytes writes it (json.dumps: separators ", " and ": ", this order); the offset is the float32 value printed as a double.</summary>
+    /// <summary>
+    /// The state as bitsandbytes writes it (json.dumps: separators ", " and ": ", this order); the offset is the
+    /// float32 value printed as a double.
+    /// </summary>
     public static string WriteState(int rows, int cols, DType dtype, float? nestedOffset)
     {
         string name = dtype switch { DType.BF16 => "bfloat16", DType.F16 => "float16", _ => "float32" };
-        string state = string.Create(CultureInfo.InvariantCulture, $$"""{"quant_type": "nf4", "blocksize": 64, "dtype": "{{name}}", "shape": [{{rows}}, {{cols}}]""");
-        if (nestedOffset is { } offset) state += $", \"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": {PythonDouble(offset)}";
+        string state = string.Create(
+            CultureInfo.InvariantCulture,
+            $$"""{"quant_type": "nf4", "blocksize": 64, "dtype": "{{name}}", "shape": [{{rows}}, {{cols}}]""");
+        if (nestedOffset is { } offset)
+            state +=
+                $", \"nested_blocksize\": 256, \"nested_dtype\": \"float32\", \"nested_offset\": "
+                    + $"{PythonDouble(offset)}";
         return state + "}";
     }
 
@@ -155,17 +208,29 @@ internal sealed class BnbTensor
         if (value == 0) return double.IsNegative(value) ? "-0.0" : "0.0";
         string digits = value.ToString("E16", CultureInfo.InvariantCulture);
         for (int precision = 0; precision <= 16; precision++)
-            if (double.Parse(digits = value.ToString("E" + precision, CultureInfo.InvariantCulture), CultureInfo.InvariantCulture) == value) break;
+            if (
+                double.Parse(
+                    digits = value.ToString("E" + precision, CultureInfo.InvariantCulture), CultureInfo.InvariantCulture
+                ) == value
+            )
+                break;
         int e = digits.IndexOf('E'), exponent = int.Parse(digits[(e + 1)..], CultureInfo.InvariantCulture);
         string sign = digits[0] == '-' ? "-" : "", m = digits[sign.Length..e].Replace(".", "");
-        if (exponent is < -4 or >= 16) return $"{sign}{m[0]}{(m.Length > 1 ? "." + m[1..] : "")}e{(exponent < 0 ? "-" : "+")}{Math.Abs(exponent):00}";
+        if (exponent is < -4 or >= 16)
+            return $"{sign}{m[0]}{(m.Length > 1 ? "." + m[1..] : "")}e{(exponent < 0 ? "-" : "+")}{Math.Abs(exponent):00}";
         if (exponent < 0) return $"{sign}0.{new string('0', -exponent - 1)}{m}";
-        return m.Length <= exponent + 1 ? $"{sign}{m.PadRight(exponent + 1, '0')}.0" : $"{sign}{m[..(exponent + 1)]}.{m[(exponent + 1)..]}";
+        return m.Length <= exponent + 1
+            ? $"{sign}{m.PadRight(exponent + 1, '0')}.0"
+            : $"{sign}{m[..(exponent + 1)]}.{m[(exponent + 1)..]}";
     }
 
-    private HeadroomException Bad(string why) => new($"{_name} is no sound bitsandbytes weight: {why}.", "The checkpoint is damaged or incomplete; download it again.");
+    private HeadroomException Bad(string why) =>
+        new(
+            $"{_name} is no sound bitsandbytes weight: {why}.",
+            "The checkpoint is damaged or incomplete; download it again.");
 
-    private static bool Same(ReadOnlySpan<float> a, ReadOnlySpan<float> b) => MemoryMarshal.AsBytes(a).SequenceEqual(MemoryMarshal.AsBytes(b));
+    private static bool Same(ReadOnlySpan<float> a, ReadOnlySpan<float> b) =>
+        MemoryMarshal.AsBytes(a).SequenceEqual(MemoryMarshal.AsBytes(b));
 
     private static bool Finite(ReadOnlySpan<float> values)
     {

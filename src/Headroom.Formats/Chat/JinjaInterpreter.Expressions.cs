@@ -6,7 +6,9 @@ namespace Headroom.Formats.Chat;
 internal sealed partial class JinjaInterpreter
 {
     /// <summary>Tokens that transformers fills in, beside bos_token and eos_token.</summary>
-    internal static readonly string[] SpecialTokenNames = ["pad_token", "unk_token", "sep_token", "cls_token", "mask_token"];
+    internal static readonly string[] SpecialTokenNames =
+    [
+        "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"];
 
     // Where no file tells which of them there are, never nothing in their place.
     private static readonly string[] NotKnown = [.. SpecialTokenNames, "additional_special_tokens"];
@@ -24,16 +26,23 @@ internal sealed partial class JinjaInterpreter
                 return list.Tuple ? new PyTuple(items) : items.ToList();
             case DictExpr d:
                 var dict = new PyDict();
-                foreach (var (key, value) in d.Items) dict[Eval(key, scope) as string ?? throw new JinjaFault("a key that is not a string is not supported")] = Eval(value, scope);
+                foreach (var (key, value) in d.Items)
+                    dict[
+                        Eval(key, scope) as string
+                            ?? throw new JinjaFault("a key that is not a string is not supported")
+                    ] = Eval(value, scope);
                 return dict;
             case AttributeExpr a: return Attribute(Eval(a.Target, scope), a.Name);
             case ItemExpr i: return Item(Eval(i.Target, scope), Eval(i.Index, scope));
-            case SliceExpr s: return Slice(Eval(s.Target, scope), Part(s.Start, scope), Part(s.Stop, scope), Part(s.Step, scope));
+            case SliceExpr s:
+                return Slice(Eval(s.Target, scope), Part(s.Start, scope), Part(s.Stop, scope), Part(s.Step, scope));
             case CallExpr c: return Call(c, scope);
             case FilterExpr f: return Filter(f.Name, Eval(f.Target, scope), new Args(this, f.Arguments, scope));
             case TestExpr t:
                 // Only defined-ness may be asked of an unknown name.
-                bool holds = t.Target is NameExpr asked && NotKnown.Contains(asked.Name) && !scope.TryGet(asked.Name, out _) ? Test(t.Name, new Undefined(asked.Name), new Args([]))
+                bool holds =
+                    t.Target is NameExpr asked && NotKnown.Contains(asked.Name) && !scope.TryGet(asked.Name, out _)
+                        ? Test(t.Name, new Undefined(asked.Name), new Args([]))
                     : Test(t.Name, Eval(t.Target, scope), new Args(this, t.Arguments, scope));
                 return holds != t.Not;
             case NotExpr n: return !JinjaValues.Truth(Eval(n.Value, scope));
@@ -41,7 +50,9 @@ internal sealed partial class JinjaInterpreter
                 object? left = Eval(l.Left, scope);
                 return JinjaValues.Truth(left) == l.And ? Eval(l.Right, scope) : left;
             case ConditionalExpr c:
-                return JinjaValues.Truth(Eval(c.Condition, scope)) ? Eval(c.Then, scope) : c.Else != null ? Eval(c.Else, scope) : new Undefined("the inline if-expression has no else and");
+                return JinjaValues.Truth(Eval(c.Condition, scope)) ? Eval(c.Then, scope)
+                    : c.Else != null ? Eval(c.Else, scope)
+                    : new Undefined("the inline if-expression has no else and");
             case UnaryExpr u:
                 return (u.Op, Eval(u.Value, scope)) switch
                 {
@@ -71,13 +82,30 @@ internal sealed partial class JinjaInterpreter
     {
         if (scope.TryGet(name, out object? v)) return v;
         if (NotKnown.Contains(name)) throw new JinjaFault($"the variable {name} is not supported");
-        return name is "range" or "namespace" or "dict" or "raise_exception" or "strftime_now" or "joiner" or "cycler" or "lipsum" ? new BoundMethod(this, name) : new Undefined(name);
+        return
+            name
+                is "range"
+                    or "namespace"
+                    or "dict"
+                    or "raise_exception"
+                    or "strftime_now"
+                    or "joiner"
+                    or "cycler"
+                    or "lipsum"
+            ? new BoundMethod(this, name)
+            : new Undefined(name);
     }
 
-    // environment.getattr: an attribute of Python's type, then an item of that name. What the sandbox hides (underscores, methods that change a list or dict) is undefined.
+    // environment.getattr: an attribute of Python's type, then an item of that name. What the sandbox hides
+    // (underscores, methods that change a list or dict) is undefined.
     private static object? Attribute(object? target, string name)
     {
-        if (target is Undefined u) throw new JinjaFault(name.StartsWith("__", StringComparison.Ordinal) ? $"{name} of an undefined value is not supported" : $"'{u.Name}' is undefined");
+        if (target is Undefined u)
+            throw new JinjaFault(
+                name.StartsWith("__", StringComparison.Ordinal)
+                    ? $"{name} of an undefined value is not supported"
+                    : $"'{u.Name}' is undefined"
+            );
         if (!name.StartsWith('_'))
             switch (target)
             {
@@ -85,7 +113,9 @@ internal sealed partial class JinjaInterpreter
                 case PyNamespace ns: return ns.Values.TryGetValue(name, out object? n) ? n : new Undefined(name);
                 case PyDict when DictMethods.Contains(name): return new BoundMethod(target, name);
                 case string when StringMethods.Contains(name): return new BoundMethod(target, name);
-                case List<object?> and not PyRange when ListMethods.Contains(name) && !(target is PyTuple && name == "copy"): return new BoundMethod(target, name);
+                case List<object?>
+                and not PyRange when ListMethods.Contains(name) && !(target is PyTuple && name == "copy"):
+                    return new BoundMethod(target, name);
             }
         string[] others = name.StartsWith('_') ? [] : target switch
         {
@@ -95,12 +125,16 @@ internal sealed partial class JinjaInterpreter
             PyView => ["isdisjoint", "mapping"],
             PyIterator => ["close", "send", "throw"],
             BoundMacro => ["name", "arguments", "catch_kwargs", "catch_varargs", "caller", "explicit_caller"],
-            bool or long => ["real", "imag", "numerator", "denominator", "bit_length", "bit_count", "conjugate", "to_bytes", "from_bytes", "as_integer_ratio", "is_integer"],
+            bool or long =>
+            [
+                "real", "imag", "numerator", "denominator", "bit_length", "bit_count", "conjugate", "to_bytes",
+                    "from_bytes", "as_integer_ratio", "is_integer"],
             double => ["real", "imag", "conjugate", "is_integer", "hex", "fromhex", "as_integer_ratio"],
             _ => [],
         };
         if (others.Contains(name)) throw new JinjaFault($"{name} of {JinjaValues.TypeName(target)} is not supported");
-        if (target is PyDict dict && !HiddenDictMethods.Contains(name)) return dict.TryGetValue(name, out object? d) ? d : new Undefined(name);
+        if (target is PyDict dict && !HiddenDictMethods.Contains(name))
+            return dict.TryGetValue(name, out object? d) ? d : new Undefined(name);
         return new Undefined($"{name} of {JinjaValues.TypeName(target)}");
     }
 
@@ -130,8 +164,10 @@ internal sealed partial class JinjaInterpreter
     // Python's rules: negative bounds count from the end, what lies outside is cut off.
     private object Slice(object? target, object? first, object? end, object? stride)
     {
-        if (target is not (string or List<object?>)) throw new JinjaFault($"{JinjaValues.TypeName(target)} cannot be sliced");
-        if (new[] { first, end, stride }.Any(p => p is not (null or bool or long))) throw new JinjaFault("a slice bound is not an integer");
+        if (target is not (string or List<object?>))
+            throw new JinjaFault($"{JinjaValues.TypeName(target)} cannot be sliced");
+        if (new[] { first, end, stride }.Any(p => p is not (null or bool or long)))
+            throw new JinjaFault("a slice bound is not an integer");
         static long? Bound(object? v) => v == null ? null : JinjaValues.Whole(v);
         long? start = Bound(first), stop = Bound(end);
         long step = Bound(stride) ?? 1;
@@ -145,7 +181,9 @@ internal sealed partial class JinjaInterpreter
         step = Math.Clamp(step, -n - 1, n + 1);
         for (long i = from; step > 0 ? i < to : i > to; i += step) picked.Add(source[(int)i]);
         Charge(picked.Count);
-        return target is string ? string.Concat(picked.Select(p => (string)p!)) : target is PyTuple ? new PyTuple(picked) : picked;
+        return target is string ? string.Concat(picked.Select(p => (string)p!))
+            : target is PyTuple ? new PyTuple(picked)
+            : picked;
     }
 
     private object Binary(string op, object? a, object? b)
@@ -166,7 +204,8 @@ internal sealed partial class JinjaInterpreter
             case ("*", long or bool, List<object?> l and not PyRange): return Repeat(l, JinjaValues.Whole(a));
             case ("-", PyView, _) or ("-", _, PyView): throw new JinjaFault("- of views is not supported");
         }
-        if (JinjaValues.Number(a) is not { } x || JinjaValues.Number(b) is not { } y) throw new JinjaFault($"{op} of {JinjaValues.TypeName(a)} and {JinjaValues.TypeName(b)}");
+        if (JinjaValues.Number(a) is not { } x || JinjaValues.Number(b) is not { } y)
+            throw new JinjaFault($"{op} of {JinjaValues.TypeName(a)} and {JinjaValues.TypeName(b)}");
         return a is double || b is double ? Real(op, x, y) : Whole(op, JinjaValues.Whole(a!), JinjaValues.Whole(b!));
     }
 
@@ -184,7 +223,8 @@ internal sealed partial class JinjaInterpreter
                 case "-": return checked(i - j);
                 case "*": return checked(i * j);
                 case "/":
-                    if (BeyondDoubles(i) || BeyondDoubles(j)) throw new JinjaFault("a division of integers beyond 53 bits is not supported");
+                    if (BeyondDoubles(i) || BeyondDoubles(j))
+                        throw new JinjaFault("a division of integers beyond 53 bits is not supported");
                     return (double)i / j;
                 case "//": return checked(i / j) - (i % j != 0 && i < 0 != j < 0 ? 1 : 0);
                 case "%": return j == -1 ? 0L : (i % j + j) % j;
@@ -234,9 +274,12 @@ internal sealed partial class JinjaInterpreter
     private static double Power(double x, double y)
     {
         if (x == 0 && y < 0) throw new JinjaFault("a power of zero with a negative exponent");
-        if (x < 0 && !double.IsInfinity(x) && !double.IsInfinity(y) && y != Math.Floor(y)) throw new JinjaFault("a complex number is not supported");
+        if (x < 0 && !double.IsInfinity(x) && !double.IsInfinity(y) && y != Math.Floor(y))
+            throw new JinjaFault("a complex number is not supported");
         double power = Math.Pow(x, y);
-        return double.IsInfinity(power) && !double.IsInfinity(x) && !double.IsInfinity(y) ? throw new JinjaFault("a power is too large for a float") : power;
+        return double.IsInfinity(power) && !double.IsInfinity(x) && !double.IsInfinity(y)
+            ? throw new JinjaFault("a power is too large for a float")
+            : power;
     }
 
     private object Repeat(List<object?> l, long n)
@@ -271,7 +314,14 @@ internal sealed partial class JinjaInterpreter
             case "in": return Contains(b, a);
             case "not in": return !Contains(b, a);
         }
-        return _values.Order(a, b) is { } order && op switch { "<" => order < 0, "<=" => order <= 0, ">" => order > 0, _ => order >= 0 };
+        return _values.Order(a, b) is { } order
+            && op switch
+            {
+                "<" => order < 0,
+                "<=" => order <= 0,
+                ">" => order > 0,
+                _ => order >= 0,
+            };
     }
 
     private bool Contains(object? container, object? item)
@@ -279,11 +329,13 @@ internal sealed partial class JinjaInterpreter
         switch (container)
         {
             case string s:
-                if (item is not string part) throw new JinjaFault($"{JinjaValues.TypeName(item)} is looked for in a string");
+                if (item is not string part)
+                    throw new JinjaFault($"{JinjaValues.TypeName(item)} is looked for in a string");
                 Charge(s.Length);
                 return s.Contains(part, StringComparison.Ordinal);
             case PyDict dict: return item is string key ? dict.ContainsKey(key) : Hashable(item) && false;
-            case PyView { Kind: "keys" } view: return item is string k ? view.Dict.ContainsKey(k) : Hashable(item) && false;
+            case PyView { Kind: "keys" } view:
+                return item is string k ? view.Dict.ContainsKey(k) : Hashable(item) && false;
             case PyView or PyIterator:
                 foreach (object? v in Items(container)) if (_values.Equal(v, item)) return true;
                 return false;
@@ -296,7 +348,10 @@ internal sealed partial class JinjaInterpreter
     }
 
     // A list or dict cannot be looked for among keys.
-    private static bool Hashable(object? v) => v is not (PyDict or List<object?> and not (PyTuple or PyRange)) && (v is not PyTuple t || t.TrueForAll(Hashable)) ? true
+    private static bool Hashable(object? v) =>
+        v is not (PyDict or List<object?> and not (PyTuple or PyRange))
+        && (v is not PyTuple t || t.TrueForAll(Hashable))
+            ? true
         : throw new JinjaFault($"{JinjaValues.TypeName(v)} is looked for among keys");
 
     private object? Call(CallExpr c, JinjaScope scope)

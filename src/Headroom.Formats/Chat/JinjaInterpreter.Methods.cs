@@ -12,52 +12,109 @@ internal sealed partial class JinjaInterpreter
     private static readonly string[] ListMethods = ["index", "count", "copy"];
     private static readonly string[] StringMethods =
     [
-        "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "replace", "upper", "lower", "title", "capitalize", "find", "rfind", "index", "rindex", "count", "join", "removeprefix", "removesuffix",
-        "isdigit", "isdecimal", "isalpha", "isalnum", "isspace", "isascii", "islower", "isupper", "istitle", "partition", "rpartition", "center", "ljust", "rjust", "zfill",
-    ];
+        "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "replace", "upper",
+        "lower", "title", "capitalize", "find", "rfind", "index", "rindex", "count", "join", "removeprefix",
+        "removesuffix", "isdigit", "isdecimal", "isalpha", "isalnum", "isspace", "isascii", "islower", "isupper",
+        "istitle", "partition", "rpartition", "center", "ljust", "rjust", "zfill"];
 
     private static readonly string[] OtherStringMethods =
-        ["swapcase", "casefold", "encode", "expandtabs", "format", "format_map", "isidentifier", "isnumeric", "isprintable", "maketrans", "translate"];
+    [
+        "swapcase", "casefold", "encode", "expandtabs", "format", "format_map", "isidentifier", "isnumeric",
+        "isprintable", "maketrans", "translate"];
 
     // What each takes, by position or (the two with a mark) by name.
     private static readonly Dictionary<string, int> StringArguments = new()
     {
-        ["strip"] = 1, ["lstrip"] = 1, ["rstrip"] = 1, ["split"] = 2, ["rsplit"] = 2, ["splitlines"] = 1, ["startswith"] = 1, ["endswith"] = 1, ["replace"] = 3, ["find"] = 1, ["rfind"] = 1, ["index"] = 1, ["rindex"] = 1, ["count"] = 1,
-        ["join"] = 1, ["removeprefix"] = 1, ["removesuffix"] = 1, ["partition"] = 1, ["rpartition"] = 1, ["center"] = 2, ["ljust"] = 2, ["rjust"] = 2, ["zfill"] = 1,
+        ["strip"] = 1,
+        ["lstrip"] = 1,
+        ["rstrip"] = 1,
+        ["split"] = 2,
+        ["rsplit"] = 2,
+        ["splitlines"] = 1,
+        ["startswith"] = 1,
+        ["endswith"] = 1,
+        ["replace"] = 3,
+        ["find"] = 1,
+        ["rfind"] = 1,
+        ["index"] = 1,
+        ["rindex"] = 1,
+        ["count"] = 1,
+        ["join"] = 1,
+        ["removeprefix"] = 1,
+        ["removesuffix"] = 1,
+        ["partition"] = 1,
+        ["rpartition"] = 1,
+        ["center"] = 2,
+        ["ljust"] = 2,
+        ["rjust"] = 2,
+        ["zfill"] = 1,
     };
 
     private object? StringMethod(string s, string name, Args args)
     {
         Charge(s.Length);
         int most = StringArguments.GetValueOrDefault(name);
-        args.Done(name switch { "split" or "rsplit" => ["sep", "maxsplit"], "splitlines" => ["keepends"], _ => Enumerable.Repeat("", most) });
+        args.Done(
+            name switch
+            {
+                "split" or "rsplit" => ["sep", "maxsplit"],
+                "splitlines" => ["keepends"],
+                _ => Enumerable.Repeat("", most),
+            }
+        );
         switch (name)
         {
             case "strip" or "lstrip" or "rstrip":
-                return Strip(s, args.Get(0, "", null) switch { null => null, string set => set, var v => throw new JinjaFault($"{name} of {JinjaValues.TypeName(v)}") }, name != "rstrip", name != "lstrip");
+                return Strip(
+                    s,
+                    args.Get(0, "", null) switch
+                    {
+                        null => null,
+                        string set => set,
+                        var v => throw new JinjaFault($"{name} of {JinjaValues.TypeName(v)}"),
+                    },
+                    name != "rstrip",
+                    name != "lstrip"
+                );
             case "split" or "rsplit":
                 long max = Integer(args.Get(1, "maxsplit", -1L), "maxsplit");
                 return Split(s, args.Get(0, "sep", null), max, name == "rsplit");
             case "splitlines": return Lines(s, JinjaValues.Truth(args.Get(0, "keepends", false)));
             case "startswith" or "endswith":
-                bool Fits(object? part) => part is string p ? name == "startswith" ? s.StartsWith(p, StringComparison.Ordinal) : s.EndsWith(p, StringComparison.Ordinal) : throw new JinjaFault($"{name} of {JinjaValues.TypeName(part)}");
+                bool Fits(object? part) =>
+                    part is string p
+                        ? name == "startswith"
+                            ? s.StartsWith(p, StringComparison.Ordinal)
+                            : s.EndsWith(p, StringComparison.Ordinal)
+                        : throw new JinjaFault($"{name} of {JinjaValues.TypeName(part)}");
                 return args.Get(0, "prefix") is PyTuple any ? any.Any(Fits) : Fits(args.Get(0, "prefix"));
             case "removeprefix":
-                return s.StartsWith(args.Text(0, "prefix"), StringComparison.Ordinal) ? s[args.Text(0, "prefix").Length..] : s;
+                return s.StartsWith(args.Text(0, "prefix"), StringComparison.Ordinal)
+                    ? s[args.Text(0, "prefix").Length..]
+                    : s;
             case "removesuffix":
                 string suffix = args.Text(0, "suffix");
                 return s.EndsWith(suffix, StringComparison.Ordinal) ? s[..^suffix.Length] : s;
             case "replace":
-                return Replace(s, args.Text(0, "old"), args.Text(1, "new"), Integer(args.Get(2, "count", -1L), "count"));
+                return Replace(
+                    s, args.Text(0, "old"), args.Text(1, "new"), Integer(args.Get(2, "count", -1L), "count"));
             case "find" or "rfind" or "index" or "rindex":
-                int at = name[0] == 'r' ? s.LastIndexOf(args.Text(0, "sub"), StringComparison.Ordinal) : s.IndexOf(args.Text(0, "sub"), StringComparison.Ordinal);
-                if (at < 0 && name.EndsWith("index", StringComparison.Ordinal)) throw new JinjaFault("index of a text that is not there");
+                int at =
+                    name[0] == 'r'
+                        ? s.LastIndexOf(args.Text(0, "sub"), StringComparison.Ordinal)
+                        : s.IndexOf(args.Text(0, "sub"), StringComparison.Ordinal);
+                if (at < 0 && name.EndsWith("index", StringComparison.Ordinal))
+                    throw new JinjaFault("index of a text that is not there");
                 return at < 0 ? -1L : JinjaValues.Length(s[..at]);
             case "count": return Count(s, args.Text(0, "sub"));
             case "partition" or "rpartition": return Partition(s, args.Text(0, "sep"), name == "rpartition");
             case "center" or "ljust" or "rjust" or "zfill": return Padded(s, name, args);
             case "join":
-                return JoinAll(s, Items(args.Get(0, "iterable")).Select(i => i as string ?? throw new JinjaFault($"join of {JinjaValues.TypeName(i)}")));
+                return JoinAll(
+                    s,
+                    Items(args.Get(0, "iterable"))
+                        .Select(i => i as string ?? throw new JinjaFault($"join of {JinjaValues.TypeName(i)}"))
+                );
             default:
                 return name switch
                 {
@@ -72,19 +129,27 @@ internal sealed partial class JinjaInterpreter
         }
     }
 
-    private static long Integer(object? v, string name) => v is long or bool ? JinjaValues.Whole(v) : throw new JinjaFault($"{name} is {JinjaValues.TypeName(v)}, not an integer");
+    private static long Integer(object? v, string name) =>
+        v is long or bool
+            ? JinjaValues.Whole(v)
+            : throw new JinjaFault($"{name} is {JinjaValues.TypeName(v)}, not an integer");
 
     private static PyTuple Partition(string s, string by, bool last)
     {
         if (by.Length == 0) throw new JinjaFault("a string is parted at nothing");
         int at = last ? s.LastIndexOf(by, StringComparison.Ordinal) : s.IndexOf(by, StringComparison.Ordinal);
-        return at >= 0 ? new PyTuple([s[..at], by, s[(at + by.Length)..]]) : last ? new PyTuple(["", "", s]) : new PyTuple([s, "", ""]);
+        return at >= 0 ? new PyTuple([s[..at], by, s[(at + by.Length)..]])
+            : last ? new PyTuple(["", "", s])
+            : new PyTuple([s, "", ""]);
     }
 
     private string Padded(string s, string name, Args args)
     {
         long width = Integer(args.Get(0, "width"), "width"), missing = width - JinjaValues.Length(s);
-        string fill = name == "zfill" ? "0" : args.Get(1, "fillchar", " ") as string ?? throw new JinjaFault("fillchar is not a string");
+        string fill =
+            name == "zfill"
+                ? "0"
+                : args.Get(1, "fillchar", " ") as string ?? throw new JinjaFault("fillchar is not a string");
         if (JinjaValues.Length(fill) != 1) throw new JinjaFault("fillchar is not one character");
         if (missing <= 0) return s;
         if (missing > MostText) throw new JinjaFault("a string of that length is not supported");
@@ -92,7 +157,9 @@ internal sealed partial class JinjaInterpreter
         string Fill(long n) => new StringBuilder().Insert(0, fill, (int)n).ToString();
         // bytes_methods: of an odd number of blanks the larger half stands left when the width is odd.
         long left = name switch { "ljust" => 0, "center" => missing / 2 + (missing & width & 1), _ => missing };
-        return name == "zfill" && s.Length > 0 && s[0] is '+' or '-' ? s[0] + Fill(missing) + s[1..] : Fill(left) + s + Fill(missing - left);
+        return name == "zfill" && s.Length > 0 && s[0] is '+' or '-'
+            ? s[0] + Fill(missing) + s[1..]
+            : Fill(left) + s + Fill(missing - left);
     }
 
     private static string Strip(string s, string? chars, bool left, bool right)
@@ -100,7 +167,8 @@ internal sealed partial class JinjaInterpreter
         bool Goes(string c) => chars == null ? JinjaLexer.IsSpace(c[0]) : chars.Contains(c, StringComparison.Ordinal);
         int a = 0, b = s.Length;
         while (left && a < b && s.Substring(a, Width(s, a)) is var c && Goes(c)) a += c.Length;
-        while (right && b > a && s[(b - (b - a > 1 && char.IsSurrogatePair(s, b - 2) ? 2 : 1))..b] is var c && Goes(c)) b -= c.Length;
+        while (right && b > a && s[(b - (b - a > 1 && char.IsSurrogatePair(s, b - 2) ? 2 : 1))..b] is var c && Goes(c))
+            b -= c.Length;
         return s[a..b];
     }
 
@@ -110,8 +178,15 @@ internal sealed partial class JinjaInterpreter
     {
         Charge(s.Length);
         if (separator is string { Length: 0 }) throw new JinjaFault("a string is split at nothing");
-        if (separator is not (null or string)) throw new JinjaFault($"a string is split at {JinjaValues.TypeName(separator)}");
-        return separator is string sep ? fromRight ? SplitRight(s, sep, most) : SplitLeft(s, sep, most) : fromRight && most >= 0 ? WordsRight(s, most) : Words(s, most);
+        if (separator is not (null or string))
+            throw new JinjaFault($"a string is split at {JinjaValues.TypeName(separator)}");
+        return separator is string sep
+            ? fromRight
+                ? SplitRight(s, sep, most)
+                : SplitLeft(s, sep, most)
+            : fromRight && most >= 0
+                ? WordsRight(s, most)
+                : Words(s, most);
     }
 
     private static List<object?> SplitLeft(string s, string sep, long most)
@@ -192,7 +267,12 @@ internal sealed partial class JinjaInterpreter
         for (int i = 0; i < s.Length;)
         {
             int start = i;
-            while (i < s.Length && s[i] is not ('\n' or '\r' or '\v' or '\f' or (>= '\x1c' and <= '\x1e') or '\x85' or '\u2028' or '\u2029')) i++;
+            while (
+                i < s.Length
+                && s[i]
+                    is not ('\n' or '\r' or '\v' or '\f' or (>= '\x1c' and <= '\x1e') or '\x85' or '\u2028' or '\u2029')
+            )
+                i++;
             int end = i;
             if (i < s.Length) i += s[i] == '\r' && i + 1 < s.Length && s[i + 1] == '\n' ? 2 : 1;
             lines.Add(s[start..(keep ? i : end)]);
@@ -256,7 +336,13 @@ internal sealed partial class JinjaInterpreter
         {
             args.Done(["", ""]);
             object? key = args.Get(0, "key");
-            return key is string text ? d.TryGetValue(text, out object? v) ? v : args.Get(1, "default", null) : Hashable(key) ? args.Get(1, "default", null) : null;
+            return key is string text
+                ? d.TryGetValue(text, out object? v)
+                    ? v
+                    : args.Get(1, "default", null)
+                : Hashable(key)
+                    ? args.Get(1, "default", null)
+                    : null;
         }
         args.Done([]);
         if (name != "copy") return new PyView(d, name);
@@ -277,7 +363,10 @@ internal sealed partial class JinjaInterpreter
 
     private object? LoopMethod(LoopState loop, string name, Args args)
     {
-        if (name == "cycle") return args.Count > 0 ? args.Positional[loop.Index % args.Count] : throw new JinjaFault("loop.cycle has no arguments");
+        if (name == "cycle")
+            return args.Count > 0
+                ? args.Positional[loop.Index % args.Count]
+                : throw new JinjaFault("loop.cycle has no arguments");
         var now = new PyTuple(args.Positional);
         bool changed = loop.Changed is not PyTuple before || !_values.Equal(now, before);
         loop.Changed = now;
@@ -289,9 +378,16 @@ internal sealed partial class JinjaInterpreter
         switch (name)
         {
             case "range":
-                if (args.Count is < 1 or > 3 || args.Named.Count > 0 || args.Positional.Any(p => p is not (long or bool))) throw new JinjaFault("range takes one to three integers");
+                if (
+                    args.Count is < 1 or > 3
+                    || args.Named.Count > 0
+                    || args.Positional.Any(p => p is not (long or bool))
+                )
+                    throw new JinjaFault("range takes one to three integers");
                 long Bound(int i) => JinjaValues.Whole(args.Positional[i]!);
-                long start = args.Count == 1 ? 0 : Bound(0), stop = Bound(args.Count == 1 ? 0 : 1), step = args.Count == 3 ? Bound(2) : 1;
+                long start = args.Count == 1 ? 0 : Bound(0),
+                    stop = Bound(args.Count == 1 ? 0 : 1),
+                    step = args.Count == 3 ? Bound(2) : 1;
                 if (step == 0) throw new JinjaFault("range has the step 0");
                 var numbers = new List<object?>();
                 for (Int128 i = start; step > 0 ? i < stop : i > stop; i += step)
@@ -307,7 +403,11 @@ internal sealed partial class JinjaInterpreter
                 values ??= ns.Values;
                 if (args.Count > 1) throw new JinjaFault($"{name} takes one argument without a name");
                 foreach (object? p in args.Positional)
-                    foreach (var (key, value) in p as PyDict ?? throw new JinjaFault($"{name} of {JinjaValues.TypeName(p)} is not supported")) values[key] = value;
+                    foreach (
+                        var (key, value) in p as PyDict
+                            ?? throw new JinjaFault($"{name} of {JinjaValues.TypeName(p)} is not supported")
+                    )
+                        values[key] = value;
                 foreach (var (key, value) in args.Named) values[key] = value;
                 return name == "dict" ? values : ns;
             case "raise_exception":

@@ -5,8 +5,10 @@ using Headroom.Core;
 namespace Headroom.Formats.Chat;
 
 /// <summary>
-/// Runs a parsed template. Work, text and nesting are bounded, so that a hostile template ends in an error: <see cref="MostWork"/> units
-/// (a character or list item handled is one, an evaluation or statement <see cref="Step"/>: two million of them take less than a second), <see cref="MostText"/> characters of output, and the stack that there is.
+/// Runs a parsed template. Work, text and nesting are bounded, so that a hostile template ends in an error:
+/// <see cref="MostWork"/> units (a character or list item handled is one, an evaluation or statement
+/// <see cref="Step"/>: two million of them take less than a second), <see cref="MostText"/> characters of output, and
+/// the stack that there is.
 /// </summary>
 internal sealed partial class JinjaInterpreter
 {
@@ -35,7 +37,8 @@ internal sealed partial class JinjaInterpreter
     }
 
     /// <summary>The text that a template makes of its variables.</summary>
-    public static string Render(JinjaTemplate template, IEnumerable<KeyValuePair<string, object?>> variables, DateTimeOffset now)
+    public static string Render(
+        JinjaTemplate template, IEnumerable<KeyValuePair<string, object?>> variables, DateTimeOffset now)
     {
         var globals = new JinjaScope(null);
         foreach (var (name, value) in variables) globals.Set(name, value);
@@ -55,7 +58,9 @@ internal sealed partial class JinjaInterpreter
     private JinjaScope Within(List<Stmt> body, JinjaScope outer)
     {
         var scope = new JinjaScope(outer);
-        if (_hidden.TryGetValue(body, out string[]? names)) foreach (string name in names) scope.Set(name, new Undefined(name));
+        if (_hidden.TryGetValue(body, out string[]? names))
+            foreach (string name in names)
+                scope.Set(name, new Undefined(name));
         return scope;
     }
 
@@ -68,7 +73,8 @@ internal sealed partial class JinjaInterpreter
     private void Write(string text)
     {
         Charge(text.Length);
-        if (_to.Length + text.Length > MostText) throw new JinjaFault($"it makes more than {MostText >> 20} Mi characters of text");
+        if (_to.Length + text.Length > MostText)
+            throw new JinjaFault($"it makes more than {MostText >> 20} Mi characters of text");
         _to.Append(text);
     }
 
@@ -116,7 +122,8 @@ internal sealed partial class JinjaInterpreter
                     break;
                 case FilterStmt filter:
                     object? text = Captured(filter.Body, Within(filter.Body, scope));
-                    foreach (var (name, arguments) in filter.Filters) text = Filter(name, text, new Args(this, arguments, scope));
+                    foreach (var (name, arguments) in filter.Filters)
+                        text = Filter(name, text, new Args(this, arguments, scope));
                     Write(_values.Str(text));
                     break;
                 case JumpStmt jump:
@@ -147,12 +154,14 @@ internal sealed partial class JinjaInterpreter
         if (set.Body != null)
         {
             value = Captured(set.Body, Within(set.Body, scope));
-            foreach (var (name, arguments) in set.Filters) value = Filter(name, value, new Args(this, arguments, scope));
+            foreach (var (name, arguments) in set.Filters)
+                value = Filter(name, value, new Args(this, arguments, scope));
         }
         else value = Eval(set.Value!, scope);
         if (set.Attribute != null)
         {
-            if (!scope.TryGet(set.Names[0], out object? target) || target is not PyNamespace ns) throw new JinjaFault($"{set.Names[0]} is not a namespace");
+            if (!scope.TryGet(set.Names[0], out object? target) || target is not PyNamespace ns)
+                throw new JinjaFault($"{set.Names[0]} is not a namespace");
             ns.Values[set.Attribute] = value;
         }
         else Assign(set.Names, value, scope);
@@ -166,7 +175,8 @@ internal sealed partial class JinjaInterpreter
             return;
         }
         var items = Items(value).ToList();
-        if (items.Count != names.Count) throw new JinjaFault($"{items.Count} values are assigned to {names.Count} names");
+        if (items.Count != names.Count)
+            throw new JinjaFault($"{items.Count} values are assigned to {names.Count} names");
         for (int i = 0; i < names.Count; i++) scope.Set(names[i], items[i]);
     }
 
@@ -174,7 +184,8 @@ internal sealed partial class JinjaInterpreter
     {
         object? source = Eval(loop.Source, scope);
         var items = Items(source);
-        var state = new LoopState(loop.Filter == null ? items : Kept(loop, items, scope), loop.Filter == null ? Sized(source, items) : null);
+        var state = new LoopState(
+            loop.Filter == null ? items : Kept(loop, items, scope), loop.Filter == null ? Sized(source, items) : null);
         bool whole = false;
         while (state.Next(out object? item))
         {
@@ -183,7 +194,8 @@ internal sealed partial class JinjaInterpreter
             inner.Set("loop", state);
             Assign(loop.Names, item, inner);
             var flow = Run(loop.Body, inner);
-            // jinja2 notes an iteration at its end (compiler.py, visit_For): one that is left early does not keep the else branch from running.
+            // jinja2 notes an iteration at its end (compiler.py, visit_For): one that is left early does not keep the
+            // else branch from running.
             whole |= flow == Flow.Next;
             if (flow == Flow.Break) break;
         }
@@ -200,9 +212,13 @@ internal sealed partial class JinjaInterpreter
         }
     }
 
-    private static int? Sized(object? source, IEnumerable<object?> items) => source is PyIterator ? null : items.Count();
+    private static int? Sized(object? source, IEnumerable<object?> items) =>
+        source is PyIterator ? null : items.Count();
 
-    /// <summary>What a for loop goes over: items of a list, keys of a mapping, characters of a string, nothing of an undefined value, what is left of an iterator.</summary>
+    /// <summary>
+    /// What a for loop goes over: items of a list, keys of a mapping, characters of a string, nothing of an undefined
+    /// value, what is left of an iterator.
+    /// </summary>
     private IEnumerable<object?> Items(object? v)
     {
         switch (v)
@@ -228,13 +244,19 @@ internal sealed partial class JinjaInterpreter
     {
         var scope = Within(macro.Macro.Body, macro.Scope);
         var parameters = macro.Macro.Parameters;
-        if (args.Count > parameters.Count) throw new JinjaFault($"the macro {macro.Macro.Name} takes {parameters.Count} arguments");
+        if (args.Count > parameters.Count)
+            throw new JinjaFault($"the macro {macro.Macro.Name} takes {parameters.Count} arguments");
         foreach (var (name, _) in parameters.Take(args.Count))
             if (args.Named.ContainsKey(name)) throw new JinjaFault($"the argument {name} is given twice");
         for (int i = 0; i < parameters.Count; i++)
         {
             var (name, fallback) = parameters[i];
-            scope.Set(name, args.Has(i, name) ? args.Get(i, name) : fallback != null ? Eval(fallback, scope) : new Undefined(name));
+            scope.Set(
+                name,
+                args.Has(i, name) ? args.Get(i, name)
+                    : fallback != null ? Eval(fallback, scope)
+                    : new Undefined(name)
+            );
         }
         args.Done(parameters.Select(p => p.Name));
         int line = _line;
@@ -253,7 +275,8 @@ internal sealed partial class JinjaInterpreter
         {
             foreach (var e in arguments.Positional) _positional.Add(run.Eval(e, scope));
             foreach (var (name, e) in arguments.Named)
-                if (!_named.TryAdd(name, run.Eval(e, scope))) throw new JinjaFault($"the argument {name} is given twice");
+                if (!_named.TryAdd(name, run.Eval(e, scope)))
+                    throw new JinjaFault($"the argument {name} is given twice");
         }
 
         public Args(IEnumerable<object?> positional) => _positional.AddRange(positional);
@@ -262,15 +285,24 @@ internal sealed partial class JinjaInterpreter
         public IReadOnlyList<object?> Positional => _positional;
         public IReadOnlyDictionary<string, object?> Named => _named;
         public bool Has(int i, string name) => i < _positional.Count || _named.ContainsKey(name);
-        public object? Get(int i, string name) => i < _positional.Count ? _positional[i] : _named.TryGetValue(name, out object? v) ? v : throw new JinjaFault($"the argument {name} is missing");
+
+        public object? Get(int i, string name) =>
+            i < _positional.Count ? _positional[i]
+            : _named.TryGetValue(name, out object? v) ? v
+            : throw new JinjaFault($"the argument {name} is missing");
         public object? Get(int i, string name, object? fallback) => Has(i, name) ? Get(i, name) : fallback;
-        public string Text(int i, string name) => Get(i, name) as string ?? throw new JinjaFault($"the argument {name} is {JinjaValues.TypeName(Get(i, name))}, not a string");
+
+        public string Text(int i, string name) =>
+            Get(i, name) as string
+            ?? throw new JinjaFault($"the argument {name} is {JinjaValues.TypeName(Get(i, name))}, not a string");
 
         /// <summary>Refuses what the callee does not know.</summary>
         public void Done(IEnumerable<string> names)
         {
             string[] known = names.ToArray();
-            if (_positional.Count > known.Length) throw new JinjaFault($"a call with {_positional.Count} arguments, where {known.Length} are known, is not supported");
+            if (_positional.Count > known.Length)
+                throw new JinjaFault(
+                    $"a call with {_positional.Count} arguments, where {known.Length} are known, is not supported");
             foreach (string name in known.Take(_positional.Count))
                 if (_named.ContainsKey(name)) throw new JinjaFault($"the argument {name} is given twice");
             foreach (string name in _named.Keys)
@@ -281,5 +313,7 @@ internal sealed partial class JinjaInterpreter
     }
 
     private static HeadroomException Refused(string message) =>
-        new($"The model's chat template refuses these messages: {message.ReplaceLineEndings(" ")}", "Change the roles or the order of the messages.");
+        new(
+            $"The model's chat template refuses these messages: {message.ReplaceLineEndings(" ")}",
+            "Change the roles or the order of the messages.");
 }

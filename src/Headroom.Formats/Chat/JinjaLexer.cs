@@ -5,18 +5,26 @@ using Headroom.Core;
 
 namespace Headroom.Formats.Chat;
 
-internal enum JinjaTokenKind : byte { Data, VariableBegin, VariableEnd, BlockBegin, BlockEnd, Name, Text, Integer, Float, Operator, End }
+internal enum JinjaTokenKind : byte
+{
+    Data, VariableBegin, VariableEnd, BlockBegin, BlockEnd, Name, Text, Integer, Float, Operator, End,
+}
 
 /// <summary>One token; of a string literal the text with its escapes resolved.</summary>
 internal readonly record struct JinjaToken(JinjaTokenKind Kind, string Text, int Line);
 
 /// <summary>
-/// Template text to tokens, with the whitespace rules of Jinja (jinja2 <c>lexer.py</c>) under the settings of transformers'
-/// <c>chat_template_utils.py</c>: trim_blocks (the line break after a block tag goes), lstrip_blocks (blanks from the start of a line to a block tag go), no trailing line break.
+/// Template text to tokens, with the whitespace rules of Jinja (jinja2 <c>lexer.py</c>) under the settings of
+/// transformers'
+/// <c>chat_template_utils.py</c>: trim_blocks (the line break after a block tag goes), lstrip_blocks (blanks from the
+/// start of a line to a block tag go), no trailing line break.
 /// </summary>
 internal sealed partial class JinjaLexer
 {
-    private static readonly string[] Operators = ["**", "//", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=", ".", ":", "|", ","];
+    private static readonly string[] Operators =
+    [
+        "**", "//", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=",
+        ".", ":", "|", ","];
 
     private readonly string _source;
     private readonly List<JinjaToken> _tokens = [];
@@ -143,7 +151,8 @@ internal sealed partial class JinjaLexer
             char c = _source[_at];
             if (open == 0)
             {
-                bool signed = (c == '-' || (c == '+' && kind == '%')) && string.CompareOrdinal(_source, _at + 1, end, 0, 2) == 0;
+                bool signed =
+                    (c == '-' || (c == '+' && kind == '%')) && string.CompareOrdinal(_source, _at + 1, end, 0, 2) == 0;
                 if (signed || string.CompareOrdinal(_source, _at, end, 0, 2) == 0)
                 {
                     Add(kind == '{' ? JinjaTokenKind.VariableEnd : JinjaTokenKind.BlockEnd, "");
@@ -162,7 +171,8 @@ internal sealed partial class JinjaLexer
             }
             else
             {
-                string op = Array.Find(Operators, o => string.CompareOrdinal(_source, _at, o, 0, o.Length) == 0) ?? throw Bad($"the character '{c}' has no meaning in a tag", _at);
+                string op = Array.Find(Operators, o => string.CompareOrdinal(_source, _at, o, 0, o.Length) == 0)
+                    ?? throw Bad($"the character '{c}' has no meaning in a tag", _at);
                 if (c is '(' or '[' or '{') open++;
                 else if (c is ')' or ']' or '}' && open > 0) open--;
                 Add(JinjaTokenKind.Operator, op);
@@ -172,10 +182,14 @@ internal sealed partial class JinjaLexer
     }
 
     // jinja2 lexer.py: float_re, integer_re. After a point (a.0.1) stand two indices, no float.
-    [GeneratedRegex(@"\G([0-9]+_)*[0-9]+((\.([0-9]+_)*[0-9]+)?e[+\-]?([0-9]+_)*[0-9]+|\.([0-9]+_)*[0-9]+)", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    [GeneratedRegex(
+        @"\G([0-9]+_)*[0-9]+((\.([0-9]+_)*[0-9]+)?e[+\-]?([0-9]+_)*[0-9]+|\.([0-9]+_)*[0-9]+)",
+        RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex FloatForm();
 
-    [GeneratedRegex(@"\G(0b(_?[01])+|0o(_?[0-7])+|0x(_?[0-9a-f])+|[1-9](_?[0-9])*|0(_?0)*)", RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
+    [GeneratedRegex(
+        @"\G(0b(_?[01])+|0o(_?[0-7])+|0x(_?[0-9a-f])+|[1-9](_?[0-9])*|0(_?0)*)",
+        RegexOptions.IgnoreCase | RegexOptions.CultureInvariant)]
     private static partial Regex IntegerForm();
 
     private void Number()
@@ -184,7 +198,9 @@ internal sealed partial class JinjaLexer
         var found = real ? FloatForm().Match(_source, _at) : Match.Empty;
         real = found.Success;
         if (!real) found = IntegerForm().Match(_source, _at);
-        Add(real ? JinjaTokenKind.Float : JinjaTokenKind.Integer, found.Value.Replace("_", "", StringComparison.Ordinal));
+        Add(
+            real ? JinjaTokenKind.Float : JinjaTokenKind.Integer, found.Value.Replace("_", "", StringComparison.Ordinal)
+        );
         _at += found.Length;
     }
 
@@ -217,12 +233,16 @@ internal sealed partial class JinjaLexer
                 case 'N': throw Bad("the escape \\N is not supported", _at);
                 case >= '0' and <= '7':
                     int value = e - '0';
-                    for (int i = 0; i < 2 && Peek(_at) is >= '0' and <= '7'; i++) value = value * 8 + _source[_at++] - '0';
+                    for (int i = 0; i < 2 && Peek(_at) is >= '0' and <= '7'; i++)
+                        value = value * 8 + _source[_at++] - '0';
                     text.Append((char)value);
                     break;
                 case > '\x7f':
                     // The peer writes it as an escape first, and reads the backslash before that as one of its own.
-                    int rune = char.IsHighSurrogate(e) && char.IsLowSurrogate(Peek(_at)) ? char.ConvertToUtf32(e, _source[_at++]) : e;
+                    int rune =
+                        char.IsHighSurrogate(e) && char.IsLowSurrogate(Peek(_at))
+                            ? char.ConvertToUtf32(e, _source[_at++])
+                            : e;
                     text.Append(rune < 0x100 ? $"\\x{rune:x2}" : rune < 0x10000 ? $"\\u{rune:x4}" : $"\\U{rune:x8}");
                     break;
                 default: text.Append('\\').Append(e); break;
@@ -233,7 +253,13 @@ internal sealed partial class JinjaLexer
 
     private string Code(int digits)
     {
-        if (_at + digits > _source.Length || !uint.TryParse(_source.AsSpan(_at, digits), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out uint code) || code > 0x10FFFF)
+        if (
+            _at + digits > _source.Length
+            || !uint.TryParse(
+                _source.AsSpan(_at, digits), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out uint code
+            )
+            || code > 0x10FFFF
+        )
             throw Bad("a string holds a broken escape", _at);
         _at += digits;
         return code is >= 0xD800 and <= 0xDFFF ? ((char)code).ToString() : char.ConvertFromUtf32((int)code);
@@ -253,8 +279,12 @@ internal sealed partial class JinjaLexer
 /// <summary>Faults of a template.</summary>
 internal static class JinjaError
 {
-    public static HeadroomException At(int line, string why) => new($"The chat template cannot be used, line {line}: {why}.",
-        "Use another copy of the model's tokenizer_config.json or chat_template.jinja, or write the prompt out with generate.");
+    public static HeadroomException At(int line, string why) =>
+        new(
+            $"The chat template cannot be used, line {line}: {why}.",
+            "Use another copy of the model's tokenizer_config.json or chat_template.jinja, or write the prompt out "
+                + "with generate."
+        );
 
     public static HeadroomException Unsupported(int line, string what) => At(line, what + " is not supported");
 }

@@ -4,12 +4,14 @@ namespace Headroom.Formats.Chat;
 
 /// <summary>A parsed template.</summary>
 /// <param name="Body">Its statements.</param>
-/// <param name="Hidden">For a body that is a scope of its own: names that are undefined in it until it sets them, whatever the variables say.</param>
+/// <param name="Hidden">For a body that is a scope of its own: names that are undefined in it until it sets them,
+/// whatever the variables say.</param>
 internal sealed record JinjaTemplate(List<Stmt> Body, IReadOnlyDictionary<List<Stmt>, string[]> Hidden);
 
 /// <summary>
-/// Which names a scope hides. jinja2 decides before a template runs (<c>idtracking.py</c>): a name that a scope sets before it reads it itself, and that no scope around it knows,
-/// is undefined until then, also in the loops and macros inside that read it earlier.
+/// Which names a scope hides. jinja2 decides before a template runs (<c>idtracking.py</c>): a name that a scope sets
+/// before it reads it itself, and that no scope around it knows, is undefined until then, also in the loops and macros
+/// inside that read it earlier.
 /// </summary>
 internal sealed class JinjaNames
 {
@@ -90,7 +92,8 @@ internal sealed class JinjaNames
     }
 
     // Of an if: the body, all elif as one, and else. A name is hidden only if every one of them sets it first.
-    private static void Branches(List<(Expr Condition, List<Stmt> Body)> branches, int at, List<Stmt>? otherwise, Frame frame)
+    private static void Branches(
+        List<(Expr Condition, List<Stmt> Body)> branches, int at, List<Stmt>? otherwise, Frame frame)
     {
         Reads(branches[at].Condition, frame);
         Frame body = frame.Branch(), elses = frame.Branch(), last = frame.Branch();
@@ -132,11 +135,15 @@ internal sealed class JinjaNames
                     if (loop.Else != null) Scope(loop.Else, frame, []);
                     break;
                 case MacroStmt macro:
-                    Scope(macro.Body, frame, macro.Parameters.Select(p => p.Name), macro.Parameters.Select(p => p.Default).OfType<Expr>());
+                    Scope(
+                        macro.Body, frame, macro.Parameters.Select(p => p.Name),
+                        macro.Parameters.Select(p => p.Default).OfType<Expr>());
                     break;
                 case GenerationStmt g: Scope(g.Body, frame, []); break;
                 case WithStmt with: Scope(with.Body, frame, with.Values.Select(v => v.Name)); break;
-                case FilterStmt filter: Scope(filter.Body, frame, [], filter.Filters.SelectMany(f => All(f.Arguments))); break;
+                case FilterStmt filter:
+                    Scope(filter.Body, frame, [], filter.Filters.SelectMany(f => All(f.Arguments)));
+                    break;
             }
     }
 

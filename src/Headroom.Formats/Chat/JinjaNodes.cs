@@ -33,12 +33,22 @@ internal abstract record Stmt(int Line);
 internal sealed record DataStmt(int Line, string Text) : Stmt(Line);
 internal sealed record OutputStmt(int Line, Expr Value) : Stmt(Line);
 /// <summary>Assigns to names (more than one unpacks), to a namespace attribute, or the text of a block.</summary>
-internal sealed record SetStmt(int Line, List<string> Names, string? Attribute, Expr? Value, List<Stmt>? Body, List<(string Name, Arguments Arguments)> Filters) : Stmt(Line);
-internal sealed record IfStmt(int Line, List<(Expr Condition, List<Stmt> Body)> Branches, List<Stmt>? Else) : Stmt(Line);
-internal sealed record ForStmt(int Line, List<string> Names, Expr Source, Expr? Filter, List<Stmt> Body, List<Stmt>? Else) : Stmt(Line);
-internal sealed record MacroStmt(int Line, string Name, List<(string Name, Expr? Default)> Parameters, List<Stmt> Body) : Stmt(Line);
+internal sealed record SetStmt(
+    int Line, List<string> Names, string? Attribute, Expr? Value, List<Stmt>? Body,
+    List<(string Name, Arguments Arguments)> Filters) : Stmt(Line);
+
+internal sealed record IfStmt(int Line, List<(Expr Condition, List<Stmt> Body)> Branches, List<Stmt>? Else)
+    : Stmt(Line);
+
+internal sealed record ForStmt(
+    int Line, List<string> Names, Expr Source, Expr? Filter, List<Stmt> Body, List<Stmt>? Else) : Stmt(Line);
+
+internal sealed record MacroStmt(int Line, string Name, List<(string Name, Expr? Default)> Parameters, List<Stmt> Body)
+    : Stmt(Line);
 /// <summary>{% generation %}: marks the assistant's text for training masks; its body is output as it stands.</summary>
 internal sealed record GenerationStmt(int Line, List<Stmt> Body) : Stmt(Line);
 internal sealed record WithStmt(int Line, List<(string Name, Expr Value)> Values, List<Stmt> Body) : Stmt(Line);
-internal sealed record FilterStmt(int Line, List<(string Name, Arguments Arguments)> Filters, List<Stmt> Body) : Stmt(Line);
+
+internal sealed record FilterStmt(int Line, List<(string Name, Arguments Arguments)> Filters, List<Stmt> Body)
+    : Stmt(Line);
 internal sealed record JumpStmt(int Line, bool Break) : Stmt(Line);

@@ -92,7 +92,8 @@ internal sealed partial class JinjaParser
     private Expr Product()
     {
         var left = Power();
-        while (Is(Operator, "*") || Is(Operator, "/") || Is(Operator, "//") || Is(Operator, "%")) left = new BinaryExpr(_tokens[_at++].Text, left, Power());
+        while (Is(Operator, "*") || Is(Operator, "/") || Is(Operator, "//") || Is(Operator, "%"))
+            left = new BinaryExpr(_tokens[_at++].Text, left, Power());
         return left;
     }
 
@@ -102,8 +103,10 @@ internal sealed partial class JinjaParser
         while (TakeOp("**"))
         {
             var right = Unary(true);
-            // jinja2 writes a constant into its program without brackets: -2 ** n is -(2 ** n) there, and (-2) ** n where n is a constant too.
-            if (Constant(left) && Negates(left) && !Constant(right)) throw JinjaError.Unsupported(Now.Line, "a power of a negative constant");
+            // jinja2 writes a constant into its program without brackets: -2 ** n is -(2 ** n) there, and (-2) ** n
+            // where n is a constant too.
+            if (Constant(left) && Negates(left) && !Constant(right))
+                throw JinjaError.Unsupported(Now.Line, "a power of a negative constant");
             left = new BinaryExpr("**", left, right);
         }
         return left;
@@ -131,7 +134,8 @@ internal sealed partial class JinjaParser
     private Expr Unary(bool filters)
     {
         CheckDepth();
-        Expr value = Is(Operator, "-") || Is(Operator, "+") ? new UnaryExpr(_tokens[_at++].Text[0], Unary(false)) : Primary();
+        Expr value =
+            Is(Operator, "-") || Is(Operator, "+") ? new UnaryExpr(_tokens[_at++].Text[0], Unary(false)) : Primary();
         value = Postfix(value);
         return filters ? Filters(value) : value;
     }
@@ -148,7 +152,8 @@ internal sealed partial class JinjaParser
                     "true" or "True" => new LiteralExpr(true),
                     "false" or "False" => new LiteralExpr(false),
                     "none" or "None" => new LiteralExpr(null),
-                    "varargs" or "kwargs" or "caller" when _macros > 0 => throw JinjaError.Unsupported(t.Line, $"{t.Text} of a macro"),
+                    "varargs" or "kwargs" or "caller" when _macros > 0 => throw JinjaError.Unsupported(
+                        t.Line, $"{t.Text} of a macro"),
                     _ => new NameExpr(t.Text),
                 };
             case Text:
@@ -208,7 +213,10 @@ internal sealed partial class JinjaParser
     {
         Expr? Part() => Is(Operator, ":") || Is(Operator, "]") ? null : Expression();
         var start = Part();
-        if (TakeOp("]")) return start == null ? throw JinjaError.Unsupported(Now.Line, "an empty subscript") : new ItemExpr(target, start);
+        if (TakeOp("]"))
+            return start == null
+                ? throw JinjaError.Unsupported(Now.Line, "an empty subscript")
+                : new ItemExpr(target, start);
         if (Is(Operator, ",")) throw JinjaError.Unsupported(Now.Line, "a subscript of several parts");
         NeedOp(":");
         var stop = Part();
@@ -228,7 +236,8 @@ internal sealed partial class JinjaParser
             if (!first) NeedOp(",");
             if (TakeOp(")")) break;
             first = false;
-            if (Is(Operator, "*") || Is(Operator, "**")) throw JinjaError.Unsupported(Now.Line, "unpacking of arguments (*)");
+            if (Is(Operator, "*") || Is(Operator, "**"))
+                throw JinjaError.Unsupported(Now.Line, "unpacking of arguments (*)");
             if (Now.Kind == Name && _tokens[_at + 1] is { Kind: Operator, Text: "=" })
             {
                 string name = NeedName();
@@ -248,7 +257,8 @@ internal sealed partial class JinjaParser
             if (TakeOp("|"))
             {
                 string name = Known(NeedName());
-                value = new FilterExpr(value, name == "safe" ? SafeInside : name, Is(Operator, "(") ? Call() : Arguments.None);
+                value = new FilterExpr(
+                    value, name == "safe" ? SafeInside : name, Is(Operator, "(") ? Call() : Arguments.None);
             }
             else if (TakeName("is")) value = Test(value);
             else if (Is(Operator, "(")) value = new CallExpr(value, Call());
@@ -262,7 +272,12 @@ internal sealed partial class JinjaParser
         string name = NeedName();
         var arguments = Arguments.None;
         if (Is(Operator, "(")) arguments = Call();
-        else if (Now.Kind is Text or JinjaTokenKind.Integer or Float || Is(Operator, "[") || Is(Operator, "{") || (Now.Kind == Name && Now.Text is not ("else" or "or" or "and")))
+        else if (
+            Now.Kind is Text or JinjaTokenKind.Integer or Float
+            || Is(Operator, "[")
+            || Is(Operator, "{")
+            || (Now.Kind == Name && Now.Text is not ("else" or "or" or "and"))
+        )
         {
             if (Is(Name, "is")) throw Bad("tests cannot be chained with is");
             arguments = new Arguments([Postfix(Primary())], []);

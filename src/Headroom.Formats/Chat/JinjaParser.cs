@@ -5,7 +5,10 @@ using static Headroom.Formats.Chat.JinjaTokenKind;
 
 namespace Headroom.Formats.Chat;
 
-/// <summary>Tokens to statements; precedence and postfix rules are those of jinja2 <c>parser.py</c>. What is not in the subset is refused by name.</summary>
+/// <summary>
+/// Tokens to statements; precedence and postfix rules are those of jinja2 <c>parser.py</c>. What is not in the subset
+/// is refused by name.
+/// </summary>
 internal sealed partial class JinjaParser
 {
     private readonly List<JinjaToken> _tokens;
@@ -52,7 +55,15 @@ internal sealed partial class JinjaParser
         _at++;
     }
 
-    private static string Show(JinjaToken t) => t.Kind switch { BlockEnd => "'%}'", VariableEnd => "'}}'", End => "the end", Text => "a string", _ => $"'{(t.Text.Length > 40 ? t.Text[..40] : t.Text)}'" };
+    private static string Show(JinjaToken t) =>
+        t.Kind switch
+        {
+            BlockEnd => "'%}'",
+            VariableEnd => "'}}'",
+            End => "the end",
+            Text => "a string",
+            _ => $"'{(t.Text.Length > 40 ? t.Text[..40] : t.Text)}'",
+        };
 
     private HeadroomException Bad(string why) => JinjaError.At(Now.Line, why);
 
@@ -62,7 +73,10 @@ internal sealed partial class JinjaParser
         if (!RuntimeHelpers.TryEnsureSufficientExecutionStack()) throw Bad("it is nested too deeply");
     }
 
-    /// <summary>Statements up to a tag that closes or continues an outer one (its name in <paramref name="end"/>, already taken), or the end of the template (null).</summary>
+    /// <summary>
+    /// Statements up to a tag that closes or continues an outer one (its name in <paramref name="end"/>, already
+    /// taken), or the end of the template (null).
+    /// </summary>
     private List<Stmt> Body(out string? end)
     {
         CheckDepth();
@@ -193,7 +207,9 @@ internal sealed partial class JinjaParser
             NeedOp(")");
             if (Is(Operator, ",")) throw JinjaError.Unsupported(Now.Line, "a target of this form");
         }
-        foreach (string n in names) if (n is "loop" or "true" or "false" or "none" or "True" or "False" or "None") throw Bad($"{n} cannot be assigned to");
+        foreach (string n in names)
+            if (n is "loop" or "true" or "false" or "none" or "True" or "False" or "None")
+                throw Bad($"{n} cannot be assigned to");
         return names;
     }
 
@@ -225,7 +241,8 @@ internal sealed partial class JinjaParser
             parameters.Add((NeedName(), TakeOp("=") ? Expression() : null));
         }
         BlockEnds();
-        if (parameters.SkipWhile(p => p.Item2 == null).Any(p => p.Item2 == null)) throw Bad("a parameter without a default follows one with a default");
+        if (parameters.SkipWhile(p => p.Item2 == null).Any(p => p.Item2 == null))
+            throw Bad("a parameter without a default follows one with a default");
         _macros++;
         var body = Apart(() => BodyTo("endmacro"));
         _macros--;
@@ -249,7 +266,10 @@ internal sealed partial class JinjaParser
         return filters;
     }
 
-    private string Known(string filter) => JinjaInterpreter.Filters.Contains(filter) ? filter : throw JinjaError.Unsupported(Now.Line, $"the filter {filter}");
+    private string Known(string filter) =>
+        JinjaInterpreter.Filters.Contains(filter)
+            ? filter
+            : throw JinjaError.Unsupported(Now.Line, $"the filter {filter}");
 
     private WithStmt With(int line)
     {
@@ -268,9 +288,21 @@ internal sealed partial class JinjaParser
     private static LiteralExpr Integer(JinjaToken t)
     {
         // 0x1f, 0o17, 0b11
-        int numberBase = t.Text.Length > 1 ? char.ToLowerInvariant(t.Text[1]) switch { 'x' => 16, 'o' => 8, 'b' => 2, _ => 10 } : 10;
+        int numberBase =
+            t.Text.Length > 1
+                ? char.ToLowerInvariant(t.Text[1]) switch
+                {
+                    'x' => 16,
+                    'o' => 8,
+                    'b' => 2,
+                    _ => 10,
+                }
+                : 10;
         var value = System.Numerics.BigInteger.Zero;
-        foreach (char c in numberBase == 10 ? t.Text : t.Text[2..]) value = value * numberBase + Convert.ToInt32(c.ToString(), 16);
-        return value <= long.MaxValue ? new LiteralExpr((long)value) : throw JinjaError.Unsupported(t.Line, $"the number {t.Text}, beyond 64 bits,");
+        foreach (char c in numberBase == 10 ? t.Text : t.Text[2..])
+            value = value * numberBase + Convert.ToInt32(c.ToString(), 16);
+        return value <= long.MaxValue
+            ? new LiteralExpr((long)value)
+            : throw JinjaError.Unsupported(t.Line, $"the number {t.Text}, beyond 64 bits,");
     }
 }

@@ -57,11 +57,16 @@ internal sealed class PyIterator(IEnumerable<object?> items)
     }
 }
 
-/// <summary>The variable loop; takes its items one by one, and looks ahead only when asked to (jinja2 <c>runtime.py</c>, LoopContext).</summary>
+/// <summary>
+/// The variable loop; takes its items one by one, and looks ahead only when asked to (jinja2 <c>runtime.py</c>,
+/// LoopContext).
+/// </summary>
 internal sealed class LoopState(IEnumerable<object?> source, int? length)
 {
     private IEnumerator<object?> _source = source.GetEnumerator();
-    private object? _before = new Undefined("there is no previous item"), _now = new Undefined("there is no previous item"), _after;
+    private object? _before = new Undefined("there is no previous item"),
+        _now = new Undefined("there is no previous item"),
+        _after;
     private bool _peeked;
     private int? _length = length;
 
@@ -132,7 +137,9 @@ internal sealed class JinjaScope(JinjaScope? outer)
     private JinjaScope? Outer => outer;
 }
 
-/// <summary>Python's ideas of truth, equality and text, over long, double, bool, string, <see cref="PyDict"/> and lists.</summary>
+/// <summary>
+/// Python's ideas of truth, equality and text, over long, double, bool, string, <see cref="PyDict"/> and lists.
+/// </summary>
 internal sealed class JinjaValues(Action<long> charge)
 {
     /// <summary>JSON to values.</summary>
@@ -152,7 +159,11 @@ internal sealed class JinjaValues(Action<long> charge)
                 if (v.TryGetValue(out string? s)) return s;
                 if (v.TryGetValue(out long l)) return l;
                 if (v.TryGetValue(out int i)) return (long)i;
-                if (v.ToJsonString() is var written && !written.AsSpan().ContainsAny(".eE")) throw new HeadroomException($"The number {written} among the template's variables has more than 64 bits, which is not supported.", "Give it as a text.");
+                if (v.ToJsonString() is var written && !written.AsSpan().ContainsAny(".eE"))
+                    throw new HeadroomException(
+                        $"The number {written} among the template's variables has more than 64 bits, which is not "
+                            + $"supported.",
+                        "Give it as a text.");
                 return v.GetValue<double>();
         }
     }
@@ -228,14 +239,20 @@ internal sealed class JinjaValues(Action<long> charge)
             case (PyDict d, PyDict e):
                 if (d.Count != e.Count) return false;
                 Deep();
-                foreach (var (key, value) in d) if (!e.TryGetValue(key, out object? other) || !Equal(value, other)) return false;
+                foreach (var (key, value) in d)
+                    if (!e.TryGetValue(key, out object? other) || !Equal(value, other))
+                        return false;
                 return true;
-            case (PyView, PyView) or (BoundMethod, BoundMethod): throw new JinjaFault($"comparing {TypeName(a)} with {TypeName(b)} is not supported");
+            case (PyView, PyView) or (BoundMethod, BoundMethod):
+                throw new JinjaFault($"comparing {TypeName(a)} with {TypeName(b)} is not supported");
             default: return ReferenceEquals(a, b);
         }
     }
 
-    /// <summary>Which of two comes first (below 0: the first, 0: neither); null where one is not a number. Throws where Python has no order.</summary>
+    /// <summary>
+    /// Which of two comes first (below 0: the first, 0: neither); null where one is not a number. Throws where Python
+    /// has no order.
+    /// </summary>
     public int? Order(object? a, object? b)
     {
         charge(8);
@@ -333,8 +350,21 @@ internal sealed class JinjaValues(Action<long> charge)
             else if (c == '\n') to.Append("\\n");
             else if (c == '\r') to.Append("\\r");
             else if (c == '\t') to.Append("\\t");
-            else if (c == ' ' || Rune.GetUnicodeCategory(rune) is not (UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.Surrogate or UnicodeCategory.PrivateUse or UnicodeCategory.OtherNotAssigned
-                or UnicodeCategory.LineSeparator or UnicodeCategory.ParagraphSeparator or UnicodeCategory.SpaceSeparator)) to.Append(rune.ToString());
+            else if (
+                c == ' '
+                || Rune.GetUnicodeCategory(rune)
+                    is not (
+                        UnicodeCategory.Control
+                        or UnicodeCategory.Format
+                        or UnicodeCategory.Surrogate
+                        or UnicodeCategory.PrivateUse
+                        or UnicodeCategory.OtherNotAssigned
+                        or UnicodeCategory.LineSeparator
+                        or UnicodeCategory.ParagraphSeparator
+                        or UnicodeCategory.SpaceSeparator
+                    )
+            )
+                to.Append(rune.ToString());
             else to.Append(c < 256 ? $"\\x{c:x2}" : c < 65536 ? $"\\u{c:x4}" : $"\\U{c:x8}");
         }
         to.Append(quote);
@@ -349,7 +379,15 @@ internal sealed class JinjaValues(Action<long> charge)
         // The exponent of the shortest digits, not of the exact value: 1e-07 is stored as 9.99...e-08.
         string[] shortest = Math.Abs(d).ToString("R", CultureInfo.InvariantCulture).Split('E');
         string whole = shortest[0].Split('.')[0], all = shortest[0].Replace(".", "", StringComparison.Ordinal);
-        int exponent = (shortest.Length > 1 ? int.Parse(shortest[1], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) : 0) + whole.Length - 1 - (all.Length - all.TrimStart('0').Length);
+        int exponent =
+            (
+                shortest.Length > 1
+                    ? int.Parse(shortest[1], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture)
+                    : 0
+            )
+            + whole.Length
+            - 1
+            - (all.Length - all.TrimStart('0').Length);
         string digits = all.Trim('0');
         string sign = d < 0 ? "-" : "";
         if (exponent is < -4 or >= 16)
@@ -360,14 +398,16 @@ internal sealed class JinjaValues(Action<long> charge)
     }
 
     /// <summary>json.dumps with ensure_ascii=False by default, as transformers defines the filter tojson.</summary>
-    public string Json(object? v, string? indent, bool ascii, bool sort, string? itemSeparator = null, string? keySeparator = null)
+    public string Json(
+        object? v, string? indent, bool ascii, bool sort, string? itemSeparator = null, string? keySeparator = null)
     {
         var text = new StringBuilder();
         Json(v, text, indent, 0, ascii, sort, itemSeparator ?? (indent == null ? ", " : ","), keySeparator ?? ": ");
         return text.ToString();
     }
 
-    private void Json(object? v, StringBuilder to, string? indent, int depth, bool ascii, bool sort, string comma, string colon)
+    private void Json(
+        object? v, StringBuilder to, string? indent, int depth, bool ascii, bool sort, string comma, string colon)
     {
         charge(8);
         void Line(int d)
@@ -402,7 +442,11 @@ internal sealed class JinjaValues(Action<long> charge)
                 Deep();
                 to.Append('{');
                 int n = 0;
-                foreach (var (key, value) in sort ? dict.OrderBy(p => p.Key, Comparer<string>.Create(PyText.Compare)) : (IEnumerable<KeyValuePair<string, object?>>)dict)
+                foreach (
+                    var (key, value) in sort
+                        ? dict.OrderBy(p => p.Key, Comparer<string>.Create(PyText.Compare))
+                        : (IEnumerable<KeyValuePair<string, object?>>)dict
+                )
                 {
                     if (n++ > 0) to.Append(comma);
                     Line(depth + 1);

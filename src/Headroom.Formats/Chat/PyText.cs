@@ -3,7 +3,10 @@ using System.Text;
 
 namespace Headroom.Formats.Chat;
 
-/// <summary>What Python's strings know of Unicode beyond .NET's one-to-one casing (Unicode SpecialCasing.txt, DerivedCoreProperties.txt).</summary>
+/// <summary>
+/// What Python's strings know of Unicode beyond .NET's one-to-one casing (Unicode SpecialCasing.txt,
+/// DerivedCoreProperties.txt).
+/// </summary>
 internal static class PyText
 {
     // Upper case of what becomes more than one character, or what .NET leaves.
@@ -18,31 +21,40 @@ internal static class PyText
         FB13=544+546 FB14=544+535 FB15=544+53B FB16=54E+546 FB17=544+53D
         """;
 
-    // Title case where it is not the upper case; Georgian letters (10D0 to 10FF) and the Greek of 1F88 to 1FAF stay by rule.
+    // Title case where it is not the upper case; Georgian letters (10D0 to 10FF) and the Greek of 1F88 to 1FAF stay by
+    // rule.
     private const string TitleForms = """
         DF=53+73 1C4=1C5 1C5=1C5 1C6=1C5 1C7=1C8 1C8=1C8 1C9=1C8 1CA=1CB 1CB=1CB 1CC=1CB 1F1=1F2 1F2=1F2 1F3=1F2 587=535+582 1FB2=1FBA+345 1FB3=1FBC 1FB4=386+345 1FB7=391+342+345 1FBC=1FBC
         1FC2=1FCA+345 1FC3=1FCC 1FC4=389+345 1FC7=397+342+345 1FCC=1FCC 1FF2=1FFA+345 1FF3=1FFC 1FF4=38F+345 1FF7=3A9+342+345 1FFC=1FFC FB00=46+66 FB01=46+69 FB02=46+6C FB03=46+66+69
         FB04=46+66+6C FB05=53+74 FB06=53+74 FB13=544+576 FB14=544+565 FB15=544+56B FB16=54E+576 FB17=544+56D
         """;
 
-    private static readonly Lazy<Dictionary<int, string>> Uppers = new(() => Forms(UpperForms)), Titles = new(() => Forms(TitleForms));
+    private static readonly Lazy<Dictionary<int, string>> Uppers = new(() => Forms(UpperForms)),
+        Titles = new(() => Forms(TitleForms));
 
     private static readonly (int Low, int High)[] OtherLower =
     [
-        (0xAA, 0xAA), (0xBA, 0xBA), (0x2B0, 0x2B8), (0x2C0, 0x2C1), (0x2E0, 0x2E4), (0x345, 0x345), (0x37A, 0x37A), (0x1D2C, 0x1D6A), (0x1D78, 0x1D78), (0x1D9B, 0x1DBF), (0x2071, 0x2071), (0x207F, 0x207F),
-        (0x2090, 0x209C), (0x2170, 0x217F), (0x24D0, 0x24E9), (0x2C7C, 0x2C7D), (0xA69C, 0xA69D), (0xA770, 0xA770), (0xA7F8, 0xA7F9), (0xAB5C, 0xAB5F), (0x10780, 0x10780), (0x10783, 0x107BA),
-    ];
+        (0xAA, 0xAA), (0xBA, 0xBA), (0x2B0, 0x2B8), (0x2C0, 0x2C1), (0x2E0, 0x2E4), (0x345, 0x345), (0x37A, 0x37A),
+        (0x1D2C, 0x1D6A), (0x1D78, 0x1D78), (0x1D9B, 0x1DBF), (0x2071, 0x2071), (0x207F, 0x207F), (0x2090, 0x209C),
+        (0x2170, 0x217F), (0x24D0, 0x24E9), (0x2C7C, 0x2C7D), (0xA69C, 0xA69D), (0xA770, 0xA770), (0xA7F8, 0xA7F9),
+        (0xAB5C, 0xAB5F), (0x10780, 0x10780), (0x10783, 0x107BA)];
 
-    private static readonly (int Low, int High)[] OtherUpper = [(0x2160, 0x216F), (0x24B6, 0x24CF), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189)];
+    private static readonly (int Low, int High)[] OtherUpper =
+    [
+        (0x2160, 0x216F), (0x24B6, 0x24CF), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189)];
 
     private static Dictionary<int, string> Forms(string table)
     {
         static int Hex(string s) => int.Parse(s, NumberStyles.HexNumber, CultureInfo.InvariantCulture);
-        return table.Split((char[])[' ', '\n', '\r'], StringSplitOptions.RemoveEmptyEntries).Select(item => item.Split('='))
-            .ToDictionary(p => Hex(p[0]), p => string.Concat(p[1].Split('+').Select(x => char.ConvertFromUtf32(Hex(x)))));
+        return table
+            .Split((char[])[' ', '\n', '\r'], StringSplitOptions.RemoveEmptyEntries)
+            .Select(item => item.Split('='))
+            .ToDictionary(
+                p => Hex(p[0]), p => string.Concat(p[1].Split('+').Select(x => char.ConvertFromUtf32(Hex(x)))));
     }
 
-    private static bool Within((int Low, int High)[] ranges, int c) => Array.Exists(ranges, r => c >= r.Low && c <= r.High);
+    private static bool Within((int Low, int High)[] ranges, int c) =>
+        Array.Exists(ranges, r => c >= r.Low && c <= r.High);
 
     public static bool IsLower(Rune r) => Rune.IsLower(r) || (r.Value > 127 && Within(OtherLower, r.Value));
     public static bool IsUpper(Rune r) => Rune.IsUpper(r) || (r.Value > 127 && Within(OtherUpper, r.Value));
@@ -58,12 +70,14 @@ internal static class PyText
         return text.ToString();
     }
 
-    private static string Upper(Rune r) => r.Value > 127 && Uppers.Value.TryGetValue(r.Value, out string? form) ? form : r.ToString().ToUpperInvariant();
+    private static string Upper(Rune r) =>
+        r.Value > 127 && Uppers.Value.TryGetValue(r.Value, out string? form) ? form : r.ToString().ToUpperInvariant();
 
     private static string Title(Rune r)
     {
         if (r.Value < 128) return Rune.ToUpperInvariant(r).ToString();
-        if (r.Value is >= 0x10D0 and <= 0x10FF || (r.Value is >= 0x1F80 and <= 0x1FAF && (r.Value & 8) != 0)) return r.ToString();
+        if (r.Value is >= 0x10D0 and <= 0x10FF || (r.Value is >= 0x1F80 and <= 0x1FAF && (r.Value & 8) != 0))
+            return r.ToString();
         if (r.Value is >= 0x1F80 and <= 0x1FAF) return char.ConvertFromUtf32(r.Value + 8);
         return Titles.Value.TryGetValue(r.Value, out string? form) ? form : Upper(r);
     }
@@ -98,8 +112,37 @@ internal static class PyText
     }
 
     private static bool Ignorable(Rune r) =>
-        r.Value is '\'' or '.' or ':' or '^' or '`' or 0xA8 or 0xAD or 0xAF or 0xB4 or 0xB7 or 0xB8 or 0x387 or 0x55F or 0x5F4 or 0x2018 or 0x2019 or 0x2024 or 0x2027 or 0xFE13 or 0xFE52 or 0xFE55 or 0xFF07 or 0xFF0E or 0xFF1A
-        || Rune.GetUnicodeCategory(r) is UnicodeCategory.NonSpacingMark or UnicodeCategory.EnclosingMark or UnicodeCategory.Format or UnicodeCategory.ModifierLetter or UnicodeCategory.ModifierSymbol;
+        r.Value
+            is '\''
+                or '.'
+                or ':'
+                or '^'
+                or '`'
+                or 0xA8
+                or 0xAD
+                or 0xAF
+                or 0xB4
+                or 0xB7
+                or 0xB8
+                or 0x387
+                or 0x55F
+                or 0x5F4
+                or 0x2018
+                or 0x2019
+                or 0x2024
+                or 0x2027
+                or 0xFE13
+                or 0xFE52
+                or 0xFE55
+                or 0xFF07
+                or 0xFF0E
+                or 0xFF1A
+        || Rune.GetUnicodeCategory(r)
+            is UnicodeCategory.NonSpacingMark
+                or UnicodeCategory.EnclosingMark
+                or UnicodeCategory.Format
+                or UnicodeCategory.ModifierLetter
+                or UnicodeCategory.ModifierSymbol;
 
     /// <summary>str.title(): what follows a cased letter in lower case, what does not in title case.</summary>
     public static string Title(string s)
@@ -182,7 +225,9 @@ internal static class PyText
         "isalpha" => Rune.IsLetter(r),
         "isdecimal" => Rune.IsDigit(r),
         "isdigit" => CharUnicodeInfo.GetDigitValue(s, at) >= 0,
-        "isalnum" => Rune.IsLetter(r) || CharUnicodeInfo.GetDigitValue(s, at) >= 0 || CharUnicodeInfo.GetNumericValue(s, at) != -1,
+        "isalnum" => Rune.IsLetter(r)
+            || CharUnicodeInfo.GetDigitValue(s, at) >= 0
+            || CharUnicodeInfo.GetNumericValue(s, at) != -1,
         _ => JinjaLexer.IsSpace(s[at]),
     };
 
@@ -204,21 +249,37 @@ internal static class PyText
     public static double? ToFloat(string s)
     {
         string t = Plain(s);
-        if (t.TrimStart('+', '-').ToLowerInvariant() is "inf" or "infinity" && t.Length - t.TrimStart('+', '-').Length <= 1) return t[0] == '-' ? double.NegativeInfinity : double.PositiveInfinity;
+        if (
+            t.TrimStart('+', '-').ToLowerInvariant() is "inf" or "infinity"
+            && t.Length - t.TrimStart('+', '-').Length <= 1
+        )
+            return t[0] == '-' ? double.NegativeInfinity : double.PositiveInfinity;
         if (t.TrimStart('+', '-').ToLowerInvariant() is "nan" && t.Length <= 4) return double.NaN;
-        if (!System.Text.RegularExpressions.Regex.IsMatch(t, @"\A[+-]?([0-9](_?[0-9])*(\.([0-9](_?[0-9])*)?)?|\.[0-9](_?[0-9])*)([eE][+-]?[0-9](_?[0-9])*)?\z")) return null;
-        return double.Parse(t.Replace("_", "", StringComparison.Ordinal), NumberStyles.Float, CultureInfo.InvariantCulture);
+        if (
+            !System.Text.RegularExpressions.Regex.IsMatch(
+                t, @"\A[+-]?([0-9](_?[0-9])*(\.([0-9](_?[0-9])*)?)?|\.[0-9](_?[0-9])*)([eE][+-]?[0-9](_?[0-9])*)?\z")
+        )
+            return null;
+        return double.Parse(
+            t.Replace("_", "", StringComparison.Ordinal), NumberStyles.Float, CultureInfo.InvariantCulture);
     }
 
-    /// <summary>int(s) of a string in base ten; null where Python raises ValueError. Throws <see cref="OverflowException"/> beyond 64 bits.</summary>
+    /// <summary>
+    /// int(s) of a string in base ten; null where Python raises ValueError. Throws <see cref="OverflowException"/>
+    /// beyond 64 bits.
+    /// </summary>
     public static long? ToInteger(string s)
     {
         string t = Plain(s);
         return System.Text.RegularExpressions.Regex.IsMatch(t, @"\A[+-]?[0-9](_?[0-9])*\z")
-            ? long.Parse(t.Replace("_", "", StringComparison.Ordinal), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture) : null;
+            ? long.Parse(
+                t.Replace("_", "", StringComparison.Ordinal), NumberStyles.AllowLeadingSign,
+                CultureInfo.InvariantCulture)
+            : null;
     }
 
-    // Without blanks around (not those of 0x1C to 0x1F: unicodeobject.c, _PyUnicode_TransformDecimalAndSpaceToASCII), and decimal digits of all scripts as ASCII.
+    // Without blanks around (not those of 0x1C to 0x1F: unicodeobject.c, _PyUnicode_TransformDecimalAndSpaceToASCII),
+    // and decimal digits of all scripts as ASCII.
     private static string Plain(string s)
     {
         int a = 0, b = s.Length;
@@ -226,7 +287,9 @@ internal static class PyText
         while (b > a && char.IsWhiteSpace(s[b - 1])) b--;
         if (Ascii.IsValid(s.AsSpan(a, b - a))) return s[a..b];
         var text = new StringBuilder(b - a);
-        foreach (var r in s[a..b].EnumerateRunes()) text.Append(Rune.IsDigit(r) ? ((int)Rune.GetNumericValue(r)).ToString(CultureInfo.InvariantCulture) : r.ToString());
+        foreach (var r in s[a..b].EnumerateRunes())
+            text.Append(
+                Rune.IsDigit(r) ? ((int)Rune.GetNumericValue(r)).ToString(CultureInfo.InvariantCulture) : r.ToString());
         return text.ToString();
     }
 }

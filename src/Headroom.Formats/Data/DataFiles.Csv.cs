@@ -9,10 +9,14 @@ public static partial class DataFiles
 
     // What the columns of texts and labels are usually called: a first line with one of these is no row.
     private static readonly HashSet<string> TextNames = new(
-        ["text", "sentence", "review", "review_text", "content", "comment", "message", "tweet", "headline", "document", "utterance", "query", "question", "phrase"],
+        [
+            "text", "sentence", "review", "review_text", "content", "comment", "message", "tweet", "headline",
+            "document", "utterance", "query", "question", "phrase"],
         StringComparer.OrdinalIgnoreCase);
     private static readonly HashSet<string> LabelNames = new(
-        ["label", "labels", "label_text", "gold_label", "sentiment", "class", "category", "target", "polarity", "rating", "score", "stars", "intent", "topic", "emotion", "y"],
+        [
+            "label", "labels", "label_text", "gold_label", "sentiment", "class", "category", "target", "polarity",
+            "rating", "score", "stars", "intent", "topic", "emotion", "y"],
         StringComparer.OrdinalIgnoreCase);
 
     /// <summary>A line a row, a tab between the columns, no quotes.</summary>
@@ -25,7 +29,10 @@ public static partial class DataFiles
             string[] cells = Decode(path, number, buffer.AsSpan(0, length)).Split('\t');
             if (columns == null)
             {
-                if (cells.Length == 1) throw Bad(path, number, "no tab in the first line", "Put tabs between the columns; a file with commas or semicolons ends in .csv");
+                if (cells.Length == 1)
+                    throw Bad(
+                        path, number, "no tab in the first line",
+                        "Put tabs between the columns; a file with commas or semicolons ends in .csv");
                 columns = Columns.From(path, number, cells, options, out bool header);
                 if (header) continue;
             }
@@ -47,7 +54,10 @@ public static partial class DataFiles
         }
     }
 
-    /// <summary>Plain text: a row a line. With labels in fastText's way (__label__positive a fine film), or after a tab as in .tsv; else without.</summary>
+    /// <summary>
+    /// Plain text: a row a line. With labels in fastText's way (__label__positive a fine film), or after a tab as in
+    /// .tsv; else without.
+    /// </summary>
     private static IEnumerable<DataRow> ReadPlain(string path, DataFileOptions options)
     {
         bool? marked = null;
@@ -69,13 +79,19 @@ public static partial class DataFiles
     private static DataRow Marked(string path, long number, string line)
     {
         int end = line.AsSpan().IndexOfAny(' ', '\t');
-        if (!line.StartsWith(FastText, StringComparison.Ordinal) || end < 0) throw Bad(path, number, $"no {FastText} and text", $"Begin every line with {FastText}, the label and a blank");
+        if (!line.StartsWith(FastText, StringComparison.Ordinal) || end < 0)
+            throw Bad(
+                path, number, $"no {FastText} and text", $"Begin every line with {FastText}, the label and a blank");
         string text = line[(end + 1)..].TrimStart(' ', '\t');
-        if (text.StartsWith(FastText, StringComparison.Ordinal)) throw Bad(path, number, "two labels", "Give each row one label");
+        if (text.StartsWith(FastText, StringComparison.Ordinal))
+            throw Bad(path, number, "two labels", "Give each row one label");
         return new(text, line[FastText.Length..end]);
     }
 
-    /// <summary>RFC 4180: quoted cells may hold separators, line ends (read as LF) and doubled quotes. The separator is that of the first line, or what sep= states there.</summary>
+    /// <summary>
+    /// RFC 4180: quoted cells may hold separators, line ends (read as LF) and doubled quotes. The separator is that of
+    /// the first line, or what sep= states there.
+    /// </summary>
     private static IEnumerable<(long Line, string[] Cells)> Records(string path, DataFileOptions options)
     {
         var cells = new List<string>();
@@ -113,7 +129,8 @@ public static partial class DataFiles
                     i = q + 1;
                     if (i < line.Length && line[i] == '"') { cell.Append('"'); i++; continue; }
                     quoted = false;
-                    if (i < line.Length && line[i] != separator) throw Bad(path, number, "text after a closing quote", "Double the quotes inside a quoted cell");
+                    if (i < line.Length && line[i] != separator)
+                        throw Bad(path, number, "text after a closing quote", "Double the quotes inside a quoted cell");
                 }
                 else
                 {
@@ -132,16 +149,25 @@ public static partial class DataFiles
             yield return (first, cells.ToArray());
             cells.Clear();
         }
-        if (quoted) throw Bad(path, first, $"a quote opened here is still open at the end of the file (line {last})", "Close the quote");
+        if (quoted)
+            throw Bad(
+                path, first, $"a quote opened here is still open at the end of the file (line {last})",
+                "Close the quote");
     }
 
-    /// <summary>The separator with which the first line names a field; else the one that makes two columns of it; else the one that makes most.</summary>
+    /// <summary>
+    /// The separator with which the first line names a field; else the one that makes two columns of it; else the one
+    /// that makes most.
+    /// </summary>
     private static char Separator(string line, DataFileOptions options)
     {
         string[] names = [.. options.Texts, options.LabelField];
         var by = Separators.Select(s => (Sign: s, Cells: Cells(line, s))).Where(s => s.Cells.Count > 0).ToList();
         if (by.Count == 0) return Separators[0];
-        var named = by.Where(s => options.Header != false && s.Cells.Any(c => names.Contains(c.Trim(), StringComparer.OrdinalIgnoreCase))).ToList();
+        var named = by.Where(s =>
+                options.Header != false && s.Cells.Any(c => names.Contains(c.Trim(), StringComparer.OrdinalIgnoreCase))
+            )
+            .ToList();
         if (named.Count > 0) return named.MaxBy(s => s.Cells.Count).Sign;
         foreach (var (sign, cells) in by)
             if (cells.Count == 2) return sign;
@@ -153,10 +179,14 @@ public static partial class DataFiles
     {
         if (!line.StartsWith("sep=", StringComparison.OrdinalIgnoreCase) || line.Length > 5) return null;
         return line.Length == 5 && Separators.Contains(line[4]) ? line[4]
-            : throw Bad(path, number, $"the separator {HeadroomException.Value(line[4..])}", "Use a comma, a semicolon or a tab, or leave the line out");
+            : throw Bad(
+                path, number, $"the separator {HeadroomException.Value(line[4..])}",
+                "Use a comma, a semicolon or a tab, or leave the line out");
     }
 
-    /// <summary>The cells of a first line; none when a quote is closed before another sign than <paramref name="separator"/>.</summary>
+    /// <summary>
+    /// The cells of a first line; none when a quote is closed before another sign than <paramref name="separator"/>.
+    /// </summary>
     private static List<string> Cells(string line, char separator)
     {
         var cells = new List<string>();
@@ -166,7 +196,8 @@ public static partial class DataFiles
             if (i < line.Length && line[i] == '"')
             {
                 int quote = i + 1;
-                while ((quote = line.IndexOf('"', quote)) >= 0 && quote + 1 < line.Length && line[quote + 1] == '"') quote += 2;
+                while ((quote = line.IndexOf('"', quote)) >= 0 && quote + 1 < line.Length && line[quote + 1] == '"')
+                    quote += 2;
                 end = quote < 0 ? line.Length : quote + 1; // an open quote goes on in the next line
                 if (end < line.Length && line[end] != separator) return [];
                 cells.Add(line[(i + 1)..(quote < 0 ? end : quote)]);
@@ -195,11 +226,14 @@ public static partial class DataFiles
 
             int At(string field)
             {
-                int[] Equal(StringComparison by) => [.. Enumerable.Range(0, cells.Length).Where(i => string.Equals(cells[i].Trim(), field, by))];
+                int[] Equal(StringComparison by) =>
+                    [.. Enumerable.Range(0, cells.Length).Where(i => string.Equals(cells[i].Trim(), field, by))];
                 int[] found = Equal(StringComparison.Ordinal);
                 if (found.Length == 0) found = Equal(StringComparison.OrdinalIgnoreCase);
                 return found.Length <= 1 ? found.FirstOrDefault(-1)
-                    : throw Bad(path, line, $"{found.Length} columns are named '{HeadroomException.Value(field)}'", "Give each column a name of its own");
+                    : throw Bad(
+                        path, line, $"{found.Length} columns are named '{HeadroomException.Value(field)}'",
+                        "Give each column a name of its own");
             }
         }
 
@@ -207,10 +241,19 @@ public static partial class DataFiles
         {
             string columns = $"{cells.Length} column{(cells.Length == 1 ? "" : "s")}";
             if (cells.Length != 2 || o.MoreFields.Count > 0)
-                throw Bad(path, line, $"{columns} and no header that names '{HeadroomException.Value(o.MoreFields.FirstOrDefault(o.TextField))}'",
-                    $"Add a header line, or set data.text_field and data.label_field to its names (the first line: {HeadroomException.List(cells)}); without a header, give two columns: text, label");
+                throw Bad(
+                    path, line,
+                    $"{columns} and no header that names "
+                        + $"'{HeadroomException.Value(o.MoreFields.FirstOrDefault(o.TextField))}'",
+                    $"Add a header line, or set data.text_field and data.label_field to its names (the first line: "
+                        + $"{HeadroomException.List(cells)}); without a header, give two columns: text, label"
+                );
             if (o.Header == null && (TextNames.Contains(cells[0].Trim()) || LabelNames.Contains(cells[1].Trim())))
-                throw Bad(path, line, $"the first line seems to be a header ({HeadroomException.List(cells)}), but names no '{o.TextField}' and no '{o.LabelField}'",
+                throw Bad(
+                    path,
+                    line,
+                    $"the first line seems to be a header ({HeadroomException.List(cells)}), but names no "
+                        + $"'{o.TextField}' and no '{o.LabelField}'",
                     "Set data.text_field and data.label_field to its names, or data.header to false if it is a row");
             return new([0], 1, -1, -1, 2);
         }
@@ -218,7 +261,9 @@ public static partial class DataFiles
         public DataRow Row(string path, long line, string[] cells)
         {
             if (cells.Length != count)
-                throw Bad(path, line, $"{cells.Length} columns where {count} are expected", "Quote cells that hold the separator (csv), or remove it (tsv)");
+                throw Bad(
+                    path, line, $"{cells.Length} columns where {count} are expected",
+                    "Quote cells that hold the separator (csv), or remove it (tsv)");
             return new(cells[texts[0]], cells[label].Trim(), tier < 0 ? null : cells[tier], id < 0 ? null : cells[id])
             {
                 More = texts.Length == 1 ? null : [.. texts[1..].Select(t => cells[t])],

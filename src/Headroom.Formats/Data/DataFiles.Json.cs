@@ -7,7 +7,9 @@ public static partial class DataFiles
 {
     private const int LargestObject = 64 << 20; // of a file that is looked at whole, to say what it holds
 
-    /// <summary>One object a line; or one array of objects, which is told by its first sign and read element by element.</summary>
+    /// <summary>
+    /// One object a line; or one array of objects, which is told by its first sign and read element by element.
+    /// </summary>
     private static IEnumerable<DataRow> ReadJson(string path, DataFileOptions options)
     {
         bool first = true;
@@ -29,10 +31,14 @@ public static partial class DataFiles
     private static IEnumerable<DataRow> ReadJsonArray(string path, DataFileOptions options)
     {
         using var file = Open(path);
-        using var elements = JsonSerializer.DeserializeAsyncEnumerable<JsonElement>(file).ToBlockingEnumerable().GetEnumerator();
+        using var elements = JsonSerializer
+            .DeserializeAsyncEnumerable<JsonElement>(file)
+            .ToBlockingEnumerable()
+            .GetEnumerator();
         for (long row = 1; Next(); row++)
         {
-            if (elements.Current.ValueKind != JsonValueKind.Object) throw BadRow(path, row, "not a JSON object", "Give a list of objects, one a row");
+            if (elements.Current.ValueKind != JsonValueKind.Object)
+                throw BadRow(path, row, "not a JSON object", "Give a list of objects, one a row");
             yield return JsonFields(elements.Current, options, (what, todo) => BadRow(path, row, what, todo));
         }
         file.NeedWhole();
@@ -43,27 +49,37 @@ public static partial class DataFiles
             catch (JsonException e)
             {
                 file.NeedWhole(); // a file that broke off is no JSON for that reason
-                throw Bad(path, (e.LineNumber ?? 0) + 1, $"not JSON (byte {e.BytePositionInLine})", "Give a list of objects, one a row: [{...}, {...}]");
+                throw Bad(
+                    path, (e.LineNumber ?? 0) + 1, $"not JSON (byte {e.BytePositionInLine})",
+                    "Give a list of objects, one a row: [{...}, {...}]");
             }
         }
     }
 
-    private static HeadroomException BadRow(string path, long row, string what, string todo) => new($"{path}, row {row}: {what}", todo);
+    private static HeadroomException BadRow(string path, long row, string what, string todo) =>
+        new($"{path}, row {row}: {what}", todo);
 
-    private static DataRow JsonRow(string path, long number, ReadOnlyMemory<byte> line, DataFileOptions options, bool first)
+    private static DataRow JsonRow(
+        string path, long number, ReadOnlyMemory<byte> line, DataFileOptions options, bool first)
     {
         JsonDocument doc;
         try { doc = JsonDocument.Parse(line); }
         catch (JsonException e)
         {
             if (first && OneObject(path) is { } keys)
-                throw new HeadroomException($"{path} holds one JSON object over several lines ({keys}), no rows.", "Save the list of rows in it as a file of its own: [{...}, {...}], or one object a line.");
-            string what = NoNumber(line.Span, (int)(e.BytePositionInLine ?? 0)) is { } value ? $": {value} is no value there; write null, or leave the row out" : "";
-            throw Bad(path, number, $"not JSON (byte {e.BytePositionInLine}{what})", "Put one JSON object on each line");
+                throw new HeadroomException(
+                    $"{path} holds one JSON object over several lines ({keys}), no rows.",
+                    "Save the list of rows in it as a file of its own: [{...}, {...}], or one object a line.");
+            string what = NoNumber(line.Span, (int)(e.BytePositionInLine ?? 0)) is { } value
+                ? $": {value} is no value there; write null, or leave the row out"
+                : "";
+            throw Bad(
+                path, number, $"not JSON (byte {e.BytePositionInLine}{what})", "Put one JSON object on each line");
         }
         using (doc)
         {
-            if (doc.RootElement.ValueKind != JsonValueKind.Object) throw Bad(path, number, "not a JSON object", "Put one JSON object on each line");
+            if (doc.RootElement.ValueKind != JsonValueKind.Object)
+                throw Bad(path, number, "not a JSON object", "Put one JSON object on each line");
             return JsonFields(doc.RootElement, options, (what, todo) => Bad(path, number, what, todo));
         }
     }
@@ -73,7 +89,11 @@ public static partial class DataFiles
     {
         foreach (string value in (string[])["NaN", "Infinity", "-Infinity"])
             for (int i = Math.Max(0, at - value.Length); i <= at; i++)
-                if (i + value.Length <= line.Length && line.Slice(i, value.Length).SequenceEqual(System.Text.Encoding.ASCII.GetBytes(value))) return value;
+                if (
+                    i + value.Length <= line.Length
+                    && line.Slice(i, value.Length).SequenceEqual(System.Text.Encoding.ASCII.GetBytes(value))
+                )
+                    return value;
         return null;
     }
 
@@ -98,9 +118,13 @@ public static partial class DataFiles
         catch (InvalidOperationException) { return "?"; }
     }));
 
-    private static DataRow JsonFields(JsonElement row, DataFileOptions options, Func<string, string, HeadroomException> bad)
+    private static DataRow JsonFields(
+        JsonElement row, DataFileOptions options, Func<string, string, HeadroomException> bad)
     {
-        string Need(string name) => Field(name) ?? throw bad($"no field '{HeadroomException.Value(name)}'{(row.EnumerateObject().Any(p => Is(p, name)) ? " (it is null)" : "")}",
+        string Need(string name) =>
+            Field(name)
+            ?? throw bad(
+                $"no field '{HeadroomException.Value(name)}'{(row.EnumerateObject().Any(p => Is(p, name)) ? " (it is null)" : "")}",
             $"Set data.text_field, data.label_field and the columns of task.template; fields here: {Names(row)}");
         return new(Need(options.TextField), Need(options.LabelField), Field(options.TierField), Field(options.IdField))
         {
@@ -119,7 +143,8 @@ public static partial class DataFiles
             foreach (var property in row.EnumerateObject())
             {
                 if (!Is(property, name)) continue;
-                if (found != null) throw bad($"field '{HeadroomException.Value(name)}' stands there twice", "Name each field once");
+                if (found != null)
+                    throw bad($"field '{HeadroomException.Value(name)}' stands there twice", "Name each field once");
                 found = property.Value;
             }
             if (found is not { ValueKind: not JsonValueKind.Null } value) return null;
@@ -131,10 +156,15 @@ public static partial class DataFiles
                     JsonValueKind.Number => value.GetRawText(),
                     JsonValueKind.True => "true",
                     JsonValueKind.False => "false",
-                    var kind => throw bad($"field '{HeadroomException.Value(name)}' is {JsonKinds.Named(kind)}", "Give it as a string or number"),
+                    var kind => throw bad(
+                        $"field '{HeadroomException.Value(name)}' is {JsonKinds.Named(kind)}",
+                        "Give it as a string or number"),
                 };
             }
-            catch (InvalidOperationException) { throw bad($"field '{HeadroomException.Value(name)}' is not valid Unicode", "Repair the text"); }
+            catch (InvalidOperationException)
+            {
+                throw bad($"field '{HeadroomException.Value(name)}' is not valid Unicode", "Repair the text");
+            }
         }
     }
 }

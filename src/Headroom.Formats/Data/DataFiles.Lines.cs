@@ -6,11 +6,14 @@ namespace Headroom.Formats.Data;
 
 public static partial class DataFiles
 {
-    /// <summary>A file without LF in its first bytes, but with CR, ends its lines in CR (as old spreadsheets write them).</summary>
+    /// <summary>
+    /// A file without LF in its first bytes, but with CR, ends its lines in CR (as old spreadsheets write them).
+    /// </summary>
     private const int SearchedForLineEnd = 1 << 20;
 
     /// <summary>
-    /// Lines end in LF alone (a CR before it is dropped): a text may hold U+0085, U+2028 or a lone CR. Only where there is no LF at all do they end in CR.
+    /// Lines end in LF alone (a CR before it is dropped): a text may hold U+0085, U+2028 or a lone CR. Only where there
+    /// is no LF at all do they end in CR.
     /// </summary>
     private static IEnumerable<(long Number, byte[] Buffer, int Length)> Lines(string path)
     {
@@ -33,7 +36,9 @@ public static partial class DataFiles
                 bool first = line == 0 && lineEnd == '\n';
                 if (first && end >= SearchedForLineEnd && CarriageReturns()) continue;
                 if (end >= LongestLine)
-                    throw Bad(path, line + 1, $"the line is longer than {LongestLine >> 20} MiB", "Put one row on each line; this may be a file of another kind");
+                    throw Bad(
+                        path, line + 1, $"the line is longer than {LongestLine >> 20} MiB",
+                        "Put one row on each line; this may be a file of another kind");
                 if (end == buffer.Length) Array.Resize(ref buffer, buffer.Length * 2);
                 int n = file.Read(buffer.AsSpan(end), line + 1);
                 if (n > 0) { end += n; continue; }
@@ -43,7 +48,14 @@ public static partial class DataFiles
                 lf = end;
             }
             line++;
-            int skip = line == 1 && lf - start >= 3 && buffer[start] == 0xEF && buffer[start + 1] == 0xBB && buffer[start + 2] == 0xBF ? 3 : 0;
+            int skip =
+                line == 1
+                && lf - start >= 3
+                && buffer[start] == 0xEF
+                && buffer[start + 1] == 0xBB
+                && buffer[start + 2] == 0xBF
+                    ? 3
+                    : 0;
             if (line == 1 && IsWide(buffer.AsSpan(start, lf - start)))
                 throw Bad(path, 1, "it looks like UTF-16 without a byte order mark", "Save the file as UTF-8");
             int length = lf - start - skip;
@@ -64,21 +76,31 @@ public static partial class DataFiles
         }
 
         // Every other byte of the first four is zero: no text in UTF-8 begins so.
-        static bool IsWide(ReadOnlySpan<byte> b) => b.Length >= 4 && (b[0] == 0 && b[2] == 0 && b[1] != 0 && b[3] != 0 || b[1] == 0 && b[3] == 0 && b[0] != 0 && b[2] != 0);
+        static bool IsWide(ReadOnlySpan<byte> b) =>
+            b.Length >= 4
+            && (b[0] == 0 && b[2] == 0 && b[1] != 0 && b[3] != 0 || b[1] == 0 && b[3] == 0 && b[0] != 0 && b[2] != 0);
     }
 
     private static HeadroomException Unsound(string path, Exception? e) =>
-        new($"{path} is not a sound gzip file", "Fetch it again, or drop .gz from its name if it is plain text", inner: e);
+        new(
+            $"{path} is not a sound gzip file", "Fetch it again, or drop .gz from its name if it is plain text",
+            inner: e);
 
     private static TextFile Open(string path) => new(path);
 
     private static string Decode(string path, long line, ReadOnlySpan<byte> bytes)
     {
         try { return Utf8.GetString(bytes); }
-        catch (DecoderFallbackException e) { throw Bad(path, line, $"bytes that are not UTF-8 ({e.Message.Split('.')[0]})", "Convert the file to UTF-8"); }
+        catch (DecoderFallbackException e)
+        {
+            throw Bad(path, line, $"bytes that are not UTF-8 ({e.Message.Split('.')[0]})", "Convert the file to UTF-8");
+        }
     }
 
-    /// <summary>The bytes of a text file as UTF-8: unpacked when its name ends in .gz, and converted when a byte order mark says UTF-16 or UTF-32.</summary>
+    /// <summary>
+    /// The bytes of a text file as UTF-8: unpacked when its name ends in .gz, and converted when a byte order mark says
+    /// UTF-16 or UTF-32.
+    /// </summary>
     private sealed class TextFile : Stream
     {
         private readonly string _path;
@@ -96,7 +118,8 @@ public static partial class DataFiles
         public TextFile(string path)
         {
             _path = path;
-            var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.SequentialScan);
+            var file = new FileStream(
+                path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.SequentialScan);
             _gzip = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase);
             _file = _gzip ? new GZipStream(file, CompressionMode.Decompress) : file;
             try
@@ -123,7 +146,9 @@ public static partial class DataFiles
             _chars = new char[_wide.GetMaxCharCount(_raw.Length)];
         }
 
-        /// <summary>As <see cref="Stream.Read(Span{byte})"/>; <paramref name="line"/> is named when the bytes are no text.</summary>
+        /// <summary>
+        /// As <see cref="Stream.Read(Span{byte})"/>; <paramref name="line"/> is named when the bytes are no text.
+        /// </summary>
         public int Read(Span<byte> to, long line)
         {
             if (_decoder == null) return Plain(to);
@@ -133,7 +158,12 @@ public static partial class DataFiles
                 int n = Plain(_raw);
                 _ended = n == 0;
                 try { _text = Utf8.GetBytes(_chars, 0, _decoder.GetChars(_raw, 0, n, _chars, 0, _ended)); }
-                catch (ArgumentException e) { throw Bad(_path, line, $"bytes that are not {_wide!.WebName.ToUpperInvariant()}", e is DecoderFallbackException ? "Convert the file to UTF-8" : "Repair the file"); }
+                catch (ArgumentException e)
+                {
+                    throw Bad(
+                        _path, line, $"bytes that are not {_wide!.WebName.ToUpperInvariant()}",
+                        e is DecoderFallbackException ? "Convert the file to UTF-8" : "Repair the file");
+                }
                 _textAt = 0;
             }
             int copied = Math.Min(to.Length, _text.Length - _textAt);
@@ -174,7 +204,11 @@ public static partial class DataFiles
         public override bool CanSeek => false;
         public override bool CanWrite => false;
         public override long Length => throw new NotSupportedException();
-        public override long Position { get => throw new NotSupportedException(); set => throw new NotSupportedException(); }
+        public override long Position
+        {
+            get => throw new NotSupportedException();
+            set => throw new NotSupportedException();
+        }
         public override void Flush() { }
         public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
         public override void SetLength(long value) => throw new NotSupportedException();

@@ -25,14 +25,22 @@ public static partial class DataFiles
             string names = HeadroomException.List(fields.Select(f => f.Name));
             Source? Find(string name)
             {
-                var field = Array.Find(fields, f => f.Name == name && f.Path.Length == 1) ?? Array.Find(fields, f => f.Name == name);
+                var field = Array.Find(fields, f => f.Name == name && f.Path.Length == 1)
+                    ?? Array.Find(fields, f => f.Name == name);
                 if (field == null) return null;
                 if (fields.Count(f => f.Name == name && f.Path.Length == 1) > 1)
-                    throw new HeadroomException($"{path}: several columns are named '{HeadroomException.Value(name)}'", "Give each column a name of its own");
+                    throw new HeadroomException(
+                        $"{path}: several columns are named '{HeadroomException.Value(name)}'",
+                        "Give each column a name of its own");
                 int at = footer.Leaves.ToList().FindIndex(l => l.IsFlat && l.Path[0] == name);
-                return at < 0 || field.Path.Length > 1 || field.IsArray || field.MaxRepetitionLevel > 0 ? throw Unsupported(path, field) : new(field, at);
+                return at < 0 || field.Path.Length > 1 || field.IsArray || field.MaxRepetitionLevel > 0
+                    ? throw Unsupported(path, field)
+                    : new(field, at);
             }
-            Source Need(string name) => Find(name) ?? throw new HeadroomException($"{path}: no column '{HeadroomException.Value(name)}'",
+            Source Need(string name) =>
+                Find(name)
+                ?? throw new HeadroomException(
+                    $"{path}: no column '{HeadroomException.Value(name)}'",
                 $"Set data.text_field, data.label_field and the columns of task.template; columns here: {names}");
             Source[] texts = [.. options.Texts.Select(Need)];
             Source label = Need(options.LabelField);
@@ -41,7 +49,8 @@ public static partial class DataFiles
             for (int g = 0; g < footer.Groups.Count; g++)
             {
                 using var group = Guard(path, () => reader.OpenRowGroupReader(g));
-                // A row takes bits at least somewhere; more of them than that is a damaged footer, and memory for them would be asked for below.
+                // A row takes bits at least somewhere; more of them than that is a damaged footer, and memory for them
+                // would be asked for below.
                 if (footer.Rows[g] > most) throw ParquetFooter.Bad(path, $"it claims {footer.Rows[g]} rows");
                 int n = (int)footer.Rows[g];
                 string?[] Read(Source s)
@@ -60,8 +69,14 @@ public static partial class DataFiles
                     row++;
                     int none = Array.FindIndex(t, c => c[i] == null);
                     if (none >= 0 || l[i] == null)
-                        throw BadRow(path, row, $"no {(none > 0 ? $"'{HeadroomException.Value(options.Texts[none])}'" : none == 0 ? "text" : "label")}", "Fill it in or drop the row");
-                    yield return new(t[0][i]!, l[i]!, r?[i], k?[i]) { More = t.Length == 1 ? null : [.. t[1..].Select(c => c[i]!)] };
+                        throw BadRow(
+                            path, row,
+                            $"no {(none > 0 ? $"'{HeadroomException.Value(options.Texts[none])}'" : none == 0 ? "text" : "label")}",
+                            "Fill it in or drop the row");
+                    yield return new(t[0][i]!, l[i]!, r?[i], k?[i])
+                    {
+                        More = t.Length == 1 ? null : [.. t[1..].Select(c => c[i]!)],
+                    };
                 }
             }
         }
@@ -74,7 +89,8 @@ public static partial class DataFiles
     private static string?[] Column(string path, ParquetRowGroupReader group, DataField field, int n)
     {
         var type = Nullable.GetUnderlyingType(field.ClrType) ?? field.ClrType;
-        if (type == typeof(string) || type == typeof(ReadOnlyMemory<char>)) // which of the two depends on how the column was written
+        // which of the two depends on how the column was written
+        if (type == typeof(string) || type == typeof(ReadOnlyMemory<char>))
         {
             var s = new string?[n];
             WaitAll(path, () => group.ReadAsync(field, s.AsMemory()).AsTask());
@@ -113,11 +129,20 @@ public static partial class DataFiles
     }
 
     private static HeadroomException Unsupported(string path, DataField field) =>
-        new($"{path}: column '{field.Name}' has type {field.ClrType.Name}{(field.IsArray ? "[]" : "")}", "Use a column of strings, numbers or booleans");
+        new(
+            $"{path}: column '{field.Name}' has type {field.ClrType.Name}{(field.IsArray ? "[]" : "")}",
+            "Use a column of strings, numbers or booleans");
 
-    private static void WaitAll(string path, Func<Task> work) => Wait(path, async () => { await work().ConfigureAwait(false); return 0; });
+    private static void WaitAll(string path, Func<Task> work) => Wait(path, async () =>
+        {
+            await work().ConfigureAwait(false);
+            return 0;
+        });
 
-    /// <summary>How long one step of the library may take (a row group of a column takes seconds at most); infinite: it works on the caller's thread.</summary>
+    /// <summary>
+    /// How long one step of the library may take (a row group of a column takes seconds at most); infinite: it works on
+    /// the caller's thread.
+    /// </summary>
     internal static TimeSpan Patience { get; set; } = TimeSpan.FromMinutes(2);
 
     private static T Wait<T>(string path, Func<Task<T>> work) => Guard(path, () =>
@@ -125,14 +150,16 @@ public static partial class DataFiles
         if (Patience == Timeout.InfiniteTimeSpan) return work().GetAwaiter().GetResult();
         var task = Task.Run(work);
         if (Task.WhenAny(task, Task.Delay(Patience)).GetAwaiter().GetResult() != task)
-            throw new HeadroomException($"{path}: reading it takes too long, so it is damaged", "Fetch or write the file again");
+            throw new HeadroomException(
+                $"{path}: reading it takes too long, so it is damaged", "Fetch or write the file again");
         return task.GetAwaiter().GetResult();
     });
 
     private static T Guard<T>(string path, Func<T> work)
     {
         try { return work(); }
-        catch (Exception e) when (e is not HeadroomException) // an OutOfMemoryException too: only a number of the file can ask for that much
+        // an OutOfMemoryException too: only a number of the file can ask for that much
+        catch (Exception e) when (e is not HeadroomException)
         {
             throw ParquetFooter.Bad(path, e.Message.Split('\n')[0], e);
         }

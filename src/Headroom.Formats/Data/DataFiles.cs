@@ -13,7 +13,9 @@ namespace Headroom.Formats.Data;
 /// <param name="Id">Identifier of the row, when the file names one.</param>
 public sealed record DataRow(string Text, string Label, string? Tier = null, string? Id = null)
 {
-    /// <summary>The texts of <see cref="DataFileOptions.MoreFields"/>, in their order; null when there are none.</summary>
+    /// <summary>
+    /// The texts of <see cref="DataFileOptions.MoreFields"/>, in their order; null when there are none.
+    /// </summary>
     public IReadOnlyList<string>? More { get; init; }
 
     /// <summary>All texts of the row: <see cref="Text"/> and <see cref="More"/>.</summary>
@@ -33,7 +35,10 @@ public sealed record DataFileOptions
     public string TierField { get; init; } = "tier";
     /// <summary>Field with the identifier; need not be there.</summary>
     public string IdField { get; init; } = "id";
-    /// <summary>csv and tsv: whether the first line names the columns; null looks for the fields in it. Without one, the columns are text, label.</summary>
+    /// <summary>
+    /// csv and tsv: whether the first line names the columns; null looks for the fields in it. Without one, the columns
+    /// are text, label.
+    /// </summary>
     public bool? Header { get; init; }
 
     /// <summary>Every field of texts.</summary>
@@ -41,16 +46,18 @@ public sealed record DataFileOptions
 }
 
 /// <summary>
-/// Reads labelled texts from JSON (lines or one array), CSV, TSV, plain text (each also gzipped), Parquet, and the folders of the Large Movie Review
-/// Dataset. Text is UTF-8, or UTF-16 with a byte order mark.
+/// Reads labelled texts from JSON (lines or one array), CSV, TSV, plain text (each also gzipped), Parquet, and the
+/// folders of the Large Movie Review Dataset. Text is UTF-8, or UTF-16 with a byte order mark.
 /// </summary>
 public static partial class DataFiles
 {
     /// <summary>
-    /// The rows of a file or folder, in a stable order. The kind goes by the name: .jsonl, .json, .csv, .tsv, .txt, each with or without .gz, .parquet, or a
-    /// folder with pos and neg. A * in the file name reads every file that matches, by name.
+    /// The rows of a file or folder, in a stable order. The kind goes by the name: .jsonl, .json, .csv, .tsv, .txt,
+    /// each with or without .gz, .parquet, or a folder with pos and neg. A * in the file name reads every file that
+    /// matches, by name.
     /// </summary>
-    /// <exception cref="HeadroomException">A file is missing, of no known kind, or holds what cannot be read; the line or row is named.</exception>
+    /// <exception cref="HeadroomException">A file is missing, of no known kind, or holds what cannot be read; the line
+    /// or row is named.</exception>
     public static IEnumerable<DataRow> Read(string path, DataFileOptions? options = null)
     {
         options ??= new();
@@ -59,9 +66,11 @@ public static partial class DataFiles
             NeedOnlyText(path, options);
             return ReadFolder(path);
         }
-        if (!File.Exists(path) && Path.GetFileName(path).Contains('*')) return Pattern(path).SelectMany(p => Read(p, options));
+        if (!File.Exists(path) && Path.GetFileName(path).Contains('*'))
+            return Pattern(path).SelectMany(p => Read(p, options));
         RegularFile.Check(path);
-        if (!File.Exists(path)) throw new HeadroomException($"Data file {path} does not exist", "Check the path in the configuration");
+        if (!File.Exists(path))
+            throw new HeadroomException($"Data file {path} does not exist", "Check the path in the configuration");
         GitLfs.Refuse(path);
         string name = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? path[..^3] : path;
         return Path.GetExtension(name).ToLowerInvariant() switch
@@ -80,23 +89,31 @@ public static partial class DataFiles
     private static void NeedOnlyText(string path, DataFileOptions options)
     {
         if (options.MoreFields.Count > 0)
-            throw new HeadroomException($"{path} has texts and labels only, no '{HeadroomException.Value(options.MoreFields[0])}'.", "Of task.template's columns it can fill one.");
+            throw new HeadroomException(
+                $"{path} has texts and labels only, no '{HeadroomException.Value(options.MoreFields[0])}'.",
+                "Of task.template's columns it can fill one.");
     }
 
     private static string[] Pattern(string path)
     {
         string folder = Path.GetDirectoryName(Path.GetFullPath(path))!;
         string[] files = Directory.Exists(folder) ? Directory.GetFiles(folder, Path.GetFileName(path)) : [];
-        if (files.Length == 0) throw new HeadroomException($"No data file matches {path}", "Check the path in the configuration");
+        if (files.Length == 0)
+            throw new HeadroomException($"No data file matches {path}", "Check the path in the configuration");
         Array.Sort(files, StringComparer.Ordinal);
         return files;
     }
 
-    /// <summary>The train or test part of an unpacked Large Movie Review Dataset: a folder with pos and neg, one text file a review; files sort by number.</summary>
+    /// <summary>
+    /// The train or test part of an unpacked Large Movie Review Dataset: a folder with pos and neg, one text file a
+    /// review; files sort by number.
+    /// </summary>
     public static IEnumerable<DataRow> ReadFolder(string folder)
     {
         if (!Directory.Exists(Path.Combine(folder, "pos")) || !Directory.Exists(Path.Combine(folder, "neg")))
-            throw new HeadroomException($"{folder} has no pos and neg folders", "Name the train or test folder of an unpacked aclImdb, or a data file");
+            throw new HeadroomException(
+                $"{folder} has no pos and neg folders",
+                "Name the train or test folder of an unpacked aclImdb, or a data file");
         return Walk();
 
         IEnumerable<DataRow> Walk()
@@ -111,7 +128,9 @@ public static partial class DataFiles
                     return c != 0 ? c : string.CompareOrdinal(a, b);
                 });
                 foreach (string file in files)
-                    yield return new(ReadText(file), side == "pos" ? "1" : "0", null, $"{split}/{side}/{Path.GetFileNameWithoutExtension(file)}");
+                    yield return new(
+                        ReadText(file), side == "pos" ? "1" : "0", null,
+                        $"{split}/{side}/{Path.GetFileNameWithoutExtension(file)}");
             }
         }
 
@@ -128,18 +147,25 @@ public static partial class DataFiles
     {
         RegularFile.Check(file);
         try { return File.ReadAllText(file, Utf8); }
-        catch (DecoderFallbackException) { throw new HeadroomException($"{file} is not UTF-8", "Convert the file to UTF-8"); }
+        catch (DecoderFallbackException)
+        {
+            throw new HeadroomException($"{file} is not UTF-8", "Convert the file to UTF-8");
+        }
     }
 
-    private const int LongestLine = 64 << 20; // no row that can be trained on is longer, and a packed file may hold any number of bytes
+    // no row that can be trained on is longer, and a packed file may hold any number of bytes
+    private const int LongestLine = 64 << 20;
 
     private static readonly UTF8Encoding Utf8 = new(false, true);
 
-    private static HeadroomException Bad(string path, long line, string what, string todo) => new($"{path}, line {line}: {what}", todo);
+    private static HeadroomException Bad(string path, long line, string what, string todo) =>
+        new($"{path}, line {line}: {what}", todo);
 
     private static HeadroomException Missing(string path, long line, string name, IEnumerable<string> have) =>
         Bad(path, line, $"no field '{HeadroomException.Value(name)}'",
-            $"Set data.text_field, data.label_field and the columns of task.template; fields here: {HeadroomException.List(have)}");
+            $"Set data.text_field, data.label_field and the columns of task.template; fields here: "
+                + $"{HeadroomException.List(have)}"
+        );
 
     private static string Text(object? value) => value switch
     {

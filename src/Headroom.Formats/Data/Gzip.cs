@@ -3,14 +3,17 @@ using System.Buffers.Binary;
 namespace Headroom.Formats.Data;
 
 /// <summary>
-/// Whether a gzip file was whole. The platform's stream takes a file that breaks off for a shorter one; RFC 1952 ends every member with the
-/// number of its bytes (modulo 2^32), which a broken file does not match.
+/// Whether a gzip file was whole. The platform's stream takes a file that breaks off for a shorter one; RFC 1952 ends
+/// every member with the number of its bytes (modulo 2^32), which a broken file does not match.
 /// </summary>
 internal static class Gzip
 {
     private const int TrailerBytes = 8, SmallestMember = 18;
 
-    /// <summary>True when the members' sizes add up to <paramref name="total"/>, the bytes that came out. One member is the rule and needs four bytes of the file.</summary>
+    /// <summary>
+    /// True when the members' sizes add up to <paramref name="total"/>, the bytes that came out. One member is the rule
+    /// and needs four bytes of the file.
+    /// </summary>
     public static bool IsWhole(string path, long total)
     {
         using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read);
@@ -22,7 +25,10 @@ internal static class Gzip
         return sum == (uint)total || Members(path, sum) == (uint)total;
     }
 
-    /// <summary>Adds the sizes of the members before the last; a member begins with the magic, deflate, no reserved flag and a known compression mark.</summary>
+    /// <summary>
+    /// Adds the sizes of the members before the last; a member begins with the magic, deflate, no reserved flag and a
+    /// known compression mark.
+    /// </summary>
     private static uint Members(string path, uint last)
     {
         byte[] all = File.ReadAllBytes(path);

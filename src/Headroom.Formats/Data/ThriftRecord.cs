@@ -1,10 +1,16 @@
 namespace Headroom.Formats.Data;
 
 /// <summary>Types of the Thrift compact protocol that Parquet uses.</summary>
-internal enum ThriftType : byte { True = 1, Bool = 2, I8 = 3, I16 = 4, I32 = 5, I64 = 6, Double = 7, Binary = 8, List = 9, Struct = 12 }
+internal enum ThriftType : byte
+{
+    True = 1, Bool = 2, I8 = 3, I16 = 4, I32 = 5, I64 = 6, Double = 7, Binary = 8, List = 9, Struct = 12,
+}
 
-/// <summary>A field of a structure: its type, the type of a list's elements, and what a structure (or an element) consists of.</summary>
-internal readonly record struct ThriftField(short Id, ThriftType Type, ThriftType Element = default, ThriftStruct? Of = null, bool Required = false);
+/// <summary>
+/// A field of a structure: its type, the type of a list's elements, and what a structure (or an element) consists of.
+/// </summary>
+internal readonly record struct ThriftField(
+    short Id, ThriftType Type, ThriftType Element = default, ThriftStruct? Of = null, bool Required = false);
 
 /// <summary>A structure's definition.</summary>
 internal sealed class ThriftStruct(params ThriftField[] fields)
@@ -30,8 +36,10 @@ internal sealed class ThriftException(string why, bool tooShort = false) : Excep
 }
 
 /// <summary>
-/// One structure of the compact protocol (https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md), read by its definition: every known field has the type
-/// that it must have, lists hold no more elements than bytes are left, nothing nests deeper than the definition. Parquet.Net checks none of that, goes on with whatever comes, and
+/// One structure of the compact protocol
+/// (https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md), read by its definition: every
+/// known field has the type that it must have, lists hold no more elements than bytes are left, nothing nests deeper
+/// than the definition. Parquet.Net checks none of that, goes on with whatever comes, and
 /// loops at the end of its bytes.
 /// </summary>
 internal sealed class ThriftRecord
@@ -58,10 +66,12 @@ internal sealed class ThriftRecord
     public long[] Numbers(int id) => (long[]?)_objects[id] ?? [];
 
     /// <summary>Text of a binary field; null when it is not there.</summary>
-    public string? Text(int id) => _objects[id] is Range r ? System.Text.Encoding.UTF8.GetString(_bytes.AsSpan(r)) : null;
+    public string? Text(int id) =>
+        _objects[id] is Range r ? System.Text.Encoding.UTF8.GetString(_bytes.AsSpan(r)) : null;
 
     /// <summary>Texts of a list of binaries.</summary>
-    public string[] Texts(int id) => Array.ConvertAll((Range[]?)_objects[id] ?? [], r => System.Text.Encoding.UTF8.GetString(_bytes.AsSpan(r)));
+    public string[] Texts(int id) =>
+        Array.ConvertAll((Range[]?)_objects[id] ?? [], r => System.Text.Encoding.UTF8.GetString(_bytes.AsSpan(r)));
 
     private byte[] _bytes = [];
 
@@ -98,7 +108,8 @@ internal sealed class ThriftRecord
                     continue;
                 }
                 if (found == ThriftType.True && f.Type == ThriftType.Bool) r._numbers[id] = 1;
-                else if (found != f.Type) throw new ThriftException($"field {id} has type {(int)found} in place of {(int)f.Type}");
+                else if (found != f.Type)
+                    throw new ThriftException($"field {id} has type {(int)found} in place of {(int)f.Type}");
                 if (r._has[id]) throw new ThriftException($"field {id} comes twice");
                 r._has[id] = true;
                 switch (f.Type)
@@ -119,11 +130,14 @@ internal sealed class ThriftRecord
         private Array List(ThriftField f)
         {
             int n = Header(out var element);
-            if (n > 0 && element != f.Element) throw new ThriftException($"elements of field {f.Id} have type {(int)element} in place of {(int)f.Element}");
+            if (n > 0 && element != f.Element)
+                throw new ThriftException(
+                    $"elements of field {f.Id} have type {(int)element} in place of {(int)f.Element}");
             switch (f.Element)
             {
                 case ThriftType.Struct:
-                    // Grows with what was read: the count alone, with an element a byte, could ask for eight times the file.
+                    // Grows with what was read: the count alone, with an element a byte, could ask for eight times the
+                    // file.
                     var records = new List<ThriftRecord>();
                     for (int i = 0; i < n; i++) records.Add(Struct(f.Of!));
                     return records.ToArray();
@@ -138,7 +152,8 @@ internal sealed class ThriftRecord
             }
         }
 
-        // A field that came after this definition was written. Parquet.Net passes over numbers, texts and lists of them; over a structure only when it is empty.
+        // A field that came after this definition was written. Parquet.Net passes over numbers, texts and lists of
+        // them; over a structure only when it is empty.
         private void Unknown(ThriftType type)
         {
             switch (type)
@@ -163,7 +178,9 @@ internal sealed class ThriftRecord
             element = (ThriftType)(head & 15);
             ulong n = (ulong)head >> 4;
             if (n == 15) n = Varint();
-            if (n > (ulong)(count - At)) throw new ThriftException($"a list of {n} elements in {count - At} bytes", true); // an element takes a byte at least
+            if (n > (ulong)(count - At))
+                throw new ThriftException($"a list of {n} elements in {count - At} "
+                    + $"bytes", true); // an element takes a byte at least
             return (int)n;
         }
 
@@ -188,7 +205,9 @@ internal sealed class ThriftRecord
         {
             ulong v = Varint();
             long n = (long)(v >> 1) ^ -(long)(v & 1); // zigzag
-            return n >= least && n <= most ? n : throw new ThriftException($"the number {n} is too large for its field");
+            return n >= least && n <= most
+                ? n
+                : throw new ThriftException($"the number {n} is too large for its field");
         }
 
         private ulong Varint()

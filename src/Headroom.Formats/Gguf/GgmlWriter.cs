@@ -4,14 +4,17 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// Float32 values to ggml blocks, byte for byte as llama.cpp's converter writes them (gguf-py <c>quants.py</c>, <c>ggml-quants.c</c> reference functions):
-/// codes come from the unrounded float32 scale, the scale is rounded to float16 afterwards.
+/// Float32 values to ggml blocks, byte for byte as llama.cpp's converter writes them (gguf-py <c>quants.py</c>,
+/// <c>ggml-quants.c</c> reference functions): codes come from the unrounded float32 scale, the scale is rounded to
+/// float16 afterwards.
 /// </summary>
 public static class GgmlWriter
 {
     /// <summary>Types that can be written.</summary>
     public static IReadOnlyList<GgmlType> Types { get; } =
-        [GgmlType.F32, GgmlType.F16, GgmlType.BF16, GgmlType.Q8_0, GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q5_0, GgmlType.Q5_1];
+    [
+        GgmlType.F32, GgmlType.F16, GgmlType.BF16, GgmlType.Q8_0, GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q5_0,
+        GgmlType.Q5_1];
 
     /// <summary>Quantizes finite values, whole blocks; false when a value or a scale does not fit float16.</summary>
     public static bool TryQuantize(GgmlType type, ReadOnlySpan<float> src, Span<byte> dst)
@@ -61,8 +64,9 @@ public static class GgmlWriter
         return WriteHalf(b, d);
     }
 
-    // Q4_0, Q5_0: the value of largest magnitude (the first of equals) becomes code 0. Product and sum are float32, as in ggml-quants.c without fused
-    // multiply-add; gguf-py sums in double, which differs only where x / d is within a rounding of a half.
+    // Q4_0, Q5_0: the value of largest magnitude (the first of equals) becomes code 0. Product and sum are float32, as
+    // in ggml-quants.c without fused multiply-add; gguf-py sums in double, which differs only where x / d is within a
+    // rounding of a half.
     private static bool Signed(ReadOnlySpan<float> x, Span<byte> b, int zero, Span<byte> codes, Span<byte> high)
     {
         float extreme = x[0];

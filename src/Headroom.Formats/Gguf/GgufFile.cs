@@ -8,7 +8,9 @@ using Microsoft.Win32.SafeHandles;
 
 namespace Headroom.Formats;
 
-/// <summary>One tensor of a GGUF file; Rows x Columns in Hugging Face order (GGUF stores dimensions reversed).</summary>
+/// <summary>
+/// One tensor of a GGUF file; Rows x Columns in Hugging Face order (GGUF stores dimensions reversed).
+/// </summary>
 public sealed record GgufTensor(string Name, GgmlType Type, int Rows, int Columns, long Offset)
 {
     /// <summary>Bytes of one row.</summary>
@@ -16,8 +18,9 @@ public sealed record GgufTensor(string Name, GgmlType Type, int Rows, int Column
 }
 
 /// <summary>
-/// A validated GGUF v2 or v3 file (llama.cpp <c>gguf.cpp</c>, <c>ggml-quants.c</c>), little-endian. The header is parsed from a mapping; tensors are
-/// read through the handle, because touched pages of a mapping count as resident memory of the process until it ends.
+/// A validated GGUF v2 or v3 file (llama.cpp <c>gguf.cpp</c>, <c>ggml-quants.c</c>), little-endian. The header is
+/// parsed from a mapping; tensors are read through the handle, because touched pages of a mapping count as resident
+/// memory of the process until it ends.
 /// </summary>
 public sealed unsafe class GgufFile : IDisposable
 {
@@ -30,14 +33,16 @@ public sealed unsafe class GgufFile : IDisposable
     public GgufFile(string path)
     {
         Path = path;
-        if (!File.Exists(path)) throw new HeadroomException($"There is no file {path}.", "Check the path of the model.");
+        if (!File.Exists(path))
+            throw new HeadroomException($"There is no file {path}.", "Check the path of the model.");
         _length = FileSize.Of(path);
         GitLfs.Refuse(path);
         if (_length < 24) throw Bad("it has fewer than 24 bytes");
         _handle = File.OpenHandle(path);
         try
         {
-            using var map = MemoryMappedFile.CreateFromFile(_handle, null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
+            using var map = MemoryMappedFile.CreateFromFile(
+                _handle, null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
             using var view = map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
             view.SafeMemoryMappedViewHandle.AcquirePointer(ref _start);
             try
@@ -106,7 +111,8 @@ public sealed unsafe class GgufFile : IDisposable
     public void ReadRows(string name, int first, int count, Span<byte> destination)
     {
         var t = Tensors[name];
-        if (first < 0 || count < 0 || (long)first + count > t.Rows) throw new ArgumentOutOfRangeException(nameof(first));
+        if (first < 0 || count < 0 || (long)first + count > t.Rows)
+            throw new ArgumentOutOfRangeException(nameof(first));
         long at = t.Offset + first * t.RowBytes;
         var part = destination[..checked((int)(count * t.RowBytes))];
         if (_handle == null) new ReadOnlySpan<byte>(_start + at, part.Length).CopyTo(part);
@@ -129,14 +135,16 @@ public sealed unsafe class GgufFile : IDisposable
         var offsets = new List<(GgufTensor Tensor, ulong Offset)>();
         for (ulong i = 0; i < tensors; i++) offsets.Add(Entry());
         long alignment = Int("general.alignment") ?? 32;
-        if (alignment <= 0 || alignment > 1 << 20 || (alignment & (alignment - 1)) != 0) throw Bad($"alignment {alignment}");
+        if (alignment <= 0 || alignment > 1 << 20 || (alignment & (alignment - 1)) != 0)
+            throw Bad($"alignment {alignment}");
         long data = (_at + alignment - 1) / alignment * alignment, expected = 0;
         foreach (var (t, offset) in offsets)
         {
             if (offset != (ulong)expected) throw Bad($"tensor {t.Name} is at offset {offset}, not {expected}");
             long bytes = t.Rows * t.RowBytes;
             if (data + expected + bytes > _length) throw Bad($"it ends inside tensor {t.Name}");
-            if (!Tensors.TryAdd(t.Name, t with { Offset = data + expected })) throw Bad($"tensor {t.Name} occurs twice");
+            if (!Tensors.TryAdd(t.Name, t with { Offset = data + expected }))
+                throw Bad($"tensor {t.Name} occurs twice");
             expected += (bytes + alignment - 1) / alignment * alignment;
         }
     }
@@ -155,7 +163,9 @@ public sealed unsafe class GgufFile : IDisposable
         uint type = U32();
         ulong offset = U64();
         if (!Enum.IsDefined((GgmlType)type))
-            throw new HeadroomException($"Tensor {name} of {System.IO.Path.GetFileName(Path)} has GGUF type {type}.", "Types that can be read: " + string.Join(", ", Enum.GetNames<GgmlType>()) + ".");
+            throw new HeadroomException(
+                $"Tensor {name} of {System.IO.Path.GetFileName(Path)} has GGUF type {type}.",
+                "Types that can be read: " + string.Join(", ", Enum.GetNames<GgmlType>()) + ".");
         UInt128 rows = (UInt128)dims[1] * dims[2] * dims[3];
         if (rows > int.MaxValue) throw Bad($"tensor {name} has too many rows");
         var t = new GgufTensor(name, (GgmlType)type, (int)rows, (int)dims[0], 0);
@@ -189,8 +199,16 @@ public sealed unsafe class GgufFile : IDisposable
     {
         uint type = U32();
         ulong count = U64();
-        int size = type switch { 0 or 1 or 7 => 1, 2 or 3 => 2, 4 or 5 or 6 => 4, 8 or 10 or 11 or 12 => 8, _ => throw Bad($"array type {type}") };
-        if (count > (ulong)(_length - _at) / (ulong)size || count > int.MaxValue) throw Bad("an array is longer than the file");
+        int size = type switch
+        {
+            0 or 1 or 7 => 1,
+            2 or 3 => 2,
+            4 or 5 or 6 => 4,
+            8 or 10 or 11 or 12 => 8,
+            _ => throw Bad($"array type {type}"),
+        };
+        if (count > (ulong)(_length - _at) / (ulong)size || count > int.MaxValue)
+            throw Bad("an array is longer than the file");
         int n = (int)count;
         switch (type)
         {
@@ -204,7 +222,14 @@ public sealed unsafe class GgufFile : IDisposable
                 return System.Array.ConvertAll(Take(n).ToArray(), b => b != 0);
             default:
                 var numbers = new long[n];
-                for (int i = 0; i < n; i++) numbers[i] = Value(type, 1) switch { long l => l, ulong u => (long)u, double d => (long)d, _ => 0 };
+                for (int i = 0; i < n; i++)
+                    numbers[i] = Value(type, 1) switch
+                    {
+                        long l => l,
+                        ulong u => (long)u,
+                        double d => (long)d,
+                        _ => 0,
+                    };
                 return numbers;
         }
     }
@@ -228,7 +253,9 @@ public sealed unsafe class GgufFile : IDisposable
     }
 
     private HeadroomException Bad(string why) =>
-        new($"{System.IO.Path.GetFileName(Path)} is not a valid GGUF file: {why}.", "The file is damaged or incomplete; download or copy it again.");
+        new(
+            $"{System.IO.Path.GetFileName(Path)} is not a valid GGUF file: {why}.",
+            "The file is damaged or incomplete; download or copy it again.");
 
     /// <inheritdoc/>
     public void Dispose() => _handle?.Dispose();

@@ -5,9 +5,9 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// What is known of the keys that a GGUF file holds of its architecture, as llama.cpp reads them for llama, qwen2 and qwen3
-/// (<c>llama-arch.cpp</c>, <c>llama-model.cpp</c>): those that are read, those that change nothing, and those that
-/// change the computation, which pass only at the value that means "not used". What is none of these is unknown;
+/// What is known of the keys that a GGUF file holds of its architecture, as llama.cpp reads them for llama, qwen2 and
+/// qwen3 (<c>llama-arch.cpp</c>, <c>llama-model.cpp</c>): those that are read, those that change nothing, and those
+/// that change the computation, which pass only at the value that means "not used". What is none of these is unknown;
 /// <c>headroom inspect</c> shows it.
 /// </summary>
 internal static class GgufKeys
@@ -108,7 +108,8 @@ internal static class GgufKeys
     private static bool Unused(string own, object value, ModelConfig c)
     {
         // llama.cpp has no window for these architectures.
-        if (own == "attention.sliding_window") return Number(value) is { } w && (w == 0 || w >= c.MaxPositionEmbeddings);
+        if (own == "attention.sliding_window")
+            return Number(value) is { } w && (w == 0 || w >= c.MaxPositionEmbeddings);
         if (own == "hidden_activation") return value is "silu" or "swish" or "";
         // Converters write what config.json says of yarn as a whole, which is no news where it is yarn's own.
         if (own == "rope.scaling.yarn_attn_factor" && c.RopeScaling is { Type: "yarn" } s

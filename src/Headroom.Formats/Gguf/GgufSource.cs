@@ -30,7 +30,8 @@ public sealed class GgufSource : IWeightSource
         catch (FormatException e)
         {
             File.Dispose();
-            throw new HeadroomException($"{Path.GetFileName(file.Path)}: {e.Message}.", "Use another file of this model.");
+            throw new HeadroomException(
+                $"{Path.GetFileName(file.Path)}: {e.Message}.", "Use another file of this model.");
         }
         catch
         {
@@ -58,7 +59,8 @@ public sealed class GgufSource : IWeightSource
         int? Optional(string key) => Whole(f.Metadata, $"{arch}.{key}");
         int Need(string key) => Optional(key)
             ?? throw new HeadroomException($"{file} has no {arch}.{key}.", "Use a complete GGUF file.");
-        int? Token(string key) => f.Int($"tokenizer.ggml.{key}_token_id") is { } v and >= 0 and < int.MaxValue ? (int)v : null;
+        int? Token(string key) =>
+            f.Int($"tokenizer.ggml.{key}_token_id") is { } v and >= 0 and < int.MaxValue ? (int)v : null;
         if (f.Int($"{arch}.expert_count") is { } experts and > 0)
             throw new HeadroomException($"{file} is a mixture of {experts} experts, which is not supported.",
                 "Use a dense model. " + ModelFamilies.SupportedGguf);
@@ -85,7 +87,10 @@ public sealed class GgufSource : IWeightSource
             HeadDim = headDim,
             MaxPositionEmbeddings = Need("context_length"),
             RmsNormEps = (float)(f.Number($"{arch}.attention.layer_norm_rms_epsilon")
-                ?? throw new HeadroomException($"{Path.GetFileName(f.Path)} has no {arch}.attention.layer_norm_rms_epsilon.", "Use a complete GGUF file.")),
+                ?? throw new HeadroomException(
+                    $"{Path.GetFileName(f.Path)} has no {arch}.attention.layer_norm_rms_epsilon.",
+                    "Use a complete GGUF file.")
+            ),
             RopeTheta = Real(f.Metadata, $"{arch}.rope.freq_base") ?? 10000,
             RopeScaling = Scaling(f.Metadata, arch, file, Optional("rope.scaling.original_context_length")),
             RopeDivisors = Divisors(f, headDim),
@@ -158,13 +163,19 @@ public sealed class GgufSource : IWeightSource
     private static float[]? Divisors(GgufFile f, int headDim)
     {
         if (!f.Tensors.TryGetValue(Divisor, out var t)) return null;
-        if (t.Type != GgmlType.F32 || t.Rows != 1 || t.Columns != headDim / 2) throw new FormatException($"rope_freqs.weight is {t.Type} [{t.Rows}, {t.Columns}] where F32 [{headDim / 2}] is due");
+        if (t.Type != GgmlType.F32 || t.Rows != 1 || t.Columns != headDim / 2)
+            throw new FormatException(
+                $"rope_freqs.weight is {t.Type} [{t.Rows}, {t.Columns}] where F32 [{headDim / 2}] is due");
         var divisors = new float[t.Columns];
         f.DequantizeRows(t.Name, 0, 1, divisors);
-        return divisors.All(d => float.IsFinite(d) && d > 0) ? divisors : throw new FormatException("rope_freqs.weight holds divisors that are not positive");
+        return divisors.All(d => float.IsFinite(d) && d > 0)
+            ? divisors
+            : throw new FormatException("rope_freqs.weight holds divisors that are not positive");
     }
 
-    /// <summary>GGUF name of a Hugging Face tensor; the name itself where the family's table does not have it.</summary>
+    /// <summary>
+    /// GGUF name of a Hugging Face tensor; the name itself where the family's table does not have it.
+    /// </summary>
     public static string GgufName(ModelConfig c, string hfName) => c.Family.Find(hfName)?.GgufName ?? hfName;
 
     /// <summary>True for a tensor whose rows stand in another order in GGUF.</summary>
@@ -182,7 +193,8 @@ public sealed class GgufSource : IWeightSource
     /// <summary>
     /// Keys of the architecture that are neither read nor known to change nothing, with their values.
     /// </summary>
-    public IReadOnlyList<(string Key, string Value)> UnknownKeys => GgufKeys.Unknown(File.Metadata, Config.Family.GgufArchitecture);
+    public IReadOnlyList<(string Key, string Value)> UnknownKeys =>
+        GgufKeys.Unknown(File.Metadata, Config.Family.GgufArchitecture);
 
     /// <inheritdoc/>
     public bool Has(string hfName) => File.Tensors.ContainsKey(GgufName(Config, hfName));
@@ -209,7 +221,8 @@ public sealed class GgufSource : IWeightSource
         }
         else if (!permuted) File.DequantizeRows(t.Name, firstRow, rowCount, destination);
         else
-            for (int i = 0; i < rowCount; i++) File.DequantizeRows(t.Name, GgufRow(firstRow + i), 1, destination.Slice(i * cols, cols));
+            for (int i = 0; i < rowCount; i++)
+                File.DequantizeRows(t.Name, GgufRow(firstRow + i), 1, destination.Slice(i * cols, cols));
     }
 
     /// <inheritdoc/>
@@ -222,7 +235,8 @@ public sealed class GgufSource : IWeightSource
         var t = Find(hfName);
         if (!Permuted(hfName)) File.ReadRows(t.Name, firstRow, rowCount, destination);
         else
-            for (int i = 0; i < rowCount; i++) File.ReadRows(t.Name, GgufRow(firstRow + i), 1, destination[(int)(i * t.RowBytes)..]);
+            for (int i = 0; i < rowCount; i++)
+                File.ReadRows(t.Name, GgufRow(firstRow + i), 1, destination[(int)(i * t.RowBytes)..]);
     }
 
     private bool Permuted(string hfName) => IsPermuted(Config, hfName);
@@ -235,7 +249,13 @@ public sealed class GgufSource : IWeightSource
     }
 
     /// <inheritdoc/>
-    public DType SourceDType(string hfName) => Find(hfName).Type switch { GgmlType.BF16 => DType.BF16, GgmlType.F16 => DType.F16, _ => DType.F32 };
+    public DType SourceDType(string hfName) =>
+        Find(hfName).Type switch
+        {
+            GgmlType.BF16 => DType.BF16,
+            GgmlType.F16 => DType.F16,
+            _ => DType.F32,
+        };
 
     /// <inheritdoc/>
     public string Hash => _hash.Value.GetAwaiter().GetResult();
@@ -244,7 +264,8 @@ public sealed class GgufSource : IWeightSource
     public void BeginHash() => _ = _hash.Value;
 
     private GgufTensor Find(string hfName) => File.Tensors.GetValueOrDefault(GgufName(Config, hfName))
-        ?? throw new HeadroomException($"{Path.GetFileName(File.Path)} has no tensor {GgufName(Config, hfName)}.", "Use a complete GGUF file.");
+        ?? throw new HeadroomException(
+            $"{Path.GetFileName(File.Path)} has no tensor {GgufName(Config, hfName)}.", "Use a complete GGUF file.");
 
     /// <inheritdoc/>
     public void Dispose() => File.Dispose();
@@ -280,7 +301,10 @@ public static class WeightSources
     {
         if (Directory.Exists(path)) return new CheckpointSource(path);
         if (path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)) return new GgufSource(path);
-        if (path.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase) && File.Exists(path)) return new CheckpointSource(Path.GetDirectoryName(Path.GetFullPath(path))!);
-        throw new HeadroomException($"There is no model at {path}.", "Give a Hugging Face folder (config.json, model.safetensors) or a .gguf file.");
+        if (path.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase) && File.Exists(path))
+            return new CheckpointSource(Path.GetDirectoryName(Path.GetFullPath(path))!);
+        throw new HeadroomException(
+            $"There is no model at {path}.",
+            "Give a Hugging Face folder (config.json, model.safetensors) or a .gguf file.");
     }
 }

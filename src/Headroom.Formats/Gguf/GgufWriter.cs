@@ -4,7 +4,9 @@ using Headroom.Core;
 
 namespace Headroom.Formats;
 
-/// <summary>One tensor about to be written: its GGUF name, type, shape in Hugging Face order, and what writes its blocks.</summary>
+/// <summary>
+/// One tensor about to be written: its GGUF name, type, shape in Hugging Face order, and what writes its blocks.
+/// </summary>
 /// <param name="Name">GGUF name, at most 63 bytes.</param>
 /// <param name="Type">Block type.</param>
 /// <param name="Rows">Rows; 0 for a vector.</param>
@@ -16,13 +18,17 @@ public sealed record GgufEntry(string Name, GgmlType Type, int Rows, int Columns
     public long Bytes => Math.Max(1, Rows) * Type.RowBytes(Columns);
 }
 
-/// <summary>Writes GGUF v3 (llama.cpp <c>gguf.cpp</c>): header, tensor table, data, tensor by tensor; temporary file, fsync, rename.</summary>
+/// <summary>
+/// Writes GGUF v3 (llama.cpp <c>gguf.cpp</c>): header, tensor table, data, tensor by tensor; temporary file, fsync,
+/// rename.
+/// </summary>
 public static class GgufWriter
 {
     private const int Alignment = 32, LongestName = 63;
 
     /// <summary>Writes the file. Values may be uint, int, float, bool, string, string[], float[] or int[].</summary>
-    public static void Write(string path, IEnumerable<KeyValuePair<string, object>> metadata, IReadOnlyList<GgufEntry> tensors)
+    public static void Write(
+        string path, IEnumerable<KeyValuePair<string, object>> metadata, IReadOnlyList<GgufEntry> tensors)
     {
         using var header = new MemoryStream();
         using (var w = new BinaryWriter(header, Encoding.UTF8, leaveOpen: true))
@@ -40,8 +46,13 @@ public static class GgufWriter
             ulong at = 0;
             foreach (var t in tensors)
             {
-                if (Encoding.UTF8.GetByteCount(t.Name) > LongestName) throw new HeadroomException($"The tensor name {t.Name} is longer than GGUF allows ({LongestName} bytes).", "Use a model with the usual tensor names.");
-                if (t.Columns % t.Type.Block().Values != 0) throw new InvalidOperationException($"{t.Name}: {t.Columns} columns are not whole blocks of {t.Type}");
+                if (Encoding.UTF8.GetByteCount(t.Name) > LongestName)
+                    throw new HeadroomException(
+                        $"The tensor name {t.Name} is longer than GGUF allows ({LongestName} bytes).",
+                        "Use a model with the usual tensor names.");
+                if (t.Columns % t.Type.Block().Values != 0)
+                    throw new InvalidOperationException(
+                        $"{t.Name}: {t.Columns} columns are not whole blocks of {t.Type}");
                 Text(w, t.Name);
                 w.Write(t.Rows == 0 ? 1u : 2u);
                 w.Write((ulong)t.Columns); // dimensions are innermost first
@@ -59,7 +70,9 @@ public static class GgufWriter
             {
                 long due = file.Position + t.Bytes;
                 t.Write(file);
-                if (file.Position != due) throw new InvalidOperationException($"{t.Name} wrote {file.Position - due + t.Bytes} bytes of {t.Bytes}");
+                if (file.Position != due)
+                    throw new InvalidOperationException(
+                        $"{t.Name} wrote {file.Position - due + t.Bytes} bytes of {t.Bytes}");
                 Pad(file);
             }
         });

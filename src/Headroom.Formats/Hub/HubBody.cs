@@ -7,8 +7,9 @@ namespace Headroom.Formats.Hub;
 internal sealed class TooSlowException(string message) : TimeoutException(message);
 
 /// <summary>
-/// The body of an answer, read with bounds: no silence longer than the time-out, and in the long run no fewer bytes a second than a caller can wait for
-/// (a byte each time before the time-out would else be progress). A time-out is a <see cref="TimeoutException"/>, a stop an
+/// The body of an answer, read with bounds: no silence longer than the time-out, and in the long run no fewer bytes a
+/// second than a caller can wait for (a byte each time before the time-out would else be progress). A time-out is a
+/// <see cref="TimeoutException"/>, a stop an
 /// <see cref="OperationCanceledException"/>: the two are never taken for each other.
 /// </summary>
 internal sealed class HubBody : IAsyncDisposable
@@ -27,15 +28,17 @@ internal sealed class HubBody : IAsyncDisposable
     private readonly Stopwatch _clock = Stopwatch.StartNew();
     private long _bytes;
 
-    private HubBody(Stream stream, TimeSpan silence, int rate, CancellationToken stop) => (_stream, _silence, _rate, _stop) = (stream, silence, rate, stop);
+    private HubBody(Stream stream, TimeSpan silence, int rate, CancellationToken stop) =>
+        (_stream, _silence, _rate, _stop) = (stream, silence, rate, stop);
 
     /// <summary>Opens the body of an answer whose headers are there.</summary>
     /// <param name="response">The answer; stays the caller's.</param>
     /// <param name="silence">Longest wait for the next bytes.</param>
     /// <param name="rate">Least bytes a second, <see cref="FileRate"/> or <see cref="MetadataRate"/>.</param>
     /// <param name="stop">Stops.</param>
-    public static async Task<HubBody> Open(HttpResponseMessage response, TimeSpan silence, int rate, CancellationToken stop) =>
-        new(await response.Content.ReadAsStreamAsync(stop).ConfigureAwait(false), silence, rate, stop);
+    public static async Task<HubBody> Open(
+        HttpResponseMessage response, TimeSpan silence, int rate, CancellationToken stop
+    ) => new(await response.Content.ReadAsStreamAsync(stop).ConfigureAwait(false), silence, rate, stop);
 
     /// <summary>The next bytes; 0 at the end.</summary>
     /// <exception cref="TimeoutException">Nothing came in time, or too little.</exception>
@@ -57,7 +60,8 @@ internal sealed class HubBody : IAsyncDisposable
         catch (OperationCanceledException) when (!_stop.IsCancellationRequested)
         {
             if (last) throw TooSlow();
-            throw new TimeoutException(string.Create(CultureInfo.InvariantCulture, $"no data for {_silence.TotalSeconds:0.#} s"));
+            throw new TimeoutException(
+                string.Create(CultureInfo.InvariantCulture, $"no data for {_silence.TotalSeconds:0.#} s"));
         }
     }
 
@@ -83,10 +87,15 @@ internal sealed class HubBody : IAsyncDisposable
     public async Task Fill(Memory<byte> buffer)
     {
         for (int n; !buffer.IsEmpty; buffer = buffer[n..])
-            if ((n = await Read(buffer).ConfigureAwait(false)) == 0) throw new EndOfStreamException("the connection was closed early");
+            if ((n = await Read(buffer).ConfigureAwait(false)) == 0)
+                throw new EndOfStreamException("the connection was closed early");
     }
 
-    private TooSlowException TooSlow() => new(string.Create(CultureInfo.InvariantCulture, $"only {_bytes} bytes came in {_clock.Elapsed.TotalSeconds:0.#} s"));
+    private TooSlowException TooSlow() =>
+        new(
+            string.Create(
+                CultureInfo.InvariantCulture, $"only {_bytes} bytes came in {_clock.Elapsed.TotalSeconds:0.#} s")
+        );
 
     public ValueTask DisposeAsync() => _stream.DisposeAsync();
 }

@@ -3,8 +3,8 @@ using Headroom.Core;
 namespace Headroom.Formats.Hub;
 
 /// <summary>
-/// The shared cache of one repository: blobs/, refs/, snapshots/, .no_exist/ and locks, as huggingface_hub lays them out
-/// (<c>file_download.py</c>). Readers look in snapshots/ only: without symbolic links blobs/ may be empty.
+/// The shared cache of one repository: blobs/, refs/, snapshots/, .no_exist/ and locks, as huggingface_hub lays them
+/// out (<c>file_download.py</c>). Readers look in snapshots/ only: without symbolic links blobs/ may be empty.
 /// </summary>
 public sealed class HubCache
 {
@@ -43,7 +43,9 @@ public sealed class HubCache
         string path = Path.Combine([Folder, "refs", .. revision.Split('/')]);
         try
         {
-            return File.Exists(path) && File.ReadAllText(path).Trim() is var commit && HubName.Commit().IsMatch(commit) ? commit : null;
+            return File.Exists(path) && File.ReadAllText(path).Trim() is var commit && HubName.Commit().IsMatch(commit)
+                ? commit
+                : null;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -64,7 +66,8 @@ public sealed class HubCache
     }
 
     /// <summary>True when the file is known to be missing from the commit.</summary>
-    public bool IsKnownMissing(string commit, string file) => File.Exists(Path.Combine([Folder, ".no_exist", commit, .. file.Split('/')]));
+    public bool IsKnownMissing(string commit, string file) =>
+        File.Exists(Path.Combine([Folder, ".no_exist", commit, .. file.Split('/')]));
 
     /// <summary>Records that the file is missing from the commit.</summary>
     public void MarkMissing(string commit, string file)
@@ -82,11 +85,18 @@ public sealed class HubCache
     {
         string folder = Snapshot(commit);
         return !Directory.Exists(folder) ? []
-            : [.. Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Select(f => Path.GetRelativePath(folder, f).Replace('\\', '/')).Order(StringComparer.Ordinal)];
+            :
+            [
+                .. Directory
+                    .EnumerateFiles(folder, "*", SearchOption.AllDirectories)
+                    .Select(f => Path.GetRelativePath(folder, f).Replace('\\', '/'))
+                    .Order(StringComparer.Ordinal),
+            ];
     }
 
     /// <summary>
-    /// Makes a blob appear under its name in a snapshot: a relative link, or where there are none a file (moved when it was just downloaded, else copied).
+    /// Makes a blob appear under its name in a snapshot: a relative link, or where there are none a file (moved when it
+    /// was just downloaded, else copied).
     /// </summary>
     public string Link(string etag, string commit, string file, bool isNew)
     {
@@ -118,7 +128,10 @@ public sealed class HubCache
         });
     }
 
-    /// <summary>Waits for the lock of a blob; disposing the result frees it. The same advisory lock (flock) that huggingface_hub takes.</summary>
+    /// <summary>
+    /// Waits for the lock of a blob; disposing the result frees it. The same advisory lock (flock) that huggingface_hub
+    /// takes.
+    /// </summary>
     public async Task<IDisposable> Lock(string etag, Action<string>? say, CancellationToken stop)
     {
         string path = Path.Combine(_locks, etag + ".lock");
@@ -135,7 +148,9 @@ public sealed class HubCache
             }
             catch (IOException) when (Directory.Exists(_locks))
             {
-                if (i == 20) say?.Invoke($"another process is downloading {etag[..Math.Min(12, etag.Length)]}...; waiting for it");
+                if (i == 20)
+                    say?.Invoke(
+                        $"another process is downloading {etag[..Math.Min(12, etag.Length)]}...; waiting for it");
                 await Task.Delay(LockPoll, stop).ConfigureAwait(false);
             }
         }
@@ -146,7 +161,12 @@ public sealed class HubCache
     {
         bool first = !Directory.Exists(_root);
         Directory.CreateDirectory(folder);
-        if (first) File.WriteAllText(Path.Combine(_root, "CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55\n# This file is a cache directory tag; see the Cache Directory Tagging Specification.\n");
+        if (first)
+            File.WriteAllText(
+                Path.Combine(_root, "CACHEDIR.TAG"),
+                "Signature: 8a477f597d28d172789f06886806bc55\n# This file is a cache directory tag; see the Cache "
+                    + "Directory Tagging Specification.\n"
+            );
     }
 
     /// <summary>Runs file work; what the file system refuses becomes a message.</summary>
@@ -169,12 +189,16 @@ public sealed class HubCache
     });
 
     private HeadroomException Unwritable(Exception e) =>
-        new($"The hub cache {_root} cannot be written: {e.Message}", "Free some space, or set HF_HUB_CACHE to another folder.", 1, e);
+        new(
+            $"The hub cache {_root} cannot be written: {e.Message}",
+            "Free some space, or set HF_HUB_CACHE to another folder.", 1, e);
 
     private string SnapshotFile(string commit, string file)
     {
         string path = Path.Combine([Snapshot(commit), .. file.Split('/')]);
-        return OperatingSystem.IsWindows() && path.Length > 255 && !path.StartsWith(@"\\?\", StringComparison.Ordinal) ? @"\\?\" + Path.GetFullPath(path) : path;
+        return OperatingSystem.IsWindows() && path.Length > 255 && !path.StartsWith(@"\\?\", StringComparison.Ordinal)
+            ? @"\\?\" + Path.GetFullPath(path)
+            : path;
     }
 
     /// <summary>Tries once whether the folder takes symbolic links.</summary>

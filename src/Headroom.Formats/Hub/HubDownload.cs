@@ -8,17 +8,20 @@ using Microsoft.Win32.SafeHandles;
 namespace Headroom.Formats.Hub;
 
 /// <summary>
-/// One blob, from the download address to blobs/: in pieces, several at a time, each resumed where its connection broke; then size and hash are
-/// checked and the file is renamed. Pieces that are whole are listed beside the unfinished file, so a killed download goes on where it was.
-/// The names differ from huggingface_hub's own *.incomplete, which must not take a file with holes for its own.
+/// One blob, from the download address to blobs/: in pieces, several at a time, each resumed where its connection
+/// broke; then size and hash are checked and the file is renamed. Pieces that are whole are listed beside the
+/// unfinished file, so a killed download goes on where it was. The names differ from huggingface_hub's own
+/// *.incomplete, which must not take a file with holes for its own.
 /// </summary>
-internal sealed class HubDownload(HubClient client, HubCache cache, HubName name, TimeSpan timeout, SemaphoreSlim connections, Action<long> onBytes)
+internal sealed class HubDownload(
+    HubClient client, HubCache cache, HubName name, TimeSpan timeout, SemaphoreSlim connections, Action<long> onBytes)
 {
     /// <summary>Bytes of a piece: large enough that a request costs nothing, small enough to lose.</summary>
     public const long DefaultPiece = 64 << 20;
     private const int Workers = 4, MostRestarts = 2;
 
-    // Less than this between two breaks is no progress: a server that breaks off after each byte would be asked without end.
+    // Less than this between two breaks is no progress: a server that breaks off after each byte would be asked without
+    // end.
     private const int LeastProgress = 1 << 16;
 
     /// <summary>Bytes of a piece.</summary>
@@ -27,7 +30,9 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
     /// <summary>The remote side ignored a Range header: the file can only be read from its start.</summary>
     private sealed class RangeIgnoredException : Exception;
 
-    /// <summary>Downloads and verifies; <paramref name="again"/> repeats the metadata request when a signed address has expired.</summary>
+    /// <summary>
+    /// Downloads and verifies; <paramref name="again"/> repeats the metadata request when a signed address has expired.
+    /// </summary>
     public async Task Run(HubFile file, Func<Task<HubFile>> again, CancellationToken stop)
     {
         string blob = cache.Blob(file.Etag), unfinished = blob + ".headroom.incomplete", list = unfinished + ".pieces";
@@ -75,8 +80,11 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
         long size = state.File.Size;
         int pieces = (int)((size + piece - 1) / piece);
         string head = string.Create(CultureInfo.InvariantCulture, $"{size} {piece}");
-        var done = File.Exists(unfinished) && new FileInfo(unfinished).Length == size ? ReadList(list, head, pieces) : [];
-        using var handle = cache.Guard(() => File.OpenHandle(unfinished, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read));
+        var done =
+            File.Exists(unfinished) && new FileInfo(unfinished).Length == size ? ReadList(list, head, pieces) : [];
+        using var handle = cache.Guard(() =>
+            File.OpenHandle(unfinished, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.Read)
+        );
         cache.Guard(() => RandomAccess.SetLength(handle, size));
         if (done.Count == 0) cache.Guard(() => File.WriteAllText(list, head + "\n"));
         foreach (int p in done) Count(state, Math.Min(size, (p + 1) * piece) - p * piece);
@@ -92,7 +100,15 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
                 await connections.WaitAsync(cancel.Token).ConfigureAwait(false);
                 try
                 {
-                    await Piece(state, handle, p * piece, Math.Min(size, (p + 1) * piece), pieces == 1, cancel.Token).ConfigureAwait(false);
+                    await Piece(
+                            state,
+                            handle,
+                            p * piece,
+                            Math.Min(size, (p + 1) * piece),
+                            pieces == 1,
+                            cancel.Token
+                        )
+                        .ConfigureAwait(false);
                 }
                 catch
                 {
@@ -117,13 +133,16 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
             // The first real fault, not the cancellations that it caused.
             stop.ThrowIfCancellationRequested();
             var faults = workers.Where(w => w.IsFaulted).SelectMany(w => w.Exception!.InnerExceptions).ToList();
-            throw faults.FirstOrDefault(f => f is RangeIgnoredException) ?? faults.FirstOrDefault(f => f is not OperationCanceledException) ?? faults[0];
+            throw faults.FirstOrDefault(f => f is RangeIgnoredException)
+                ?? faults.FirstOrDefault(f => f is not OperationCanceledException)
+                ?? faults[0];
         }
         cache.Guard(() => RandomAccess.FlushToDisk(handle));
     }
 
     /// <summary>Bytes [begin, end) of the file; <paramref name="only"/> when that is all of it.</summary>
-    private async Task Piece(State state, SafeFileHandle handle, long begin, long end, bool only, CancellationToken stop)
+    private async Task Piece(
+        State state, SafeFileHandle handle, long begin, long end, bool only, CancellationToken stop)
     {
         long at = begin;
         int failures = 0;
@@ -144,23 +163,28 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
                 switch (response.StatusCode)
                 {
                     case HttpStatusCode.PartialContent:
-                        if (response.Content.Headers.ContentRange is { From: { } from } && from != at || range == null) throw new IOException("another range than was asked for");
+                        if (response.Content.Headers.ContentRange is { From: { } from } && from != at || range == null)
+                            throw new IOException("another range than was asked for");
                         break;
                     case HttpStatusCode.OK when only:
                         if (at > begin) Count(state, begin - at);
                         at = begin;
                         before = at;
-                        if (response.Content.Headers.ContentLength is { } length && length != end) throw WrongSize(file, length);
+                        if (response.Content.Headers.ContentLength is { } length && length != end)
+                            throw WrongSize(file, length);
                         break;
                     case HttpStatusCode.OK:
                         throw new RangeIgnoredException();
                     case HttpStatusCode.RequestedRangeNotSatisfiable:
                         Restart();
                         continue;
-                    case HttpStatusCode.Forbidden when !client.IsEndpoint(file.Location) && ++failures < HubClient.Attempts:
+                    case HttpStatusCode.Forbidden
+                        when !client.IsEndpoint(file.Location) && ++failures < HubClient.Attempts:
                         // A signed address that has expired: ask for a new one.
                         var fresh = await client.Retry(state.Again, stop).ConfigureAwait(false);
-                        if (fresh.Etag != file.Etag) throw HubClient.Damaged($"{file.File} of {name.Id} changed while it was downloaded.", "Run it again.");
+                        if (fresh.Etag != file.Etag)
+                            throw HubClient.Damaged(
+                                $"{file.File} of {name.Id} changed while it was downloaded.", "Run it again.");
                         state.File = fresh;
                         continue;
                     default:
@@ -182,7 +206,9 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
             byte[] buffer = ArrayPool<byte>.Shared.Rent(1 << 20);
             try
             {
-                await using var body = await HubBody.Open(response, timeout, HubBody.FileRate, stop).ConfigureAwait(false);
+                await using var body = await HubBody
+                    .Open(response, timeout, HubBody.FileRate, stop)
+                    .ConfigureAwait(false);
                 while (true)
                 {
                     int n = await body.Read(buffer).ConfigureAwait(false);
@@ -213,25 +239,45 @@ internal sealed class HubDownload(HubClient client, HubCache cache, HubName name
         if (!File.Exists(list)) return [];
         string[] lines = File.ReadAllLines(list);
         if (lines.Length == 0 || lines[0] != head) return [];
-        return [.. lines.Skip(1).Select(l => int.TryParse(l, NumberStyles.None, CultureInfo.InvariantCulture, out int p) ? p : -1).Where(p => p >= 0 && p < pieces)];
+        return
+        [
+            .. lines
+                .Skip(1)
+                .Select(l => int.TryParse(l, NumberStyles.None, CultureInfo.InvariantCulture, out int p) ? p : -1)
+                .Where(p => p >= 0 && p < pieces),
+        ];
     }
 
     private HubException WrongSize(HubFile file, long bytes) =>
-        HubClient.Damaged($"{file.File} of {name.Id} has {bytes} bytes where the hub announced {file.Size}.", "Run it again; the unfinished file was removed.");
+        HubClient.Damaged(
+            $"{file.File} of {name.Id} has {bytes} bytes where the hub announced {file.Size}.",
+            "Run it again; the unfinished file was removed.");
 
-    /// <summary>Size, and SHA-256 (64 hex digits) or git blob id (40: SHA-1 of "blob size\0" and the content).</summary>
+    /// <summary>
+    /// Size, and SHA-256 (64 hex digits) or git blob id (40: SHA-1 of "blob size\0" and the content).
+    /// </summary>
     private void Verify(HubFile file, string path, CancellationToken stop)
     {
         if (new FileInfo(path).Length is var length && length != file.Size) throw WrongSize(file, length);
         if (file.Etag.Length is not (40 or 64) || !file.Etag.All(char.IsAsciiHexDigitLower)) return;
-        using var hash = IncrementalHash.CreateHash(file.Etag.Length == 64 ? HashAlgorithmName.SHA256 : HashAlgorithmName.SHA1);
-        if (file.Etag.Length == 40) hash.AppendData(System.Text.Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"blob {file.Size}\0")));
-        using (var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, 1, FileOptions.SequentialScan))
+        using var hash = IncrementalHash.CreateHash(
+            file.Etag.Length == 64 ? HashAlgorithmName.SHA256 : HashAlgorithmName.SHA1);
+        if (file.Etag.Length == 40)
+            hash.AppendData(
+                System.Text.Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"blob {file.Size}\0"))
+            );
+        using (
+            var stream = new FileStream(
+                path, FileMode.Open, FileAccess.Read, FileShare.Read, 1, FileOptions.SequentialScan)
+        )
         {
             byte[] buffer = new byte[1 << 20];
-            for (int n; (n = stream.Read(buffer)) > 0; stop.ThrowIfCancellationRequested()) hash.AppendData(buffer, 0, n);
+            for (int n; (n = stream.Read(buffer)) > 0; stop.ThrowIfCancellationRequested())
+                hash.AppendData(buffer, 0, n);
         }
         if (Convert.ToHexStringLower(hash.GetHashAndReset()) != file.Etag)
-            throw HubClient.Damaged($"{file.File} of {name.Id} arrived damaged: its hash is not the one that the hub announced.", "Run it again; the damaged file was removed.");
+            throw HubClient.Damaged(
+                $"{file.File} of {name.Id} arrived damaged: its hash is not the one that the hub announced.",
+                "Run it again; the damaged file was removed.");
     }
 }

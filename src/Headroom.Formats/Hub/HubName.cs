@@ -18,11 +18,16 @@ public enum HubKind : byte
 /// <param name="Revision">Branch, tag or commit; main unless named.</param>
 public sealed partial record HubName(HubKind Kind, string Id, string Revision)
 {
-    private static readonly string[] FileEndings = [".gguf", ".safetensors", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".gz", ".yaml", ".yml", ".bin", ".txt"];
+    private static readonly string[] FileEndings =
+    [
+        ".gguf", ".safetensors", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".gz", ".yaml", ".yml",
+        ".bin", ".txt"];
 
     /// <summary>
-    /// True when a text can only be meant as a hub name: org/name, with no file or folder of that path and no folder org under
-    /// <paramref name="folder"/> (null = the working folder). A mistyped local path so stays a local error and asks no network.
+    /// True when a text can only be meant as a hub name: org/name, with no file or folder of that path and no folder
+    /// org under
+    /// <paramref name="folder"/> (null = the working folder). A mistyped local path so stays a local error and asks no
+    /// network.
     /// </summary>
     public static bool IsMeant(string text, string? folder = null)
     {
@@ -38,11 +43,26 @@ public sealed partial record HubName(HubKind Kind, string Id, string Revision)
     {
         int at = text.IndexOf('@');
         string id = at < 0 ? text : text[..at], revision = at < 0 ? "main" : text[(at + 1)..];
-        bool ok = id.Length is > 0 and <= 96 && id.Count(c => c == '/') <= 1 && !id.Contains("--") && !id.Contains("..") && !id.EndsWith(".git", StringComparison.Ordinal)
+        bool ok =
+            id.Length is > 0 and <= 96
+            && id.Count(c => c == '/') <= 1
+            && !id.Contains("--")
+            && !id.Contains("..")
+            && !id.EndsWith(".git", StringComparison.Ordinal)
             && id.Split('/').All(p => Part().IsMatch(p) && p[0] is not ('-' or '.') && p[^1] is not ('-' or '.'));
-        if (!ok) throw new HeadroomException($"'{id}' is no repository name.", "Write it as org/name: letters, digits, '_', '-' and '.', at most 96 characters.");
-        if (revision.Length is 0 or > 200 || revision.Contains("..") || revision.StartsWith('/') || revision.EndsWith('/') || revision.Any(c => c is <= ' ' or '\\' or '~' or '^' or ':' or '?' or '*' or '[' or '\x7F'))
-            throw new HeadroomException($"'{revision}' is no revision of {id}.", "Write a branch, a tag or a commit after '@', such as @main.");
+        if (!ok)
+            throw new HeadroomException(
+                $"'{id}' is no repository name.",
+                "Write it as org/name: letters, digits, '_', '-' and '.', at most 96 characters.");
+        if (
+            revision.Length is 0 or > 200
+            || revision.Contains("..")
+            || revision.StartsWith('/')
+            || revision.EndsWith('/')
+            || revision.Any(c => c is <= ' ' or '\\' or '~' or '^' or ':' or '?' or '*' or '[' or '\x7F')
+        )
+            throw new HeadroomException(
+                $"'{revision}' is no revision of {id}.", "Write a branch, a tag or a commit after '@', such as @main.");
         return new HubName(kind, id, revision);
     }
 

@@ -4,8 +4,8 @@ using Headroom.Core;
 namespace Headroom.Formats.Hub;
 
 /// <summary>
-/// One repository at one revision while its files are being resolved (huggingface_hub <c>file_download.py</c>): the first answer fixes the commit,
-/// every further file is asked for at that commit, so files of two revisions never mix.
+/// One repository at one revision while its files are being resolved (huggingface_hub <c>file_download.py</c>): the
+/// first answer fixes the commit, every further file is asked for at that commit, so files of two revisions never mix.
 /// </summary>
 internal sealed class HubRepository(HubClient client, HubSettings settings, HubName name, Action<string>? say)
 {
@@ -22,7 +22,8 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
     public string Snapshot => Cache.Snapshot(Commit ?? throw new InvalidOperationException("no commit yet"));
 
     /// <summary>
-    /// Where a file is: in the cache (Path), to be downloaded (Remote), or, when it is not required, nowhere. Throws as section 6 of the hub's rules asks.
+    /// Where a file is: in the cache (Path), to be downloaded (Remote), or, when it is not required, nowhere. Throws as
+    /// section 6 of the hub's rules asks.
     /// </summary>
     public async Task<(string? Path, HubFile? Remote)> Find(string file, bool required, CancellationToken stop)
     {
@@ -38,10 +39,14 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
         {
             Task<HubFile> Ask() => client.Head(Name, Commit ?? Name.Revision, file, stop);
             // Retries are for files that nothing can stand in for.
-            var remote = cached ? await Ask().ConfigureAwait(false) : await client.Retry(Ask, stop).ConfigureAwait(false);
+            var remote = cached
+                ? await Ask().ConfigureAwait(false)
+                : await client.Retry(Ask, stop).ConfigureAwait(false);
             Fix(remote.Commit);
             if (Cache.Find(remote.Commit, file) is { } path) return (path, null);
-            return File.Exists(Cache.Blob(remote.Etag)) ? (Cache.Link(remote.Etag, remote.Commit, file, isNew: false), null) : (null, remote);
+            return File.Exists(Cache.Blob(remote.Etag))
+                ? (Cache.Link(remote.Etag, remote.Commit, file, isNew: false), null)
+                : (null, remote);
         }
         catch (HubException e) when (e.Fault == HubFault.EntryNotFound)
         {
@@ -60,7 +65,8 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
         catch (Exception e) when (e is HubException || HubClient.IsTransient(e) || e is HttpRequestException)
         {
             if (client.AsHub(e, "") is { Fault: HubFault.Proxy } proxy) throw proxy;
-            // A file that was asked for without an answer is not absent, whether or not a model needs it: only the cache may stand in.
+            // A file that was asked for without an answer is not absent, whether or not a model needs it: only the
+            // cache may stand in.
             return FromCache(file, required: true, e);
         }
     }
@@ -68,7 +74,9 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
     /// <summary>The metadata of a file again, for a signed address that has expired.</summary>
     public Task<HubFile> Again(string file, CancellationToken stop) => client.Head(Name, Commit!, file, stop);
 
-    /// <summary>The commit and every path in it: from the API, or from the cache when the hub does not answer.</summary>
+    /// <summary>
+    /// The commit and every path in it: from the API, or from the cache when the hub does not answer.
+    /// </summary>
     public async Task<IReadOnlyList<string>> List(CancellationToken stop)
     {
         if (settings.Offline) return ListCached(null);
@@ -79,17 +87,31 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
             async Task<List<string>> Ask()
             {
                 var (answer, _) = await client.Api(Name, first, stop).ConfigureAwait(false);
-                if (!((answer as JsonObject)?["sha"] is JsonValue sha && sha.TryGetValue(out string? commit) && HubName.Commit().IsMatch(commit))) throw HubClient.Damaged($"The hub names no commit of {Name.Id}.", "If HF_ENDPOINT is set, check that it is a hub.");
+                if (
+                    !(
+                        (answer as JsonObject)?["sha"] is JsonValue sha
+                        && sha.TryGetValue(out string? commit)
+                        && HubName.Commit().IsMatch(commit)
+                    )
+                )
+                    throw HubClient.Damaged(
+                        $"The hub names no commit of {Name.Id}.", "If HF_ENDPOINT is set, check that it is a hub.");
                 Fix(commit);
                 var paths = new List<string>();
                 var seen = new HashSet<Uri>();
                 for (Uri? page = client.ApiUri($"{Name.ApiPath}/tree/{commit}?recursive=true"); page != null;)
                 {
                     if (!seen.Add(page) || seen.Count > MostPages)
-                        throw HubClient.Damaged($"The hub's list of files of {Name.Id} does not end: {seen.Count} pages, each with a next one.", "If HF_ENDPOINT is set, check that it is a hub.");
+                        throw HubClient.Damaged(
+                            $"The hub's list of files of {Name.Id} does not end: {seen.Count} pages, each with a next "
+                                + $"one.",
+                            "If HF_ENDPOINT is set, check that it is a hub.");
                     (var json, page) = await client.Api(Name, page, stop).ConfigureAwait(false);
                     paths.AddRange(Paths(json));
-                    if (paths.Count > 100_000) throw HubClient.Damaged($"{Name.Id} lists more than 100,000 files.", "Download the file you need and give its path.");
+                    if (paths.Count > 100_000)
+                        throw HubClient.Damaged(
+                            $"{Name.Id} lists more than 100,000 files.", "Download the file you need and give its path."
+                        );
                 }
                 return paths;
             }
@@ -99,7 +121,11 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
         {
             throw;
         }
-        catch (Exception e) when (e is HubException or InvalidOperationException || HubClient.IsTransient(e) || e is HttpRequestException)
+        catch (Exception e)
+            when (e is HubException or InvalidOperationException
+                || HubClient.IsTransient(e)
+                || e is HttpRequestException
+            )
         {
             return ListCached(e);
         }
@@ -108,13 +134,23 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
     // Of each entry its path, where it is a file.
     private IEnumerable<string> Paths(JsonNode page)
     {
-        if (page is not JsonArray entries) throw HubClient.Damaged($"The hub's list of files of {Name.Id} is no list.", "If HF_ENDPOINT is set, check that it is a hub.");
-        static string? Text(JsonNode? entry, string key) => (entry as JsonObject)?[key] is JsonValue v && v.TryGetValue(out string? text) ? text : null;
-        return entries.Where(e => Text(e, "type") == "file").Select(e => Text(e, "path")).OfType<string>().Where(IsSafe);
+        if (page is not JsonArray entries)
+            throw HubClient.Damaged(
+                $"The hub's list of files of {Name.Id} is no list.", "If HF_ENDPOINT is set, check that it is a hub.");
+        static string? Text(JsonNode? entry, string key) =>
+            (entry as JsonObject)?[key] is JsonValue v && v.TryGetValue(out string? text) ? text : null;
+        return entries
+            .Where(e => Text(e, "type") == "file")
+            .Select(e => Text(e, "path"))
+            .OfType<string>()
+            .Where(IsSafe);
     }
 
     /// <summary>A path that stays inside the snapshot.</summary>
-    public static bool IsSafe(string path) => path.Length is > 0 and < 1024 && !path.Contains('\\') && path.Split('/').All(p => p.Length > 0 && p is not ("." or "..") && !p.Contains('\0'));
+    public static bool IsSafe(string path) =>
+        path.Length is > 0 and < 1024
+        && !path.Contains('\\')
+        && path.Split('/').All(p => p.Length > 0 && p is not ("." or "..") && !p.Contains('\0'));
 
     private IReadOnlyList<string> ListCached(Exception? cause)
     {
@@ -126,7 +162,8 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
         return files;
     }
 
-    private string? CachedPath(string file) => Cache.ReadRef(Commit ?? Name.Revision) is { } c ? Cache.Find(c, file) : null;
+    private string? CachedPath(string file) =>
+        Cache.ReadRef(Commit ?? Name.Revision) is { } c ? Cache.Find(c, file) : null;
 
     private (string?, HubFile?) FromCache(string file, bool required, Exception? cause)
     {
@@ -144,23 +181,37 @@ internal sealed class HubRepository(HubClient client, HubSettings settings, HubN
     {
         if (cause == null || _cause != null) return;
         _cause = cause;
-        say?.Invoke($"{Name}: the hub cannot be asked ({cause.Message.Split('\n')[0].TrimEnd('.')}); the copy in the cache is used (commit {Commit![..8]})");
+        say?.Invoke(
+            $"{Name}: the hub cannot be asked ({cause.Message.Split('\n')[0].TrimEnd('.')}); the copy in the cache is "
+                + $"used (commit {Commit![..8]})"
+        );
     }
 
     private HubException NotHere(string file, Exception? cause) => cause switch
     {
-        null => new HubException(HubFault.Offline, $"{Name} is not in the cache ({file} is missing), and HF_HUB_OFFLINE is set.", $"Unset HF_HUB_OFFLINE, or copy the repository to {Cache.Folder}."),
+        null => new HubException(
+            HubFault.Offline, $"{Name} is not in the cache ({file} is missing), and HF_HUB_OFFLINE is set.",
+            $"Unset HF_HUB_OFFLINE, or copy the repository to {Cache.Folder}."),
         HubException { Fault: not HubFault.Server } e => e,
-        _ => client.AsHub(cause is HubException ? new HttpRequestException(cause.Message) : cause, $"{file} of {Name} is not in the cache"),
+        _ => client.AsHub(
+            cause is HubException ? new HttpRequestException(cause.Message) : cause,
+            $"{file} of {Name} is not in the cache"),
     };
 
     private HubException NoEntry(string file) =>
-        new(HubFault.EntryNotFound, $"The {(Name.Kind == HubKind.Model ? "model" : "data set")} {Name.Id} has no file {file} in revision '{Name.Revision}'.", "Check the file's name, or name another revision: org/name@revision.");
+        new(
+            HubFault.EntryNotFound,
+            $"The {(Name.Kind == HubKind.Model ? "model" : "data set")} {Name.Id} has no file {file} in revision "
+                + $"'{Name.Revision}'.",
+            "Check the file's name, or name another revision: org/name@revision.");
 
     private void Fix(string commit)
     {
         // Every request after the first asks for this very commit.
-        if (Commit != null && Commit != commit) throw HubClient.Damaged($"The hub answers with commit {commit[..8]} of {Name.Id} where {Commit[..8]} was asked for.", "Run it again; the repository may have changed just now.");
+        if (Commit != null && Commit != commit)
+            throw HubClient.Damaged(
+                $"The hub answers with commit {commit[..8]} of {Name.Id} where {Commit[..8]} was asked for.",
+                "Run it again; the repository may have changed just now.");
         Commit = commit;
         Cache.WriteRef(Name.Revision, commit);
     }

@@ -3,8 +3,8 @@ using Headroom.Core;
 namespace Headroom.Formats.Hub;
 
 /// <summary>
-/// Where the hub is, where its cache lies and who asks: the environment variables that huggingface_hub reads (<c>constants.py</c>, <c>utils/_auth.py</c>),
-/// so that one cache and one token serve .NET and Python alike.
+/// Where the hub is, where its cache lies and who asks: the environment variables that huggingface_hub reads
+/// (<c>constants.py</c>, <c>utils/_auth.py</c>), so that one cache and one token serve .NET and Python alike.
 /// </summary>
 public sealed class HubSettings
 {
@@ -23,7 +23,9 @@ public sealed class HubSettings
     public TimeSpan DownloadTimeout { get; init; } = TimeSpan.FromSeconds(10);
     /// <summary>Snapshots hold files in place of links (HF_HUB_DISABLE_SYMLINKS).</summary>
     public bool DisableSymlinks { get; init; }
-    /// <summary>The bearer token, or null. Not public and in no message: it goes into one request header and nowhere else.</summary>
+    /// <summary>
+    /// The bearer token, or null. Not public and in no message: it goes into one request header and nowhere else.
+    /// </summary>
     internal string? Token { get; init; }
     /// <summary>True when a token is there.</summary>
     public bool HasToken => Token != null;
@@ -33,14 +35,21 @@ public sealed class HubSettings
     public static HubSettings FromEnvironment(Func<string, string?>? get = null)
     {
         get ??= Environment.GetEnvironmentVariable;
-        string? Text(params string[] names) => names.Select(get).FirstOrDefault(v => !string.IsNullOrWhiteSpace(v))?.Trim();
-        bool Flag(params string[] names) => names.Any(n => get(n)?.Trim().ToUpperInvariant() is "1" or "ON" or "YES" or "TRUE");
+        string? Text(params string[] names) =>
+            names.Select(get).FirstOrDefault(v => !string.IsNullOrWhiteSpace(v))?.Trim();
+        bool Flag(params string[] names) =>
+            names.Any(n => get(n)?.Trim().ToUpperInvariant() is "1" or "ON" or "YES" or "TRUE");
         string profile = Text("HOME") ?? Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
-        string Whole(string path) => Path.GetFullPath(path == "~" || path.StartsWith("~/", StringComparison.Ordinal) ? profile + path[1..] : path);
-        string home = Whole(Text("HF_HOME") ?? Path.Combine(Text("XDG_CACHE_HOME") ?? Path.Combine(profile, ".cache"), "huggingface"));
+        string Whole(string path) =>
+            Path.GetFullPath(
+                path == "~" || path.StartsWith("~/", StringComparison.Ordinal) ? profile + path[1..] : path);
+        string home = Whole(
+            Text("HF_HOME") ?? Path.Combine(Text("XDG_CACHE_HOME") ?? Path.Combine(profile, ".cache"), "huggingface"));
         string endpoint = (Text("HF_ENDPOINT") ?? DefaultEndpoint).TrimEnd('/');
         if (!Uri.TryCreate(endpoint, UriKind.Absolute, out var uri) || uri.Scheme is not ("http" or "https"))
-            throw new HeadroomException($"HF_ENDPOINT is '{endpoint}', which is no http or https address.", "Unset it, or set it to the hub's address.");
+            throw new HeadroomException(
+                $"HF_ENDPOINT is '{endpoint}', which is no http or https address.",
+                "Unset it, or set it to the hub's address.");
         return new HubSettings
         {
             Endpoint = endpoint,
@@ -55,8 +64,13 @@ public sealed class HubSettings
         TimeSpan Seconds(string name)
         {
             if (Text(name) is not { } text) return TimeSpan.FromSeconds(10);
-            return int.TryParse(text, System.Globalization.CultureInfo.InvariantCulture, out int s) && s is > 0 and <= 86400 ? TimeSpan.FromSeconds(s)
-                : throw new HeadroomException($"{name} is '{text}', which is no number of seconds.", "Unset it, or set it to a whole number such as 10.");
+            return
+                int.TryParse(text, System.Globalization.CultureInfo.InvariantCulture, out int s)
+                && s is > 0 and <= 86400
+                ? TimeSpan.FromSeconds(s)
+                : throw new HeadroomException(
+                    $"{name} is '{text}', which is no number of seconds.",
+                    "Unset it, or set it to a whole number such as 10.");
         }
 
         string? FindToken()
@@ -79,7 +93,9 @@ public sealed class HubSettings
             if (string.IsNullOrEmpty(token)) return null;
             // What is no header value must not reach the HTTP stack, whose complaint would show it.
             return token.All(c => c is > ' ' and <= '~') ? token
-                : throw new HeadroomException($"The token in {from} holds characters that no token has.", "Set it to the token as the hub shows it.");
+                : throw new HeadroomException(
+                    $"The token in {from} holds characters that no token has.",
+                    "Set it to the token as the hub shows it.");
         }
     }
 }

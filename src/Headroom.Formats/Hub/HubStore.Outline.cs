@@ -10,9 +10,10 @@ public sealed partial class HubStore
     private const int LongestHeader = 100_000_000; // the safetensors library's own limit
 
     /// <summary>
-    /// What a plan needs of a model: config.json, the index, and the header of every shard, asked for by a ranged request. The folder looks like the model's, but the shards that are not
-    /// in the cache are holes of the right length behind their headers: names, shapes and types can be read, weights are zeros. A 4-bit checkpoint, whose statistics
-    /// are among the weights, is downloaded whole.
+    /// What a plan needs of a model: config.json, the index, and the header of every shard, asked for by a ranged
+    /// request. The folder looks like the model's, but the shards that are not in the cache are holes of the right
+    /// length behind their headers: names, shapes and types can be read, weights are zeros. A 4-bit checkpoint, whose
+    /// statistics are among the weights, is downloaded whole.
     /// </summary>
     /// <param name="name">org/name or org/name@revision.</param>
     /// <param name="folder">Made if need be; the caller deletes it.</param>
@@ -54,7 +55,10 @@ public sealed partial class HubStore
     {
         byte[] bytes = await Front(repo, file, (int)Math.Min(FirstBytes, file.Size), stop).ConfigureAwait(false);
         ulong length = bytes.Length < 8 ? ulong.MaxValue : BinaryPrimitives.ReadUInt64LittleEndian(bytes);
-        if (length > LongestHeader || (long)length > file.Size - 8) throw HubClient.Damaged($"{file.File} is no safetensors file: its header does not fit it.", "Name another revision of the model.");
+        if (length > LongestHeader || (long)length > file.Size - 8)
+            throw HubClient.Damaged(
+                $"{file.File} is no safetensors file: its header does not fit it.",
+                "Name another revision of the model.");
         int whole = 8 + (int)length;
         return bytes.Length >= whole ? bytes[..whole] : await Front(repo, file, whole, stop).ConfigureAwait(false);
     }
@@ -66,10 +70,14 @@ public sealed partial class HubStore
             return await _client.Retry(async () =>
             {
                 // A server that ignores ranges sends everything; the rest is not read.
-                using var response = await _client.Get(file.Location, new RangeHeaderValue(0, count - 1), stop).ConfigureAwait(false);
+                using var response = await _client
+                    .Get(file.Location, new RangeHeaderValue(0, count - 1), stop)
+                    .ConfigureAwait(false);
                 if (!response.IsSuccessStatusCode) throw HubException.From(response, repo.Name, file.Commit, file.File);
                 var bytes = new byte[count];
-                var body = await HubBody.Open(response, _settings.DownloadTimeout, HubBody.MetadataRate, stop).ConfigureAwait(false);
+                var body = await HubBody
+                    .Open(response, _settings.DownloadTimeout, HubBody.MetadataRate, stop)
+                    .ConfigureAwait(false);
                 await using (body.ConfigureAwait(false)) await body.Fill(bytes).ConfigureAwait(false);
                 return bytes;
             }, stop).ConfigureAwait(false);

@@ -5,8 +5,9 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// A Hugging Face folder: config.json and model.safetensors, or shards with model.safetensors.index.json. Weights are 16 or 32 bit, or 4-bit
-/// as bitsandbytes writes them; which one is told tensor by tensor, by the presence of a quant_state key.
+/// A Hugging Face folder: config.json and model.safetensors, or shards with model.safetensors.index.json. Weights are
+/// 16 or 32 bit, or 4-bit as bitsandbytes writes them; which one is told tensor by tensor, by the presence of a
+/// quant_state key.
 /// </summary>
 public sealed class CheckpointSource : IWeightSource
 {
@@ -27,18 +28,23 @@ public sealed class CheckpointSource : IWeightSource
     }
 
     /// <summary>
-    /// Opens a quantized copy in the place of <paramref name="original"/>: its configuration and hash are those of the original, whose weights hash to
-    /// <paramref name="baseHash"/>. The copy must name that hash itself, and be what was written: of the header that is known at once, of the data after
+    /// Opens a quantized copy in the place of <paramref name="original"/>: its configuration and hash are those of the
+    /// original, whose weights hash to
+    /// <paramref name="baseHash"/>. The copy must name that hash itself, and be what was written: of the header that is
+    /// known at once, of the data after
     /// <see cref="Verify"/>, which opens <paramref name="instead"/> when they are not.
     /// </summary>
-    public CheckpointSource(string folder, CheckpointSource? original, string? baseHash, Func<IWeightSource>? instead = null)
+    public CheckpointSource(
+        string folder, CheckpointSource? original, string? baseHash, Func<IWeightSource>? instead = null)
     {
         (_folder, _instead) = (folder, instead);
         _hash = new(() => baseHash != null ? Task.FromResult(baseHash) : Task.Run(() => BaseHashes.Default.Of(Files)));
         try
         {
             if (baseHash != null && !HeaderIsWhole(folder))
-                throw new HeadroomException($"The quantized copy in {folder} is not what was written.", "Clear the cache: headroom cache --clear.");
+                throw new HeadroomException(
+                    $"The quantized copy in {folder} is not what was written.",
+                    "Clear the cache: headroom cache --clear.");
             var own = HfConfig.Load(Path.Combine(folder, "config.json"));
             Config = original == null ? own : original.Config with { Quantized = own.Quantized };
             ConfigJson = original?.ConfigJson ?? SideFile.ReadText(Path.Combine(folder, "config.json"));
@@ -49,24 +55,45 @@ public sealed class CheckpointSource : IWeightSource
                 var file = SafetensorsFile.Open(Path.Combine(folder, name));
                 _files.Add(file);
                 foreach (string tensor in file.Tensors.Keys)
-                    if (!_where.TryAdd(tensor, file)) throw new HeadroomException($"{tensor} is in two shards, {Path.GetFileName(_where[tensor].Path)} and {name}.", "The shards belong to different models; download the model again.");
+                    if (!_where.TryAdd(tensor, file))
+                        throw new HeadroomException(
+                            $"{tensor} is in two shards, {Path.GetFileName(_where[tensor].Path)} and {name}.",
+                            "The shards belong to different models; download the model again.");
             }
             index?.Check(_where);
             Stamp = BaseHashes.Stamp(Files);
             foreach (string key in _where.Keys)
             {
-                if (key.EndsWith(".SCB", StringComparison.Ordinal) || key.EndsWith(".weight_format", StringComparison.Ordinal))
-                    throw new HeadroomException($"{key} belongs to a bitsandbytes int8 checkpoint, which cannot be read.", "Use the 16-bit checkpoint (with load_in_8bit: true, if you want 8 bits).");
+                if (
+                    key.EndsWith(".SCB", StringComparison.Ordinal)
+                    || key.EndsWith(".weight_format", StringComparison.Ordinal)
+                )
+                    throw new HeadroomException(
+                        $"{key} belongs to a bitsandbytes int8 checkpoint, which cannot be read.",
+                        "Use the 16-bit checkpoint (with load_in_8bit: true, if you want 8 bits).");
                 if (BnbTensor.OwnerOf(key) is not { } owner) continue;
-                if (!BnbTensor.IsComponent(key)) throw new HeadroomException($"{key} is no part of a bitsandbytes 4-bit weight.", "The checkpoint is of a kind that cannot be read; use the 16-bit one.");
+                if (!BnbTensor.IsComponent(key))
+                    throw new HeadroomException(
+                        $"{key} is no part of a bitsandbytes 4-bit weight.",
+                        "The checkpoint is of a kind that cannot be read; use the 16-bit one.");
                 if (!key.Contains(BnbTensor.StateKey, StringComparison.Ordinal)) continue;
-                if (!_quantized.TryAdd(owner, new BnbTensor(owner, key, _where.GetValueOrDefault))) throw new HeadroomException($"{owner} has two quantization states.", "The checkpoint is damaged; download it again.");
+                if (!_quantized.TryAdd(owner, new BnbTensor(owner, key, _where.GetValueOrDefault)))
+                    throw new HeadroomException(
+                        $"{owner} has two quantization states.", "The checkpoint is damaged; download it again.");
             }
             if (baseHash != null && _files[0].Metadata.GetValueOrDefault(BaseHashKey) != baseHash)
-                throw new HeadroomException($"The quantized copy in {folder} is of another base.", "Clear the cache: headroom cache --clear.");
+                throw new HeadroomException(
+                    $"The quantized copy in {folder} is of another base.", "Clear the cache: headroom cache --clear.");
             _flat = _quantized.Values.Any(q => q.NeedsExpansion);
-            if (Config.TieWordEmbeddings && Has(Config.HeadName()) && Has(Config.TableName()) && !SameBytes(Config.HeadName(), Config.TableName()))
-                throw new HeadroomException($"config.json ties the embeddings, but {Config.HeadName()} differs from {Config.TableName()}.", "Set tie_word_embeddings to false, or use the original checkpoint.");
+            if (
+                Config.TieWordEmbeddings
+                && Has(Config.HeadName())
+                && Has(Config.TableName())
+                && !SameBytes(Config.HeadName(), Config.TableName())
+            )
+                throw new HeadroomException(
+                    $"config.json ties the embeddings, but {Config.HeadName()} differs from {Config.TableName()}.",
+                    "Set tie_word_embeddings to false, or use the original checkpoint.");
         }
         catch
         {
@@ -108,14 +135,21 @@ public sealed class CheckpointSource : IWeightSource
     public IReadOnlyList<string> Notices => HfConfig.Notices(ConfigJson);
 
     /// <summary>Bytes of all tensors, and the number of files they are in.</summary>
-    public (long Bytes, int Files) Stored => (_where.Sum(t => t.Value.Tensors[t.Key].End - t.Value.Tensors[t.Key].Begin), _files.Count);
+    public (long Bytes, int Files) Stored =>
+        (_where.Sum(t => t.Value.Tensors[t.Key].End - t.Value.Tensors[t.Key].Begin), _files.Count);
 
     /// <summary>total_size of the index, or null.</summary>
     public long? AnnouncedBytes { get; }
 
     /// <summary>dtypes of the tensors with the bytes of each, largest first.</summary>
     public IReadOnlyList<(string DType, long Bytes)> DTypes =>
-        [.. _where.GroupBy(t => t.Value.Tensors[t.Key].DType, t => t.Value.Tensors[t.Key].End - t.Value.Tensors[t.Key].Begin).Select(g => (g.Key, g.Sum())).OrderByDescending(g => g.Item2)];
+        [
+            .. _where
+                .GroupBy(
+                    t => t.Value.Tensors[t.Key].DType, t => t.Value.Tensors[t.Key].End - t.Value.Tensors[t.Key].Begin)
+                .Select(g => (g.Key, g.Sum()))
+                .OrderByDescending(g => g.Item2),
+        ];
 
     /// <inheritdoc/>
     public bool Has(string hfName) => _where.ContainsKey(hfName);
@@ -129,7 +163,9 @@ public sealed class CheckpointSource : IWeightSource
         {
             1 => ((int)shape[0], 1),
             2 => ((int)shape[0], (int)shape[1]),
-            _ => throw new HeadroomException($"{hfName} has {shape.Length} dimensions.", "A weight has one or two; use a checkpoint of a supported architecture."),
+            _ => throw new HeadroomException(
+                $"{hfName} has {shape.Length} dimensions.",
+                "A weight has one or two; use a checkpoint of a supported architecture."),
         };
     }
 
@@ -144,21 +180,40 @@ public sealed class CheckpointSource : IWeightSource
 
     /// <inheritdoc/>
     public DType? RawType(string hfName) => _quantized.ContainsKey(hfName) ? null
-        : Find(hfName).Tensors[hfName].DType switch { "F32" => DType.F32, "BF16" => DType.BF16, "F16" => DType.F16, _ => null };
+            : Find(hfName).Tensors[hfName].DType switch
+            {
+                "F32" => DType.F32,
+                "BF16" => DType.BF16,
+                "F16" => DType.F16,
+                _ => null,
+            };
 
     /// <inheritdoc/>
     public void ReadRaw(string hfName, int firstRow, int rowCount, Span<byte> destination)
     {
         WeightShapes.Check(this, hfName);
-        long row = RawType(hfName) is { } type ? type.Bytes(ShapeOf(hfName).Cols) : throw new InvalidOperationException($"{hfName} cannot be read as it lies in the file");
+        long row = RawType(hfName) is { } type
+            ? type.Bytes(ShapeOf(hfName).Cols)
+            : throw new InvalidOperationException($"{hfName} cannot be read as it lies in the file");
         Find(hfName).Read(hfName, firstRow * row, destination[..checked((int)(rowCount * row))]);
     }
 
     /// <inheritdoc/>
-    public DType SourceDType(string hfName) => _quantized.TryGetValue(hfName, out var q) ? q.DType : Find(hfName).Tensors[hfName].DType switch { "BF16" => DType.BF16, "F16" => DType.F16, _ => DType.F32 };
+    public DType SourceDType(string hfName) =>
+        _quantized.TryGetValue(hfName, out var q)
+            ? q.DType
+            : Find(hfName).Tensors[hfName].DType switch
+            {
+                "BF16" => DType.BF16,
+                "F16" => DType.F16,
+                _ => DType.F32,
+            };
 
     /// <inheritdoc/>
-    public WeightStorage? QuantizedAs(string hfName) => !_quantized.TryGetValue(hfName, out var q) ? null : q.IsNested && !_flat ? WeightStorage.NF4Double : WeightStorage.NF4;
+    public WeightStorage? QuantizedAs(string hfName) =>
+        !_quantized.TryGetValue(hfName, out var q) ? null
+        : q.IsNested && !_flat ? WeightStorage.NF4Double
+        : WeightStorage.NF4;
 
     /// <inheritdoc/>
     public QuantizedParts ReadQuantized(string hfName)
@@ -203,7 +258,8 @@ public sealed class CheckpointSource : IWeightSource
     }
 
     private SafetensorsFile Find(string hfName) => _where.GetValueOrDefault(hfName)
-        ?? throw new HeadroomException($"The checkpoint has no tensor {hfName}.", "It is incomplete, or config.json belongs to another model.");
+        ?? throw new HeadroomException(
+            $"The checkpoint has no tensor {hfName}.", "It is incomplete, or config.json belongs to another model.");
 
     /// <inheritdoc/>
     public void Dispose()
@@ -243,6 +299,8 @@ public static class WeightShapes
     {
         var shape = source.ShapeOf(hfName);
         if (Expected(source.Config, hfName) is { } due && due != shape)
-            throw new HeadroomException($"{hfName} is [{shape.Rows}, {shape.Cols}] where the configuration asks for [{due.Rows}, {due.Cols}].", "The weights and the configuration belong to different models.");
+            throw new HeadroomException(
+                $"{hfName} is [{shape.Rows}, {shape.Cols}] where the configuration asks for [{due.Rows}, {due.Cols}].",
+                "The weights and the configuration belong to different models.");
     }
 }

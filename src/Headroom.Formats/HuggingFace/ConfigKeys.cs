@@ -146,21 +146,25 @@ internal static class ConfigKeys
     public static IReadOnlyList<string> Notices(JsonObject file)
     {
         var lines = file.Where(p => Dropouts.Contains(p.Key) && p.Value != null && !Near(p.Value, 0)).Select(p =>
-            $"config.json: {p.Key} is {JsonValues.Shown(p.Value)}; transformers would apply it while it trains, here the base "
+                $"config.json: {p.Key} is {JsonValues.Shown(p.Value)}; transformers would apply it while it trains, "
+                    + $"here the base "
                 + "has no dropout of its own (lora.lora_dropout is the adapter's)").ToList();
         string? architecture = (file["architectures"] as JsonArray)?.FirstOrDefault() is { } first ? Text(first) : null;
         string? type = file["model_type"] is { } t ? Text(t) : null;
         var family = architecture != null ? ModelFamilies.OfArchitecture(architecture)
             : ModelFamilies.All.FirstOrDefault(f => f.ModelType == type);
         if (family?.Window == WindowRule.Never && file["sliding_window"] is { } window && !Off(window))
-            lines.Add($"config.json: sliding_window is {JsonValues.Shown(window)}; {family.Architecture} has no window, "
+            lines.Add(
+                $"config.json: sliding_window is {JsonValues.Shown(window)}; {family.Architecture} has no window, "
                 + "so every token sees all before it, as in transformers");
         return lines;
     }
 
     /// <summary>The refusal of a key that is not understood.</summary>
     public static HeadroomException NotBuilt(string key, JsonNode? value, string path) =>
-        new($"{key} of {path} is {JsonValues.Shown(value)}, which changes what the model computes and is not supported.",
+        new(
+            $"{key} of {path} is {JsonValues.Shown(value)}, which changes what the model computes and is not "
+                + $"supported.",
             "Use a model without it.");
 
     /// <summary>

@@ -6,13 +6,17 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// Hashes in the metadata of a quantized copy's model.safetensors, by which every byte of the copy is known to be what was written. header_sha256 is that of config.json's hash
-/// and the header (its length included, its own digits as zeros), looked at before anything is taken from it. data_sha256 is that of the hashes of the data's
+/// Hashes in the metadata of a quantized copy's model.safetensors, by which every byte of the copy is known to be what
+/// was written. header_sha256 is that of config.json's hash and the header (its length included, its own digits as
+/// zeros), looked at before anything is taken from it. data_sha256 is that of the hashes of the data's
 /// pieces of 8 MiB, which many threads make beside the loading.
 /// </summary>
 public static class CopySeal
 {
-    private const string HeaderKey = "header_sha256", DataKey = "data_sha256", Weights = "model.safetensors", Config = "config.json";
+    private const string HeaderKey = "header_sha256",
+        DataKey = "data_sha256",
+        Weights = "model.safetensors",
+        Config = "config.json";
     private const int Digits = 64, Piece = 8 << 20;
 
     /// <summary>Metadata to write the copy with: room for the hashes.</summary>
@@ -20,7 +24,8 @@ public static class CopySeal
         new Dictionary<string, string> { [HeaderKey] = new('0', Digits), [DataKey] = new('0', Digits) };
 
     /// <summary>Fills the hashes in, once the copy's files are written.</summary>
-    /// <param name="folder">Folder of config.json and of a model.safetensors that was written with <see cref="Blank"/>.</param>
+    /// <param name="folder">Folder of config.json and of a model.safetensors that was written with
+    /// <see cref="Blank"/>.</param>
     /// <exception cref="IOException">It cannot be read or written.</exception>
     public static void Set(string folder)
     {
@@ -40,7 +45,10 @@ public static class CopySeal
         return Get(header, HeaderKey) is { } due && due == HeaderHash(folder, header);
     }
 
-    /// <summary>Whether the data are what was written: reads all, on threads of low priority. Ends early, with true, when <paramref name="stop"/> says so.</summary>
+    /// <summary>
+    /// Whether the data are what was written: reads all, on threads of low priority. Ends early, with true, when
+    /// <paramref name="stop"/> says so.
+    /// </summary>
     public static bool DataIsWhole(string folder, Func<bool> stop)
     {
         try
@@ -81,7 +89,9 @@ public static class CopySeal
             int n = FileRead.Exactly(file, from + at, buffer.AsSpan(0, (int)Math.Min(Piece, length - at)));
             pieces[i] = SHA256.HashData(buffer.AsSpan(0, n));
         });
-        return pieces.Any(p => p == null) ? null : Convert.ToHexStringLower(SHA256.HashData([.. pieces.SelectMany(p => p)]));
+        return pieces.Any(p => p == null)
+            ? null
+            : Convert.ToHexStringLower(SHA256.HashData([.. pieces.SelectMany(p => p)]));
     }
 
     // The 8 bytes of the header's length and the header.
@@ -91,7 +101,8 @@ public static class CopySeal
         long length = RandomAccess.GetLength(file);
         var size = new byte[8];
         long header = FileRead.Exactly(file, 0, size) == 8 ? BinaryPrimitives.ReadInt64LittleEndian(size) : -1;
-        if (header < 0 || header > Math.Min(length - 8, SafetensorsFile.MaxHeader)) throw new IOException($"{path} has no header");
+        if (header < 0 || header > Math.Min(length - 8, SafetensorsFile.MaxHeader))
+            throw new IOException($"{path} has no header");
         var bytes = new byte[8 + header];
         if (FileRead.Exactly(file, 0, bytes) != bytes.Length) throw new IOException($"{path} ends inside its header");
         return bytes;

@@ -4,7 +4,10 @@ using Headroom.Core;
 
 namespace Headroom.Formats;
 
-/// <summary>generation_config.json: how a model's authors sample from it (transformers <c>GenerationConfig</c>). Null = not said.</summary>
+/// <summary>
+/// generation_config.json: how a model's authors sample from it (transformers <c>GenerationConfig</c>). Null = not
+/// said.
+/// </summary>
 public sealed record GenerationConfig
 {
     /// <summary>do_sample; absent or false is greedy decoding.</summary>
@@ -24,16 +27,21 @@ public sealed record GenerationConfig
     /// <summary>eos_token_id, one or more.</summary>
     public int[] EosTokenIds { get; init; } = [];
 
-    /// <summary>Settings that change what transformers writes and that are not built, as key and value; empty where the file holds none.</summary>
+    /// <summary>
+    /// Settings that change what transformers writes and that are not built, as key and value; empty where the file
+    /// holds none.
+    /// </summary>
     public IReadOnlyList<string> NotFollowed { get; init; } = [];
 
-    // Keys of transformers' GenerationConfig beside the built ones, with the value at which they change nothing; null and empty lists change nothing either.
+    // Keys of transformers' GenerationConfig beside the built ones, with the value at which they change nothing; null
+    // and empty lists change nothing either.
     private static readonly (string Key, double Neutral)[] Others =
     [
-        ("num_beams", 1), ("num_beam_groups", 1), ("no_repeat_ngram_size", 0), ("typical_p", 1), ("epsilon_cutoff", 0), ("eta_cutoff", 0), ("penalty_alpha", 0), ("guidance_scale", 1),
-        ("min_length", 0), ("min_new_tokens", 0), ("diversity_penalty", 0), ("suppress_tokens", 0), ("begin_suppress_tokens", 0), ("bad_words_ids", 0), ("force_words_ids", 0),
-        ("sequence_bias", 0), ("exponential_decay_length_penalty", 0), ("stop_strings", 0), ("forced_bos_token_id", -1), ("forced_eos_token_id", -1), ("watermarking_config", 0), ("dola_layers", 0),
-    ];
+        ("num_beams", 1), ("num_beam_groups", 1), ("no_repeat_ngram_size", 0), ("typical_p", 1), ("epsilon_cutoff", 0),
+        ("eta_cutoff", 0), ("penalty_alpha", 0), ("guidance_scale", 1), ("min_length", 0), ("min_new_tokens", 0),
+        ("diversity_penalty", 0), ("suppress_tokens", 0), ("begin_suppress_tokens", 0), ("bad_words_ids", 0),
+        ("force_words_ids", 0), ("sequence_bias", 0), ("exponential_decay_length_penalty", 0), ("stop_strings", 0),
+        ("forced_bos_token_id", -1), ("forced_eos_token_id", -1), ("watermarking_config", 0), ("dola_layers", 0)];
 
     private static bool IsNeutral(JsonNode? value, double neutral) => value switch
     {
@@ -53,7 +61,8 @@ public sealed record GenerationConfig
         if (!File.Exists(file)) return new GenerationConfig();
         try
         {
-            var json = JsonNode.Parse(SideFile.ReadText(file)) as JsonObject ?? throw new JsonException("not an object");
+            var json =
+                JsonNode.Parse(SideFile.ReadText(file)) as JsonObject ?? throw new JsonException("not an object");
             return new GenerationConfig
             {
                 DoSample = json.Flag("do_sample") ?? false,
@@ -64,12 +73,26 @@ public sealed record GenerationConfig
                 RepetitionPenalty = (float?)json.Number("repetition_penalty"),
                 MaxNewTokens = json.Whole("max_new_tokens"),
                 EosTokenIds = TokenIds.Many(json, "eos_token_id"),
-                NotFollowed = [.. Others.Where(o => !IsNeutral(json[o.Key], o.Neutral)).Select(o => $"{o.Key} {HeadroomException.Value(json[o.Key]!.ToJsonString())}")],
+                NotFollowed =
+                [
+                    .. Others
+                        .Where(o => !IsNeutral(json[o.Key], o.Neutral))
+                        .Select(o => $"{o.Key} {HeadroomException.Value(json[o.Key]!.ToJsonString())}"),
+                ],
             };
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or ArgumentException or NullReferenceException or OverflowException)
+        catch (Exception e)
+            when (e
+                    is JsonException
+                        or InvalidOperationException
+                        or FormatException
+                        or ArgumentException
+                        or NullReferenceException
+                        or OverflowException
+            )
         {
-            throw new HeadroomException($"{file} is damaged: {e.Message.Split('\n')[0]}", "Use the model's original file, or delete it.");
+            throw new HeadroomException(
+                $"{file} is damaged: {e.Message.Split('\n')[0]}", "Use the model's original file, or delete it.");
         }
     }
 }

@@ -4,7 +4,9 @@ using Headroom.Core;
 
 namespace Headroom.Formats;
 
-/// <summary>Hugging Face config.json, both the v4 (rope_theta, rope_scaling) and the v5 (rope_parameters) keys.</summary>
+/// <summary>
+/// Hugging Face config.json, both the v4 (rope_theta, rope_scaling) and the v5 (rope_parameters) keys.
+/// </summary>
 public static class HfConfig
 {
     private static readonly string[] RopeTypes = ["default", "linear", "dynamic", "llama3", "yarn"];
@@ -13,7 +15,8 @@ public static class HfConfig
     public static ModelConfig Load(string path)
     {
         RegularFile.Check(path);
-        if (!File.Exists(path)) throw new HeadroomException($"There is no {path}.", "A Hugging Face model folder needs config.json.");
+        if (!File.Exists(path))
+            throw new HeadroomException($"There is no {path}.", "A Hugging Face model folder needs config.json.");
         return Parse(SideFile.ReadText(path), path);
     }
 
@@ -27,9 +30,17 @@ public static class HfConfig
             Finite(json, "");
             return Read(json, path);
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or OverflowException or ArgumentException)
+        catch (Exception e)
+            when (e
+                    is JsonException
+                        or InvalidOperationException
+                        or FormatException
+                        or OverflowException
+                        or ArgumentException
+            )
         {
-            throw new HeadroomException($"{path} is not a valid config.json: {e.Message.Split('\n')[0]}", "Use the model's original file.");
+            throw new HeadroomException(
+                $"{path} is not a valid config.json: {e.Message.Split('\n')[0]}", "Use the model's original file.");
         }
     }
 
@@ -40,7 +51,8 @@ public static class HfConfig
             foreach (var (name, value) in all) Finite(value, name);
         else if (node is JsonArray list)
             foreach (var value in list) Finite(value, key);
-        else if (node?.GetValueKind() == JsonValueKind.Number && !double.IsFinite(node.GetValue<double>())) throw new FormatException($"{key} is not finite");
+        else if (node?.GetValueKind() == JsonValueKind.Number && !double.IsFinite(node.GetValue<double>()))
+            throw new FormatException($"{key} is not finite");
     }
 
     private static ModelConfig Read(JsonObject json, string path)
@@ -62,12 +74,14 @@ public static class HfConfig
         double Number(string key, double fallback) => json.Number(key) ?? fallback;
         int Int(string key, int fallback) => json.Whole(key) ?? fallback;
         bool Bool(string key, bool fallback) => json.Flag(key) ?? fallback;
-        int hidden = Int("hidden_size", defaults.HiddenSize), heads = Int("num_attention_heads", defaults.NumAttentionHeads);
+        int hidden = Int("hidden_size", defaults.HiddenSize),
+            heads = Int("num_attention_heads", defaults.NumAttentionHeads);
         ModelRanges.Whole("hidden_size", hidden);
         ModelRanges.Whole("num_attention_heads", heads);
         var rope = Rope(json, path);
         if ((rope?.Number("partial_rotary_factor") ?? json.Number("partial_rotary_factor")) is { } part and not 1)
-            throw new HeadroomException($"partial_rotary_factor {part} of {path} is not supported.", "Supported: rotations of whole heads.");
+            throw new HeadroomException(
+                $"partial_rotary_factor {part} of {path} is not supported.", "Supported: rotations of whole heads.");
         // The class's own number where the key is absent; null means one for each head.
         int kv = Int("num_key_value_heads",
             json.ContainsKey("num_key_value_heads") ? heads : defaults.NumKeyValueHeads ?? heads);
@@ -101,12 +115,15 @@ public static class HfConfig
             AttentionOutputBias = family.OutputBias == BiasRule.ByKey && bias,
             MlpBias = mlpBias,
             SlidingWindow = window,
-            FirstSlidingLayer = family.Window == WindowRule.BySwitch ? Int("max_window_layers", defaults.MaxWindowLayers) : 0,
+            FirstSlidingLayer =
+                family.Window == WindowRule.BySwitch ? Int("max_window_layers", defaults.MaxWindowLayers) : 0,
             SlidingLayers = json["layer_types"] is JsonArray types ? types.Select(t => (string?)t switch
             {
                 "sliding_attention" => true,
                 "full_attention" => false,
-                var other => throw new HeadroomException($"The layer type {other} of {path} is not supported.", "Supported: full_attention, sliding_attention."),
+                var other => throw new HeadroomException(
+                    $"The layer type {other} of {path} is not supported.",
+                    "Supported: full_attention, sliding_attention."),
             }).ToArray() : null,
             BosTokenId = TokenIds.One(json, "bos_token_id"),
             EosTokenIds = TokenIds.Many(json, "eos_token_id"),
@@ -134,15 +151,27 @@ public static class HfConfig
     /// <param name="text">The text of a file that <see cref="Parse"/> takes.</param>
     public static IReadOnlyList<string> Notices(string text) => ConfigKeys.Notices((JsonObject)JsonNode.Parse(text)!);
 
-    /// <summary>quantization_config (transformers <c>utils/quantization_config.py</c>): bitsandbytes nf4 is read, everything else is refused by its name.</summary>
+    /// <summary>
+    /// quantization_config (transformers <c>utils/quantization_config.py</c>): bitsandbytes nf4 is read, everything
+    /// else is refused by its name.
+    /// </summary>
     private static WeightStorage? Quantization(JsonObject? q, string path)
     {
         if (q == null) return null;
         bool Flag(string key) => q.Flag(key) ?? q.Flag("_" + key) ?? false;
-        string method = q.Text("quant_method") ?? (Flag("load_in_4bit") || Flag("load_in_8bit") ? "bitsandbytes" : "(none)");
-        string? bad = method != "bitsandbytes" ? method : Flag("load_in_8bit") ? "bitsandbytes int8" : !Flag("load_in_4bit") ? "bitsandbytes, neither 4 nor 8 bit"
-            : q.Text("bnb_4bit_quant_type") is { } type and not "nf4" ? $"bitsandbytes {type}" : q["bnb_4bit_quant_type"] == null ? "bitsandbytes fp4" : null;
-        if (bad != null) throw new HeadroomException($"The checkpoint of {path} is quantized with {bad}, which cannot be read.", "Use the 16-bit checkpoint, or a bitsandbytes one of type nf4.");
+        string method = q.Text("quant_method")
+            ?? (Flag("load_in_4bit") || Flag("load_in_8bit") ? "bitsandbytes" : "(none)");
+        string? bad =
+            method != "bitsandbytes" ? method
+            : Flag("load_in_8bit") ? "bitsandbytes int8"
+            : !Flag("load_in_4bit") ? "bitsandbytes, neither 4 nor 8 bit"
+            : q.Text("bnb_4bit_quant_type") is { } type and not "nf4" ? $"bitsandbytes {type}"
+            : q["bnb_4bit_quant_type"] == null ? "bitsandbytes fp4"
+            : null;
+        if (bad != null)
+            throw new HeadroomException(
+                $"The checkpoint of {path} is quantized with {bad}, which cannot be read.",
+                "Use the 16-bit checkpoint, or a bitsandbytes one of type nf4.");
         return Flag("bnb_4bit_use_double_quant") ? WeightStorage.NF4Double : WeightStorage.NF4;
     }
 
@@ -154,10 +183,16 @@ public static class HfConfig
             if (!ok) throw new FormatException(what);
         }
         ModelRanges.Check(c);
-        Need(c.NumAttentionHeads % c.NumKeyValueHeads == 0, "num_attention_heads is not a multiple of num_key_value_heads");
+        Need(
+            c.NumAttentionHeads % c.NumKeyValueHeads == 0,
+            "num_attention_heads is not a multiple of num_key_value_heads");
         Need(c.HeadDim % 2 == 0, $"head_dim is {c.HeadDim}, it must be even");
-        Need(c.RopeDivisors == null || c.RopeDivisors.Length == c.HeadDim / 2, "rope_freqs.weight does not have head_dim / 2 entries");
-        Need(c.SlidingLayers == null || c.SlidingLayers.Length == c.NumHiddenLayers, "layer_types does not have one entry a layer");
+        Need(
+            c.RopeDivisors == null || c.RopeDivisors.Length == c.HeadDim / 2,
+            "rope_freqs.weight does not have head_dim / 2 entries");
+        Need(
+            c.SlidingLayers == null || c.SlidingLayers.Length == c.NumHiddenLayers,
+            "layer_types does not have one entry a layer");
     }
 
     private static readonly string[] RopeKeys =
@@ -222,11 +257,15 @@ public static class HfConfig
                 $"The rope scaling of {path} has no rope_type, but {odd.Key} is {JsonValues.Shown(value)}.",
                 "Add the rope_type that the model was made with: " + string.Join(", ", RopeTypes) + ".");
         if (s == null || type is null or "default") return null;
-        if (!RopeTypes.Contains(type)) throw new HeadroomException($"The rope scaling '{type}' of {path} is not supported.", "Supported: " + string.Join(", ", RopeTypes) + ".");
+        if (!RopeTypes.Contains(type))
+            throw new HeadroomException(
+                $"The rope scaling '{type}' of {path} is not supported.",
+                "Supported: " + string.Join(", ", RopeTypes) + ".");
         double Need(string key) => s.Number(key)
             ?? throw new FormatException($"rope scaling of type {type} has no {key}");
         double factor = Need("factor");
-        if (!(factor > 0) || !double.IsFinite(factor)) throw new FormatException($"the factor of rope scaling is {factor}");
+        if (!(factor > 0) || !double.IsFinite(factor))
+            throw new FormatException($"the factor of rope scaling is {factor}");
         int? original = s.Whole("original_max_position_embeddings");
         if (type == "llama3")
             return new RopeScaling(type, factor, Need("low_freq_factor"), Need("high_freq_factor"),
@@ -245,7 +284,10 @@ public static class HfConfig
             BetaSlow: Beta("beta_slow", 1), AttentionFactor: attention);
     }
 
-    /// <summary>Writes a v4 config.json; <paramref name="dtype"/> is torch_dtype. Throws <see cref="HeadroomException"/> for what config.json cannot say.</summary>
+    /// <summary>
+    /// Writes a v4 config.json; <paramref name="dtype"/> is torch_dtype. Throws <see cref="HeadroomException"/> for
+    /// what config.json cannot say.
+    /// </summary>
     public static string Write(ModelConfig c, string dtype = "bfloat16")
     {
         bool bySwitch = c.Family.Window == WindowRule.BySwitch;
@@ -254,7 +296,10 @@ public static class HfConfig
             ["architectures"] = new JsonArray(c.Architecture),
             ["attention_bias"] = c.AttentionBias,
             ["bos_token_id"] = c.BosTokenId,
-            ["eos_token_id"] = c.EosTokenIds.Length == 1 ? c.EosTokenIds[0] : new JsonArray(c.EosTokenIds.Select(e => (JsonNode)e).ToArray()),
+            ["eos_token_id"] =
+                c.EosTokenIds.Length == 1
+                    ? c.EosTokenIds[0]
+                    : new JsonArray(c.EosTokenIds.Select(e => (JsonNode)e).ToArray()),
             ["head_dim"] = c.HeadDim,
             ["hidden_act"] = "silu",
             ["hidden_size"] = c.HiddenSize,
@@ -275,14 +320,17 @@ public static class HfConfig
         };
         if (c.MlpBias) json["mlp_bias"] = true;
         if (c.PadTokenId is { } pad) json["pad_token_id"] = pad;
-        if ((c.RopeDivisors is { } divisors ? Llama3Scaling(c, divisors) : c.RopeScaling) is { } rope) json["rope_scaling"] = Scaling(rope);
+        if ((c.RopeDivisors is { } divisors ? Llama3Scaling(c, divisors) : c.RopeScaling) is { } rope)
+            json["rope_scaling"] = Scaling(rope);
         if (c.SlidingWindow is { } window)
         {
             json["sliding_window"] = window;
             if (bySwitch) json["use_sliding_window"] = true;
         }
         else if (c.Family.Window == WindowRule.Always) json["sliding_window"] = null;
-        if (c.SlidingLayers is { } slides) json["layer_types"] = new JsonArray(slides.Select(s => (JsonNode)(s ? "sliding_attention" : "full_attention")).ToArray());
+        if (c.SlidingLayers is { } slides)
+            json["layer_types"] = new JsonArray(
+                slides.Select(s => (JsonNode)(s ? "sliding_attention" : "full_attention")).ToArray());
         return json.ToJsonString(new JsonSerializerOptions { WriteIndented = true }) + "\n";
     }
 
@@ -292,21 +340,27 @@ public static class HfConfig
             throw new HeadroomException($"The rotations are multiplied by {scale} (rope.scaling.attn_factor), which "
                 + $"config.json cannot say for scaling of type {s.Type}.", "Export to GGUF.");
         var json = new JsonObject { ["rope_type"] = s.Type, ["factor"] = s.Factor };
-        if (s.Type == "llama3") (json["low_freq_factor"], json["high_freq_factor"]) = (s.LowFreqFactor, s.HighFreqFactor);
+        if (s.Type == "llama3")
+            (json["low_freq_factor"], json["high_freq_factor"]) = (s.LowFreqFactor, s.HighFreqFactor);
         if (s.Type == "yarn") (json["beta_fast"], json["beta_slow"]) = (s.BetaFast, s.BetaSlow);
         if (s.AttentionFactor is { } factor) json["attention_factor"] = factor;
         if (s.OriginalMaxPositionEmbeddings is { } original) json["original_max_position_embeddings"] = original;
         return json;
     }
 
-    // GGUF holds Llama 3's scaling as divisors; the settings of the models that exist (low 1, high 4, 8192 positions before scaling) are tried against them.
+    // GGUF holds Llama 3's scaling as divisors; the settings of the models that exist (low 1, high 4, 8192 positions
+    // before scaling) are tried against them.
     private static RopeScaling Llama3Scaling(ModelConfig c, float[] divisors)
     {
         var guess = new RopeScaling("llama3", divisors.Max(), 1, 4, 8192);
-        float[] plain = (c with { RopeDivisors = null, RopeScaling = null }).InverseFrequencies(out _), scaled = (c with { RopeDivisors = null, RopeScaling = guess }).InverseFrequencies(out _);
+        float[] plain = (c with { RopeDivisors = null, RopeScaling = null }).InverseFrequencies(out _),
+            scaled = (c with { RopeDivisors = null, RopeScaling = guess }).InverseFrequencies(out _);
         for (int i = 0; i < divisors.Length; i++)
             if (Math.Abs(plain[i] / divisors[i] - scaled[i]) > 1e-5 * scaled[i])
-                throw new HeadroomException("The rope_freqs.weight of this GGUF file are not those of a rope_scaling of type llama3 (low_freq_factor 1, high_freq_factor 4, 8192 positions).", "Export from the model's Hugging Face folder, or to GGUF.");
+                throw new HeadroomException(
+                    "The rope_freqs.weight of this GGUF file are not those of a rope_scaling of type llama3 "
+                        + "(low_freq_factor 1, high_freq_factor 4, 8192 positions).",
+                    "Export from the model's Hugging Face folder, or to GGUF.");
         return guess;
     }
 }

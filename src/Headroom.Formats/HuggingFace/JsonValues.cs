@@ -12,7 +12,10 @@ namespace Headroom.Formats;
 internal static class JsonValues
 {
     private const int MostShown = 80; // characters of a value in a message
-    private static readonly JsonSerializerOptions Plain = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    private static readonly JsonSerializerOptions Plain = new()
+    {
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
 
     /// <summary>A value as JSON, bounded and printable.</summary>
     public static string Shown(JsonNode? value) =>
@@ -49,5 +52,6 @@ internal static class JsonValues
         var other => throw Odd(key, other, "no text"),
     };
 
-    private static FormatException Odd(string key, JsonNode? value, string what) => new($"{key} is {Shown(value)}, {what}");
+    private static FormatException Odd(string key, JsonNode? value, string what) =>
+        new($"{key} is {Shown(value)}, {what}");
 }

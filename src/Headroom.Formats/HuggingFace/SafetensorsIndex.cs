@@ -21,17 +21,24 @@ internal sealed class SafetensorsIndex
                 _map.Add(tensor, (string?)file ?? throw new JsonException($"{tensor} has no file"));
             TotalSize = json["metadata"]?["total_size"] is { } n ? (long)n.GetValue<double>() : null;
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or ArgumentException)
+        catch (Exception e)
+            when (e is JsonException or InvalidOperationException or FormatException or ArgumentException)
         {
             throw Damaged(e.Message.Split('\n')[0].TrimEnd('.'));
         }
         Shards = [.. _map.Values.Distinct().Order(StringComparer.Ordinal)];
         if (Shards.Count == 0) throw Damaged("it names no shard");
-        if (Shards.FirstOrDefault(n => n != Path.GetFileName(n) || n is "." or "..") is { } bad) throw Damaged($"'{bad}' is not a file name");
+        if (Shards.FirstOrDefault(n => n != Path.GetFileName(n) || n is "." or "..") is { } bad)
+            throw Damaged($"'{bad}' is not a file name");
         if (Shards.FirstOrDefault(n => !n.EndsWith(".safetensors", StringComparison.Ordinal)) is { } other)
-            throw new HeadroomException($"{Name} names {other}, which is no safetensors file.", "Pickled weights (.bin) are not read; use a safetensors checkpoint.");
+            throw new HeadroomException(
+                $"{Name} names {other}, which is no safetensors file.",
+                "Pickled weights (.bin) are not read; use a safetensors checkpoint.");
         if (Shards.Where(n => !File.Exists(Path.Combine(folder, n))).ToList() is { Count: > 0 } missing)
-            throw new HeadroomException($"{missing.Count} of {Shards.Count} shards of {folder} are missing: {string.Join(", ", missing.Take(3))}{(missing.Count > 3 ? ", ..." : "")}.", "Copy or download the whole model.");
+            throw new HeadroomException(
+                $"{missing.Count} of {Shards.Count} shards of {folder} are missing: "
+                    + $"{string.Join(", ", missing.Take(3))}{(missing.Count > 3 ? ", ..." : "")}.",
+                "Copy or download the whole model.");
     }
 
     /// <summary>The index of a folder; null when it has none, or holds the weights in one file.</summary>
@@ -42,12 +49,21 @@ internal sealed class SafetensorsIndex
         if (File.Exists(path))
         {
             string text = SideFile.ReadText(path, SideFile.LargestIndex);
-            // Beside a whole file, an index that does not speak of it is left over from another copy: transformers takes the whole file
-            // and never opens the index (modeling_utils.py, _get_resolved_checkpoint_files).
-            return whole && !text.Contains($"\"{Whole}\"", StringComparison.Ordinal) ? null : new SafetensorsIndex(folder, text);
+            // Beside a whole file, an index that does not speak of it is left over from another copy: transformers
+            // takes the whole file and never opens the index (modeling_utils.py, _get_resolved_checkpoint_files).
+            return whole && !text.Contains($"\"{Whole}\"", StringComparison.Ordinal)
+                ? null
+                : new SafetensorsIndex(folder, text);
         }
-        if (!whole && Directory.Exists(folder) && Directory.EnumerateFiles(folder, "pytorch_model*.bin").FirstOrDefault() is { } pickle)
-            throw new HeadroomException($"{folder} holds its weights only as {Path.GetFileName(pickle)}, a PyTorch pickle, which can run code when it is opened.", "Use a copy with safetensors, or convert it.");
+        if (
+            !whole
+            && Directory.Exists(folder)
+            && Directory.EnumerateFiles(folder, "pytorch_model*.bin").FirstOrDefault() is { } pickle
+        )
+            throw new HeadroomException(
+                $"{folder} holds its weights only as {Path.GetFileName(pickle)}, a PyTorch pickle, which can run code "
+                    + $"when it is opened.",
+                "Use a copy with safetensors, or convert it.");
         return null;
     }
 
@@ -55,8 +71,8 @@ internal sealed class SafetensorsIndex
     public IReadOnlyList<string> Shards { get; }
 
     /// <summary>
-    /// total_size as announced, or null. Only shown beside the true bytes (inspect): published files with a wrong figure load everywhere, and each
-    /// shard's own header already accounts for its every byte.
+    /// total_size as announced, or null. Only shown beside the true bytes (inspect): published files with a wrong
+    /// figure load everywhere, and each shard's own header already accounts for its every byte.
     /// </summary>
     public long? TotalSize { get; }
 
@@ -68,5 +84,6 @@ internal sealed class SafetensorsIndex
                 throw Damaged($"{tensor} is not in {shard}");
     }
 
-    private HeadroomException Damaged(string why) => new($"{Name} of {_folder} does not fit its shards: {why}.", "Download the model again.");
+    private HeadroomException Damaged(string why) =>
+        new($"{Name} of {_folder} does not fit its shards: {why}.", "Download the model again.");
 }

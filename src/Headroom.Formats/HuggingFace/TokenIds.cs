@@ -6,12 +6,15 @@ using Headroom.Core;
 namespace Headroom.Formats;
 
 /// <summary>
-/// Token ids as configurations hold them: bos_token_id, pad_token_id, and eos_token_id, which may be a list (transformers <c>configuration_utils.py</c>).
-/// A null, or the -1 of early Llama conversions, is no id.
+/// Token ids as configurations hold them: bos_token_id, pad_token_id, and eos_token_id, which may be a list
+/// (transformers <c>configuration_utils.py</c>). A null, or the -1 of early Llama conversions, is no id.
 /// </summary>
 internal static class TokenIds
 {
-    private static readonly JsonSerializerOptions Plain = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    private static readonly JsonSerializerOptions Plain = new()
+    {
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
 
     /// <summary>The id of a key; null where there is none.</summary>
     /// <exception cref="FormatException">The value is no id; the message names it.</exception>
@@ -28,12 +31,18 @@ internal static class TokenIds
 
     private static int? Id(JsonNode? v, string key, JsonNode whole)
     {
-        // A null among ids is not the same as none: transformers fails on it when it generates (generation/utils.py, _prepare_special_tokens).
+        // A null among ids is not the same as none: transformers fails on it when it generates (generation/utils.py,
+        // _prepare_special_tokens).
         if (v is not JsonValue || v.GetValueKind() != JsonValueKind.Number) throw Bad(key, whole);
         double id = v.GetValue<double>(); // 2.0 is an id too
-        return id == -1 ? null : id >= 0 && id <= int.MaxValue && id == Math.Floor(id) ? (int)id : throw Bad(key, whole);
+        return id == -1 ? null
+            : id >= 0 && id <= int.MaxValue && id == Math.Floor(id) ? (int)id
+            : throw Bad(key, whole);
     }
 
     private static FormatException Bad(string key, JsonNode whole) =>
-        new($"{key} is {HeadroomException.Value(whole.ToJsonString(Plain), 80)}, which holds something that is no token id");
+        new(
+            $"{key} is {HeadroomException.Value(whole.ToJsonString(Plain), 80)}, which holds something that is no "
+                + $"token id"
+        );
 }

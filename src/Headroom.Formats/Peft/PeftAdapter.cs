@@ -11,7 +11,9 @@ public sealed record PeftAdapter
     private const string Config = "adapter_config.json", Weights = "adapter_model.safetensors", HashKey = "base_sha256";
     private const string Pissa = "pissa_init", Loftq = "loftq_init"; // folders of what was taken out of the base
 
-    /// <summary>What follows a module's path in the name of DoRA's magnitude; PEFT leaves ".weight" out there.</summary>
+    /// <summary>
+    /// What follows a module's path in the name of DoRA's magnitude; PEFT leaves ".weight" out there.
+    /// </summary>
     public const string MagnitudeSuffix = ".lora_magnitude_vector";
 
     /// <summary>Rank.</summary>
@@ -25,25 +27,31 @@ public sealed record PeftAdapter
     /// <summary>DoRA: every pair has a magnitude [out].</summary>
     public bool UseDora { get; init; }
     /// <summary>
-    /// modules_to_save, and what lies in the file beside it: ends of the paths of modules whose whole weight is among <see cref="Tensors"/>.
+    /// modules_to_save, and what lies in the file beside it: ends of the paths of modules whose whole weight is among
+    /// <see cref="Tensors"/>.
     /// </summary>
     public IReadOnlyList<string> ModulesToSave { get; init; } = [];
     /// <summary>
-    /// True when the saved table of a base with tied embeddings is its head too: ensure_weight_tying, or tables that lie in the file without being
-    /// listed, which PEFT writes into the base's own tensor. False = as PEFT does else: what was trained is a copy, the other stays the base's.
+    /// True when the saved table of a base with tied embeddings is its head too: ensure_weight_tying, or tables that
+    /// lie in the file without being listed, which PEFT writes into the base's own tensor. False = as PEFT does else:
+    /// what was trained is a copy, the other stays the base's.
     /// </summary>
     public bool EnsureWeightTying { get; init; }
     /// <summary>Adapted projection names; a set, in no order that means anything.</summary>
     public required IReadOnlyList<string> TargetModules { get; init; }
-    /// <summary>Finer rules than a list of names (regex targets, exclude_modules, layers_to_transform, rank_pattern, alpha_pattern); null = <see cref="TargetModules"/> alone.</summary>
+    /// <summary>
+    /// Finer rules than a list of names (regex targets, exclude_modules, layers_to_transform, rank_pattern,
+    /// alpha_pattern); null = <see cref="TargetModules"/> alone.
+    /// </summary>
     public LoraTargets? Targets { get; init; }
     /// <summary>init_lora_weights: true, false, or a name.</summary>
     public string Init { get; init; } = "true";
     /// <summary>loftq_iter.</summary>
     public int LoftqIterations { get; init; } = 1;
     /// <summary>
-    /// What the initialization took out of the base (PiSSA, LoftQ of several iterations): the adapter sits on W - scaling * B A of these pairs. It lies in a folder of its own
-    /// inside the adapter's, as PEFT's documentation saves it for the conversion to plain LoRA. Null = the base is as it was.
+    /// What the initialization took out of the base (PiSSA, LoftQ of several iterations): the adapter sits on W -
+    /// scaling * B A of these pairs. It lies in a folder of its own inside the adapter's, as PEFT's documentation saves
+    /// it for the conversion to plain LoRA. Null = the base is as it was.
     /// </summary>
     public PeftAdapter? Initial { get; init; }
     /// <summary>base_model_name_or_path.</summary>
@@ -56,49 +64,88 @@ public sealed record PeftAdapter
     /// <summary>Reads a folder.</summary>
     /// <param name="folder">It holds adapter_config.json and adapter_model.safetensors (F32, F16 or BF16).</param>
     /// <param name="warn">Takes what is odd but does not change the numbers, such as keys that are not known.</param>
-    /// <exception cref="HeadroomException">It is a pickle, is empty, holds NaN, does not fit together, or uses an option that is not supported (named).</exception>
+    /// <exception cref="HeadroomException">It is a pickle, is empty, holds NaN, does not fit together, or uses an
+    /// option that is not supported (named).</exception>
     public static PeftAdapter Load(string folder, Action<string>? warn = null)
     {
         string configPath = Path.Combine(folder, Config), weights = Path.Combine(folder, Weights);
         RegularFile.Check(configPath);
-        if (!File.Exists(configPath)) throw new HeadroomException($"There is no {Config} in {folder}.", "Give the folder that PEFT or Headroom wrote.");
+        if (!File.Exists(configPath))
+            throw new HeadroomException(
+                $"There is no {Config} in {folder}.", "Give the folder that PEFT or Headroom wrote.");
         if (!File.Exists(weights))
-            throw new HeadroomException($"There is no {Weights} in {folder}{(File.Exists(Path.Combine(folder, "adapter_model.bin")) ? ", only a pickled adapter_model.bin" : "")}.",
-                "Pickles are not read, they can run code; save the adapter as safetensors (PEFT: save_pretrained with safe_serialization=True).");
+            throw new HeadroomException(
+                $"There is no {Weights} in "
+                    + $"{folder}{(File.Exists(Path.Combine(folder, "adapter_model.bin")) ? ", only a pickled adapter_model.bin" : "")}.",
+                "Pickles are not read, they can run code; save the adapter as safetensors (PEFT: save_pretrained with "
+                    + "safe_serialization=True)."
+            );
         PeftConfig config;
         try
         {
-            config = PeftConfig.Read(JsonNode.Parse(SideFile.ReadText(configPath)) as JsonObject ?? throw new JsonException("not an object"), init => HasInitial(folder, init), warn);
+            config = PeftConfig.Read(
+                JsonNode.Parse(SideFile.ReadText(configPath)) as JsonObject ?? throw new JsonException("not an object"),
+                init => HasInitial(folder, init), warn);
         }
-        catch (Exception e) when (e is JsonException or InvalidOperationException or FormatException or OverflowException or NullReferenceException or ArgumentException)
+        catch (Exception e)
+            when (e
+                    is JsonException
+                        or InvalidOperationException
+                        or FormatException
+                        or OverflowException
+                        or NullReferenceException
+                        or ArgumentException
+            )
         {
-            throw new HeadroomException($"{Config} in {folder} is damaged: {e.Message.Split('\n')[0]}", "Use a complete adapter.");
+            throw new HeadroomException(
+                $"{Config} in {folder} is damaged: {e.Message.Split('\n')[0]}", "Use a complete adapter.");
         }
         using var file = SafetensorsFile.Open(weights);
         var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
         foreach (var (name, info) in file.Tensors)
         {
             PeftTensors.Check(name, config.ModulesToSave);
-            if (info.DType is not ("F32" or "F16" or "BF16")) throw new HeadroomException($"The adapter's {name} has dtype {info.DType}.", "Save the adapter as F32, BF16 or F16.");
+            if (info.DType is not ("F32" or "F16" or "BF16"))
+                throw new HeadroomException(
+                    $"The adapter's {name} has dtype {info.DType}.", "Save the adapter as F32, BF16 or F16.");
             float[] values = file.ReadF32(name);
-            if (values.Any(v => !float.IsFinite(v))) throw new HeadroomException($"The adapter's {name} holds NaN or infinite values.", "The run that wrote it failed; use an earlier checkpoint.");
+            if (values.Any(v => !float.IsFinite(v)))
+                throw new HeadroomException(
+                    $"The adapter's {name} holds NaN or infinite values.",
+                    "The run that wrote it failed; use an earlier checkpoint.");
             tensors[name[PeftTensors.Prefix.Length..]] = (info.Shape, values);
         }
-        if (tensors.Count == 0) throw new HeadroomException($"The adapter in {folder} is empty.", "Use a complete adapter.");
+        if (tensors.Count == 0)
+            throw new HeadroomException($"The adapter in {folder} is empty.", "Use a complete adapter.");
         // Without target_modules PEFT falls back on a list per model type; what the file holds is what was targeted.
         var modules = config.Targets.Pattern != null || config.Targets.Modules.Count > 0 ? config.Targets.Modules
-            : tensors.Keys.Select(PeftTensors.Module).OfType<string>().Select(m => m.Split('.')[^1]).Distinct().ToList();
+                : tensors
+                    .Keys.Select(PeftTensors.Module)
+                    .OfType<string>()
+                    .Select(m => m.Split('.')[^1])
+                    .Distinct()
+                    .ToList();
         var targets = config.Targets with { Modules = modules };
         CheckPairs(tensors, targets, config);
         CheckSaved(tensors, config);
         return new PeftAdapter
         {
-            R = config.R, LoraAlpha = config.LoraAlpha, LoraDropout = config.LoraDropout, UseRslora = config.UseRslora, UseDora = config.UseDora,
+            R = config.R,
+            LoraAlpha = config.LoraAlpha,
+            LoraDropout = config.LoraDropout,
+            UseRslora = config.UseRslora,
+            UseDora = config.UseDora,
             ModulesToSave = [.. config.ModulesToSave, .. Unlisted(tensors, config)],
-            EnsureWeightTying = config.EnsureWeightTying || Unlisted(tensors, config).Any(IsTable) && !config.ModulesToSave.Any(Names),
-            Init = config.Init, LoftqIterations = config.LoftqIterations, Initial = LoadInitial(folder, config.Init, tensors),
+            EnsureWeightTying =
+                config.EnsureWeightTying || Unlisted(tensors, config).Any(IsTable) && !config.ModulesToSave.Any(Names),
+            Init = config.Init,
+            LoftqIterations = config.LoftqIterations,
+            Initial = LoadInitial(folder, config.Init, tensors),
             TargetModules = modules,
-            Targets = targets, BaseModel = config.BaseModel, BaseHash = file.Metadata.GetValueOrDefault(HashKey), Tensors = tensors,
+            Targets = targets,
+            BaseModel = config.BaseModel,
+            BaseHash = file.Metadata.GetValueOrDefault(HashKey),
+            Tensors = tensors,
         };
     }
 
@@ -106,14 +153,22 @@ public sealed record PeftAdapter
 
     // Paths of the tables and heads of every family: an adapter is read before its base is known.
     private static readonly string[] Tables =
-        [.. ModelFamilies.All.SelectMany(f => f.Rows).Where(r => r.Kind == WeightKind.Embedding).Select(r => r.Path()).Distinct()];
+    [
+        .. ModelFamilies
+            .All.SelectMany(f => f.Rows)
+            .Where(r => r.Kind == WeightKind.Embedding)
+            .Select(r => r.Path())
+            .Distinct(),
+    ];
 
     // An entry of modules_to_save that speaks of the table or the head.
     private static bool Names(string entry) => Tables.Any(t => t.EndsWith(entry, StringComparison.Ordinal));
 
-    // Whole weights that modules_to_save does not list: PEFT writes the table and the head beside the pairs when the vocabulary was changed
-    // (save_and_load.py, save_embedding_layers), and loads whatever bears the name of a weight of the base.
-    private static IEnumerable<string> Unlisted(Dictionary<string, (long[] Shape, float[] Values)> tensors, PeftConfig config) =>
+    // Whole weights that modules_to_save does not list: PEFT writes the table and the head beside the pairs when the
+    // vocabulary was changed (save_and_load.py, save_embedding_layers), and loads whatever bears the name of a weight
+    // of the base.
+    private static IEnumerable<string> Unlisted(
+        Dictionary<string, (long[] Shape, float[] Values)> tensors, PeftConfig config) =>
         tensors.Keys.Where(k => PeftTensors.Module(k) == null && !PeftTensors.IsListed(k, config.ModulesToSave))
             .Select(k => k[..^PeftTensors.WeightSuffix.Length]);
 
@@ -123,55 +178,98 @@ public sealed record PeftAdapter
         {
             if (tensors.Keys.Any(k => k.EndsWith(entry + PeftTensors.WeightSuffix, StringComparison.Ordinal))) continue;
             // One table stands for both.
-            if (config.EnsureWeightTying && Names(entry) && tensors.Keys.Any(k => k.EndsWith(PeftTensors.WeightSuffix, StringComparison.Ordinal)
+            if (
+                config.EnsureWeightTying
+                && Names(entry)
+                && tensors.Keys.Any(k =>
+                    k.EndsWith(PeftTensors.WeightSuffix, StringComparison.Ordinal)
                 && IsTable(k[..^PeftTensors.WeightSuffix.Length]))) continue;
             PeftTensors.RefuseHead(entry);
-            throw new HeadroomException($"The adapter's modules_to_save names {entry}, but the file holds no weight of it.", "The file is incomplete; copy it again.");
+            throw new HeadroomException(
+                $"The adapter's modules_to_save names {entry}, but the file holds no weight of it.",
+                "The file is incomplete; copy it again.");
         }
     }
 
     /// <summary>
-    /// The adapter as it goes onto a base: where the base's table and head are tied and stay so (<see cref="EnsureWeightTying"/>), one tensor stands for
-    /// both, under the table's name. Itself where nothing is to be done.
+    /// The adapter as it goes onto a base: where the base's table and head are tied and stay so
+    /// (<see cref="EnsureWeightTying"/>), one tensor stands for both, under the table's name. Itself where nothing is
+    /// to be done.
     /// </summary>
-    /// <exception cref="HeadroomException">A table has other rows than the base's vocabulary, or the two tables of a tied base differ.</exception>
+    /// <exception cref="HeadroomException">A table has other rows than the base's vocabulary, or the two tables of a
+    /// tied base differ.</exception>
     public PeftAdapter Over(ModelConfig config)
     {
         string table = config.TableName(), head = config.HeadName();
         foreach (string name in new[] { table, head })
-            if (Tensors.TryGetValue(name, out var t) && t.Shape is [var rows, var columns] && columns == config.HiddenSize && rows != config.VocabSize)
-                throw new HeadroomException($"The adapter's {name} has {rows} rows where the base has {config.VocabSize}: the base's vocabulary was resized before the training.",
-                    $"Give the base that was trained: with transformers resize_token_embeddings({rows}) and save_pretrained of base and tokenizer.");
+            if (
+                Tensors.TryGetValue(name, out var t)
+                && t.Shape is [var rows, var columns]
+                && columns == config.HiddenSize
+                && rows != config.VocabSize
+            )
+                throw new HeadroomException(
+                    $"The adapter's {name} has {rows} rows where the base has {config.VocabSize}: the base's "
+                        + $"vocabulary was resized before the training.",
+                    $"Give the base that was trained: with transformers resize_token_embeddings({rows}) and "
+                        + $"save_pretrained of base and tokenizer."
+                );
         if (!config.TieWordEmbeddings || !EnsureWeightTying || !Tensors.TryGetValue(head, out var own)) return this;
-        if (Tensors.TryGetValue(table, out var both) && !(both.Shape.SequenceEqual(own.Shape) && both.Values.AsSpan().SequenceEqual(own.Values)))
-            throw new HeadroomException($"The base's table and head are one tensor, but the adapter holds two that differ ({table}, {head}).",
+        if (
+            Tensors.TryGetValue(table, out var both)
+            && !(both.Shape.SequenceEqual(own.Shape) && both.Values.AsSpan().SequenceEqual(own.Values))
+        )
+            throw new HeadroomException(
+                $"The base's table and head are one tensor, but the adapter holds two that differ ({table}, {head}).",
                 "It was trained over a base with tie_word_embeddings false; give that one.");
-        return this with { Tensors = Tensors.Where(t => t.Key != head).Append(KeyValuePair.Create(table, own)).DistinctBy(t => t.Key).ToDictionary() };
+        return this with
+        {
+            Tensors = Tensors
+                .Where(t => t.Key != head)
+                .Append(KeyValuePair.Create(table, own))
+                .DistinctBy(t => t.Key)
+                .ToDictionary(),
+        };
     }
 
-    /// <summary>Whether a file in an adapter's folder (its path there, with /) is one that <see cref="Save"/> may have written.</summary>
-    public static bool IsOwnFile(string name) => name[(name.StartsWith(Pissa + "/", StringComparison.Ordinal) ? Pissa.Length + 1
+    /// <summary>
+    /// Whether a file in an adapter's folder (its path there, with /) is one that <see cref="Save"/> may have written.
+    /// </summary>
+    public static bool IsOwnFile(string name) =>
+        name[
+            (
+                name.StartsWith(Pissa + "/", StringComparison.Ordinal) ? Pissa.Length + 1
         : name.StartsWith(Loftq + "/", StringComparison.Ordinal) ? Loftq.Length + 1 : 0)..] is Config or Weights;
 
-    private static string InitialFolder(string folder, string init) => Path.Combine(folder, init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase) ? Pissa : Loftq);
+    private static string InitialFolder(string folder, string init) =>
+        Path.Combine(folder, init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase) ? Pissa : Loftq);
 
     private static bool HasInitial(string folder, string init) =>
-        (init == "loftq" || init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase)) && File.Exists(Path.Combine(InitialFolder(folder, init), Config));
+        (init == "loftq" || init.StartsWith("pissa", StringComparison.OrdinalIgnoreCase))
+        && File.Exists(Path.Combine(InitialFolder(folder, init), Config));
 
-    private static PeftAdapter? LoadInitial(string folder, string init, Dictionary<string, (long[] Shape, float[] Values)> tensors)
+    private static PeftAdapter? LoadInitial(
+        string folder, string init, Dictionary<string, (long[] Shape, float[] Values)> tensors)
     {
         if (!HasInitial(folder, init)) return null;
         string at = InitialFolder(folder, init);
         var initial = Load(at);
-        var pairs = tensors.Where(t => PeftTensors.Module(t.Key) != null && !t.Key.EndsWith(MagnitudeSuffix, StringComparison.Ordinal)).ToList();
-        if (initial.Tensors.Count != pairs.Count || !pairs.All(t => initial.Tensors.TryGetValue(t.Key, out var i) && i.Shape.SequenceEqual(t.Value.Shape)))
-            throw new HeadroomException($"{at} does not hold the pairs of the adapter.", "Its folders do not belong together; use a complete adapter.");
+        var pairs = tensors
+            .Where(t => PeftTensors.Module(t.Key) != null && !t.Key.EndsWith(MagnitudeSuffix, StringComparison.Ordinal))
+            .ToList();
+        if (
+            initial.Tensors.Count != pairs.Count
+            || !pairs.All(t => initial.Tensors.TryGetValue(t.Key, out var i) && i.Shape.SequenceEqual(t.Value.Shape))
+        )
+            throw new HeadroomException(
+                $"{at} does not hold the pairs of the adapter.",
+                "Its folders do not belong together; use a complete adapter.");
         return initial;
     }
 
     /// <summary>
-    /// An adapter over what its start left of the base as plain LoRA over the base itself, of twice the rank: B A - B0 A0 = [B, -B0] [A; A0], with the scaling kept
-    /// (PEFT <c>lora/model.py</c>, subtract_mutated_init).
+    /// An adapter over what its start left of the base as plain LoRA over the base itself, of twice the rank: B A - B0
+    /// A0 = [B, -B0] [A; A0], with the scaling kept (PEFT <c>lora/model.py</c>, subtract_mutated_init).
     /// </summary>
     /// <exception cref="InvalidOperationException">It has no <see cref="Initial"/>.</exception>
     public PeftAdapter Converted()
@@ -205,7 +303,12 @@ public sealed record PeftAdapter
         }
         return this with
         {
-            R = 2 * R, LoraAlpha = LoraAlpha * factor, Init = "true", LoftqIterations = 1, Initial = null, Tensors = tensors,
+            R = 2 * R,
+            LoraAlpha = LoraAlpha * factor,
+            Init = "true",
+            LoftqIterations = 1,
+            Initial = null,
+            Tensors = tensors,
             Targets = t with
             {
                 RankPattern = [.. t.RankPattern.Select(p => KeyValuePair.Create(p.Key, 2 * p.Value))],
@@ -215,51 +318,79 @@ public sealed record PeftAdapter
     }
 
     // Every A has its B, both of the rank that the configuration says; with DoRA a magnitude too, and only then.
-    private static void CheckPairs(Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, PeftConfig config)
+    private static void CheckPairs(
+        Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, PeftConfig config)
     {
         foreach (string module in tensors.Keys.Select(PeftTensors.Module).OfType<string>().Distinct())
         {
-            if (!targets.Matches(module)) throw new HeadroomException($"The adapter holds weights for {module}, which its target_modules do not name.", "Its two files do not belong together; use a complete adapter.");
+            if (!targets.Matches(module))
+                throw new HeadroomException(
+                    $"The adapter holds weights for {module}, which its target_modules do not name.",
+                    "Its two files do not belong together; use a complete adapter.");
             int rank = targets.Rank(module, config.R);
             foreach (char ab in "AB")
             {
                 string name = $"{module}.lora_{ab}.weight";
-                if (!tensors.TryGetValue(name, out var t)) throw new HeadroomException($"The adapter has no {name}.", "The file is incomplete; copy it again.");
+                if (!tensors.TryGetValue(name, out var t))
+                    throw new HeadroomException(
+                        $"The adapter has no {name}.", "The file is incomplete; copy it again.");
                 if (t.Shape.Length != 2 || t.Shape[ab == 'A' ? 0 : 1] != rank)
-                    throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", t.Shape)}], which does not fit the rank {rank}.", "Its two files do not belong together; use a complete adapter.");
+                    throw new HeadroomException(
+                        $"The adapter's {name} is [{string.Join(", ", t.Shape)}], which does not fit the rank {rank}.",
+                        "Its two files do not belong together; use a complete adapter.");
             }
             string magnitude = module + MagnitudeSuffix;
             bool has = tensors.TryGetValue(magnitude, out var m);
-            if (has && !config.UseDora) throw new HeadroomException($"The adapter holds {magnitude}, but its use_dora is false.", "Its two files do not belong together; use a complete adapter.");
-            if (!has && config.UseDora) throw new HeadroomException($"The adapter has no {magnitude}.", "The file is incomplete; copy it again.");
+            if (has && !config.UseDora)
+                throw new HeadroomException(
+                    $"The adapter holds {magnitude}, but its use_dora is false.",
+                    "Its two files do not belong together; use a complete adapter.");
+            if (!has && config.UseDora)
+                throw new HeadroomException(
+                    $"The adapter has no {magnitude}.", "The file is incomplete; copy it again.");
             if (has && (m.Shape.Length != 1 || m.Shape[0] != tensors[$"{module}.lora_B.weight"].Shape[0]))
-                throw new HeadroomException($"The adapter's {magnitude} is [{string.Join(", ", m.Shape)}], which does not fit its lora_B.", "Its two files do not belong together; use a complete adapter.");
+                throw new HeadroomException(
+                    $"The adapter's {magnitude} is [{string.Join(", ", m.Shape)}], which does not fit its lora_B.",
+                    "Its two files do not belong together; use a complete adapter.");
         }
     }
 
-    /// <summary>Refuses a base whose weights are not those that the adapter was trained on; warns when the adapter does not say.</summary>
+    /// <summary>
+    /// Refuses a base whose weights are not those that the adapter was trained on; warns when the adapter does not say.
+    /// </summary>
     /// <exception cref="HeadroomException">The recorded hash is another one.</exception>
     public void CheckBase(IWeightSource source, Action<string>? warn = null)
     {
         if (BaseHash == null)
-            warn?.Invoke($"warning: the adapter does not record the hash of its base ({BaseModel ?? "not named"}); that this is the right base is not checked");
+            warn?.Invoke(
+                $"warning: the adapter does not record the hash of its base ({BaseModel ?? "not named"}); that this "
+                    + $"is the right base is not checked"
+            );
         else if (BaseHash != source.Hash)
-            throw new HeadroomException("The adapter was trained on another base (its hash differs).", $"Give the base it belongs to: {BaseModel ?? "unknown"}.");
+            throw new HeadroomException(
+                "The adapter was trained on another base (its hash differs).",
+                $"Give the base it belongs to: {BaseModel ?? "unknown"}.");
     }
 
-    /// <summary>Writes the folder as PEFT does (keys sorted, indent 2, inference_mode true); each file is whole or not there.</summary>
+    /// <summary>
+    /// Writes the folder as PEFT does (keys sorted, indent 2, inference_mode true); each file is whole or not there.
+    /// </summary>
     public void Save(string folder)
     {
         FileLayer.Current.MakeFolder(folder);
         Initial?.Save(InitialFolder(folder, Init));
         var metadata = new Dictionary<string, string> { ["format"] = "pt" };
         if (BaseHash != null) metadata[HashKey] = BaseHash;
-        SafetensorsWriter.WriteF32(Path.Combine(folder, Weights), Tensors.Select(t => (PeftTensors.Prefix + t.Key, t.Value.Shape, t.Value.Values)), metadata);
+        SafetensorsWriter.WriteF32(
+            Path.Combine(folder, Weights),
+            Tensors.Select(t => (PeftTensors.Prefix + t.Key, t.Value.Shape, t.Value.Values)), metadata);
         var t = Targets ?? new LoraTargets { Modules = TargetModules };
-        static JsonArray? List(IEnumerable<string> items) => items.Any() ? new JsonArray(items.Select(i => (JsonNode)i).ToArray()) : null;
+        static JsonArray? List(IEnumerable<string> items) =>
+            items.Any() ? new JsonArray(items.Select(i => (JsonNode)i).ToArray()) : null;
         var json = new JsonObject
         {
-            ["alpha_pattern"] = new JsonObject(t.AlphaPattern.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)p.Value))),
+            ["alpha_pattern"] = new JsonObject(
+                t.AlphaPattern.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)p.Value))),
             ["auto_mapping"] = null,
             ["base_model_name_or_path"] = BaseModel,
             ["bias"] = "none",
@@ -267,14 +398,19 @@ public sealed record PeftAdapter
             ["inference_mode"] = true,
             ["init_lora_weights"] = bool.TryParse(Init, out bool usual) ? usual : Init,
             ["layers_pattern"] = List(t.LayersPattern),
-            ["layers_to_transform"] = t.Layers == null ? null : new JsonArray(t.Layers.Select(l => (JsonNode)l).ToArray()),
-            ["loftq_config"] = Init == "loftq" ? new JsonObject { ["loftq_bits"] = 4, ["loftq_iter"] = LoftqIterations } : new JsonObject(),
+            ["layers_to_transform"] =
+                t.Layers == null ? null : new JsonArray(t.Layers.Select(l => (JsonNode)l).ToArray()),
+            ["loftq_config"] =
+                Init == "loftq"
+                    ? new JsonObject { ["loftq_bits"] = 4, ["loftq_iter"] = LoftqIterations }
+                    : new JsonObject(),
             ["lora_alpha"] = LoraAlpha,
             ["lora_dropout"] = LoraDropout,
             ["modules_to_save"] = List(ModulesToSave),
             ["peft_type"] = "LORA",
             ["r"] = R,
-            ["rank_pattern"] = new JsonObject(t.RankPattern.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)p.Value))),
+            ["rank_pattern"] = new JsonObject(
+                t.RankPattern.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)p.Value))),
             ["revision"] = null,
             ["target_modules"] = t.Pattern is { } pattern ? pattern : List(t.Modules),
             ["task_type"] = "CAUSAL_LM",
@@ -285,7 +421,19 @@ public sealed record PeftAdapter
         if (EnsureWeightTying) json["ensure_weight_tying"] = true;
         if (t.ExcludePattern != null) json["exclude_modules"] = t.ExcludePattern;
         else if (List(t.Exclude) is { } exclude) json["exclude_modules"] = exclude;
-        var sorted = new JsonObject(json.OrderBy(p => p.Key, StringComparer.Ordinal).Select(p => KeyValuePair.Create(p.Key, p.Value?.DeepClone())));
-        AtomicFile.WriteText(Path.Combine(folder, Config), sorted.ToJsonString(new JsonSerializerOptions { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping }) + "\n");
+        var sorted = new JsonObject(
+            json.OrderBy(p => p.Key, StringComparer.Ordinal)
+                .Select(p => KeyValuePair.Create(p.Key, p.Value?.DeepClone()))
+        );
+        AtomicFile.WriteText(
+            Path.Combine(folder, Config),
+            sorted.ToJsonString(
+                new JsonSerializerOptions
+                {
+                    WriteIndented = true,
+                    Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+                }
+            ) + "\n"
+        );
     }
 }

@@ -6,7 +6,16 @@ namespace Headroom.Formats;
 
 /// <summary>adapter_config.json as read, with PEFT's defaults (<c>tuners/lora/config.py</c>).</summary>
 internal sealed record PeftConfig(
-    int R, float LoraAlpha, float LoraDropout, bool UseRslora, bool UseDora, IReadOnlyList<string> ModulesToSave, string Init, int LoftqIterations, LoraTargets Targets, string? BaseModel,
+    int R,
+    float LoraAlpha,
+    float LoraDropout,
+    bool UseRslora,
+    bool UseDora,
+    IReadOnlyList<string> ModulesToSave,
+    string Init,
+    int LoftqIterations,
+    LoraTargets Targets,
+    string? BaseModel,
     bool EnsureWeightTying)
 {
     private const int MostShown = 80; // characters of a value in a message
@@ -14,24 +23,24 @@ internal sealed record PeftConfig(
     // These change the numbers: an adapter that uses one is refused by its name.
     private static readonly string[] Unsupported =
     [
-        "lora_bias", "fan_in_fan_out", "use_qalora", "use_bdlora", "trainable_token_indices", "target_parameters", "layer_replication",
-        "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config", "monteclora_config", "megatron_config",
-    ];
+        "lora_bias", "fan_in_fan_out", "use_qalora", "use_bdlora", "trainable_token_indices", "target_parameters",
+        "layer_replication", "alora_invocation_tokens", "arrow_config", "kasa_config", "velora_config",
+        "monteclora_config", "megatron_config"];
 
     // These say how the adapter was made or where it is to be found; they do not change what it computes.
     private static readonly string[] Harmless =
     [
-        "auto_mapping", "corda_config", "eva_config", "inference_mode", "loftq_config", "lora_ga_config", "megatron_core", "peft_version", "qalora_group_size",
-        "revision", "runtime_config",
-    ];
+        "auto_mapping", "corda_config", "eva_config", "inference_mode", "loftq_config", "lora_ga_config",
+        "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config"];
 
     private static readonly string[] Known =
     [
-        "peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "modules_to_save", "bias", "target_modules", "exclude_modules",
-        "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "task_type", "ensure_weight_tying",
-    ];
+        "peft_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora",
+        "modules_to_save", "bias", "target_modules", "exclude_modules", "init_lora_weights", "layers_to_transform",
+        "layers_pattern", "rank_pattern", "alpha_pattern", "task_type", "ensure_weight_tying"];
 
-    // Initializations that take the adapter's start out of the base: over the original base such an adapter is wrong unless it was converted when saved (then the key is true).
+    // Initializations that take the adapter's start out of the base: over the original base such an adapter is wrong
+    // unless it was converted when saved (then the key is true).
     private static readonly string[] ChangesBase = ["pissa", "olora", "corda", "lora_ga"];
 
     // These leave the base as it is (PEFT lora/layer.py, update_layer), or are met elsewhere (loftq).
@@ -53,22 +62,33 @@ internal sealed record PeftConfig(
     public static PeftConfig Read(JsonObject json, Predicate<string> hasInitial, Action<string>? warn)
     {
         string? type = json.Text("peft_type");
-        if (type != "LORA") throw new HeadroomException($"The adapter's peft_type is {type ?? "not given"}.", "Only LORA adapters can be read.");
+        if (type != "LORA")
+            throw new HeadroomException(
+                $"The adapter's peft_type is {type ?? "not given"}.", "Only LORA adapters can be read.");
         Task(Text(json["task_type"]), json["task_type"]);
         foreach (string key in Unsupported)
-            if (Used(json[key]) || key.EndsWith("_config", StringComparison.Ordinal) && json[key] is JsonObject) // {} is a variant with its defaults
-                throw new HeadroomException($"The adapter uses {key}, which is not supported.", "Train it without that option.");
-        if (json.Text("bias") is { } bias and not "none") throw new HeadroomException($"The adapter uses bias: {bias}, which is not supported.", "Train it with bias: none.");
+            // {} is a variant with its defaults
+            if (Used(json[key]) || key.EndsWith("_config", StringComparison.Ordinal) && json[key] is JsonObject)
+                throw new HeadroomException(
+                    $"The adapter uses {key}, which is not supported.", "Train it without that option.");
+        if (json.Text("bias") is { } bias and not "none")
+            throw new HeadroomException(
+                $"The adapter uses bias: {bias}, which is not supported.", "Train it with bias: none.");
         string? how = Text(json["init_lora_weights"]);
         string start = how ?? (json.Flag("init_lora_weights") == false ? "false" : "true");
         bool changes = how != null && ChangesBase.Any(c => how.StartsWith(c, StringComparison.OrdinalIgnoreCase));
         if (changes && !hasInitial(how!))
-            throw new HeadroomException($"The adapter uses init_lora_weights: {how}, which changes the base weights.", "Save it converted to plain LoRA (PEFT: path_initial_model_for_weight_conversion).");
+            throw new HeadroomException(
+                $"The adapter uses init_lora_weights: {how}, which changes the base weights.",
+                "Save it converted to plain LoRA (PEFT: path_initial_model_for_weight_conversion).");
         if (how != null && !changes && !KeepsBase.Contains(how, StringComparer.OrdinalIgnoreCase))
-            throw new HeadroomException($"The adapter uses init_lora_weights: {HeadroomException.Value(how, MostShown)}, which is not known and may have changed the base weights.",
+            throw new HeadroomException(
+                $"The adapter uses init_lora_weights: {HeadroomException.Value(how, MostShown)}, which is not known "
+                    + $"and may have changed the base weights.",
                 "Save it as plain LoRA over the base itself, with init_lora_weights: true.");
         foreach (var (key, value) in json)
-            if (Used(value) && !Known.Contains(key) && !Harmless.Contains(key) && !Unsupported.Contains(key)) Unknown(key, value!, warn);
+            if (Used(value) && !Known.Contains(key) && !Harmless.Contains(key) && !Unsupported.Contains(key))
+                Unknown(key, value!, warn);
 
         int r = json.Whole("r") ?? 8;
         float alpha = (float?)json.Number("lora_alpha") ?? 8, dropout = (float?)json.Number("lora_dropout") ?? 0;
@@ -77,29 +97,54 @@ internal sealed record PeftConfig(
         if (dropout is not (>= 0 and < 1)) throw new FormatException($"lora_dropout is {dropout}");
         var targets = new LoraTargets
         {
-            Modules = List(json, "target_modules", true), Pattern = Text(json["target_modules"]),
-            Exclude = List(json, "exclude_modules", true), ExcludePattern = Text(json["exclude_modules"]) is { Length: > 0 } e ? e : null,
-            Layers = json["layers_to_transform"] switch { null => null, JsonArray many => many.Select(l => JsonValues.Whole("layers_to_transform", l)).ToList(), { } one => [JsonValues.Whole("layers_to_transform", one)] },
-            LayersPattern = Text(json["layers_pattern"]) is { Length: > 0 } p ? [p] : List(json, "layers_pattern", true),
+            Modules = List(json, "target_modules", true),
+            Pattern = Text(json["target_modules"]),
+            Exclude = List(json, "exclude_modules", true),
+            ExcludePattern = Text(json["exclude_modules"]) is { Length: > 0 } e ? e : null,
+            Layers = json["layers_to_transform"] switch
+            {
+                null => null,
+                JsonArray many => many.Select(l => JsonValues.Whole("layers_to_transform", l)).ToList(),
+                { } one => [JsonValues.Whole("layers_to_transform", one)],
+            },
+            LayersPattern = Text(json["layers_pattern"]) is { Length: > 0 } p
+                ? [p]
+                : List(json, "layers_pattern", true),
             RankPattern = Pairs(json, "rank_pattern", JsonValues.Whole),
             AlphaPattern = Pairs(json, "alpha_pattern", (k, v) => (float)JsonValues.Number(k, v)),
         };
-        if (targets.RankPattern.Any(v => v.Value is < 1 or > 1 << 16)) throw new FormatException("rank_pattern holds a rank that is not positive");
-        if (targets.AlphaPattern.Any(v => !float.IsFinite(v.Value))) throw new FormatException("alpha_pattern holds a value that is not finite");
-        return new PeftConfig(r, alpha, dropout, json.Flag("use_rslora") ?? false, json.Flag("use_dora") ?? false, List(json, "modules_to_save", false), start,
-            (json["loftq_config"] as JsonObject)?.Whole("loftq_iter") ?? 1, targets, json.Text("base_model_name_or_path"),
+        if (targets.RankPattern.Any(v => v.Value is < 1 or > 1 << 16))
+            throw new FormatException("rank_pattern holds a rank that is not positive");
+        if (targets.AlphaPattern.Any(v => !float.IsFinite(v.Value)))
+            throw new FormatException("alpha_pattern holds a value that is not finite");
+        return new PeftConfig(
+            r,
+            alpha,
+            dropout,
+            json.Flag("use_rslora") ?? false,
+            json.Flag("use_dora") ?? false,
+            List(json, "modules_to_save", false),
+            start,
+            (json["loftq_config"] as JsonObject)?.Whole("loftq_iter") ?? 1,
+            targets,
+            json.Text("base_model_name_or_path"),
             json.Flag("ensure_weight_tying") ?? false);
     }
 
     private static void Task(string? type, JsonNode? value)
     {
         if (value == null || type == "CAUSAL_LM") return;
-        string ends = type != null && OtherTasks.TryGetValue(type, out string? known) ? $": its model ends in {known}" : ", which is not known";
-        throw new HeadroomException($"The adapter's task_type is {type ?? value.ToJsonString()}{ends}.", "Only adapters of causal language models (task_type CAUSAL_LM) can be read.");
+        string ends =
+            type != null && OtherTasks.TryGetValue(type, out string? known)
+                ? $": its model ends in {known}"
+                : ", which is not known";
+        throw new HeadroomException(
+            $"The adapter's task_type is {type ?? value.ToJsonString()}{ends}.",
+            "Only adapters of causal language models (task_type CAUSAL_LM) can be read.");
     }
 
-    // Keys of newer versions of PEFT, which itself ignores them with a warning. What someone switched on or filled in may change what the adapter
-    // computes; a number or a word may be the default of an option that is off.
+    // Keys of newer versions of PEFT, which itself ignores them with a warning. What someone switched on or filled in
+    // may change what the adapter computes; a number or a word may be the default of an option that is off.
     private static void Unknown(string key, JsonNode value, Action<string>? warn)
     {
         string text = JsonValues.Shown(value);
@@ -108,7 +153,9 @@ internal sealed record PeftConfig(
             warn?.Invoke($"warning: adapter_config.json has {key}: {text}, which is not known; it is ignored");
             return;
         }
-        throw new HeadroomException($"The adapter uses {key}: {text}, which is not known.", "A newer PEFT wrote it; train it without that option, or use a newer Headroom.");
+        throw new HeadroomException(
+            $"The adapter uses {key}: {text}, which is not known.",
+            "A newer PEFT wrote it; train it without that option, or use a newer Headroom.");
     }
 
     private static bool Used(JsonNode? v) => v switch
@@ -127,15 +174,20 @@ internal sealed record PeftConfig(
     private static List<string> List(JsonObject json, string key, bool orText) => json[key] switch
     {
         null => [],
-        JsonArray a => a.Select(i => Text(i) ?? throw new FormatException($"{key} holds {JsonValues.Shown(i)}, which is no name")).ToList(),
+        JsonArray a => a.Select(i =>
+                Text(i) ?? throw new FormatException($"{key} holds {JsonValues.Shown(i)}, which is no name")
+            )
+            .ToList(),
         var v when orText && Text(v) != null => [],
         _ => throw new FormatException($"{key} is no list of names"),
     };
 
-    private static List<KeyValuePair<string, T>> Pairs<T>(JsonObject json, string key, Func<string, JsonNode?, T> read) => json[key] switch
-    {
-        null => [],
-        JsonObject o => o.Select(p => KeyValuePair.Create(p.Key, read($"{key}.{p.Key}", p.Value))).ToList(),
-        _ => throw new FormatException($"{key} is no map"),
-    };
+    private static List<KeyValuePair<string, T>> Pairs<T>(
+        JsonObject json, string key, Func<string, JsonNode?, T> read) =>
+        json[key] switch
+        {
+            null => [],
+            JsonObject o => o.Select(p => KeyValuePair.Create(p.Key, read($"{key}.{p.Key}", p.Value))).ToList(),
+            _ => throw new FormatException($"{key} is no map"),
+        };
 }

@@ -17,8 +17,9 @@ public sealed record SafetensorInfo(string Name, string DType, long[] Shape, lon
 }
 
 /// <summary>
-/// A memory-mapped safetensors file, validated as the reference reader does (huggingface/safetensors <c>tensor.rs</c>) and stricter: duplicate keys
-/// are refused. Nothing is allocated from numbers of the file before they are checked against its length.
+/// A memory-mapped safetensors file, validated as the reference reader does (huggingface/safetensors <c>tensor.rs</c>)
+/// and stricter: duplicate keys are refused. Nothing is allocated from numbers of the file before they are checked
+/// against its length.
 /// </summary>
 public sealed unsafe class SafetensorsFile : IDisposable
 {
@@ -33,7 +34,8 @@ public sealed unsafe class SafetensorsFile : IDisposable
     private SafetensorsFile(string path)
     {
         Path = path;
-        if (!File.Exists(path)) throw new HeadroomException($"There is no file {path}.", "Check the path of the model.");
+        if (!File.Exists(path))
+            throw new HeadroomException($"There is no file {path}.", "Check the path of the model.");
         RegularFile.Check(path);
         _handle = File.OpenHandle(path);
         try
@@ -41,7 +43,8 @@ public sealed unsafe class SafetensorsFile : IDisposable
             long length = RandomAccess.GetLength(_handle);
             GitLfs.Refuse(path);
             if (length < 8) throw Bad("HeaderTooSmall: the file has fewer than 8 bytes");
-            _map = MemoryMappedFile.CreateFromFile(_handle, null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
+            _map = MemoryMappedFile.CreateFromFile(
+                _handle, null, 0, MemoryMappedFileAccess.Read, HandleInheritability.None, leaveOpen: true);
             _view = _map.CreateViewAccessor(0, 0, MemoryMappedFileAccess.Read);
             byte* start = null;
             _view.SafeMemoryMappedViewHandle.AcquirePointer(ref start);
@@ -78,18 +81,22 @@ public sealed unsafe class SafetensorsFile : IDisposable
     }
 
     /// <summary>
-    /// Bytes of a tensor from <paramref name="offset"/> on, read from the file and not from the map: no page faults, and the file's pages are not counted as the
-    /// process's own. Callable from several threads. Throws <see cref="HeadroomException"/> when the file has become shorter.
+    /// Bytes of a tensor from <paramref name="offset"/> on, read from the file and not from the map: no page faults,
+    /// and the file's pages are not counted as the process's own. Callable from several threads. Throws
+    /// <see cref="HeadroomException"/> when the file has become shorter.
     /// </summary>
     public void Read(string name, long offset, Span<byte> destination)
     {
         var t = Tensors[name];
-        if (offset < 0 || t.Begin + offset + destination.Length > t.End) throw new ArgumentOutOfRangeException(nameof(offset));
-        if (FileRead.Exactly(_handle!, _dataAt + t.Begin + offset, destination) != destination.Length) throw Bad($"it ends inside {name}");
+        if (offset < 0 || t.Begin + offset + destination.Length > t.End)
+            throw new ArgumentOutOfRangeException(nameof(offset));
+        if (FileRead.Exactly(_handle!, _dataAt + t.Begin + offset, destination) != destination.Length)
+            throw Bad($"it ends inside {name}");
     }
 
     /// <summary>All bytes of a tensor.</summary>
-    public ReadOnlySpan<byte> Bytes(string name) => Bytes(name, 0, checked((int)(Tensors[name].End - Tensors[name].Begin)));
+    public ReadOnlySpan<byte> Bytes(string name) =>
+        Bytes(name, 0, checked((int)(Tensors[name].End - Tensors[name].Begin)));
 
     /// <summary>Elements [first, first + destination.Length) as float32; F32, F64, BF16 and F16 tensors.</summary>
     public void ReadF32(string name, long first, Span<float> destination) => ReadF32(name, first, destination, Piece);
@@ -127,7 +134,9 @@ public sealed unsafe class SafetensorsFile : IDisposable
                 for (int i = 0; i < d.Length; i++) destination[i] = (float)d[i];
                 break;
             default:
-                throw new HeadroomException($"Tensor {name} of {System.IO.Path.GetFileName(Path)} has dtype {Tensors[name].DType}.", "Only F32, F64, BF16 and F16 can be read as weights.");
+                throw new HeadroomException(
+                    $"Tensor {name} of {System.IO.Path.GetFileName(Path)} has dtype {Tensors[name].DType}.",
+                    "Only F32, F64, BF16 and F16 can be read as weights.");
         }
     }
 
@@ -157,7 +166,9 @@ public sealed unsafe class SafetensorsFile : IDisposable
     /// <summary>A whole tensor as float32.</summary>
     public float[] ReadF32(string name)
     {
-        if (!Tensors.TryGetValue(name, out var t)) throw new HeadroomException($"There is no tensor {name} in {System.IO.Path.GetFileName(Path)}.", "Use a complete file.");
+        if (!Tensors.TryGetValue(name, out var t))
+            throw new HeadroomException(
+                $"There is no tensor {name} in {System.IO.Path.GetFileName(Path)}.", "Use a complete file.");
         var values = new float[t.Count];
         ReadF32(name, 0, values);
         return values;
@@ -168,11 +179,15 @@ public sealed unsafe class SafetensorsFile : IDisposable
     {
         "I64" => MemoryMarshal.Cast<byte, long>(Bytes(name)).ToArray(),
         "I32" => Array.ConvertAll(MemoryMarshal.Cast<byte, int>(Bytes(name)).ToArray(), i => (long)i),
-        var other => throw new HeadroomException($"Tensor {name} has dtype {other}, not I64.", "Use a file with integer ids."),
+        var other => throw new HeadroomException(
+            $"Tensor {name} has dtype {other}, not I64.", "Use a file with integer ids."),
     };
 
-    /// <summary>Checks a header and gives its tensors; <paramref name="dataLength"/> is the length of the data buffer.</summary>
-    public static (Dictionary<string, SafetensorInfo>, Dictionary<string, string>) Parse(ReadOnlySpan<byte> header, long dataLength, string path)
+    /// <summary>
+    /// Checks a header and gives its tensors; <paramref name="dataLength"/> is the length of the data buffer.
+    /// </summary>
+    public static (Dictionary<string, SafetensorInfo>, Dictionary<string, string>) Parse(
+        ReadOnlySpan<byte> header, long dataLength, string path)
     {
         try
         {
@@ -219,7 +234,8 @@ public sealed unsafe class SafetensorsFile : IDisposable
         {
             string key = json.GetString()!;
             json.Read();
-            if (json.TokenType != JsonTokenType.String) throw new JsonException("__metadata__ holds something that is not a string");
+            if (json.TokenType != JsonTokenType.String)
+                throw new JsonException("__metadata__ holds something that is not a string");
             if (!metadata.TryAdd(key, json.GetString()!)) throw new JsonException($"{key} twice");
         }
     }
@@ -241,7 +257,8 @@ public sealed unsafe class SafetensorsFile : IDisposable
                 default: throw new JsonException($"{name}: key {key} is unknown or repeated");
             }
         }
-        if (dtype == null || shape == null || offsets is not { Length: 2 }) throw new JsonException($"{name} is incomplete");
+        if (dtype == null || shape == null || offsets is not { Length: 2 })
+            throw new JsonException($"{name} is incomplete");
         if (Bits(dtype) == 0) throw new JsonException($"{name} has the unknown dtype {dtype}");
         return new SafetensorInfo(name, dtype, shape, offsets[0], offsets[1]);
     }
@@ -274,10 +291,12 @@ public sealed unsafe class SafetensorsFile : IDisposable
             bits *= (uint)Bits(t.DType);
             if (bits > ulong.MaxValue) throw Bad(path, $"ValidationOverflow({t.Name})");
             if (bits % 8 != 0) throw Bad(path, $"MisalignedSlice({t.Name})");
-            if ((UInt128)(ulong)(t.End - t.Begin) != bits / 8) throw Bad(path, $"TensorInvalidInfo({t.Name}): size against shape and dtype");
+            if ((UInt128)(ulong)(t.End - t.Begin) != bits / 8)
+                throw Bad(path, $"TensorInvalidInfo({t.Name}): size against shape and dtype");
             at = t.End;
         }
-        if (at != dataLength) throw Bad(path, $"MetadataIncompleteBuffer: {dataLength} data bytes where the header says {at}");
+        if (at != dataLength)
+            throw Bad(path, $"MetadataIncompleteBuffer: {dataLength} data bytes where the header says {at}");
     }
 
     /// <summary>Bits of an element, 0 when the dtype is unknown.</summary>
@@ -295,7 +314,9 @@ public sealed unsafe class SafetensorsFile : IDisposable
     private HeadroomException Bad(string why) => Bad(Path, why);
 
     private static HeadroomException Bad(string path, string why) =>
-        new($"{System.IO.Path.GetFileName(path)} is not a valid safetensors file: {why}.", "The file is damaged or incomplete; download or copy it again.");
+        new(
+            $"{System.IO.Path.GetFileName(path)} is not a valid safetensors file: {why}.",
+            "The file is damaged or incomplete; download or copy it again.");
 
     /// <inheritdoc/>
     public void Dispose()

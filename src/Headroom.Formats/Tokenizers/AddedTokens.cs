@@ -4,7 +4,9 @@ using System.Text;
 namespace Headroom.Formats.Tokenizers;
 
 /// <summary>A token that is found in the text as it stands, before the model sees the rest.</summary>
-internal sealed record AddedToken(int Id, string Content, bool SingleWord = false, bool LStrip = false, bool RStrip = false, bool Normalized = false, bool Special = true);
+internal sealed record AddedToken(
+    int Id, string Content, bool SingleWord = false, bool LStrip = false, bool RStrip = false, bool Normalized = false,
+    bool Special = true);
 
 /// <summary>Finds added tokens: the leftmost, of these the longest.</summary>
 internal sealed class AddedTokens
@@ -39,8 +41,9 @@ internal sealed class AddedTokens
     public bool IsEmpty => _next.Count == 0;
 
     /// <summary>
-    /// The next token from <paramref name="at"/> on, which moves behind its spelling; start and stop include the blanks that it takes along. As in tokenizers (added_vocabulary.rs, find_matches),
-    /// blanks taken along do not hide a token that is spelled in them.
+    /// The next token from <paramref name="at"/> on, which moves behind its spelling; start and stop include the blanks
+    /// that it takes along. As in tokenizers (added_vocabulary.rs, find_matches), blanks taken along do not hide a
+    /// token that is spelled in them.
     /// </summary>
     /// <param name="text">The text.</param>
     /// <param name="at">Where to look on.</param>
@@ -74,7 +77,9 @@ internal sealed class AddedTokens
         return null;
     }
 
-    private static bool WordEnds(ReadOnlySpan<char> text) => Rune.DecodeLastFromUtf16(text, out var rune, out _) == OperationStatus.Done && WordMatcher.IsWord(rune);
+    private static bool WordEnds(ReadOnlySpan<char> text) =>
+        Rune.DecodeLastFromUtf16(text, out var rune, out _) == OperationStatus.Done && WordMatcher.IsWord(rune);
 
-    private static bool WordStarts(ReadOnlySpan<char> text) => Rune.DecodeFromUtf16(text, out var rune, out _) == OperationStatus.Done && WordMatcher.IsWord(rune);
+    private static bool WordStarts(ReadOnlySpan<char> text) =>
+        Rune.DecodeFromUtf16(text, out var rune, out _) == OperationStatus.Done && WordMatcher.IsWord(rune);
 }

@@ -5,7 +5,10 @@ using Headroom.Core;
 
 namespace Headroom.Formats.Tokenizers;
 
-/// <summary>Byte pair encoding of one word: symbols are merged by rank, equal ranks from the left. Short words by a scan, long ones by a heap, so a word of any length costs n log n.</summary>
+/// <summary>
+/// Byte pair encoding of one word: symbols are merged by rank, equal ranks from the left. Short words by a scan, long
+/// ones by a heap, so a word of any length costs n log n.
+/// </summary>
 internal sealed class BpeModel
 {
     private const int CacheWord = 32, CacheEntries = 1 << 16, ScanLimit = 48;
@@ -29,16 +32,22 @@ internal sealed class BpeModel
     /// <param name="ignoreMerges">A word that is a whole piece is that piece.</param>
     /// <param name="unk">Id for what cannot be written, -1 to leave it out, or <see cref="Missing"/>.</param>
     /// <param name="fuseUnk">Neighbouring unknowns become one.</param>
-    public BpeModel(Dictionary<string, int> vocab, Dictionary<ulong, (int, int)> merges, int[] bytes, bool byteLevel, bool ignoreMerges, int unk, bool fuseUnk)
+    public BpeModel(
+        Dictionary<string, int> vocab, Dictionary<ulong, (int, int)> merges, int[] bytes, bool byteLevel,
+        bool ignoreMerges, int unk, bool fuseUnk)
     {
-        (_vocab, _merges, _bytes, _byteLevel, _ignoreMerges, _unk, _fuseUnk) = (vocab, merges, bytes, byteLevel, ignoreMerges, unk, fuseUnk);
+        (_vocab, _merges, _bytes, _byteLevel, _ignoreMerges, _unk, _fuseUnk) = (
+            vocab, merges, bytes, byteLevel, ignoreMerges, unk, fuseUnk);
         _find = vocab.GetAlternateLookup<ReadOnlySpan<char>>();
         _cached = _cache.GetAlternateLookup<ReadOnlySpan<char>>();
     }
 
     /// <summary>Merges (left, right, result) by rank.</summary>
     public IEnumerable<(int Left, int Right, int Id)> Merges =>
-        _merges.OrderBy(m => m.Value.Rank).ThenBy(m => m.Value.Id).Select(m => ((int)(m.Key >> 32), (int)(uint)m.Key, m.Value.Id));
+        _merges
+            .OrderBy(m => m.Value.Rank)
+            .ThenBy(m => m.Value.Id)
+            .Select(m => ((int)(m.Key >> 32), (int)(uint)m.Key, m.Value.Id));
 
     /// <summary>Id of each byte, or -1: the alphabet of a byte-level model, else the fallback tokens.</summary>
     public IReadOnlyList<int> ByteIds => _bytes;
@@ -134,7 +143,10 @@ internal sealed class BpeModel
     private void Unknown(Span<int> ids, ref int n, ref bool unknown)
     {
         if (_unk == Missing)
-            throw new HeadroomException("A text holds a character that the vocabulary cannot write, and the tokenizer's unk_token is not in the vocabulary.", "Use another copy of the model's tokenizer.json.");
+            throw new HeadroomException(
+                "A text holds a character that the vocabulary cannot write, and the tokenizer's unk_token is not in "
+                    + "the vocabulary.",
+                "Use another copy of the model's tokenizer.json.");
         if (_unk < 0) return;
         if (unknown && !_fuseUnk) ids[n++] = _unk;
         unknown = true;
@@ -178,7 +190,8 @@ internal sealed class BpeModel
         {
             next[i] = i + 1 < n ? i + 1 : -1;
             prev[i] = i - 1;
-            if (i + 1 < n && Rank(ids[i], ids[i + 1], out _) is var r && r != int.MaxValue) first.Add(((i, ids[i], ids[i + 1]), Key(r, i)));
+            if (i + 1 < n && Rank(ids[i], ids[i + 1], out _) is var r && r != int.MaxValue)
+                first.Add(((i, ids[i], ids[i + 1]), Key(r, i)));
         }
         var heap = new PriorityQueue<(int At, int Left, int Right), ulong>(first);
         while (heap.TryDequeue(out var e, out _))
@@ -192,10 +205,12 @@ internal sealed class BpeModel
             if (next[at] >= 0)
             {
                 prev[next[at]] = at;
-                if (Rank(id, ids[next[at]], out _) is var r && r != int.MaxValue) heap.Enqueue((at, id, ids[next[at]]), Key(r, at));
+                if (Rank(id, ids[next[at]], out _) is var r && r != int.MaxValue)
+                    heap.Enqueue((at, id, ids[next[at]]), Key(r, at));
             }
             int p = prev[at];
-            if (p >= 0 && Rank(ids[p], id, out _) is var q && q != int.MaxValue) heap.Enqueue((p, ids[p], id), Key(q, p));
+            if (p >= 0 && Rank(ids[p], id, out _) is var q && q != int.MaxValue)
+                heap.Enqueue((p, ids[p], id), Key(q, p));
         }
         for (int i = 0; i >= 0 && n > 0; i = next[i]) output.Add(ids[i]);
     }
@@ -213,7 +228,9 @@ internal static class ByteAlphabet
         var map = new char[256];
         int extra = 0;
         for (int b = 0; b < 256; b++)
-            map[b] = b is (>= '!' and <= '~') or (>= 0xA1 and <= 0xAC) or (>= 0xAE and <= 0xFF) ? (char)b : (char)(256 + extra++);
+            map[b] = b is (>= '!' and <= '~') or (>= 0xA1 and <= 0xAC) or (>= 0xAE and <= 0xFF)
+                ? (char)b
+                : (char)(256 + extra++);
         return map;
     }
 

@@ -11,7 +11,9 @@ internal sealed class TokenizerParts
 {
     public required BpeModel Model { get; init; }
     public required bool ByteLevel { get; init; }
-    /// <summary>Whether a text is what the bytes of its pieces say; absent, whether the vocabulary is byte-level.</summary>
+    /// <summary>
+    /// Whether a text is what the bytes of its pieces say; absent, whether the vocabulary is byte-level.
+    /// </summary>
     public bool? BytesToText { get; init; }
     /// <summary>Piece by id; empty where an id has none.</summary>
     public required string[] Pieces { get; set; }
@@ -50,7 +52,8 @@ internal sealed class BpeTokenizer : ITokenizer
     {
         _parts = parts;
         _raw = new AddedTokens(parts.Added.Where(t => !t.Normalized).Select(t => (t.Content, t)));
-        string Spelling(AddedToken t) => t.Normalized && parts.Normalizer != null ? parts.Normalizer(t.Content) : t.Content;
+        string Spelling(AddedToken t) =>
+            t.Normalized && parts.Normalizer != null ? parts.Normalizer(t.Content) : t.Content;
         _normalized = new AddedTokens(parts.Added.Where(t => t.Normalized).Select(t => (Spelling(t), t)));
         foreach (var t in parts.Added) _added[t.Id] = Spelling(t);
         (_prefix, _suffix) = (parts.Prefix.ToArray(), parts.Suffix.ToArray());
@@ -92,7 +95,11 @@ internal sealed class BpeTokenizer : ITokenizer
         }
         catch (RegexMatchTimeoutException e)
         {
-            throw new HeadroomException("The tokenizer's expression took too long on a text.", "The tokenizer file asks for a splitting expression of exponential cost; use another copy of the tokenizer, or its GGUF or tokenizer.model file.", inner: e);
+            throw new HeadroomException(
+                "The tokenizer's expression took too long on a text.",
+                "The tokenizer file asks for a splitting expression of exponential cost; use another copy of the "
+                    + "tokenizer, or its GGUF or tokenizer.model file.",
+                inner: e);
         }
         if (addSpecial) run.Ids.AddRange(_suffix);
         return run.Ids.ToArray();
@@ -149,7 +156,8 @@ internal sealed class BpeTokenizer : ITokenizer
         }
         var pieces = new List<string>(ids.Length);
         foreach (int id in ids)
-            if ((_added.TryGetValue(id, out string? piece) ? piece : IdToToken(id)) is { Length: > 0 } known) pieces.Add(known);
+            if ((_added.TryGetValue(id, out string? piece) ? piece : IdToToken(id)) is { Length: > 0 } known)
+                pieces.Add(known);
         long given = Characters(pieces);
         foreach (var step in _parts.Decoders)
         {
@@ -181,7 +189,11 @@ internal sealed class BpeTokenizer : ITokenizer
         {
             char c = text[at];
             if (!char.IsSurrogate(c)) continue;
-            if (char.IsHighSurrogate(c) && at + 1 < text.Length && char.IsLowSurrogate(text[at + 1])) { at++; continue; }
+            if (char.IsHighSurrogate(c) && at + 1 < text.Length && char.IsLowSurrogate(text[at + 1]))
+            {
+                at++;
+                continue;
+            }
             (fixedUp ??= text.ToCharArray())[at] = '\uFFFD';
         }
         return fixedUp == null ? text : new string(fixedUp);

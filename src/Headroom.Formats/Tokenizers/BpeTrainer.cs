@@ -7,14 +7,19 @@ namespace Headroom.Formats.Tokenizers;
 /// <param name="Merges">Pairs of pieces, first merged first.</param>
 /// <param name="Specials">Special tokens, at ids 0, 1, ...</param>
 /// <param name="ByteLevel">Byte-level; otherwise SentencePiece style.</param>
-public sealed record TrainedBpe(IReadOnlyList<string> Pieces, IReadOnlyList<(string Left, string Right)> Merges, IReadOnlyList<string> Specials, bool ByteLevel);
+public sealed record TrainedBpe(
+    IReadOnlyList<string> Pieces, IReadOnlyList<(string Left, string Right)> Merges, IReadOnlyList<string> Specials,
+    bool ByteLevel);
 
 /// <summary>Learns byte pair vocabularies. The same texts in the same order always give the same vocabulary.</summary>
 public static class BpeTrainer
 {
     private const int LongestPiece = 32;
 
-    /// <summary>Learns a byte-level vocabulary: every text can be written with it. Words are cut as GPT-2 cuts them, digits stand alone.</summary>
+    /// <summary>
+    /// Learns a byte-level vocabulary: every text can be written with it. Words are cut as GPT-2 cuts them, digits
+    /// stand alone.
+    /// </summary>
     /// <param name="texts">The texts to learn from.</param>
     /// <param name="vocabSize">Pieces in all; fewer come out where the texts have no pair that occurs twice.</param>
     /// <param name="specials">Special tokens; they get the first ids.</param>
@@ -22,7 +27,10 @@ public static class BpeTrainer
     {
         var pieces = new List<string>(specials.Distinct(StringComparer.Ordinal));
         int special = pieces.Count;
-        if (vocabSize < special + 256) throw new ArgumentOutOfRangeException(nameof(vocabSize), $"A byte-level vocabulary with {special} special tokens needs at least {special + 256} pieces.");
+        if (vocabSize < special + 256)
+            throw new ArgumentOutOfRangeException(
+                nameof(vocabSize),
+                $"A byte-level vocabulary with {special} special tokens needs at least {special + 256} pieces.");
         var idOf = new int[256];
         foreach (char c in ByteAlphabet.Chars.Order())
         {
@@ -45,22 +53,34 @@ public static class BpeTrainer
             }
             foreach (var (start, length) in a) Count(find, text.AsSpan(start, length));
         }
-        var symbols = words.OrderBy(w => w.Key, StringComparer.Ordinal).Select(w => (Encoding.UTF8.GetBytes(w.Key).Select(x => idOf[x]).ToArray(), w.Value)).ToList();
+        var symbols = words
+            .OrderBy(w => w.Key, StringComparer.Ordinal)
+            .Select(w => (Encoding.UTF8.GetBytes(w.Key).Select(x => idOf[x]).ToArray(), w.Value))
+            .ToList();
         var merges = Learn(symbols, pieces, vocabSize, _ => true);
         return new TrainedBpe(pieces, merges, pieces[..special], true);
     }
 
-    /// <summary>Learns a vocabulary in the style of Llama's SentencePiece models: &lt;unk&gt;, &lt;s&gt;, &lt;/s&gt;, other specials, the 256 byte pieces, the characters of the texts, then what the merges make. Blanks become U+2581, which starts a word; digits stand alone; characters outside the vocabulary are written in bytes.</summary>
+    /// <summary>
+    /// Learns a vocabulary in the style of Llama's SentencePiece models: &lt;unk&gt;, &lt;s&gt;, &lt;/s&gt;, other
+    /// specials, the 256 byte pieces, the characters of the texts, then what the merges make. Blanks become U+2581,
+    /// which starts a word; digits stand alone; characters outside the vocabulary are written in bytes.
+    /// </summary>
     /// <param name="texts">The texts to learn from.</param>
     /// <param name="vocabSize">Pieces in all; fewer come out where the texts have no pair that occurs twice.</param>
     /// <param name="specials">Special tokens besides &lt;unk&gt;, &lt;s&gt; and &lt;/s&gt;.</param>
-    /// <param name="coverage">Share of the characters of the texts that get a piece of their own, commonest first.</param>
-    public static TrainedBpe TrainSentencePieceStyle(IEnumerable<string> texts, int vocabSize, string[]? specials = null, double coverage = 0.9999)
+    /// <param name="coverage">Share of the characters of the texts that get a piece of their own, commonest
+    /// first.</param>
+    public static TrainedBpe TrainSentencePieceStyle(
+        IEnumerable<string> texts, int vocabSize, string[]? specials = null, double coverage = 0.9999)
     {
         var pieces = new List<string> { "<unk>", "<s>", "</s>" };
         foreach (string s in specials ?? []) if (!pieces.Contains(s)) pieces.Add(s);
         int special = pieces.Count;
-        if (vocabSize < special + 257) throw new ArgumentOutOfRangeException(nameof(vocabSize), $"A vocabulary with {special} special tokens and byte fallback needs at least {special + 257} pieces.");
+        if (vocabSize < special + 257)
+            throw new ArgumentOutOfRangeException(
+                nameof(vocabSize),
+                $"A vocabulary with {special} special tokens and byte fallback needs at least {special + 257} pieces.");
         for (int i = 0; i < 256; i++) pieces.Add(Vocabulary.BytePiece(i));
         var words = new Dictionary<string, long>(StringComparer.Ordinal);
         var find = words.GetAlternateLookup<ReadOnlySpan<char>>();
@@ -81,7 +101,9 @@ public static class BpeTrainer
             }
         var runes = new Dictionary<int, long>();
         foreach (var (word, n) in words)
-            foreach (var r in word.EnumerateRunes()) if (r.Value >= ' ' && r.Value != 0xFFFD) runes[r.Value] = runes.GetValueOrDefault(r.Value) + n;
+            foreach (var r in word.EnumerateRunes())
+                if (r.Value >= ' ' && r.Value != 0xFFFD)
+                    runes[r.Value] = runes.GetValueOrDefault(r.Value) + n;
         runes[WordStartStep.Mark] = Math.Max(1, runes.GetValueOrDefault(WordStartStep.Mark));
         long all = runes.Values.Sum(), covered = 0;
         var idOf = new Dictionary<int, int> { [WordStartStep.Mark] = pieces.Count };
@@ -113,14 +135,19 @@ public static class BpeTrainer
         return new TrainedBpe(pieces, merges, pieces[..special], false);
     }
 
-    private static void Count(Dictionary<string, long>.AlternateLookup<ReadOnlySpan<char>> words, ReadOnlySpan<char> word)
+    private static void Count(
+        Dictionary<string, long>.AlternateLookup<ReadOnlySpan<char>> words, ReadOnlySpan<char> word)
     {
         words.TryGetValue(word, out long n);
         words[word] = n + 1;
     }
 
-    /// <summary>Merges the commonest pair, equal counts by the smaller ids, until the vocabulary is full or no pair occurs twice.</summary>
-    private static List<(string, string)> Learn(List<(int[] Symbols, long Count)> words, List<string> pieces, int vocabSize, Func<int, bool> mayMerge)
+    /// <summary>
+    /// Merges the commonest pair, equal counts by the smaller ids, until the vocabulary is full or no pair occurs
+    /// twice.
+    /// </summary>
+    private static List<(string, string)> Learn(
+        List<(int[] Symbols, long Count)> words, List<string> pieces, int vocabSize, Func<int, bool> mayMerge)
     {
         var counts = new Dictionary<ulong, long>();
         var where = new Dictionary<ulong, HashSet<int>>();
@@ -168,7 +195,9 @@ public static class BpeTrainer
                 bool holds = false;
                 for (int i = 0; i + 1 < length; i++) holds |= s[i] == left && s[i + 1] == right;
                 if (!holds) continue;
-                for (int i = 0; i + 1 < length; i++) if (counts.ContainsKey(BpeModel.Key(s[i], s[i + 1]))) Change(BpeModel.Key(s[i], s[i + 1]), -n, w);
+                for (int i = 0; i + 1 < length; i++)
+                    if (counts.ContainsKey(BpeModel.Key(s[i], s[i + 1])))
+                        Change(BpeModel.Key(s[i], s[i + 1]), -n, w);
                 for (int i = 0; i < length; i++)
                     if (i + 1 < length && s[i] == left && s[i + 1] == right) { s[to++] = id; i++; } else s[to++] = s[i];
                 lengths[w] = to;

@@ -7,16 +7,24 @@ namespace Headroom.Formats.Tokenizers;
 /// <summary>Steps from pieces back to text; each takes and gives the list of pieces.</summary>
 internal static class Decoders
 {
-    public static Func<List<string>, List<string>> Replace(Func<string, string> replace) => tokens => tokens.ConvertAll(t => replace(t));
+    public static Func<List<string>, List<string>> Replace(Func<string, string> replace) =>
+        tokens => tokens.ConvertAll(t => replace(t));
 
     public static List<string> Fuse(List<string> tokens) => [string.Concat(tokens)];
 
-    public static Func<List<string>, List<string>> Strip(Rune c, int start, int stop) => tokens => tokens.ConvertAll(t =>
+    public static Func<List<string>, List<string>> Strip(Rune c, int start, int stop) =>
+        tokens =>
+            tokens.ConvertAll(t =>
     {
         string s = c.ToString();
         int a = 0, b = t.Length;
         for (int n = 0; n < start && string.CompareOrdinal(t, a, s, 0, s.Length) == 0; n++) a += s.Length;
-        for (int n = 0; n < stop && b - s.Length >= a && string.CompareOrdinal(t, b - s.Length, s, 0, s.Length) == 0; n++) b -= s.Length;
+        for (
+            int n = 0;
+            n < stop && b - s.Length >= a && string.CompareOrdinal(t, b - s.Length, s, 0, s.Length) == 0;
+            n++
+        )
+            b -= s.Length;
         return t[a..b];
     });
 
@@ -28,7 +36,10 @@ internal static class Decoders
         return result;
     };
 
-    /// <summary>Pieces in the printable alphabet of bytes, joined, as the text that the bytes are; a piece with another character stands for itself.</summary>
+    /// <summary>
+    /// Pieces in the printable alphabet of bytes, joined, as the text that the bytes are; a piece with another
+    /// character stands for itself.
+    /// </summary>
     public static List<string> ByteLevel(List<string> tokens)
     {
         var bytes = new List<byte>();
@@ -40,13 +51,18 @@ internal static class Decoders
         return [Encoding.UTF8.GetString(bytes.ToArray())];
     }
 
-    /// <summary>Every piece but the first gets a blank in front, or loses the prefix of those that go on a word.</summary>
+    /// <summary>
+    /// Every piece but the first gets a blank in front, or loses the prefix of those that go on a word.
+    /// </summary>
     public static Func<List<string>, List<string>> WordPiece(string prefix, bool cleanup) => tokens =>
     {
         var result = new List<string>(tokens.Count);
         foreach (string t in tokens)
         {
-            string s = result.Count == 0 ? t : t.StartsWith(prefix, StringComparison.Ordinal) ? t[prefix.Length..] : " " + t;
+            string s =
+                result.Count == 0 ? t
+                : t.StartsWith(prefix, StringComparison.Ordinal) ? t[prefix.Length..]
+                : " " + t;
             if (cleanup) foreach (var (from, to) in Cleanup) s = s.Replace(from, to, StringComparison.Ordinal);
             result.Add(s);
         }
@@ -55,17 +71,22 @@ internal static class Decoders
 
     // tokenizers wordpiece.rs, cleanup
     private static readonly (string, string)[] Cleanup =
-        [(" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")];
+    [
+        (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
+        (" do not", " don't"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")];
 
     /// <summary>The mark of a word's end becomes a blank, at the end of all nothing.</summary>
     public static Func<List<string>, List<string>> WordEnd(string suffix) => tokens =>
     {
         var result = new List<string>(tokens.Count);
-        foreach (string t in tokens) result.Add(t.Replace(suffix, result.Count == tokens.Count - 1 ? "" : " ", StringComparison.Ordinal));
+        foreach (string t in tokens)
+            result.Add(t.Replace(suffix, result.Count == tokens.Count - 1 ? "" : " ", StringComparison.Ordinal));
         return result;
     };
 
-    /// <summary>Runs of byte pieces become the text that their bytes are; where they are no UTF-8, each becomes U+FFFD.</summary>
+    /// <summary>
+    /// Runs of byte pieces become the text that their bytes are; where they are no UTF-8, each becomes U+FFFD.
+    /// </summary>
     public static List<string> ByteFallback(List<string> tokens)
     {
         var result = new List<string>(tokens.Count);
@@ -90,5 +111,10 @@ internal static class Decoders
 
     /// <summary>The byte that a piece such as &lt;0x0A&gt; stands for.</summary>
     public static byte? ByteOf(string piece) =>
-        piece.Length == 6 && piece.StartsWith("<0x", StringComparison.Ordinal) && piece[5] == '>' && byte.TryParse(piece.AsSpan(3, 2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out byte b) ? b : null;
+        piece.Length == 6
+        && piece.StartsWith("<0x", StringComparison.Ordinal)
+        && piece[5] == '>'
+        && byte.TryParse(piece.AsSpan(3, 2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out byte b)
+            ? b
+            : null;
 }

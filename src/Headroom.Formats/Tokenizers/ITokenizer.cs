@@ -21,10 +21,15 @@ public interface ITokenizer
     /// <summary>The chat template (Jinja text), when the tokenizer carries one.</summary>
     string? ChatTemplate { get; }
 
-    /// <summary>The other special tokens by the name that transformers gives them (unk_token, pad_token, sep_token, cls_token, mask_token, image_token, ...); null when no file says which there are.</summary>
+    /// <summary>
+    /// The other special tokens by the name that transformers gives them (unk_token, pad_token, sep_token, cls_token,
+    /// mask_token, image_token, ...); null when no file says which there are.
+    /// </summary>
     IReadOnlyDictionary<string, string>? SpecialTokens => null;
 
-    /// <summary>additional_special_tokens; null when no file says which there are (GGUF has no place for them).</summary>
+    /// <summary>
+    /// additional_special_tokens; null when no file says which there are (GGUF has no place for them).
+    /// </summary>
     IReadOnlyList<string>? AdditionalSpecialTokens => null;
 
     /// <summary>
@@ -40,7 +45,9 @@ public interface ITokenizer
     /// <summary>Decodes ids; special tokens are written out. Bytes that are not UTF-8 become U+FFFD.</summary>
     string Decode(ReadOnlySpan<int> ids);
 
-    /// <summary>The piece with this id as the vocabulary spells it; empty for an id inside the range that has no piece.</summary>
+    /// <summary>
+    /// The piece with this id as the vocabulary spells it; empty for an id inside the range that has no piece.
+    /// </summary>
     string IdToToken(int id);
 
     /// <summary>The id of a piece as the vocabulary spells it, or null.</summary>

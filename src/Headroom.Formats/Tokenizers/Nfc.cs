@@ -6,7 +6,8 @@ namespace Headroom.Formats.Tokenizers;
 /// <summary>Canonical composition (Unicode NFC), which some vocabularies ask for.</summary>
 internal static class Nfc
 {
-    private sealed record Tables(Dictionary<int, int[]> Full, Dictionary<ulong, int> Compose, Dictionary<int, byte> Class, bool[] Check);
+    private sealed record Tables(
+        Dictionary<int, int[]> Full, Dictionary<ulong, int> Compose, Dictionary<int, byte> Class, bool[] Check);
     private static readonly Lazy<Tables> Data = new(Load);
 
     private static Tables Load()
@@ -28,7 +29,14 @@ internal static class Nfc
         foreach (int code in one.Keys)
         {
             var list = new List<int>();
-            void Expand(int c) { if (one.TryGetValue(c, out var to)) foreach (int x in to) Expand(x); else list.Add(c); }
+            void Expand(int c)
+            {
+                if (one.TryGetValue(c, out var to))
+                    foreach (int x in to)
+                        Expand(x);
+                else
+                    list.Add(c);
+            }
             Expand(code);
             full[code] = list.ToArray();
         }
@@ -36,14 +44,17 @@ internal static class Nfc
         foreach (string item in NfcData.Classes.Split(blank, StringSplitOptions.RemoveEmptyEntries))
         {
             int eq = item.IndexOf('='), dash = item.IndexOf('-');
-            int lo = Hex(item.AsSpan(0, dash > 0 ? dash : eq)), hi = dash > 0 ? Hex(item.AsSpan(dash + 1, eq - dash - 1)) : lo;
+            int lo = Hex(item.AsSpan(0, dash > 0 ? dash : eq)),
+                hi = dash > 0 ? Hex(item.AsSpan(dash + 1, eq - dash - 1)) : lo;
             for (int c = lo; c <= hi; c++) cls[c] = byte.Parse(item.AsSpan(eq + 1), CultureInfo.InvariantCulture);
         }
         // Characters that can change a text: those that decompose, combine with what stands before, or have a class.
         var check = new bool[0x10000];
         for (int c = 0x1161; c < 0x1176; c++) check[c] = true;
         for (int c = 0x11A8; c < 0x11C3; c++) check[c] = true;
-        foreach (int c in full.Keys.Concat(cls.Keys).Concat(compose.Keys.Select(k => (int)(uint)k))) if (c is >= 0x300 and < 0x10000) check[c] = true;
+        foreach (int c in full.Keys.Concat(cls.Keys).Concat(compose.Keys.Select(k => (int)(uint)k)))
+            if (c is >= 0x300 and < 0x10000)
+                check[c] = true;
         return new Tables(full, compose, cls, check);
     }
 
@@ -59,7 +70,9 @@ internal static class Nfc
 
     /// <summary>Canonical decomposition (Unicode NFD).</summary>
     public static string Decomposed(string text) =>
-        text.AsSpan().IndexOfAnyExceptInRange('\0', '\u00BF') < 0 ? text : Text(Decompose(Data.Value, text), text.Length);
+        text.AsSpan().IndexOfAnyExceptInRange('\0', '\u00BF') < 0
+            ? text
+            : Text(Decompose(Data.Value, text), text.Length);
 
     private static int Class(Tables t, int c) => c < 0x300 ? 0 : t.Class.GetValueOrDefault(c);
 
@@ -101,7 +114,12 @@ internal static class Nfc
         foreach (int c in code)
         {
             int k = Class(t, c);
-            if (starter >= 0 && (last < k || (last == 0 && starter == result.Count - 1)) && Pair(t, result[starter], c) is var p && p >= 0)
+            if (
+                starter >= 0
+                && (last < k || (last == 0 && starter == result.Count - 1))
+                && Pair(t, result[starter], c) is var p
+                && p >= 0
+            )
             {
                 result[starter] = p;
                 continue;
@@ -121,7 +139,8 @@ internal static class Nfc
 
     private static int Pair(Tables t, int a, int b)
     {
-        if (a is >= 0x1100 and < 0x1113 && b is >= 0x1161 and < 0x1176) return 0xAC00 + ((a - 0x1100) * 21 + (b - 0x1161)) * 28;
+        if (a is >= 0x1100 and < 0x1113 && b is >= 0x1161 and < 0x1176)
+            return 0xAC00 + ((a - 0x1100) * 21 + (b - 0x1161)) * 28;
         if (a is >= 0xAC00 and <= 0xD7A3 && (a - 0xAC00) % 28 == 0 && b is > 0x11A7 and < 0x11C3) return a + b - 0x11A7;
         return t.Compose.TryGetValue(BpeModel.Key(a, b), out int c) ? c : -1;
     }

@@ -1,9 +1,13 @@
 namespace Headroom.Formats.Tokenizers;
 
-/// <summary>Unicode 14 canonical decompositions and combining classes, for a runtime without globalization data.</summary>
+/// <summary>
+/// Unicode 14 canonical decompositions and combining classes, for a runtime without globalization data.
+/// </summary>
 internal static class NfcData
 {
-    /// <summary>Code point = its canonical decomposition (one level); "!" where the pair does not compose again.</summary>
+    /// <summary>
+    /// Code point = its canonical decomposition (one level); "!" where the pair does not compose again.
+    /// </summary>
     public const string Decompositions = """
         C0=41+300 C1=41+301 C2=41+302 C3=41+303 C4=41+308 C5=41+30A C7=43+327 C8=45+300 C9=45+301 CA=45+302 CB=45+308 CC=49+300 CD=49+301 CE=49+302 CF=49+308
         D1=4E+303 D2=4F+300 D3=4F+301 D4=4F+302 D5=4F+303 D6=4F+308 D9=55+300 DA=55+301 DB=55+302 DC=55+308 DD=59+301 E0=61+300 E1=61+301 E2=61+302 E3=61+303

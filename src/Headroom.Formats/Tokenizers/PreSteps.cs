@@ -10,12 +10,17 @@ internal abstract class PreStep
     /// <param name="input">Parts so far, in order.</param>
     /// <param name="output">Parts from now on.</param>
     /// <param name="atStart">Whether the text opens the whole input.</param>
-    public abstract string Apply(string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart);
+    public abstract string Apply(
+        string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart);
 
-    /// <summary>Puts prefix before each part that does not start with it, or only before the one that opens the text. What lies between parts stays.</summary>
+    /// <summary>
+    /// Puts prefix before each part that does not start with it, or only before the one that opens the text. What lies
+    /// between parts stays.
+    /// </summary>
     protected static string Prefix(string text, char prefix, List<(int Start, int Length)> parts, bool onlyFirst)
     {
-        bool Needs((int Start, int Length) part) => part.Length > 0 && text[part.Start] != prefix && !(onlyFirst && part.Start > 0);
+        bool Needs((int Start, int Length) part) =>
+            part.Length > 0 && text[part.Start] != prefix && !(onlyFirst && part.Start > 0);
         if (!parts.Exists(Needs)) return text;
         var sb = new StringBuilder(text.Length + parts.Count);
         int done = 0;
@@ -36,7 +41,8 @@ internal abstract class PreStep
 /// <summary>Cuts by an expression.</summary>
 internal sealed class CutStep(SplitStep split) : PreStep
 {
-    public override string Apply(string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
+    public override string Apply(
+        string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
     {
         foreach (var (start, length) in input) split.Split(text, start, length, output);
         return text;
@@ -48,7 +54,8 @@ internal sealed class ByteLevelStep(bool prefix, bool split) : PreStep
 {
     private readonly SplitStep? _split = split ? SplitStep.Of(KnownSplits.Gpt2) : null;
 
-    public override string Apply(string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
+    public override string Apply(
+        string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
     {
         if (prefix) text = Prefix(text, ' ', input, onlyFirst: false);
         if (_split == null) output.AddRange(input);
@@ -65,10 +72,12 @@ internal sealed class MetaspaceStep(char mark, PrependScheme scheme, bool split)
 {
     public PrependScheme Scheme => scheme;
 
-    public override string Apply(string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
+    public override string Apply(
+        string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
     {
         text = text.Replace(' ', mark);
-        if (scheme == PrependScheme.Always || (scheme == PrependScheme.First && atStart)) text = Prefix(text, mark, input, scheme == PrependScheme.First);
+        if (scheme == PrependScheme.Always || (scheme == PrependScheme.First && atStart))
+            text = Prefix(text, mark, input, scheme == PrependScheme.First);
         foreach (var (start, length) in input)
         {
             if (!split) { output.Add((start, length)); continue; }
@@ -88,7 +97,8 @@ internal sealed class MetaspaceStep(char mark, PrependScheme scheme, bool split)
 /// <summary>Parts of so many characters.</summary>
 internal sealed class FixedLengthStep(int characters) : PreStep
 {
-    public override string Apply(string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
+    public override string Apply(
+        string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
     {
         foreach (var (start, length) in input)
         {
@@ -106,12 +116,16 @@ internal sealed class FixedLengthStep(int characters) : PreStep
     }
 }
 
-/// <summary>Cuts before each run of marks. Changes no id where no piece holds a mark after another character; it lets words be looked up.</summary>
+/// <summary>
+/// Cuts before each run of marks. Changes no id where no piece holds a mark after another character; it lets words be
+/// looked up.
+/// </summary>
 internal sealed class WordStartStep : PreStep
 {
     public const char Mark = '\u2581';
 
-    public override string Apply(string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
+    public override string Apply(
+        string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)
     {
         foreach (var (start, length) in input)
         {
@@ -128,7 +142,9 @@ internal sealed class WordStartStep : PreStep
         return text;
     }
 
-    /// <summary>Whether the cut is exact for a vocabulary: no piece that a merge makes holds a mark after another character.</summary>
+    /// <summary>
+    /// Whether the cut is exact for a vocabulary: no piece that a merge makes holds a mark after another character.
+    /// </summary>
     public static bool Fits(string piece)
     {
         for (int i = 1; i < piece.Length; i++) if (piece[i] == Mark && piece[i - 1] != Mark) return false;

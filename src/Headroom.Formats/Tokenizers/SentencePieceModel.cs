@@ -35,7 +35,8 @@ internal static class SentencePieceModel
                         else if ((f, w) == (3, 0)) kind = (PieceKind)p.Int();
                         else p.Skip(w);
                     }
-                    if (!Enum.IsDefined(kind)) throw new FormatException($"piece {pieces.Count} is of kind {(int)kind}");
+                    if (!Enum.IsDefined(kind))
+                        throw new FormatException($"piece {pieces.Count} is of kind {(int)kind}");
                     pieces.Add((text, score, kind));
                     break;
                 case (2, 2):
@@ -60,7 +61,11 @@ internal static class SentencePieceModel
                     {
                         if ((f, w) == (2, 2))
                         {
-                            if (n.Bytes().Length > 0) throw new HeadroomException("The SentencePiece model normalizes text by a table of its own, which is not supported.", UseJson);
+                            if (n.Bytes().Length > 0)
+                                throw new HeadroomException(
+                                    "The SentencePiece model normalizes text by a table of its own, which is not "
+                                        + "supported.",
+                                    UseJson);
                         }
                         else if (w == 0)
                         {
@@ -76,13 +81,21 @@ internal static class SentencePieceModel
             }
         }
         if (pieces.Count == 0) throw new FormatException("it holds no pieces");
-        if (modelType != 2) throw new HeadroomException($"The SentencePiece model is of type {modelType switch { 1 => "unigram", 3 => "word", 4 => "char", _ => modelType.ToString(System.Globalization.CultureInfo.InvariantCulture) }}; only BPE can be read.", UseJson);
-        if (suffixMark || !escape) throw new HeadroomException("The SentencePiece model marks blanks in a way that is not supported.", UseJson);
+        if (modelType != 2)
+            throw new HeadroomException(
+                $"The SentencePiece model is of type "
+                    + $"{modelType switch { 1 => "unigram", 3 => "word", 4 => "char", _ => modelType.ToString(System.Globalization.CultureInfo.InvariantCulture) }}; only BPE can be read.",
+                UseJson);
+        if (suffixMark || !escape)
+            throw new HeadroomException(
+                "The SentencePiece model marks blanks in a way that is not supported.", UseJson);
         return Build(pieces, prefix, oneSpace, unk, bos, eos);
     }
 
     /// <summary>The tokenizer of a scored vocabulary.</summary>
-    public static TokenizerParts Build(IReadOnlyList<(string Text, float Score, PieceKind Kind)> pieces, bool prefix, bool oneSpace, int unk, int bos, int eos)
+    public static TokenizerParts Build(
+        IReadOnlyList<(string Text, float Score, PieceKind Kind)> pieces, bool prefix, bool oneSpace, int unk, int bos,
+        int eos)
     {
         var vocab = new Dictionary<string, int>(StringComparer.Ordinal);
         var ids = new Dictionary<string, int>(StringComparer.Ordinal);
@@ -97,7 +110,8 @@ internal static class SentencePieceModel
             if (kind == PieceKind.Normal) vocab.TryAdd(text, i);
             else if (kind == PieceKind.Byte && Decoders.ByteOf(text) is { } b) bytes[b] = i;
             else if (kind is PieceKind.Control or PieceKind.Unknown) added.Add(new AddedToken(i, text));
-            else if (kind == PieceKind.UserDefined) added.Add(new AddedToken(i, text.Replace(WordStartStep.Mark, ' '), Special: false));
+            else if (kind == PieceKind.UserDefined)
+                added.Add(new AddedToken(i, text.Replace(WordStartStep.Mark, ' '), Special: false));
         }
         var merges = Vocabulary.MergesByScore(vocab, id => pieces[id].Score);
         var steps = new List<PreStep>();
@@ -106,12 +120,16 @@ internal static class SentencePieceModel
         if (oneSpace) normal.Add(Normalizers.OneSpace);
         if (prefix) normal.Add(Normalizers.Prepend("\u2581"));
         normal.Add(Normalizers.Replace(" ", "\u2581"));
-        var decoders = new List<Func<List<string>, List<string>>> { Decoders.Replace(Normalizers.Replace("\u2581", " ")), Decoders.ByteFallback, Decoders.Fuse };
+        var decoders = new List<Func<List<string>, List<string>>>
+        {
+            Decoders.Replace(Normalizers.Replace("\u2581", " ")), Decoders.ByteFallback, Decoders.Fuse,
+        };
         if (prefix) decoders.Add(Decoders.Strip(new Rune(' '), 1, 0));
         int? Known(int id) => (uint)id < (uint)pieces.Count ? id : null;
         return new TokenizerParts
         {
-            Model = new BpeModel(vocab, merges, bytes, byteLevel: false, ignoreMerges: false, Known(unk) ?? -1, fuseUnk: true),
+            Model = new BpeModel(
+                vocab, merges, bytes, byteLevel: false, ignoreMerges: false, Known(unk) ?? -1, fuseUnk: true),
             ByteLevel = false,
             Pieces = spelled,
             Ids = ids,

@@ -9,19 +9,29 @@ public static partial class TokenizerJson
     /// <summary>Writes a trained vocabulary as tokenizer.json, and tokenizer_config.json beside it.</summary>
     /// <param name="path">A folder, or the path of the tokenizer.json to write.</param>
     /// <param name="bpe">The vocabulary.</param>
-    /// <param name="bos">The special token that opens a sequence; absent, &lt;s&gt; where the vocabulary has it.</param>
-    /// <param name="eos">The special token that ends a sequence; absent, &lt;/s&gt; where the vocabulary has it, else its first special token.</param>
+    /// <param name="bos">The special token that opens a sequence; absent, &lt;s&gt; where the vocabulary has
+    /// it.</param>
+    /// <param name="eos">The special token that ends a sequence; absent, &lt;/s&gt; where the vocabulary has it, else
+    /// its first special token.</param>
     /// <param name="addBos">Whether BOS is put in front; absent, yes for the SentencePiece style only.</param>
     /// <param name="chatTemplate">A chat template (Jinja), if any.</param>
-    public static void Write(string path, TrainedBpe bpe, string? bos = null, string? eos = null, bool? addBos = null, string? chatTemplate = null)
+    public static void Write(
+        string path, TrainedBpe bpe, string? bos = null, string? eos = null, bool? addBos = null,
+        string? chatTemplate = null)
     {
         ArgumentNullException.ThrowIfNull(bpe);
-        string file = Directory.Exists(path) || !path.EndsWith(".json", StringComparison.OrdinalIgnoreCase) ? Path.Combine(path, "tokenizer.json") : path;
+        string file =
+            Directory.Exists(path) || !path.EndsWith(".json", StringComparison.OrdinalIgnoreCase)
+                ? Path.Combine(path, "tokenizer.json")
+                : path;
         string folder = Path.GetDirectoryName(Path.GetFullPath(file))!;
         bos ??= bpe.Specials.Contains("<s>") ? "<s>" : null;
         eos ??= bpe.Specials.Contains("</s>") ? "</s>" : bpe.Specials.Count > 0 ? bpe.Specials[0] : null;
         foreach (string? name in (string?[])[bos, eos])
-            if (name != null && !bpe.Specials.Contains(name)) throw new HeadroomException($"{name} is not among the special tokens of the vocabulary.", "Train the vocabulary with it, or name another token.");
+            if (name != null && !bpe.Specials.Contains(name))
+                throw new HeadroomException(
+                    $"{name} is not among the special tokens of the vocabulary.",
+                    "Train the vocabulary with it, or name another token.");
         bool front = bos != null && (addBos ?? !bpe.ByteLevel);
         OutputFolder.Create(folder, "Give another folder.");
         AtomicFile.Write(file, f => f.Write(Bytes(w => Tokenizer(w, bpe, front ? bos : null))));
@@ -40,13 +50,27 @@ public static partial class TokenizerJson
         })));
     }
 
-    /// <summary>The tokenizer of a trained vocabulary, before anything of it is written. It encodes as the written one does; which tokens open and end a sequence is up to the caller.</summary>
+    /// <summary>
+    /// The tokenizer of a trained vocabulary, before anything of it is written. It encodes as the written one does;
+    /// which tokens open and end a sequence is up to the caller.
+    /// </summary>
     public static ITokenizer Load(TrainedBpe bpe) => TokenizerLoader.FromBytes(Bytes(w => Tokenizer(w, bpe, null)));
 
     private static byte[] Bytes(Action<Utf8JsonWriter> write)
     {
         using var stream = new MemoryStream();
-        using (var w = new Utf8JsonWriter(stream, new JsonWriterOptions { Indented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping, NewLine = "\n" })) write(w);
+        using (
+            var w = new Utf8JsonWriter(
+                stream,
+                new JsonWriterOptions
+                {
+                    Indented = true,
+                    Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+                    NewLine = "\n",
+                }
+            )
+        )
+            write(w);
         return stream.ToArray();
     }
 
@@ -61,7 +85,12 @@ public static partial class TokenizerJson
                 w.WritePropertyName(key);
                 if (value is bool b) w.WriteBooleanValue(b);
                 else if (value is int i) w.WriteNumberValue(i);
-                else if (key == "pattern") { w.WriteStartObject(); w.WriteString("String", (string)value); w.WriteEndObject(); }
+                else if (key == "pattern")
+                {
+                    w.WriteStartObject();
+                    w.WriteString("String", (string)value);
+                    w.WriteEndObject();
+                }
                 else w.WriteStringValue((string)value);
             }
             w.WriteEndObject();
@@ -86,7 +115,8 @@ public static partial class TokenizerJson
             w.WriteStartObject();
             w.WriteNumber("id", i);
             w.WriteString("content", bpe.Specials[i]);
-            foreach (string flag in (string[])["single_word", "lstrip", "rstrip", "normalized"]) w.WriteBoolean(flag, false);
+            foreach (string flag in (string[])["single_word", "lstrip", "rstrip", "normalized"])
+                w.WriteBoolean(flag, false);
             w.WriteBoolean("special", true);
             w.WriteEndObject();
         }

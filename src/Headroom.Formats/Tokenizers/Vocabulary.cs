@@ -14,7 +14,8 @@ internal static class Vocabulary
         long limit = 2L * ids.Count + 65536;
         foreach (var (piece, id) in ids)
         {
-            if (id < 0 || id > limit) throw new FormatException($"the piece \"{Short(piece)}\" has the id {id}, with {ids.Count} pieces");
+            if (id < 0 || id > limit)
+                throw new FormatException($"the piece \"{Short(piece)}\" has the id {id}, with {ids.Count} pieces");
             max = Math.Max(max, id);
         }
         if (max < 0) throw new FormatException("the vocabulary is empty");
@@ -25,24 +26,39 @@ internal static class Vocabulary
     }
 
     // last: whether a pair that stands twice has the rank of its last line (tokenizers), else of its first (llama.cpp).
-    public static void AddMerge(Dictionary<ulong, (int, int)> merges, Dictionary<string, int> vocab, string left, string right, int rank, bool last)
+    public static void AddMerge(
+        Dictionary<ulong, (int, int)> merges, Dictionary<string, int> vocab, string left, string right, int rank,
+        bool last)
     {
-        if (!vocab.TryGetValue(left, out int l) || !vocab.TryGetValue(right, out int r) || !vocab.TryGetValue(left + right, out int id))
-            throw new FormatException($"merge {rank} (\"{Short(left)}\" \"{Short(right)}\") speaks of a piece outside the vocabulary");
+        if (
+            !vocab.TryGetValue(left, out int l)
+            || !vocab.TryGetValue(right, out int r)
+            || !vocab.TryGetValue(left + right, out int id)
+        )
+            throw new FormatException(
+                $"merge {rank} (\"{Short(left)}\" \"{Short(right)}\") speaks of a piece outside the vocabulary");
         if (last) merges[BpeModel.Key(l, r)] = (rank, id); else merges.TryAdd(BpeModel.Key(l, r), (rank, id));
     }
 
-    /// <summary>Merges of a SentencePiece vocabulary: any two pieces that join to a piece, best score first, equal scores equal in rank.</summary>
+    /// <summary>
+    /// Merges of a SentencePiece vocabulary: any two pieces that join to a piece, best score first, equal scores equal
+    /// in rank.
+    /// </summary>
     public static Dictionary<ulong, (int, int)> MergesByScore(Dictionary<string, int> vocab, Func<int, float> score)
     {
-        var byScore = vocab.Where(p => p.Key.Length > 1).OrderByDescending(p => score(p.Value)).ThenBy(p => p.Value).ToArray();
+        var byScore = vocab
+            .Where(p => p.Key.Length > 1)
+            .OrderByDescending(p => score(p.Value))
+            .ThenBy(p => p.Value)
+            .ToArray();
         var find = vocab.GetAlternateLookup<ReadOnlySpan<char>>();
         var merges = new Dictionary<ulong, (int, int)>();
         int rank = -1;
         float last = float.NaN;
         foreach (var (piece, id) in byScore)
         {
-            if (piece.Length > LongestPiece) throw new FormatException($"the piece \"{Short(piece)}\" has {piece.Length} characters");
+            if (piece.Length > LongestPiece)
+                throw new FormatException($"the piece \"{Short(piece)}\" has {piece.Length} characters");
             float s = score(id);
             if (float.IsNaN(s)) throw new FormatException($"the piece \"{Short(piece)}\" has no score");
             if (s != last) { rank++; last = s; }
@@ -72,7 +88,9 @@ internal static class Vocabulary
     public static int[] ByteLevelBytes(Dictionary<string, int> vocab)
     {
         var bytes = NoBytes();
-        for (int b = 0; b < 256; b++) if (vocab.TryGetValue(ByteAlphabet.Chars[b].ToString(), out int id)) bytes[b] = id;
+        for (int b = 0; b < 256; b++)
+            if (vocab.TryGetValue(ByteAlphabet.Chars[b].ToString(), out int id))
+                bytes[b] = id;
         return bytes;
     }
 

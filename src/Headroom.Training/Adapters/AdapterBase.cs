@@ -7,12 +7,17 @@ namespace Headroom.Training;
 /// <summary>The base that an adapter sits on: the checkpoint's own, or what its initialization left of it.</summary>
 public static class AdapterBase
 {
-    /// <summary>Opens a base for an adapter: its quantized copy where that will do, the original where the adapter's start has to be taken out of it.</summary>
-    public static IWeightSource Open(string path, QuantizationOptions quantization, PeftAdapter? adapter, Action<string>? say = null) =>
-        adapter?.Initial == null ? QuantizedCache.Default.Open(path, quantization, say) : WeightSources.Open(path);
+    /// <summary>
+    /// Opens a base for an adapter: its quantized copy where that will do, the original where the adapter's start has
+    /// to be taken out of it.
+    /// </summary>
+    public static IWeightSource Open(
+        string path, QuantizationOptions quantization, PeftAdapter? adapter, Action<string>? say = null
+    ) => adapter?.Initial == null ? QuantizedCache.Default.Open(path, quantization, say) : WeightSources.Open(path);
 
     /// <summary>The base as the adapter needs it. The source stays the caller's.</summary>
-    /// <exception cref="HeadroomException">The base is quantized already, so its weights are not known; or the adapter holds tables of another size.</exception>
+    /// <exception cref="HeadroomException">The base is quantized already, so its weights are not known; or the adapter
+    /// holds tables of another size.</exception>
     public static IWeightSource Of(IWeightSource source, PeftAdapter? adapter)
     {
         _ = adapter?.Over(source.Config); // refuses tables of another size before anything is loaded
@@ -25,11 +30,17 @@ public static class AdapterBase
     {
         string name = source.Config.AnyProjectionName();
         if (source.BlockType(name) != null || source.QuantizedAs(name) != null)
-            throw new HeadroomException($"{char.ToUpperInvariant(what[0])}{what[1..]} takes the base's own weights, but this base is quantized already.", "Give the checkpoint in 16 or 32 bits.");
+            throw new HeadroomException(
+                $"{char.ToUpperInvariant(what[0])}{what[1..]} takes the base's own weights, but this base is "
+                    + $"quantized already.",
+                "Give the checkpoint in 16 or 32 bits.");
     }
 }
 
-/// <summary>A base less the adapter's start: W - scaling * B A of each pair in float32, before whoever holds it rounds or quantizes (PEFT <c>lora/layer.py</c>, pissa_init).</summary>
+/// <summary>
+/// A base less the adapter's start: W - scaling * B A of each pair in float32, before whoever holds it rounds or
+/// quantizes (PEFT <c>lora/layer.py</c>, pissa_init).
+/// </summary>
 internal sealed class ResidualSource : IWeightSource
 {
     private readonly IWeightSource _base;
@@ -42,8 +53,13 @@ internal sealed class ResidualSource : IWeightSource
         foreach (var (key, t) in initial.Tensors)
         {
             string name = key[..key.LastIndexOf(".lora_", StringComparison.Ordinal)] + ".weight";
-            if (!source.Has(name) || source.ShapeOf(name) is var (rows, cols) && (key.Contains(".lora_A.", StringComparison.Ordinal) ? t.Shape[1] != cols : t.Shape[0] != rows))
-                throw new HeadroomException($"The adapter's initial {key} does not fit the base.", "It belongs to another model.");
+            if (
+                !source.Has(name)
+                || source.ShapeOf(name) is var (rows, cols)
+                    && (key.Contains(".lora_A.", StringComparison.Ordinal) ? t.Shape[1] != cols : t.Shape[0] != rows)
+            )
+                throw new HeadroomException(
+                    $"The adapter's initial {key} does not fit the base.", "It belongs to another model.");
         }
     }
 
@@ -62,8 +78,13 @@ internal sealed class ResidualSource : IWeightSource
         _base.ReadRows(hfName, firstRow, rowCount, destination);
         if (!hfName.EndsWith(".weight", StringComparison.Ordinal)) return;
         string module = hfName[..^".weight".Length];
-        if (_initial.Tensors.TryGetValue(module + ".lora_A.weight", out var a) && _initial.Tensors.TryGetValue(module + ".lora_B.weight", out var b))
-            MergedSource.AddDelta(a.Values, b.Values, (int)a.Shape[0], -_lora.For(module).Scaling, firstRow, rowCount, (int)a.Shape[1], destination);
+        if (
+            _initial.Tensors.TryGetValue(module + ".lora_A.weight", out var a)
+            && _initial.Tensors.TryGetValue(module + ".lora_B.weight", out var b)
+        )
+            MergedSource.AddDelta(
+                a.Values, b.Values, (int)a.Shape[0], -_lora.For(module).Scaling, firstRow, rowCount, (int)a.Shape[1],
+                destination);
     }
 
     /// <summary>Does nothing: the base belongs to the caller.</summary>

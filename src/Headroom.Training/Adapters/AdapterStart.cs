@@ -6,25 +6,31 @@ using Headroom.Models;
 namespace Headroom.Training;
 
 /// <summary>
-/// Where adapters start (PEFT <c>lora/layer.py</c>, reset_lora_parameters): random, or from the base's own singular vectors. PiSSA (Meng et al., 2024) gives the adapter the
-/// leading triplets of each weight and takes them out of the base; LoftQ (Li et al., 2023) gives it the leading triplets of what quantization loses.
+/// Where adapters start (PEFT <c>lora/layer.py</c>, reset_lora_parameters): random, or from the base's own singular
+/// vectors. PiSSA (Meng et al., 2024) gives the adapter the leading triplets of each weight and takes them out of the
+/// base; LoftQ (Li et al., 2023) gives it the leading triplets of what quantization loses.
 /// </summary>
 public static class AdapterStart
 {
     private const string Iterations = "pissa_niter_";
 
     /// <summary>The values of init_lora_weights; N is a number of iterations.</summary>
-    public static IReadOnlyList<string> Names { get; } = ["true", "false", "gaussian", "pissa", Iterations + "N", "loftq"];
+    public static IReadOnlyList<string> Names { get; } =
+    ["true", "false", "gaussian", "pissa", Iterations + "N", "loftq"];
 
     /// <summary>True for a value of init_lora_weights that can be used.</summary>
-    public static bool Known(string init) => init is "true" or "false" or "gaussian" or "pissa" or "loftq" || init.StartsWith(Iterations, StringComparison.Ordinal) && NIter(init) is >= 0 and <= 1000;
+    public static bool Known(string init) =>
+        init is "true" or "false" or "gaussian" or "pissa" or "loftq"
+        || init.StartsWith(Iterations, StringComparison.Ordinal) && NIter(init) is >= 0 and <= 1000;
 
     /// <summary>True when the start is made from the base's weights in full precision.</summary>
-    public static bool TakesWeights(string init) => init == "loftq" || init.StartsWith("pissa", StringComparison.Ordinal);
+    public static bool TakesWeights(string init) =>
+        init == "loftq" || init.StartsWith("pissa", StringComparison.Ordinal);
 
     /// <summary>
-    /// Sets the adapters of an engine that holds the base of <paramref name="source"/> to their start. With PiSSA, and LoftQ of several iterations, the projections are
-    /// stored anew; <see cref="Engine.Initial"/> then is what was taken out of them.
+    /// Sets the adapters of an engine that holds the base of <paramref name="source"/> to their start. With PiSSA, and
+    /// LoftQ of several iterations, the projections are stored anew; <see cref="Engine.Initial"/> then is what was
+    /// taken out of them.
     /// </summary>
     /// <exception cref="HeadroomException">The base is quantized already, or a rank is too large.</exception>
     public static void Run(Engine engine, IWeightSource source, ulong seed, Action<long, long>? progress = null)
@@ -45,7 +51,8 @@ public static class AdapterStart
             var p = adapted[i];
             int m = p.Weight.Out, n = p.Weight.In, count = checked(m * n);
             if (p.Rank > Math.Min(m, n))
-                throw new HeadroomException($"The rank {p.Rank} of {p.Path} is larger than a side of its weight [{m}, {n}].",
+                throw new HeadroomException(
+                    $"The rank {p.Rank} of {p.Path} is larger than a side of its weight [{m}, {n}].",
                     $"With init_lora_weights: {lora.Init}, set lora.r to {Math.Min(m, n)} or less.");
             if (w.Length < count) (w, work) = (new float[count], new float[count]);
             source.ReadRows(p.Path + ".weight", 0, m, w.AsSpan(0, count));
@@ -66,7 +73,13 @@ public static class AdapterStart
             }
             else
             {
-                (a, b) = Pair(LowRank.Decompose(w.AsMemory(0, count), m, n, p.Rank, lora.Init == "pissa" ? null : NIter(lora.Init), own), m, n, scaling);
+                (a, b) = Pair(
+                    LowRank.Decompose(
+                        w.AsMemory(0, count), m, n, p.Rank, lora.Init == "pissa" ? null : NIter(lora.Init), own),
+                    m,
+                    n,
+                    scaling
+                );
                 Store(a, b);
             }
             engine.Write(p.A, a);
@@ -84,10 +97,19 @@ public static class AdapterStart
             }
         }
         if (taken.Count == 0) return;
-        engine.Initial = new PeftAdapter { R = lora.R, LoraAlpha = lora.Alpha, UseRslora = lora.UseRsLora, TargetModules = lora.TargetModules, Targets = lora.Targets, Tensors = taken };
+        engine.Initial = new PeftAdapter
+        {
+            R = lora.R,
+            LoraAlpha = lora.Alpha,
+            UseRslora = lora.UseRsLora,
+            TargetModules = lora.TargetModules,
+            Targets = lora.Targets,
+            Tensors = taken,
+        };
     }
 
-    // scaling * B A = U S V^T, the singular values shared out evenly. For LoftQ PEFT leaves the scaling out, and then misses its aim unless alpha = r.
+    // scaling * B A = U S V^T, the singular values shared out evenly. For LoftQ PEFT leaves the scaling out, and then
+    // misses its aim unless alpha = r.
     private static (float[] A, float[] B) Pair(SingularTriplets t, int m, int n, float scaling)
     {
         int r = t.S.Length;
@@ -101,5 +123,8 @@ public static class AdapterStart
         return (a, b);
     }
 
-    private static int NIter(string init) => int.TryParse(init.AsSpan(Iterations.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int n) ? n : -1;
+    private static int NIter(string init) =>
+        int.TryParse(init.AsSpan(Iterations.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int n)
+            ? n
+            : -1;
 }

@@ -11,19 +11,25 @@ namespace Headroom.Training;
 public sealed record SingularTriplets(float[] U, float[] S, float[] V);
 
 /// <summary>
-/// Truncated singular value decompositions by random projection. To convergence: block Krylov with restarts (Musco and Musco, 2015); with a given number of
-/// iterations: randomized subspace iteration (Halko, Martinsson and Tropp, 2011, algorithm 4.4; torch <c>_lowrank.py</c>, svd_lowrank). The same seed gives the same
+/// Truncated singular value decompositions by random projection. To convergence: block Krylov with restarts (Musco and
+/// Musco, 2015); with a given number of iterations: randomized subspace iteration (Halko, Martinsson and Tropp, 2011,
+/// algorithm 4.4; torch <c>_lowrank.py</c>, svd_lowrank). The same seed gives the same
 /// bits whatever the number of threads.
 /// </summary>
 public static class LowRank
 {
     private const int Oversampling = 8, MaxRestarts = 12;
-    private const double Tolerance = 1e-5; // relative growth of the captured energy that ends the restarts: a flat spectrum, as quantization errors have, gains next to nothing more
+    // relative growth of the captured energy that ends the restarts: a flat spectrum, as quantization errors have,
+    // gains next to nothing more
+    private const double Tolerance = 1e-5;
 
-    /// <summary>The <paramref name="r"/> largest triplets of w [m, n]; <paramref name="iterations"/> null = to convergence.</summary>
+    /// <summary>
+    /// The <paramref name="r"/> largest triplets of w [m, n]; <paramref name="iterations"/> null = to convergence.
+    /// </summary>
     public static SingularTriplets Decompose(ReadOnlyMemory<float> w, int m, int n, int r, int? iterations, ulong seed)
     {
-        if (r < 1 || r > Math.Min(m, n)) throw new ArgumentOutOfRangeException(nameof(r), $"{r} triplets of a [{m}, {n}] matrix");
+        if (r < 1 || r > Math.Min(m, n))
+            throw new ArgumentOutOfRangeException(nameof(r), $"{r} triplets of a [{m}, {n}] matrix");
         var random = new PhiloxRandom(seed, 0x20000000);
         int b = iterations == null ? Math.Min(r + Oversampling, Math.Min(m, n)) : r;
         var start = new float[(long)b * n];
@@ -126,7 +132,8 @@ public static class LowRank
         return x;
     }
 
-    // Gram-Schmidt, twice, of the rows from "first" on against all before them; a row that depends on them is replaced by a random one.
+    // Gram-Schmidt, twice, of the rows from "first" on against all before them; a row that depends on them is replaced
+    // by a random one.
     private static void Orthonormalize(float[] q, int n, int first, PhiloxRandom random)
     {
         for (int i = first; i < q.Length / n; i++)

@@ -1,6 +1,9 @@
 namespace Headroom.Training;
 
-/// <summary>Eigenvalues and vectors of small symmetric matrices by cyclic Jacobi rotations (Golub and Van Loan, Matrix Computations, 8.5).</summary>
+/// <summary>
+/// Eigenvalues and vectors of small symmetric matrices by cyclic Jacobi rotations (Golub and Van Loan, Matrix
+/// Computations, 8.5).
+/// </summary>
 internal static class SymmetricEigen
 {
     private const int MaxSweeps = 30;
@@ -26,7 +29,9 @@ internal static class SymmetricEigen
                     double apq = a[p, q];
                     if (apq * apq <= 1e-32 * norm / ((double)n * n)) continue;
                     double theta = (a[q, q] - a[p, p]) / (2 * apq);
-                    double t = (theta >= 0 ? 1 : -1) / (Math.Abs(theta) + Math.Sqrt(theta * theta + 1)), c = 1 / Math.Sqrt(t * t + 1), s = t * c;
+                    double t = (theta >= 0 ? 1 : -1) / (Math.Abs(theta) + Math.Sqrt(theta * theta + 1)),
+                        c = 1 / Math.Sqrt(t * t + 1),
+                        s = t * c;
                     for (int k = 0; k < n; k++)
                     {
                         (double x, double y) = (a[p, k], a[q, k]);

@@ -3,7 +3,9 @@ using Headroom.Core;
 
 namespace Headroom.Training;
 
-/// <summary>Rows by index, encoded when first asked for (on the feed's thread, so that tokenizing never stalls a step).</summary>
+/// <summary>
+/// Rows by index, encoded when first asked for (on the feed's thread, so that tokenizing never stalls a step).
+/// </summary>
 public interface IRowSource
 {
     /// <summary>Number of rows.</summary>
@@ -44,8 +46,9 @@ public sealed class Window
 }
 
 /// <summary>
-/// Packs accumulation windows ahead of the trainer on one background thread, at most two ahead, in recycled buffers. The order of epoch e is a
-/// permutation keyed by (seed, e); windows never cross an epoch (transformers <c>trainer.py</c>), so a step number is a data position.
+/// Packs accumulation windows ahead of the trainer on one background thread, at most two ahead, in recycled buffers.
+/// The order of epoch e is a permutation keyed by (seed, e); windows never cross an epoch (transformers
+/// <c>trainer.py</c>), so a step number is a data position.
 /// </summary>
 public sealed class BatchFeed : IDisposable
 {
@@ -56,29 +59,41 @@ public sealed class BatchFeed : IDisposable
     private readonly Thread _thread;
     private Exception? _fault;
 
-    /// <summary>Starts packing at optimizer step <paramref name="firstStep"/>, up to <paramref name="totalSteps"/>.</summary>
+    /// <summary>
+    /// Starts packing at optimizer step <paramref name="firstStep"/>, up to <paramref name="totalSteps"/>.
+    /// </summary>
     public BatchFeed(IRowSource rows, TrainingOptions options, int maxRowTokens, int firstStep, int totalSteps)
     {
         _rows = rows;
         _options = options;
         int batch = Math.Min(options.PerDeviceTrainBatchSize, rows.Count);
         for (int i = 0; i < 3; i++)
-            _free.Add(new Window(Math.Min(options.GradientAccumulationSteps, BatchesPerEpoch(rows.Count, options)), batch * maxRowTokens, batch)); // an epoch holds no more
+            _free.Add(
+                new Window(
+                    Math.Min(options.GradientAccumulationSteps, BatchesPerEpoch(rows.Count, options)),
+                    batch * maxRowTokens, batch)
+            ); // an epoch holds no more
         _thread = new Thread(() => Pack(firstStep, totalSteps)) { IsBackground = true, Name = "headroom-feed" };
         _thread.Start();
     }
 
     /// <summary>Micro-batches an epoch: ceil(rows / batch).</summary>
-    public static int BatchesPerEpoch(int rows, TrainingOptions o) => (int)(((long)rows + o.PerDeviceTrainBatchSize - 1) / o.PerDeviceTrainBatchSize);
+    public static int BatchesPerEpoch(int rows, TrainingOptions o) =>
+        (int)(((long)rows + o.PerDeviceTrainBatchSize - 1) / o.PerDeviceTrainBatchSize);
 
     /// <summary>Updates an epoch: ceil(batches / accumulation).</summary>
     public static int StepsPerEpoch(int rows, TrainingOptions o) =>
-        (int)Math.Max(1, ((long)BatchesPerEpoch(rows, o) + o.GradientAccumulationSteps - 1) / o.GradientAccumulationSteps);
+        (int)
+            Math.Max(
+                1, ((long)BatchesPerEpoch(rows, o) + o.GradientAccumulationSteps - 1) / o.GradientAccumulationSteps);
 
     /// <summary>All updates: max_steps, or ceil(epochs * updates per epoch).</summary>
     public static int TotalSteps(int rows, TrainingOptions o) =>
-        o.MaxSteps > 0 ? o.MaxSteps : Math.Ceiling(o.NumTrainEpochs * StepsPerEpoch(rows, o)) is var steps && steps <= int.MaxValue ? (int)steps
-        : throw new Core.HeadroomException($"num_train_epochs {o.NumTrainEpochs} of {rows} rows are more updates than can be counted.", "Set fewer epochs, or max_steps.");
+        o.MaxSteps > 0 ? o.MaxSteps
+        : Math.Ceiling(o.NumTrainEpochs * StepsPerEpoch(rows, o)) is var steps && steps <= int.MaxValue ? (int)steps
+        : throw new Core.HeadroomException(
+            $"num_train_epochs {o.NumTrainEpochs} of {rows} rows are more updates than can be counted.",
+            "Set fewer epochs, or max_steps.");
 
     /// <summary>The order of an epoch.</summary>
     public static int[] Order(IRowSource rows, TrainingOptions o, int epoch)
@@ -88,12 +103,18 @@ public sealed class BatchFeed : IDisposable
         var random = new PhiloxRandom((ulong)(uint)o.Seed, 0x20000000 + (uint)epoch);
         random.Shuffle<int>(order);
         if (o.TrainSamplingStrategy != "group_by_length") return order;
-        // transformers trainer_pt_utils.py: sort by length within mega-batches, longest first, and the longest of all to the front.
-        int batch = (int)Math.Min((long)o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps, Math.Max(1, rows.Count));
+        // transformers trainer_pt_utils.py: sort by length within mega-batches, longest first, and the longest of all
+        // to the front.
+        int batch = (int)
+            Math.Min((long)o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps, Math.Max(1, rows.Count));
         int mega = batch * (int)Math.Max(1, Math.Min(rows.Count / (batch * 4L), 50));
         for (int i = 0; i < order.Length; i += mega)
             Array.Sort(order, i, Math.Min(mega, order.Length - i), Comparer<int>.Create((a, b) =>
-                rows[b].Ids.Length != rows[a].Ids.Length ? rows[b].Ids.Length.CompareTo(rows[a].Ids.Length) : a.CompareTo(b)));
+                        rows[b].Ids.Length != rows[a].Ids.Length
+                            ? rows[b].Ids.Length.CompareTo(rows[a].Ids.Length)
+                            : a.CompareTo(b)
+                )
+            );
         int longest = 0;
         for (int i = 1; i < order.Length; i++)
             if (rows[order[i]].Ids.Length > rows[order[longest]].Ids.Length) longest = i;
@@ -110,7 +131,9 @@ public sealed class BatchFeed : IDisposable
         }
         catch (InvalidOperationException) when (_fault != null)
         {
-            throw _fault is HeadroomException h ? new HeadroomException(h.Message, h.ToDo, h.ExitCode, h) : new InvalidOperationException(_fault.Message, _fault);
+            throw _fault is HeadroomException h
+                ? new HeadroomException(h.Message, h.ToDo, h.ExitCode, h)
+                : new InvalidOperationException(_fault.Message, _fault);
         }
     }
 
@@ -121,7 +144,9 @@ public sealed class BatchFeed : IDisposable
     {
         try
         {
-            int perEpoch = StepsPerEpoch(_rows.Count, _options), batches = BatchesPerEpoch(_rows.Count, _options), epoch = -1;
+            int perEpoch = StepsPerEpoch(_rows.Count, _options),
+                batches = BatchesPerEpoch(_rows.Count, _options),
+                epoch = -1;
             int[] order = [];
             for (; step < total; step++)
             {
@@ -136,7 +161,8 @@ public sealed class BatchFeed : IDisposable
                     var batch = window.Batches[b];
                     batch.Clear();
                     int at = (first + b) * _options.PerDeviceTrainBatchSize;
-                    for (int i = at; i < Math.Min((long)at + _options.PerDeviceTrainBatchSize, order.Length); i++) batch.Add(_rows[order[i]]);
+                    for (int i = at; i < Math.Min((long)at + _options.PerDeviceTrainBatchSize, order.Length); i++)
+                        batch.Add(_rows[order[i]]);
                     window.LabelCount += batch.LabelCount;
                     window.LabelWeight += batch.LabelWeight;
                     window.Tokens += batch.Tokens;

@@ -3,7 +3,10 @@ using Headroom.Formats.Data;
 
 namespace Headroom.Training;
 
-/// <summary>Training, validation and test rows, checked: none is empty where asked for, each is one that the task takes, and no text is in two of them.</summary>
+/// <summary>
+/// Training, validation and test rows, checked: none is empty where asked for, each is one that the task takes, and no
+/// text is in two of them.
+/// </summary>
 public sealed class DataSplits
 {
     /// <summary>Training rows.</summary>
@@ -14,13 +17,18 @@ public sealed class DataSplits
     public IReadOnlyList<DataRow> Test { get; private init; } = [];
     /// <summary>Rows dropped because their text is also in a later split.</summary>
     public int Dropped { get; private init; }
-    /// <summary>What a user should know of the rows before a run, a line each: rows dropped, texts that nearly are in two splits, empty columns.</summary>
+    /// <summary>
+    /// What a user should know of the rows before a run, a line each: rows dropped, texts that nearly are in two
+    /// splits, empty columns.
+    /// </summary>
     public IReadOnlyList<string> Notes { get; private init; } = [];
 
     /// <summary>Reads and splits the data of a recipe.</summary>
     public static DataSplits Load(DataOptions data, TaskOptions task, int seed)
     {
-        if (string.IsNullOrEmpty(data.Train)) throw new HeadroomException("data.train is not set", "Name a data file, an aclImdb folder, or embedded:reviews");
+        if (string.IsNullOrEmpty(data.Train))
+            throw new HeadroomException(
+                "data.train is not set", "Name a data file, an aclImdb folder, or embedded:reviews");
         string train = data.Train;
         string? validation = data.Validation, test = data.Test;
         if (train == Reviews.Name)
@@ -47,24 +55,40 @@ public sealed class DataSplits
     {
         var type = task == null ? null : TaskTypes.Of(task);
         if (!source.StartsWith(Reviews.Name, StringComparison.Ordinal))
-            return [.. type?.Rows(source, data, task!) ?? DataFiles.Read(source, new() { TextField = data.TextField, LabelField = data.LabelField, Header = data.Header })];
+            return
+            [
+                .. type?.Rows(source, data, task!)
+                    ?? DataFiles.Read(
+                        source,
+                        new()
+                        {
+                            TextField = data.TextField, LabelField = data.LabelField, Header = data.Header,
+                        }
+                    ),
+            ];
         string[] fields = type?.Fields(data, task!) ?? [data.TextField];
         if (fields.FirstOrDefault(f => f != "text") is { } other && (fields.Length > 1 || other != data.TextField))
-            throw new HeadroomException($"{Reviews.Name} has no column '{HeadroomException.Value(other)}'.", "Its columns are text, label and tier: write {text} in task.template.");
+            throw new HeadroomException(
+                $"{Reviews.Name} has no column '{HeadroomException.Value(other)}'.",
+                "Its columns are text, label and tier: write {text} in task.template.");
         var reviews = Reviews.Generate();
         return [.. source[Reviews.Name.Length..] switch
         {
             "/train" => reviews.Train,
             "/validation" => reviews.Validation,
             "" or "/test" => reviews.Test,
-            _ => throw new HeadroomException($"There is no {source}", "Use embedded:reviews/train, /validation or /test"),
+                _ => throw new HeadroomException(
+                    $"There is no {source}", "Use embedded:reviews/train, /validation or /test"),
         }];
     }
 
     /// <summary>Splits and checks rows that are already read.</summary>
-    public static DataSplits Split(List<DataRow> train, List<DataRow>? validation, List<DataRow>? test, DataOptions data, TaskOptions task, int seed)
+    public static DataSplits Split(
+        List<DataRow> train, List<DataRow>? validation, List<DataRow>? test, DataOptions data, TaskOptions task,
+        int seed)
     {
-        if (data.OnDuplicate is not ("error" or "drop" or "allow")) throw new HeadroomException($"data.on_duplicate is '{data.OnDuplicate}'", "Use error, drop or allow");
+        if (data.OnDuplicate is not ("error" or "drop" or "allow"))
+            throw new HeadroomException($"data.on_duplicate is '{data.OnDuplicate}'", "Use error, drop or allow");
         Check(train, "train", task);
         if (validation != null) Check(validation, "validation", task);
         if (test != null) Check(test, "test", task);
@@ -72,8 +96,10 @@ public sealed class DataSplits
         {
             int rows = train.Count;
             (train, validation) = HoldOut(train, data.ValidationFraction, seed);
-            string share = FormattableString.Invariant($"data.validation_fraction {data.ValidationFraction} of {rows} rows");
-            if (validation.Count == 0) throw new HeadroomException($"{share} holds out no row.", "Raise it, or set it to 0.");
+            string share = FormattableString.Invariant(
+                $"data.validation_fraction {data.ValidationFraction} of {rows} rows");
+            if (validation.Count == 0)
+                throw new HeadroomException($"{share} holds out no row.", "Raise it, or set it to 0.");
             if (train.Count == 0) throw new HeadroomException($"{share} leaves no training row.", "Lower it.");
         }
 
@@ -88,11 +114,14 @@ public sealed class DataSplits
         if (data.OnDuplicate != "allow")
             for (int i = 0; i < 2; i++)
                 for (int j = i + 1; j < 3; j++)
-                    if (parts[j].Rows.Count > 0) dropped += parts[i].Without(parts[j], data.OnDuplicate == "drop", notes);
+                    if (parts[j].Rows.Count > 0)
+                        dropped += parts[i].Without(parts[j], data.OnDuplicate == "drop", notes);
         train = Take(parts[0].Rows, data.MaxTrainRows, seed, 1);
         validation = Take(parts[1].Rows, data.MaxEvalRows, seed, 2);
         var tests = Take(parts[2].Rows, data.MaxTestRows, seed, 3);
-        if (train.Count == 0) throw new HeadroomException("No training rows are left", "Every training text is also in an evaluation set");
+        if (train.Count == 0)
+            throw new HeadroomException(
+                "No training rows are left", "Every training text is also in an evaluation set");
         if (parts[1].Rows.Count > 0 || data.Validation != null) NeedRows(validation, "validation", task);
         if (test != null) NeedRows(tests, "test", task);
         return new() { Train = train, Validation = validation, Test = tests, Dropped = dropped, Notes = notes };
@@ -101,22 +130,31 @@ public sealed class DataSplits
         {
             if (rows.Count == 0 || rows[0].More == null) return;
             int first = rows.FindIndex(r => r.Texts.Any(string.IsNullOrWhiteSpace));
-            if (first >= 0) notes.Add($"{rows.Count(r => r.Texts.Any(string.IsNullOrWhiteSpace))} of {rows.Count} {name} rows have an empty text among theirs (the first is row {first + 1}).");
+            if (first >= 0)
+                notes.Add(
+                    $"{rows.Count(r => r.Texts.Any(string.IsNullOrWhiteSpace))} of {rows.Count} {name} rows have an "
+                        + $"empty text among theirs (the first is row {first + 1})."
+                );
         }
     }
 
     // What pandas.read_csv takes for no value (its na_values), but for words of the language in lower case.
-    private static readonly HashSet<string> Missing = new(StringComparer.Ordinal) { "NaN", "nan", "-NaN", "-nan", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None", "#N/A", "#NA" };
+    private static readonly HashSet<string> Missing = new(StringComparer.Ordinal)
+    {
+        "NaN", "nan", "-NaN", "-nan", "NA", "N/A", "n/a", "<NA>", "NULL", "null", "None", "#N/A", "#NA",
+    };
 
     // Texts that a table was probably not meant to hold; they may be meant, so nothing is refused.
     private static IEnumerable<string> OddTexts(List<DataRow> rows, string name)
     {
         int missing = rows.Count(r => Missing.Contains(r.Text)), first = rows.FindIndex(r => Missing.Contains(r.Text));
         if (missing > 0)
-            yield return $"{missing} of {rows.Count} {name} texts are a word that tables use for a missing value (the first is row {first + 1}: '{rows[first].Text}'); they are taken as texts.";
+            yield return $"{missing} of {rows.Count} {name} texts are a word that tables use for a missing value (the "
+                + $"first is row {first + 1}: '{rows[first].Text}'); they are taken as texts.";
         int quoted = rows.Count(r => r.Text is ['"', _, .., '"']);
         if (quoted > rows.Count / 2)
-            yield return $"{quoted} of {rows.Count} {name} texts begin and end in quotation marks, which are part of the texts: a .tsv file is read without quoting, a .csv file with it.";
+            yield return $"{quoted} of {rows.Count} {name} texts begin and end in quotation marks, which are part of "
+                + $"the texts: a .tsv file is read without quoting, a .csv file with it.";
     }
 
     /// <summary>Identity of a text for the overlap check; see <see cref="TextKey"/>.</summary>
@@ -135,7 +173,10 @@ public sealed class DataSplits
         public List<DataRow> Rows { get; private set; } = rows;
         private (UInt128 Full, UInt128 Letters)[] Keys => _keys ??= Each(Rows, r => TextKey.Both([.. r.Texts]));
 
-        /// <summary>Drops the rows whose texts are in a later split too, or refuses them; those that differ in signs alone are noted.</summary>
+        /// <summary>
+        /// Drops the rows whose texts are in a later split too, or refuses them; those that differ in signs alone are
+        /// noted.
+        /// </summary>
         /// <returns>Rows dropped.</returns>
         public int Without(Part later, bool drop, List<string> notes)
         {
@@ -149,7 +190,10 @@ public sealed class DataSplits
             if (shared > 0)
             {
                 int[] kept = [.. Enumerable.Range(0, before).Where(i => !keys.Contains(Keys[i].Full))];
-                notes.Add($"{shared} of {before} {name} rows were dropped: their texts are also among the {later.Name} texts ({TextKey.Ignores}).");
+                notes.Add(
+                    $"{shared} of {before} {name} rows were dropped: their texts are also among the {later.Name} "
+                        + $"texts ({TextKey.Ignores})."
+                );
                 (Rows, _keys) = ([.. kept.Select(i => Rows[i])], [.. kept.Select(i => Keys[i])]);
             }
             var letters = later.Keys.Select(k => k.Letters).ToHashSet();
@@ -169,20 +213,27 @@ public sealed class DataSplits
         if (rows.Count == 0) throw new HeadroomException($"The {name} data holds no rows", "Check the file");
         bool Blank(DataRow r) => r.Texts.All(string.IsNullOrWhiteSpace);
         int empty = rows.Count(Blank);
-        if (empty > 0) throw new HeadroomException($"{empty} of {rows.Count} {name} rows have an empty text (the first is row {rows.FindIndex(Blank) + 1})", "Drop them from the file");
+        if (empty > 0)
+            throw new HeadroomException(
+                $"{empty} of {rows.Count} {name} rows have an empty text (the first is row "
+                    + $"{rows.FindIndex(Blank) + 1})",
+                "Drop them from the file");
         TaskTypes.Of(task).CheckRows(rows, name, task);
     }
 
     private static void NeedRows(List<DataRow> rows, string name, TaskOptions task)
     {
-        if (rows.Count == 0) throw new HeadroomException($"No {name} rows are left", "Every text of it is also in another split, or the limit is too small");
+        if (rows.Count == 0)
+            throw new HeadroomException(
+                $"No {name} rows are left", "Every text of it is also in another split, or the limit is too small");
         TaskTypes.Of(task).CheckEvaluation(rows, name);
     }
 
     /// <summary>Holds out a stratified share; equal texts stay together.</summary>
     private static (List<DataRow> Train, List<DataRow> Held) HoldOut(List<DataRow> rows, double fraction, int seed)
     {
-        if (fraction >= 1) throw new HeadroomException($"data.validation_fraction is {fraction}", "Use a share below 1");
+        if (fraction >= 1)
+            throw new HeadroomException($"data.validation_fraction is {fraction}", "Use a share below 1");
         var random = new PhiloxRandom((ulong)(uint)seed, 0x30000000);
         var keys = Each(rows, Key);
         var chosen = new HashSet<UInt128>();
@@ -202,9 +253,20 @@ public sealed class DataSplits
     {
         if (most <= 0 || rows.Count <= most) return rows;
         var random = new PhiloxRandom((ulong)(uint)seed, 0x30000000 + stream);
-        var classes = Enumerable.Range(0, rows.Count).GroupBy(i => rows[i].Label).OrderBy(g => g.Key, StringComparer.Ordinal).Select(g => g.ToArray()).ToArray();
+        var classes = Enumerable
+            .Range(0, rows.Count)
+            .GroupBy(i => rows[i].Label)
+            .OrderBy(g => g.Key, StringComparer.Ordinal)
+            .Select(g => g.ToArray())
+            .ToArray();
         var quota = classes.Select(c => (int)((long)c.Length * most / rows.Count)).ToArray();
-        foreach (int c in Enumerable.Range(0, classes.Length).OrderByDescending(c => (long)classes[c].Length * most % rows.Count).Take(most - quota.Sum())) quota[c]++;
+        foreach (
+            int c in Enumerable
+                .Range(0, classes.Length)
+                .OrderByDescending(c => (long)classes[c].Length * most % rows.Count)
+                .Take(most - quota.Sum())
+        )
+            quota[c]++;
         var chosen = new List<int>();
         for (int c = 0; c < classes.Length; c++)
         {

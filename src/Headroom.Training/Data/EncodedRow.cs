@@ -30,7 +30,8 @@ public record EncodedRow(int[] Ids, string? Tier = null)
         foreach (var s in spans)
         {
             if (s.Start < end || s.End < s.Start || s.End > ids.Length)
-                throw new ArgumentException($"the span {s.Start} to {s.End} is out of place in a row of {ids.Length} tokens",
+                throw new ArgumentException(
+                    $"the span {s.Start} to {s.End} is out of place in a row of {ids.Length} tokens",
                     nameof(spans));
             if (!(s.Weight > 0) || !float.IsFinite(s.Weight))
                 throw new ArgumentException($"the weight of a span is {s.Weight}", nameof(spans));

@@ -7,7 +7,8 @@ namespace Headroom.Training;
 /// <param name="rows">The rows.</param>
 /// <param name="encode">Encodes one, for training or for evaluation; from several threads.</param>
 /// <param name="training">Which of the two.</param>
-public sealed class EncodedRows(IReadOnlyList<DataRow> rows, Func<DataRow, bool, EncodedRow> encode, bool training = true) : IRowSource
+public sealed class EncodedRows(
+    IReadOnlyList<DataRow> rows, Func<DataRow, bool, EncodedRow> encode, bool training = true) : IRowSource
 {
     private readonly EncodedRow?[] _encoded = new EncodedRow?[rows.Count];
 
@@ -28,7 +29,10 @@ public sealed class EncodedRows(IReadOnlyList<DataRow> rows, Func<DataRow, bool,
                 lock (_encoded) longest = Math.Max(longest, most);
             });
         }
-        catch (AggregateException e) when (e.InnerException is HeadroomException h) { throw new HeadroomException(h.Message, h.ToDo, h.ExitCode, h); }
+        catch (AggregateException e) when (e.InnerException is HeadroomException h)
+        {
+            throw new HeadroomException(h.Message, h.ToDo, h.ExitCode, h);
+        }
         return longest;
     }
 }

@@ -3,7 +3,10 @@ namespace Headroom.Training;
 /// <summary>Reusable host buffers of one variable-length micro-batch.</summary>
 public sealed class MicroBatch(int maxTokens, int maxSequences)
 {
-    private readonly int[] _ids = new int[maxTokens], _positions = new int[maxTokens], _labelRows = new int[maxTokens], _labels = new int[maxTokens];
+    private readonly int[] _ids = new int[maxTokens],
+        _positions = new int[maxTokens],
+        _labelRows = new int[maxTokens],
+        _labels = new int[maxTokens];
     private readonly int[] _offsets = new int[maxSequences + 1];
     private readonly float[] _weights = new float[maxTokens];
     private readonly List<(int Start, int End)> _parts = [];
@@ -82,7 +85,11 @@ public sealed class MicroBatch(int maxTokens, int maxSequences)
         LabelWeight++;
     }
 
-    private HostBatch With(int from, int to) => new(_ids.AsSpan(0, Tokens), _positions.AsSpan(0, Tokens), _offsets.AsSpan(0, Sequences + 1),
+    private HostBatch With(int from, int to) =>
+        new(
+            _ids.AsSpan(0, Tokens),
+            _positions.AsSpan(0, Tokens),
+            _offsets.AsSpan(0, Sequences + 1),
         _labelRows.AsSpan(from, to - from), _labels.AsSpan(from, to - from));
 
     // Labels of one weight go together, each group in the order of the rows; where there is one weight nothing moves.

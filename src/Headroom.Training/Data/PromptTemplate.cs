@@ -4,8 +4,8 @@ using Headroom.Core;
 namespace Headroom.Training;
 
 /// <summary>
-/// A task's template: plain text and, in braces, columns of the data. {text} is data.text_field, another name is the column of that name; {{ and }} are
-/// plain braces, and so is a brace that encloses no name.
+/// A task's template: plain text and, in braces, columns of the data. {text} is data.text_field, another name is the
+/// column of that name; {{ and }} are plain braces, and so is a brace that encloses no name.
 /// </summary>
 internal sealed class PromptTemplate
 {
@@ -50,10 +50,13 @@ internal sealed class PromptTemplate
         }
         literals.Add(literal.ToString());
         if (columns.Count == 0)
-            throw new HeadroomException("task.template has no {text}: it must hold {text} once, or columns of the data such as {premise}.",
+            throw new HeadroomException(
+                "task.template has no {text}: it must hold {text} once, or columns of the data such as {premise}.",
                 "Write for example \"Review: {text}\\nSentiment:\"; {{ and }} stand for plain braces.");
         if (columns.GroupBy(n => n).FirstOrDefault(g => g.Count() > 1) is { } twice)
-            throw new HeadroomException($"task.template must hold {{{HeadroomException.Value(twice.Key)}}} once, not {twice.Count()} times.", "Name each column once.");
+            throw new HeadroomException(
+                $"task.template must hold {{{HeadroomException.Value(twice.Key)}}} once, not {twice.Count()} times.",
+                "Name each column once.");
         return new(literals, columns);
     }
 
@@ -70,7 +73,9 @@ internal sealed class PromptTemplate
     {
         string[] fields = [.. Columns.Select(c => c == Text ? data.TextField : c)];
         if (fields.Contains(data.LabelField))
-            throw new HeadroomException($"task.template holds '{HeadroomException.Value(data.LabelField)}', which is data.label_field.", "The prompt must not hold the answer: take it out.");
+            throw new HeadroomException(
+                $"task.template holds '{HeadroomException.Value(data.LabelField)}', which is data.label_field.",
+                "The prompt must not hold the answer: take it out.");
         return fields;
     }
 
@@ -78,7 +83,9 @@ internal sealed class PromptTemplate
     public string Fill(IReadOnlyList<string> texts)
     {
         if (texts.Count != Columns.Count)
-            throw new HeadroomException($"A row has {texts.Count} texts where task.template has {Columns.Count} columns.", "Give a text for each.");
+            throw new HeadroomException(
+                $"A row has {texts.Count} texts where task.template has {Columns.Count} columns.",
+                "Give a text for each.");
         var all = new StringBuilder();
         for (int i = 0; i < texts.Count; i++) all.Append(Literals[i]).Append(texts[i]);
         return all.Append(Heads[^1]).ToString();

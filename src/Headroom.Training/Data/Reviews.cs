@@ -8,8 +8,9 @@ using Headroom.Formats.Data;
 namespace Headroom.Training;
 
 /// <summary>
-/// A seeded set of short English movie reviews, written for this project: balanced, in three tiers (explicit, mixed, sarcasm). The splits share no sentence
-/// template, and a part of every word list is held out for each, so a test score measures generalization. Nothing is stored: the rows are generated.
+/// A seeded set of short English movie reviews, written for this project: balanced, in three tiers (explicit, mixed,
+/// sarcasm). The splits share no sentence template, and a part of every word list is held out for each, so a test score
+/// measures generalization. Nothing is stored: the rows are generated.
 /// </summary>
 public static class Reviews
 {
@@ -21,13 +22,17 @@ public static class Reviews
     public static readonly IReadOnlyList<string> Tiers = ["explicit", "mixed", "sarcasm"];
 
     private static readonly (string Name, int Rows, ReviewTemplates Templates)[] Parts =
-        [("train", TrainRows, ReviewTemplates.Train), ("validation", ValidationRows, ReviewTemplates.Validation), ("test", TestRows, ReviewTemplates.Test)];
+    [
+        ("train", TrainRows, ReviewTemplates.Train), ("validation", ValidationRows, ReviewTemplates.Validation),
+        ("test", TestRows, ReviewTemplates.Test)];
 
     /// <summary>All rows; the same seed gives the same rows on every machine.</summary>
     public static (List<DataRow> Train, List<DataRow> Validation, List<DataRow> Test) Generate(int seed = 1)
     {
         var seen = new HashSet<UInt128>();
-        return (Part(ReviewWords.Train, seed, seen), Part(ReviewWords.Validation, seed, seen), Part(ReviewWords.Test, seed, seen));
+        return (
+            Part(ReviewWords.Train, seed, seen), Part(ReviewWords.Validation, seed, seen),
+            Part(ReviewWords.Test, seed, seen));
     }
 
     /// <summary>Sentence templates of a part: train, validation or test.</summary>
@@ -37,17 +42,27 @@ public static class Reviews
     public static IReadOnlyList<string> HeldOutWords(string part)
     {
         int split = Index(part);
-        return [.. ReviewWords.Lists.Values.SelectMany(l => l.Where((_, i) => ReviewWords.IsOwn(i) && ReviewWords.Allowed(i, split)))];
+        return
+        [
+            .. ReviewWords.Lists.Values.SelectMany(l =>
+                l.Where((_, i) => ReviewWords.IsOwn(i) && ReviewWords.Allowed(i, split))
+            ),
+        ];
     }
 
-    /// <summary>Writes train.jsonl, validation.jsonl and test.jsonl (UTF-8, LF) into a new or empty folder; all three are complete there, or none.</summary>
+    /// <summary>
+    /// Writes train.jsonl, validation.jsonl and test.jsonl (UTF-8, LF) into a new or empty folder; all three are
+    /// complete there, or none.
+    /// </summary>
     /// <param name="folder">The folder.</param>
     /// <param name="seed">Seed of the rows.</param>
     /// <param name="overwrite">Whether a folder that holds such files and nothing else may be replaced.</param>
     /// <exception cref="HeadroomException">Something is there, or it cannot be written.</exception>
     public static void Write(string folder, int seed = 1, bool overwrite = false)
     {
-        using var target = OutputTarget.OfFolder(folder, overwrite, "Give another folder.", name => Parts.Any(p => name == p.Name + ".jsonl"));
+        using var target = OutputTarget.OfFolder(folder, overwrite, "Give another folder.", name =>
+            Parts.Any(p => name == p.Name + ".jsonl")
+        );
         OutputFolder.Create(target.Temporary, "Give another folder.");
         var (train, validation, test) = Generate(seed);
         foreach (var (name, rows) in new[] { ("train", train), ("validation", validation), ("test", test) })
@@ -61,14 +76,19 @@ public static class Reviews
         var text = new StringBuilder();
         var encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping;
         foreach (var r in rows)
-            text.Append($"{{\"text\":\"{encoder.Encode(r.Text)}\",\"label\":\"{encoder.Encode(r.Label)}\",\"tier\":\"{r.Tier}\",\"id\":\"{r.Id}\"}}\n");
+            text.Append(
+                $"{{\"text\":\"{encoder.Encode(r.Text)}\",\"label\":\"{encoder.Encode(r.Label)}\","
+                    + $"\"tier\":\"{r.Tier}\",\"id\":\"{r.Id}\"}}\n"
+            );
         return text.ToString();
     }
 
     private static int Index(string part)
     {
         int i = Array.FindIndex(Parts, p => p.Name == part);
-        return i >= 0 ? i : throw new HeadroomException($"The review set has no part '{part}'.", "Use train, validation or test.");
+        return i >= 0
+            ? i
+            : throw new HeadroomException($"The review set has no part '{part}'.", "Use train, validation or test.");
     }
 
     private static List<DataRow> Part(int split, int seed, HashSet<UInt128> seen)
@@ -126,10 +146,21 @@ internal sealed class ReviewWriter(PhiloxRandom random, int split)
             int end = template.IndexOf('}', i);
             string slot = template[(i + 1)..end];
             i = end + 1;
-            slot = slot[^1] switch { '=' => slot[..^1] + (positive ? '+' : '-'), '!' => slot[..^1] + (positive ? '-' : '+'), _ => slot };
+            slot = slot[^1] switch
+            {
+                '=' => slot[..^1] + (positive ? '+' : '-'),
+                '!' => slot[..^1] + (positive ? '-' : '+'),
+                _ => slot,
+            };
             string word = Word(slot);
-            if ("aeiou".Contains(word[0]) && (text.Length == 1 || (text.Length > 2 && text[^3] == ' ' && text[^2] is 'a' or 'A')) && text[^1] == ' ') text.Insert(text.Length - 1, 'n');
-            if (text.Length >= 2 && text[^1] == ' ' && text[^2] is '.' or '?') word = char.ToUpperInvariant(word[0]) + word[1..];
+            if (
+                "aeiou".Contains(word[0])
+                && (text.Length == 1 || (text.Length > 2 && text[^3] == ' ' && text[^2] is 'a' or 'A'))
+                && text[^1] == ' '
+            )
+                text.Insert(text.Length - 1, 'n');
+            if (text.Length >= 2 && text[^1] == ' ' && text[^2] is '.' or '?')
+                word = char.ToUpperInvariant(word[0]) + word[1..];
             text.Append(word);
         }
         text[0] = char.ToUpperInvariant(text[0]);

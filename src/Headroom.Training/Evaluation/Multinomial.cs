@@ -22,7 +22,10 @@ internal static class Multinomial
         long rows = left;
         for (int i = 0; i < counts.Length; i++)
         {
-            drawn[i] = left == 0 || rows == 0 ? 0 : counts[i] >= rows ? left : Binomial(random, left, counts[i] / (double)rows);
+            drawn[i] =
+                left == 0 || rows == 0 ? 0
+                : counts[i] >= rows ? left
+                : Binomial(random, left, counts[i] / (double)rows);
             left -= drawn[i];
             rows -= counts[i];
         }
@@ -30,7 +33,10 @@ internal static class Multinomial
 
     /// <summary>Successes among n tries of probability p.</summary>
     public static long Binomial(PhiloxRandom random, long n, double p) =>
-        p > 0.5 ? n - Binomial(random, n, 1 - p) : p <= 0 || n == 0 ? 0 : n * p < FewExpected ? Walk(random, n, p) : Reject(random, n, p);
+        p > 0.5 ? n - Binomial(random, n, 1 - p)
+        : p <= 0 || n == 0 ? 0
+        : n * p < FewExpected ? Walk(random, n, p)
+        : Reject(random, n, p);
 
     // Inversion: the probabilities of 0, 1, 2, ... are taken off a uniform number until it is used up.
     private static long Walk(PhiloxRandom random, long n, double p)
@@ -51,15 +57,31 @@ internal static class Multinomial
     // BTRS, with its constants.
     private static long Reject(PhiloxRandom random, long n, double p)
     {
-        double q = 1 - p, spread = Math.Sqrt(n * p * q), b = 1.15 + 2.53 * spread, a = -0.0873 + 0.0248 * b + 0.01 * p, centre = n * p + 0.5;
-        double alpha = (2.83 + 5.1 / b) * spread, squeeze = 0.92 - 4.2 / b, odds = p / q, mode = Math.Floor((n + 1) * p);
+        double q = 1 - p,
+            spread = Math.Sqrt(n * p * q),
+            b = 1.15 + 2.53 * spread,
+            a = -0.0873 + 0.0248 * b + 0.01 * p,
+            centre = n * p + 0.5;
+        double alpha = (2.83 + 5.1 / b) * spread,
+            squeeze = 0.92 - 4.2 / b,
+            odds = p / q,
+            mode = Math.Floor((n + 1) * p);
         while (true)
         {
-            double u = Uniform(random) - 0.5, v = Uniform(random), us = 0.5 - Math.Abs(u), k = Math.Floor((2 * a / us + b) * u + centre);
+            double u = Uniform(random) - 0.5,
+                v = Uniform(random),
+                us = 0.5 - Math.Abs(u),
+                k = Math.Floor((2 * a / us + b) * u + centre);
             if (us >= 0.07 && v <= squeeze) return (long)k;
             if (!(k >= 0 && k <= n)) continue;
-            double bound = (mode + 0.5) * Math.Log((mode + 1) / (odds * (n - mode + 1))) + (n + 1) * Math.Log((n - mode + 1) / (n - k + 1))
-                + (k + 0.5) * Math.Log(odds * (n - k + 1) / (k + 1)) + Tail(mode) + Tail(n - mode) - Tail(k) - Tail(n - k);
+            double bound =
+                (mode + 0.5) * Math.Log((mode + 1) / (odds * (n - mode + 1)))
+                + (n + 1) * Math.Log((n - mode + 1) / (n - k + 1))
+                + (k + 0.5) * Math.Log(odds * (n - k + 1) / (k + 1))
+                + Tail(mode)
+                + Tail(n - mode)
+                - Tail(k)
+                - Tail(n - k);
             if (Math.Log(v * alpha / (a / (us * us) + b)) <= bound) return (long)k;
         }
     }
@@ -80,5 +102,6 @@ internal static class Multinomial
     })];
 
     // In (0, 1), of 53 bits.
-    private static double Uniform(PhiloxRandom random) => (((ulong)(random.NextUInt() >> 6) << 26 | random.NextUInt() >> 6) + 0.5) * (1.0 / (1UL << 52));
+    private static double Uniform(PhiloxRandom random) =>
+        (((ulong)(random.NextUInt() >> 6) << 26 | random.NextUInt() >> 6) + 0.5) * (1.0 / (1UL << 52));
 }

@@ -23,7 +23,9 @@ public static class Statistics
         return new Interval(p, successes == 0 ? 0 : centre - half, successes == n ? 1 : centre + half);
     }
 
-    /// <summary>Exact two-sided McNemar p-value: twice the smaller binomial tail of the discordant pairs, at most 1.</summary>
+    /// <summary>
+    /// Exact two-sided McNemar p-value: twice the smaller binomial tail of the discordant pairs, at most 1.
+    /// </summary>
     public static double McNemarExact(int b, int c)
     {
         int n = b + c, k = Math.Min(b, c);
@@ -41,7 +43,8 @@ public static class Statistics
     }
 
     /// <summary>
-    /// 95 % interval of a mean over rows that are drawn independently, normal: mean ± 1.96 standard errors. Null for fewer than two rows.
+    /// 95 % interval of a mean over rows that are drawn independently, normal: mean ± 1.96 standard errors. Null for
+    /// fewer than two rows.
     /// </summary>
     /// <param name="n">Rows.</param>
     /// <param name="sum">Sum of the values.</param>
@@ -53,7 +56,9 @@ public static class Statistics
         return new Interval(mean, mean - half, mean + half);
     }
 
-    /// <summary>Rows only <paramref name="first"/> has right, and rows only <paramref name="second"/> has right.</summary>
+    /// <summary>
+    /// Rows only <paramref name="first"/> has right, and rows only <paramref name="second"/> has right.
+    /// </summary>
     public static (int FirstOnly, int SecondOnly) Discordant(ReadOnlySpan<bool> first, ReadOnlySpan<bool> second)
     {
         int b = 0, c = 0;
@@ -69,13 +74,15 @@ public static class Statistics
         int[] order = Enumerable.Range(0, p.Length).OrderBy(i => p[i]).ToArray();
         var adjusted = new double[p.Length];
         double floor = 0;
-        for (int k = 0; k < order.Length; k++) adjusted[order[k]] = floor = Math.Max(floor, Math.Min(1, (p.Length - k) * p[order[k]]));
+        for (int k = 0; k < order.Length; k++)
+            adjusted[order[k]] = floor = Math.Max(floor, Math.Min(1, (p.Length - k) * p[order[k]]));
         return adjusted;
     }
 
     /// <summary>
-    /// Mean of differences between two models that were trained with the same seeds, one difference a seed, with Student's 95 % interval and the two-sided p-value
-    /// of no difference (the paired t-test; C. Colas, O. Sigaud, P.-Y. Oudeyer, "How Many Random Seeds?", 2018). Null for fewer than two, or where they are all
+    /// Mean of differences between two models that were trained with the same seeds, one difference a seed, with
+    /// Student's 95 % interval and the two-sided p-value of no difference (the paired t-test; C. Colas, O. Sigaud,
+    /// P.-Y. Oudeyer, "How Many Random Seeds?", 2018). Null for fewer than two, or where they are all
     /// one value, which a t-test would take for certainty.
     /// </summary>
     public static (Interval Mean, double P)? OverSeeds(IReadOnlyList<double> differences)
@@ -105,5 +112,7 @@ public static class Statistics
 
     /// <summary>The percentile interval of sorted resamples; null where none differs.</summary>
     public static Interval? Percentile(double value, double[] sorted) =>
-        Quantile(sorted, 0.025) is var low && Quantile(sorted, 0.975) is var high && low < high ? new Interval(value, low, high) : null;
+        Quantile(sorted, 0.025) is var low && Quantile(sorted, 0.975) is var high && low < high
+            ? new Interval(value, low, high)
+            : null;
 }

@@ -5,10 +5,14 @@ using Headroom.Core;
 
 namespace Headroom.Training;
 
-/// <summary>events.jsonl of a run: one JSON object a line, in order, each with "event" and "time"; everything shown anywhere is derived from it.</summary>
+/// <summary>
+/// events.jsonl of a run: one JSON object a line, in order, each with "event" and "time"; everything shown anywhere is
+/// derived from it.
+/// </summary>
 /// <remarks>
-/// A full disk loses no event and cuts none in half: what cannot be written is kept and written before the next one, and <see cref="Sync"/> fails while
-/// something is left. A run syncs before it saves a checkpoint, so a checkpoint never knows of steps that the log does not hold.
+/// A full disk loses no event and cuts none in half: what cannot be written is kept and written before the next one,
+/// and <see cref="Sync"/> fails while something is left. A run syncs before it saves a checkpoint, so a checkpoint
+/// never knows of steps that the log does not hold.
 /// </remarks>
 public sealed class EventLog : IDisposable
 {
@@ -33,7 +37,8 @@ public sealed class EventLog : IDisposable
     /// <summary>
     /// Takes out of a log what a run makes again: events of steps after <paramref name="keepSteps"/> (all events, for
     /// null), run_end and the test before it. They are appended to
-    /// <paramref name="aside"/> before the log is replaced, so that no event is ever lost; a kill in between leaves them there twice.
+    /// <paramref name="aside"/> before the log is replaced, so that no event is ever lost; a kill in between leaves
+    /// them there twice.
     /// </summary>
     public static void Cut(string path, string aside, int? keepSteps)
     {
@@ -92,7 +97,11 @@ public sealed class EventLog : IDisposable
             return;
         }
         if (_unwritten.Length > MostUnwritten) throw Unwritable(fault);
-        if (!_warned) Warn?.Invoke($"WARNING: {Path} cannot be written ({fault.Message.TrimEnd('.')}); its events are kept in memory until it can. Free some space.");
+        if (!_warned)
+            Warn?.Invoke(
+                $"WARNING: {Path} cannot be written ({fault.Message.TrimEnd('.')}); its events are kept in memory "
+                    + $"until it can. Free some space."
+            );
         _warned = true;
     }
 
@@ -142,15 +151,18 @@ public sealed class EventLog : IDisposable
         }
     }
 
-    private HeadroomException Unwritable(Exception fault) => new($"Cannot write {Path}: {fault.Message}", "Free some space or mend the disk.", 1, fault);
+    private HeadroomException Unwritable(Exception fault) =>
+        new($"Cannot write {Path}: {fault.Message}", "Free some space or mend the disk.", 1, fault);
 
     /// <summary>Reads events; a half-written last line (a kill), and a line that is no event, is ignored.</summary>
-    public static IEnumerable<JsonObject> Read(string path) => Lines(path).Where(l => l.Event != null).Select(l => l.Event!);
+    public static IEnumerable<JsonObject> Read(string path) =>
+        Lines(path).Where(l => l.Event != null).Select(l => l.Event!);
 
     private static IEnumerable<(string Text, JsonObject? Event)> Lines(string path)
     {
         RegularFile.Check(path);
-        using var reader = new StreamReader(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite)); // a run may be writing
+        // a run may be writing
+        using var reader = new StreamReader(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite));
         while (reader.ReadLine() is { } line)
         {
             JsonObject? e = null;
@@ -166,7 +178,9 @@ public sealed class EventLog : IDisposable
     }
 
     private static bool IsEvent(JsonObject e) =>
-        e["event"] is JsonValue kind && kind.TryGetValue(out string? _) && (e["step"] is not { } step || step is JsonValue number && number.TryGetValue(out int _));
+        e["event"] is JsonValue kind
+        && kind.TryGetValue(out string? _)
+        && (e["step"] is not { } step || step is JsonValue number && number.TryGetValue(out int _));
 
     /// <inheritdoc/>
     public void Dispose()

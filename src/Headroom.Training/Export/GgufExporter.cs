@@ -3,16 +3,24 @@ using Headroom.Formats;
 
 namespace Headroom.Training;
 
-/// <summary>A model as a GGUF file that llama.cpp reads (<c>convert_hf_to_gguf.py</c>): names, row order, types and hyperparameters of the family.</summary>
+/// <summary>
+/// A model as a GGUF file that llama.cpp reads (<c>convert_hf_to_gguf.py</c>): names, row order, types and
+/// hyperparameters of the family.
+/// </summary>
 public static class GgufExporter
 {
     private const int ChunkElements = 1 << 20;
 
     /// <summary>Types of the large matrices, with llama.cpp's general.file_type.</summary>
-    public static IReadOnlyDictionary<string, (GgmlType Type, uint FileType)> Types { get; } = new Dictionary<string, (GgmlType, uint)>
-    {
-        ["f32"] = (GgmlType.F32, 0), ["f16"] = (GgmlType.F16, 1), ["bf16"] = (GgmlType.BF16, 32), ["q8_0"] = (GgmlType.Q8_0, 7), ["q4_0"] = (GgmlType.Q4_0, 2),
-    };
+    public static IReadOnlyDictionary<string, (GgmlType Type, uint FileType)> Types { get; } =
+        new Dictionary<string, (GgmlType, uint)>
+        {
+            ["f32"] = (GgmlType.F32, 0),
+            ["f16"] = (GgmlType.F16, 1),
+            ["bf16"] = (GgmlType.BF16, 32),
+            ["q8_0"] = (GgmlType.Q8_0, 7),
+            ["q4_0"] = (GgmlType.Q4_0, 2),
+        };
 
     /// <summary>Writes the file, streaming rows; it is whole or not there.</summary>
     /// <param name="source">Weights in Hugging Face order.</param>
@@ -22,7 +30,9 @@ public static class GgufExporter
     /// <param name="name">general.name.</param>
     /// <param name="progress">Elements done and in all; may throw to stop.</param>
     /// <exception cref="HeadroomException">A weight is not finite or does not fit the type; exit code 2.</exception>
-    public static void Write(IWeightSource source, IReadOnlyList<KeyValuePair<string, object>> vocabulary, string type, string path, string? name, Action<long, long>? progress = null)
+    public static void Write(
+        IWeightSource source, IReadOnlyList<KeyValuePair<string, object>> vocabulary, string type, string path,
+        string? name, Action<long, long>? progress = null)
     {
         WeightNames.CheckClaimed(source);
         var (ggml, fileType) = Types[type];
@@ -30,13 +40,19 @@ public static class GgufExporter
         long total = c.MatrixNames().Sum(n => source.ShapeOf(n) is var s ? (long)s.Rows * s.Cols : 0), done = 0;
         void Step(long n) => progress?.Invoke(done += n, total);
         var entries = new List<GgufEntry>();
-        if (Divisors(c) is { } divisors) entries.Add(new GgufEntry("rope_freqs.weight", GgmlType.F32, 0, divisors.Length, f => Put(f, "rope_freqs.weight", GgmlType.F32, divisors)));
+        if (Divisors(c) is { } divisors)
+            entries.Add(
+                new GgufEntry("rope_freqs.weight", GgmlType.F32, 0, divisors.Length, f =>
+                    Put(f, "rope_freqs.weight", GgmlType.F32, divisors)
+                )
+            );
         // The table's order is that of convert_hf_to_gguf.py's files: embedding, layers, norm and head.
         foreach (var weight in c.Family.Weights(c))
         {
             var (hf, gguf) = (weight.Name, weight.GgufName);
             var (rows, cols) = source.ShapeOf(hf);
-            if (weight.IsVector) entries.Add(new GgufEntry(gguf, GgmlType.F32, 0, rows, f => Vector(source, hf, gguf, rows, f)));
+            if (weight.IsVector)
+                entries.Add(new GgufEntry(gguf, GgmlType.F32, 0, rows, f => Vector(source, hf, gguf, rows, f)));
             else
             {
                 var t = TypeOf(c, hf, ggml, cols);
@@ -47,10 +63,14 @@ public static class GgufExporter
     }
 
     /// <summary>Writes the tokenizer alone, as llama.cpp's ggml-vocab files.</summary>
-    public static void WriteVocabulary(string architecture, IReadOnlyList<KeyValuePair<string, object>> vocabulary, string path) =>
-        GgufWriter.Write(path, [new("general.architecture", architecture), .. vocabulary], []);
+    public static void WriteVocabulary(
+        string architecture, IReadOnlyList<KeyValuePair<string, object>> vocabulary, string path
+    ) => GgufWriter.Write(path, [new("general.architecture", architecture), .. vocabulary], []);
 
-    /// <summary>The type of one matrix: rows that are not whole blocks fall back to F16; with Q4_0 the output matrix gets the next better type that is written, Q8_0.</summary>
+    /// <summary>
+    /// The type of one matrix: rows that are not whole blocks fall back to F16; with Q4_0 the output matrix gets the
+    /// next better type that is written, Q8_0.
+    /// </summary>
     public static GgmlType TypeOf(ModelConfig c, string hfName, GgmlType asked, int columns)
     {
         if (asked.IsPlain()) return asked;
@@ -71,13 +91,15 @@ public static class GgufExporter
         for (int i = 0; i < divisors.Length; i++)
         {
             double wavelength = 2 * Math.PI * Math.Pow(c.RopeTheta, 2.0 * i / c.HeadDim);
-            double smooth = Math.Clamp((original / wavelength - s.LowFreqFactor) / (s.HighFreqFactor - s.LowFreqFactor), 0, 1);
+            double smooth = Math.Clamp(
+                (original / wavelength - s.LowFreqFactor) / (s.HighFreqFactor - s.LowFreqFactor), 0, 1);
             divisors[i] = (float)(1 / ((1 - smooth) / s.Factor + smooth));
         }
         return divisors;
     }
 
-    private static List<KeyValuePair<string, object>> Hyperparameters(ModelConfig c, uint fileType, GgmlType type, string? name)
+    private static List<KeyValuePair<string, object>> Hyperparameters(
+        ModelConfig c, uint fileType, GgmlType type, string? name)
     {
         string arch = c.Family.GgufArchitecture;
         var pairs = new List<KeyValuePair<string, object>>();
@@ -129,10 +151,13 @@ public static class GgufExporter
     {
         var values = new float[n];
         source.ReadRows(hf, 0, n, values);
-        Put(file, gguf, GgmlType.F32, GgufSource.IsPermuted(source.Config, hf) ? Interleave(values, source.Config.HeadDim, 1) : values);
+        Put(
+            file, gguf, GgmlType.F32,
+            GgufSource.IsPermuted(source.Config, hf) ? Interleave(values, source.Config.HeadDim, 1) : values);
     }
 
-    private static void Matrix(IWeightSource source, string hf, string gguf, GgmlType type, int rows, int cols, Stream file, Action<long> step)
+    private static void Matrix(
+        IWeightSource source, string hf, string gguf, GgmlType type, int rows, int cols, Stream file, Action<long> step)
     {
         // Permuted rows move inside their head, so whole heads are read at a time.
         bool permuted = GgufSource.IsPermuted(source.Config, hf);
@@ -163,10 +188,16 @@ public static class GgufExporter
     private static void Put(Stream file, string name, GgmlType type, ReadOnlySpan<float> values)
     {
         foreach (float v in values)
-            if (!float.IsFinite(v)) throw new HeadroomException($"{name} holds NaN or infinite values.", "The checkpoint or the adapter is damaged; use another one.");
+            if (!float.IsFinite(v))
+                throw new HeadroomException(
+                    $"{name} holds NaN or infinite values.",
+                    "The checkpoint or the adapter is damaged; use another one.");
         var (per, size) = type.Block();
         var bytes = new byte[values.Length / per * size];
-        if (!GgmlWriter.TryQuantize(type, values, bytes)) throw new HeadroomException($"{name} holds values that are too large for {type}, whose scales are float16.", "Export with --type bf16 or f32.");
+        if (!GgmlWriter.TryQuantize(type, values, bytes))
+            throw new HeadroomException(
+                $"{name} holds values that are too large for {type}, whose scales are float16.",
+                "Export with --type bf16 or f32.");
         file.Write(bytes);
     }
 }

@@ -24,7 +24,8 @@ public sealed class MergedSource : IWeightSource
     /// <summary>Wraps a base, which the caller keeps and disposes.</summary>
     /// <param name="source">The base.</param>
     /// <param name="adapter">Its adapter, or null.</param>
-    /// <param name="storage">Storage of the projections in training when it is not the file's own values: NF4, NF4Double, Int8, or BF16 and F16; null = own values.</param>
+    /// <param name="storage">Storage of the projections in training when it is not the file's own values: NF4,
+    /// NF4Double, Int8, or BF16 and F16; null = own values.</param>
     /// <param name="ops">CPU ops; needed with <paramref name="storage"/>.</param>
     /// <exception cref="HeadroomException">A tensor of the adapter matches nothing in the base.</exception>
     public MergedSource(IWeightSource source, PeftAdapter? adapter, WeightStorage? storage, IOps? ops)
@@ -40,21 +41,46 @@ public sealed class MergedSource : IWeightSource
         {
             if (!Pair(name, out var a, out var b)) continue;
             var (rows, cols) = source.ShapeOf(name);
-            if (a.Shape is not [_, var ins] || b.Shape is not [var outs, _] || ins != cols || outs != rows || a.Shape[0] != b.Shape[1])
-                throw new HeadroomException($"The adapter's pair for {name} is [{string.Join(", ", a.Shape)}] and [{string.Join(", ", b.Shape)}] where the weight is [{rows}, {cols}].", "It belongs to another model.");
+            if (
+                a.Shape is not [_, var ins]
+                || b.Shape is not [var outs, _]
+                || ins != cols
+                || outs != rows
+                || a.Shape[0] != b.Shape[1]
+            )
+                throw new HeadroomException(
+                    $"The adapter's pair for {name} is [{string.Join(", ", a.Shape)}] and "
+                        + $"[{string.Join(", ", b.Shape)}] where the weight is [{rows}, {cols}].",
+                    "It belongs to another model.");
             matched += adapter.UseDora ? 3 : 2; // a pair has its magnitude: the adapter's loader sees to that
         }
-        foreach (string name in source.Config.MatrixNames().Concat(source.Config.VectorNames()).Append(source.Config.HeadName()).Distinct())
+        foreach (
+            string name in source
+                .Config.MatrixNames()
+                .Concat(source.Config.VectorNames())
+                .Append(source.Config.HeadName())
+                .Distinct()
+        )
         {
             if (!adapter.Tensors.TryGetValue(name, out var whole)) continue;
             var (rows, cols) = ShapeOf(name);
             if (whole.Values.Length != (long)rows * cols || whole.Shape[0] != rows)
-                throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", whole.Shape)}] where the weight is [{rows}, {cols}].", "It belongs to another model.");
+                throw new HeadroomException(
+                    $"The adapter's {name} is [{string.Join(", ", whole.Shape)}] where the weight is [{rows}, {cols}].",
+                    "It belongs to another model.");
             matched++;
         }
         // A tied table or head that was trained went its own way.
-        if (source.Config.TieWordEmbeddings && !adapter.EnsureWeightTying && (adapter.Tensors.ContainsKey(Config.HeadName()) || adapter.Tensors.ContainsKey(Config.TableName()))) Config = source.Config with { TieWordEmbeddings = false };
-        if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
+        if (
+            source.Config.TieWordEmbeddings
+            && !adapter.EnsureWeightTying
+            && (adapter.Tensors.ContainsKey(Config.HeadName()) || adapter.Tensors.ContainsKey(Config.TableName()))
+        )
+            Config = source.Config with { TieWordEmbeddings = false };
+        if (matched != adapter.Tensors.Count)
+            throw new HeadroomException(
+                $"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.",
+                "It belongs to another model.");
     }
 
     /// <inheritdoc/>
@@ -76,15 +102,23 @@ public sealed class MergedSource : IWeightSource
     public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination)
     {
         var (rows, cols) = ShapeOf(hfName);
-        if (_adapter != null && _adapter.Tensors.TryGetValue(Config.TieWordEmbeddings ? Source(hfName) : hfName, out var whole))
+        if (
+            _adapter != null
+            && _adapter.Tensors.TryGetValue(Config.TieWordEmbeddings ? Source(hfName) : hfName, out var whole)
+        )
         {
             whole.Values.AsSpan(firstRow * cols, rowCount * cols).CopyTo(destination);
             return;
         }
         ReadBase(hfName, firstRow, rowCount, destination);
         if (!Pair(hfName, out var a, out var b)) return;
-        AddDelta(a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols, destination);
-        if (_adapter!.UseDora) ScaleRows(_adapter.Tensors[Module(hfName) + PeftAdapter.MagnitudeSuffix].Values.AsSpan(firstRow, rowCount), cols, destination);
+        AddDelta(
+            a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols,
+            destination);
+        if (_adapter!.UseDora)
+            ScaleRows(
+                _adapter.Tensors[Module(hfName) + PeftAdapter.MagnitudeSuffix].Values.AsSpan(firstRow, rowCount), cols,
+                destination);
     }
 
     // The base as the run held it.
@@ -107,8 +141,9 @@ public sealed class MergedSource : IWeightSource
     }
 
     /// <summary>
-    /// How much larger the parts of a merged matrix are than their sum: root mean square over rows of |w| + scaling * sum over k of |b_k| |a_k| (Euclidean norms), over
-    /// that of |w + scaling * b A|. Rounding errors of a product grow by it: parts that cancel leave their errors. 1 where nothing is merged.
+    /// How much larger the parts of a merged matrix are than their sum: root mean square over rows of |w| + scaling *
+    /// sum over k of |b_k| |a_k| (Euclidean norms), over that of |w + scaling * b A|. Rounding errors of a product grow
+    /// by it: parts that cancel leave their errors. 1 where nothing is merged.
     /// </summary>
     /// <param name="hfName">The matrix.</param>
     /// <param name="rows">Rows looked at, all over it.</param>
@@ -156,20 +191,23 @@ public sealed class MergedSource : IWeightSource
     }
 
     // The head of a tied base is its table.
-    private string Source(string hfName) => hfName == Config.HeadName() && _base.Config.TieWordEmbeddings ? Config.TableName() : hfName;
+    private string Source(string hfName) =>
+        hfName == Config.HeadName() && _base.Config.TieWordEmbeddings ? Config.TableName() : hfName;
 
     private bool Pair(string hfName, out (long[] Shape, float[] Values) a, out (long[] Shape, float[] Values) b)
     {
         a = b = default;
         if (_adapter == null || !hfName.EndsWith(".weight", StringComparison.Ordinal)) return false;
         string module = Module(hfName);
-        return _adapter.Tensors.TryGetValue(module + ".lora_A.weight", out a) & _adapter.Tensors.TryGetValue(module + ".lora_B.weight", out b);
+        return _adapter.Tensors.TryGetValue(module + ".lora_A.weight", out a)
+            & _adapter.Tensors.TryGetValue(module + ".lora_B.weight", out b);
     }
 
     private static string Module(string hfName) => hfName[..^".weight".Length];
 
     // Row by row: the sum over the rank first, then scaled and added, as PEFT rounds.
-    internal static void AddDelta(float[] a, float[] b, int rank, float scaling, int firstRow, int rowCount, int cols, Span<float> destination)
+    internal static void AddDelta(
+        float[] a, float[] b, int rank, float scaling, int firstRow, int rowCount, int cols, Span<float> destination)
     {
         var delta = new float[cols];
         int n = Vector<float>.Count;
@@ -181,7 +219,8 @@ public sealed class MergedSource : IWeightSource
                 float s = b[(firstRow + row) * rank + k];
                 var ak = a.AsSpan(k * cols, cols);
                 int i = 0;
-                for (; i + n <= cols; i += n) (new Vector<float>(delta, i) + new Vector<float>(ak[i..]) * s).CopyTo(delta, i);
+                for (; i + n <= cols; i += n)
+                    (new Vector<float>(delta, i) + new Vector<float>(ak[i..]) * s).CopyTo(delta, i);
                 for (; i < cols; i++) delta[i] += ak[i] * s;
             }
             var d = destination.Slice(row * cols, cols);

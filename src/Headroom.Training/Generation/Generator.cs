@@ -36,14 +36,16 @@ public sealed record GenerationOptions
 }
 
 /// <summary>How a model is opened for generation.</summary>
-/// <param name="ContextLength">Prompt and answer together, tokens: the size of the key/value cache; null = what the model takes, at most <see cref="Generator.DefaultContext"/>.</param>
+/// <param name="ContextLength">Prompt and answer together, tokens: the size of the key/value cache; null = what the
+/// model takes, at most <see cref="Generator.DefaultContext"/>.</param>
 /// <param name="Adapter">Folder of an adapter, or null.</param>
 /// <param name="LoadIn4bit">Hold the projections in NF4.</param>
 public sealed record GeneratorSettings(int? ContextLength = null, string? Adapter = null, bool LoadIn4bit = false);
 
 /// <summary>
-/// The one loop that makes text: generate, chat and <c>IChatClient</c> use it. It keeps the key/value cache between texts and computes of a
-/// prompt only what differs from the text before. Not safe for use from several threads at once.
+/// The one loop that makes text: generate, chat and <c>IChatClient</c> use it. It keeps the key/value cache between
+/// texts and computes of a prompt only what differs from the text before. Not safe for use from several threads at
+/// once.
 /// </summary>
 public sealed class Generator : IDisposable
 {
@@ -71,8 +73,11 @@ public sealed class Generator : IDisposable
     }
 
     /// <summary>Opens a model with an optional adapter on a device, which the generator owns from now on.</summary>
-    /// <exception cref="HeadroomException">The model or adapter cannot be used, or the context is longer than the model's.</exception>
-    public static Generator Open(IDevice device, string model, ITokenizer tokenizer, GeneratorSettings settings, Action<string>? say = null, Action<long, long>? progress = null)
+    /// <exception cref="HeadroomException">The model or adapter cannot be used, or the context is longer than the
+    /// model's.</exception>
+    public static Generator Open(
+        IDevice device, string model, ITokenizer tokenizer, GeneratorSettings settings, Action<string>? say = null,
+        Action<long, long>? progress = null)
     {
         var recipe = new Recipe();
         recipe.Quantization.LoadIn4bit = settings.LoadIn4bit;
@@ -81,15 +86,26 @@ public sealed class Generator : IDisposable
         var source = AdapterBase.Of(original, adapter);
         int context = settings.ContextLength ?? Math.Min(DefaultContext, source.Config.MaxPositionEmbeddings);
         if (context > source.Config.MaxPositionEmbeddings)
-            throw new HeadroomException($"A context of {context} tokens exceeds the model's {source.Config.MaxPositionEmbeddings}.", "Shorten the prompt, lower max_new_tokens or the context length.");
+            throw new HeadroomException(
+                $"A context of {context} tokens exceeds the model's {source.Config.MaxPositionEmbeddings}.",
+                "Shorten the prompt, lower max_new_tokens or the context length.");
         adapter?.CheckBase(source, say);
-        if (settings.Adapter != null && RunFolder.Of(settings.Adapter) is { } run) CheckRun(run.Folder, run.Manifest, original, settings.LoadIn4bit, say);
+        if (settings.Adapter != null && RunFolder.Of(settings.Adapter) is { } run)
+            CheckRun(run.Folder, run.Manifest, original, settings.LoadIn4bit, say);
         foreach (string line in source.Notices.Concat(tokenizer.Notices)) say?.Invoke(line);
         if (GenerationConfig.Beside(model).NotFollowed is { Count: > 0 } other)
-            say?.Invoke($"note: generation_config.json asks for what is not built, so its texts may differ from transformers': {string.Join(", ", other)}");
+            say?.Invoke(
+                $"note: generation_config.json asks for what is not built, so its texts may differ from "
+                    + $"transformers': {string.Join(", ", other)}"
+            );
         // A 4-bit checkpoint stays what it is.
-        recipe.Quantization.LoadIn4bit = settings.LoadIn4bit || source.QuantizedAs(source.Config.AnyProjectionName()) != null;
-        var modelSettings = RunSettings.Of(recipe, source, device) with { Mode = TrainMode.None, Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter) };
+        recipe.Quantization.LoadIn4bit =
+            settings.LoadIn4bit || source.QuantizedAs(source.Config.AnyProjectionName()) != null;
+        var modelSettings = RunSettings.Of(recipe, source, device) with
+        {
+            Mode = TrainMode.None,
+            Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
+        };
         var engine = new Engine(device, source, modelSettings, new BatchLimits(GenerateTokens: context), progress);
         try
         {
@@ -103,17 +119,28 @@ public sealed class Generator : IDisposable
         }
     }
 
-    // An adapter works with the base that it was trained over: another configuration is refused, other values of its projections are said.
-    private static void CheckRun(RunFolder folder, RunManifest manifest, IWeightSource source, bool loadIn4bit, Action<string>? say)
+    // An adapter works with the base that it was trained over: another configuration is refused, other values of its
+    // projections are said.
+    private static void CheckRun(
+        RunFolder folder, RunManifest manifest, IWeightSource source, bool loadIn4bit, Action<string>? say)
     {
         folder.CheckConfiguration(manifest, source.Config);
-        bool trained4bit = manifest.Quantization.LoadIn4bit, holds4bit = loadIn4bit || source.QuantizedAs(source.Config.AnyProjectionName()) != null;
+        bool trained4bit = manifest.Quantization.LoadIn4bit,
+            holds4bit = loadIn4bit || source.QuantizedAs(source.Config.AnyProjectionName()) != null;
         if (trained4bit == holds4bit) return;
-        say?.Invoke(trained4bit ? "note: the adapter was trained over NF4 projections, and runs over the base's own values here; --load-in-4bit holds them as they were"
-            : $"note: the adapter was trained over projections held as {manifest.LinearStorage}, and runs over NF4 here");
+        say?.Invoke(
+            trained4bit
+                ? "note: the adapter was trained over NF4 projections, and runs over the base's own values here; "
+                    + "--load-in-4bit holds them as they were"
+                : $"note: the adapter was trained over projections held as {manifest.LinearStorage}, and runs over "
+                    + $"NF4 here"
+        );
     }
 
-    /// <summary>Everything that ends a text of a model: eos_token_id of generation_config.json and config.json, the tokenizer's EOS, and the token with which the chat template closes the assistant's turn.</summary>
+    /// <summary>
+    /// Everything that ends a text of a model: eos_token_id of generation_config.json and config.json, the tokenizer's
+    /// EOS, and the token with which the chat template closes the assistant's turn.
+    /// </summary>
     public static IReadOnlyList<int> EndIds(string model, ModelConfig config, ITokenizer tokenizer)
     {
         var ids = new HashSet<int>([.. GenerationConfig.Beside(model).EosTokenIds, .. config.EosTokenIds]);
@@ -131,18 +158,31 @@ public sealed class Generator : IDisposable
     /// <summary>Longest prompt and answer together.</summary>
     public int ContextLength => _cache.Capacity;
 
-    /// <summary>Starts a text. The prompt is computed by the first <see cref="Generation.MoveNext"/>; a text that was not finished ends here.</summary>
-    /// <exception cref="HeadroomException">The prompt is empty, longer than the context, or an option is out of range.</exception>
+    /// <summary>
+    /// Starts a text. The prompt is computed by the first <see cref="Generation.MoveNext"/>; a text that was not
+    /// finished ends here.
+    /// </summary>
+    /// <exception cref="HeadroomException">The prompt is empty, longer than the context, or an option is out of
+    /// range.</exception>
     public Generation Start(ReadOnlySpan<int> prompt, GenerationOptions options)
     {
         if (prompt.IsEmpty) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
-        if (options.MaxNewTokens < 1) throw new HeadroomException("max_new_tokens must be at least 1.", "Give a positive number.");
+        if (options.MaxNewTokens < 1)
+            throw new HeadroomException("max_new_tokens must be at least 1.", "Give a positive number.");
         foreach (int id in options.StopIds)
-            if ((uint)id >= (uint)_logits.Length) throw new HeadroomException($"There is no token {id} to stop at: the model's ids end at {_logits.Length - 1}.", "Give an id of its vocabulary.");
+            if ((uint)id >= (uint)_logits.Length)
+                throw new HeadroomException(
+                    $"There is no token {id} to stop at: the model's ids end at {_logits.Length - 1}.",
+                    "Give an id of its vocabulary.");
         if (prompt.Length >= ContextLength)
-            throw new HeadroomException($"The prompt has {prompt.Length} tokens, the planned context {ContextLength}.", "Raise the context length, or start a new conversation.");
+            throw new HeadroomException(
+                $"The prompt has {prompt.Length} tokens, the planned context {ContextLength}.",
+                "Raise the context length, or start a new conversation.");
         foreach (int id in prompt)
-            if ((uint)id >= (uint)_logits.Length) throw new HeadroomException($"The tokenizer gives id {id}, the model's vocabulary ends at {_logits.Length - 1}.", "Use the model's own tokenizer.");
+            if ((uint)id >= (uint)_logits.Length)
+                throw new HeadroomException(
+                    $"The tokenizer gives id {id}, the model's vocabulary ends at {_logits.Length - 1}.",
+                    "Use the model's own tokenizer.");
         _running?.Abandon();
         return _running = new Generation(this, prompt.ToArray(), options);
     }
@@ -161,7 +201,10 @@ public sealed class Generator : IDisposable
     internal int Vocabulary => _logits.Length;
     internal bool Full => _held.Count >= ContextLength;
 
-    /// <summary>Brings the cache to the prompt; returns how many of its tokens were there already. At least one token is computed, for its logits.</summary>
+    /// <summary>
+    /// Brings the cache to the prompt; returns how many of its tokens were there already. At least one token is
+    /// computed, for its logits.
+    /// </summary>
     internal int Prefill(ReadOnlySpan<int> prompt)
     {
         int same = Math.Min(CollectionsMarshal.AsSpan(_held).CommonPrefixLength(prompt), prompt.Length - 1);
@@ -226,10 +269,15 @@ public sealed class Generation
     public double PromptSeconds { get; private set; }
     /// <summary>Seconds since then.</summary>
     public double DecodeSeconds { get; private set; }
-    /// <summary>Tokens a second after the first one, which the prompt's pass gives; 0 when there was only one.</summary>
+    /// <summary>
+    /// Tokens a second after the first one, which the prompt's pass gives; 0 when there was only one.
+    /// </summary>
     public double TokensPerSecond => _ids.Count > 1 && DecodeSeconds > 0 ? (_ids.Count - 1) / DecodeSeconds : 0;
 
-    /// <summary>Makes the next token; false when the text has ended (its last <see cref="Piece"/> may still hold text that had waited).</summary>
+    /// <summary>
+    /// Makes the next token; false when the text has ended (its last <see cref="Piece"/> may still hold text that had
+    /// waited).
+    /// </summary>
     public bool MoveNext(CancellationToken stop = default)
     {
         Piece = "";
@@ -245,7 +293,10 @@ public sealed class Generation
         }
         else if (_generator.Full) return End(FinishReason.Length);
         else _generator.Append([_ids[^1]]);
-        if (!Finite.All(_generator.Logits)) throw new NotFiniteException($"The logits after {_prompt.Length + _ids.Count} tokens are NaN or infinite, so there is no next token.");
+        if (!Finite.All(_generator.Logits))
+            throw new NotFiniteException(
+                $"The logits after {_prompt.Length + _ids.Count} tokens are NaN or infinite, so there is no next token."
+            );
         int next = _sampler.Next(_generator.Logits);
         DecodeSeconds = _clock.Elapsed.TotalSeconds - PromptSeconds;
         if (_generator.Ends(next) || _options.StopIds.Contains(next)) return End(FinishReason.Stop);

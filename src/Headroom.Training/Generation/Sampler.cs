@@ -14,7 +14,10 @@ public sealed record SamplingOptions
     public float TopP { get; set; } = 1;
     /// <summary>Drop tokens less likely than this share of the likeliest; 0 = none.</summary>
     public float MinP { get; set; }
-    /// <summary>Divides the positive and multiplies the negative logits of tokens that stand in the prompt or the text so far; 1 = off.</summary>
+    /// <summary>
+    /// Divides the positive and multiplies the negative logits of tokens that stand in the prompt or the text so far; 1
+    /// = off.
+    /// </summary>
     public float RepetitionPenalty { get; set; } = 1;
     /// <summary>Seed.</summary>
     public int Seed { get; set; } = 42;
@@ -25,7 +28,10 @@ public sealed record SamplingOptions
         var d = new SamplingOptions();
         return d with
         {
-            Temperature = c.DoSample ? c.Temperature ?? 1 : 0, TopK = c.TopK ?? d.TopK, TopP = c.TopP ?? d.TopP, MinP = c.MinP ?? d.MinP,
+            Temperature = c.DoSample ? c.Temperature ?? 1 : 0,
+            TopK = c.TopK ?? d.TopK,
+            TopP = c.TopP ?? d.TopP,
+            MinP = c.MinP ?? d.MinP,
             RepetitionPenalty = c.RepetitionPenalty ?? d.RepetitionPenalty,
         };
     }
@@ -37,21 +43,27 @@ public sealed record SamplingOptions
         {
             if (!ok) throw new HeadroomException(what, "Give another value.");
         }
-        Need(Temperature >= 0 && float.IsFinite(Temperature), $"temperature is {Temperature}; it must be 0 (greedy) or positive.");
+        Need(
+            Temperature >= 0 && float.IsFinite(Temperature),
+            $"temperature is {Temperature}; it must be 0 (greedy) or positive.");
         Need(TopK >= 0, $"top_k is {TopK}; it must be 0 (all) or positive.");
         Need(TopP is > 0 and <= 1, $"top_p is {TopP}; it must be in (0, 1].");
         Need(MinP is >= 0 and <= 1, $"min_p is {MinP}; it must be in [0, 1].");
-        Need(RepetitionPenalty > 0 && float.IsFinite(RepetitionPenalty), $"repetition_penalty is {RepetitionPenalty}; it must be positive.");
+        Need(
+            RepetitionPenalty > 0 && float.IsFinite(RepetitionPenalty),
+            $"repetition_penalty is {RepetitionPenalty}; it must be positive.");
     }
 }
 
 /// <summary>
-/// Draws tokens in transformers' order (<c>generation/utils.py</c>, _get_logits_processor; <c>logits_process.py</c>): repetition penalty, then
-/// temperature, top_k (ties with the k-th stay), top_p over the softmax of what is left, min_p, softmax, one draw. Greedy takes the first of equal logits.
+/// Draws tokens in transformers' order (<c>generation/utils.py</c>, _get_logits_processor; <c>logits_process.py</c>):
+/// repetition penalty, then temperature, top_k (ties with the k-th stay), top_p over the softmax of what is left,
+/// min_p, softmax, one draw. Greedy takes the first of equal logits.
 /// </summary>
 public sealed class Sampler
 {
-    private const float LeastTemperature = 1e-6f; // any lower one is greedy too, and a logit over it may be more than a float holds
+    // any lower one is greedy too, and a logit over it may be more than a float holds
+    private const float LeastTemperature = 1e-6f;
     private readonly SamplingOptions _options;
     private readonly PhiloxRandom _random;
     private readonly bool[] _seen;
@@ -75,14 +87,23 @@ public sealed class Sampler
             foreach (int id in ids) _seen[id] = true;
     }
 
-    /// <summary>The next token from logits [V], which are changed in place by the repetition penalty; it counts as seen. Allocates nothing.</summary>
+    /// <summary>
+    /// The next token from logits [V], which are changed in place by the repetition penalty; it counts as seen.
+    /// Allocates nothing.
+    /// </summary>
     public int Next(Span<float> logits)
     {
         for (int i = 0; i < _seen.Length; i++)
-            if (_seen[i]) logits[i] = logits[i] < 0 ? logits[i] * _options.RepetitionPenalty : logits[i] / _options.RepetitionPenalty;
+            if (_seen[i])
+                logits[i] =
+                    logits[i] < 0 ? logits[i] * _options.RepetitionPenalty : logits[i] / _options.RepetitionPenalty;
         int next = _options.Temperature > 0 ? Draw(logits) : Greedy(logits);
         if (!float.IsFinite(logits[next]))
-            throw new HeadroomException($"The model's logits are not finite (the largest is {logits[next]}).", "Its weights are damaged, or 16 bits are too narrow for it: try another copy of the model, or another device.", 1);
+            throw new HeadroomException(
+                $"The model's logits are not finite (the largest is {logits[next]}).",
+                "Its weights are damaged, or 16 bits are too narrow for it: try another copy of the model, or another "
+                    + "device.",
+                1);
         if (_seen.Length > 0) _seen[next] = true;
         return next;
     }
@@ -104,7 +125,8 @@ public sealed class Sampler
         for (int i = 0; i < keep; i++) sum += Math.Exp(_keys[0] - _keys[i]);
         // A token stays while the likelier ones have less than top_p together.
         int n = 0;
-        while (n < keep && (n == 0 || (kept < _options.TopP * sum && Math.Exp(_keys[0] - _keys[n]) >= _options.MinP))) kept += Math.Exp(_keys[0] - _keys[n++]);
+        while (n < keep && (n == 0 || (kept < _options.TopP * sum && Math.Exp(_keys[0] - _keys[n]) >= _options.MinP)))
+            kept += Math.Exp(_keys[0] - _keys[n++]);
         double at = _random.NextFloat() * kept;
         for (int i = 0; i < n; i++)
         {
@@ -121,7 +143,8 @@ public sealed class Sampler
         float threshold = float.NegativeInfinity, temperature = Math.Max(_options.Temperature, LeastTemperature);
         if (k < logits.Length)
         {
-            // The k-th largest logit: a heap of the k largest, its smallest first. Few entries move, so a vocabulary costs little more than one pass.
+            // The k-th largest logit: a heap of the k largest, its smallest first. Few entries move, so a vocabulary
+            // costs little more than one pass.
             var heap = _keys.AsSpan(0, k);
             logits[..k].CopyTo(heap);
             for (int i = k / 2 - 1; i >= 0; i--) Sift(heap, i);

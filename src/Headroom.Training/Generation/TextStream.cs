@@ -4,8 +4,9 @@ using Headroom.Formats.Tokenizers;
 namespace Headroom.Training;
 
 /// <summary>
-/// Tokens to text as they come: half characters wait for their other bytes, and text that may be the beginning of a stop string waits until it is
-/// decided. Only a window of the last tokens is decoded again, so the cost of a token does not grow with the text.
+/// Tokens to text as they come: half characters wait for their other bytes, and text that may be the beginning of a
+/// stop string waits until it is decided. Only a window of the last tokens is decoded again, so the cost of a token
+/// does not grow with the text.
 /// </summary>
 public sealed class TextStream
 {
@@ -37,7 +38,11 @@ public sealed class TextStream
         _window.Add(id);
         string before = Decode(_shown), all = Decode(_window.Count);
         // A half character, or a piece that changes what stands before it: wait, but not for ever.
-        if ((all.EndsWith('\uFFFD') || !all.StartsWith(before, StringComparison.Ordinal)) && _window.Count - _shown < LongestHalf) return "";
+        if (
+            (all.EndsWith('\uFFFD') || !all.StartsWith(before, StringComparison.Ordinal))
+            && _window.Count - _shown < LongestHalf
+        )
+            return "";
         string text = all[before.AsSpan().CommonPrefixLength(all)..];
         // The next window starts with the tokens just shown.
         _window.RemoveRange(0, _shown);
@@ -54,7 +59,8 @@ public sealed class TextStream
         return Certain(all[before.AsSpan().CommonPrefixLength(all)..], last: true);
     }
 
-    private string Decode(int count) => count == 0 ? "" : _tokenizer.Decode(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(_window)[..count]);
+    private string Decode(int count) =>
+        count == 0 ? "" : _tokenizer.Decode(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(_window)[..count]);
 
     private string Certain(string text, bool last)
     {

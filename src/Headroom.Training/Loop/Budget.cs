@@ -4,21 +4,26 @@ using Headroom.Planning;
 
 namespace Headroom.Training;
 
-/// <summary>Chooses as little recompute as a memory budget allows, and what to do with memory that is left; says what would fit when nothing does.</summary>
+/// <summary>
+/// Chooses as little recompute as a memory budget allows, and what to do with memory that is left; says what would fit
+/// when nothing does.
+/// </summary>
 public static class Budget
 {
     // What is left of a budget is not worth a row of the plan below this.
     private const long LeastExpanded = 16L << 20;
 
-    // The last layer's activations stay through the loss alone. With 32 layers not to recompute it saves 0.8 % of a step.
+    // The last layer's activations stay through the loss alone. With 32 layers not to recompute it saves 0.8 % of a
+    // step.
     private const int LastLayerShare = 50;
 
     // Kernels that are loaded at their first use, part of the workspace, and what the driver rounds.
     private const long LeftFree = 64L << 20;
 
     /// <summary>
-    /// Bytes a plan may take of a device, and what a refusal says of them: what is allowed, but no more than the process could have. A plan counts the
-    /// whole process, so that is what is free now and what the process holds beside the arena. Null = no limit: nothing is set, and the device does not say.
+    /// Bytes a plan may take of a device, and what a refusal says of them: what is allowed, but no more than the
+    /// process could have. A plan counts the whole process, so that is what is free now and what the process holds
+    /// beside the arena. Null = no limit: nothing is set, and the device does not say.
     /// </summary>
     /// <param name="allowed">Bytes that the user allows the process; null = no limit.</param>
     /// <param name="device">The device, with its workspace and without an arena.</param>
@@ -30,8 +35,10 @@ public static class Budget
     }
 
     /// <summary>
-    /// The plan, and the settings with the number of layers that recompute and the bytes of weights that stay expanded. Without a budget nothing is
-    /// recomputed beyond what the settings ask for; of all layers the last, whose activations are needed at once, is left out where that costs less than a fiftieth. Throws <see cref="HeadroomException"/> when it cannot fit.
+    /// The plan, and the settings with the number of layers that recompute and the bytes of weights that stay expanded.
+    /// Without a budget nothing is recomputed beyond what the settings ask for; of all layers the last, whose
+    /// activations are needed at once, is left out where that costs less than a fiftieth. Throws
+    /// <see cref="HeadroomException"/> when it cannot fit.
     /// </summary>
     /// <param name="config">The architecture.</param>
     /// <param name="settings">Its settings.</param>
@@ -39,15 +46,27 @@ public static class Budget
     /// <param name="workspace">Bytes of the device beside the arena.</param>
     /// <param name="budget">Bytes the plan may take; null = no limit.</param>
     /// <param name="device">The device, or null for a plan without one.</param>
-    /// <param name="expanded">Bytes in which weights may stay expanded, at most; null = what the budget leaves. Only where the device expands weights, and only as far as the budget allows.</param>
+    /// <param name="expanded">Bytes in which weights may stay expanded, at most; null = what the budget leaves. Only
+    /// where the device expands weights, and only as far as the budget allows.</param>
     /// <param name="allowed">What a refusal says of the budget.</param>
-    /// <param name="flags">A plan without a recipe: a refusal names the flags of <c>headroom plan</c>, and evaluation has as many rows as training.</param>
+    /// <param name="flags">A plan without a recipe: a refusal names the flags of <c>headroom plan</c>, and evaluation
+    /// has as many rows as training.</param>
     /// <param name="leastLength">The smallest max_seq_length that is taken.</param>
-    public static (MemoryPlan Plan, ModelSettings Settings) Fit(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspace, long? budget, IDevice? device = null, long? expanded = null, string allowed = "are allowed",
+    public static (MemoryPlan Plan, ModelSettings Settings) Fit(
+        ModelConfig config,
+        ModelSettings settings,
+        BatchLimits limits,
+        long workspace,
+        long? budget,
+        IDevice? device = null,
+        long? expanded = null,
+        string allowed = "are allowed",
         bool flags = false, int leastLength = 2)
     {
         MemoryPlan Plan(ModelSettings s, BatchLimits l) => Engine.MakePlan(config, s, l, workspace, out _, device);
-        var (plan, fitted) = Recompute(config, settings, limits, budget, (full, s, bytes) => Refuse(s, limits, full, bytes, allowed, flags, leastLength, Plan), Plan);
+        var (plan, fitted) = Recompute(
+            config, settings, limits, budget,
+            (full, s, bytes) => Refuse(s, limits, full, bytes, allowed, flags, leastLength, Plan), Plan);
         if (device?.ExpandsWeights != true || expanded == 0) return (plan, fitted);
         long left = budget is { } bytes ? bytes - plan.TotalBytes : expanded ?? 0;
         long room = Math.Min(Math.Min(left, expanded ?? left), Engine.ExpandableBytes(config, fitted)) >> 20 << 20;
@@ -56,14 +75,21 @@ public static class Budget
         return (Plan(fitted, limits), fitted);
     }
 
-    private static (MemoryPlan Plan, ModelSettings Settings) Recompute(ModelConfig config, ModelSettings settings, BatchLimits limits, long? budget,
-        Func<MemoryPlan, ModelSettings, long, HeadroomException> refuse, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
+    private static (MemoryPlan Plan, ModelSettings Settings) Recompute(
+        ModelConfig config, ModelSettings settings, BatchLimits limits, long? budget,
+        Func<MemoryPlan, ModelSettings, long, HeadroomException> refuse,
+        Func<ModelSettings, BatchLimits, MemoryPlan> planner)
     {
         int layers = config.NumHiddenLayers;
         ModelSettings With(int n) => settings with { RecomputeLayers = n };
         int given = settings.RecomputeLayers < 0 ? layers : settings.RecomputeLayers;
         var plan = planner(With(given), limits);
-        if (settings.RecomputeLayers < 0 && planner(With(layers - 1), limits) is var but && but.TotalBytes - plan.TotalBytes <= plan.TotalBytes / LastLayerShare) (plan, given) = (but, layers - 1);
+        if (
+            settings.RecomputeLayers < 0
+            && planner(With(layers - 1), limits) is var but
+            && but.TotalBytes - plan.TotalBytes <= plan.TotalBytes / LastLayerShare
+        )
+            (plan, given) = (but, layers - 1);
         if (budget is not { } bytes || plan.TotalBytes <= bytes) return (plan, With(given));
         int low = given, high = layers; // the total falls with the number of recomputed layers
         var full = planner(With(layers), limits);
@@ -83,25 +109,53 @@ public static class Budget
         public Trial With(string word) => this with { Words = Words.Length == 0 ? word : $"{Words}, {word}" };
     }
 
-    private static HeadroomException Refuse(ModelSettings settings, BatchLimits limits, MemoryPlan plan, long budget, string allowed, bool flags, int leastLength, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
+    private static HeadroomException Refuse(
+        ModelSettings settings, BatchLimits limits, MemoryPlan plan, long budget, string allowed, bool flags,
+        int leastLength, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
     {
-        string biggest = string.Join(", ", plan.Rows().OrderByDescending(r => r.Bytes).Take(3).Select(r => $"{r.Category} ({r.Phase}) {r.Bytes >> 20} MiB"));
+        string biggest = string.Join(
+            ", ",
+            plan.Rows()
+                .OrderByDescending(r => r.Bytes)
+                .Take(3)
+                .Select(r => $"{r.Category} ({r.Phase}) {r.Bytes >> 20} MiB")
+        );
         var now = new Trial(settings, limits);
-        int rows = limits.TrainSequences, length = rows > 0 ? Part(limits.TrainTokens, 1, rows) : 0, evalRows = limits.EvalTokens > 0 && !flags ? limits.EvalSequences : 0;
-        int rank = settings.Lora is { } lora ? (lora.Targets?.RankPattern ?? []).Select(p => p.Value).Append(lora.R).Max() : 0;
+        int rows = limits.TrainSequences,
+            length = rows > 0 ? Part(limits.TrainTokens, 1, rows) : 0,
+            evalRows = limits.EvalTokens > 0 && !flags ? limits.EvalSequences : 0;
+        int rank = settings.Lora is { } lora
+            ? (lora.Targets?.RankPattern ?? []).Select(p => p.Value).Append(lora.R).Max()
+            : 0;
         bool wide = !flags && settings.LinearStorage is not (WeightStorage.NF4 or WeightStorage.NF4Double);
 
         // Rows of evaluation are a key of their own in a recipe; a plan without one has one number for both.
         Trial Train(Trial t, int n) => (t with
         {
-            Limits = (flags ? Eval(t, n) : t).Limits with { TrainSequences = n, TrainTokens = Part(t.Limits.TrainTokens, n, rows), TrainLabels = Part(t.Limits.TrainLabels, n, rows) },
+            Limits = (flags ? Eval(t, n) : t).Limits with
+            {
+                TrainSequences = n,
+                TrainTokens = Part(t.Limits.TrainTokens, n, rows),
+                TrainLabels = Part(t.Limits.TrainLabels, n, rows),
+            },
         }).With(flags ? $"--rows {n}" : $"per_device_train_batch_size {n}");
-        Trial Eval(Trial t, int n) => (t with { Limits = t.Limits with { EvalSequences = n, EvalTokens = Part(t.Limits.EvalTokens, n, limits.EvalSequences) } }).With($"per_device_eval_batch_size {n}");
+        Trial Eval(Trial t, int n) =>
+            (
+                t with
+                {
+                    Limits = t.Limits with
+                    {
+                        EvalSequences = n,
+                        EvalTokens = Part(t.Limits.EvalTokens, n, limits.EvalSequences),
+                    },
+                }
+            ).With($"per_device_eval_batch_size {n}");
         Trial Length(Trial t, int n) => (t with
         {
             Limits = t.Limits with
             {
-                TrainTokens = t.Limits.TrainSequences * n, TrainLabels = Math.Min(t.Limits.TrainLabels, t.Limits.TrainSequences * n),
+                TrainTokens = t.Limits.TrainSequences * n,
+                TrainLabels = Math.Min(t.Limits.TrainLabels, t.Limits.TrainSequences * n),
                 EvalTokens = Math.Min(t.Limits.EvalTokens, t.Limits.EvalSequences * n),
             },
         }).With(flags ? $"--length {n}" : $"max_seq_length {n}");
@@ -110,28 +164,62 @@ public static class Budget
             var l = t.Settings.Lora!;
             var pattern = l.Targets?.RankPattern ?? [];
             bool cap = pattern.Any(p => p.Value > n);
-            var changed = l with { R = Math.Min(l.R, n), Targets = cap ? l.Targets! with { RankPattern = [.. pattern.Select(p => KeyValuePair.Create(p.Key, Math.Min(p.Value, n)))] } : l.Targets };
-            string own = flags ? $"--r {n}" : $"r {n}", capped = $"no rank of rank_pattern above {n}";
-            return (t with { Settings = t.Settings with { Lora = changed } }).With(!cap ? own : l.R > n ? $"{own} with {capped}" : capped);
+            var changed = l with
+            {
+                R = Math.Min(l.R, n),
+                Targets = cap
+                    ? l.Targets! with
+                    {
+                        RankPattern = [.. pattern.Select(p => KeyValuePair.Create(p.Key, Math.Min(p.Value, n)))],
+                    }
+                    : l.Targets,
+            };
+            string own = flags ? $"--r {n}" : $"r {n}",
+                capped = $"no rank of rank_pattern above {n}";
+            return (t with { Settings = t.Settings with { Lora = changed } }).With(
+                !cap ? own
+                : l.R > n ? $"{own} with {capped}"
+                : capped
+            );
         }
-        Trial FourBit(Trial t) => (t with { Settings = t.Settings with { LinearStorage = WeightStorage.NF4Double } })
-            .With($"load_in_4bit{(settings.LinearStorage == WeightStorage.Int8 ? " in place of load_in_8bit" : "")} with bnb_4bit_use_double_quant");
+        Trial FourBit(Trial t) =>
+            (t with { Settings = t.Settings with { LinearStorage = WeightStorage.NF4Double } }).With(
+                $"load_in_4bit{(settings.LinearStorage == WeightStorage.Int8 ? " in place of load_in_8bit" : "")} "
+                    + $"with bnb_4bit_use_double_quant"
+            );
 
         // Of each kind the smallest change that fits.
-        string? First(IEnumerable<Trial> trials, string more = "") => trials.Select(t => (t.Words, planner(t.Settings, t.Limits).TotalBytes)).Where(t => t.TotalBytes <= budget).Select(t => $"{t.Words}{more} ({UpMiB(t.TotalBytes)} MiB)").FirstOrDefault();
+        string? First(IEnumerable<Trial> trials, string more = "") =>
+            trials
+                .Select(t => (t.Words, planner(t.Settings, t.Limits).TotalBytes))
+                .Where(t => t.TotalBytes <= budget)
+                .Select(t => $"{t.Words}{more} ({UpMiB(t.TotalBytes)} MiB)")
+                .FirstOrDefault();
         int[] lengths = [.. Enumerable.Range(1, 3).Select(halvings => length >> halvings).Where(n => n >= leastLength)];
-        string? train = First(Halves(rows, 1).Select(n => Train(now, n))), eval = First(Halves(evalRows, 1).Select(n => Eval(now, n)));
+        string? train = First(Halves(rows, 1).Select(n => Train(now, n))),
+            eval = First(Halves(evalRows, 1).Select(n => Eval(now, n)));
         string? both = train != null || eval != null || rows < 2 || evalRows < 2 ? null
-            : First(Halves(Math.Max(rows, evalRows), 1).Where(n => n < Math.Min(rows, evalRows)).Select(n => Eval(Train(now, n), n)), " together");
+                : First(
+                    Halves(Math.Max(rows, evalRows), 1)
+                        .Where(n => n < Math.Min(rows, evalRows))
+                        .Select(n => Eval(Train(now, n), n)),
+                    " together"
+                );
         string?[] changes =
         [
-            train, eval, both, First(lengths.Select(n => Length(now, n))), First(Halves(rank, 4).Select(n => Rank(now, n))), wide ? First([FourBit(now)]) : null,
-        ];
+            train, eval, both, First(lengths.Select(n => Length(now, n))),
+            First(Halves(rank, 4).Select(n => Rank(now, n))), wide ? First([FourBit(now)]) : null];
         string[] fits = [.. changes.OfType<string>()];
-        string todo = fits.Length > 0 ? (fits.Length > 1 ? "Any of these fits: " : "This fits: ") + string.Join("; ", fits) + "."
+        string todo =
+            fits.Length > 0 ? (fits.Length > 1 ? "Any of these fits: " : "This fits: ") + string.Join("; ", fits) + "."
             : First(Together()) is { } together ? $"No single change fits, but these do together: {together}."
-            : $"No change of batch, length or rank fits, not even together; the static part alone takes {plan.StaticBytes >> 20} MiB. Choose a smaller model.";
-        return new HeadroomException($"{UpMiB(plan.TotalBytes)} MiB are needed even with full recompute, {(budget < 1 << 20 ? Units.Bytes(budget) : $"{budget >> 20} MiB")} {allowed}; the biggest rows: {biggest}.", todo);
+            : $"No change of batch, length or rank fits, not even together; the static part alone takes "
+                + $"{plan.StaticBytes >> 20} MiB. Choose a smaller model.";
+        return new HeadroomException(
+            $"{UpMiB(plan.TotalBytes)} MiB are needed even with full recompute, "
+                + $"{(budget < 1 << 20 ? Units.Bytes(budget) : $"{budget >> 20} MiB")} {allowed}; the biggest rows: "
+                + $"{biggest}.",
+            todo);
 
         // From the smallest batch and rank on, one more change at a time.
         IEnumerable<Trial> Together()

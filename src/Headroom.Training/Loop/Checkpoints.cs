@@ -16,22 +16,36 @@ namespace Headroom.Training;
 /// <param name="BestStep">Its step.</param>
 /// <param name="RecipeHash">Recipe of the run.</param>
 /// <param name="BaseHash">SHA-256 of the base weights.</param>
-/// <param name="SkippedSteps">Steps whose update was left out because the gradients were not finite: they count as steps, but neither schedule nor optimizer moved.</param>
+/// <param name="SkippedSteps">Steps whose update was left out because the gradients were not finite: they count as
+/// steps, but neither schedule nor optimizer moved.</param>
 /// <param name="LossScale">fp16: where the loss scaling stands; null = not started or not used.</param>
 /// <param name="EvaluationDue">The evaluation of this step was cut off by a stop; a resumed run begins with it.</param>
 /// <param name="Hashes">What else the run was made with: <see cref="RunManifest.Hashes"/>; null = not noted.</param>
-public readonly record struct TrainerState(int Step, long MicroSteps, double? BestMetric, int BestStep, string RecipeHash, string BaseHash, int SkippedSteps = 0, LossScale? LossScale = null, bool EvaluationDue = false,
+public readonly record struct TrainerState(
+    int Step,
+    long MicroSteps,
+    double? BestMetric,
+    int BestStep,
+    string RecipeHash,
+    string BaseHash,
+    int SkippedSteps = 0,
+    LossScale? LossScale = null,
+    bool EvaluationDue = false,
     IReadOnlyDictionary<string, string>? Hashes = null);
 
-/// <summary>Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.</summary>
+/// <summary>
+/// Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.
+/// </summary>
 public static partial class Checkpoints
 {
     private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
     private const string StateFile = "trainer_state.json"; // written last, with the hashes of the others
     private const string MomentsFile = "optimizer.safetensors";
     private const string SealKey = ",\n  \"sha256\": \"";
-    private const string Unfinished = ".tmp"; // folders that are being written or deleted; what a kill leaves of them goes with the next save
-    private const string Replaced = ".old" + Unfinished, Deleted = ".gone" + Unfinished; // the one is whole as long as it stands, the other may be half gone
+    // folders that are being written or deleted; what a kill leaves of them goes with the next save
+    private const string Unfinished = ".tmp";
+    private const string Replaced = ".old" + Unfinished,
+        Deleted = ".gone" + Unfinished; // the one is whole as long as it stands, the other may be half gone
 
     /// <summary>Folder of a step.</summary>
     public static string Folder(string root, int step) => Path.Combine(root, $"checkpoint-{step}");
@@ -45,8 +59,12 @@ public static partial class Checkpoints
             .Where(d => d.Match.Success && File.Exists(Path.Combine(d.Path, StateFile)))
             .Select(d => (int.Parse(d.Match.Groups[1].Value), d.Path)).OrderBy(d => d.Item1).ToList();
 
-    /// <summary>Saves adapter, moments and state. The folder is there whole or not at all, after a kill, a full disk or a loss of power too.</summary>
-    /// <exception cref="HeadroomException">It cannot be written; exit code 1. Checkpoints that were there are there still.</exception>
+    /// <summary>
+    /// Saves adapter, moments and state. The folder is there whole or not at all, after a kill, a full disk or a loss
+    /// of power too.
+    /// </summary>
+    /// <exception cref="HeadroomException">It cannot be written; exit code 1. Checkpoints that were there are there
+    /// still.</exception>
     public static string Save(string root, Engine engine, string? baseModel, TrainerState state)
     {
         var files = FileLayer.Current;
@@ -68,13 +86,15 @@ public static partial class Checkpoints
         {
             files.Discard(temporary);
             if (!Directory.Exists(folder) && Directory.Exists(folder + Replaced)) GiveBack(folder);
-            throw new HeadroomException($"The checkpoint {folder} cannot be written: {fault.Message}", "Free some space or mend the disk.", 1, fault);
+            throw new HeadroomException(
+                $"The checkpoint {folder} cannot be written: {fault.Message}", "Free some space or mend the disk.", 1,
+                fault);
         }
     }
 
     /// <summary>
-    /// Puts a folder of checkpoints in order after a kill: one that was being replaced and has no successor gets its name back, and what was being written or deleted goes.
-    /// Only the process that owns the run may call it.
+    /// Puts a folder of checkpoints in order after a kill: one that was being replaced and has no successor gets its
+    /// name back, and what was being written or deleted goes. Only the process that owns the run may call it.
     /// </summary>
     internal static void Restore(string root)
     {
@@ -83,7 +103,8 @@ public static partial class Checkpoints
         foreach (string left in Directory.GetDirectories(root, "checkpoint-*" + Unfinished))
         {
             string name = left.EndsWith(Replaced, StringComparison.Ordinal) ? left[..^Replaced.Length] : "";
-            if (name.Length > 0 && !Directory.Exists(name) && File.Exists(Path.Combine(left, StateFile))) files.MoveFolder(left, name);
+            if (name.Length > 0 && !Directory.Exists(name) && File.Exists(Path.Combine(left, StateFile)))
+                files.MoveFolder(left, name);
             else files.DeleteFolder(left);
         }
     }
@@ -103,10 +124,17 @@ public static partial class Checkpoints
     private static void Write(string temporary, Engine engine, string? baseModel, TrainerState state)
     {
         Adapter(engine, baseModel, state.BaseHash).Save(temporary);
-        SafetensorPart Moment(string name, Tensor t) => new(name, "F32", Dims(t), t.Bytes, file => engine.Read(t, file.Write));
+        SafetensorPart Moment(string name, Tensor t) =>
+            new(name, "F32", Dims(t), t.Bytes, file => engine.Read(t, file.Write));
         SafetensorsWriter.Write(Path.Combine(temporary, MomentsFile),
-            engine.Model.Trained.SelectMany(t => new[] { Moment(t.Name + ".exp_avg", t.Slot.M), Moment(t.Name + ".exp_avg_sq", t.Slot.V) }));
-        var files = Directory.GetFiles(temporary, "*", SearchOption.AllDirectories).Order(StringComparer.Ordinal).ToDictionary(f => Path.GetRelativePath(temporary, f).Replace('\\', '/'), Sha256);
+            engine.Model.Trained.SelectMany(t =>
+                new[] { Moment(t.Name + ".exp_avg", t.Slot.M), Moment(t.Name + ".exp_avg_sq", t.Slot.V) }
+            )
+        );
+        var files = Directory
+            .GetFiles(temporary, "*", SearchOption.AllDirectories)
+            .Order(StringComparer.Ordinal)
+            .ToDictionary(f => Path.GetRelativePath(temporary, f).Replace('\\', '/'), Sha256);
         AtomicFile.WriteText(Path.Combine(temporary, StateFile), Sealed(JsonSerializer.Serialize(new
         {
             best_global_step = state.BestStep,
@@ -131,12 +159,15 @@ public static partial class Checkpoints
         return $"{body}{SealKey}{Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(body)))}\"\n}}\n";
     }
 
-    private static bool IsSealed(string text) => text.LastIndexOf(SealKey, StringComparison.Ordinal) is > 0 and var at && text == Sealed(text[..at] + "}");
+    private static bool IsSealed(string text) =>
+        text.LastIndexOf(SealKey, StringComparison.Ordinal) is > 0 and var at && text == Sealed(text[..at] + "}");
 
     /// <summary>Whether a file of a checkpoint's folder is no part of the adapter in it.</summary>
     internal static bool IsState(string name) => name is StateFile or MomentsFile;
 
-    /// <summary>The first file of a checkpoint that is missing or is not what was written, or null. Reads every byte.</summary>
+    /// <summary>
+    /// The first file of a checkpoint that is missing or is not what was written, or null. Reads every byte.
+    /// </summary>
     public static string? Damage(string folder)
     {
         string what = StateFile;
@@ -144,7 +175,11 @@ public static partial class Checkpoints
         {
             string text = File.ReadAllText(Path.Combine(folder, StateFile));
             var json = JsonNode.Parse(text)!;
-            if (!IsSealed(text) || (int)json["global_step"]! != int.Parse(Name().Match(Path.GetFileName(folder)).Groups[1].Value)) return what;
+            if (
+                !IsSealed(text)
+                || (int)json["global_step"]! != int.Parse(Name().Match(Path.GetFileName(folder)).Groups[1].Value)
+            )
+                return what;
             foreach (var (file, hash) in json["files"]!.AsObject())
                 if (Sha256(Path.Combine(folder, what = file)) != (string?)hash) return file;
             return null;
@@ -155,7 +190,10 @@ public static partial class Checkpoints
         }
     }
 
-    /// <summary>Refuses a checkpoint whose files are not what was written, and names the newest whole one before it. Reads every byte.</summary>
+    /// <summary>
+    /// Refuses a checkpoint whose files are not what was written, and names the newest whole one before it. Reads every
+    /// byte.
+    /// </summary>
     /// <exception cref="HeadroomException">A file is missing or differs, or the recipe is another.</exception>
     public static void Verify(string folder, string recipeHash)
     {
@@ -164,22 +202,42 @@ public static partial class Checkpoints
     }
 
     private static bool IsUnreadable(Exception e) =>
-        e is JsonException or NullReferenceException or InvalidOperationException or FormatException or OverflowException or ArgumentException or IOException or UnauthorizedAccessException;
+        e
+            is JsonException
+                or NullReferenceException
+                or InvalidOperationException
+                or FormatException
+                or OverflowException
+                or ArgumentException
+                or IOException
+                or UnauthorizedAccessException;
 
     private static HeadroomException Damaged(string folder, string file)
     {
-        var older = All(Path.GetDirectoryName(folder) ?? "").TakeWhile(c => Path.GetFileName(c.Path) != Path.GetFileName(folder)).Reverse().ToList();
-        var (damaged, whole) = (older.TakeWhile(c => Damage(c.Path) != null).ToList(), older.FirstOrDefault(c => Damage(c.Path) == null).Path);
-        string those = string.Join(", ", damaged.Select(c => Path.GetFileName(c.Path)).Prepend(Path.GetFileName(folder)));
+        var older = All(Path.GetDirectoryName(folder) ?? "")
+            .TakeWhile(c => Path.GetFileName(c.Path) != Path.GetFileName(folder))
+            .Reverse()
+            .ToList();
+        var (damaged, whole) = (
+            older.TakeWhile(c => Damage(c.Path) != null).ToList(),
+            older.FirstOrDefault(c => Damage(c.Path) == null).Path);
+        string those = string.Join(
+            ", ", damaged.Select(c => Path.GetFileName(c.Path)).Prepend(Path.GetFileName(folder)));
         return new($"The checkpoint {folder} is damaged: {file} is not what was written.",
             whole == null ? $"No other is whole: put it back from a copy, or start the run anew under another --name."
-            : $"Move {those} out of {Path.GetDirectoryName(folder)}; --resume then goes on from {Path.GetFileName(whole)}, which is whole.");
+                : $"Move {those} out of {Path.GetDirectoryName(folder)}; --resume then goes on from "
+                    + $"{Path.GetFileName(whole)}, which is whole."
+        );
     }
 
     private static HeadroomException OtherRecipe(string folder)
     {
         string started = new RunFolder(Path.GetDirectoryName(Path.GetDirectoryName(folder)) ?? "").Recipe;
-        return new($"The recipe is not the one that {folder} was made with.", $"Resume with that one{(File.Exists(started) ? $", which {started} holds" : "")}, or start a new run under another --name.");
+        return new(
+            $"The recipe is not the one that {folder} was made with.",
+            $"Resume with that one{(File.Exists(started) ? $", which {started} holds" : "")}, or start a new run "
+                + $"under another --name."
+        );
     }
 
     private static string Sha256(string path)
@@ -195,10 +253,18 @@ public static partial class Checkpoints
         try
         {
             var json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, StateFile)))!;
-            return new TrainerState((int)json["global_step"]!, (long)json["micro_steps"]!, (double?)json["best_metric"], (int)json["best_global_step"]!,
+            return new TrainerState(
+                (int)json["global_step"]!,
+                (long)json["micro_steps"]!,
+                (double?)json["best_metric"],
+                (int)json["best_global_step"]!,
                 (string)json["recipe_sha256"]!, (string)json["base_sha256"]!, (int?)json["skipped_steps"] ?? 0,
-                (double?)json["loss_scale"] is { } scale ? new LossScale(scale, (int?)json["loss_scale_good_steps"] ?? 0) : null,
-                (bool?)json["evaluation_due"] ?? false, json["hashes"]?.AsObject().ToDictionary(h => h.Key, h => (string)h.Value!));
+                (double?)json["loss_scale"] is { } scale
+                    ? new LossScale(scale, (int?)json["loss_scale_good_steps"] ?? 0)
+                    : null,
+                (bool?)json["evaluation_due"] ?? false,
+                json["hashes"]?.AsObject().ToDictionary(h => h.Key, h => (string)h.Value!)
+            );
         }
         catch (Exception e) when (IsUnreadable(e))
         {
@@ -211,7 +277,10 @@ public static partial class Checkpoints
     {
         var state = ReadState(folder);
         if (state.RecipeHash != recipeHash) throw OtherRecipe(folder);
-        if (state.BaseHash != baseHash) throw new HeadroomException("The base model is not the one that the checkpoint was made with.", "Resume with the same base model, or start a new run.");
+        if (state.BaseHash != baseHash)
+            throw new HeadroomException(
+                "The base model is not the one that the checkpoint was made with.",
+                "Resume with the same base model, or start a new run.");
         LoadAdapter(PeftAdapter.Load(folder), engine);
         using var moments = SafetensorsFile.Open(Path.Combine(folder, MomentsFile));
         foreach (var t in engine.Model.Trained)
@@ -226,13 +295,25 @@ public static partial class Checkpoints
     public static PeftAdapter Adapter(Engine engine, string? baseModel, string baseHash)
     {
         var lora = engine.Settings.Lora ?? throw new InvalidOperationException("no adapter");
-        var tensors = engine.Model.AdapterTensors.ToDictionary(t => t.Name, t => (Dims(t.Weight), engine.Read(t.Weight)));
+        var tensors = engine.Model.AdapterTensors.ToDictionary(
+            t => t.Name, t => (Dims(t.Weight), engine.Read(t.Weight)));
         return new PeftAdapter
         {
-            R = lora.R, LoraAlpha = lora.Alpha, LoraDropout = lora.DropoutP, UseRslora = lora.UseRsLora, UseDora = lora.UseDora, ModulesToSave = lora.ModulesToSave,
+            R = lora.R,
+            LoraAlpha = lora.Alpha,
+            LoraDropout = lora.DropoutP,
+            UseRslora = lora.UseRsLora,
+            UseDora = lora.UseDora,
+            ModulesToSave = lora.ModulesToSave,
             EnsureWeightTying = lora.EnsureWeightTying,
-            Init = lora.Init, LoftqIterations = lora.LoftqIterations, Initial = engine.Initial, TargetModules = lora.TargetModules, Targets = lora.Targets,
-            BaseModel = baseModel, BaseHash = baseHash, Tensors = tensors,
+            Init = lora.Init,
+            LoftqIterations = lora.LoftqIterations,
+            Initial = engine.Initial,
+            TargetModules = lora.TargetModules,
+            Targets = lora.Targets,
+            BaseModel = baseModel,
+            BaseHash = baseHash,
+            Tensors = tensors,
         };
     }
 
@@ -240,8 +321,12 @@ public static partial class Checkpoints
     public static LoraSettings SettingsOf(PeftAdapter adapter) =>
         new(adapter.R, adapter.LoraAlpha, adapter.LoraDropout, adapter.TargetModules, adapter.UseRslora)
         {
-            Targets = adapter.Targets, UseDora = adapter.UseDora, ModulesToSave = adapter.ModulesToSave, EnsureWeightTying = adapter.EnsureWeightTying,
-            Init = adapter.Init, LoftqIterations = adapter.LoftqIterations,
+            Targets = adapter.Targets,
+            UseDora = adapter.UseDora,
+            ModulesToSave = adapter.ModulesToSave,
+            EnsureWeightTying = adapter.EnsureWeightTying,
+            Init = adapter.Init,
+            LoftqIterations = adapter.LoftqIterations,
         };
 
     /// <summary>Copies an adapter into an engine; every tensor must match in name and shape.</summary>
@@ -251,12 +336,20 @@ public static partial class Checkpoints
         int matched = 0;
         foreach (var (name, tensor) in engine.Model.AdapterTensors)
         {
-            if (!adapter.Tensors.TryGetValue(name, out var t)) throw new HeadroomException($"The adapter has no {name}.", "It belongs to another model or other target_modules.");
-            if (!t.Shape.SequenceEqual(Dims(tensor))) throw new HeadroomException($"The adapter's {name} is [{string.Join(", ", t.Shape)}], not {tensor.Shape}.", "It belongs to another model or rank.");
+            if (!adapter.Tensors.TryGetValue(name, out var t))
+                throw new HeadroomException(
+                    $"The adapter has no {name}.", "It belongs to another model or other target_modules.");
+            if (!t.Shape.SequenceEqual(Dims(tensor)))
+                throw new HeadroomException(
+                    $"The adapter's {name} is [{string.Join(", ", t.Shape)}], not {tensor.Shape}.",
+                    "It belongs to another model or rank.");
             engine.Write(tensor, t.Values);
             matched++;
         }
-        if (matched != adapter.Tensors.Count) throw new HeadroomException($"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.", "It belongs to another model.");
+        if (matched != adapter.Tensors.Count)
+            throw new HeadroomException(
+                $"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.",
+                "It belongs to another model.");
     }
 
     /// <summary>SHA-256 over names and values of the trained tensors.</summary>
@@ -271,7 +364,10 @@ public static partial class Checkpoints
         return Convert.ToHexStringLower(sha.GetHashAndReset());
     }
 
-    /// <summary>Deletes the oldest beyond the limit; the best one stays, the newest, and the newest that is known to give finite numbers. 0 = no limit.</summary>
+    /// <summary>
+    /// Deletes the oldest beyond the limit; the best one stays, the newest, and the newest that is known to give finite
+    /// numbers. 0 = no limit.
+    /// </summary>
     /// <param name="root">Folder of checkpoints.</param>
     /// <param name="limit">How many stay.</param>
     /// <param name="bestStep">Step of the best evaluation.</param>
@@ -285,7 +381,8 @@ public static partial class Checkpoints
             if (step != bestStep && step != sound) Remove(path);
     }
 
-    // Renamed first: a kill in the middle must not leave half a checkpoint under its name; nor a loss of power, before which the new name may be forgotten while files are gone.
+    // Renamed first: a kill in the middle must not leave half a checkpoint under its name; nor a loss of power, before
+    // which the new name may be forgotten while files are gone.
     private static void Remove(string folder)
     {
         string aside = Aside(folder, Deleted);

@@ -8,7 +8,8 @@ namespace Headroom.Training;
 public sealed partial class Engine
 {
     /// <summary>The values [out, in] that the device holds for a projection's base weight.</summary>
-    public void ReadBase(Projection p, Span<float> values) => ModelLoader.Read(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
+    public void ReadBase(Projection p, Span<float> values) =>
+        ModelLoader.Read(p.Weight, values, _device, ModelLoader.Staging(Model, _memory));
 
     /// <summary>Stores a projection's base weight [out, in] anew.</summary>
     public void WriteBase(Projection p, ReadOnlySpan<float> values)
@@ -17,7 +18,10 @@ public sealed partial class Engine
         _adaptersChanged = true; // DoRA's norms are of the base too
     }
 
-    /// <summary>Bytes of a float32 tensor that are copied at a time, at least a row: a span of bytes holds less than 2 GiB, a trained head may not.</summary>
+    /// <summary>
+    /// Bytes of a float32 tensor that are copied at a time, at least a row: a span of bytes holds less than 2 GiB, a
+    /// trained head may not.
+    /// </summary>
     internal long SliceBytes { get; set; } = 64L << 20;
 
     /// <summary>Reads a float32 tensor.</summary>
@@ -33,7 +37,10 @@ public sealed partial class Engine
         return values;
     }
 
-    /// <summary>Reads a float32 tensor and gives its bytes to <paramref name="take"/>, in order and slice by slice: nothing of its size is made. A slice is valid within the call.</summary>
+    /// <summary>
+    /// Reads a float32 tensor and gives its bytes to <paramref name="take"/>, in order and slice by slice: nothing of
+    /// its size is made. A slice is valid within the call.
+    /// </summary>
     public void Read(Tensor tensor, Action<ReadOnlySpan<byte>> take)
     {
         byte[] slice = [];
@@ -49,7 +56,8 @@ public sealed partial class Engine
     /// <summary>Writes a float32 tensor.</summary>
     public void Write(Tensor tensor, ReadOnlySpan<float> values)
     {
-        if (values.Length != tensor.Count) throw new InvalidOperationException($"{values.Length} values for {tensor.Shape}");
+        if (values.Length != tensor.Count)
+            throw new InvalidOperationException($"{values.Length} values for {tensor.Shape}");
         foreach (var part in Slices(tensor))
         {
             ModelLoader.Upload(_device, values[..(int)part.Count], part);
@@ -60,7 +68,9 @@ public sealed partial class Engine
 
     private IEnumerable<Tensor> Slices(Tensor tensor)
     {
-        int rows = (int)Math.Clamp(SliceBytes / Math.Max(1, tensor.DType.Bytes(tensor.Columns)), 1, Math.Max(1, tensor.Rows));
-        for (int first = 0; first < tensor.Rows; first += Math.Min(rows, tensor.Rows - first)) yield return tensor.Slice(first, Math.Min(rows, tensor.Rows - first));
+        int rows = (int)
+            Math.Clamp(SliceBytes / Math.Max(1, tensor.DType.Bytes(tensor.Columns)), 1, Math.Max(1, tensor.Rows));
+        for (int first = 0; first < tensor.Rows; first += Math.Min(rows, tensor.Rows - first))
+            yield return tensor.Slice(first, Math.Min(rows, tensor.Rows - first));
     }
 }

@@ -7,8 +7,12 @@ using Headroom.Planning;
 
 namespace Headroom.Training;
 
-/// <summary>A variable-length micro-batch on the host; see <see cref="BatchTensors"/> for the meaning of the arrays.</summary>
-public readonly ref struct HostBatch(ReadOnlySpan<int> ids, ReadOnlySpan<int> positions, ReadOnlySpan<int> offsets, ReadOnlySpan<int> labelRows, ReadOnlySpan<int> labels)
+/// <summary>
+/// A variable-length micro-batch on the host; see <see cref="BatchTensors"/> for the meaning of the arrays.
+/// </summary>
+public readonly ref struct HostBatch(
+    ReadOnlySpan<int> ids, ReadOnlySpan<int> positions, ReadOnlySpan<int> offsets, ReadOnlySpan<int> labelRows,
+    ReadOnlySpan<int> labels)
 {
     /// <summary>Token ids [T].</summary>
     public ReadOnlySpan<int> Ids { get; } = ids;
@@ -31,10 +35,17 @@ public readonly ref struct HostBatch(ReadOnlySpan<int> ids, ReadOnlySpan<int> po
 /// <param name="Candidates">Label words scored in evaluation.</param>
 /// <param name="GenerateTokens">Capacity of the key/value cache.</param>
 /// <param name="PromptTokens">Longest chunk of a prompt processed at once in generation.</param>
-public sealed record BatchLimits(int TrainTokens = 0, int TrainSequences = 0, int TrainLabels = 0, int EvalTokens = 0, int EvalSequences = 0,
+public sealed record BatchLimits(
+    int TrainTokens = 0,
+    int TrainSequences = 0,
+    int TrainLabels = 0,
+    int EvalTokens = 0,
+    int EvalSequences = 0,
     int Candidates = 2, int GenerateTokens = 0, int PromptTokens = 256);
 
-/// <summary>A model on a device: planned, reserved once, loaded; then micro-steps, scores and generation within the plan.</summary>
+/// <summary>
+/// A model on a device: planned, reserved once, loaded; then micro-steps, scores and generation within the plan.
+/// </summary>
 public sealed partial class Engine : IDisposable
 {
     private readonly IDevice _device;
@@ -52,7 +63,9 @@ public sealed partial class Engine : IDisposable
     private (int Tokens, int Sequences, int Labels, Dropout Dropout, float GradScale) _step;
 
     /// <summary>Plans, reserves and loads.</summary>
-    public Engine(IDevice device, IWeightSource source, ModelSettings settings, BatchLimits limits, Action<long, long>? progress = null)
+    public Engine(
+        IDevice device, IWeightSource source, ModelSettings settings, BatchLimits limits,
+        Action<long, long>? progress = null)
         : this(device, source.Config, settings, limits)
     {
         try
@@ -66,7 +79,8 @@ public sealed partial class Engine : IDisposable
         }
     }
 
-    // A source that knows what was written is checked beside the loading; where it is damaged, all is loaded again from the one it names.
+    // A source that knows what was written is checked beside the loading; where it is damaged, all is loaded again from
+    // the one it names.
     private void Load(IWeightSource source, Action<long, long>? progress)
     {
         var check = source.Verify();
@@ -104,7 +118,13 @@ public sealed partial class Engine : IDisposable
             throw;
         }
         _losses = new float[Math.Max(1, Math.Max(limits.TrainLabels, limits.EvalTokens))];
-        _hostBatch = new int[Plan.Buffers.Where(b => b.Category == MemoryCategory.Batch && b.DType == DType.I32).Select(b => b.Shape.Count).DefaultIfEmpty().Max()];
+        _hostBatch = new int[
+            Plan
+                .Buffers.Where(b => b.Category == MemoryCategory.Batch && b.DType == DType.I32)
+                .Select(b => b.Shape.Count)
+                .DefaultIfEmpty()
+                .Max()
+        ];
         _padding = new BatchPadding(limits, _replay.FewShapes);
         _issue = Issue;
         _slots = Model.Trained.Select(t => t.Slot).ToArray();
@@ -130,10 +150,12 @@ public sealed partial class Engine : IDisposable
     public bool PadsBatches => _replay.FewShapes;
 
     /// <summary>
-    /// Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step. With a <paramref name="device"/>, what it
-    /// takes to replay micro-steps is counted too.
+    /// Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step. With a
+    /// <paramref name="device"/>, what it takes to replay micro-steps is counted too.
     /// </summary>
-    public static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops, IDevice? device = null)
+    public static MemoryPlan MakePlan(
+        ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops,
+        IDevice? device = null)
     {
         var memory = new PlanningMemory();
         ops = new PlanningOps(memory);
@@ -144,7 +166,9 @@ public sealed partial class Engine : IDisposable
         {
             LossesIn(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
             model.Losses(b, losses);
-            ScoresIn(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalSequences, limits.Candidates, out b, out var c, out var s, out var lse);
+            ScoresIn(
+                memory, limits.EvalTokens, limits.EvalSequences, limits.EvalSequences, limits.Candidates, out b,
+                out var c, out var s, out var lse);
             model.Scores(b, c, s, lse);
         }
         if (limits.GenerateTokens > 0)
@@ -158,8 +182,11 @@ public sealed partial class Engine : IDisposable
         ops.ResetCounts();
         if (limits.TrainTokens > 0)
         {
-            TrainIn(memory, limits.TrainTokens, BatchPadding.Sequences(limits), limits.TrainLabels, out var b, out var losses);
-            b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) }; // what is counted is a batch that is not padded
+            TrainIn(
+                memory, limits.TrainTokens, BatchPadding.Sequences(limits), limits.TrainLabels, out var b,
+                out var losses);
+            // what is counted is a batch that is not padded
+            b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) };
             model.ForwardBackward(b, new Dropout(settings.Lora?.DropoutP ?? 0, 0, 0, 0), 1, losses);
         }
         return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
@@ -172,10 +199,14 @@ public sealed partial class Engine : IDisposable
                 + $"takes {device.LargestHead} at most.", "Run with --device cpu.");
         foreach (var p in model.Projections)
             if (device.LargestRank(Math.Max(p.Weight.In, p.Weight.Out), compute) is var most && p.Rank > most)
-                throw new HeadroomException($"{p.Path} has an adapter of rank {p.Rank}; {device.Name} takes {most} at most there.", $"Choose a rank of at most {most}.");
+                throw new HeadroomException(
+                    $"{p.Path} has an adapter of rank {p.Rank}; {device.Name} takes {most} at most there.",
+                    $"Choose a rank of at most {most}.");
     }
 
-    /// <summary>Bytes that the frozen weights take in the activation type; see <see cref="LlamaModel.ExpandableBytes"/>.</summary>
+    /// <summary>
+    /// Bytes that the frozen weights take in the activation type; see <see cref="LlamaModel.ExpandableBytes"/>.
+    /// </summary>
     public static long ExpandableBytes(ModelConfig config, ModelSettings settings)
     {
         var memory = new PlanningMemory();
@@ -183,14 +214,20 @@ public sealed partial class Engine : IDisposable
     }
 
     private static StepReplay Replay(IDevice device, PlanningOps counted, ModelSettings settings) =>
-        counted.Flops > 0 ? device.Replay(counted.Flops, counted.Counts.Values.Sum(c => c.Calls), settings.ComputeType) : default;
+        counted.Flops > 0
+            ? device.Replay(counted.Flops, counted.Counts.Values.Sum(c => c.Calls), settings.ComputeType)
+            : default;
 
-    /// <summary>What was taken out of the base when the adapters were started (PiSSA, LoftQ of several iterations); it is saved with them, because they mean nothing without it.</summary>
+    /// <summary>
+    /// What was taken out of the base when the adapters were started (PiSSA, LoftQ of several iterations); it is saved
+    /// with them, because they mean nothing without it.
+    /// </summary>
     public PeftAdapter? Initial { get; set; }
 
     /// <summary>
-    /// Sets random initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>) or, with gaussian, N(0, 1/r^2), B = 0 or, with false, U(-1/sqrt(r), 1/sqrt(r)); DoRA's
-    /// magnitudes are the norms of the rows. Starts from the base's weights are those of <see cref="AdapterStart"/>.
+    /// Sets random initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>) or, with gaussian,
+    /// N(0, 1/r^2), B = 0 or, with false, U(-1/sqrt(r), 1/sqrt(r)); DoRA's magnitudes are the norms of the rows. Starts
+    /// from the base's weights are those of <see cref="AdapterStart"/>.
     /// </summary>
     public void InitializeAdapters(ulong seed)
     {
@@ -203,7 +240,8 @@ public sealed partial class Engine : IDisposable
             var values = new float[p.A.Count];
             string init = Settings.Lora!.Init;
             float bound = 1f / MathF.Sqrt(p.Weight.In);
-            for (int i = 0; i < values.Length; i++) values[i] = init == "gaussian" ? random.NextNormal() / p.Rank : (2 * random.NextFloat() - 1) * bound;
+            for (int i = 0; i < values.Length; i++)
+                values[i] = init == "gaussian" ? random.NextNormal() / p.Rank : (2 * random.NextFloat() - 1) * bound;
             Write(p.A, values);
             values = new float[p.B.Count];
             if (init == "false")
@@ -231,7 +269,9 @@ public sealed partial class Engine : IDisposable
         TrainIn(_memory, tokens, sequences, labels, out var b, out var losses);
         Fill(batch, b);
         _step = (tokens, sequences, labels, dropout, gradScale);
-        _device.MicroStep(new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _replay, dropout.Step, gradScale, _issue);
+        _device.MicroStep(
+            new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _replay, dropout.Step, gradScale, _issue
+        );
         return SumLosses(losses.Head(batch.Labels.Length));
     }
 
@@ -242,8 +282,13 @@ public sealed partial class Engine : IDisposable
         Model.ForwardBackward(b, _step.Dropout, _step.GradScale, losses);
     }
 
-    /// <summary>The part of the arena that phases use, as bytes: free to write between two phases, for measurements.</summary>
-    internal Tensor TemporaryBytes => new(_arena + (nint)Plan.StaticBytes, DType.U8, Shape.Of((int)Math.Min(int.MaxValue & ~4095, Plan.ArenaBytes - Plan.StaticBytes)));
+    /// <summary>
+    /// The part of the arena that phases use, as bytes: free to write between two phases, for measurements.
+    /// </summary>
+    internal Tensor TemporaryBytes =>
+        new(
+            _arena + (nint)Plan.StaticBytes, DType.U8,
+            Shape.Of((int)Math.Min(int.MaxValue & ~4095, Plan.ArenaBytes - Plan.StaticBytes)));
 
     /// <summary>Gradient norm before clipping.</summary>
     public double GradientNorm() => _device.Ops.GlobalNorm(_grads);
@@ -280,7 +325,9 @@ public sealed partial class Engine : IDisposable
         RefreshAdapters();
         int n = batch.LabelRows.Length;
         CheckIds(candidates);
-        ScoresIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, n, candidates.Length, out var b, out var c, out var s, out var lse);
+        ScoresIn(
+            _memory, batch.Ids.Length, batch.Offsets.Length - 1, n, candidates.Length, out var b, out var c, out var s,
+            out var lse);
         Fill(batch, b);
         _device.Upload(MemoryMarshal.AsBytes(candidates), c);
         Model.Scores(b, c, s, lse);
@@ -295,10 +342,14 @@ public sealed partial class Engine : IDisposable
         return new KvCache(Model, _memory, _limits.GenerateTokens);
     }
 
-    /// <summary>Appends tokens to the cache in chunks; logits of the last one into <paramref name="logits"/> [V]. The cache must come from the last <see cref="StartGeneration"/>.</summary>
+    /// <summary>
+    /// Appends tokens to the cache in chunks; logits of the last one into <paramref name="logits"/> [V]. The cache must
+    /// come from the last <see cref="StartGeneration"/>.
+    /// </summary>
     public void Decode(ref KvCache cache, ReadOnlySpan<int> ids, Span<float> logits)
     {
-        if (cache.Length + ids.Length > cache.Capacity) throw new HeadroomException("The text is longer than the planned context.", "Raise the context length.");
+        if (cache.Length + ids.Length > cache.Capacity)
+            throw new HeadroomException("The text is longer than the planned context.", "Raise the context length.");
         RefreshAdapters();
         Span<int> offsets = stackalloc int[2];
         int chunk = Math.Min(_limits.PromptTokens, _limits.GenerateTokens);
@@ -329,21 +380,25 @@ public sealed partial class Engine : IDisposable
     /// <inheritdoc/>
     public void Dispose() => _device.Dispose();
 
-    private static void TrainIn(IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
+    private static void TrainIn(
+        IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
     {
         memory.BeginPhase("train");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
         losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
     }
 
-    private static void LossesIn(IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
+    private static void LossesIn(
+        IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
     {
         memory.BeginPhase("eval loss");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
         losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
     }
 
-    private static void ScoresIn(IMemory memory, int tokens, int sequences, int labels, int candidates, out BatchTensors b, out Tensor c, out Tensor s, out Tensor lse)
+    private static void ScoresIn(
+        IMemory memory, int tokens, int sequences, int labels, int candidates, out BatchTensors b, out Tensor c,
+        out Tensor s, out Tensor lse)
     {
         memory.BeginPhase("eval");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);

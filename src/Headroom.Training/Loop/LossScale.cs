@@ -1,8 +1,9 @@
 namespace Headroom.Training;
 
 /// <summary>
-/// Dynamic loss scaling for fp16 as a value (torch <c>amp/grad_scaler.py</c>): the loss is multiplied by <see cref="Scale"/> before the backward pass, so that
-/// small gradients stay above half precision's smallest number, and the gradients are divided by it before clipping.
+/// Dynamic loss scaling for fp16 as a value (torch <c>amp/grad_scaler.py</c>): the loss is multiplied by
+/// <see cref="Scale"/> before the backward pass, so that small gradients stay above half precision's smallest number,
+/// and the gradients are divided by it before clipping.
 /// </summary>
 /// <param name="Scale">Factor of the loss.</param>
 /// <param name="GoodSteps">Updates with finite gradients since the factor last changed.</param>
@@ -20,7 +21,9 @@ public readonly record struct LossScale(double Scale, int GoodSteps)
     /// <summary>True when backing off further is of no use.</summary>
     public bool Exhausted => Scale < Least;
 
-    /// <summary>The factor after a step whose gradients were all finite, or were not (then the update was left out).</summary>
+    /// <summary>
+    /// The factor after a step whose gradients were all finite, or were not (then the update was left out).
+    /// </summary>
     public LossScale After(bool finite)
     {
         if (!finite) return new LossScale(Scale * Backoff, 0);

@@ -3,7 +3,10 @@ using Headroom.Core;
 
 namespace Headroom.Training;
 
-/// <summary>Arguments of a schedule beyond warm-up and length, as lr_scheduler_kwargs gives them; the defaults are transformers'.</summary>
+/// <summary>
+/// Arguments of a schedule beyond warm-up and length, as lr_scheduler_kwargs gives them; the defaults are
+/// transformers'.
+/// </summary>
 public sealed record ScheduleArguments
 {
     /// <summary>Waves of cosine (0.5) or restarts (1); null = the default.</summary>
@@ -14,7 +17,10 @@ public sealed record ScheduleArguments
     public double LrEnd { get; init; } = 1e-7;
     /// <summary>inverse_sqrt time scale, updates; null = warm-up, or 10,000 without warm-up.</summary>
     public int? Timescale { get; init; }
-    /// <summary>Smallest factor: min_lr_rate of the cosine schedules with a minimum (or min_lr over the learning rate), min_lr_ratio of warmup_stable_decay.</summary>
+    /// <summary>
+    /// Smallest factor: min_lr_rate of the cosine schedules with a minimum (or min_lr over the learning rate),
+    /// min_lr_ratio of warmup_stable_decay.
+    /// </summary>
     public double MinRate { get; init; }
     /// <summary>Factor of the first update of cosine_warmup_with_min_lr; null = 1 / warm-up.</summary>
     public double? WarmupRate { get; init; }
@@ -28,16 +34,30 @@ public sealed record ScheduleArguments
     public string DecayType { get; init; } = "cosine";
 }
 
-/// <summary>Learning-rate schedules of transformers (<c>optimization.py</c>): lr = base * f(s), s = number of updates already done.</summary>
+/// <summary>
+/// Learning-rate schedules of transformers (<c>optimization.py</c>): lr = base * f(s), s = number of updates already
+/// done.
+/// </summary>
 public static class Schedules
 {
-    /// <summary>The arguments that each schedule takes; those with a minimum need one of two, warmup_stable_decay its num_decay_steps.</summary>
+    /// <summary>
+    /// The arguments that each schedule takes; those with a minimum need one of two, warmup_stable_decay its
+    /// num_decay_steps.
+    /// </summary>
     private static readonly Dictionary<string, string[]> Takes = new(StringComparer.Ordinal)
     {
-        ["linear"] = [], ["cosine"] = ["num_cycles"], ["constant"] = [], ["constant_with_warmup"] = [], ["cosine_with_restarts"] = ["num_cycles"],
-        ["polynomial"] = ["lr_end", "power"], ["inverse_sqrt"] = ["timescale"], ["cosine_with_min_lr"] = ["min_lr", "min_lr_rate", "num_cycles"],
+        ["linear"] = [],
+        ["cosine"] = ["num_cycles"],
+        ["constant"] = [],
+        ["constant_with_warmup"] = [],
+        ["cosine_with_restarts"] = ["num_cycles"],
+        ["polynomial"] = ["lr_end", "power"],
+        ["inverse_sqrt"] = ["timescale"],
+        ["cosine_with_min_lr"] = ["min_lr", "min_lr_rate", "num_cycles"],
         ["cosine_warmup_with_min_lr"] = ["min_lr", "min_lr_rate", "warmup_lr_rate", "num_cycles"],
-        ["warmup_stable_decay"] = ["num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"],
+        ["warmup_stable_decay"] =
+        [
+            "num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"],
     };
 
     private static readonly ScheduleArguments Defaults = new();
@@ -47,20 +67,29 @@ public static class Schedules
 
     /// <summary>Reads and checks lr_scheduler_kwargs.</summary>
     /// <param name="o">Names the schedule, its arguments and the learning rate.</param>
-    /// <exception cref="HeadroomException">The schedule is unknown, an argument is not one of its own or out of range, or one that it needs is missing.</exception>
+    /// <exception cref="HeadroomException">The schedule is unknown, an argument is not one of its own or out of range,
+    /// or one that it needs is missing.</exception>
     public static ScheduleArguments Arguments(TrainingOptions o)
     {
         const string key = "training.lr_scheduler_kwargs";
         if (!Takes.TryGetValue(o.LrSchedulerType, out string[]? takes)) throw Unknown(o.LrSchedulerType);
         foreach (string name in o.LrSchedulerKwargs.Keys)
             if (!takes.Contains(name))
-                throw new HeadroomException($"{key}: {o.LrSchedulerType} takes no '{HeadroomException.Value(name)}'.", takes.Length == 0 ? "Leave it out." : $"It takes {string.Join(", ", takes)}.");
-        bool minimum = takes.Contains("min_lr"), lr = o.LrSchedulerKwargs.ContainsKey("min_lr"), rate = o.LrSchedulerKwargs.ContainsKey("min_lr_rate");
+                throw new HeadroomException(
+                    $"{key}: {o.LrSchedulerType} takes no '{HeadroomException.Value(name)}'.",
+                    takes.Length == 0 ? "Leave it out." : $"It takes {string.Join(", ", takes)}.");
+        bool minimum = takes.Contains("min_lr"),
+            lr = o.LrSchedulerKwargs.ContainsKey("min_lr"),
+            rate = o.LrSchedulerKwargs.ContainsKey("min_lr_rate");
         if (minimum && lr == rate)
-            throw new HeadroomException($"training.lr_scheduler_type {o.LrSchedulerType} needs {(lr ? "one of min_lr and min_lr_rate, not both" : "min_lr or min_lr_rate")}.",
+            throw new HeadroomException(
+                $"training.lr_scheduler_type {o.LrSchedulerType} needs "
+                    + $"{(lr ? "one of min_lr and min_lr_rate, not both" : "min_lr or min_lr_rate")}.",
                 $"Write for example {key}: {{ min_lr_rate: 0.1 }}.");
         if (o.LrSchedulerType == "warmup_stable_decay" && !o.LrSchedulerKwargs.ContainsKey("num_decay_steps"))
-            throw new HeadroomException("training.lr_scheduler_type warmup_stable_decay needs num_decay_steps.", $"Write for example {key}: {{ num_decay_steps: 100 }}.");
+            throw new HeadroomException(
+                "training.lr_scheduler_type warmup_stable_decay needs num_decay_steps.",
+                $"Write for example {key}: {{ num_decay_steps: 100 }}.");
         bool restarts = o.LrSchedulerType == "cosine_with_restarts";
         var a = new ScheduleArguments
         {
@@ -68,7 +97,11 @@ public static class Schedules
             Power = Number("power", 0, 1e3, openLow: true) ?? Defaults.Power,
             LrEnd = Number("lr_end", 0, double.MaxValue) ?? Defaults.LrEnd,
             Timescale = Whole("timescale", 1),
-            MinRate = Number("min_lr", 0, o.LearningRate) / o.LearningRate ?? Number("min_lr_rate", 0, 1) ?? Number("min_lr_ratio", 0, 1) ?? 0,
+            MinRate =
+                Number("min_lr", 0, o.LearningRate) / o.LearningRate
+                ?? Number("min_lr_rate", 0, 1)
+                ?? Number("min_lr_ratio", 0, 1)
+                ?? 0,
             WarmupRate = Number("warmup_lr_rate", 0, 1),
             NumDecaySteps = Whole("num_decay_steps", 0) ?? 0,
             NumStableSteps = Whole("num_stable_steps", 0),
@@ -76,33 +109,61 @@ public static class Schedules
             DecayType = Form("decay_type") ?? Defaults.DecayType,
         };
         if (o.LrSchedulerType == "polynomial" && a.LrEnd >= o.LearningRate)
-            throw new HeadroomException(FormattableString.Invariant($"training.lr_scheduler_type polynomial ends at lr_end {a.LrEnd}, which is not below training.learning_rate {o.LearningRate}."), $"Set a smaller lr_end in {key}.");
+            throw new HeadroomException(
+                string.Create(
+                    CultureInfo.InvariantCulture,
+                    $"training.lr_scheduler_type polynomial ends at lr_end {a.LrEnd}, which is not below "
+                        + $"training.learning_rate {o.LearningRate}."
+                ),
+                $"Set a smaller lr_end in {key}."
+            );
         return a;
 
-        HeadroomException Wrong(string name, string todo) => new($"{key}: {name} cannot be '{HeadroomException.Value(o.LrSchedulerKwargs[name])}'.", todo);
+        HeadroomException Wrong(string name, string todo) =>
+            new($"{key}: {name} cannot be '{HeadroomException.Value(o.LrSchedulerKwargs[name])}'.", todo);
 
         double? Number(string name, double low, double high, bool openLow = false)
         {
             if (!o.LrSchedulerKwargs.TryGetValue(name, out string? text)) return null;
-            bool ok = double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double v) && double.IsFinite(v) && v >= low && v <= high && !(openLow && v == low);
-            return ok ? v : throw Wrong(name, FormattableString.Invariant($"It takes a number {(openLow ? $"above {low}" : $"from {low}")}{(high < double.MaxValue ? $" to {high}" : "")}."));
+            bool ok =
+                double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double v)
+                && double.IsFinite(v)
+                && v >= low
+                && v <= high
+                && !(openLow && v == low);
+            return ok
+                ? v
+                : throw Wrong(
+                    name,
+                    string.Create(
+                        CultureInfo.InvariantCulture,
+                        $"It takes a number "
+                            + $"{(openLow ? $"above {low}" : $"from {low}")}{(high < double.MaxValue ? $" to {high}" : "")}."
+                    )
+                );
         }
 
         int? Whole(string name, int least) => !o.LrSchedulerKwargs.TryGetValue(name, out string? text) ? null
-            : int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int v) && v >= least ? v : throw Wrong(name, $"It takes a whole number of {least} or more.");
+            : int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int v) && v >= least
+                ? v
+            : throw Wrong(name, $"It takes a whole number of {least} or more.");
 
         string? Form(string name) => !o.LrSchedulerKwargs.TryGetValue(name, out string? text) ? null
             : text is "linear" or "cosine" or "1-sqrt" ? text : throw Wrong(name, "It takes linear, cosine or 1-sqrt.");
     }
 
-    /// <summary>f(s) for update number <paramref name="s"/> (from 0), <paramref name="warmup"/> warm-up updates of <paramref name="total"/>.</summary>
+    /// <summary>
+    /// f(s) for update number <paramref name="s"/> (from 0), <paramref name="warmup"/> warm-up updates of
+    /// <paramref name="total"/>.
+    /// </summary>
     /// <param name="name">lr_scheduler_type.</param>
     /// <param name="s">Updates done.</param>
     /// <param name="warmup">Warm-up updates.</param>
     /// <param name="total">All updates.</param>
     /// <param name="baseLr">Base learning rate; polynomial needs it for its end value.</param>
     /// <param name="a">The other arguments; null = their defaults.</param>
-    public static double Factor(string name, int s, int warmup, int total, double baseLr = 1, ScheduleArguments? a = null)
+    public static double Factor(
+        string name, int s, int warmup, int total, double baseLr = 1, ScheduleArguments? a = null)
     {
         a ??= Defaults;
         if (name == "constant") return 1;
@@ -116,7 +177,8 @@ public static class Schedules
             case "linear": return Math.Max(0, (double)(total - s) / Math.Max(1, total - warmup));
             case "cosine": return Math.Max(0, Wave(a, p));
             case "cosine_with_min_lr": return Math.Max(0, Above(Wave(a, p), a));
-            case "cosine_with_restarts": return p >= 1 ? 0 : Math.Max(0, 0.5 * (1 + Math.Cos(Math.PI * ((a.NumCycles ?? 1) * p % 1))));
+            case "cosine_with_restarts":
+                return p >= 1 ? 0 : Math.Max(0, 0.5 * (1 + Math.Cos(Math.PI * ((a.NumCycles ?? 1) * p % 1))));
             case "polynomial":
                 if (s > total) return a.LrEnd / baseLr;
                 double remaining = 1 - (double)(s - warmup) / (total - warmup);
@@ -129,9 +191,13 @@ public static class Schedules
         }
     }
 
-    private static HeadroomException Unknown(string name) => new($"Unknown lr_scheduler_type '{HeadroomException.Value(name)}'.", "Use one of: " + string.Join(", ", Names) + ".");
+    private static HeadroomException Unknown(string name) =>
+        new(
+            $"Unknown lr_scheduler_type '{HeadroomException.Value(name)}'.",
+            "Use one of: " + string.Join(", ", Names) + ".");
 
-    private static double Wave(ScheduleArguments a, double p) => 0.5 * (1 + Math.Cos(Math.PI * (a.NumCycles ?? 0.5) * 2 * p));
+    private static double Wave(ScheduleArguments a, double p) =>
+        0.5 * (1 + Math.Cos(Math.PI * (a.NumCycles ?? 0.5) * 2 * p));
 
     /// <summary>A factor of 0 to 1 over the smallest.</summary>
     private static double Above(double factor, ScheduleArguments a) => factor * (1 - a.MinRate) + a.MinRate;
@@ -139,7 +205,10 @@ public static class Schedules
     /// <summary>cosine_warmup_with_min_lr: the first update has a rate above 0, and the last one the minimum.</summary>
     private static double CosineBothWays(int s, int warmup, int total, ScheduleArguments a)
     {
-        if (s < warmup) return a.WarmupRate is { } from ? from + (1 - from) * s / Math.Max(1, warmup - 1) : (s + 1.0) / Math.Max(1, warmup);
+        if (s < warmup)
+            return a.WarmupRate is { } from
+                ? from + (1 - from) * s / Math.Max(1, warmup - 1)
+                : (s + 1.0) / Math.Max(1, warmup);
         return Math.Max(0, Above(Wave(a, (s - warmup + 1.0) / Math.Max(1, total - warmup)), a));
     }
 
@@ -149,15 +218,40 @@ public static class Schedules
         if (s < warmup)
         {
             double p = (double)s / Math.Max(1, warmup);
-            return Math.Max(0, Above(a.WarmupType switch { "linear" => p, "cosine" => 0.5 * (1 - Math.Cos(Math.PI * p)), _ => 1 - Math.Sqrt(1 - p) }, a));
+            return Math.Max(
+                0,
+                Above(
+                    a.WarmupType switch
+                    {
+                        "linear" => p,
+                        "cosine" => 0.5 * (1 - Math.Cos(Math.PI * p)),
+                        _ => 1 - Math.Sqrt(1 - p),
+                    },
+                    a
+                )
+            );
         }
         if (s < decay) return 1;
         if (s >= (long)decay + a.NumDecaySteps) return a.MinRate;
         double q = (double)(s - decay) / Math.Max(1, a.NumDecaySteps);
-        return Math.Max(0, Above(a.DecayType switch { "linear" => 1 - q, "cosine" => Wave(a, q), _ => 1 - Math.Sqrt(q) }, a));
+        return Math.Max(
+            0,
+            Above(
+                a.DecayType switch
+                {
+                    "linear" => 1 - q,
+                    "cosine" => Wave(a, q),
+                    _ => 1 - Math.Sqrt(q),
+                },
+                a
+            )
+        );
     }
 
-    /// <summary>Warm-up updates: warmup_steps when given, else ceil(total * warmup_ratio), in double arithmetic as transformers does.</summary>
+    /// <summary>
+    /// Warm-up updates: warmup_steps when given, else ceil(total * warmup_ratio), in double arithmetic as transformers
+    /// does.
+    /// </summary>
     public static int WarmupSteps(int warmupSteps, double warmupRatio, int total) =>
         warmupSteps > 0 ? warmupSteps : (int)Math.Ceiling(total * warmupRatio);
 }

@@ -6,21 +6,26 @@ namespace Headroom.Training;
 
 /// <summary>What one optimizer step gave.</summary>
 /// <param name="Step">Number of this update, from 1.</param>
-/// <param name="Loss">Sum of weighted token losses / sum of the weights of the window; every weight is 1 unless a task says otherwise.</param>
+/// <param name="Loss">Sum of weighted token losses / sum of the weights of the window; every weight is 1 unless a task
+/// says otherwise.</param>
 /// <param name="GradNorm">L2 norm before clipping.</param>
 /// <param name="LearningRate">Learning rate used.</param>
 /// <param name="Tokens">Tokens computed.</param>
 /// <param name="LabelTokens">Tokens the loss counts.</param>
 /// <param name="Skipped">True when the gradient was not finite and the update was left out.</param>
 /// <param name="LossScale">fp16: factor that the loss of this step was scaled by.</param>
-public readonly record struct StepResult(int Step, double Loss, double GradNorm, double LearningRate, long Tokens, long LabelTokens, bool Skipped, double? LossScale = null);
+public readonly record struct StepResult(
+    int Step, double Loss, double GradNorm, double LearningRate, long Tokens, long LabelTokens, bool Skipped,
+    double? LossScale = null);
 
 /// <summary>What a trainer does beside stepping.</summary>
 public sealed class TrainerHooks
 {
     /// <summary>After each update.</summary>
     public Action<StepResult>? OnStep { get; init; }
-    /// <summary>Evaluates; returns the metric for the best model and whether greater is better. Null = no evaluation.</summary>
+    /// <summary>
+    /// Evaluates; returns the metric for the best model and whether greater is better. Null = no evaluation.
+    /// </summary>
     public Func<int, (double Metric, bool GreaterIsBetter)>? Evaluate { get; init; }
     /// <summary>After an evaluation that is strictly better than all before it.</summary>
     public Action<int>? OnBest { get; init; }
@@ -28,15 +33,17 @@ public sealed class TrainerHooks
     public Action<int, string>? OnCheckpoint { get; init; }
     /// <summary>Before a checkpoint is written; when it throws for a fault of the disk, there is none.</summary>
     public Action? BeforeCheckpoint { get; init; }
-    /// <summary>After a checkpoint that the disk did not take: the step, and what is wrong. The run goes on without it.</summary>
+    /// <summary>
+    /// After a checkpoint that the disk did not take: the step, and what is wrong. The run goes on without it.
+    /// </summary>
     public Action<int, string>? OnCheckpointFailed { get; init; }
     /// <summary>Something that the user must know and the run goes on with: the step, and a sentence.</summary>
     public Action<int, string>? OnWarning { get; init; }
 }
 
 /// <summary>
-/// The training loop: windows of micro-batches, token-weighted loss, clipping, AdamW, schedule, evaluation and checkpoints, in the order of
-/// transformers' Trainer (<c>trainer.py</c>): update -> log -> evaluate -> save.
+/// The training loop: windows of micro-batches, token-weighted loss, clipping, AdamW, schedule, evaluation and
+/// checkpoints, in the order of transformers' Trainer (<c>trainer.py</c>): update -> log -> evaluate -> save.
 /// </summary>
 public sealed class Trainer
 {
@@ -46,12 +53,14 @@ public sealed class Trainer
     private readonly IRowSource _rows;
     private readonly int _maxRowTokens;
     private readonly ScheduleArguments _schedule;
-    private int _sound; // the last step whose weights are known to give finite numbers: a loss or an evaluation after it was finite
+    // the last step whose weights are known to give finite numbers: a loss or an evaluation after it was finite
+    private int _sound;
 
     /// <summary>Sets up steps and weight decay; nothing runs yet.</summary>
     public Trainer(Engine engine, TrainingOptions options, IRowSource rows, int maxRowTokens)
     {
-        if (rows.Count == 0) throw new HeadroomException("There are no training rows.", "Check data.train and max_train_rows.");
+        if (rows.Count == 0)
+            throw new HeadroomException("There are no training rows.", "Check data.train and max_train_rows.");
         _engine = engine;
         _o = options;
         _rows = rows;
@@ -73,15 +82,20 @@ public sealed class Trainer
     public TrainerState State { get; set; } = new(0, 0, null, 0, "", "");
 
     /// <summary>
-    /// Runs from <see cref="State"/> to the end, or until <paramref name="stop"/> (then a full checkpoint is written after the update at hand;
-    /// <see cref="TrainerHooks.Evaluate"/> may throw <see cref="OperationCanceledException"/>). Returns true when it reached the end.
+    /// Runs from <see cref="State"/> to the end, or until <paramref name="stop"/> (then a full checkpoint is written
+    /// after the update at hand;
+    /// <see cref="TrainerHooks.Evaluate"/> may throw <see cref="OperationCanceledException"/>). Returns true when it
+    /// reached the end.
     /// </summary>
     /// <remarks>
-    /// An update is bad when loss or gradient is NaN or infinite (it is left out then) and backing off the loss scale does not mend that. While the last update was
-    /// bad, or its evaluation gave no numbers, nothing is saved. A checkpoint is called good when a loss or an evaluation of its weights was finite; the newest such one is never
-    /// deleted. After the last update one micro-batch is computed once more, since no loss follows it. A checkpoint that the disk does not take is left out, and said, unless it is the last one.
+    /// An update is bad when loss or gradient is NaN or infinite (it is left out then) and backing off the loss scale
+    /// does not mend that. While the last update was bad, or its evaluation gave no numbers, nothing is saved. A
+    /// checkpoint is called good when a loss or an evaluation of its weights was finite; the newest such one is never
+    /// deleted. After the last update one micro-batch is computed once more, since no loss follows it. A checkpoint
+    /// that the disk does not take is left out, and said, unless it is the last one.
     /// </remarks>
-    /// <exception cref="HeadroomException">Exit code 1: the loss stays NaN or infinite, or is so at the last update; no update was made at all; the last checkpoint cannot be written.</exception>
+    /// <exception cref="HeadroomException">Exit code 1: the loss stays NaN or infinite, or is so at the last update; no
+    /// update was made at all; the last checkpoint cannot be written.</exception>
     public bool Run(TrainerHooks hooks, string? checkpointRoot, string? baseModel, CancellationToken stop = default)
     {
         using var feed = new BatchFeed(_rows, _o, _maxRowTokens, State.Step, TotalSteps);
@@ -104,20 +118,34 @@ public sealed class Trainer
             // Loss scaling backs off when only the gradients overflow; a loss that is not finite it cannot mend.
             bool mendable = State.LossScale is { Exhausted: false } && double.IsFinite(result.Loss);
             bad = result.Skipped && !mendable ? bad + 1 : 0;
-            if (bad >= MaxBadSteps || bad > 0 && State.Step == TotalSteps) throw NotFinite(checkpointRoot, result.Step, bad);
-            if (State.Step == TotalSteps && !result.Skipped && !GivesFiniteLoss(window[0])) throw NotFinite(checkpointRoot, result.Step, 0);
+            if (bad >= MaxBadSteps || bad > 0 && State.Step == TotalSteps)
+                throw NotFinite(checkpointRoot, result.Step, bad);
+            if (State.Step == TotalSteps && !result.Skipped && !GivesFiniteLoss(window[0]))
+                throw NotFinite(checkpointRoot, result.Step, 0);
             feed.Recycle(window);
             bool finite = !Due(_o.EvalStrategy, _o.EvalSteps) || Evaluate(hooks, stop);
             bool end = State.Step == TotalSteps || stop.IsCancellationRequested;
-            bool due = Due(_o.SaveStrategy, _o.SaveSteps) || end && _o.SaveStrategy != "no" || stop.IsCancellationRequested;
-            if (checkpointRoot != null && due && bad == 0 && finite && saved != State.Step && Save(hooks, checkpointRoot, baseModel, end)) saved = State.Step;
+            bool due =
+                Due(_o.SaveStrategy, _o.SaveSteps) || end && _o.SaveStrategy != "no" || stop.IsCancellationRequested;
+            if (
+                checkpointRoot != null
+                && due
+                && bad == 0
+                && finite
+                && saved != State.Step
+                && Save(hooks, checkpointRoot, baseModel, end)
+            )
+                saved = State.Step;
             if (stop.IsCancellationRequested) return Finished;
         }
         if (State.SkippedSteps >= TotalSteps) throw NothingLearned();
         return true;
     }
 
-    /// <summary>Writes a checkpoint and deletes what is beyond the limit. False when the disk did not take it; <paramref name="last"/>: that is an error then.</summary>
+    /// <summary>
+    /// Writes a checkpoint and deletes what is beyond the limit. False when the disk did not take it;
+    /// <paramref name="last"/>: that is an error then.
+    /// </summary>
     private bool Save(TrainerHooks hooks, string root, string? baseModel, bool last)
     {
         string written;
@@ -140,7 +168,8 @@ public sealed class Trainer
         }
         catch (Exception e) when (DiskFault.Of(e) is { } fault)
         {
-            hooks.OnWarning?.Invoke(State.Step, $"Checkpoints beyond save_total_limit cannot be deleted: {fault.Message}");
+            hooks.OnWarning?.Invoke(
+                State.Step, $"Checkpoints beyond save_total_limit cannot be deleted: {fault.Message}");
         }
         return true;
     }
@@ -178,7 +207,9 @@ public sealed class Trainer
             }
         }
         int step = State.Step, updates = step - State.SkippedSteps;
-        double lr = _o.LearningRate * Schedules.Factor(_o.LrSchedulerType, updates, WarmupSteps, TotalSteps, _o.LearningRate, _schedule);
+        double lr =
+            _o.LearningRate
+            * Schedules.Factor(_o.LrSchedulerType, updates, WarmupSteps, TotalSteps, _o.LearningRate, _schedule);
         double norm = _engine.GradientNorm() / lossScale;
         double loss = sum / weights;
         bool skip = !double.IsFinite(norm) || !double.IsFinite(loss);
@@ -186,16 +217,23 @@ public sealed class Trainer
         else
         {
             double clip = _o.MaxGradNorm > 0 ? Math.Min(1, _o.MaxGradNorm / (norm + 1e-6)) : 1;
-            _engine.Update(new AdamWStep(lr, _o.AdamBeta1, _o.AdamBeta2, _o.AdamEpsilon, updates + 1, (float)(clip / lossScale)));
+            _engine.Update(
+                new AdamWStep(lr, _o.AdamBeta1, _o.AdamBeta2, _o.AdamEpsilon, updates + 1, (float)(clip / lossScale)));
         }
-        State = State with { Step = step + 1, MicroSteps = micro, SkippedSteps = State.SkippedSteps + (skip ? 1 : 0), LossScale = scaler?.After(!skip) };
+        State = State with
+        {
+            Step = step + 1,
+            MicroSteps = micro,
+            SkippedSteps = State.SkippedSteps + (skip ? 1 : 0),
+            LossScale = scaler?.After(!skip),
+        };
         return new StepResult(step + 1, loss, norm, lr, window.Tokens, window.LabelCount, skip, scaler?.Scale);
     }
 
     private bool Finished => State.Step == TotalSteps && !State.EvaluationDue;
 
-    // An evaluation that a stop cuts off is noted in the checkpoint and made up for after the resume: which model is the best must not depend on where a run was stopped.
-    // False when it gave no numbers.
+    // An evaluation that a stop cuts off is noted in the checkpoint and made up for after the resume: which model is
+    // the best must not depend on where a run was stopped. False when it gave no numbers.
     private bool Evaluate(TrainerHooks hooks, CancellationToken stop)
     {
         State = State with { EvaluationDue = false };
@@ -221,7 +259,9 @@ public sealed class Trainer
     // The weights after the last update: its gradients are thrown away.
     private bool GivesFiniteLoss(MicroBatch batch)
     {
-        double loss = _engine.MicroStep(batch.Host, new Dropout(_engine.Settings.Lora?.DropoutP ?? 0, (ulong)(uint)_o.Seed, (uint)State.MicroSteps, 0), 1);
+        double loss = _engine.MicroStep(
+            batch.Host,
+            new Dropout(_engine.Settings.Lora?.DropoutP ?? 0, (ulong)(uint)_o.Seed, (uint)State.MicroSteps, 0), 1);
         _engine.ZeroGradients();
         return double.IsFinite(loss);
     }
@@ -237,11 +277,20 @@ public sealed class Trainer
     private HeadroomException NotFinite(string? root, int step, int bad)
     {
         string? last = root == null ? null : Checkpoints.All(root).LastOrDefault(c => c.Step <= _sound).Path;
-        string updates = bad > 1 ? $"for the last {bad} updates (steps {step - bad + 1} to {step})" : bad == 1 ? $"at the last update (step {step})" : $"after the last update (step {step})";
+        string updates =
+            bad > 1 ? $"for the last {bad} updates (steps {step - bad + 1} to {step})"
+            : bad == 1 ? $"at the last update (step {step})"
+            : $"after the last update (step {step})";
         return new HeadroomException($"The loss or gradient was NaN or infinite {updates}.",
-            (last == null ? "No checkpoint from before is known to be good; " : $"The last good checkpoint is {last}; ") + "lower the learning rate (a recipe can lower max_grad_norm too).", 1);
+            (last == null ? "No checkpoint from before is known to be good; " : $"The last good checkpoint is {last}; ")
+                + "lower the learning rate (a recipe can lower max_grad_norm too).",
+            1
+        );
     }
 
-    private HeadroomException NothingLearned() => new($"Not one of {TotalSteps} updates was made: every gradient overflowed while the loss scale was backing off.",
+    private HeadroomException NothingLearned() =>
+        new(
+            $"Not one of {TotalSteps} updates was made: every gradient overflowed while the loss scale was backing "
+                + $"off.",
         "Give the run more steps, or set training.precision to bf16 or fp32.", 1);
 }

@@ -20,13 +20,16 @@ public sealed record LoadTime(string What, long Bytes, double Seconds, double Be
 /// <summary>Result of a load benchmark.</summary>
 /// <param name="Device">Where the weights went.</param>
 /// <param name="Times">In the order they were taken.</param>
-/// <param name="HashCost">Time of a load with the hash beside it over one without, minus 1: median of the rounds' own ratios.</param>
+/// <param name="HashCost">Time of a load with the hash beside it over one without, minus 1: median of the rounds' own
+/// ratios.</param>
 /// <param name="WeightBytes">What the model takes of the arena when it is loaded.</param>
 /// <param name="StagingBytes">What the plan holds beside it while it loads.</param>
 /// <param name="LargestTensorBytes">The largest tensor that is quantized, as float32.</param>
 /// <param name="Memory">The device's memory after a load; null on a CPU.</param>
 /// <param name="PlannedBytes">Everything the plan says that the process takes of the device.</param>
-public sealed record LoadBenchmarkResult(string Device, IReadOnlyList<LoadTime> Times, double HashCost, long WeightBytes, long StagingBytes, long LargestTensorBytes, MemoryUse? Memory, long PlannedBytes)
+public sealed record LoadBenchmarkResult(
+    string Device, IReadOnlyList<LoadTime> Times, double HashCost, long WeightBytes, long StagingBytes,
+    long LargestTensorBytes, MemoryUse? Memory, long PlannedBytes)
 {
     /// <summary>The result as a table.</summary>
     public IEnumerable<string> Lines()
@@ -34,17 +37,26 @@ public sealed record LoadBenchmarkResult(string Device, IReadOnlyList<LoadTime> 
         yield return Device;
         yield return $"{"",-36} {"GB",7} {"median s",9} {"best s",9} {"GB/s",7}";
         foreach (var t in Times)
-            yield return string.Create(CultureInfo.InvariantCulture, $"{t.What,-36} {t.Bytes / 1e9,7:F2} {t.Seconds,9:F3} {t.Best,9:F3} {t.GbPerSecond,7:F2}");
-        yield return string.Create(CultureInfo.InvariantCulture, $"the hash costs {HashCost * 100:F1} % of a load (median of the rounds)");
+            yield return string.Create(
+                CultureInfo.InvariantCulture,
+                $"{t.What,-36} {t.Bytes / 1e9,7:F2} {t.Seconds,9:F3} {t.Best,9:F3} {t.GbPerSecond,7:F2}");
+        yield return string.Create(
+            CultureInfo.InvariantCulture, $"the hash costs {HashCost * 100:F1} % of a load (median of the rounds)");
         yield return string.Create(CultureInfo.InvariantCulture,
-            $"load peak: {WeightBytes / 1048576.0:F0} MiB of weights + {StagingBytes / 1048576.0:F0} MiB of staging; the largest tensor is {LargestTensorBytes / 1048576.0:F0} MiB as float32");
-        if (Memory is { Process: >= 0 } m) yield return string.Create(CultureInfo.InvariantCulture, $"planned {PlannedBytes / 1048576.0:F0} MiB, process {m.Process / 1048576.0:F0} MiB");
+            $"load peak: {WeightBytes / 1048576.0:F0} MiB of weights + {StagingBytes / 1048576.0:F0} MiB of staging; "
+                + $"the largest tensor is {LargestTensorBytes / 1048576.0:F0} MiB as float32"
+        );
+        if (Memory is { Process: >= 0 } m)
+            yield return string.Create(
+                CultureInfo.InvariantCulture,
+                $"planned {PlannedBytes / 1048576.0:F0} MiB, process {m.Process / 1048576.0:F0} MiB");
     }
 }
 
 /// <summary>
-/// Loading of a 16- or 32-bit safetensors checkpoint from the page cache into NF4 with double quantization: what the page cache gives, what the source
-/// gives, whole loads with and without the hash beside them in turns, the quantized copy, and the second start, which reads that.
+/// Loading of a 16- or 32-bit safetensors checkpoint from the page cache into NF4 with double quantization: what the
+/// page cache gives, what the source gives, whole loads with and without the hash beside them in turns, the quantized
+/// copy, and the second start, which reads that.
 /// </summary>
 public static class LoadBenchmark
 {
@@ -56,10 +68,14 @@ public static class LoadBenchmark
     /// <param name="work">Folder for the copy; a folder inside it is made and removed.</param>
     /// <param name="rounds">Times that everything is done, after one load that is not counted.</param>
     /// <param name="say">A line of progress.</param>
-    /// <param name="stop">Ends it with an <see cref="OperationCanceledException"/>; looked at between pieces of files and tensors, though not within a hash.</param>
-    public static LoadBenchmarkResult Run(string model, Func<IDevice> open, string work, int rounds, Action<string>? say = null, CancellationToken stop = default)
+    /// <param name="stop">Ends it with an <see cref="OperationCanceledException"/>; looked at between pieces of files
+    /// and tensors, though not within a hash.</param>
+    public static LoadBenchmarkResult Run(
+        string model, Func<IDevice> open, string work, int rounds, Action<string>? say = null,
+        CancellationToken stop = default)
     {
-        string root = Temporary.Beside(Path.Combine(work, "headroom-load")); // what a kill leaves is swept, and nothing else has the name
+        // what a kill leaves is swept, and nothing else has the name
+        string root = Temporary.Beside(Path.Combine(work, "headroom-load"));
         var options = new QuantizationOptions { Cache = true };
         var cache = new QuantizedCache(root, 0);
         try
@@ -67,7 +83,8 @@ public static class LoadBenchmark
             stop.ThrowIfCancellationRequested();
             using var files = Plain(model);
             LoadBenchmarkResult shape;
-            using (var engine = Load(open(), files, options, stop)) shape = Shape(engine); // paid once a process or once a machine: compiled code, the page cache
+            using (var engine = Load(open(), files, options, stop))
+                shape = Shape(engine); // paid once a process or once a machine: compiled code, the page cache
             long bytes = files.Stored.Bytes;
             int threads = Math.Min(MostThreads, Environment.ProcessorCount);
             string several = threads == 1 ? "1 thread" : $"{threads} threads";
@@ -101,7 +118,9 @@ public static class LoadBenchmark
                     var hash = hashed == 1 ? Task.Run(() => BaseHashes.Compute(files.Files)) : null;
                     using var source = Plain(model);
                     using var engine = LoadBeside(hash, device, source, options, stop);
-                    pair[hashed] = Note(hashed == 1 ? "load, hash beside it" : "load", bytes, Stopwatch.GetElapsedTime(start).TotalSeconds);
+                    pair[hashed] = Note(
+                        hashed == 1 ? "load, hash beside it" : "load", bytes,
+                        Stopwatch.GetElapsedTime(start).TotalSeconds);
                     if (hash == null) continue;
                     hash.Wait(CancellationToken.None);
                     Note("until the hash is known too", bytes, Stopwatch.GetElapsedTime(start).TotalSeconds);
@@ -113,7 +132,11 @@ public static class LoadBenchmark
             return shape with
             {
                 HashCost = Median(costs),
-                Times = [.. times.Select(t => new LoadTime(t.Key, t.Value.Bytes, Median(t.Value.Seconds), t.Value.Seconds.Min()))],
+                Times =
+                [
+                    .. times.Select(t => new LoadTime(
+                        t.Key, t.Value.Bytes, Median(t.Value.Seconds), t.Value.Seconds.Min())),
+                ],
             };
         }
         finally
@@ -124,7 +147,8 @@ public static class LoadBenchmark
 
     /// <summary>A first start that keeps its quantized base, and second starts that read it.</summary>
     private static void Copies(
-        string model, Func<IDevice> open, QuantizedCache cache, QuantizationOptions options, int rounds, Func<string, long, double, double> note, Action<string>? say, CancellationToken stop)
+        string model, Func<IDevice> open, QuantizedCache cache, QuantizationOptions options, int rounds,
+        Func<string, long, double, double> note, Action<string>? say, CancellationToken stop)
     {
         using (var source = cache.Open(model, options))
         using (var engine = Load(open(), source, options, stop))
@@ -137,7 +161,8 @@ public static class LoadBenchmark
             long written = cache.List().Sum(c => c.Bytes);
             if (written == 0)
             {
-                say?.Invoke("the quantized copy was not written: too little free space, or the files have changed just now");
+                say?.Invoke(
+                    "the quantized copy was not written: too little free space, or the files have changed just now");
                 return;
             }
             note("quantized copy written", written, seconds);
@@ -150,7 +175,10 @@ public static class LoadBenchmark
             using var engine = Load(device, source, options, stop);
             if (source is not CheckpointSource { Config.Quantized: not null } copy)
             {
-                say?.Invoke("the second start did not find the copy: files that changed just now, or lie on a file system that cannot tell, are not remembered");
+                say?.Invoke(
+                    "the second start did not find the copy: files that changed just now, or lie on a file system "
+                        + "that cannot tell, are not remembered"
+                );
                 return;
             }
             note("second start, from the copy", copy.Stored.Bytes, Stopwatch.GetElapsedTime(start).TotalSeconds);
@@ -162,11 +190,15 @@ public static class LoadBenchmark
         var source = WeightSources.Open(model);
         if (source is CheckpointSource { Config.Quantized: null } plain) return plain;
         source.Dispose();
-        throw new HeadroomException($"{model} is no 16- or 32-bit safetensors checkpoint.", "Give a Hugging Face folder, or a config.json to make one of.");
+        throw new HeadroomException(
+            $"{model} is no 16- or 32-bit safetensors checkpoint.",
+            "Give a Hugging Face folder, or a config.json to make one of.");
     }
 
-    // A load that is stopped or fails waits for the hash: it reads files that the caller may remove next, and not every system removes open ones.
-    private static Engine LoadBeside(Task? hash, IDevice device, IWeightSource source, QuantizationOptions options, CancellationToken stop)
+    // A load that is stopped or fails waits for the hash: it reads files that the caller may remove next, and not every
+    // system removes open ones.
+    private static Engine LoadBeside(
+        Task? hash, IDevice device, IWeightSource source, QuantizationOptions options, CancellationToken stop)
     {
         try
         {
@@ -180,16 +212,26 @@ public static class LoadBenchmark
     }
 
     // The last byte that is loaded is read back, so that the device is done too.
-    private static Engine Load(IDevice device, IWeightSource source, QuantizationOptions options, CancellationToken stop)
+    private static Engine Load(
+        IDevice device, IWeightSource source, QuantizationOptions options, CancellationToken stop)
     {
-        var settings = RunSettings.Of(new Recipe { Quantization = options }, source, device) with { Mode = TrainMode.None, Lora = null };
-        var engine = new Engine(device, source, settings, new BatchLimits(), (_, _) => stop.ThrowIfCancellationRequested());
+        var settings = RunSettings.Of(new Recipe { Quantization = options }, source, device) with
+        {
+            Mode = TrainMode.None,
+            Lora = null,
+        };
+        var engine = new Engine(device, source, settings, new BatchLimits(), (_, _) =>
+            stop.ThrowIfCancellationRequested()
+        );
         engine.Read(engine.Model.InverseFrequencies);
         return engine;
     }
 
-    private static LoadBenchmarkResult Shape(Engine engine) => new(engine.Device.Name, [], 0, engine.Plan.StaticBytes, engine.Plan.PhaseBytes("load"),
-        engine.Model.Projections.Max(p => 4L * p.Weight.Out * p.Weight.In), engine.Device.ReadMemory(), engine.Plan.TotalBytes);
+    private static LoadBenchmarkResult Shape(Engine engine) =>
+        new(
+            engine.Device.Name, [], 0, engine.Plan.StaticBytes, engine.Plan.PhaseBytes("load"),
+            engine.Model.Projections.Max(p => 4L * p.Weight.Out * p.Weight.In), engine.Device.ReadMemory(),
+            engine.Plan.TotalBytes);
 
     private static void ReadFiles(IReadOnlyList<string> files, int threads, CancellationToken stop)
     {
@@ -202,7 +244,13 @@ public static class LoadBenchmark
             {
                 stop.ThrowIfCancellationRequested();
                 int n = (int)Math.Min(Piece, length - (long)piece * Piece), got = 0;
-                while (got < n && RandomAccess.Read(handle, buffers[lane].AsSpan(got, n - got), (long)piece * Piece + got) is > 0 and var more) got += more;
+                while (
+                    got < n
+                    && RandomAccess.Read(handle, buffers[lane].AsSpan(got, n - got), (long)piece * Piece + got)
+                        is > 0
+                            and var more
+                )
+                    got += more;
             });
         }
     }
@@ -213,9 +261,16 @@ public static class LoadBenchmark
         foreach (string name in source.Config.MatrixNames())
         {
             var (rows, cols) = source.ShapeOf(name);
-            int rowBytes = (int)(source.RawType(name) ?? throw new HeadroomException($"{name} is in a type that is converted on loading.", "Give a checkpoint in bf16, fp16 or fp32.")).Bytes(cols);
+            int rowBytes = (int)
+                (
+                    source.RawType(name)
+                    ?? throw new HeadroomException(
+                        $"{name} is in a type that is converted on loading.", "Give a checkpoint in bf16, fp16 or fp32."
+                    )
+                ).Bytes(cols);
             int step = Math.Max(1, Piece / rowBytes);
-            if (rowBytes > Piece) throw new HeadroomException($"{name} has rows of {rowBytes} bytes.", "Give a model of common size.");
+            if (rowBytes > Piece)
+                throw new HeadroomException($"{name} has rows of {rowBytes} bytes.", "Give a model of common size.");
             Lanes.Run(threads, (rows + step - 1) / step, (lane, piece) =>
             {
                 stop.ThrowIfCancellationRequested();
@@ -229,6 +284,8 @@ public static class LoadBenchmark
     private static double Median(IEnumerable<double> values)
     {
         var sorted = values.Order().ToArray();
-        return sorted.Length % 2 == 1 ? sorted[sorted.Length / 2] : (sorted[sorted.Length / 2 - 1] + sorted[sorted.Length / 2]) / 2;
+        return sorted.Length % 2 == 1
+            ? sorted[sorted.Length / 2]
+            : (sorted[sorted.Length / 2 - 1] + sorted[sorted.Length / 2]) / 2;
     }
 }

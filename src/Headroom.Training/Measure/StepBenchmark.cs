@@ -15,14 +15,25 @@ namespace Headroom.Training;
 /// <param name="DropoutP">lora_dropout.</param>
 /// <param name="Linear">Storage of the seven projections.</param>
 /// <param name="AnswerOnly">Label only the last token of each sequence, as a classification task does.</param>
-/// <param name="Ragged">Every step a new batch of sequences as long as film reviews are: lognormal around 225 tokens, at most <paramref name="Length"/>.</param>
-public sealed record StepBenchmarkOptions(int Rows, int Length, int RecomputeLayers, DType Compute, int Steps = 5, int R = 16, float DropoutP = 0.1f,
+/// <param name="Ragged">Every step a new batch of sequences as long as film reviews are: lognormal around 225 tokens,
+/// at most <paramref name="Length"/>.</param>
+public sealed record StepBenchmarkOptions(
+    int Rows,
+    int Length,
+    int RecomputeLayers,
+    DType Compute,
+    int Steps = 5,
+    int R = 16,
+    float DropoutP = 0.1f,
     WeightStorage Linear = WeightStorage.NF4Double, bool AnswerOnly = false, bool Ragged = false)
 {
     /// <summary>DoRA in place of LoRA.</summary>
     public bool UseDora { get; init; }
 
-    /// <summary>Memory in which weights may stay expanded (<see cref="ModelSettings.ExpandedBytes"/>); more than they take is not reserved.</summary>
+    /// <summary>
+    /// Memory in which weights may stay expanded (<see cref="ModelSettings.ExpandedBytes"/>); more than they take is
+    /// not reserved.
+    /// </summary>
     public long ExpandedBytes { get; init; }
 
     /// <summary>Rows whose logits exist at a time; 0 = <see cref="ModelSettings.LogitsRows"/>.</summary>
@@ -33,50 +44,76 @@ public sealed record StepBenchmarkOptions(int Rows, int Length, int RecomputeLay
 /// <param name="Op">Name, as the plan counts it.</param>
 /// <param name="Calls">Calls in a step.</param>
 /// <param name="Milliseconds">Measured, each call alone.</param>
-/// <param name="FloorMilliseconds">The larger of FLOPs over the product rate and fewest bytes over the copy rate, both measured on this device.</param>
+/// <param name="FloorMilliseconds">The larger of FLOPs over the product rate and fewest bytes over the copy rate, both
+/// measured on this device.</param>
 public sealed record OpTime(string Op, int Calls, double Milliseconds, double FloorMilliseconds);
 
 /// <summary>Result of a step benchmark.</summary>
-/// <param name="TokensPerSecond">Of the median step; of all steps when they are ragged. Tokens of the batch, without padding.</param>
-/// <param name="StepMilliseconds">Median of whole steps: micro-step, norm, update; the mean when they are ragged.</param>
-/// <param name="Tflops">FLOPs of the step as the plan counts them (recompute included) over the median, TFLOP/s.</param>
+/// <param name="TokensPerSecond">Of the median step; of all steps when they are ragged. Tokens of the batch, without
+/// padding.</param>
+/// <param name="StepMilliseconds">Median of whole steps: micro-step, norm, update; the mean when they are
+/// ragged.</param>
+/// <param name="Tflops">FLOPs of the step as the plan counts them (recompute included) over the median,
+/// TFLOP/s.</param>
 /// <param name="ProductTflops">Rate of a large dense product on this device, measured in the same run.</param>
 /// <param name="CopyTbs">Copy rate, read + written, TB/s, measured in the same run.</param>
 /// <param name="PlannedBytes">Everything the plan says that the process takes of the device.</param>
 /// <param name="Memory">Measured afterwards; null on a CPU.</param>
 /// <param name="Loss">Loss of the last step.</param>
 /// <param name="Ops">Time per op, slowest first; empty when batches are ragged.</param>
-public sealed record StepBenchmarkResult(double TokensPerSecond, double StepMilliseconds, double Tflops, double ProductTflops, double CopyTbs, long PlannedBytes,
+public sealed record StepBenchmarkResult(
+    double TokensPerSecond,
+    double StepMilliseconds,
+    double Tflops,
+    double ProductTflops,
+    double CopyTbs,
+    long PlannedBytes,
     MemoryUse? Memory, double Loss, IReadOnlyList<OpTime> Ops)
 {
-    /// <summary>Micro-steps that ran in all: those to warm up, the timed ones, and the one with every op timed alone.</summary>
+    /// <summary>
+    /// Micro-steps that ran in all: those to warm up, the timed ones, and the one with every op timed alone.
+    /// </summary>
     public required int MicroSteps { get; init; }
 
     /// <summary>Rate of the whole step over that of a large dense product.</summary>
     public double Utilisation => Tflops / ProductTflops;
 }
 
-/// <summary>Whole QLoRA steps of any architecture with random weights and random tokens on any device; then one more step with every op timed alone.</summary>
+/// <summary>
+/// Whole QLoRA steps of any architecture with random weights and random tokens on any device; then one more step with
+/// every op timed alone.
+/// </summary>
 public static class StepBenchmark
 {
     // Ragged batches warm up longer: a device that replays shapes has to meet them first.
     private const int WarmUp = 3, RaggedWarmUp = 96;
 
     /// <summary>
-    /// Runs on a device that has reserved nothing yet; the device is closed afterwards. <paramref name="stepping"/> is told true before the first
-    /// micro-step and false after the last one, so that a profile holds them and neither filling nor probes. <paramref name="stop"/>, which is looked at
-    /// between steps, ends it with an <see cref="OperationCanceledException"/>.
+    /// Runs on a device that has reserved nothing yet; the device is closed afterwards. <paramref name="stepping"/> is
+    /// told true before the first micro-step and false after the last one, so that a profile holds them and neither
+    /// filling nor probes. <paramref name="stop"/>, which is looked at between steps, ends it with an
+    /// <see cref="OperationCanceledException"/>.
     /// </summary>
     public static StepBenchmarkResult Run(
-        IDevice device, ModelConfig config, StepBenchmarkOptions o, Action<string>? say = null, Action<bool>? stepping = null, CancellationToken stop = default)
+        IDevice device, ModelConfig config, StepBenchmarkOptions o, Action<string>? say = null,
+        Action<bool>? stepping = null, CancellationToken stop = default)
     {
         int tokens = o.Rows * o.Length, labels = o.AnswerOnly ? o.Rows : tokens;
         var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
-        var settings = new ModelSettings(o.Linear, embedding, TrainMode.Adapters, new LoraSettings(o.R, 2 * o.R, o.DropoutP, ModelFamilies.Targets) { UseDora = o.UseDora }, o.RecomputeLayers,
+        var settings = new ModelSettings(
+            o.Linear,
+            embedding,
+            TrainMode.Adapters,
+            new LoraSettings(o.R, 2 * o.R, o.DropoutP, ModelFamilies.Targets) { UseDora = o.UseDora },
+            o.RecomputeLayers,
             o.LogitsChunk, o.Compute);
-        settings = settings with { ExpandedBytes = Math.Min(o.ExpandedBytes, Engine.ExpandableBytes(config, settings)) };
+        settings = settings with
+        {
+            ExpandedBytes = Math.Min(o.ExpandedBytes, Engine.ExpandableBytes(config, settings)),
+        };
         var limits = new BatchLimits(tokens, o.Rows, labels);
-        if (o.RecomputeLayers < 0) (_, settings) = Budget.Fit(config, settings, limits, device.WorkspaceBytes, null, device, expanded: 0);
+        if (o.RecomputeLayers < 0)
+            (_, settings) = Budget.Fit(config, settings, limits, device.WorkspaceBytes, null, device, expanded: 0);
         Engine.MakePlan(config, settings, limits, device.WorkspaceBytes, out PlanningOps counted);
         var timed = new TimedDevice(device);
         using var engine = new Engine(timed, config, settings, limits);
@@ -85,7 +122,10 @@ public static class StepBenchmark
         engine.InitializeAdapters(1);
         var random = new PhiloxRandom(1);
         int warmUp = o.Ragged ? RaggedWarmUp : WarmUp;
-        var batches = Enumerable.Range(0, o.Ragged ? o.Steps + warmUp : 1).Select(_ => Batch(o, config.VocabSize, random)).ToArray();
+        var batches = Enumerable
+            .Range(0, o.Ragged ? o.Steps + warmUp : 1)
+            .Select(_ => Batch(o, config.VocabSize, random))
+            .ToArray();
         var times = new List<double>();
         double loss = 0, scale = o.Compute == DType.F16 ? LossScale.Start.Scale : 1;
         int step = 0;
@@ -93,9 +133,14 @@ public static class StepBenchmark
         {
             stop.ThrowIfCancellationRequested();
             var batch = batches[step % batches.Length];
-            loss = engine.MicroStep(batch.Host, new Dropout(o.DropoutP, 1, (uint)step, 0), (float)(scale / batch.LabelCount)) / batch.LabelCount;
+            loss =
+                engine.MicroStep(
+                    batch.Host, new Dropout(o.DropoutP, 1, (uint)step, 0), (float)(scale / batch.LabelCount)
+                ) / batch.LabelCount;
             double norm = engine.GradientNorm() / scale;
-            if (double.IsFinite(norm)) engine.Update(new AdamWStep(1e-4, 0.9, 0.999, 1e-8, step + 1, (float)(Math.Min(1, 1 / (norm + 1e-6)) / scale)));
+            if (double.IsFinite(norm))
+                engine.Update(
+                    new AdamWStep(1e-4, 0.9, 0.999, 1e-8, step + 1, (float)(Math.Min(1, 1 / (norm + 1e-6)) / scale)));
             else
             {
                 engine.ZeroGradients();
@@ -118,15 +163,26 @@ public static class StepBenchmark
         }
         var memory = device.ReadMemory();
         times.Sort();
-        double median = o.Ragged ? times.Average() : times[times.Count / 2], share = (double)timedTokens / times.Count / tokens;
+        double median = o.Ragged ? times.Average() : times[times.Count / 2],
+            share = (double)timedTokens / times.Count / tokens;
         timed.Timing = !o.Ragged;
         Step();
         timed.Timing = false;
         stepping?.Invoke(false);
         stop.ThrowIfCancellationRequested();
-        double copy = CopyRate(device, engine.TemporaryBytes), product = ProductRate(device, engine.TemporaryBytes, o.Compute);
-        var ops = timed.Timed.Times.Select(t => new OpTime(t.Key, t.Value.Calls, t.Value.Milliseconds, Floor(counted, t.Key, copy, product))).OrderByDescending(t => t.Milliseconds).ToList();
-        return new StepBenchmarkResult(tokens * share / median * 1000, median, counted.Flops * share / median / 1e9, product, copy, engine.Plan.TotalBytes, memory, loss, ops) { MicroSteps = step };
+        double copy = CopyRate(device, engine.TemporaryBytes),
+            product = ProductRate(device, engine.TemporaryBytes, o.Compute);
+        var ops = timed
+            .Timed.Times.Select(t => new OpTime(
+                t.Key, t.Value.Calls, t.Value.Milliseconds, Floor(counted, t.Key, copy, product)))
+            .OrderByDescending(t => t.Milliseconds)
+            .ToList();
+        return new StepBenchmarkResult(
+            tokens * share / median * 1000, median, counted.Flops * share / median / 1e9, product, copy,
+            engine.Plan.TotalBytes, memory, loss, ops)
+        {
+            MicroSteps = step,
+        };
     }
 
     private static MicroBatch Batch(StepBenchmarkOptions o, int vocabulary, PhiloxRandom random)
@@ -136,8 +192,15 @@ public static class StepBenchmark
         var batch = new MicroBatch(o.Rows * o.Length, o.Rows);
         for (int r = 0; r < o.Rows; r++)
         {
-            int length = o.Ragged ? (int)Math.Clamp(median * Math.Exp(sigma * random.NextNormal()), Math.Min(shortest, o.Length), o.Length) : o.Length;
-            batch.Add(new EncodedRow(Enumerable.Range(0, length).Select(_ => random.Next(vocabulary)).ToArray(), o.AnswerOnly ? length - 1 : 1));
+            int length = o.Ragged
+                ? (int)
+                    Math.Clamp(median * Math.Exp(sigma * random.NextNormal()), Math.Min(shortest, o.Length), o.Length)
+                : o.Length;
+            batch.Add(
+                new EncodedRow(
+                    Enumerable.Range(0, length).Select(_ => random.Next(vocabulary)).ToArray(),
+                    o.AnswerOnly ? length - 1 : 1)
+            );
         }
         return batch;
     }
@@ -171,9 +234,23 @@ public static class StepBenchmark
         var values = new ushort[each / 2];
         var random = new PhiloxRandom(7);
         for (int i = 0; i < values.Length; i++)
-            values[i] = type == DType.F16 ? BitConverter.HalfToUInt16Bits((Half)(random.NextFloat() - 0.5f)) : (ushort)(BitConverter.SingleToUInt32Bits(random.NextFloat() - 0.5f) >> 16);
-        foreach (int i in new[] { 0, 1 }) device.Upload(System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()), At(i));
-        var w = new LinearWeight(type switch { DType.BF16 => WeightStorage.BF16, DType.F16 => WeightStorage.F16, _ => WeightStorage.F32 }, n, n, At(1));
+            values[i] =
+                type == DType.F16
+                    ? BitConverter.HalfToUInt16Bits((Half)(random.NextFloat() - 0.5f))
+                    : (ushort)(BitConverter.SingleToUInt32Bits(random.NextFloat() - 0.5f) >> 16);
+        foreach (int i in new[] { 0, 1 })
+            device.Upload(System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()), At(i));
+        var w = new LinearWeight(
+            type switch
+            {
+                DType.BF16 => WeightStorage.BF16,
+                DType.F16 => WeightStorage.F16,
+                _ => WeightStorage.F32,
+            },
+            n,
+            n,
+            At(1)
+        );
         return 2.0 * n * n * n / Best(device, () => device.Ops.Linear(At(0), w, At(2))) / 1e9;
     }
 

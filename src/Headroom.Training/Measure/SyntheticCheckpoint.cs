@@ -11,27 +11,33 @@ public static class SyntheticCheckpoint
     private const int Noise = 8 << 20; // bytes of values that are repeated
 
     /// <summary>
-    /// Writes config.json, model-0000x-of-0000n.safetensors and their index: every weight bf16, normal with deviation 0.02. The values of one block are
-    /// repeated from a place of each tensor's own, so nothing of a tensor's size is held. Throws <see cref="HeadroomException"/> when the folder cannot be written.
+    /// Writes config.json, model-0000x-of-0000n.safetensors and their index: every weight bf16, normal with deviation
+    /// 0.02. The values of one block are repeated from a place of each tensor's own, so nothing of a tensor's size is
+    /// held. Throws <see cref="HeadroomException"/> when the folder cannot be written.
     /// </summary>
     /// <param name="folder">Folder to write to; made when it is not there.</param>
     /// <param name="config">The architecture.</param>
     /// <param name="shardBytes">A shard ends with the tensor that reaches this size.</param>
-    /// <param name="stop">Ends it with an <see cref="OperationCanceledException"/>; whole shards stay, for the caller to remove.</param>
+    /// <param name="stop">Ends it with an <see cref="OperationCanceledException"/>; whole shards stay, for the caller
+    /// to remove.</param>
     /// <returns>Bytes of all tensors.</returns>
-    public static long Write(string folder, ModelConfig config, long shardBytes = 5L << 30, CancellationToken stop = default)
+    public static long Write(
+        string folder, ModelConfig config, long shardBytes = 5L << 30, CancellationToken stop = default)
     {
         Directory.CreateDirectory(folder);
         AtomicFile.WriteText(Path.Combine(folder, "config.json"), HfConfig.Write(config));
         config = HfConfig.Load(Path.Combine(folder, "config.json")); // as readers will see it
         var noise = new byte[Noise];
         var random = new PhiloxRandom(1);
-        for (int i = 0; i < noise.Length; i += 2) BitConverter.TryWriteBytes(noise.AsSpan(i), (ushort)(BitConverter.SingleToUInt32Bits(random.NextNormal() * 0.02f) >> 16));
+        for (int i = 0; i < noise.Length; i += 2)
+            BitConverter.TryWriteBytes(
+                noise.AsSpan(i), (ushort)(BitConverter.SingleToUInt32Bits(random.NextNormal() * 0.02f) >> 16));
         var shards = new List<List<SafetensorPart>> { new() };
         long room = shardBytes, total = 0;
         foreach (string name in config.MatrixNames().Concat(config.VectorNames()))
         {
-            var (rows, cols) = WeightShapes.Expected(config, name) ?? throw new InvalidOperationException($"{name} has no known shape");
+            var (rows, cols) = WeightShapes.Expected(config, name)
+                ?? throw new InvalidOperationException($"{name} has no known shape");
             long bytes = 2L * rows * cols;
             if (room <= 0)
             {
@@ -39,7 +45,14 @@ public static class SyntheticCheckpoint
                 room = shardBytes;
             }
             int start = random.Next(Noise / 2) * 2;
-            shards[^1].Add(new SafetensorPart(name, "BF16", WeightShapes.IsVector(config, name) ? [rows] : [rows, cols], bytes, file =>
+            shards[^1]
+                .Add(
+                    new SafetensorPart(
+                        name,
+                        "BF16",
+                        WeightShapes.IsVector(config, name) ? [rows] : [rows, cols],
+                        bytes,
+                        file =>
             {
                 for (long left = bytes, at = start; left > 0; at = 0)
                 {
@@ -60,7 +73,12 @@ public static class SyntheticCheckpoint
             foreach (var part in shards[s]) map[part.Name] = file;
         }
         AtomicFile.WriteText(Path.Combine(folder, "model.safetensors.index.json"),
-            new JsonObject { ["metadata"] = new JsonObject { ["total_size"] = total }, ["weight_map"] = map }.ToJsonString(new JsonSerializerOptions { WriteIndented = true }));
+            new JsonObject
+            {
+                ["metadata"] = new JsonObject { ["total_size"] = total },
+                ["weight_map"] = map,
+            }.ToJsonString(new JsonSerializerOptions { WriteIndented = true })
+        );
         return total;
     }
 }

@@ -2,7 +2,10 @@ using Headroom.Core;
 
 namespace Headroom.Training;
 
-/// <summary>Ops that time every call of the ops they wrap, by the names that <see cref="Planning.PlanningOps"/> counts under. A group's products and adapters are one call.</summary>
+/// <summary>
+/// Ops that time every call of the ops they wrap, by the names that <see cref="Planning.PlanningOps"/> counts under. A
+/// group's products and adapters are one call.
+/// </summary>
 /// <param name="ops">The ops that compute.</param>
 /// <param name="time">Runs some work and gives its milliseconds.</param>
 public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
@@ -19,10 +22,16 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     /// <summary>Forgets what was timed.</summary>
     public void Clear() => _times.Clear();
 
-    /// <summary>The counted ops that a timed one stands for: the adapters of a group and the residual are timed with its products.</summary>
+    /// <summary>
+    /// The counted ops that a timed one stands for: the adapters of a group and the residual are timed with its
+    /// products.
+    /// </summary>
     public static IReadOnlyList<string> Counted(string op) => op switch
     {
-        "linear" => ["linear", "lora", "add"], "linear_backward_input" => ["linear_backward_input", "lora_backward"], "lora_backward" or "lora" or "add" => [], _ => [op],
+        "linear" => ["linear", "lora", "add"],
+        "linear_backward_input" => ["linear_backward_input", "lora_backward"],
+        "lora_backward" or "lora" or "add" => [],
+        _ => [op],
     };
 
     private void Time(string op, Action work)
@@ -133,7 +142,9 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     }
 
     /// <inheritdoc/>
-    public void LoraBackward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA, Tensor dB, Tensor dx)
+    public void LoraBackward(
+        Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA,
+        Tensor dB, Tensor dx)
     {
         var dropoutCopy = dropout;
         Time("lora_backward", () => _ops.LoraBackward(x, a, b, scaling, dropoutCopy, xa, dy, dxa, dA, dB, dx));
@@ -154,7 +165,8 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     }
 
     /// <inheritdoc/>
-    public void DoraScale(in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
+    public void DoraScale(
+        in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
     {
         var wCopy = w;
         Time("dora_scale", () => _ops.DoraScale(wCopy, a, b, scaling, magnitude, norm, scale));
@@ -215,15 +227,30 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     }
 
     /// <inheritdoc/>
-    public void AttentionBackward(Tensor q, Tensor k, Tensor v, Tensor o, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape shape, Tensor delta, Tensor dq, Tensor dk, Tensor dv,
+    public void AttentionBackward(
+        Tensor q,
+        Tensor k,
+        Tensor v,
+        Tensor o,
+        Tensor lse,
+        Tensor dO,
+        Tensor offsets,
+        in AttentionShape shape,
+        Tensor delta,
+        Tensor dq,
+        Tensor dk,
+        Tensor dv,
         Tensor cos = default, Tensor sin = default)
     {
         var shapeCopy = shape;
-        Time("attention_backward", () => _ops.AttentionBackward(q, k, v, o, lse, dO, offsets, shapeCopy, delta, dq, dk, dv, cos, sin));
+        Time("attention_backward", () =>
+            _ops.AttentionBackward(q, k, v, o, lse, dO, offsets, shapeCopy, delta, dq, dk, dv, cos, sin)
+        );
     }
 
     /// <inheritdoc/>
-    public void AttentionMaterialized(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor scores, Tensor o)
+    public void AttentionMaterialized(
+        Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor scores, Tensor o)
     {
         var shapeCopy = shape;
         Time("attention_materialized", () => _ops.AttentionMaterialized(q, k, v, offsets, shapeCopy, scores, o));
@@ -249,14 +276,19 @@ public sealed class TimedOps(IOps ops, Func<Action, double> time) : IOps
     }
 
     /// <inheritdoc/>
-    public void LinearCrossEntropy(Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses, Tensor dHidden, Tensor dHead)
+    public void LinearCrossEntropy(
+        Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
+        Tensor dHidden, Tensor dHead)
     {
         var headCopy = head;
-        Time("linear_cross_entropy", () => _ops.LinearCrossEntropy(hidden, headCopy, labels, gradScale, logits, losses, dHidden, dHead));
+        Time("linear_cross_entropy", () =>
+            _ops.LinearCrossEntropy(hidden, headCopy, labels, gradScale, logits, losses, dHidden, dHead)
+        );
     }
 
     /// <inheritdoc/>
-    public void CandidateScores(Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
+    public void CandidateScores(
+        Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
     {
         var headCopy = head;
         Time("candidate_scores", () => _ops.CandidateScores(hidden, headCopy, candidates, logits, scores, lse));

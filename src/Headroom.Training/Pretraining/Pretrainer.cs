@@ -39,19 +39,31 @@ public static class Pretrainer
     private const string Begin = "<|begin_of_sentence|>", End = "<|end_of_sentence|>"; // of a byte-level tokenizer
     private const int MaxTokens = 128; // the longest note has about 90 tokens
 
-    private static readonly string[] Files = ["model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"];
+    private static readonly string[] Files =
+    [
+        "model.safetensors", "tokenizer.json", "tokenizer_config.json", "config.json"];
 
     /// <summary>
-    /// Makes the base in <paramref name="folder"/>, new or empty, and returns the mean loss over the last tenth of the updates, or null when stopped. What fails or is
-    /// stopped leaves nothing. With <paramref name="overwrite"/> a folder that holds such a base and nothing else is replaced at the end.
+    /// Makes the base in <paramref name="folder"/>, new or empty, and returns the mean loss over the last tenth of the
+    /// updates, or null when stopped. What fails or is stopped leaves nothing. With <paramref name="overwrite"/> a
+    /// folder that holds such a base and nothing else is replaced at the end.
     /// </summary>
     /// <exception cref="HeadroomException">Sizes do not fit, something is there, or it cannot be written.</exception>
     public static double? Run(
-        PretrainOptions o, string folder, IDevice device, Action<string> say, Action<string, long, long, string> progress, CancellationToken stop, bool overwrite = false)
+        PretrainOptions o, string folder, IDevice device, Action<string> say,
+        Action<string, long, long, string> progress, CancellationToken stop, bool overwrite = false)
     {
-        if (o.HiddenSize % o.NumAttentionHeads != 0) throw new HeadroomException($"hidden_size {o.HiddenSize} is not a multiple of num_attention_heads {o.NumAttentionHeads}.", "Choose sizes that divide.");
-        if (o.HiddenSize / o.NumAttentionHeads % 2 != 0) throw new HeadroomException($"A head has {o.HiddenSize / o.NumAttentionHeads} dimensions; rotary positions need an even number.", "Choose a hidden_size that is an even multiple of num_attention_heads.");
-        if (!(o.LearningRate > 0) || !double.IsFinite(o.LearningRate)) throw new HeadroomException($"The learning rate is {o.LearningRate}.", "Give a positive number such as 2e-3.");
+        if (o.HiddenSize % o.NumAttentionHeads != 0)
+            throw new HeadroomException(
+                $"hidden_size {o.HiddenSize} is not a multiple of num_attention_heads {o.NumAttentionHeads}.",
+                "Choose sizes that divide.");
+        if (o.HiddenSize / o.NumAttentionHeads % 2 != 0)
+            throw new HeadroomException(
+                $"A head has {o.HiddenSize / o.NumAttentionHeads} dimensions; rotary positions need an even number.",
+                "Choose a hidden_size that is an even multiple of num_attention_heads.");
+        if (!(o.LearningRate > 0) || !double.IsFinite(o.LearningRate))
+            throw new HeadroomException(
+                $"The learning rate is {o.LearningRate}.", "Give a positive number such as 2e-3.");
         using var target = OutputTarget.OfFolder(folder, overwrite, "Give another folder.", Files.Contains);
         OutputFolder.Create(target.Temporary, "Give another folder."); // now, not after the training
         double? loss = Train(o, target.Temporary, device, say, progress, stop);
@@ -59,19 +71,38 @@ public static class Pretrainer
         return loss;
     }
 
-    private static double? Train(PretrainOptions o, string folder, IDevice device, Action<string> say, Action<string, long, long, string> progress, CancellationToken stop)
+    private static double? Train(
+        PretrainOptions o, string folder, IDevice device, Action<string> say,
+        Action<string, long, long, string> progress, CancellationToken stop)
     {
         var texts = PretrainCorpus.Generate(o.Notes, o.Seed);
         bool bytes = o.Tokenizer == "byte-level";
-        // Label words are ordinary words of the corpus; the prompt's own words are shown to the tokenizer so that it does not spell them.
-        IEnumerable<string> learn = texts.Append("Review: Sentiment: negative positive").Append("Sentiment: positive").Append("Review: I").Append("Sentiment: negative");
-        var bpe = bytes ? BpeTrainer.TrainByteLevel(learn, o.VocabSize, [Begin, End]) : BpeTrainer.TrainSentencePieceStyle(learn, o.VocabSize);
+        // Label words are ordinary words of the corpus; the prompt's own words are shown to the tokenizer so that it
+        // does not spell them.
+        IEnumerable<string> learn = texts
+            .Append("Review: Sentiment: negative positive")
+            .Append("Sentiment: positive")
+            .Append("Review: I")
+            .Append("Sentiment: negative");
+        var bpe = bytes
+            ? BpeTrainer.TrainByteLevel(learn, o.VocabSize, [Begin, End])
+            : BpeTrainer.TrainSentencePieceStyle(learn, o.VocabSize);
         var tokenizer = TokenizerJson.Load(bpe);
-        int bos = tokenizer.TokenToId(bytes ? Begin : "<s>")!.Value, eos = tokenizer.TokenToId(bytes ? End : "</s>")!.Value;
+        int bos = tokenizer.TokenToId(bytes ? Begin : "<s>")!.Value,
+            eos = tokenizer.TokenToId(bytes ? End : "</s>")!.Value;
         var config = new ModelConfig
         {
-            VocabSize = (tokenizer.VocabSize + 63) / 64 * 64, HiddenSize = o.HiddenSize, IntermediateSize = o.IntermediateSize, NumHiddenLayers = o.NumHiddenLayers, NumAttentionHeads = o.NumAttentionHeads,
-            NumKeyValueHeads = o.NumAttentionHeads, HeadDim = o.HiddenSize / o.NumAttentionHeads, MaxPositionEmbeddings = 512, RmsNormEps = 1e-5f, BosTokenId = bos, EosTokenIds = [eos],
+            VocabSize = (tokenizer.VocabSize + 63) / 64 * 64,
+            HiddenSize = o.HiddenSize,
+            IntermediateSize = o.IntermediateSize,
+            NumHiddenLayers = o.NumHiddenLayers,
+            NumAttentionHeads = o.NumAttentionHeads,
+            NumKeyValueHeads = o.NumAttentionHeads,
+            HeadDim = o.HiddenSize / o.NumAttentionHeads,
+            MaxPositionEmbeddings = 512,
+            RmsNormEps = 1e-5f,
+            BosTokenId = bos,
+            EosTokenIds = [eos],
         };
         var rows = new EncodedRow[texts.Count];
         Parallel.For(0, rows.Length, i =>
@@ -82,15 +113,28 @@ public static class Pretrainer
         int longest = rows.Max(r => r.Ids.Length);
         var training = new TrainingOptions
         {
-            PerDeviceTrainBatchSize = o.BatchSize, LearningRate = o.LearningRate, LrSchedulerType = "cosine", WarmupRatio = 0.03, NumTrainEpochs = o.Epochs, WeightDecay = 0.01, AdamBeta2 = 0.95, Seed = o.Seed,
+            PerDeviceTrainBatchSize = o.BatchSize,
+            LearningRate = o.LearningRate,
+            LrSchedulerType = "cosine",
+            WarmupRatio = 0.03,
+            NumTrainEpochs = o.Epochs,
+            WeightDecay = 0.01,
+            AdamBeta2 = 0.95,
+            Seed = o.Seed,
             SaveStrategy = "no",
         };
         int most = PreparedRun.BatchTokens(o.BatchSize, longest, "batch");
         var limits = new BatchLimits(most, o.BatchSize, most - o.BatchSize);
-        using var engine = new Engine(device, config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, LogitsChunk: 512), limits);
+        using var engine = new Engine(
+            device, config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, LogitsChunk: 512),
+            limits);
         engine.FillRandom((ulong)(uint)o.Seed);
         long parameters = engine.Model.Trained.Sum(t => t.Slot.Weight.Count);
-        say($"{parameters:N0} parameters, vocabulary {tokenizer.VocabSize}, {rows.Length} notes of {rows.Average(r => r.Ids.Length):F1} tokens on average; planned {engine.Plan.TotalBytes / 1048576.0:F1} MiB");
+        say(
+            $"{parameters:N0} parameters, vocabulary {tokenizer.VocabSize}, {rows.Length} notes of "
+                + $"{rows.Average(r => r.Ids.Length):F1} tokens on average; planned "
+                + $"{engine.Plan.TotalBytes / 1048576.0:F1} MiB"
+        );
         var trainer = new Trainer(engine, training, new RowList(rows), longest);
         var clock = System.Diagnostics.Stopwatch.StartNew();
         long tokens = 0;
@@ -102,11 +146,14 @@ public static class Pretrainer
             {
                 tokens += s.Tokens;
                 if (s.Step > trainer.TotalSteps * 9L / 10) (sum, counted) = (sum + s.Loss, counted + 1);
-                progress("pretraining", s.Step, trainer.TotalSteps, $"loss {s.Loss:F4}, {tokens / clock.Elapsed.TotalSeconds:F0} tokens/s");
+                progress("pretraining", s.Step, trainer.TotalSteps, $"loss {s.Loss:F4}, "
+                    + $"{tokens / clock.Elapsed.TotalSeconds:F0} tokens/s");
             },
         }, null, null, stop);
         if (!done) return null;
-        SafetensorsWriter.Write(Path.Combine(folder, "model.safetensors"), engine.Model.Trained.Select(t => (t.Name, "BF16", Shape(t.Slot.Weight), Bf16(engine.Read(t.Slot.Weight)))));
+        SafetensorsWriter.Write(
+            Path.Combine(folder, "model.safetensors"),
+            engine.Model.Trained.Select(t => (t.Name, "BF16", Shape(t.Slot.Weight), Bf16(engine.Read(t.Slot.Weight)))));
         if (bytes) TokenizerJson.Write(folder, bpe, Begin, End, true);
         else TokenizerJson.Write(folder, bpe);
         AtomicFile.WriteText(Path.Combine(folder, "config.json"), HfConfig.Write(config));
@@ -122,7 +169,8 @@ public static class Pretrainer
         for (int i = 0; i < values.Length; i++)
         {
             uint bits = BitConverter.SingleToUInt32Bits(values[i]);
-            BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(2 * i), (ushort)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16));
+            BinaryPrimitives.WriteUInt16LittleEndian(
+                bytes.AsSpan(2 * i), (ushort)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16));
         }
         return bytes;
     }

@@ -6,14 +6,23 @@ using System.Text.Json.Nodes;
 
 namespace Headroom.Training;
 
-/// <summary>What a key of a recipe has to do with the numbers that a run gives, and so whether it may change between a run and its resume.</summary>
+/// <summary>
+/// What a key of a recipe has to do with the numbers that a run gives, and so whether it may change between a run and
+/// its resume.
+/// </summary>
 public enum Identity : byte
 {
     /// <summary>Changes numbers: part of the recipe's hash; a resume with another value is refused.</summary>
     Numbers,
-    /// <summary>Acts only by the token ids and labels of the rows, which are compared themselves: a file may move, a template may not change.</summary>
+    /// <summary>
+    /// Acts only by the token ids and labels of the rows, which are compared themselves: a file may move, a template
+    /// may not change.
+    /// </summary>
     Rows,
-    /// <summary>Means something else on another device or base (auto, null): what it came to is compared, see <see cref="RunManifest.Resolved"/>.</summary>
+    /// <summary>
+    /// Means something else on another device or base (auto, null): what it came to is compared, see
+    /// <see cref="RunManifest.Resolved"/>.
+    /// </summary>
     Resolved,
     /// <summary>The length of the run: may be raised.</summary>
     MayRise,
@@ -21,7 +30,9 @@ public enum Identity : byte
     None,
 }
 
-/// <summary>Says what an option has to do with the numbers of a run. Every option has one; a test sees to that.</summary>
+/// <summary>
+/// Says what an option has to do with the numbers of a run. Every option has one; a test sees to that.
+/// </summary>
 /// <param name="role">What it has to do with them.</param>
 [AttributeUsage(AttributeTargets.Property)]
 public sealed class IdentityAttribute(Identity role) : Attribute
@@ -30,14 +41,21 @@ public sealed class IdentityAttribute(Identity role) : Attribute
     public Identity Role => role;
 }
 
-/// <summary>The keys of a recipe that are not at their default, as paths with canonical values: two runs with the same of <see cref="Identity.Numbers"/> are one recipe.</summary>
+/// <summary>
+/// The keys of a recipe that are not at their default, as paths with canonical values: two runs with the same of
+/// <see cref="Identity.Numbers"/> are one recipe.
+/// </summary>
 public static class RecipeIdentity
 {
-    private static readonly JsonSerializerOptions Text = new() { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+    private static readonly JsonSerializerOptions Text = new()
+    {
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+    };
 
     /// <summary>
-    /// Every key whose value differs from the default, in ordinal order: path (training.learning_rate, models[0].path) to canonical JSON. Maps, whose order
-    /// counts, are arrays of pairs. A key that is added later is in none of the old ones.
+    /// Every key whose value differs from the default, in ordinal order: path (training.learning_rate, models[0].path)
+    /// to canonical JSON. Maps, whose order counts, are arrays of pairs. A key that is added later is in none of the
+    /// old ones.
     /// </summary>
     public static SortedDictionary<string, string> Values(Recipe recipe)
     {
@@ -46,29 +64,39 @@ public static class RecipeIdentity
         var defaults = new Recipe();
         defaults.Training.MetricForBestModel = TaskTypes.Find(recipe.Task.Type)?.BestMetric;
         Collect(recipe, defaults, "", values);
-        if (recipe.Training.MetricForBestModel == null) values.Remove("training." + RecipeLoader.Key(nameof(TrainingOptions.MetricForBestModel)));
+        if (recipe.Training.MetricForBestModel == null)
+            values.Remove("training." + RecipeLoader.Key(nameof(TrainingOptions.MetricForBestModel)));
         return values;
     }
 
-    /// <summary>What a key of <see cref="Values"/> has to do with the numbers; <see cref="Identity.Numbers"/> for one that this version does not know.</summary>
+    /// <summary>
+    /// What a key of <see cref="Values"/> has to do with the numbers; <see cref="Identity.Numbers"/> for one that this
+    /// version does not know.
+    /// </summary>
     public static Identity RoleOf(string key)
     {
         Type type = typeof(Recipe);
         foreach (string part in key.Split('.'))
         {
             string name = part.Split('[')[0];
-            if (type.GetProperties().FirstOrDefault(p => RecipeLoader.Key(p.Name) == name) is not { } property) return Identity.Numbers;
+            if (type.GetProperties().FirstOrDefault(p => RecipeLoader.Key(p.Name) == name) is not { } property)
+                return Identity.Numbers;
             if (property.GetCustomAttribute<IdentityAttribute>() is { } marked) return marked.Role;
             type = property.PropertyType == typeof(List<ModelOptions>) ? typeof(ModelOptions) : property.PropertyType;
         }
         return Identity.Numbers;
     }
 
-    /// <summary>SHA-256, lower-case hex, over the keys of <see cref="Identity.Numbers"/> that are not at their default: key=value lines in ordinal order.</summary>
+    /// <summary>
+    /// SHA-256, lower-case hex, over the keys of <see cref="Identity.Numbers"/> that are not at their default:
+    /// key=value lines in ordinal order.
+    /// </summary>
     public static string Hash(Recipe recipe) =>
         ConfigIdentity.Hash(Values(recipe).Where(v => RoleOf(v.Key) == Identity.Numbers).ToDictionary());
 
-    /// <summary>The keys in which two sets of values differ, in ordinal order; "default" stands for a value that is not written.</summary>
+    /// <summary>
+    /// The keys in which two sets of values differ, in ordinal order; "default" stands for a value that is not written.
+    /// </summary>
     public static IEnumerable<(string Key, string Old, string New)> Differences(
         IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now) =>
         old.Keys.Union(now.Keys).Order(StringComparer.Ordinal)
@@ -93,6 +121,8 @@ public static class RecipeIdentity
         }
     }
 
-    private static string Canonical(object? value) => value is not IDictionary map ? JsonSerializer.Serialize(value, Text)
+    private static string Canonical(object? value) =>
+        value is not IDictionary map
+            ? JsonSerializer.Serialize(value, Text)
         : JsonSerializer.Serialize(map.Keys.Cast<object>().Select(k => new[] { k, map[k] }), Text);
 }

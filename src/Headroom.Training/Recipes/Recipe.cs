@@ -4,7 +4,10 @@ using Headroom.Core;
 
 namespace Headroom.Training;
 
-/// <summary>A run, as written in a YAML recipe. Property names in the file are snake_case and follow Hugging Face's TrainingArguments and PEFT's LoraConfig. The defaults stand here and nowhere else.</summary>
+/// <summary>
+/// A run, as written in a YAML recipe. Property names in the file are snake_case and follow Hugging Face's
+/// TrainingArguments and PEFT's LoraConfig. The defaults stand here and nowhere else.
+/// </summary>
 public sealed class Recipe
 {
     /// <summary>Name of the run folder. A folder that was renamed holds the same run.</summary>
@@ -40,7 +43,9 @@ public sealed class Recipe
 /// <summary>One base model.</summary>
 public sealed class ModelOptions
 {
-    /// <summary>Folder, .gguf or .safetensors file, relative to the recipe; or a hub name, org/name or org/name@revision.</summary>
+    /// <summary>
+    /// Folder, .gguf or .safetensors file, relative to the recipe; or a hub name, org/name or org/name@revision.
+    /// </summary>
     [Identity(Identity.None)]
     [AlsoCalled("base_model model_name_or_path model_name pretrained_model_name_or_path model_id "
         + "base_model_name_or_path model base_model_config")]
@@ -56,7 +61,9 @@ public sealed class ModelOptions
     public string? HubId;
     /// <summary>The same for <see cref="Tokenizer"/>.</summary>
     public string? TokenizerHub;
-    /// <summary>What an adapter names as its base: the hub name, which readers elsewhere can load, else the name in reports.</summary>
+    /// <summary>
+    /// What an adapter names as its base: the hub name, which readers elsewhere can load, else the name in reports.
+    /// </summary>
     public string BaseName() => HubId?.Split('@')[0] ?? TrainRun.ModelName(this);
 }
 
@@ -79,7 +86,9 @@ public sealed class QuantizationOptions
     [Identity(Identity.Resolved)]
     [AlsoCalled("double_quantization use_double_quant use_nested_quant")]
     public bool? Bnb4bitUseDoubleQuant { get; set; }
-    /// <summary>Keep a quantized copy of the base for the next start; null = of bases of 1 GiB and more. It changes no result.</summary>
+    /// <summary>
+    /// Keep a quantized copy of the base for the next start; null = of bases of 1 GiB and more. It changes no result.
+    /// </summary>
     [Identity(Identity.None)]
     public bool? Cache { get; set; }
 }
@@ -102,7 +111,9 @@ public sealed class LoraOptions
     [Range(0, Dropout.MaxP)]
     [AlsoCalled("dropout peft_dropout")]
     public float LoraDropout { get; set; } = 0.05f;
-    /// <summary>Adapted projections: a list of names, or a string: all-linear, or a regex for the whole path of a module.</summary>
+    /// <summary>
+    /// Adapted projections: a list of names, or a string: all-linear, or a regex for the whole path of a module.
+    /// </summary>
     [Identity(Identity.Numbers)]
     [AlsoCalled("lora_target_modules lora_target_linear lora_target peft_target_modules lora_layers keys")]
     public ModuleNames TargetModules { get; set; } = [.. ModelFamilies.Targets];
@@ -135,10 +146,22 @@ public sealed class LoraOptions
     [Identity(Identity.Numbers)]
     [AlsoCalled("peft_use_dora dora")]
     public bool UseDora { get; set; }
-    /// <summary>Start of the adapters: true (B = 0), gaussian, false (both random), pissa, pissa_niter_N or loftq; the last three need a 16- or 32-bit checkpoint.</summary>
+    /// <summary>
+    /// Start of the adapters: true (B = 0), gaussian, false (both random), pissa, pissa_niter_N or loftq; the last
+    /// three need a 16- or 32-bit checkpoint.
+    /// </summary>
     [Identity(Identity.Numbers)]
     [AlsoCalled("peft_init_lora_weights pissa_init")]
-    public string InitLoraWeights { get; set => field = bool.TryParse(value, out bool usual) ? usual ? "true" : "false" : value; } = "true"; // True and False too, as for every other key
+    public string InitLoraWeights
+    {
+        get;
+        set =>
+            field = bool.TryParse(value, out bool usual)
+                ? usual
+                    ? "true"
+                    : "false"
+                : value;
+    } = "true"; // True and False too, as for every other key
     /// <summary>For loftq.</summary>
     public LoftqOptions LoftqConfig { get; set; } = new();
     /// <summary>Modules trained whole, in float32, and saved with the adapter: lm_head, embed_tokens, norms.</summary>
@@ -149,12 +172,26 @@ public sealed class LoraOptions
     /// <summary>The rules beyond a list of names, or null when there are none.</summary>
     public LoraTargets? Targets()
     {
-        if (!TargetModules.IsPattern && ExcludeModules.Count + LayersToTransform.Count + LayersPattern.Count + RankPattern.Count + AlphaPattern.Count == 0) return null;
+        if (
+            !TargetModules.IsPattern
+            && ExcludeModules.Count
+                + LayersToTransform.Count
+                + LayersPattern.Count
+                + RankPattern.Count
+                + AlphaPattern.Count
+                == 0
+        )
+            return null;
         return new()
         {
-            Modules = TargetModules.IsPattern ? [] : TargetModules, Pattern = TargetModules.IsPattern ? TargetModules[0] : null,
-            Exclude = ExcludeModules.IsPattern ? [] : ExcludeModules, ExcludePattern = ExcludeModules.IsPattern ? ExcludeModules[0] : null,
-            Layers = LayersToTransform.Count > 0 ? LayersToTransform : null, LayersPattern = LayersPattern, RankPattern = [.. RankPattern], AlphaPattern = [.. AlphaPattern],
+            Modules = TargetModules.IsPattern ? [] : TargetModules,
+            Pattern = TargetModules.IsPattern ? TargetModules[0] : null,
+            Exclude = ExcludeModules.IsPattern ? [] : ExcludeModules,
+            ExcludePattern = ExcludeModules.IsPattern ? ExcludeModules[0] : null,
+            Layers = LayersToTransform.Count > 0 ? LayersToTransform : null,
+            LayersPattern = LayersPattern,
+            RankPattern = [.. RankPattern],
+            AlphaPattern = [.. AlphaPattern],
         };
     }
 }
@@ -171,7 +208,10 @@ public sealed class LoftqOptions
     public int LoftqIter { get; set; } = 1;
 }
 
-/// <summary>Module names; or, as PEFT takes a string in their place, one pattern. JSON has an array or a string, so that a copy and the hash tell the two apart.</summary>
+/// <summary>
+/// Module names; or, as PEFT takes a string in their place, one pattern. JSON has an array or a string, so that a copy
+/// and the hash tell the two apart.
+/// </summary>
 [JsonConverter(typeof(Json))]
 public sealed class ModuleNames : List<string>
 {
@@ -268,7 +308,10 @@ public sealed class TrainingOptions
     [Choices(From = typeof(Schedules))]
     [AlsoCalled("lr_scheduler scheduler lr_schedule")]
     public string LrSchedulerType { get; set; } = "linear";
-    /// <summary>Arguments of the schedule, by name: min_lr or min_lr_rate, num_cycles, power, lr_end, timescale, num_decay_steps and so on.</summary>
+    /// <summary>
+    /// Arguments of the schedule, by name: min_lr or min_lr_rate, num_cycles, power, lr_end, timescale, num_decay_steps
+    /// and so on.
+    /// </summary>
     [Identity(Identity.Numbers)]
     public Dictionary<string, string> LrSchedulerKwargs { get; set; } = [];
     /// <summary>Warm-up updates.</summary>
@@ -314,12 +357,15 @@ public sealed class TrainingOptions
     [Range(0)]
     [AlsoCalled("keep_checkpoints max_checkpoints")]
     public int SaveTotalLimit { get; set; }
-    /// <summary>End with the adapter of the best evaluation, when there was one (transformers' default is false; here a run's best/ is what its name says).</summary>
+    /// <summary>
+    /// End with the adapter of the best evaluation, when there was one (transformers' default is false; here a run's
+    /// best/ is what its name says).
+    /// </summary>
     [Identity(Identity.Numbers)]
     public bool LoadBestModelAtEnd { get; set; } = true;
     /// <summary>
-    /// A metric of the task (<see cref="TaskType.Metrics"/>; loss is one of each), whose direction says whether greater is better; null = what the task takes, of label words f1.
-    /// transformers' eval_ may stand before a name.
+    /// A metric of the task (<see cref="TaskType.Metrics"/>; loss is one of each), whose direction says whether greater
+    /// is better; null = what the task takes, of label words f1. transformers' eval_ may stand before a name.
     /// </summary>
     [Identity(Identity.Numbers)]
     public string? MetricForBestModel { get; set; }
@@ -339,14 +385,15 @@ public sealed class TrainingOptions
     [AlsoCalled("group_by_length length_column_name shuffle shuffle_dataset")]
     public string TrainSamplingStrategy { get; set; } = "random";
     /// <summary>
-    /// On a GPU, replay micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes longer than they do. Ragged batches
-    /// are padded to few shapes there, which changes their rounding.
+    /// On a GPU, replay micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes
+    /// longer than they do. Ragged batches are padded to few shapes there, which changes their rounding.
     /// </summary>
     [Identity(Identity.Resolved)]
     public bool? CudaGraphs { get; set; }
     /// <summary>
-    /// On a GPU, memory in which quantized weights stay expanded to 16 bits between products, which saves expanding them anew (results do not change by
-    /// a bit): auto = what vram leaves, none without vram; none; or a size such as 4GiB, as far as vram allows.
+    /// On a GPU, memory in which quantized weights stay expanded to 16 bits between products, which saves expanding
+    /// them anew (results do not change by a bit): auto = what vram leaves, none without vram; none; or a size such as
+    /// 4GiB, as far as vram allows.
     /// </summary>
     [Identity(Identity.None)]
     public string ExpandedWeights { get; set; } = "auto";
@@ -355,12 +402,18 @@ public sealed class TrainingOptions
 /// <summary>Rows to train and evaluate on.</summary>
 public sealed class DataOptions
 {
-    /// <summary>Training rows: JSONL, JSON, CSV, TSV, text, Parquet, an aclImdb folder, embedded:reviews, or the hub name of a data set (its train split).</summary>
+    /// <summary>
+    /// Training rows: JSONL, JSON, CSV, TSV, text, Parquet, an aclImdb folder, embedded:reviews, or the hub name of a
+    /// data set (its train split).
+    /// </summary>
     [Identity(Identity.None)]
     [AlsoCalled("train_file dataset_name datasets dataset dataset_path train_dataset train_data data_path "
         + "data_files dataset_dir")]
     public string Train { get; set; } = "";
-    /// <summary>Validation rows (of a hub data set, its validation split); null = a stratified part of train when validation_fraction is set, else none.</summary>
+    /// <summary>
+    /// Validation rows (of a hub data set, its validation split); null = a stratified part of train when
+    /// validation_fraction is set, else none.
+    /// </summary>
     [Identity(Identity.None)]
     [AlsoCalled("validation_file eval_dataset val_file eval_file val_data validation_dataset dev_file")]
     public string? Validation { get; set; }
@@ -411,7 +464,10 @@ public sealed class DataOptions
     public string? TestHub;
 }
 
-/// <summary>What a row becomes and what is measured. Keys that only some tasks take stand with those tasks (<see cref="TaskType.Keys"/>).</summary>
+/// <summary>
+/// What a row becomes and what is measured. Keys that only some tasks take stand with those tasks
+/// (<see cref="TaskType.Keys"/>).
+/// </summary>
 public sealed partial class TaskOptions
 {
     /// <summary>What the rows are made into: label_words.</summary>

@@ -9,7 +9,10 @@ public static partial class RecipeLoader
 {
     private static readonly IReadOnlyList<string> Projections = ModelFamilies.Targets;
 
-    /// <summary>Refuses values that cannot be meant, before a file of the run is opened. Call it again after changing options of a loaded recipe.</summary>
+    /// <summary>
+    /// Refuses values that cannot be meant, before a file of the run is opened. Call it again after changing options of
+    /// a loaded recipe.
+    /// </summary>
     /// <exception cref="HeadroomException">A value is unknown, out of its range, or conflicts with another.</exception>
     public static void Check(Recipe r)
     {
@@ -20,65 +23,110 @@ public static partial class RecipeLoader
         static void OneOf(string key, string value, params string[] known) =>
             Need(known.Contains(value), $"{key} '{value}' is unknown.", $"Use {new ChoicesAttribute(known)}.");
 
-        Need(IsFolderName(r.Name), $"The name '{r.Name}' cannot be a folder's.", "Give a plain name without slashes, such as name: first-run (or --name).");
+        Need(
+            IsFolderName(r.Name), $"The name '{r.Name}' cannot be a folder's.",
+            "Give a plain name without slashes, such as name: first-run (or --name).");
         foreach (var m in r.Models)
         {
             Need(m.Path.Length > 0, "A model of the recipe has no path.", "Write path: folder or file.gguf below it.");
-            Need(m.Name == null || IsFolderName(m.Name), $"The model name '{m.Name}' cannot be a folder's.", "Give a plain name without slashes.");
+            Need(
+                m.Name == null || IsFolderName(m.Name), $"The model name '{m.Name}' cannot be a folder's.",
+                "Give a plain name without slashes.");
         }
-        foreach (string? path in r.Models.SelectMany(m => new[] { m.Path, m.Tokenizer }).Concat([r.Data.Train, r.Data.Validation, r.Data.Test]))
-            Need(path == null || !path.Any(char.IsControl), $"The path '{path}' holds a control character.", "Correct the path.");
+        foreach (
+            string? path in r
+                .Models.SelectMany(m => new[] { m.Path, m.Tokenizer })
+                .Concat([r.Data.Train, r.Data.Validation, r.Data.Test])
+        )
+            Need(
+                path == null || !path.Any(char.IsControl), $"The path '{path}' holds a control character.",
+                "Correct the path.");
         Options(r, "");
         if (r.Vram != null) Units.Parse(r.Vram);
         if (r.Training.ExpandedWeights is not ("auto" or "none")) Units.Parse(r.Training.ExpandedWeights);
         Need(r.Seeds.Distinct().Count() == r.Seeds.Count, "A seed stands twice in seeds.", "Give each seed once.");
 
         var q = r.Quantization;
-        Need(!(q.LoadIn4bit && q.LoadIn8bit), "quantization: load_in_4bit and load_in_8bit are both true.", "Set one of them to false.");
-        Need(q.Bnb4bitQuantType == "nf4", $"quantization.bnb_4bit_quant_type '{q.Bnb4bitQuantType}' is not supported.", "Use nf4.");
+        Need(
+            !(q.LoadIn4bit && q.LoadIn8bit), "quantization: load_in_4bit and load_in_8bit are both true.",
+            "Set one of them to false.");
+        Need(
+            q.Bnb4bitQuantType == "nf4", $"quantization.bnb_4bit_quant_type '{q.Bnb4bitQuantType}' is not supported.",
+            "Use nf4.");
 
-        Need(r.Lora.TargetModules.Count > 0, "lora.target_modules is empty.", $"Name one or more of {string.Join(", ", Projections)}.");
-        // As in PEFT an entry is the end of a module's path, so self_attn.q_proj and layers.3.mlp.up_proj are entries too.
-        foreach (string module in r.Lora.TargetModules.IsPattern ? [] : r.Lora.TargetModules) OneOf("lora.target_modules:", module[(module.LastIndexOf('.') + 1)..], [.. Projections]);
+        Need(
+            r.Lora.TargetModules.Count > 0, "lora.target_modules is empty.",
+            $"Name one or more of {string.Join(", ", Projections)}.");
+        // As in PEFT an entry is the end of a module's path, so self_attn.q_proj and layers.3.mlp.up_proj are entries
+        // too.
+        foreach (string module in r.Lora.TargetModules.IsPattern ? [] : r.Lora.TargetModules)
+            OneOf("lora.target_modules:", module[(module.LastIndexOf('.') + 1)..], [.. Projections]);
         foreach (string module in r.Lora.ExcludeModules.IsPattern ? [] : r.Lora.ExcludeModules)
-            OneOf("lora.exclude_modules:", module[(module.LastIndexOf('.') + 1)..], [.. Projections, .. ModelFamilies.Tables.Reverse()]);
+            OneOf(
+                "lora.exclude_modules:", module[(module.LastIndexOf('.') + 1)..],
+                [.. Projections, .. ModelFamilies.Tables.Reverse()]);
         foreach (string module in r.Lora.TargetModules.Concat(r.Lora.ExcludeModules))
-            Need(module.Length > 0, "lora.target_modules or lora.exclude_modules holds an empty name.", $"Name one or more of {string.Join(", ", Projections)}.");
+            Need(
+                module.Length > 0, "lora.target_modules or lora.exclude_modules holds an empty name.",
+                $"Name one or more of {string.Join(", ", Projections)}.");
         // As PEFT: a pattern names layers itself.
         Need(!r.Lora.TargetModules.IsPattern || r.Lora.LayersToTransform.Count + r.Lora.LayersPattern.Count == 0,
-            "lora.layers_to_transform and layers_pattern go with a list of target_modules, not with a string.", "Name the layers in the pattern, or the modules in a list.");
-        Need(r.Lora.LayersPattern.Count == 0 || r.Lora.LayersToTransform.Count > 0, "lora.layers_pattern is given without layers_to_transform.", "Give the layers, or leave it out.");
+            "lora.layers_to_transform and layers_pattern go with a list of target_modules, not with a string.",
+            "Name the layers in the pattern, or the modules in a list."
+        );
+        Need(
+            r.Lora.LayersPattern.Count == 0 || r.Lora.LayersToTransform.Count > 0,
+            "lora.layers_pattern is given without layers_to_transform.", "Give the layers, or leave it out.");
         if (r.Lora.Targets() is { } rules)
         {
             var paths = Enumerable.Range(0, 256).SelectMany(i => ModelFamilies.All.SelectMany(f => f.Rows)
                 .Where(row => row.Adaptable).Select(row => row.Path(i)).Distinct()).ToList();
-            Need(!r.Lora.TargetModules.IsPattern || paths.Any(p => (rules with { Exclude = [], ExcludePattern = null }).Matches(p)),
-                $"lora.target_modules '{r.Lora.TargetModules[0]}' is no list, and as a regex for a whole path it matches no module.",
-                $"Write [{string.Join(", ", Projections)}] or some of them, all-linear, or a regex such as .*(q|v)_proj.");
-            _ = (rules.Matches(paths[0]), rules.Rank(paths[0], 1), rules.Alpha(paths[0], 1)); // refuses patterns that are no regex
+            Need(
+                !r.Lora.TargetModules.IsPattern
+                    || paths.Any(p => (rules with { Exclude = [], ExcludePattern = null }).Matches(p)),
+                $"lora.target_modules '{r.Lora.TargetModules[0]}' is no list, and as a regex for a whole path it "
+                    + $"matches no module.",
+                $"Write [{string.Join(", ", Projections)}] or some of them, all-linear, or a regex such as "
+                    + $".*(q|v)_proj."
+            );
+            // refuses patterns that are no regex
+            _ = (rules.Matches(paths[0]), rules.Rank(paths[0], 1), rules.Alpha(paths[0], 1));
         }
 
-        Need(AdapterStart.Known(r.Lora.InitLoraWeights), $"lora.init_lora_weights '{r.Lora.InitLoraWeights}' is unknown.", $"Use {string.Join(", ", AdapterStart.Names)}.");
-        Need(r.Lora.LoftqConfig.LoftqBits == 4, $"lora.loftq_config.loftq_bits is {r.Lora.LoftqConfig.LoftqBits}.", "Set it to 4.");
-        Need(r.Lora.InitLoraWeights != "loftq" || q.LoadIn4bit, "lora.init_lora_weights is loftq, but quantization.load_in_4bit is false.",
+        Need(
+            AdapterStart.Known(r.Lora.InitLoraWeights),
+            $"lora.init_lora_weights '{r.Lora.InitLoraWeights}' is unknown.",
+            $"Use {string.Join(", ", AdapterStart.Names)}.");
+        Need(
+            r.Lora.LoftqConfig.LoftqBits == 4, $"lora.loftq_config.loftq_bits is {r.Lora.LoftqConfig.LoftqBits}.",
+            "Set it to 4.");
+        Need(
+            r.Lora.InitLoraWeights != "loftq" || q.LoadIn4bit,
+            "lora.init_lora_weights is loftq, but quantization.load_in_4bit is false.",
             "LoftQ makes up for what 4 bits lose: set load_in_4bit to true, or another init_lora_weights.");
 
         var t = r.Training;
-        Need(t.MaxSteps is -1 or > 0, $"training.max_steps is {t.MaxSteps}.", "Set it to 1 or more, or to -1 to train by num_train_epochs.");
+        Need(
+            t.MaxSteps is -1 or > 0, $"training.max_steps is {t.MaxSteps}.",
+            "Set it to 1 or more, or to -1 to train by num_train_epochs.");
         Schedules.Arguments(t);
         var type = TaskTypes.Of(r.Task);
         OneOf("training.metric_for_best_model", type.BestOf(t), [.. type.Metrics.Select(m => m.Name)]);
 
         var d = r.Data;
-        Need(d.TextField.Length > 0 && d.LabelField.Length > 0, "data.text_field or data.label_field is empty.", "Name the fields of the data file.");
+        Need(
+            d.TextField.Length > 0 && d.LabelField.Length > 0, "data.text_field or data.label_field is empty.",
+            "Name the fields of the data file.");
 
         foreach (string key in RecipeIdentity.Values(r).Keys.Where(k => IsOfSomeTasks(k) && !type.Keys.Contains(k)))
             Need(false, $"The task {type.Name} does not take {key}.", "Leave it out, or name another task.type.");
         type.Check(r);
     }
 
-    // Every task has a length; the other keys of the section, and the fields of a row, are those of the tasks that name them.
-    private static bool IsOfSomeTasks(string key) => key.StartsWith("task.", StringComparison.Ordinal) && key is not ("task.type" or "task.max_seq_length")
+    // Every task has a length; the other keys of the section, and the fields of a row, are those of the tasks that name
+    // them.
+    private static bool IsOfSomeTasks(string key) =>
+        key.StartsWith("task.", StringComparison.Ordinal) && key is not ("task.type" or "task.max_seq_length")
         || key is "data.text_field" or "data.label_field";
 
     /// <summary>One step of a path, no way out of the folder it is put in.</summary>
@@ -96,8 +144,12 @@ public static partial class RecipeLoader
             if (property.GetCustomAttribute<RangeAttribute>() is { } range)
                 foreach (double number in Numbers(value))
                     if (!range.Holds(number))
-                        throw new HeadroomException(FormattableString.Invariant($"{path}{key} is {number:G7}."), $"Set it to {range}.");
-            if (property.GetCustomAttribute<ChoicesAttribute>() is { } choices && !choices.Names.Contains((string)value))
+                        throw new HeadroomException(
+                            FormattableString.Invariant($"{path}{key} is {number:G7}."), $"Set it to {range}.");
+            if (
+                property.GetCustomAttribute<ChoicesAttribute>() is { } choices
+                && !choices.Names.Contains((string)value)
+            )
                 throw new HeadroomException($"{path}{key} '{value}' is unknown.", $"Use {choices}.");
         }
     }

@@ -7,9 +7,9 @@ using Headroom.Formats.Hub;
 namespace Headroom.Training;
 
 /// <summary>
-/// <see cref="Recipe"/> to YAML that <see cref="RecipeLoader"/> reads back as the same recipe. Every key is written, at its default or not, so that the text
-/// means the same when a default changes; only null is left out where it is the default. Local paths are absolute; what came from the hub has its name there,
-/// with the commit it was resolved to.
+/// <see cref="Recipe"/> to YAML that <see cref="RecipeLoader"/> reads back as the same recipe. Every key is written, at
+/// its default or not, so that the text means the same when a default changes; only null is left out where it is the
+/// default. Local paths are absolute; what came from the hub has its name there, with the commit it was resolved to.
 /// </summary>
 public static partial class RecipeWriter
 {
@@ -19,7 +19,8 @@ public static partial class RecipeWriter
     public static string Write(Recipe recipe)
     {
         var portable = Portable(recipe);
-        var text = new StringBuilder("# The recipe as it was understood, with every override; headroom train takes it as it is.\n");
+        var text = new StringBuilder(
+            "# The recipe as it was understood, with every override; headroom train takes it as it is.\n");
         Section(text, portable, new Recipe(), 0);
         return text.ToString();
     }
@@ -29,7 +30,11 @@ public static partial class RecipeWriter
     /// <param name="folder">What its paths are relative to.</param>
     public static void Resolve(Recipe recipe, string folder)
     {
-        string? Whole(string? p) => string.IsNullOrEmpty(p) || p.StartsWith(Reviews.Name, StringComparison.Ordinal) || HubName.IsMeant(p, folder) ? p
+        string? Whole(string? p) =>
+            string.IsNullOrEmpty(p)
+            || p.StartsWith(Reviews.Name, StringComparison.Ordinal)
+            || HubName.IsMeant(p, folder)
+                ? p
             : Path.GetFullPath(Path.Combine(folder, p));
         foreach (var m in recipe.Models)
         {
@@ -96,7 +101,10 @@ public static partial class RecipeWriter
         foreach (DictionaryEntry entry in map)
         {
             string key = Quoted((string)entry.Key);
-            text.Append(' ', indent).Append(key.Length > LongKey ? $"? {key}\n{new string(' ', indent)}: " : key + ": ").Append(Value(entry.Value)).Append('\n');
+            text.Append(' ', indent)
+                .Append(key.Length > LongKey ? $"? {key}\n{new string(' ', indent)}: " : key + ": ")
+                .Append(Value(entry.Value))
+                .Append('\n');
         }
     }
 
@@ -108,11 +116,15 @@ public static partial class RecipeWriter
         ModuleNames { IsPattern: true } pattern => Quoted(pattern[0]),
         IDictionary => "{}",
         IList list => $"[{string.Join(", ", list.Cast<object?>().Select(Value))}]",
-        IFormattable number => number.ToString(null, CultureInfo.InvariantCulture), // the shortest text that reads back as the same number
+        // the shortest text that reads back as the same number
+        IFormattable number => number.ToString(null, CultureInfo.InvariantCulture),
         _ => throw new InvalidOperationException($"an option of type {value.GetType().Name} cannot be written"),
     };
 
-    /// <summary>A double-quoted scalar: everything that is not plainly printable is escaped, so that no reader folds, trims or refuses it.</summary>
+    /// <summary>
+    /// A double-quoted scalar: everything that is not plainly printable is escaped, so that no reader folds, trims or
+    /// refuses it.
+    /// </summary>
     private static string Quoted(string s)
     {
         var text = new StringBuilder("\"");
@@ -130,8 +142,17 @@ public static partial class RecipeWriter
         return text.Append('"').ToString();
     }
 
-    private static bool IsPlain(Rune rune) => Rune.GetUnicodeCategory(rune) is not (UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.Surrogate
-        or UnicodeCategory.PrivateUse or UnicodeCategory.OtherNotAssigned or UnicodeCategory.LineSeparator or UnicodeCategory.ParagraphSeparator)
+    private static bool IsPlain(Rune rune) =>
+        Rune.GetUnicodeCategory(rune)
+            is not (
+                UnicodeCategory.Control
+                or UnicodeCategory.Format
+                or UnicodeCategory.Surrogate
+                or UnicodeCategory.PrivateUse
+                or UnicodeCategory.OtherNotAssigned
+                or UnicodeCategory.LineSeparator
+                or UnicodeCategory.ParagraphSeparator
+            )
         && (rune.Value == ' ' || Rune.GetUnicodeCategory(rune) != UnicodeCategory.SpaceSeparator);
 
     [GeneratedRegex(@"[/\\]snapshots[/\\]([0-9a-f]{40})([/\\]|$)")]

@@ -6,16 +6,22 @@ using Headroom.Core;
 namespace Headroom.Training;
 
 /// <summary>
-/// What of a base's configuration changes numbers, as it was understood: a config.json that was formatted anew is the same, another rope_theta is not. A field that
-/// is at the value it has where it is absent is not written, so that one that is read in a later version is in none of the old ones.
+/// What of a base's configuration changes numbers, as it was understood: a config.json that was formatted anew is the
+/// same, another rope_theta is not. A field that is at the value it has where it is absent is not written, so that one
+/// that is read in a later version is in none of the old ones.
 /// </summary>
 public static class ConfigIdentity
 {
-    /// <summary>Properties of <see cref="ModelConfig"/> that change no number of a training run by themselves: what they stand for is compared elsewhere, or is only a name.</summary>
+    /// <summary>
+    /// Properties of <see cref="ModelConfig"/> that change no number of a training run by themselves: what they stand
+    /// for is compared elsewhere, or is only a name.
+    /// </summary>
     internal static readonly string[] Harmless =
     [
         nameof(ModelConfig.ModelType), nameof(ModelConfig.Architecture), // names: what they mean is in the fields below
-        nameof(ModelConfig.BosTokenId), nameof(ModelConfig.EosTokenIds), nameof(ModelConfig.PadTokenId), // enter by the rows' ids
+        nameof(ModelConfig.BosTokenId),
+        nameof(ModelConfig.EosTokenIds),
+        nameof(ModelConfig.PadTokenId), // enter by the rows' ids
         nameof(ModelConfig.Quantized), // enters by the storage of the projections
         nameof(ModelConfig.FirstSlidingLayer), nameof(ModelConfig.SlidingLayers), // enter by the layers that slide
         nameof(ModelConfig.Family), // follows from the model's type; what it changes is in the fields below
@@ -27,9 +33,14 @@ public static class ConfigIdentity
     {
         var fields = new SortedDictionary<string, string>(StringComparer.Ordinal)
         {
-            ["vocab_size"] = Text(c.VocabSize), ["hidden_size"] = Text(c.HiddenSize), ["intermediate_size"] = Text(c.IntermediateSize),
-            ["num_hidden_layers"] = Text(c.NumHiddenLayers), ["num_attention_heads"] = Text(c.NumAttentionHeads),
-            ["num_key_value_heads"] = Text(c.NumKeyValueHeads), ["head_dim"] = Text(c.HeadDim), ["rms_norm_eps"] = Text(c.RmsNormEps),
+            ["vocab_size"] = Text(c.VocabSize),
+            ["hidden_size"] = Text(c.HiddenSize),
+            ["intermediate_size"] = Text(c.IntermediateSize),
+            ["num_hidden_layers"] = Text(c.NumHiddenLayers),
+            ["num_attention_heads"] = Text(c.NumAttentionHeads),
+            ["num_key_value_heads"] = Text(c.NumKeyValueHeads),
+            ["head_dim"] = Text(c.HeadDim),
+            ["rms_norm_eps"] = Text(c.RmsNormEps),
             ["rope_theta"] = Text(c.RopeTheta),
         };
         void Set(string key, bool isSet, string value = "true")
@@ -44,22 +55,31 @@ public static class ConfigIdentity
         Set("rope_scaling", c.RopeScaling is { Type: not "default" }, Rope(c));
         Set("rope_divisors", c.RopeDivisors != null, string.Join(' ', (c.RopeDivisors ?? []).Select(d => Text(d))));
         int[] sliding = [.. Enumerable.Range(0, c.NumHiddenLayers).Where(c.LayerSlides)];
-        Set("sliding_window", sliding.Length > 0, $"{Text(c.SlidingWindow ?? 0)} in layers {string.Join(' ', sliding)}");
+        Set(
+            "sliding_window", sliding.Length > 0, $"{Text(c.SlidingWindow ?? 0)} in layers {string.Join(' ', sliding)}"
+        );
         return fields;
     }
 
     // dynamic scaling, too, depends on the positions only beyond max_position_embeddings, which are refused.
     private static string Rope(ModelConfig c) => c.RopeScaling is not { } r ? "" : r.Type switch
     {
-        "linear" => $"linear {Text(r.Factor)}{(r.AttentionFactor is { } scale and not 1 ? $" attention {Text(scale)}" : "")}",
+        "linear" =>
+            $"linear {Text(r.Factor)}{(r.AttentionFactor is { } scale and not 1 ? $" attention {Text(scale)}" : "")}",
         "dynamic" => $"dynamic {Text(r.Factor)} over {Text(c.MaxPositionEmbeddings)}",
-        _ => $"{r.Type} {Text(r.Factor)} {Text(r.LowFreqFactor)} {Text(r.HighFreqFactor)} {Text(r.BetaFast)} {Text(r.BetaSlow)} "
-            + $"{(r.AttentionFactor is { } a ? Text(a) : "-")} over {Text(r.OriginalMaxPositionEmbeddings ?? c.MaxPositionEmbeddings)}",
+        _ =>
+            $"{r.Type} {Text(r.Factor)} {Text(r.LowFreqFactor)} {Text(r.HighFreqFactor)} {Text(r.BetaFast)} "
+                + $"{Text(r.BetaSlow)} "
+                + $"{(r.AttentionFactor is { } a ? Text(a) : "-")} over "
+                + $"{Text(r.OriginalMaxPositionEmbeddings ?? c.MaxPositionEmbeddings)}",
     };
 
     private static string Text(IFormattable value) => value.ToString(null, CultureInfo.InvariantCulture);
 
     /// <summary>SHA-256, lower-case hex, over key=value lines in ordinal order.</summary>
-    public static string Hash(IReadOnlyDictionary<string, string> fields) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(
+    public static string Hash(IReadOnlyDictionary<string, string> fields) =>
+        Convert.ToHexStringLower(
+            SHA256.HashData(
+                Encoding.UTF8.GetBytes(
         string.Concat(fields.OrderBy(f => f.Key, StringComparer.Ordinal).Select(f => $"{f.Key}={f.Value}\n")))));
 }

@@ -8,13 +8,17 @@ namespace Headroom.Training;
 /// <summary>How a duel ended.</summary>
 /// <param name="Completed">False when it was stopped and can be resumed.</param>
 /// <param name="Runs">Each run: model, seed, folder and result.</param>
-public sealed record DuelResult(bool Completed, IReadOnlyList<(string Model, int Seed, string Folder, RunResult? Result)> Runs)
+public sealed record DuelResult(
+    bool Completed, IReadOnlyList<(string Model, int Seed, string Folder, RunResult? Result)> Runs)
 {
     /// <summary>The duel had reached its end before; nothing was done.</summary>
     public bool WasFinished { get; init; }
 }
 
-/// <summary>Two or more base models under one recipe: the recipes are equal but for the model (and the seed, when there are several), because there is only one.</summary>
+/// <summary>
+/// Two or more base models under one recipe: the recipes are equal but for the model (and the seed, when there are
+/// several), because there is only one.
+/// </summary>
 public static class DuelRun
 {
     private sealed record Planned(ModelOptions Model, string Name, int Seed, RunFolder Folder);
@@ -23,11 +27,15 @@ public static class DuelRun
     /// <param name="recipe">Two or more models.</param>
     /// <param name="recipeText">Its text as it was given; null or empty where it was built in code.</param>
     /// <param name="folder">Of the duel; each run has a folder in it.</param>
-    /// <param name="resume">Go on with the duel in it: runs that are complete are checked, the others go on or begin.</param>
+    /// <param name="resume">Go on with the duel in it: runs that are complete are checked, the others go on or
+    /// begin.</param>
     /// <param name="host">The host of a folder, resumed or not.</param>
     /// <param name="stop">Ends the run at hand with a checkpoint.</param>
-    /// <exception cref="HeadroomException">Something cannot be used, the folder is another's, or a resume is not the duel it goes on with.</exception>
-    public static DuelResult Run(Recipe recipe, string? recipeText, string folder, bool resume, Func<string, bool, RunHost> host, CancellationToken stop)
+    /// <exception cref="HeadroomException">Something cannot be used, the folder is another's, or a resume is not the
+    /// duel it goes on with.</exception>
+    public static DuelResult Run(
+        Recipe recipe, string? recipeText, string folder, bool resume, Func<string, bool, RunHost> host,
+        CancellationToken stop)
     {
         int[] seeds = recipe.Seeds.Count > 0 ? [.. recipe.Seeds] : [recipe.Training.Seed];
         Check(recipe, seeds);
@@ -36,11 +44,16 @@ public static class DuelRun
         using var held = own.Lock(host(folder, resume).Say);
         if (resume) CheckSame(own, recipe);
         else own.Begin();
-        // What is wrong with the last model is said before the first is trained; the rows that are read and encoded for it serve the runs of the first seed.
+        // What is wrong with the last model is said before the first is trained; the rows that are read and encoded for
+        // it serve the runs of the first seed.
         var data = DataSplits.Load(recipe.Data, recipe.Task, seeds[0]);
         var encoded = Look(recipe, seeds[0], data, host(folder, false));
         var plan = seeds.SelectMany(s => recipe.Models.Select(m => (Model: m, Name: TrainRun.ModelName(m), Seed: s)))
-            .Select(p => new Planned(p.Model, p.Name, p.Seed, new RunFolder(Path.Combine(folder, seeds.Length == 1 ? Plain(p.Name) : $"{Plain(p.Name)}-seed{p.Seed}")))).ToArray();
+            .Select(p => new Planned(
+                p.Model, p.Name, p.Seed,
+                new RunFolder(Path.Combine(folder, seeds.Length == 1 ? Plain(p.Name) : $"{Plain(p.Name)}-seed{p.Seed}"))
+            ))
+            .ToArray();
         (int Seed, DataSplits Data) split = (seeds[0], data);
         RunResult One(Planned p)
         {
@@ -52,9 +65,15 @@ public static class DuelRun
             one.Seeds = [];
             if (split.Seed != p.Seed) split = (p.Seed, DataSplits.Load(one.Data, one.Task, p.Seed));
             // A folder that its run never wrote to is begun in, whatever became of the duel.
-            return TrainRun.Run(one, recipeText, p.Model, host(p.Folder.Path, p.Folder.HasRun), stop, rows ?? RunRows.Of(one, p.Model, split.Data));
+            return TrainRun.Run(
+                one, recipeText, p.Model, host(p.Folder.Path, p.Folder.HasRun), stop,
+                rows ?? RunRows.Of(one, p.Model, split.Data));
         }
-        if (resume && IsFinished(own, plan, recipe)) return new DuelResult(true, [.. plan.Select(p => (p.Name, p.Seed, p.Folder.Path, (RunResult?)One(p)))]) { WasFinished = true };
+        if (resume && IsFinished(own, plan, recipe))
+            return new DuelResult(true, [.. plan.Select(p => (p.Name, p.Seed, p.Folder.Path, (RunResult?)One(p)))])
+            {
+                WasFinished = true,
+            };
         own.WriteRecipe(recipe, recipeText);
         var clock = Stopwatch.StartNew();
         using var log = new EventLog(own.Events);
@@ -62,7 +81,8 @@ public static class DuelRun
         var runs = new List<(string, int, string, RunResult?)>();
         try
         {
-            if (data.Test.Count > 0 && TaskTypes.Of(recipe.Task).Baseline(recipe, data, stop) is { } baseline) log.Write("baseline", RunEvents.Baseline(baseline.Name, baseline.Evaluation));
+            if (data.Test.Count > 0 && TaskTypes.Of(recipe.Task).Baseline(recipe, data, stop) is { } baseline)
+                log.Write("baseline", RunEvents.Baseline(baseline.Name, baseline.Evaluation));
         }
         catch (OperationCanceledException)
         {
@@ -81,21 +101,33 @@ public static class DuelRun
 
     private static void Check(Recipe recipe, int[] seeds)
     {
-        if (recipe.Models.Count < 2) throw new HeadroomException($"A duel takes two or more models, the recipe names {recipe.Models.Count}.", "Add models, or use headroom train.");
+        if (recipe.Models.Count < 2)
+            throw new HeadroomException(
+                $"A duel takes two or more models, the recipe names {recipe.Models.Count}.",
+                "Add models, or use headroom train.");
         if (recipe.Models.Select(TrainRun.ModelName).Select(Plain).Distinct().Count() < recipe.Models.Count)
-            throw new HeadroomException("Two models of the duel have one name.", "Give each model a name of its own (name: beside path:; signs other than letters, digits, point, - and _ do not count).");
-        if (seeds.Distinct().Count() < seeds.Length) throw new HeadroomException("A seed stands twice in seeds.", "Give each seed once.");
+            throw new HeadroomException(
+                "Two models of the duel have one name.",
+                "Give each model a name of its own (name: beside path:; signs other than letters, digits, point, - "
+                    + "and _ do not count)."
+            );
+        if (seeds.Distinct().Count() < seeds.Length)
+            throw new HeadroomException("A seed stands twice in seeds.", "Give each seed once.");
     }
 
-    private static string Plain(string model) => string.Concat(model.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
+    private static string Plain(string model) =>
+        string.Concat(model.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
 
     // The runs compare themselves with their own manifests; those that have not begun have none.
     private static void CheckSame(RunFolder folder, Recipe recipe)
     {
         // Killed before its first event: it begins now.
-        if (!File.Exists(folder.Manifest) && (!File.Exists(folder.Events) || !EventLog.Read(folder.Events).Any())) return;
+        if (!File.Exists(folder.Manifest) && (!File.Exists(folder.Events) || !EventLog.Read(folder.Events).Any()))
+            return;
         if (folder.DuelValues() is not { } before)
-            throw new HeadroomException($"{folder.Path} holds no duel, or one of an older version.", "Give the --name of a duel, or go on with a single run by headroom train --resume.");
+            throw new HeadroomException(
+                $"{folder.Path} holds no duel, or one of an older version.",
+                "Give the --name of a duel, or go on with a single run by headroom train --resume.");
         RunChecks.SameRecipe(folder, before, recipe);
     }
 
@@ -107,25 +139,39 @@ public static class DuelRun
         var notes = new List<(string Model, string Text)>();
         foreach (var m in recipe.Models)
         {
-            using var prepared = PreparedRun.Of(one, m, host.OpenDevice, host.BudgetBytes, host.Progress, rows: encoded[m] = RunRows.Of(one, m, data));
+            using var prepared = PreparedRun.Of(
+                one, m, host.OpenDevice, host.BudgetBytes, host.Progress, rows: encoded[m] = RunRows.Of(one, m, data));
             prepared.Device.Dispose();
             notes.AddRange(prepared.Notes.Select(n => (TrainRun.ModelName(m), n)));
         }
         foreach (var note in notes.GroupBy(n => n.Text))
-            host.Say($"note{(note.Count() == recipe.Models.Count ? "" : " on " + string.Join(", ", note.Select(n => n.Model)))}: {note.Key}");
+            host.Say(
+                $"note{(note.Count() == recipe.Models.Count ? "" : " on " + string.Join(", ", note.Select(n => n.Model)))}: {note.Key}"
+            );
         return encoded;
     }
 
     private static bool IsFinished(RunFolder folder, Planned[] plan, Recipe recipe) =>
         File.Exists(folder.Events) && (string?)EventLog.Read(folder.Events).LastOrDefault()?["event"] == "duel_end"
-        && plan.All(p => p.Folder.ReadManifest() is { } manifest && RunLog.Read(p.Folder.Events).End != null && !RunChecks.MayBeLonger(manifest, recipe));
+        && plan.All(p =>
+            p.Folder.ReadManifest() is { } manifest
+            && RunLog.Read(p.Folder.Events).End != null
+            && !RunChecks.MayBeLonger(manifest, recipe)
+        );
 
-    private static JsonObject Start(Recipe recipe, string text, int[] seeds, Planned[] plan, IReadOnlyList<string> command) => new()
-    {
-        ["name"] = recipe.Name, ["task"] = recipe.Task.Type, ["models"] = new JsonArray([.. recipe.Models.Select(m => (JsonNode)TrainRun.ModelName(m))]),
-        ["seeds"] = new JsonArray([.. seeds.Select(s => (JsonNode)s)]), ["recipe"] = text,
-        ["recipe_values"] = new JsonObject(RecipeIdentity.Values(recipe).Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value))),
-        ["headroom"] = Product.Version, ["command"] = new JsonArray([.. command.Select(c => (JsonNode?)c)]),
-        ["runs"] = new JsonArray([.. plan.Select(p => (JsonNode)Path.GetFileName(p.Folder.Path))]),
-    };
+    private static JsonObject Start(
+        Recipe recipe, string text, int[] seeds, Planned[] plan, IReadOnlyList<string> command) =>
+        new()
+        {
+            ["name"] = recipe.Name,
+            ["task"] = recipe.Task.Type,
+            ["models"] = new JsonArray([.. recipe.Models.Select(m => (JsonNode)TrainRun.ModelName(m))]),
+            ["seeds"] = new JsonArray([.. seeds.Select(s => (JsonNode)s)]),
+            ["recipe"] = text,
+            ["recipe_values"] = new JsonObject(
+                RecipeIdentity.Values(recipe).Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value))),
+            ["headroom"] = Product.Version,
+            ["command"] = new JsonArray([.. command.Select(c => (JsonNode?)c)]),
+            ["runs"] = new JsonArray([.. plan.Select(p => (JsonNode)Path.GetFileName(p.Folder.Path))]),
+        };
 }

@@ -6,7 +6,8 @@ using Headroom.Planning;
 namespace Headroom.Training;
 
 /// <summary>
-/// Everything of a run that is known before a weight is read: rows, token ids, the largest batches, settings and the plan. <c>headroom plan</c> stops here,
+/// Everything of a run that is known before a weight is read: rows, token ids, the largest batches, settings and the
+/// plan. <c>headroom plan</c> stops here,
 /// <c>headroom train</c> goes on, so both speak of the same bytes.
 /// </summary>
 public sealed class PreparedRun : IDisposable
@@ -28,59 +29,105 @@ public sealed class PreparedRun : IDisposable
     /// <summary>Storage, adapters, precision and recompute.</summary>
     public required ModelSettings Settings { get; init; }
     /// <summary>
-    /// What is odd about the run but no error, a sentence or two each; to be said before step 1: how base and tokenizer were read where their files were
-    /// not clear, where the device takes a slower way, and what <see cref="RunNotes"/> finds.
+    /// What is odd about the run but no error, a sentence or two each; to be said before step 1: how base and tokenizer
+    /// were read where their files were not clear, where the device takes a slower way, and what <see cref="RunNotes"/>
+    /// finds.
     /// </summary>
     public required IReadOnlyList<string> Notes { get; init; }
     /// <summary>The plan that a run reserves.</summary>
     public required MemoryPlan Plan { get; init; }
 
-    /// <summary>Reads and encodes the rows, opens the device and plans. Throws <see cref="HeadroomException"/> for whatever is wrong with recipe, data, tokenizer or model, or when nothing fits the budget.</summary>
+    /// <summary>
+    /// Reads and encodes the rows, opens the device and plans. Throws <see cref="HeadroomException"/> for whatever is
+    /// wrong with recipe, data, tokenizer or model, or when nothing fits the budget.
+    /// </summary>
     /// <param name="recipe">The recipe.</param>
     /// <param name="model">Its base.</param>
     /// <param name="openDevice">Opens the device.</param>
     /// <param name="budgetBytes">Memory the plan may take, of what the device has free; null = all of that.</param>
     /// <param name="progress">What is being done, done and total of it.</param>
-    /// <param name="hash">Begin with the base's hash at once, beside the tokenizing: a run needs it, and it may take longer than the weights.</param>
+    /// <param name="hash">Begin with the base's hash at once, beside the tokenizing: a run needs it, and it may take
+    /// longer than the weights.</param>
     /// <param name="rows">The rows, when they were read before.</param>
     /// <param name="say">Is told of a quantized copy that cannot be used.</param>
     public static PreparedRun Of(
-        Recipe recipe, ModelOptions model, Func<IDevice> openDevice, long? budgetBytes, Action<string, long, long, string> progress, bool hash = false, RunRows? rows = null,
+        Recipe recipe,
+        ModelOptions model,
+        Func<IDevice> openDevice,
+        long? budgetBytes,
+        Action<string, long, long, string> progress,
+        bool hash = false,
+        RunRows? rows = null,
         Action<string>? say = null)
     {
         var o = recipe.Training;
         rows ??= RunRows.Of(recipe, model);
         var (data, tokenizer, task) = (rows.Data, rows.Tokenizer, rows.Task);
-        var source = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights) ? WeightSources.Open(model.Path) : QuantizedCache.Default.Open(model.Path, recipe.Quantization, say);
+        var source = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights)
+            ? WeightSources.Open(model.Path)
+            : QuantizedCache.Default.Open(model.Path, recipe.Quantization, say);
         IDevice? device = null;
         try
         {
             if (hash) source.BeginHash();
             if (tokenizer.VocabSize > source.Config.VocabSize)
-                throw new HeadroomException($"The tokenizer has {tokenizer.VocabSize} ids, the model only {source.Config.VocabSize}.", "Give the tokenizer that belongs to the model.");
+                throw new HeadroomException(
+                    $"The tokenizer has {tokenizer.VocabSize} ids, the model only {source.Config.VocabSize}.",
+                    "Give the tokenizer that belongs to the model.");
             progress("tokenizing", 0, data.Train.Count, "");
             int longest = rows.Longest;
             source.Config.CheckLength(longest);
             source.Config.CheckRank(recipe.Lora.R, "lora.r is");
-            foreach (var (pattern, rank) in recipe.Lora.RankPattern) source.Config.CheckRank(rank, $"lora.rank_pattern gives {pattern} the rank");
+            foreach (var (pattern, rank) in recipe.Lora.RankPattern)
+                source.Config.CheckRank(rank, $"lora.rank_pattern gives {pattern} the rank");
             CheckPatterns(recipe.Lora, source.Config);
             if (o.EvalStrategy != "no" && data.Validation.Count == 0)
-                throw new HeadroomException($"training.eval_strategy is {o.EvalStrategy}, but there are no validation rows.", "Set data.validation or data.validation_fraction, or eval_strategy to no.");
+                throw new HeadroomException(
+                    $"training.eval_strategy is {o.EvalStrategy}, but there are no validation rows.",
+                    "Set data.validation or data.validation_fraction, or eval_strategy to no.");
             // No batch holds more rows than there are.
-            int trainRows = Math.Min(o.PerDeviceTrainBatchSize, data.Train.Count), evalRows = Math.Min(o.PerDeviceEvalBatchSize, Math.Max(1, Math.Max(data.Validation.Count, data.Test.Count)));
-            int trainTokens = BatchTokens(trainRows, longest, "training.per_device_train_batch_size, or task.max_seq_length"), evalTokens = data.Validation.Count + data.Test.Count == 0 ? 0 : BatchTokens(evalRows, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
+            int trainRows = Math.Min(o.PerDeviceTrainBatchSize, data.Train.Count),
+                evalRows = Math.Min(
+                    o.PerDeviceEvalBatchSize, Math.Max(1, Math.Max(data.Validation.Count, data.Test.Count)));
+            int trainTokens = BatchTokens(
+                    trainRows,
+                    longest,
+                    "training.per_device_train_batch_size, or task.max_seq_length"
+                ),
+                evalTokens = data.Validation.Count + data.Test.Count == 0
+                    ? 0
+                    : BatchTokens(evalRows, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
             int labels = trainRows * task.MostLabels(longest);
-            var limits = new BatchLimits(trainTokens, trainRows, labels, evalTokens, evalRows, Math.Max(1, task.Candidates));
+            var limits = new BatchLimits(
+                trainTokens, trainRows, labels, evalTokens, evalRows, Math.Max(1, task.Candidates));
             device = openDevice();
             var settings = RunSettings.Of(recipe, source, device);
-            long? expanded = o.ExpandedWeights switch { "auto" => budgetBytes == null ? 0 : null, "none" => 0, var size => Units.Parse(size) };
+            long? expanded = o.ExpandedWeights switch
+            {
+                "auto" => budgetBytes == null ? 0 : null,
+                "none" => 0,
+                var size => Units.Parse(size),
+            };
             // Without a budget the card's free memory is one, of which nothing is taken that the step does not need.
             var (budget, words) = Budget.Of(budgetBytes, device);
-            (var plan, settings) = Budget.Fit(source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words, leastLength: task.LeastLength);
+            (var plan, settings) = Budget.Fit(
+                source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words,
+                leastLength: task.LeastLength);
             return new PreparedRun
             {
-                Rows = rows, Source = source, Device = device, Limits = limits, Settings = settings, Plan = plan,
-                Notes = [.. source.Notices, .. tokenizer.Notices, .. Slower(device, source.Config, settings), .. RunNotes.Of(recipe, rows, source.Config)],
+                Rows = rows,
+                Source = source,
+                Device = device,
+                Limits = limits,
+                Settings = settings,
+                Plan = plan,
+                Notes =
+                [
+                    .. source.Notices,
+                    .. tokenizer.Notices,
+                    .. Slower(device, source.Config, settings),
+                    .. RunNotes.Of(recipe, rows, source.Config),
+                ],
             };
         }
         catch
@@ -94,19 +141,30 @@ public sealed class PreparedRun : IDisposable
     private static string[] Slower(IDevice device, ModelConfig config, ModelSettings settings) =>
         device.AttentionNotice(config.HeadDim, settings.ComputeType) is { } slower ? [slower] : [];
 
-    // A pattern that no adapted module answers to is a slip of the pen: the run would go on without it. (PEFT takes it, so an adapter that was made elsewhere may hold one.)
+    // A pattern that no adapted module answers to is a slip of the pen: the run would go on without it. (PEFT takes it,
+    // so an adapter that was made elsewhere may hold one.)
     internal static void CheckPatterns(LoraOptions lora, ModelConfig config)
     {
         if (lora.Targets() is not { } targets) return;
         string[] adapted = [.. config.ProjectionPaths().Where(targets.Matches)];
         if (adapted.Length == 0) return; // the model refuses target_modules that match nothing
         foreach (var (name, key) in targets.Unmatched(adapted))
-            throw new HeadroomException($"lora.{name}: '{key}' matches no module that is adapted.", "Give the end of a module's path, such as q_proj or layers.0.mlp.up_proj, or a regex for it; target_modules must name the module too.");
+            throw new HeadroomException(
+                $"lora.{name}: '{key}' matches no module that is adapted.",
+                "Give the end of a module's path, such as q_proj or layers.0.mlp.up_proj, or a regex for it; "
+                    + "target_modules must name the module too."
+            );
     }
 
-    /// <summary>Tokens of the largest batch; refuses one that no device holds before a number of it overflows. <paramref name="smaller"/>: what makes it smaller.</summary>
-    public static int BatchTokens(int rows, int longest, string smaller) => (long)rows * longest is var tokens && tokens <= 1 << 24 ? (int)tokens
-        : throw new HeadroomException($"A batch of {rows} rows of {longest} tokens is too large.", $"Set a smaller {smaller}.");
+    /// <summary>
+    /// Tokens of the largest batch; refuses one that no device holds before a number of it overflows.
+    /// <paramref name="smaller"/>: what makes it smaller.
+    /// </summary>
+    public static int BatchTokens(int rows, int longest, string smaller) =>
+        (long)rows * longest is var tokens && tokens <= 1 << 24
+            ? (int)tokens
+            : throw new HeadroomException(
+                $"A batch of {rows} rows of {longest} tokens is too large.", $"Set a smaller {smaller}.");
 
     /// <summary>Closes the weights. The device belongs to whoever made an engine on it.</summary>
     public void Dispose() => Source.Dispose();

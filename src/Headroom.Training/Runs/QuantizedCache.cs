@@ -5,9 +5,11 @@ using Headroom.Formats;
 namespace Headroom.Training;
 
 /// <summary>
-/// Quantized copies of bases, so that the second start reads a quarter: &lt;cache&gt;/quantized/&lt;base hash&gt;-&lt;storage&gt;/ in the layout of a
-/// bitsandbytes checkpoint, written whole or not at all after the first load. A copy names the hash of its base; the configuration is always the base's own.
-/// Every byte of it is checked against the hashes in its metadata when it is read (<see cref="CopySeal"/>); one that is damaged is thrown away, and the base is read again.
+/// Quantized copies of bases, so that the second start reads a quarter: &lt;cache&gt;/quantized/&lt;base
+/// hash&gt;-&lt;storage&gt;/ in the layout of a bitsandbytes checkpoint, written whole or not at all after the first
+/// load. A copy names the hash of its base; the configuration is always the base's own.
+/// Every byte of it is checked against the hashes in its metadata when it is read (<see cref="CopySeal"/>); one that is
+/// damaged is thrown away, and the base is read again.
 /// </summary>
 public sealed partial class QuantizedCache(string root, long minimumBytes)
 {
@@ -23,7 +25,10 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
     /// <summary>Folder of the copies.</summary>
     public string Folder => _copies;
 
-    /// <summary>Opens a base, or its quantized copy when the recipe wants that storage, there is one, and the base's hash is known without reading it.</summary>
+    /// <summary>
+    /// Opens a base, or its quantized copy when the recipe wants that storage, there is one, and the base's hash is
+    /// known without reading it.
+    /// </summary>
     public IWeightSource Open(string path, QuantizationOptions quantization, Action<string>? say = null)
     {
         var source = WeightSources.Open(path);
@@ -31,7 +36,10 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
         if (_hashes.Known(original.Files) is not { } hash)
         {
             if (!BaseHashes.CanTell(original.Files))
-                say?.Invoke($"note: the file system of {path} does not say surely whether a file changed, so the base is hashed and quantized anew at each start");
+                say?.Invoke(
+                    $"note: the file system of {path} does not say surely whether a file changed, so the base is "
+                        + $"hashed and quantized anew at each start"
+                );
             return source;
         }
         string folder = Copy(hash, Storage(quantization));
@@ -40,7 +48,10 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
         {
             var copy = new CheckpointSource(folder, original, hash, () =>
             {
-                say?.Invoke($"the quantized copy in {folder} is not what was written; it is thrown away, and the base is read again");
+                say?.Invoke(
+                    $"the quantized copy in {folder} is not what was written; it is thrown away, and the base is read "
+                        + $"again"
+                );
                 Delete(folder);
                 return WeightSources.Open(path);
             });
@@ -50,17 +61,29 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
         }
         catch (HeadroomException e)
         {
-            say?.Invoke($"the quantized copy in {folder} cannot be used ({e.Message.TrimEnd('.')}); it is thrown away, and the base is read again");
+            say?.Invoke(
+                $"the quantized copy in {folder} cannot be used ({e.Message.TrimEnd('.')}); it is thrown away, and "
+                    + $"the base is read again"
+            );
             Delete(folder);
             return source;
         }
     }
 
-    /// <summary>Keeps a copy of what was loaded from a full-precision base; does nothing when there is one already or none is wanted. Never fails a run.</summary>
+    /// <summary>
+    /// Keeps a copy of what was loaded from a full-precision base; does nothing when there is one already or none is
+    /// wanted. Never fails a run.
+    /// </summary>
     public void Save(Engine engine, IWeightSource source, QuantizationOptions quantization, Action<string>? say = null)
     {
-        if (source is not CheckpointSource original || !Wanted(original, quantization) || engine.Settings.LinearStorage != Storage(quantization)) return;
-        if (engine.Initial != null || engine.Model.SavedModules.Any()) return; // not the base as it is; or a trained table, which is not held in its own type
+        if (
+            source is not CheckpointSource original
+            || !Wanted(original, quantization)
+            || engine.Settings.LinearStorage != Storage(quantization)
+        )
+            return;
+        if (engine.Initial != null || engine.Model.SavedModules.Any())
+            return; // not the base as it is; or a trained table, which is not held in its own type
         // What was loaded has that hash only if the files did not change between the two.
         string hash = original.Hash, folder = Copy(hash, engine.Settings.LinearStorage);
         if (original.Stamp == null || BaseHashes.Stamp(original.Files) != original.Stamp) return;
@@ -70,19 +93,28 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
         {
             Directory.CreateDirectory(_copies);
             Temporary.Sweep(_copies); // before the free space is looked at
-            long bytes = engine.Model.Projections.Sum(p => p.Weight.Bytes) + engine.Model.EmbeddingTable.Bytes + (engine.Model.Config.TieWordEmbeddings ? 0 : engine.Model.Head.Bytes);
+            long bytes =
+                engine.Model.Projections.Sum(p => p.Weight.Bytes)
+                + engine.Model.EmbeddingTable.Bytes
+                + (engine.Model.Config.TieWordEmbeddings ? 0 : engine.Model.Head.Bytes);
             if (new DriveInfo(_copies).AvailableFreeSpace < 2 * bytes) return;
             using var target = Place(folder);
             if (target == null) return;
-            if (bytes > Worthwhile) say?.Invoke($"keeping the quantized base for the next start: {bytes / 1e9:F1} GB in {folder} (quantization.cache: false turns this off)");
+            if (bytes > Worthwhile)
+                say?.Invoke(
+                    $"keeping the quantized base for the next start: {bytes / 1e9:F1} GB in {folder} "
+                        + $"(quantization.cache: false turns this off)"
+                );
             var metadata = new Dictionary<string, string>(CopySeal.Blank) { [CheckpointSource.BaseHashKey] = hash };
             QuantizedCheckpoint.WriteInto(target.Temporary, engine, source, null, metadata);
             CopySeal.Set(target.Temporary);
             target.Commit();
         }
-        catch (Exception e) when (e is HeadroomException or IOException or UnauthorizedAccessException or ArgumentException)
+        catch (Exception e)
+            when (e is HeadroomException or IOException or UnauthorizedAccessException or ArgumentException)
         {
-            if (!Directory.Exists(folder)) say?.Invoke($"the quantized base could not be kept: {e.Message}"); // else another process was faster
+            if (!Directory.Exists(folder))
+                say?.Invoke($"the quantized base could not be kept: {e.Message}"); // else another process was faster
         }
     }
 
@@ -102,11 +134,13 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
     /// <summary>The copies: base hash with storage, bytes, last use.</summary>
     public IReadOnlyList<(string Name, long Bytes, DateTime Written)> List() => !Directory.Exists(_copies) ? []
         : [.. new DirectoryInfo(_copies).EnumerateDirectories().Where(d => CopyName().IsMatch(d.Name))
-            .Select(d => (d.Name, d.EnumerateFiles().Sum(f => f.Length), d.LastWriteTimeUtc)).OrderBy(d => d.Name, StringComparer.Ordinal)];
+                    .Select(d => (d.Name, d.EnumerateFiles().Sum(f => f.Length), d.LastWriteTimeUtc))
+                    .OrderBy(d => d.Name, StringComparer.Ordinal),
+            ];
 
     /// <summary>
-    /// Deletes every copy and remembered hash that the cache wrote: known by its name and by what is in it. A copy that a living process reads or writes stays, and
-    /// so does whatever else lies in the folders.
+    /// Deletes every copy and remembered hash that the cache wrote: known by its name and by what is in it. A copy that
+    /// a living process reads or writes stays, and so does whatever else lies in the folders.
     /// </summary>
     /// <exception cref="HeadroomException">Something cannot be deleted; exit code 1.</exception>
     public CacheCleared Clear()
@@ -118,7 +152,12 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
             {
                 if (!Directory.Exists(folder)) continue;
                 Temporary.Sweep(folder);
-                foreach (var entry in new DirectoryInfo(folder).EnumerateFileSystemInfos().OrderBy(e => e.Name, StringComparer.Ordinal).ToList())
+                foreach (
+                    var entry in new DirectoryInfo(folder)
+                        .EnumerateFileSystemInfos()
+                        .OrderBy(e => e.Name, StringComparer.Ordinal)
+                        .ToList()
+                )
                     ClearEntry(entry, cleared);
                 if (!Directory.EnumerateFileSystemEntries(folder).Any()) Directory.Delete(folder);
             }
@@ -126,7 +165,8 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new HeadroomException($"{root} cannot be cleared: {e.Message}", "End the runs that use it, then try again.", 1, e);
+            throw new HeadroomException(
+                $"{root} cannot be cleared: {e.Message}", "End the runs that use it, then try again.", 1, e);
         }
     }
 
@@ -137,22 +177,33 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
             file.Delete();
             cleared.Deleted.Add("hashes/" + file.Name);
         }
-        else if (entry is DirectoryInfo folder && IsCopy(folder)) (ClearCopy(folder.FullName) ? cleared.Deleted : cleared.InUse).Add("quantized/" + folder.Name);
-        else if (!Temporary.IsName(entry.Name) && !LockName().IsMatch(entry.Name) && Path.Exists(entry.FullName)) cleared.Left.Add(entry.FullName);
+        else if (entry is DirectoryInfo folder && IsCopy(folder))
+            (ClearCopy(folder.FullName) ? cleared.Deleted : cleared.InUse).Add("quantized/" + folder.Name);
+        else if (!Temporary.IsName(entry.Name) && !LockName().IsMatch(entry.Name) && Path.Exists(entry.FullName))
+            cleared.Left.Add(entry.FullName);
     }
 
     private static bool IsRememberedHash(FileInfo file) =>
-        file.Directory!.Name == "hashes" && BaseHashes.IsHash(file.Name) && file.Length == file.Name.Length && BaseHashes.IsHash(File.ReadAllText(file.FullName));
+        file.Directory!.Name == "hashes"
+        && BaseHashes.IsHash(file.Name)
+        && file.Length == file.Name.Length
+        && BaseHashes.IsHash(File.ReadAllText(file.FullName));
 
     // Its name, no file but its own, and the name of its base in it; a damaged one names none.
     private static bool IsCopy(DirectoryInfo folder)
     {
         if (folder.LinkTarget != null || !CopyName().IsMatch(folder.Name)) return false;
-        if (folder.EnumerateFileSystemInfos().Any(f => f is not FileInfo { LinkTarget: null, Name: "config.json" or WeightsFile })) return false;
+        if (
+            folder
+                .EnumerateFileSystemInfos()
+                .Any(f => f is not FileInfo { LinkTarget: null, Name: "config.json" or WeightsFile })
+        )
+            return false;
         try
         {
             using var weights = SafetensorsFile.Open(Path.Combine(folder.FullName, WeightsFile));
-            return weights.Metadata.GetValueOrDefault(CheckpointSource.BaseHashKey) == folder.Name[..folder.Name.IndexOf('-')];
+            return weights.Metadata.GetValueOrDefault(CheckpointSource.BaseHashKey)
+                == folder.Name[..folder.Name.IndexOf('-')];
         }
         catch (HeadroomException)
         {
@@ -160,14 +211,19 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
         }
     }
 
-    // Its writer holds the lock beside it, and each reader a shared one of the weights (File.OpenHandle), which an exclusive opening runs into.
+    // Its writer holds the lock beside it, and each reader a shared one of the weights (File.OpenHandle), which an
+    // exclusive opening runs into.
     private static bool ClearCopy(string folder)
     {
         try
         {
             using var writer = FolderLock.Beside(folder, "The quantized copy");
             string weights = Path.Combine(folder, WeightsFile);
-            using (File.Exists(weights) ? new FileStream(weights, FileMode.Open, FileAccess.ReadWrite, FileShare.None) : null)
+            using (
+                File.Exists(weights)
+                    ? new FileStream(weights, FileMode.Open, FileAccess.ReadWrite, FileShare.None)
+                    : null
+            )
                 if (!OperatingSystem.IsWindows()) Delete(folder);
             if (OperatingSystem.IsWindows()) Delete(folder); // an open file's folder cannot be renamed there
             return !Directory.Exists(folder);
@@ -178,12 +234,17 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
         }
     }
 
-    private static WeightStorage Storage(QuantizationOptions q) => q.Bnb4bitUseDoubleQuant ?? true ? WeightStorage.NF4Double : WeightStorage.NF4;
+    private static WeightStorage Storage(QuantizationOptions q) =>
+        q.Bnb4bitUseDoubleQuant ?? true ? WeightStorage.NF4Double : WeightStorage.NF4;
 
     private bool Wanted(CheckpointSource source, QuantizationOptions q) =>
-        q.LoadIn4bit && source.Config.Quantized == null && q.Cache != false && (q.Cache == true || source.Stored.Bytes >= minimumBytes);
+        q.LoadIn4bit
+        && source.Config.Quantized == null
+        && q.Cache != false
+        && (q.Cache == true || source.Stored.Bytes >= minimumBytes);
 
-    private string Copy(string hash, WeightStorage storage) => Path.Combine(_copies, $"{hash}-{(storage == WeightStorage.NF4Double ? "nf4-double" : "nf4")}");
+    private string Copy(string hash, WeightStorage storage) =>
+        Path.Combine(_copies, $"{hash}-{(storage == WeightStorage.NF4Double ? "nf4-double" : "nf4")}");
 
     private static void Delete(string folder)
     {

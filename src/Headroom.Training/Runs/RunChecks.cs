@@ -4,7 +4,10 @@ using Headroom.Core;
 
 namespace Headroom.Training;
 
-/// <summary>Whether a resume is the run it goes on with: what changes numbers must be the same, and what differs is named with both values.</summary>
+/// <summary>
+/// Whether a resume is the run it goes on with: what changes numbers must be the same, and what differs is named with
+/// both values.
+/// </summary>
 internal static class RunChecks
 {
     private const int MostNamed = 4, MostShown = 80; // differences in a message, and characters of a value
@@ -15,7 +18,8 @@ internal static class RunChecks
     {
         var differences = RecipeIdentity.Differences(before, RecipeIdentity.Values(recipe), Identity.Numbers).ToList();
         if (differences.Count > 0)
-            throw new HeadroomException($"The recipe is not the one that {folder.Path} was started with: {Named(differences)}.",
+            throw new HeadroomException(
+                $"The recipe is not the one that {folder.Path} was started with: {Named(differences)}.",
                 $"Resume with that one, which {folder.Recipe} holds, or start a new run under another --name.");
     }
 
@@ -23,26 +27,37 @@ internal static class RunChecks
     public static bool MayBeLonger(RunManifest before, Recipe recipe) =>
         RecipeIdentity.Differences(before.Recipe, RecipeIdentity.Values(recipe), Identity.MayRise).Any();
 
-    /// <summary>Refuses rows, a configuration or a precision and storage that are not those of the run, and a shorter run.</summary>
+    /// <summary>
+    /// Refuses rows, a configuration or a precision and storage that are not those of the run, and a shorter run.
+    /// </summary>
     /// <exception cref="HeadroomException">One of them differs.</exception>
     public static void SameInputs(RunFolder folder, RunManifest before, RunManifest now)
     {
-        foreach (string split in now.Data.Keys.Where(s => before.Data[s] != now.Data[s])) throw OtherRows(folder, before, now, split);
+        foreach (string split in now.Data.Keys.Where(s => before.Data[s] != now.Data[s]))
+            throw OtherRows(folder, before, now, split);
         SameConfiguration(folder, before.Config, now.Config, ToDo("base model"));
         if (RecipeIdentity.Differences(before.Resolved, now.Resolved).ToList() is { Count: > 0 } resolved)
             throw new HeadroomException($"The run in {folder.Path} was started otherwise: {Named(resolved)}.",
-                "The numbers would be others: resume with the same device and precision, or start a new run under another --name.");
+                "The numbers would be others: resume with the same device and precision, or start a new run under "
+                    + "another --name."
+            );
         if (now.TotalSteps < before.TotalSteps)
-            throw new HeadroomException($"The run in {folder.Path} has {before.TotalSteps} updates and would now have {now.TotalSteps}: it may be made longer, not shorter.",
+            throw new HeadroomException(
+                $"The run in {folder.Path} has {before.TotalSteps} updates and would now have {now.TotalSteps}: it "
+                    + $"may be made longer, not shorter.",
                 "Raise training.max_steps or num_train_epochs, or leave them as they were.");
     }
 
     /// <summary>Refuses another configuration of the base.</summary>
     /// <exception cref="HeadroomException">It differs.</exception>
-    public static void SameConfiguration(RunFolder folder, IReadOnlyDictionary<string, string> before, IReadOnlyDictionary<string, string> now, string toDo)
+    public static void SameConfiguration(
+        RunFolder folder, IReadOnlyDictionary<string, string> before, IReadOnlyDictionary<string, string> now,
+        string toDo)
     {
         if (RecipeIdentity.Differences(before, now).ToList() is { Count: > 0 } config)
-            throw new HeadroomException($"The configuration of the base is not the one that {folder.Path} was started with: {Named(config)}.", toDo);
+            throw new HeadroomException(
+                $"The configuration of the base is not the one that {folder.Path} was started with: {Named(config)}.",
+                toDo);
     }
 
     /// <summary>Refuses other base weights.</summary>
@@ -50,17 +65,24 @@ internal static class RunChecks
     public static void SameBase(RunFolder folder, string before, string now)
     {
         if (before != now)
-            throw new HeadroomException($"The base model is not the one that {folder.Path} was started with: its weights have SHA-256 {now[..12]}..., not {before[..Math.Min(12, before.Length)]}....",
+            throw new HeadroomException(
+                $"The base model is not the one that {folder.Path} was started with: its weights have SHA-256 "
+                    + $"{now[..12]}..., not {before[..Math.Min(12, before.Length)]}....",
                 ToDo("base model"));
     }
 
-    /// <summary>Refuses a checkpoint that belongs to other rows or another configuration than the run's; needed where the manifest is gone.</summary>
+    /// <summary>
+    /// Refuses a checkpoint that belongs to other rows or another configuration than the run's; needed where the
+    /// manifest is gone.
+    /// </summary>
     /// <exception cref="HeadroomException">One differs.</exception>
     public static void SameHashes(RunFolder folder, IReadOnlyDictionary<string, string>? checkpoint, RunManifest now)
     {
         foreach (var (what, hash) in checkpoint ?? new Dictionary<string, string>())
             if (now.Hashes.GetValueOrDefault(what) != hash)
-                throw new HeadroomException($"The checkpoint in {folder.Path} was made with other {what switch { "config" => "configuration of the base", "resolved" => "device, precision or storage", _ => what + " rows" }}.",
+                throw new HeadroomException(
+                    $"The checkpoint in {folder.Path} was made with other "
+                        + $"{what switch { "config" => "configuration of the base", "resolved" => "device, precision or storage", _ => what + " rows" }}.",
                     "Resume with what the run was started with, or start a new run under another --name.");
     }
 
@@ -68,7 +90,9 @@ internal static class RunChecks
     public static JsonArray Changes(RunManifest? before, RunManifest now)
     {
         if (before == null) return [];
-        var changes = RecipeIdentity.Differences(before.Recipe, now.Recipe, Identity.None, Identity.MayRise, Identity.Rows, Identity.Resolved).ToList();
+        var changes = RecipeIdentity
+            .Differences(before.Recipe, now.Recipe, Identity.None, Identity.MayRise, Identity.Rows, Identity.Resolved)
+            .ToList();
         void Add(string key, string old, string current)
         {
             if (old != current) changes.Add((key, old, current));
@@ -78,15 +102,31 @@ internal static class RunChecks
         Add("driver", before.Driver ?? "none", now.Driver ?? "none");
         Add("headroom", before.Headroom, now.Headroom);
         Add("total_steps", Text(before.TotalSteps), Text(now.TotalSteps));
-        return new JsonArray([.. changes.DistinctBy(c => c.Key).Select(c => (JsonNode)new JsonObject { ["key"] = c.Key, ["old"] = c.Old, ["new"] = c.New })]);
+        return new JsonArray([
+            .. changes
+                .DistinctBy(c => c.Key)
+                .Select(c =>
+                    (JsonNode)
+                        new JsonObject
+                        {
+                            ["key"] = c.Key, ["old"] = c.Old, ["new"] = c.New,
+                        }
+                ),
+        ]);
     }
 
     private static HeadroomException OtherRows(RunFolder folder, RunManifest before, RunManifest now, string split)
     {
         var (old, current) = (before.Data[split], now.Data[split]);
         var keys = RecipeIdentity.Differences(before.Recipe, now.Recipe, Identity.Rows).ToList();
-        string how = old.Rows != current.Rows ? $"there are {current.Rows}, not {old.Rows}" : $"{Text(old.Rows)} rows as before, but other texts, labels or order";
-        return new($"The {split} rows are not those that {folder.Path} was started with: {how}{(keys.Count > 0 ? $" ({Named(keys)})" : "")}.", ToDo("data"));
+        string how =
+            old.Rows != current.Rows
+                ? $"there are {current.Rows}, not {old.Rows}"
+                : $"{Text(old.Rows)} rows as before, but other texts, labels or order";
+        return new(
+            $"The {split} rows are not those that {folder.Path} was started with: "
+                + $"{how}{(keys.Count > 0 ? $" ({Named(keys)})" : "")}.",
+            ToDo("data"));
     }
 
     private static string ToDo(string what) => $"Resume with the same {what}, or start a new run under another --name.";

@@ -3,10 +3,16 @@ using Headroom.Core;
 
 namespace Headroom.Training;
 
-/// <summary>The end of a run that failed: the event <c>failed</c> with its reason, and words that name the checkpoint to go on from.</summary>
+/// <summary>
+/// The end of a run that failed: the event <c>failed</c> with its reason, and words that name the checkpoint to go on
+/// from.
+/// </summary>
 internal static class RunFailure
 {
-    /// <summary>Writes the event, when that can still be done, and gives what is thrown in the place of <paramref name="e"/>; null = itself.</summary>
+    /// <summary>
+    /// Writes the event, when that can still be done, and gives what is thrown in the place of <paramref name="e"/>;
+    /// null = itself.
+    /// </summary>
     /// <param name="e">Whatever ended the run, but a stop.</param>
     /// <param name="log">The run's log.</param>
     /// <param name="step">Updates done.</param>
@@ -33,7 +39,8 @@ internal static class RunFailure
     private static HeadroomException? Told(Exception e, int step, string goOn) => e switch
     {
         DeviceException d => new(At(step) + d.Message, $"{goOn} {d.ToDo}", 1, d),
-        OutOfMemoryException => new($"{At(step)}There is not enough memory.", $"{goOn} Give it more memory, or a --vram budget.", 1, e),
+        OutOfMemoryException => new(
+            $"{At(step)}There is not enough memory.", $"{goOn} Give it more memory, or a --vram budget.", 1, e),
         _ when DiskFault.IsFull(e) => new(At(step) + e.Message, $"Free some space. {goOn}", 1, e),
         _ when DiskFault.Of(e) != null => new(At(step) + e.Message, $"Look after the disk. {goOn}", 1, e),
         _ => null,
@@ -45,7 +52,8 @@ internal static class RunFailure
     {
         try
         {
-            if (Checkpoints.Latest(checkpoints) is { } good) return $"The last good checkpoint is {good}: go on with --resume.";
+            if (Checkpoints.Latest(checkpoints) is { } good)
+                return $"The last good checkpoint is {good}: go on with --resume.";
         }
         catch (Exception e) when (DiskFault.Of(e) != null)
         {

@@ -6,14 +6,19 @@ using Headroom.Formats;
 namespace Headroom.Training;
 
 /// <summary>
-/// The folder of a run: <c>manifest.json</c> (what was trained on what), <c>recipe.yaml</c> (the recipe as it was understood) and <c>recipe.original.yaml</c> (the text
-/// that was given), <c>events.jsonl</c> (and <c>events-cut.jsonl</c>: what a resume took out of it), <c>checkpoints/</c>, <c>best/</c>, and while a process works in it its
-/// lock. Nobody else puts these paths together. A duel's folder is one too, of which only recipe, log and lock are used.
+/// The folder of a run: <c>manifest.json</c> (what was trained on what), <c>recipe.yaml</c> (the recipe as it was
+/// understood) and <c>recipe.original.yaml</c> (the text that was given), <c>events.jsonl</c> (and
+/// <c>events-cut.jsonl</c>: what a resume took out of it), <c>checkpoints/</c>, <c>best/</c>, and while a process works
+/// in it its lock. Nobody else puts these paths together. A duel's folder is one too, of which only recipe, log and
+/// lock are used.
 /// </summary>
 /// <param name="path">The folder; need not be there.</param>
 public sealed partial class RunFolder(string path)
 {
-    private const string ManifestName = "manifest.json", EventsName = "events.jsonl", BestName = "best", CheckpointsName = "checkpoints";
+    private const string ManifestName = "manifest.json",
+        EventsName = "events.jsonl",
+        BestName = "best",
+        CheckpointsName = "checkpoints";
 
     /// <summary>The folder.</summary>
     public string Path { get; } = path;
@@ -36,9 +41,15 @@ public sealed partial class RunFolder(string path)
 
     private string At(string name) => System.IO.Path.Combine(Path, name);
 
-    /// <summary>True when there is nothing in the folder (but what a lock, or a kill in the middle of the first file, leaves there), or no folder.</summary>
+    /// <summary>
+    /// True when there is nothing in the folder (but what a lock, or a kill in the middle of the first file, leaves
+    /// there), or no folder.
+    /// </summary>
     public bool IsEmpty => !Directory.Exists(Path)
-        || Directory.EnumerateFileSystemEntries(Path).Select(e => System.IO.Path.GetFileName(e)).All(n => FolderLock.IsOwn(n) || Temporary.IsName(n));
+        || Directory
+            .EnumerateFileSystemEntries(Path)
+            .Select(e => System.IO.Path.GetFileName(e))
+            .All(n => FolderLock.IsOwn(n) || Temporary.IsName(n));
 
     /// <summary>True when a run was begun here.</summary>
     public bool HasRun => File.Exists(Events) || File.Exists(Recipe);
@@ -46,9 +57,13 @@ public sealed partial class RunFolder(string path)
     /// <summary>Who trains in the folder now, in words; null when nobody does.</summary>
     public string? Holder => FolderLock.HolderOf(Path);
 
-    /// <summary>Lets this process alone change the folder, which is made when it is missing. To be taken before anything in it is read.</summary>
+    /// <summary>
+    /// Lets this process alone change the folder, which is made when it is missing. To be taken before anything in it
+    /// is read.
+    /// </summary>
     /// <param name="say">Is told where the file system knows no locks.</param>
-    /// <exception cref="HeadroomException">Another process trains in it, which is named; or it cannot be written.</exception>
+    /// <exception cref="HeadroomException">Another process trains in it, which is named; or it cannot be
+    /// written.</exception>
     public FolderLock Lock(Action<string>? say = null) =>
         FolderLock.Take(Path, "The run folder", "Wait until that has ended, or stop it; or give another --name.", say);
 
@@ -56,7 +71,9 @@ public sealed partial class RunFolder(string path)
     /// <exception cref="HeadroomException">It is damaged.</exception>
     public RunManifest? ReadManifest() => RunManifest.Read(Manifest);
 
-    /// <summary>Writes the recipe as it was understood, the text it was given as (when there is one), and the manifest.</summary>
+    /// <summary>
+    /// Writes the recipe as it was understood, the text it was given as (when there is one), and the manifest.
+    /// </summary>
     /// <exception cref="HeadroomException">The folder cannot be written.</exception>
     public void Write(RunManifest manifest, Recipe recipe, string? given)
     {
@@ -64,20 +81,31 @@ public sealed partial class RunFolder(string path)
         manifest.Write(Manifest);
     }
 
-    /// <summary>Writes the recipe, of a duel too. What was given first stays: a resume with other spacing or comments gives nothing new.</summary>
+    /// <summary>
+    /// Writes the recipe, of a duel too. What was given first stays: a resume with other spacing or comments gives
+    /// nothing new.
+    /// </summary>
     public void WriteRecipe(Recipe recipe, string? given)
     {
         OutputFolder.Create(Path, "Give another folder with --runs.");
-        AtomicFile.WriteText(Recipe, RecipeWriter.Write(recipe)); // first: with it the folder is a run's, which a kill leaves to be resumed
+        // first: with it the folder is a run's, which a kill leaves to be resumed
+        AtomicFile.WriteText(Recipe, RecipeWriter.Write(recipe));
         if (!string.IsNullOrEmpty(given) && !File.Exists(OriginalRecipe)) AtomicFile.WriteText(OriginalRecipe, given);
     }
 
-    /// <summary>The recipe of the duel that begins the log, as <see cref="RecipeIdentity.Values"/>; null when it holds none.</summary>
+    /// <summary>
+    /// The recipe of the duel that begins the log, as <see cref="RecipeIdentity.Values"/>; null when it holds none.
+    /// </summary>
     internal IReadOnlyDictionary<string, string>? DuelValues() => !File.Exists(Events) ? null
-        : EventLog.Read(Events).FirstOrDefault() is { } e && (string?)e["event"] == "duel_start" && e["recipe_values"] is JsonObject values
+        : EventLog.Read(Events).FirstOrDefault() is { } e
+        && (string?)e["event"] == "duel_start"
+        && e["recipe_values"] is JsonObject values
             ? values.ToDictionary(v => v.Key, v => (string)v.Value!) : null;
 
-    /// <summary>The run that an adapter's folder lies in (<c>best/</c>, a checkpoint, a copy beside them) with its manifest; null when it lies in none.</summary>
+    /// <summary>
+    /// The run that an adapter's folder lies in (<c>best/</c>, a checkpoint, a copy beside them) with its manifest;
+    /// null when it lies in none.
+    /// </summary>
     /// <exception cref="HeadroomException">The manifest is damaged.</exception>
     public static (RunFolder Folder, RunManifest Manifest)? Of(string adapter)
     {
@@ -88,9 +116,13 @@ public sealed partial class RunFolder(string path)
         return null;
     }
 
-    /// <summary>Refuses a base that is understood otherwise than when the run in the folder was trained on it. (Its weights the adapter itself knows.)</summary>
+    /// <summary>
+    /// Refuses a base that is understood otherwise than when the run in the folder was trained on it. (Its weights the
+    /// adapter itself knows.)
+    /// </summary>
     /// <exception cref="HeadroomException">The configuration differs, which is named.</exception>
-    public void CheckConfiguration(RunManifest manifest, ModelConfig config) => RunChecks.SameConfiguration(this, manifest.Config, ConfigIdentity.Of(config), "Give the base as it was.");
+    public void CheckConfiguration(RunManifest manifest, ModelConfig config) =>
+        RunChecks.SameConfiguration(this, manifest.Config, ConfigIdentity.Of(config), "Give the base as it was.");
 
     /// <summary>Hashes of the files of an adapter's folder, by their path in it.</summary>
     internal static SortedDictionary<string, string> FilesOf(string folder)
@@ -99,7 +131,8 @@ public sealed partial class RunFolder(string path)
         foreach (string file in Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories))
         {
             using var content = File.OpenRead(file);
-            files[System.IO.Path.GetRelativePath(folder, file).Replace('\\', '/')] = Convert.ToHexStringLower(SHA256.HashData(content));
+            files[System.IO.Path.GetRelativePath(folder, file).Replace('\\', '/')] = Convert.ToHexStringLower(
+                SHA256.HashData(content));
         }
         return files;
     }

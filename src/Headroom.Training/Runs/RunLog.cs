@@ -20,7 +20,10 @@ internal sealed class RunLog
     public string? EvalFailed { get; private set; }
     /// <summary>It is a duel's.</summary>
     public bool IsDuel { get; private set; }
-    /// <summary>Seconds that processes worked on the run, each from its first event to its last, what a resume took out of the log included.</summary>
+    /// <summary>
+    /// Seconds that processes worked on the run, each from its first event to its last, what a resume took out of the
+    /// log included.
+    /// </summary>
     public double Seconds { get; private set; }
 
     /// <summary>Reads a log; one that is not there is empty.</summary>
@@ -34,11 +37,16 @@ internal sealed class RunLog
             string kind = (string)e["event"]!;
             if (kind is "run_start" or "resumed")
             {
-                log.Seconds = e["seconds_before"] is JsonValue before && before.TryGetValue(out double known) ? known : log.Seconds + Between(first, last);
+                log.Seconds =
+                    e["seconds_before"] is JsonValue before && before.TryGetValue(out double known)
+                        ? known
+                        : log.Seconds + Between(first, last);
                 first = null;
             }
             if (e["time"] is JsonValue value && value.TryGetValue(out string? written)
-                && DateTime.TryParse(written, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal, out var time))
+                && DateTime.TryParse(
+                    written, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal, out var time)
+            )
                 (first, last) = (first ?? time, time);
             log.Add(kind, e);
         }
@@ -46,7 +54,8 @@ internal sealed class RunLog
         return log;
     }
 
-    private static double Between(DateTime? first, DateTime? last) => first is { } f && last is { } l ? Math.Max(0, (l - f).TotalSeconds) : 0;
+    private static double Between(DateTime? first, DateTime? last) =>
+        first is { } f && last is { } l ? Math.Max(0, (l - f).TotalSeconds) : 0;
 
     private void Add(string kind, JsonObject e)
     {
@@ -66,7 +75,10 @@ internal sealed class RunLog
                 Tests.Remove("tuned"); // tested anew at the end
                 break;
             case "eval_failed":
-                EvalFailed = e["error"] is JsonValue error && error.TryGetValue(out string? text) ? text : "The evaluation gave no numbers.";
+                EvalFailed =
+                    e["error"] is JsonValue error && error.TryGetValue(out string? text)
+                        ? text
+                        : "The evaluation gave no numbers.";
                 break;
             case "run_end":
                 End = e;
@@ -74,8 +86,12 @@ internal sealed class RunLog
             case "test" when e["stage"] is JsonValue stage && stage.TryGetValue(out string? name):
                 Tests[name!] = e;
                 break;
-            case "best" when e["step"] is JsonValue step && e["files"] is JsonObject files && files.All(f => f.Value is JsonValue v && v.TryGetValue(out string? _)):
-                Best.Add(((int)step, new(files.ToDictionary(f => f.Key, f => (string)f.Value!), StringComparer.Ordinal)));
+            case "best"
+                when e["step"] is JsonValue step
+                    && e["files"] is JsonObject files
+                    && files.All(f => f.Value is JsonValue v && v.TryGetValue(out string? _)):
+                Best.Add(
+                    ((int)step, new(files.ToDictionary(f => f.Key, f => (string)f.Value!), StringComparer.Ordinal)));
                 break;
         }
     }

@@ -12,8 +12,8 @@ namespace Headroom.Training;
 public sealed record SplitIdentity(int Rows, string Hash);
 
 /// <summary>
-/// manifest.json of a run: what was trained on what, by what. Whatever is done with the run later (resume, eval, export, report) takes it from here, and what
-/// differs from it is refused by name.
+/// manifest.json of a run: what was trained on what, by what. Whatever is done with the run later (resume, eval,
+/// export, report) takes it from here, and what differs from it is refused by name.
 /// </summary>
 public sealed record RunManifest
 {
@@ -63,33 +63,65 @@ public sealed record RunManifest
     /// <summary>Options that hold the projections of a base as the run did.</summary>
     public QuantizationOptions Quantization => new()
     {
-        LoadIn4bit = LinearStorage is WeightStorage.NF4 or WeightStorage.NF4Double, LoadIn8bit = LinearStorage == WeightStorage.Int8,
-        Bnb4bitUseDoubleQuant = LinearStorage switch { WeightStorage.NF4Double => true, WeightStorage.NF4 => false, _ => null },
+        LoadIn4bit = LinearStorage is WeightStorage.NF4 or WeightStorage.NF4Double,
+        LoadIn8bit = LinearStorage == WeightStorage.Int8,
+        Bnb4bitUseDoubleQuant = LinearStorage switch
+        {
+            WeightStorage.NF4Double => true,
+            WeightStorage.NF4 => false,
+            _ => null,
+        },
     };
 
-    /// <summary>What a checkpoint of the run names beside the hashes of recipe and base, so that it is told from others without a manifest.</summary>
+    /// <summary>
+    /// What a checkpoint of the run names beside the hashes of recipe and base, so that it is told from others without
+    /// a manifest.
+    /// </summary>
     public IReadOnlyDictionary<string, string> Hashes => new SortedDictionary<string, string>(StringComparer.Ordinal)
     {
-        ["config"] = ConfigIdentity.Hash(Config), ["resolved"] = ConfigIdentity.Hash(Resolved),
-        ["train"] = Data["train"].Hash, ["validation"] = Data["validation"].Hash, ["test"] = Data["test"].Hash,
+        ["config"] = ConfigIdentity.Hash(Config),
+        ["resolved"] = ConfigIdentity.Hash(Resolved),
+        ["train"] = Data["train"].Hash,
+        ["validation"] = Data["validation"].Hash,
+        ["test"] = Data["test"].Hash,
     };
 
     /// <summary>As JSON; run_start carries the same fields.</summary>
     public JsonObject ToJson() => new()
     {
-        ["name"] = Name, ["headroom"] = Headroom, ["command"] = new JsonArray([.. Command.Select(c => (JsonNode?)c)]), ["created"] = Created.ToString("O"),
-        ["model"] = Model, ["model_path"] = ModelPath, ["model_hub"] = ModelHub, ["tokenizer"] = Tokenizer, ["base_sha256"] = BaseHash,
-        ["config"] = Object(Config), ["config_sha256"] = ConfigIdentity.Hash(Config),
-        ["recipe_sha256"] = RecipeHash, ["recipe_values"] = Object(Recipe),
-        ["device"] = Device, ["driver"] = Driver, ["precision"] = Resolved["precision"], ["resolved"] = Object(Resolved),
-        ["data"] = new JsonObject(Data.Select(d => KeyValuePair.Create(d.Key, (JsonNode?)new JsonObject { ["rows"] = d.Value.Rows, ["sha256"] = d.Value.Hash }))),
-        ["seed"] = Seed, ["total_steps"] = TotalSteps,
+        ["name"] = Name,
+        ["headroom"] = Headroom,
+        ["command"] = new JsonArray([.. Command.Select(c => (JsonNode?)c)]),
+        ["created"] = Created.ToString("O"),
+        ["model"] = Model,
+        ["model_path"] = ModelPath,
+        ["model_hub"] = ModelHub,
+        ["tokenizer"] = Tokenizer,
+        ["base_sha256"] = BaseHash,
+        ["config"] = Object(Config),
+        ["config_sha256"] = ConfigIdentity.Hash(Config),
+        ["recipe_sha256"] = RecipeHash,
+        ["recipe_values"] = Object(Recipe),
+        ["device"] = Device,
+        ["driver"] = Driver,
+        ["precision"] = Resolved["precision"],
+        ["resolved"] = Object(Resolved),
+        ["data"] = new JsonObject(
+                Data.Select(d =>
+                    KeyValuePair.Create(
+                        d.Key, (JsonNode?)new JsonObject { ["rows"] = d.Value.Rows, ["sha256"] = d.Value.Hash })
+                )
+            ),
+        ["seed"] = Seed,
+        ["total_steps"] = TotalSteps,
     };
 
     /// <summary>Writes it, whole or not at all.</summary>
     public void Write(string path) => AtomicFile.WriteText(path, ToJson().ToJsonString(Readable) + "\n");
 
-    /// <summary>Reads it; null when there is none, or it is one of a version that did not note what was trained.</summary>
+    /// <summary>
+    /// Reads it; null when there is none, or it is one of a version that did not note what was trained.
+    /// </summary>
     /// <exception cref="HeadroomException">It is damaged or cannot be read.</exception>
     public static RunManifest? Read(string path)
     {
@@ -108,10 +140,19 @@ public sealed record RunManifest
             var json = JsonNode.Parse(text) as JsonObject ?? throw new JsonException("it is no object");
             return json.ContainsKey("recipe_values") ? Of(json) : null;
         }
-        catch (Exception e) when (e is JsonException or NullReferenceException or InvalidOperationException or FormatException or ArgumentException or KeyNotFoundException
+        catch (Exception e)
+            when (e
+                    is JsonException
+                        or NullReferenceException
+                        or InvalidOperationException
+                        or FormatException
+                        or ArgumentException
+                        or KeyNotFoundException
             or OverflowException)
         {
-            throw new HeadroomException($"{path} is damaged: {e.Message.Split('\n')[0]}", "Put the file back from a copy; without it nobody knows what the run was started with.");
+            throw new HeadroomException(
+                $"{path} is damaged: {e.Message.Split('\n')[0]}",
+                "Put the file back from a copy; without it nobody knows what the run was started with.");
         }
     }
 
@@ -119,19 +160,35 @@ public sealed record RunManifest
     {
         var manifest = new RunManifest
         {
-            Name = (string)json["name"]!, Headroom = (string)json["headroom"]!, Command = [.. json["command"]!.AsArray().Select(c => (string)c!)],
-            Created = DateTime.Parse((string)json["created"]!, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal),
-            Model = (string)json["model"]!, ModelPath = (string)json["model_path"]!, ModelHub = (string?)json["model_hub"], Tokenizer = (string?)json["tokenizer"],
-            BaseHash = (string)json["base_sha256"]!, Config = Map(json["config"]!), RecipeHash = (string)json["recipe_sha256"]!, Recipe = Map(json["recipe_values"]!),
-            Device = (string)json["device"]!, Driver = (string?)json["driver"], Resolved = Map(json["resolved"]!),
-            Data = json["data"]!.AsObject().ToDictionary(d => d.Key, d => new SplitIdentity((int)d.Value!["rows"]!, (string)d.Value["sha256"]!)),
-            Seed = (int)json["seed"]!, TotalSteps = (int)json["total_steps"]!,
+            Name = (string)json["name"]!,
+            Headroom = (string)json["headroom"]!,
+            Command = [.. json["command"]!.AsArray().Select(c => (string)c!)],
+            Created = DateTime.Parse(
+                (string)json["created"]!, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal),
+            Model = (string)json["model"]!,
+            ModelPath = (string)json["model_path"]!,
+            ModelHub = (string?)json["model_hub"],
+            Tokenizer = (string?)json["tokenizer"],
+            BaseHash = (string)json["base_sha256"]!,
+            Config = Map(json["config"]!),
+            RecipeHash = (string)json["recipe_sha256"]!,
+            Recipe = Map(json["recipe_values"]!),
+            Device = (string)json["device"]!,
+            Driver = (string?)json["driver"],
+            Resolved = Map(json["resolved"]!),
+            Data = json["data"]!
+                .AsObject()
+                .ToDictionary(d => d.Key, d => new SplitIdentity((int)d.Value!["rows"]!, (string)d.Value["sha256"]!)),
+            Seed = (int)json["seed"]!,
+            TotalSteps = (int)json["total_steps"]!,
         };
         _ = (manifest.LinearStorage, manifest.Hashes); // throws where something lacks
         return manifest;
     }
 
-    private static JsonObject Object(IReadOnlyDictionary<string, string> map) => new(map.Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value)));
+    private static JsonObject Object(IReadOnlyDictionary<string, string> map) =>
+        new(map.Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value)));
 
-    private static Dictionary<string, string> Map(JsonNode node) => node.AsObject().ToDictionary(v => v.Key, v => (string)v.Value!);
+    private static Dictionary<string, string> Map(JsonNode node) =>
+        node.AsObject().ToDictionary(v => v.Key, v => (string)v.Value!);
 }

@@ -4,7 +4,9 @@ using Headroom.Formats.Data;
 
 namespace Headroom.Training;
 
-/// <summary>What is odd about a run but no error: said before its first step, by plan, train, duel and eval alike.</summary>
+/// <summary>
+/// What is odd about a run but no error: said before its first step, by plan, train, duel and eval alike.
+/// </summary>
 public static class RunNotes
 {
     /// <summary>All notes of a run, a sentence or two each.</summary>
@@ -14,7 +16,11 @@ public static class RunNotes
     public static IReadOnlyList<string> Of(Recipe recipe, RunRows rows, ModelConfig config)
     {
         var data = rows.Data;
-        return [.. data.Notes, .. rows.Task.Notes(data.Train, data.Validation, data.Test), .. Positions(rows.Longest, config),
+        return
+        [
+            .. data.Notes,
+            .. rows.Task.Notes(data.Train, data.Validation, data.Test),
+            .. Positions(rows.Longest, config),
             .. Updates(recipe.Training, data.Train.Count), .. Evaluations(recipe.Training, data)];
     }
 
@@ -23,7 +29,8 @@ public static class RunNotes
     /// <param name="rows">The rows that are evaluated.</param>
     /// <param name="longest">The longest of them, tokens.</param>
     /// <param name="config">The model.</param>
-    public static IReadOnlyList<string> Of(ITask task, IReadOnlyList<DataRow> rows, int longest, ModelConfig config) => [.. task.Notes(null, rows), .. Positions(longest, config)];
+    public static IReadOnlyList<string> Of(ITask task, IReadOnlyList<DataRow> rows, int longest, ModelConfig config) =>
+        [.. task.Notes(null, rows), .. Positions(longest, config)];
 
     // Whether rows go beyond the positions of the base.
     private static IEnumerable<string> Positions(int longest, ModelConfig config) =>
@@ -33,32 +40,47 @@ public static class RunNotes
     {
         long batch = (long)o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps;
         if (batch > rows)
-            yield return $"The effective batch of {o.PerDeviceTrainBatchSize} x {o.GradientAccumulationSteps} = {batch} rows is larger than the {rows} training rows: every update sees them all, once.";
+            yield return $"The effective batch of {o.PerDeviceTrainBatchSize} x {o.GradientAccumulationSteps} = "
+                + $"{batch} rows is larger than the {rows} training rows: every update sees them all, once.";
         int total = BatchFeed.TotalSteps(rows, o), warmup = Schedules.WarmupSteps(o.WarmupSteps, o.WarmupRatio, total);
         string updates = total == 1 ? "one update" : $"{total} updates";
-        if (o.LrSchedulerType == "constant" && warmup > 0) yield return "lr_scheduler_type constant has no warm-up: the recipe's is left out (constant_with_warmup has one).";
+        if (o.LrSchedulerType == "constant" && warmup > 0)
+            yield return "lr_scheduler_type constant has no warm-up: the recipe's is left out (constant_with_warmup "
+                + "has one).";
         else if (warmup >= total && warmup > 0)
         {
-            double most = Schedules.Factor(o.LrSchedulerType, total - 1, warmup, total, o.LearningRate, Schedules.Arguments(o));
-            yield return string.Create(CultureInfo.InvariantCulture, $"The warm-up of {warmup} is as long as the run of {updates} or longer: the learning rate ends at {most:P0} of {o.LearningRate:G4} and never falls.");
+            double most = Schedules.Factor(
+                o.LrSchedulerType, total - 1, warmup, total, o.LearningRate, Schedules.Arguments(o));
+            yield return string.Create(
+                CultureInfo.InvariantCulture,
+                $"The warm-up of {warmup} is as long as the run of {updates} or longer: the learning rate ends at "
+                    + $"{most:P0} of {o.LearningRate:G4} and never falls."
+            );
         }
         if (o.LrSchedulerType != "warmup_stable_decay") yield break;
         var a = Schedules.Arguments(o);
         long stages = (long)warmup + (a.NumStableSteps ?? 0) + a.NumDecaySteps;
-        if (stages > total) yield return $"Warm-up, stable part and decay of warmup_stable_decay are {stages} updates, the run has {updates}: it does not reach its end as written.";
-        else if (a.NumStableSteps != null && stages < total) yield return $"Warm-up, stable part and decay of warmup_stable_decay are {stages} updates, the run has {updates}: the rest is at the smallest rate.";
+        if (stages > total)
+            yield return $"Warm-up, stable part and decay of warmup_stable_decay are {stages} updates, the run has "
+                + $"{updates}: it does not reach its end as written.";
+        else if (a.NumStableSteps != null && stages < total)
+            yield return $"Warm-up, stable part and decay of warmup_stable_decay are {stages} updates, the run has "
+                + $"{updates}: the rest is at the smallest rate.";
     }
 
     private static IEnumerable<string> Evaluations(TrainingOptions o, DataSplits data)
     {
         if (data.Validation.Count == 0)
         {
-            if (data.Test.Count == 0) yield return "There are no validation rows and no test rows: nothing will be evaluated.";
+            if (data.Test.Count == 0)
+                yield return "There are no validation rows and no test rows: nothing will be evaluated.";
             yield break;
         }
         int total = BatchFeed.TotalSteps(data.Train.Count, o);
-        if (o.EvalStrategy == "no") yield return $"The {data.Validation.Count} validation rows will not be used: training.eval_strategy is no.";
+        if (o.EvalStrategy == "no")
+            yield return $"The {data.Validation.Count} validation rows will not be used: training.eval_strategy is no.";
         else if (o.EvalStrategy == "steps" && o.EvalSteps > total)
-            yield return $"training.eval_steps is {o.EvalSteps}, the run has {total} updates: the {data.Validation.Count} validation rows will not be used.";
+            yield return $"training.eval_steps is {o.EvalSteps}, the run has {total} updates: the "
+                + $"{data.Validation.Count} validation rows will not be used.";
     }
 }

@@ -3,7 +3,10 @@ using Headroom.Formats.Tokenizers;
 
 namespace Headroom.Training;
 
-/// <summary>The rows of a run as one base's tokenizer encodes them. They depend on nothing else of the base, so a duel keeps them from its first look to the run itself.</summary>
+/// <summary>
+/// The rows of a run as one base's tokenizer encodes them. They depend on nothing else of the base, so a duel keeps
+/// them from its first look to the run itself.
+/// </summary>
 public sealed class RunRows
 {
     private int? _longest;
@@ -24,10 +27,15 @@ public sealed class RunRows
     /// <summary>Encoded test rows.</summary>
     public required EncodedRows Test { get; init; }
 
-    /// <summary>Longest row of all splits, tokens. Encodes every row when it is first asked for; throws <see cref="HeadroomException"/> for one that cannot be.</summary>
+    /// <summary>
+    /// Longest row of all splits, tokens. Encodes every row when it is first asked for; throws
+    /// <see cref="HeadroomException"/> for one that cannot be.
+    /// </summary>
     public int Longest => _longest ??= Math.Max(Train.EncodeAll(), Math.Max(Validation.EncodeAll(), Test.EncodeAll()));
 
-    /// <summary>Number and hash of the rows of train, validation and test. Encodes every row when it is first asked for.</summary>
+    /// <summary>
+    /// Number and hash of the rows of train, validation and test. Encodes every row when it is first asked for.
+    /// </summary>
     public IReadOnlyDictionary<string, SplitIdentity> Identities => _identities ??= new()
     {
         ["train"] = new(Train.Count, RowsHash.Of(Train, Task.SharedIds)),
@@ -47,8 +55,12 @@ public sealed class RunRows
         var task = TaskTypes.Of(recipe.Task).Make(recipe, tokenizer);
         return new RunRows
         {
-            Data = data, Tokenizer = tokenizer, Task = task,
-            Train = new(data.Train, task.Encode), Validation = new(data.Validation, task.Encode, false), Test = new(data.Test, task.Encode, false),
+            Data = data,
+            Tokenizer = tokenizer,
+            Task = task,
+            Train = new(data.Train, task.Encode),
+            Validation = new(data.Validation, task.Encode, false),
+            Test = new(data.Test, task.Encode, false),
         };
     }
 }

@@ -5,8 +5,19 @@ using Headroom.Formats;
 
 namespace Headroom.Training;
 
-/// <summary>A prepared run from its first event to its last: zero-shot test, training with evaluations and checkpoints, test; each in the log and told to the host.</summary>
-internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host, RunFolder folder, RunStart start, PreparedRun prepared, Engine engine, Trainer trainer,
+/// <summary>
+/// A prepared run from its first event to its last: zero-shot test, training with evaluations and checkpoints, test;
+/// each in the log and told to the host.
+/// </summary>
+internal sealed class TrainLoop(
+    Recipe recipe,
+    ModelOptions model,
+    RunHost host,
+    RunFolder folder,
+    RunStart start,
+    PreparedRun prepared,
+    Engine engine,
+    Trainer trainer,
     RunManifest manifest, CancellationToken stop)
 {
     private const double MemorySeconds = 5; // between two looks at the device's memory
@@ -19,7 +30,8 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
     private double _trainSeconds, _nextMemory, _logged, _last;
     private string? _notice;
     // The last evaluation that gave no numbers, of the run before a resume too.
-    private NotFiniteException? _notFinite = start.Checkpoint != null && start.Log.EvalFailed is { } why ? new(why) : null;
+    private NotFiniteException? _notFinite =
+        start.Checkpoint != null && start.Log.EvalFailed is { } why ? new(why) : null;
 
     /// <summary>Runs to the end, or until it is stopped.</summary>
     public RunResult Run()
@@ -55,7 +67,8 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
     /// <summary>The log; what is made again was taken out of it before.</summary>
     private EventLog Open()
     {
-        if (host.Resume) EventLog.Cut(folder.Events, folder.CutEvents, start.Checkpoint == null ? null : trainer.State.Step);
+        if (host.Resume)
+            EventLog.Cut(folder.Events, folder.CutEvents, start.Checkpoint == null ? null : trainer.State.Step);
         return new EventLog(folder.Events) { Warn = host.Say };
     }
 
@@ -71,14 +84,23 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
             _log.Write("notice", new() { ["at_step"] = trainer.State.Step, ["text"] = note });
             host.Say("note: " + note);
         }
-        host.Say(RunEvents.Describe(recipe, TrainRun.ModelName(model), engine, trainer, _rows.Data, _rows.Task, _rows.Train, _rows.Tokenizer));
+        host.Say(
+            RunEvents.Describe(
+                recipe, TrainRun.ModelName(model), engine, trainer, _rows.Data, _rows.Task, _rows.Train, _rows.Tokenizer
+            )
+        );
     }
 
     private void BeginAnew()
     {
         if (start.Log.Steps > 0)
-            host.Say($"no checkpoint had been written when the run ended: it begins anew; the log of its {start.Log.Steps} steps is kept in {folder.CutEvents}");
-        var first = RunEvents.Start(recipe, File.ReadAllText(folder.Recipe), TrainRun.ModelName(model), manifest.BaseHash, engine, trainer, _rows.Data, _rows.Task);
+            host.Say(
+                $"no checkpoint had been written when the run ended: it begins anew; the log of its {start.Log.Steps} "
+                    + $"steps is kept in {folder.CutEvents}"
+            );
+        var first = RunEvents.Start(
+            recipe, File.ReadAllText(folder.Recipe), TrainRun.ModelName(model), manifest.BaseHash, engine, trainer,
+            _rows.Data, _rows.Task);
         foreach (var (key, value) in manifest.ToJson())
             if (!first.ContainsKey(key)) first[key] = value?.DeepClone();
         _log.Write("run_start", first);
@@ -90,19 +112,27 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         var changed = RunChecks.Changes(start.Before, manifest with { Headroom = Product.Version });
         _log.Write("resumed", new()
         {
-            ["step"] = step, ["total_steps"] = trainer.TotalSteps, ["seconds_before"] = Before, ["changed"] = changed,
+            ["step"] = step,
+            ["total_steps"] = trainer.TotalSteps,
+            ["seconds_before"] = Before,
+            ["changed"] = changed,
             ["command"] = new JsonArray([.. host.Command.Select(c => (JsonNode?)c)]),
         });
-        foreach (var c in changed) host.Say($"changed since the run was started: {c!["key"]} is {c["new"]}, was {c["old"]}");
+        foreach (var c in changed)
+            host.Say($"changed since the run was started: {c!["key"]} is {c["new"]}, was {c["old"]}");
         if (start.Before is { } before && trainer.TotalSteps > before.TotalSteps)
-            host.Say($"the run is made longer, from {before.TotalSteps} to {trainer.TotalSteps} updates: from step {step + 1} on the learning rate is that of a run of {trainer.TotalSteps}");
+            host.Say(
+                $"the run is made longer, from {before.TotalSteps} to {trainer.TotalSteps} updates: from step "
+                    + $"{step + 1} on the learning rate is that of a run of {trainer.TotalSteps}"
+            );
     }
 
     private TrainerHooks Hooks() => new()
     {
         OnStep = OnStep,
         Evaluate = _rows.Validation.Count == 0 || _o.EvalStrategy == "no" ? null : Validate,
-        // Written at once, so that a later crash leaves the best adapter so far; a resumed run meets the same evaluation and writes the same.
+        // Written at once, so that a later crash leaves the best adapter so far; a resumed run meets the same
+        // evaluation and writes the same.
         OnBest = SaveBest,
         BeforeCheckpoint = () => _log.Sync(),
         OnCheckpointFailed = CheckpointFailed,
@@ -121,7 +151,9 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
     private void CheckpointFailed(int step, string why)
     {
         _log.Write("checkpoint_failed", new() { ["step"] = step, ["error"] = why });
-        host.Say($"WARNING: step {step}: {why} The run goes on without it. Free some space, or a kill costs what was learned since "
+        host.Say(
+            $"WARNING: step {step}: {why} The run goes on without it. Free some space, or a kill costs what was "
+                + $"learned since "
             + $"{Checkpoints.Latest(folder.Checkpoints) ?? "the start"}.");
     }
 
@@ -145,10 +177,16 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         }
         if (_o.LoggingSteps > 0 && s.Step % _o.LoggingSteps == 0)
         {
-            host.Say($"step {s.Step}: loss {_logged / _o.LoggingSteps:F4}, grad norm {s.GradNorm:F3}, lr {s.LearningRate:G3}");
+            host.Say(
+                $"step {s.Step}: loss {_logged / _o.LoggingSteps:F4}, grad norm {s.GradNorm:F3}, lr {s.LearningRate:G3}"
+            );
             _logged = 0;
         }
-        host.Progress("training", s.Step, trainer.TotalSteps, $"loss {s.Loss:F4}, grad norm {s.GradNorm:F3}, lr {s.LearningRate:G3}, {_tokens / _trainSeconds:F0} tokens/s");
+        host.Progress(
+            "training", s.Step, trainer.TotalSteps,
+            $"loss {s.Loss:F4}, grad norm {s.GradNorm:F3}, lr {s.LearningRate:G3}, {_tokens / _trainSeconds:F0} "
+                + $"tokens/s"
+        );
     }
 
     private (double Metric, bool GreaterIsBetter) Validate(int step)
@@ -168,7 +206,8 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         }
         _log.Write("eval", RunEvents.Eval(step, "validation", e, _clock.Elapsed.TotalSeconds - at));
         string shown = e.Text(_rows.Task.Type.Shown);
-        host.Say($"step {step}: validation loss {e.Value(MetricKind.Loss.Name):F4}{(shown.Length > 0 ? ", " + shown : "")}");
+        host.Say(
+            $"step {step}: validation loss {e.Value(MetricKind.Loss.Name):F4}{(shown.Length > 0 ? ", " + shown : "")}");
         _last = _clock.Elapsed.TotalSeconds;
         var best = e[_rows.Task.Type.BestOf(_o)];
         return (best.Value, best.Direction == Direction.Higher);
@@ -184,13 +223,15 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         return e;
     }
 
-    private Evaluation Evaluate(string what, EncodedRows rows) => _rows.Task.Evaluate(engine, rows, new(_o.PerDeviceEvalBatchSize, prepared.Limits.EvalTokens, Progress: (d, n) =>
+    private Evaluation Evaluate(string what, EncodedRows rows) =>
+        _rows.Task.Evaluate(engine, rows, new(_o.PerDeviceEvalBatchSize, prepared.Limits.EvalTokens, Progress: (d, n) =>
     {
         stop.ThrowIfCancellationRequested();
         host.Progress(what, d, n, "");
     }));
 
-    // At the end of training the engine holds the adapter that best/ does. Where no evaluation gave numbers, none is the best.
+    // At the end of training the engine holds the adapter that best/ does. Where no evaluation gave numbers, none is
+    // the best.
     private void KeepBest()
     {
         var state = trainer.State;
@@ -199,7 +240,8 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         else if (state.BestStep != state.Step) Checkpoints.LoadAdapter(PeftAdapter.Load(folder.Best), engine);
     }
 
-    private void SaveBest(int step) => folder.SaveBest(step, to => Checkpoints.Adapter(engine, model.BaseName(), manifest.BaseHash).Save(to), _log);
+    private void SaveBest(int step) =>
+        folder.SaveBest(step, to => Checkpoints.Adapter(engine, model.BaseName(), manifest.BaseHash).Save(to), _log);
 
     private void End(string hash)
     {
@@ -209,9 +251,15 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         double seconds = steps.Sum(e => (double?)e["seconds"] ?? 0);
         _log.Write("run_end", new()
         {
-            ["completed"] = true, ["steps"] = trainer.State.Step, ["seconds"] = Before + _clock.Elapsed.TotalSeconds, ["train_seconds"] = seconds,
-            ["tokens"] = Sum("tokens"), ["label_tokens"] = Sum("label_tokens"), ["tokens_per_second"] = seconds > 0 ? Sum("tokens") / seconds : null,
-            ["adapter_sha256"] = hash, ["best_step"] = trainer.State.BestStep,
+            ["completed"] = true,
+            ["steps"] = trainer.State.Step,
+            ["seconds"] = Before + _clock.Elapsed.TotalSeconds,
+            ["train_seconds"] = seconds,
+            ["tokens"] = Sum("tokens"),
+            ["label_tokens"] = Sum("label_tokens"),
+            ["tokens_per_second"] = seconds > 0 ? Sum("tokens") / seconds : null,
+            ["adapter_sha256"] = hash,
+            ["best_step"] = trainer.State.BestStep,
         });
         _log.Sync();
     }
@@ -228,7 +276,8 @@ internal sealed class TrainLoop(Recipe recipe, ModelOptions model, RunHost host,
         var logged = start.Checkpoint != null && start.Log.Tests.TryGetValue("zero-shot", out var test) ? test : null;
         return new(completed, trainer.State.Step, _zero, _tuned, hash, _rows.Data)
         {
-            ZeroShotMetrics = _zero?.Metrics ?? RunResult.Logged(type, logged), TunedMetrics = _tuned?.Metrics ?? [],
+            ZeroShotMetrics = _zero?.Metrics ?? RunResult.Logged(type, logged),
+            TunedMetrics = _tuned?.Metrics ?? [],
         };
     }
 }

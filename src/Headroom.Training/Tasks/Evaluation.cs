@@ -63,7 +63,9 @@ public sealed record Evaluation
     {
         var field = new JsonObject
         {
-            ["name"] = m.Name, ["value"] = Finite(m.Value), ["better"] = m.Direction == Direction.Higher ? "higher" : "lower",
+            ["name"] = m.Name,
+            ["value"] = Finite(m.Value),
+            ["better"] = m.Direction == Direction.Higher ? "higher" : "lower",
         };
         if (m.Label != m.Name) field["label"] = m.Label;
         if (interval && m.Interval is { } i) (field["low"], field["high"]) = (Finite(i.Low), Finite(i.High));

@@ -28,7 +28,8 @@ public sealed record MetricKind(string Name, Direction Direction)
     public string Unit { get; init; } = Name.Replace('_', ' ');
 
     /// <summary>A name without the prefix that transformers takes with and without it: eval_loss is loss.</summary>
-    public static string Plain(string name) => name.StartsWith(Prefix, StringComparison.Ordinal) ? name[Prefix.Length..] : name;
+    public static string Plain(string name) =>
+        name.StartsWith(Prefix, StringComparison.Ordinal) ? name[Prefix.Length..] : name;
 }
 
 /// <summary>A metric's value in one evaluation.</summary>
@@ -59,5 +60,6 @@ public sealed class Metric(MetricKind kind, double value, Func<Interval?>? inter
     public double? High => Interval?.High;
 
     /// <summary>Name in words and value, on one line.</summary>
-    public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Printable.Line(Label)} {Value:F4}");
+    public override string ToString() =>
+        string.Create(CultureInfo.InvariantCulture, $"{Printable.Line(Label)} {Value:F4}");
 }

@@ -12,7 +12,8 @@ public sealed record Paragraph(string Text) : Block;
 /// <param name="Align">A letter a column: l for text, r for numbers.</param>
 /// <param name="Columns">Headings.</param>
 /// <param name="Rows">Cells, as many as columns in each.</param>
-public sealed record Table(string? Caption, string Align, IReadOnlyList<string> Columns, IReadOnlyList<string[]> Rows) : Block;
+public sealed record Table(string? Caption, string Align, IReadOnlyList<string> Columns, IReadOnlyList<string[]> Rows)
+    : Block;
 
 /// <summary>A chart of a metric with its intervals, a bar a row.</summary>
 /// <param name="Title">Above it.</param>
@@ -33,7 +34,9 @@ public sealed record Section(string Title, IReadOnlyList<Block> Blocks);
 /// <param name="Evaluation">The metrics.</param>
 /// <param name="Seconds">What it took.</param>
 /// <param name="Score">What models are ranked by; null where nothing has a value.</param>
-public sealed record ReportRow(string Label, string Group, int Colour, long? Seed, string Stage, Evaluation Evaluation, double? Seconds, Metric? Score)
+public sealed record ReportRow(
+    string Label, string Group, int Colour, long? Seed, string Stage, Evaluation Evaluation, double? Seconds,
+    Metric? Score)
 {
     /// <summary>Label and stage.</summary>
     public string Name => Stage == "baseline" ? $"{Label} (baseline)" : $"{Label} {Stage}";

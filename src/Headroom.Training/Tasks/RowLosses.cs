@@ -33,7 +33,8 @@ public static class RowLosses
             options.Progress?.Invoke(next, n);
         }
         if (bad > 0)
-            throw new NotFiniteException($"The losses of {bad} of {n} rows are NaN or infinite (the first is row {firstBad}).");
+            throw new NotFiniteException(
+                $"The losses of {bad} of {n} rows are NaN or infinite (the first is row {firstBad}).");
         return losses;
 
         bool Fits(EncodedRow row) => batch.Tokens + row.Ids.Length <= options.MaxTokens;

@@ -28,7 +28,8 @@ public static class Show
     /// <summary>A p-value in prose.</summary>
     public static string P(double p) => p < 0.001 ? "p < 0.001" : $"p = {F(p, p < 0.01 ? "0.####" : "0.###")}";
     /// <summary>A p-value in a table.</summary>
-    public static string PValue(double p) => P(p) is var s && s.StartsWith("p = ", StringComparison.Ordinal) ? s[4..] : s[2..];
+    public static string PValue(double p) =>
+        P(p) is var s && s.StartsWith("p = ", StringComparison.Ordinal) ? s[4..] : s[2..];
     /// <summary>A name that a table can hold: one line, its middle left out where it is long.</summary>
     public static string Short(string text, int most)
     {
@@ -43,7 +44,8 @@ public static class Show
     /// <summary>A text, or that there is none.</summary>
     public static string Or(string? text) => string.IsNullOrEmpty(text) ? NotMeasured : text;
     /// <summary>A number by a format.</summary>
-    public static string F(double? v, string format) => v is { } d && double.IsFinite(d) ? d.ToString(format, CultureInfo.InvariantCulture) : NotMeasured;
+    public static string F(double? v, string format) =>
+        v is { } d && double.IsFinite(d) ? d.ToString(format, CultureInfo.InvariantCulture) : NotMeasured;
     /// <summary>A metric with its interval, where it has one.</summary>
     public static string Metric(Metric? m) => m?.Interval is { } i ? I(i) : N3(m?.Value);
     /// <summary>A metric with its name, and its interval where it has one, four decimals.</summary>

@@ -48,7 +48,12 @@ public abstract class TaskType
     public virtual IEnumerable<DataRow> Rows(string path, DataOptions data, TaskOptions task)
     {
         string[] fields = Fields(data, task);
-        var options = new DataFileOptions { TextField = fields[0], MoreFields = fields[1..], LabelField = data.LabelField };
+        var options = new DataFileOptions
+        {
+            TextField = fields[0],
+            MoreFields = fields[1..],
+            LabelField = data.LabelField,
+        };
         return DataFiles.Read(path, options with { Header = data.Header });
     }
 
@@ -111,16 +116,25 @@ public abstract class TaskType
         // Those of a log too that the type does not know.
         var shown = rows.SelectMany(r => r.Evaluation.Metrics).DistinctBy(m => m.Name).ToList();
         string[] names = [.. shown.Select(m => Show.Short(m.Label, MostLetters))];
-        var better = shown.Zip(names, (m, n) => $"{n}: {(m.Direction == Direction.Higher ? "higher" : "lower")} is better");
+        var better = shown.Zip(names, (m, n) =>
+            $"{n}: {(m.Direction == Direction.Higher ? "higher" : "lower")} is better"
+        );
         return new Section("Quality",
         [
             new Paragraph("Metrics on the test rows with their 95 % intervals, where there is one. "
                 + $"{string.Join("; ", better)}."),
-            new Table(null, "llr" + new string('r', shown.Count), ["model", "stage", "rows", .. names], [.. rows.Select(Row)]),
+                new Table(
+                    null, "llr" + new string('r', shown.Count), ["model", "stage", "rows", .. names],
+                    [.. rows.Select(Row)]),
         ]);
 
         string[] Row(ReportRow r) =>
-            [r.Label, r.Stage, Show.Count(r.Evaluation.Rows), .. shown.Select(m => Show.Metric(r.Evaluation.Find(m.Name)))];
+            [
+                r.Label,
+                r.Stage,
+                Show.Count(r.Evaluation.Rows),
+                .. shown.Select(m => Show.Metric(r.Evaluation.Find(m.Name))),
+            ];
     }
 
     private const int MostLetters = 60; // of a metric's name in a table

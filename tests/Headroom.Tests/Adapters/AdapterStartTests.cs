@@ -17,9 +17,28 @@ public sealed class AdapterStartTests : IDisposable
     public void Dispose() => Directory.Delete(_folder, true);
 
     private static ModelSettings Settings(string init, WeightStorage storage, int rounds = 1, bool dora = false) =>
-        new(storage, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dora: dora) with { Init = init, LoftqIterations = rounds, UseRsLora = true }, LogitsChunk: 32);
+        new(
+            storage,
+            WeightStorage.F32,
+            TrainMode.Adapters,
+            TinyModel.Lora(dora: dora) with
+            {
+                Init = init,
+                LoftqIterations = rounds,
+                UseRsLora = true,
+            },
+            LogitsChunk: 32
+        );
 
-    private static Engine Open(IWeightSource source, ModelSettings settings) => new(new CpuDevice(2), source, settings, new BatchLimits(settings.Mode == TrainMode.None ? 0 : Batch.Tokens, Batch.Sequences, Batch.LabelCount, Batch.Tokens, Batch.Sequences));
+    private static Engine Open(IWeightSource source, ModelSettings settings) =>
+        new(
+            new CpuDevice(2),
+            source,
+            settings,
+            new BatchLimits(
+                settings.Mode == TrainMode.None ? 0 : Batch.Tokens, Batch.Sequences, Batch.LabelCount, Batch.Tokens,
+                Batch.Sequences)
+        );
 
     private static Engine Started(string init, WeightStorage storage, int rounds = 1, bool dora = false)
     {
@@ -37,7 +56,10 @@ public sealed class AdapterStartTests : IDisposable
         foreach (var p in engine.Model.Projections)
         {
             var (m, n, r, s) = (p.Weight.Out, p.Weight.In, p.Rank, engine.Settings.Lora!.For(p.Path).Scaling);
-            float[] held = new float[m * n], w = source.Values(p.Path + ".weight"), a = engine.Read(p.A), b = engine.Read(p.B);
+            float[] held = new float[m * n],
+                w = source.Values(p.Path + ".weight"),
+                a = engine.Read(p.A),
+                b = engine.Read(p.B);
             engine.ReadBase(p, held);
             for (int i = 0; i < held.Length; i++)
             {
@@ -66,7 +88,10 @@ public sealed class AdapterStartTests : IDisposable
             float[] a = pissa.Read(p.A), b = pissa.Read(p.B);
             for (int k = 0; k < p.Rank; k++)
             {
-                double aa = Enumerable.Range(0, p.Weight.In).Sum(j => (double)a[k * p.Weight.In + j] * a[k * p.Weight.In + j]), bb = Enumerable.Range(0, p.Weight.Out).Sum(i => (double)b[i * p.Rank + k] * b[i * p.Rank + k]);
+                double aa = Enumerable
+                        .Range(0, p.Weight.In)
+                        .Sum(j => (double)a[k * p.Weight.In + j] * a[k * p.Weight.In + j]),
+                    bb = Enumerable.Range(0, p.Weight.Out).Sum(i => (double)b[i * p.Rank + k] * b[i * p.Rank + k]);
                 Assert.Equal(aa, bb, 1e-3 * aa);
             }
         }
@@ -83,7 +108,8 @@ public sealed class AdapterStartTests : IDisposable
             return held.Sum(v => (double)v * v);
         });
         using var plain = Started("true", WeightStorage.F32);
-        Assert.True(Left(pissa) < Left(niter) && Left(niter) < Left(plain), $"{Left(pissa)} {Left(niter)} {Left(plain)}");
+        Assert.True(
+            Left(pissa) < Left(niter) && Left(niter) < Left(plain), $"{Left(pissa)} {Left(niter)} {Left(plain)}");
     }
 
     [Theory]
@@ -91,7 +117,10 @@ public sealed class AdapterStartTests : IDisposable
     [InlineData(WeightStorage.NF4Double)]
     public void LoftqComesNearerWithEveryRound(WeightStorage storage)
     {
-        using Engine plain = Started("true", storage), pissa = Started("pissa", storage), once = Started("loftq", storage), five = Started("loftq", storage, 5);
+        using Engine plain = Started("true", storage),
+            pissa = Started("pissa", storage),
+            once = Started("loftq", storage),
+            five = Started("loftq", storage, 5);
         double[] errors = [Error(plain), Error(once), Error(five)];
         Assert.True(errors[1] < 0.97 * errors[0] && errors[2] < 0.995 * errors[1], string.Join(' ', errors));
         Assert.True(Error(pissa) < errors[0]);
@@ -121,9 +150,12 @@ public sealed class AdapterStartTests : IDisposable
             e.Update(new AdamWStep(1e-2, 0.9, 0.999, 1e-8, t, 1));
         }
         for (int t = 1; t <= 2; t++) Step(engine, t);
-        string checkpoint = Checkpoints.Save(_folder, engine, "tiny", new TrainerState(2, 2, null, 0, "recipe", source.Hash));
+        string checkpoint = Checkpoints.Save(
+            _folder, engine, "tiny", new TrainerState(2, 2, null, 0, "recipe", source.Hash));
         var adapter = PeftAdapter.Load(checkpoint, m => Assert.Fail(m));
-        Assert.Equal((init, rounds, init != "loftq" || rounds > 1), (adapter.Init, adapter.LoftqIterations, adapter.Initial != null));
+        Assert.Equal(
+            (init, rounds, init != "loftq" || rounds > 1),
+            (adapter.Init, adapter.LoftqIterations, adapter.Initial != null));
         double loss = engine.Losses(Batch.Host);
         using (var resumed = Open(AdapterBase.Of(source, adapter), Settings(init, storage, rounds, dora)))
         {
@@ -138,21 +170,51 @@ public sealed class AdapterStartTests : IDisposable
         }
         using var cpu = new CpuDevice(2);
         using var merged = new MergedSource(AdapterBase.Of(source, adapter), adapter, storage, cpu.Ops);
-        using (var whole = Open(merged, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, LogitsChunk: 32))) Assert.Equal(loss, whole.Losses(Batch.Host), 1e-5 * loss);
+        using (
+            var whole = Open(
+                merged, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, LogitsChunk: 32))
+        )
+            Assert.Equal(loss, whole.Losses(Batch.Host), 1e-5 * loss);
         // The bound of an export in float32 holds for what was trained, and not for the base that was never rounded.
-        List<float[]> Logits(IWeightSource s, ModelSettings settings, PeftAdapter? with) => ExportCheck.Logits(new CpuDevice(2), s, settings, with, [[1, 5, 9, 2, 7, 3]]);
+        List<float[]> Logits(IWeightSource s, ModelSettings settings, PeftAdapter? with) =>
+            ExportCheck.Logits(
+                new CpuDevice(2),
+                s,
+                settings,
+                with,
+                [
+                    [1, 5, 9, 2, 7, 3]]
+            );
         var whole32 = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, LogitsChunk: 32);
-        var reference = Logits(AdapterBase.Of(source, adapter), Settings(init, storage, rounds, dora) with { Mode = TrainMode.None, Lora = Checkpoints.SettingsOf(adapter) }, adapter);
+        var reference = Logits(
+            AdapterBase.Of(source, adapter),
+            Settings(init, storage, rounds, dora) with
+            {
+                Mode = TrainMode.None,
+                Lora = Checkpoints.SettingsOf(adapter),
+            },
+            adapter
+        );
         double bound = ExportCheck.Bounds("f32", ExportCheck.Rounding(merged)).Difference;
-        Assert.InRange(ExportCheck.Compare(reference, Logits(merged, whole32, null), Config.VocabSize).RelativeDifference, 0, bound);
+        Assert.InRange(
+            ExportCheck.Compare(reference, Logits(merged, whole32, null), Config.VocabSize).RelativeDifference, 0, bound
+        );
         using (MergedSource unrounded = new(AdapterBase.Of(source, adapter), adapter, null, null))
-            Assert.True(ExportCheck.Compare(reference, Logits(unrounded, whole32, null), Config.VocabSize).RelativeDifference > bound);
+            Assert.True(
+                ExportCheck.Compare(reference, Logits(unrounded, whole32, null), Config.VocabSize).RelativeDifference
+                    > bound
+            );
         if (adapter.Initial == null) return;
         // Over the base itself, in full precision: equal but for what storing the rest of the base lost.
         var plain = adapter.Converted();
-        using var converted = Open(source, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, Checkpoints.SettingsOf(plain), LogitsChunk: 32));
+        using var converted = Open(
+            source,
+            new ModelSettings(
+                WeightStorage.F32, WeightStorage.F32, TrainMode.None, Checkpoints.SettingsOf(plain), LogitsChunk: 32)
+        );
         Checkpoints.LoadAdapter(plain, converted);
-        using MergedSource exact = new(AdapterBase.Of(source, adapter), adapter, null, null), same = new(source, plain, null, null);
+        using MergedSource exact = new(AdapterBase.Of(source, adapter), adapter, null, null),
+            same = new(source, plain, null, null);
         Assert.Equal(2 * adapter.R, plain.R);
         foreach (string name in Config.MatrixNames())
         {
@@ -175,7 +237,15 @@ public sealed class AdapterStartTests : IDisposable
         using var other = Started("pissa", WeightStorage.F32);
         var adapter = Checkpoints.Adapter(other, "tiny", "random");
         adapter.Save(_folder);
-        using (var wide = Open(new RandomSource(Config), Settings("pissa", WeightStorage.F32) with { Lora = TinyModel.Lora(r: 2) }))
+        using (
+            var wide = Open(
+                new RandomSource(Config),
+                Settings("pissa", WeightStorage.F32) with
+                {
+                    Lora = TinyModel.Lora(r: 2),
+                }
+            )
+        )
             Checkpoints.Adapter(wide, "tiny", "random").Save(Path.Combine(_folder, "pissa_init"));
         Assert.Contains("pairs", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(_folder)).Message);
     }
@@ -185,21 +255,39 @@ public sealed class AdapterStartTests : IDisposable
     {
         using var quantized = new QuantizedSource();
         using (var engine = Open(new RandomSource(Config), Settings("pissa", WeightStorage.F32)))
-            Assert.Contains("quantized already", Assert.Throws<HeadroomException>(() => AdapterStart.Run(engine, quantized, 1)).Message);
-        using var wide = Open(new RandomSource(Config), Settings("pissa", WeightStorage.F32) with { Lora = TinyModel.Lora(r: 97) with { Init = "pissa" } });
+            Assert.Contains(
+                "quantized already",
+                Assert.Throws<HeadroomException>(() => AdapterStart.Run(engine, quantized, 1)).Message);
+        using var wide = Open(
+            new RandomSource(Config),
+            Settings("pissa", WeightStorage.F32) with
+            {
+                Lora = TinyModel.Lora(r: 97) with { Init = "pissa" },
+            }
+        );
         using var source = new RandomSource(Config);
         Assert.Contains("rank 97", Assert.Throws<HeadroomException>(() => AdapterStart.Run(wide, source, 1)).Message);
-        foreach (string known in new[] { "true", "false", "gaussian", "pissa", "pissa_niter_16", "loftq" }) Assert.True(AdapterStart.Known(known));
-        foreach (string unknown in new[] { "", "True ", "olora", "pissa_niter_", "pissa_niter_-1", "pissa_niter_x", "pissa2", "eva" }) Assert.False(AdapterStart.Known(unknown), unknown);
+        foreach (string known in new[] { "true", "false", "gaussian", "pissa", "pissa_niter_16", "loftq" })
+            Assert.True(AdapterStart.Known(known));
+        foreach (
+            string unknown in new[]
+            {
+                "", "True ", "olora", "pissa_niter_", "pissa_niter_-1", "pissa_niter_x", "pissa2", "eva",
+            }
+        )
+            Assert.False(AdapterStart.Known(unknown), unknown);
     }
 
     [Fact]
     public void RandomStarts()
     {
-        using Engine usual = Started("true", WeightStorage.F32), gaussian = Started("gaussian", WeightStorage.F32), both = Started("false", WeightStorage.F32);
+        using Engine usual = Started("true", WeightStorage.F32),
+            gaussian = Started("gaussian", WeightStorage.F32),
+            both = Started("false", WeightStorage.F32);
         foreach (var p in usual.Model.Projections) Assert.All(usual.Read(p.B), v => Assert.Equal(0, v));
         foreach (var p in gaussian.Model.Projections) Assert.All(gaussian.Read(p.B), v => Assert.Equal(0, v));
-        float[] a = [.. gaussian.Model.Projections.SelectMany(p => gaussian.Read(p.A))], b = [.. both.Model.Projections.SelectMany(p => both.Read(p.B))];
+        float[] a = [.. gaussian.Model.Projections.SelectMany(p => gaussian.Read(p.A))],
+            b = [.. both.Model.Projections.SelectMany(p => both.Read(p.B))];
         Assert.Equal(0.25, Math.Sqrt(a.Average(v => (double)v * v)), 0.01); // 1 / r
         Assert.Equal(0.5 / Math.Sqrt(3), Math.Sqrt(b.Average(v => (double)v * v)), 0.01); // uniform to 1 / sqrt(r)
         Assert.All(b, v => Assert.InRange(v, -0.5f, 0.5f));
@@ -212,7 +300,9 @@ public sealed class AdapterStartTests : IDisposable
         public string Hash => "random";
         public bool Has(string hfName) => true;
         public (int Rows, int Cols) ShapeOf(string hfName) => _values.ShapeOf(hfName);
-        public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination) => _values.ReadRows(hfName, firstRow, rowCount, destination);
+
+        public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination) =>
+            _values.ReadRows(hfName, firstRow, rowCount, destination);
         public DType SourceDType(string hfName) => DType.BF16;
         public WeightStorage? QuantizedAs(string hfName) => WeightStorage.NF4;
         public void Dispose() => _values.Dispose();

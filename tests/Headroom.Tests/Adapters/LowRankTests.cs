@@ -4,7 +4,10 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Adapters;
 
-/// <summary>Truncated decompositions against matrices whose singular values are known, and against the whole spectrum from a Jacobi iteration.</summary>
+/// <summary>
+/// Truncated decompositions against matrices whose singular values are known, and against the whole spectrum from a
+/// Jacobi iteration.
+/// </summary>
 public class LowRankTests
 {
     // Rows of random numbers, orthonormal to rounding (double precision).
@@ -71,10 +74,14 @@ public class LowRankTests
         foreach (var (rows, width) in new[] { (t.U, m), (t.V, n) })
             for (int i = 0; i < r; i++)
                 for (int j = 0; j <= i; j++)
-                    Assert.Equal(i == j ? 1 : 0, Enumerable.Range(0, width).Sum(k => (double)rows[i * width + k] * rows[j * width + k]), 1e-3);
+                    Assert.Equal(
+                        i == j ? 1 : 0,
+                        Enumerable.Range(0, width).Sum(k => (double)rows[i * width + k] * rows[j * width + k]), 1e-3);
     }
 
-    /// <summary>A random matrix has no gap anywhere: the captured energy must still be that of the true leading triplets.</summary>
+    /// <summary>
+    /// A random matrix has no gap anywhere: the captured energy must still be that of the true leading triplets.
+    /// </summary>
     [Fact]
     public void FlatSpectrum()
     {

@@ -15,25 +15,34 @@ public sealed class ChatTemplateGoldenTests
     [InlineData("smollm2")]
     public void TextAndIds(string model)
     {
-        var cases = JsonNode.Parse(File.ReadAllText(Shared.GoldenFile("chat-templates.json")))!.AsArray().Where(c => (string)c!["tokenizer"]! == model).ToArray();
+        var cases = JsonNode
+            .Parse(File.ReadAllText(Shared.GoldenFile("chat-templates.json")))!
+            .AsArray()
+            .Where(c => (string)c!["tokenizer"]! == model)
+            .ToArray();
         Assert.SkipWhen(cases.Length == 0, $"no case of {model} in chat-templates.json");
         var tokenizer = TokenizerLoader.Load(Shared.DataFile("tokenizers/" + model));
         var template = ChatTemplate.Of(tokenizer);
         foreach (var c in cases)
         {
-            string text = template.Render(c!["messages"]!.AsArray(), (bool)c["add_generation_prompt"]!, new JsonObject { ["date_string"] = "26 Jul 2024" });
+            string text = template.Render(
+                c!["messages"]!.AsArray(), (bool)c["add_generation_prompt"]!,
+                new JsonObject { ["date_string"] = "26 Jul 2024" });
             Assert.Equal((string)c["text"]!, text);
             int[] ids = c["ids"]!.AsArray().Select(i => (int)i!).ToArray();
             Assert.Equal(ids, tokenizer.Encode(text));
             // Never a second BOS, whatever the tokenizer adds to a plain prompt.
-            Assert.Equal(tokenizer.AddBos && ids[0] != tokenizer.BosId ? [tokenizer.BosId!.Value, .. ids] : ids, tokenizer.EncodePrompt(text));
+            Assert.Equal(
+                tokenizer.AddBos && ids[0] != tokenizer.BosId ? [tokenizer.BosId!.Value, .. ids] : ids,
+                tokenizer.EncodePrompt(text));
         }
     }
 
     [Fact]
     public void GgufCarriesTheTemplate()
     {
-        var gguf = TokenizerLoader.Load(Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf"));
+        var gguf = TokenizerLoader.Load(
+            Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf"));
         var json = TokenizerLoader.Load(Shared.DataFile("tokenizers/smollm2"));
         ChatMessage[] messages = [new("user", "Name three colours."), new("assistant", "Red."), new("user", "日本語 😀")];
         string text = ChatTemplate.Of(gguf).Render(messages, true);
@@ -47,7 +56,8 @@ public sealed class ChatTemplateGoldenTests
         var tokenizer = TokenizerLoader.Load(Shared.DataFile("tokenizers/llama2"));
         Assert.True(tokenizer.AddBos);
         int bos = tokenizer.BosId!.Value;
-        Assert.Equal([bos, bos], tokenizer.Encode("<s>[INST] Hi [/INST]", addSpecial: true)[..2]); // what must not reach the model
+        Assert.Equal([bos, bos], tokenizer.Encode("<s>[INST] Hi "
+            + "[/INST]", addSpecial: true)[..2]); // what must not reach the model
         int[] ids = tokenizer.EncodePrompt("<s>[INST] Hi [/INST]");
         Assert.Equal(bos, ids[0]);
         Assert.Equal(1, ids.Count(i => i == bos));
@@ -63,11 +73,23 @@ public sealed class ChatTemplateGoldenTests
         try
         {
             File.Copy(Shared.DataFile("tokenizers/smollm2/tokenizer.json"), Path.Combine(folder, "tokenizer.json"));
-            string config = Path.Combine(folder, "tokenizer_config.json"), jinja = Path.Combine(folder, "chat_template.jinja");
+            string config = Path.Combine(folder, "tokenizer_config.json"),
+                jinja = Path.Combine(folder, "chat_template.jinja");
             Assert.Null(TokenizerLoader.Load(folder).ChatTemplate);
             File.WriteAllText(config, JsonSerializer.Serialize(new { chat_template = "text" }));
             Assert.Equal("text", TokenizerLoader.Load(folder).ChatTemplate);
-            File.WriteAllText(config, JsonSerializer.Serialize(new { chat_template = new[] { new { name = "tool_use", template = "tools" }, new { name = "default", template = "named" } } }));
+            File.WriteAllText(
+                config,
+                JsonSerializer.Serialize(
+                    new
+                    {
+                        chat_template = new[]
+                        {
+                            new { name = "tool_use", template = "tools" }, new { name = "default", template = "named" },
+                        },
+                    }
+                )
+            );
             Assert.Equal("named", TokenizerLoader.Load(folder).ChatTemplate);
             File.WriteAllText(jinja, "file");
             Assert.Equal("file", TokenizerLoader.Load(folder).ChatTemplate);

@@ -31,14 +31,20 @@ public unsafe class AdamWTests
     {
         using var d = new ElementTestData(threads: 3);
         int[] sizes = [1, 9, 576, 40001, 70000];
-        var slots = sizes.Select(n => new ParameterSlot(d.Normal(n), d.Normal(n), d.Zeros(n), d.Zeros(n), n == 9 ? 0f : 0.01f)).ToArray();
-        var twins = slots.Select(s => s with { Weight = d.Clone(s.Weight), M = d.Clone(s.M), V = d.Clone(s.V) }).ToArray();
+        var slots = sizes
+            .Select(n => new ParameterSlot(d.Normal(n), d.Normal(n), d.Zeros(n), d.Zeros(n), n == 9 ? 0f : 0.01f))
+            .ToArray();
+        var twins = slots
+            .Select(s => s with { Weight = d.Clone(s.Weight), M = d.Clone(s.M), V = d.Clone(s.V) })
+            .ToArray();
         for (int t = 1; t <= 3; t++)
         {
             var step = new AdamWStep(2e-4, 0.9, 0.999, 1e-8, t, 0.7f);
             d.Ops.AdamW(slots, step);
             foreach (var s in twins)
-                OptimizerKernels.UpdateScalar(s.Weight.F, s.Grad.F, s.M.F, s.V.F, (int)s.Weight.Count, new OptimizerKernels.Constants(step, s.WeightDecay));
+                OptimizerKernels.UpdateScalar(
+                    s.Weight.F, s.Grad.F, s.M.F, s.V.F, (int)s.Weight.Count,
+                    new OptimizerKernels.Constants(step, s.WeightDecay));
         }
         for (int i = 0; i < sizes.Length; i++)
         {

@@ -6,7 +6,8 @@ namespace Headroom.Tests.Cpu;
 
 public unsafe class AttentionTests
 {
-    private static double[] Reference(double[] q, double[] k, double[] v, int[] offsets, AttentionShape s, double[]? lse = null)
+    private static double[] Reference(
+        double[] q, double[] k, double[] v, int[] offsets, AttentionShape s, double[]? lse = null)
     {
         var o = new double[q.Length];
         int d = s.HeadDim, ldq = s.NumHeads * d, ldk = s.NumKeyValueHeads * d;
@@ -18,11 +19,13 @@ public unsafe class AttentionTests
                     int first = s.SlidingWindow > 0 ? Math.Max(offsets[seq], i - s.SlidingWindow + 1) : offsets[seq];
                     var p = new double[i + 1 - first];
                     for (int j = first; j <= i; j++)
-                        for (int c = 0; c < d; c++) p[j - first] += q[i * ldq + h * d + c] * k[j * ldk + kv + c] / Math.Sqrt(d);
+                        for (int c = 0; c < d; c++)
+                            p[j - first] += q[i * ldq + h * d + c] * k[j * ldk + kv + c] / Math.Sqrt(d);
                     double max = p.Max(), sum = p.Sum(x => Math.Exp(x - max));
                     if (lse != null) lse[i * s.NumHeads + h] = max + Math.Log(sum);
                     for (int j = first; j <= i; j++)
-                        for (int c = 0; c < d; c++) o[i * ldq + h * d + c] += Math.Exp(p[j - first] - max) / sum * v[j * ldk + kv + c];
+                        for (int c = 0; c < d; c++)
+                            o[i * ldq + h * d + c] += Math.Exp(p[j - first] - max) / sum * v[j * ldk + kv + c];
                 }
         return o;
     }
@@ -43,7 +46,8 @@ public unsafe class AttentionTests
             for (int i = 0; i < lengths.Length; i++) Starts[i + 1] = Starts[i] + lengths[i];
             T = Starts[^1];
             Longest = lengths.Max();
-            (Q, K, V, DO) = (D.Normal(T, heads * dim), D.Normal(T, kv * dim), D.Normal(T, kv * dim), D.Normal(T, heads * dim));
+            (Q, K, V, DO) = (
+                D.Normal(T, heads * dim), D.Normal(T, kv * dim), D.Normal(T, kv * dim), D.Normal(T, heads * dim));
             (O, Lse, Delta) = (D.New(T, heads * dim), D.New(T, heads), D.New(T, heads));
             (DQ, DK, DV) = (D.New(T, heads * dim), D.New(T, kv * dim), D.New(T, kv * dim));
             Offsets = D.Ints(Starts);
@@ -109,14 +113,22 @@ public unsafe class AttentionTests
     private static (double[] DQ, double[] DK, double[] DV) Analytic(Case c)
     {
         var s = c.Shape;
-        double[] q = Doubles(c.Q), k = Doubles(c.K), v = Doubles(c.V), g = Doubles(c.DO), lse = new double[c.T * s.NumHeads];
-        double[] o = Reference(q, k, v, c.Starts, s, lse), dq = new double[q.Length], dk = new double[k.Length], dv = new double[v.Length];
+        double[] q = Doubles(c.Q),
+            k = Doubles(c.K),
+            v = Doubles(c.V),
+            g = Doubles(c.DO),
+            lse = new double[c.T * s.NumHeads];
+        double[] o = Reference(q, k, v, c.Starts, s, lse),
+            dq = new double[q.Length],
+            dk = new double[k.Length],
+            dv = new double[v.Length];
         int d = s.HeadDim, ldq = s.NumHeads * d, ldk = s.NumKeyValueHeads * d;
         for (int seq = 0; seq + 1 < c.Starts.Length; seq++)
             for (int h = 0; h < s.NumHeads; h++)
                 for (int i = c.Starts[seq]; i < c.Starts[seq + 1]; i++)
                 {
-                    int a = i * ldq + h * d, first = s.SlidingWindow > 0 ? Math.Max(c.Starts[seq], i - s.SlidingWindow + 1) : c.Starts[seq];
+                    int a = i * ldq + h * d,
+                        first = s.SlidingWindow > 0 ? Math.Max(c.Starts[seq], i - s.SlidingWindow + 1) : c.Starts[seq];
                     double delta = 0;
                     for (int x = 0; x < d; x++) delta += g[a + x] * o[a + x];
                     for (int j = first; j <= i; j++)
@@ -124,7 +136,8 @@ public unsafe class AttentionTests
                         int b = j * ldk + h / (s.NumHeads / s.NumKeyValueHeads) * d;
                         double dot = 0, dp = 0;
                         for (int x = 0; x < d; x++) { dot += q[a + x] * k[b + x]; dp += g[a + x] * v[b + x]; }
-                        double p = Math.Exp(dot / Math.Sqrt(d) - lse[i * s.NumHeads + h]), ds = p * (dp - delta) / Math.Sqrt(d);
+                        double p = Math.Exp(dot / Math.Sqrt(d) - lse[i * s.NumHeads + h]),
+                            ds = p * (dp - delta) / Math.Sqrt(d);
                         for (int x = 0; x < d; x++)
                         {
                             dv[b + x] += p * g[a + x];
@@ -146,11 +159,19 @@ public unsafe class AttentionTests
         for (int s = 0; s + 1 < c.Starts.Length; s++)
         {
             int from = c.Starts[s], n = c.Starts[s + 1] - from;
-            Tensor o = one.New(n, 288), lse = one.New(n, 6), delta = one.New(n, 6), dq = one.New(n, 288), dk = one.New(n, 96), dv = one.New(n, 96), offsets = one.Ints(0, n);
+            Tensor o = one.New(n, 288),
+                lse = one.New(n, 6),
+                delta = one.New(n, 6),
+                dq = one.New(n, 288),
+                dk = one.New(n, 96),
+                dv = one.New(n, 96),
+                offsets = one.Ints(0, n);
             one.Ops.Attention(c.Q.Slice(from, n), c.K.Slice(from, n), c.V.Slice(from, n), offsets, c.Shape, o, lse);
             Same(o, c.O.Slice(from, n));
             Same(lse, c.Lse.Slice(from, n));
-            one.Ops.AttentionBackward(c.Q.Slice(from, n), c.K.Slice(from, n), c.V.Slice(from, n), o, lse, c.DO.Slice(from, n), offsets, c.Shape, delta, dq, dk, dv);
+            one.Ops.AttentionBackward(
+                c.Q.Slice(from, n), c.K.Slice(from, n), c.V.Slice(from, n), o, lse, c.DO.Slice(from, n), offsets,
+                c.Shape, delta, dq, dk, dv);
             Same(dq, c.DQ.Slice(from, n));
             Same(dk, c.DK.Slice(from, n));
             Same(dv, c.DV.Slice(from, n));
@@ -185,9 +206,15 @@ public unsafe class AttentionTests
         using var c = new Case(3, 1, dim, window, 2, 77, 20);
         c.Forward();
         c.Backward();
-        Tensor o = c.D.New(c.T, 3 * dim), lse = c.D.New(c.T, 3), delta = c.D.New(c.T, 3), dq = c.D.New(c.T, 3 * dim), dk = c.D.New(c.T, dim), dv = c.D.New(c.T, dim);
+        Tensor o = c.D.New(c.T, 3 * dim),
+            lse = c.D.New(c.T, 3),
+            delta = c.D.New(c.T, 3),
+            dq = c.D.New(c.T, 3 * dim),
+            dk = c.D.New(c.T, dim),
+            dv = c.D.New(c.T, dim);
         AttentionForward.Run(c.D.Ops.Pool, c.Q, c.K, c.V, c.Offsets, c.Shape, o, lse, simd: false);
-        AttentionBackward.Run(c.D.Ops.Pool, c.Q, c.K, c.V, o, lse, c.DO, c.Offsets, c.Shape, delta, dq, dk, dv, simd: false);
+        AttentionBackward.Run(
+            c.D.Ops.Pool, c.Q, c.K, c.V, o, lse, c.DO, c.Offsets, c.Shape, delta, dq, dk, dv, simd: false);
         Same(o, c.O);
         Same(dq, c.DQ);
         Same(dk, c.DK);

@@ -3,7 +3,10 @@ using static Headroom.Tests.Cpu.ElementTestData;
 
 namespace Headroom.Tests.Cpu;
 
-/// <summary>The fused head and cross-entropy, over several chunks of rows, against -log softmax in double precision and its central differences.</summary>
+/// <summary>
+/// The fused head and cross-entropy, over several chunks of rows, against -log softmax in double precision and its
+/// central differences.
+/// </summary>
 public unsafe class CrossEntropyTests
 {
     private static double[] Losses(double[] hidden, double[] head, int[] labels, int h, int v)
@@ -30,8 +33,15 @@ public unsafe class CrossEntropyTests
         var head = new StoredWeight(d, storage, v, h);
         const float Scale = 0.25f;
         int[] labels = Labels(n, v);
-        Tensor hidden = d.Normal(n, h), losses = d.New(n), dHidden = d.New(n, h), dHead = d.Normal(v, h), logits = d.New(chunk, v);
-        double[] hs = Doubles(hidden), ws = head.Values, ones = Enumerable.Repeat((double)Scale, n).ToArray(), dHead0 = Doubles(dHead);
+        Tensor hidden = d.Normal(n, h),
+            losses = d.New(n),
+            dHidden = d.New(n, h),
+            dHead = d.Normal(v, h),
+            logits = d.New(chunk, v);
+        double[] hs = Doubles(hidden),
+            ws = head.Values,
+            ones = Enumerable.Repeat((double)Scale, n).ToArray(),
+            dHead0 = Doubles(dHead);
         d.Ops.LinearCrossEntropy(hidden, head.W, d.Ints(labels), Scale, logits, losses, dHidden, dHead);
         Near(Losses(hs, ws, labels, h, v), losses, 2e-6);
         Near(Gradient(hs, ones, x => Losses(x, ws, labels, h, v)), dHidden, 2e-6);
@@ -79,9 +89,16 @@ public unsafe class CrossEntropyTests
         using var d = new ElementTestData();
         const int N = 7, H = 48, V = 70;
         var head = new StoredWeight(d, storage, V, H);
-        Tensor hidden = d.Normal(N, H), losses = d.New(N), dHidden = d.New(N, H), dHead = d.Zeros(V, H), fewer = d.New(5), dFewer = d.New(5, H), dHeadOfFewer = d.Zeros(V, H);
+        Tensor hidden = d.Normal(N, H),
+            losses = d.New(N),
+            dHidden = d.New(N, H),
+            dHead = d.Zeros(V, H),
+            fewer = d.New(5),
+            dFewer = d.New(5, H),
+            dHeadOfFewer = d.Zeros(V, H);
         int[] labels = Labels(N, V);
-        d.Ops.LinearCrossEntropy(hidden.Head(5), head.W, d.Ints(labels[..5]), 0.5f, d.New(3, V), fewer, dFewer, dHeadOfFewer);
+        d.Ops.LinearCrossEntropy(
+            hidden.Head(5), head.W, d.Ints(labels[..5]), 0.5f, d.New(3, V), fewer, dFewer, dHeadOfFewer);
         labels[5] = labels[6] = -1;
         d.Ops.LinearCrossEntropy(hidden, head.W, d.Ints(labels), 0.5f, d.New(3, V), losses, dHidden, dHead);
         Same(fewer, losses.Head(5));
@@ -99,7 +116,9 @@ public unsafe class CrossEntropyTests
         hidden.F[0] = 1;
         hidden.F[1] = -1;
         for (int i = 0; i < V; i++) data.F[i] = 1000f * (i - 20);
-        d.Ops.LinearCrossEntropy(hidden, new LinearWeight(WeightStorage.F32, V, 1, data), d.Ints(V - 1, V - 1), 1, d.New(2, V), losses, dHidden, default);
+        d.Ops.LinearCrossEntropy(
+            hidden, new LinearWeight(WeightStorage.F32, V, 1, data), d.Ints(V - 1, V - 1), 1, d.New(2, V), losses,
+            dHidden, default);
         Assert.Equal(0, losses.F[0], 1e-6);
         Assert.Equal(39_000, losses.F[1], 1e-2);
         Assert.True(float.IsFinite(dHidden.F[1]));
@@ -118,6 +137,13 @@ public unsafe class CrossEntropyTests
         d.Ops.CandidateScores(hidden, head.W, d.Ints(candidates), d.New(4, V), scores, lse);
         var z = Reference.TimesTransposed(Doubles(hidden), head.Values, N, V, H);
         Near(Enumerable.Range(0, N).SelectMany(t => candidates.Select(c => z[t * V + c])).ToArray(), scores, 3e-6);
-        Near(Enumerable.Range(0, N).Select(t => Math.Log(Enumerable.Range(0, V).Sum(v => Math.Exp(z[t * V + v])))).ToArray(), lse, 3e-6);
+        Near(
+            Enumerable
+                .Range(0, N)
+                .Select(t => Math.Log(Enumerable.Range(0, V).Sum(v => Math.Exp(z[t * V + v]))))
+                .ToArray(),
+            lse,
+            3e-6
+        );
     }
 }

@@ -3,7 +3,9 @@ using static Headroom.Tests.Cpu.ElementTestData;
 
 namespace Headroom.Tests.Cpu;
 
-/// <summary>DoRA's ops against their formulas in double precision; whole layers with DoRA are in the model's gradient tests.</summary>
+/// <summary>
+/// DoRA's ops against their formulas in double precision; whole layers with DoRA are in the model's gradient tests.
+/// </summary>
 public unsafe class DoraTests
 {
     public static TheoryData<WeightStorage, int, int, int> Cases()
@@ -21,7 +23,8 @@ public unsafe class DoraTests
         var w = new StoredWeight(d, storage, outs, ins, bias: true);
         Tensor a = d.Normal(r, ins), b = d.Normal(outs, r), m = d.Normal(outs), norm = d.New(outs), scale = d.New(outs);
         d.Ops.DoraScale(w.W, a, b, 0.5f, m, norm, scale);
-        double[] delta = Reference.TimesTransposed(Doubles(b), Reference.Transpose(Doubles(a), r, ins), outs, ins, r), expected = new double[outs];
+        double[] delta = Reference.TimesTransposed(Doubles(b), Reference.Transpose(Doubles(a), r, ins), outs, ins, r),
+            expected = new double[outs];
         for (int i = 0; i < delta.Length; i++) expected[i / ins] += Math.Pow(w.Values[i] + 0.5 * delta[i], 2);
         for (int o = 0; o < outs; o++) expected[o] = Math.Sqrt(expected[o]);
         Reference.Near(expected, norm, 1e-6, "norm");
@@ -46,8 +49,20 @@ public unsafe class DoraTests
     public void ForwardAndBackward(int t, int n)
     {
         using var d = new ElementTestData();
-        Tensor u = d.Normal(t, n), scale = d.Normal(n), bias = d.Normal(n), y = d.New(t, n), dy = d.Normal(t, n), norm = d.Normal(n), du = d.New(t, n), dm = d.Normal(n);
-        double[] us = Doubles(u), c = Doubles(scale), b = Doubles(bias), g = Doubles(dy), ns = Doubles(norm), dms = Doubles(dm);
+        Tensor u = d.Normal(t, n),
+            scale = d.Normal(n),
+            bias = d.Normal(n),
+            y = d.New(t, n),
+            dy = d.Normal(t, n),
+            norm = d.Normal(n),
+            du = d.New(t, n),
+            dm = d.Normal(n);
+        double[] us = Doubles(u),
+            c = Doubles(scale),
+            b = Doubles(bias),
+            g = Doubles(dy),
+            ns = Doubles(norm),
+            dms = Doubles(dm);
         d.Ops.DoraForward(u, scale, bias, false, y);
         var ys = us.Select((v, i) => v * c[i % n] + b[i % n]).ToArray();
         Reference.Near(ys, y, 1e-6, "y");

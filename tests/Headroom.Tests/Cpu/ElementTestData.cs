@@ -20,7 +20,12 @@ internal sealed unsafe class ElementTestData : IDisposable
 
     public Tensor Raw(DType dtype, params int[] shape)
     {
-        var s = shape.Length switch { 1 => Shape.Of(shape[0]), 2 => Shape.Of(shape[0], shape[1]), _ => Shape.Of(shape[0], shape[1], shape[2]) };
+        var s = shape.Length switch
+        {
+            1 => Shape.Of(shape[0]),
+            2 => Shape.Of(shape[0], shape[1]),
+            _ => Shape.Of(shape[0], shape[1], shape[2]),
+        };
         nint p = (nint)NativeMemory.AllocZeroed((nuint)dtype.Bytes(s.Count) + 64);
         _blocks.Add(p);
         return new Tensor(p, dtype, s);
@@ -66,18 +71,24 @@ internal sealed unsafe class ElementTestData : IDisposable
     public static Span<float> Floats(Tensor x) => new(x.F, (int)x.Count);
 
     public static void Same(Tensor expected, Tensor actual) =>
-        Assert.True(new Span<byte>(expected.B, (int)expected.Bytes).SequenceEqual(new Span<byte>(actual.B, (int)actual.Bytes)), "not bit-identical");
+        Assert.True(
+            new Span<byte>(expected.B, (int)expected.Bytes).SequenceEqual(new Span<byte>(actual.B, (int)actual.Bytes)),
+            "not bit-identical");
 
     public static void Near(double[] expected, Tensor actual, double tolerance = 1e-5)
     {
         for (int i = 0; i < expected.Length; i++)
-            Assert.True(Math.Abs(expected[i] - actual.F[i]) <= tolerance * (1 + Math.Abs(expected[i])), $"[{i}] expected {expected[i]}, was {actual.F[i]}");
+            Assert.True(
+                Math.Abs(expected[i] - actual.F[i]) <= tolerance * (1 + Math.Abs(expected[i])),
+                $"[{i}] expected {expected[i]}, was {actual.F[i]}");
     }
 
     public static void Near(double[] expected, double[] actual, double tolerance)
     {
         for (int i = 0; i < expected.Length; i++)
-            Assert.True(Math.Abs(expected[i] - actual[i]) <= tolerance * (1 + Math.Abs(expected[i])), $"[{i}] expected {expected[i]}, was {actual[i]}");
+            Assert.True(
+                Math.Abs(expected[i] - actual[i]) <= tolerance * (1 + Math.Abs(expected[i])),
+                $"[{i}] expected {expected[i]}, was {actual[i]}");
     }
 
     /// <summary>Central differences of sum(f(x) * dy) with respect to x.</summary>

@@ -18,7 +18,17 @@ public unsafe class EmbeddingTests
         int[] ids = Enumerable.Range(0, 35).Select(i => i * 7 % V).ToArray();
         Tensor source = d.Normal(V, H), absmax = d.Zeros(V), y = d.New(ids.Length, H);
         var values = new double[V * H];
-        Tensor data = d.Raw(storage switch { WeightStorage.F32 => DType.F32, WeightStorage.BF16 => DType.BF16, WeightStorage.F16 => DType.F16, _ => DType.I8 }, V, H);
+        Tensor data = d.Raw(
+            storage switch
+            {
+                WeightStorage.F32 => DType.F32,
+                WeightStorage.BF16 => DType.BF16,
+                WeightStorage.F16 => DType.F16,
+                _ => DType.I8,
+            },
+            V,
+            H
+        );
         for (int i = 0; i < V; i++) absmax.F[i] = 1 + i;
         for (int i = 0; i < V * H; i++)
         {
@@ -39,8 +49,11 @@ public unsafe class EmbeddingTests
                     break;
             }
         }
-        d.Ops.Embedding(d.Ints(ids), new LinearWeight(storage, V, H, data, storage == WeightStorage.Int8 ? absmax : default), y);
-        Near(ids.SelectMany(id => values.AsSpan(id * H, H).ToArray()).ToArray(), y, storage == WeightStorage.Int8 ? 1e-6 : 0);
+        d.Ops.Embedding(
+            d.Ints(ids), new LinearWeight(storage, V, H, data, storage == WeightStorage.Int8 ? absmax : default), y);
+        Near(
+            ids.SelectMany(id => values.AsSpan(id * H, H).ToArray()).ToArray(), y,
+            storage == WeightStorage.Int8 ? 1e-6 : 0);
     }
 
     [Fact]
@@ -64,7 +77,9 @@ public unsafe class EmbeddingTests
         Tensor dy = d.Normal(ids.Length, H), table = d.Normal(V, H), gradient = d.Normal(V, H);
         double[] before = Doubles(gradient);
         d.Ops.EmbeddingBackward(d.Ints(ids), dy, gradient);
-        double[] expected = Gradient(Doubles(table), Doubles(dy), t => ids.SelectMany(id => t.AsSpan(id * H, H).ToArray()).ToArray());
+        double[] expected = Gradient(Doubles(table), Doubles(dy), t =>
+            ids.SelectMany(id => t.AsSpan(id * H, H).ToArray()).ToArray()
+        );
         Near(expected.Zip(before, (a, b) => a + b).ToArray(), gradient, 1e-6);
     }
 

@@ -4,7 +4,10 @@ using Headroom.Cpu;
 
 namespace Headroom.Tests.Cpu;
 
-/// <summary>The matrix product against itself (other rows, other threads, groups), and every SIMD kernel under it against its scalar twin.</summary>
+/// <summary>
+/// The matrix product against itself (other rows, other threads, groups), and every SIMD kernel under it against its
+/// scalar twin.
+/// </summary>
 public sealed unsafe class GemmTests : IDisposable
 {
     private readonly ElementTestData _data = new(7);
@@ -45,7 +48,9 @@ public sealed unsafe class GemmTests : IDisposable
         {
             var w = new StoredWeight(_data, storage, outs, Ins).W;
             return rank == 0 ? new AdaptedLinear(w, default, default, 0, default, default, _data.New(m, outs))
-                : new AdaptedLinear(w, Scaled(_data.Normal(rank, Ins), 1 / MathF.Sqrt(Ins)), _data.Normal(outs, rank), 1.5f, dropout, _data.New(m, rank), _data.New(m, outs));
+                : new AdaptedLinear(
+                    w, Scaled(_data.Normal(rank, Ins), 1 / MathF.Sqrt(Ins)), _data.Normal(outs, rank), 1.5f, dropout,
+                    _data.New(m, rank), _data.New(m, outs));
         }
         AdaptedLinear[] group = [Part(70, r), Part(33, 0), Part(200, r)];
         _data.Ops.LinearGroup(x, group);
@@ -80,7 +85,9 @@ public sealed unsafe class GemmTests : IDisposable
     [InlineData(300, true)]
     public void EveryTileIsTheScalarTile(int kc, bool accumulate)
     {
-        Tensor a = _data.Normal(kc, GemmTile.MR), b = _data.Normal(kc, GemmTile.NR), start = _data.Normal(GemmTile.MR, 40);
+        Tensor a = _data.Normal(kc, GemmTile.MR),
+            b = _data.Normal(kc, GemmTile.NR),
+            start = _data.Normal(GemmTile.MR, 40);
         Tensor expected = _data.Clone(start);
         GemmTile.Scalar(kc, a.F, b.F, expected.F, 40, 1.5f, accumulate);
         void Check(int columns, Action<nint> tile)

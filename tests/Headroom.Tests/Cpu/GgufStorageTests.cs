@@ -4,7 +4,10 @@ using Headroom.Cpu;
 
 namespace Headroom.Tests.Cpu;
 
-/// <summary>Products, look-ups and expansion of GGUF storage against the same weight in float32: the values are equal, so the results are equal bit for bit.</summary>
+/// <summary>
+/// Products, look-ups and expansion of GGUF storage against the same weight in float32: the values are equal, so the
+/// results are equal bit for bit.
+/// </summary>
 public sealed unsafe class GgufStorageTests : IDisposable
 {
     private readonly CpuOps _ops = new(2);
@@ -16,7 +19,8 @@ public sealed unsafe class GgufStorageTests : IDisposable
     [Theory, MemberData(nameof(Types))]
     public void AsInFloat32(GgmlType type)
     {
-        int ins = type.Block().Values == 32 ? 352 : 768, outs = 500; // 352: blocks end inside the products' pieces of 256
+        int ins = type.Block().Values == 32 ? 352 : 768,
+            outs = 500; // 352: blocks end inside the products' pieces of 256
         var blocks = Weight(type, outs, ins);
         var plain = new LinearWeight(WeightStorage.F32, outs, ins, New(DType.F32, outs, ins));
         _ops.Dequantize(blocks, plain.Data);
@@ -47,10 +51,19 @@ public sealed unsafe class GgufStorageTests : IDisposable
             var w = Weight(type, 3, 1024);
             Tensor all = New(DType.F32, 3, 1024), part = New(DType.F32, 1, 1024);
             _ops.Dequantize(w, all);
-            foreach (var (column, count) in new[] { (0, 1024), (1, 1), (31, 2), (32, 384), (96, 700), (255, 514), (1000, 24) })
+            foreach (
+                var (column, count) in new[]
+                {
+                    (0, 1024), (1, 1), (31, 2), (32, 384), (96, 700), (255, 514), (1000, 24),
+                }
+            )
             {
                 WeightRows.Read(w, 2, column, count, part.F);
-                Assert.True(new ReadOnlySpan<float>(all.F + 2048 + column, count).SequenceEqual(new ReadOnlySpan<float>(part.F, count)), $"{type} {column} + {count}");
+                Assert.True(
+                    new ReadOnlySpan<float>(all.F + 2048 + column, count).SequenceEqual(
+                        new ReadOnlySpan<float>(part.F, count)),
+                    $"{type} {column} + {count}"
+                );
             }
         }
     }
@@ -79,7 +92,10 @@ public sealed unsafe class GgufStorageTests : IDisposable
     }
 
     private static void Equal(Tensor due, Tensor actual) =>
-        Assert.True(new ReadOnlySpan<byte>(due.B, (int)due.Bytes).SequenceEqual(new ReadOnlySpan<byte>(actual.B, (int)actual.Bytes)));
+        Assert.True(
+            new ReadOnlySpan<byte>(due.B, (int)due.Bytes).SequenceEqual(
+                new ReadOnlySpan<byte>(actual.B, (int)actual.Bytes))
+        );
 
     public void Dispose()
     {

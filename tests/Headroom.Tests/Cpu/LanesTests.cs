@@ -38,7 +38,10 @@ public sealed class LanesTests
     public void LowPriorityIsTheWorkersAlone()
     {
         Assert.SkipUnless(OperatingSystem.IsLinux(), "nice values of threads are Linux's");
-        static int Nice() => int.Parse(File.ReadAllText("/proc/thread-self/stat").Split(')')[^1].Split(' ')[17], System.Globalization.CultureInfo.InvariantCulture);
+        static int Nice() =>
+            int.Parse(
+                File.ReadAllText("/proc/thread-self/stat").Split(')')[^1].Split(' ')[17],
+                System.Globalization.CultureInfo.InvariantCulture);
         int before = Nice();
         var seen = new int[5];
         LowPriority.Run(5, i => seen[i] = Nice());
@@ -79,6 +82,13 @@ public sealed class LanesTests
         Assert.All(asked, a => Assert.Equal(1, a));
         for (long i = 0; i < tensor.Count; i++)
             if (((ushort*)tensor.Address)[i] != (ushort)(i * 40503)) Assert.Fail($"element {i}");
-        Assert.Equal("no.", Assert.Throws<HeadroomException>(() => device.Upload((_, _, _) => throw new HeadroomException("no", "yes"), tensor)).Message);
+        Assert.Equal(
+            "no.",
+            Assert
+                .Throws<HeadroomException>(() =>
+                    device.Upload((_, _, _) => throw new HeadroomException("no", "yes"), tensor)
+                )
+                .Message
+        );
     }
 }

@@ -3,7 +3,10 @@ using static Headroom.Tests.Cpu.ElementTestData;
 
 namespace Headroom.Tests.Cpu;
 
-/// <summary>The linear layer over every storage, against plain loops in double precision; ragged sizes make NF4 blocks cross rows.</summary>
+/// <summary>
+/// The linear layer over every storage, against plain loops in double precision; ragged sizes make NF4 blocks cross
+/// rows.
+/// </summary>
 public unsafe class LinearTests
 {
     public static TheoryData<WeightStorage, int, int, int> Cases()
@@ -11,7 +14,12 @@ public unsafe class LinearTests
         var data = new TheoryData<WeightStorage, int, int, int>();
         // GGUF blocks are never made from float32 by the ops; GgufStorageTests has them.
         foreach (var storage in Enum.GetValues<WeightStorage>().Where(s => s != WeightStorage.Gguf))
-            foreach (var (t, o, i) in new[] { (1, 33, 100), (4, 70, 352), (5, 48, 65), (37, 96, 344), (130, 257, 129), (19, 64, 640) })
+            foreach (
+                var (t, o, i) in new[]
+                {
+                (1, 33, 100), (4, 70, 352), (5, 48, 65), (37, 96, 344), (130, 257, 129), (19, 64, 640),
+                }
+            )
                 data.Add(storage, t, o, i);
         return data;
     }
@@ -40,8 +48,17 @@ public unsafe class LinearTests
         Tensor dw = d.Normal(outs, ins), dBias = d.Normal(outs), dwOnly = d.Clone(dw);
         double[] dw0 = Doubles(dw), dBias0 = Doubles(dBias), gt = Reference.Transpose(g, tokens, outs);
         d.Ops.LinearBackwardWeight(x, dy, dw, dBias);
-        Reference.Near(Reference.Plus(dw0, Reference.TimesTransposed(gt, Reference.Transpose(xs, tokens, ins), outs, ins, tokens)), dw, 2e-6, "dW");
-        Reference.Near(Reference.Plus(dBias0, Enumerable.Range(0, outs).Select(o => Enumerable.Range(0, tokens).Sum(t => g[t * outs + o])).ToArray()), dBias, 2e-6, "dBias");
+        Reference.Near(
+            Reference.Plus(dw0, Reference.TimesTransposed(gt, Reference.Transpose(xs, tokens, ins), outs, ins, tokens)),
+            dw, 2e-6, "dW");
+        Reference.Near(
+            Reference.Plus(
+                dBias0,
+                Enumerable.Range(0, outs).Select(o => Enumerable.Range(0, tokens).Sum(t => g[t * outs + o])).ToArray()),
+            dBias,
+            2e-6,
+            "dBias"
+        );
         d.Ops.LinearBackwardWeight(x, dy, dwOnly, default);
         Same(dw, dwOnly);
     }
@@ -82,7 +99,12 @@ public unsafe class LinearTests
         using var one = new ElementTestData(threads: 1);
         using var three = new ElementTestData(threads: 3);
         var w = new StoredWeight(one, WeightStorage.NF4Double, 130, 200);
-        Tensor x = one.Normal(70, 200), dy = one.Normal(70, 130), y1 = one.New(70, 130), y3 = one.New(70, 130), dx1 = one.New(70, 200), dx3 = one.New(70, 200);
+        Tensor x = one.Normal(70, 200),
+            dy = one.Normal(70, 130),
+            y1 = one.New(70, 130),
+            y3 = one.New(70, 130),
+            dx1 = one.New(70, 200),
+            dx3 = one.New(70, 200);
         Tensor dw1 = one.Zeros(130, 200), dw3 = one.Zeros(130, 200);
         one.Ops.Linear(x, w.W, y1);
         three.Ops.Linear(x, w.W, y3);

@@ -3,12 +3,15 @@ using static Headroom.Tests.Cpu.ElementTestData;
 
 namespace Headroom.Tests.Cpu;
 
-/// <summary>The LoRA pair, dropout included, against its formula in double precision and central differences of it.</summary>
+/// <summary>
+/// The LoRA pair, dropout included, against its formula in double precision and central differences of it.
+/// </summary>
 public unsafe class LoraTests
 {
     private const float Scaling = 1.5f;
 
-    private static double[] Apply(double[] x, double[] a, double[] b, double[] mask, double scaling, int t, int r, int ins, int outs)
+    private static double[] Apply(
+        double[] x, double[] a, double[] b, double[] mask, double scaling, int t, int r, int ins, int outs)
     {
         var dropped = x.Zip(mask, (v, m) => v * m).ToArray();
         var xa = Reference.TimesTransposed(dropped, a, t, r, ins);
@@ -23,9 +26,21 @@ public unsafe class LoraTests
     {
         using var d = new ElementTestData();
         var dropout = new Dropout(p, 0x123456789ABCDEF0, 7, 11);
-        Tensor x = d.Normal(t, ins), a = d.Normal(r, ins), b = d.Normal(outs, r), xa = d.New(t, r), y = d.Normal(t, outs), dy = d.Normal(t, outs);
+        Tensor x = d.Normal(t, ins),
+            a = d.Normal(r, ins),
+            b = d.Normal(outs, r),
+            xa = d.New(t, r),
+            y = d.Normal(t, outs),
+            dy = d.Normal(t, outs);
         Tensor dxa = d.New(t, r), dA = d.Normal(r, ins), dB = d.Normal(outs, r), dx = d.Normal(t, ins);
-        double[] xs = Doubles(x), ai = Doubles(a), bi = Doubles(b), g = Doubles(dy), y0 = Doubles(y), dA0 = Doubles(dA), dB0 = Doubles(dB), dx0 = Doubles(dx);
+        double[] xs = Doubles(x),
+            ai = Doubles(a),
+            bi = Doubles(b),
+            g = Doubles(dy),
+            y0 = Doubles(y),
+            dA0 = Doubles(dA),
+            dB0 = Doubles(dB),
+            dx0 = Doubles(dx);
         double[] mask = Reference.Mask(dropout, t * ins);
         if (p > 0) Assert.InRange(mask.Count(m => m == 0), 1, mask.Length - 1);
         d.Ops.LoraForward(x, a, b, Scaling, dropout, xa, y);
@@ -35,9 +50,15 @@ public unsafe class LoraTests
         d.Ops.LoraForward(x, default, b, Scaling, dropout, xa, again); // xa is known
         Same(y, again);
         d.Ops.LoraBackward(x, a, b, Scaling, dropout, xa, dy, dxa, dA, dB, dx);
-        Reference.Near(Reference.Plus(dA0, Gradient(ai, g, v => Apply(xs, v, bi, mask, Scaling, t, r, ins, outs))), dA, 1e-6, "dA");
-        Reference.Near(Reference.Plus(dB0, Gradient(bi, g, v => Apply(xs, ai, v, mask, Scaling, t, r, ins, outs))), dB, 1e-6, "dB");
-        Reference.Near(Reference.Plus(dx0, Gradient(xs, g, v => Apply(v, ai, bi, mask, Scaling, t, r, ins, outs))), dx, 1e-6, "dx");
+        Reference.Near(
+            Reference.Plus(dA0, Gradient(ai, g, v => Apply(xs, v, bi, mask, Scaling, t, r, ins, outs))), dA, 1e-6, "dA"
+        );
+        Reference.Near(
+            Reference.Plus(dB0, Gradient(bi, g, v => Apply(xs, ai, v, mask, Scaling, t, r, ins, outs))), dB, 1e-6, "dB"
+        );
+        Reference.Near(
+            Reference.Plus(dx0, Gradient(xs, g, v => Apply(v, ai, bi, mask, Scaling, t, r, ins, outs))), dx, 1e-6, "dx"
+        );
     }
 
     [Theory]
@@ -48,21 +69,52 @@ public unsafe class LoraTests
         using var d = new ElementTestData();
         const int T = 75, R = 16, I = 353, O = 130;
         var dropout = new Dropout(p, 42, 3, 5);
-        Tensor x = d.Normal(T, I), a = d.Normal(R, I), b = d.Normal(O, R), xa = d.New(T, R), y = d.Zeros(T, O), dy = d.Normal(T, O);
+        Tensor x = d.Normal(T, I),
+            a = d.Normal(R, I),
+            b = d.Normal(O, R),
+            xa = d.New(T, R),
+            y = d.Zeros(T, O),
+            dy = d.Normal(T, O);
         Tensor dxa = d.New(T, R), dA = d.Zeros(R, I), dB = d.Zeros(O, R), dx = d.Zeros(T, I);
-        double[] mask = Reference.Mask(dropout, T * I), dropped = Doubles(x).Zip(mask, (v, m) => v * m).ToArray(), g = Doubles(dy), ai = Doubles(a), bi = Doubles(b);
+        double[] mask = Reference.Mask(dropout, T * I),
+            dropped = Doubles(x).Zip(mask, (v, m) => v * m).ToArray(),
+            g = Doubles(dy),
+            ai = Doubles(a),
+            bi = Doubles(b);
         var xas = Reference.TimesTransposed(dropped, ai, T, R, I);
-        var dxas = Reference.TimesTransposed(g, Reference.Transpose(bi, O, R), T, R, O).Select(v => v * Scaling).ToArray();
+        var dxas = Reference
+            .TimesTransposed(g, Reference.Transpose(bi, O, R), T, R, O)
+            .Select(v => v * Scaling)
+            .ToArray();
         d.Ops.LoraForward(x, a, b, Scaling, dropout, xa, y);
         d.Ops.LoraBackward(x, a, b, Scaling, dropout, xa, dy, dxa, dA, dB, dx);
         Reference.Near(xas, xa, 2e-6, "xa");
         Reference.Near(Reference.TimesTransposed(xas, bi, T, O, R).Select(v => v * Scaling).ToArray(), y, 2e-6, "y");
         Reference.Near(dxas, dxa, 2e-6, "dxa");
-        Reference.Near(Reference.TimesTransposed(Reference.Transpose(dxas, T, R), Reference.Transpose(dropped, T, I), R, I, T), dA, 3e-6, "dA");
-        Reference.Near(Reference.TimesTransposed(Reference.Transpose(g, T, O), Reference.Transpose(xas, T, R), O, R, T).Select(v => v * Scaling).ToArray(), dB, 3e-6, "dB");
-        Reference.Near(Reference.TimesTransposed(dxas, Reference.Transpose(ai, R, I), T, I, R).Zip(mask, (v, m) => v * m).ToArray(), dx, 3e-6, "dx");
+        Reference.Near(
+            Reference.TimesTransposed(Reference.Transpose(dxas, T, R), Reference.Transpose(dropped, T, I), R, I, T), dA,
+            3e-6, "dA");
+        Reference.Near(
+            Reference
+                .TimesTransposed(Reference.Transpose(g, T, O), Reference.Transpose(xas, T, R), O, R, T)
+                .Select(v => v * Scaling)
+                .ToArray(),
+            dB,
+            3e-6,
+            "dB"
+        );
+        Reference.Near(
+            Reference
+                .TimesTransposed(dxas, Reference.Transpose(ai, R, I), T, I, R)
+                .Zip(mask, (v, m) => v * m)
+                .ToArray(),
+            dx,
+            3e-6,
+            "dx"
+        );
         Tensor noInput = d.Zeros(R, I), noInputB = d.Zeros(O, R);
-        d.Ops.LoraBackward(x, a, b, Scaling, dropout, xa, dy, dxa, noInput, noInputB, default); // the first layer: no gradient of its input
+        // the first layer: no gradient of its input
+        d.Ops.LoraBackward(x, a, b, Scaling, dropout, xa, dy, dxa, noInput, noInputB, default);
         Same(dA, noInput);
         Same(dB, noInputB);
     }

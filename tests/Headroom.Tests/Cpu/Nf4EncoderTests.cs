@@ -5,7 +5,9 @@ using Headroom.Cpu;
 
 namespace Headroom.Tests.Cpu;
 
-/// <summary>Every form of the NF4 encoder against a plain count of thresholds, values on and beside each threshold included.</summary>
+/// <summary>
+/// Every form of the NF4 encoder against a plain count of thresholds, values on and beside each threshold included.
+/// </summary>
 public sealed unsafe class Nf4EncoderTests
 {
     private delegate void Form(float* x, float inverse, byte* codes);
@@ -17,7 +19,9 @@ public sealed unsafe class Nf4EncoderTests
         return code;
     }
 
-    /// <summary>Every threshold with its two neighbours, the ends, zeros of both signs, beyond the ends, and random values.</summary>
+    /// <summary>
+    /// Every threshold with its two neighbours, the ends, zeros of both signs, beyond the ends, and random values.
+    /// </summary>
     private static float[] Values(int seed)
     {
         var values = new List<float> { 1, -1, 0, -0f, 1.5f, -1.5f, float.Epsilon, -float.Epsilon };
@@ -35,7 +39,12 @@ public sealed unsafe class Nf4EncoderTests
     public void FormsAgree(int width)
     {
         if (width == 64) Assert.SkipUnless(Avx512F.IsSupported, "no AVX-512 here");
-        Form form = width switch { 64 => Nf4Encoder.Encode64, 32 => Nf4Encoder.Encode32, _ => (x, inverse, codes) => Nf4Encoder.Scalar(x, 16, inverse, codes) };
+        Form form = width switch
+        {
+            64 => Nf4Encoder.Encode64,
+            32 => Nf4Encoder.Encode32,
+            _ => (x, inverse, codes) => Nf4Encoder.Scalar(x, 16, inverse, codes),
+        };
         byte* got = stackalloc byte[32];
         for (int seed = 0; seed < 50; seed++)
             foreach (float inverse in new[] { 1f, 0.37f, 3e37f })
@@ -80,28 +89,34 @@ public sealed unsafe class Nf4EncoderTests
             else Assert.Equal(BitConverter.SingleToUInt32Bits((float)x[i]), BitConverter.SingleToUInt32Bits(y[i]));
     }
 
-    /// <summary>Codes of statistics: the entry of the map that is nearest to the rounded value, found by trying all.</summary>
+    /// <summary>
+    /// Codes of statistics: the entry of the map that is nearest to the rounded value, found by trying all.
+    /// </summary>
     [Fact]
     public void StatisticsTakeTheNearestEntry()
     {
         float[] map = Nf4.DynamicMap();
         for (int k = -70000; k <= 70000; k += 7)
         {
-            float x = Math.Clamp(k / 65000f, -1f, 1f), value = (int)((x + 1f) * 0.5f * 65535f + 0.5f) / 65535f * 2f - 1f;
+            float x = Math.Clamp(k / 65000f, -1f, 1f),
+                value = (int)((x + 1f) * 0.5f * 65535f + 0.5f) / 65535f * 2f - 1f;
             float nearest = map.Min(m => MathF.Abs(m - value));
             Assert.InRange(MathF.Abs(map[NestedStatistics.Code(k / 65000f)] - value), 0, nearest + 1e-7f);
         }
     }
 
     [Theory]
-    [InlineData(DType.BF16, 37, 88), InlineData(DType.F16, 64, 96), InlineData(DType.F32, 5, 7), InlineData(DType.BF16, 1, 63)]
+    [
+        InlineData(DType.BF16, 37, 88), InlineData(DType.F16, 64, 96), InlineData(DType.F32, 5, 7),
+        InlineData(DType.BF16, 1, 63)]
     public void SixteenBitSourcesGiveTheBitsOfTheirValues(DType type, int rows, int cols)
     {
         int n = rows * cols, blocks = LinearWeight.Blocks(n, 64), groups = LinearWeight.Blocks(blocks, 256);
         var random = new PhiloxRandom(9);
         using var cpu = new CpuOps(2);
         byte* memory = (byte*)NativeMemory.AllocZeroed((nuint)(n * 16 + 65536));
-        Tensor plain = new((nint)memory, DType.F32, Shape.Of(rows, cols)), narrow = new((nint)(memory + 4 * n), type, Shape.Of(rows, cols));
+        Tensor plain = new((nint)memory, DType.F32, Shape.Of(rows, cols)),
+            narrow = new((nint)(memory + 4 * n), type, Shape.Of(rows, cols));
         for (int i = 0; i < n; i++)
         {
             float v = random.NextNormal() * (i % 64 == 0 ? 3 : 0.02f);
@@ -125,10 +140,16 @@ public sealed unsafe class Nf4EncoderTests
                 return taken;
             }
             bool nested = storage == WeightStorage.NF4Double;
-            cpu.Quantize(source, new LinearWeight(storage, rows, cols, Take(DType.U4, n), Take(nested ? DType.U8 : DType.F32, blocks), Take(DType.F32, groups), Take(DType.F32, 1)));
+            cpu.Quantize(
+                source,
+                new LinearWeight(
+                    storage, rows, cols, Take(DType.U4, n), Take(nested ? DType.U8 : DType.F32, blocks),
+                    Take(DType.F32, groups), Take(DType.F32, 1))
+            );
             return new ReadOnlySpan<byte>(memory + 8 * n, n * 8 + 65536).ToArray();
         }
-        foreach (var storage in new[] { WeightStorage.NF4, WeightStorage.NF4Double }) Assert.Equal(Bits(plain, storage), Bits(narrow, storage));
+        foreach (var storage in new[] { WeightStorage.NF4, WeightStorage.NF4Double })
+            Assert.Equal(Bits(plain, storage), Bits(narrow, storage));
         // Codes once more by the definition.
         byte[] flat = Bits(narrow, WeightStorage.NF4);
         for (int b = 0; b < blocks; b++)
@@ -136,7 +157,9 @@ public sealed unsafe class Nf4EncoderTests
             int end = Math.Min(n, b * 64 + 64);
             float absmax = Enumerable.Range(b * 64, end - b * 64).Max(i => MathF.Abs(plain.F[i]));
             for (int i = b * 64; i < end; i++)
-                Assert.Equal(Code(end - b * 64 < 64 ? plain.F[i] / absmax : plain.F[i] * (1f / absmax)), i % 2 == 0 ? flat[i / 2] >> 4 : flat[i / 2] & 15);
+                Assert.Equal(
+                    Code(end - b * 64 < 64 ? plain.F[i] / absmax : plain.F[i] * (1f / absmax)),
+                    i % 2 == 0 ? flat[i / 2] >> 4 : flat[i / 2] & 15);
         }
         NativeMemory.Free(memory);
     }

@@ -28,28 +28,41 @@ public unsafe class Nf4GoldenTests
         int n = rows * cols, blocks = LinearWeight.Blocks(n, 64);
         using var cpu = new CpuOps(2);
         var dtype = info.DType switch { "BF16" => DType.BF16, "F16" => DType.F16, _ => DType.F32 };
-        Tensor Buffer(DType t, int count) => new((nint)NativeMemory.AllocZeroed((nuint)(count * 4 + 64)), t, Shape.Of(count));
+        Tensor Buffer(DType t, int count) =>
+            new((nint)NativeMemory.AllocZeroed((nuint)(count * 4 + 64)), t, Shape.Of(count));
         var src = Buffer(dtype, n) with { Shape = Shape.Of(rows, cols) };
         golden.Bytes("input").CopyTo(new Span<byte>((void*)src.Address, (int)src.Bytes));
         var w = new LinearWeight(nested ? WeightStorage.NF4Double : WeightStorage.NF4, rows, cols, Buffer(DType.U4, n),
-            Buffer(nested ? DType.U8 : DType.F32, blocks), nested ? Buffer(DType.F32, LinearWeight.Blocks(blocks, 256)) : default, nested ? Buffer(DType.F32, 1) : default);
+            Buffer(nested ? DType.U8 : DType.F32, blocks),
+            nested ? Buffer(DType.F32, LinearWeight.Blocks(blocks, 256)) : default,
+            nested ? Buffer(DType.F32, 1) : default
+        );
         cpu.Quantize(src, w);
         Assert.Equal(golden.Bytes("packed").ToArray(), new ReadOnlySpan<byte>(w.Data.B, (n + 1) / 2).ToArray());
         if (nested)
         {
             Assert.Equal(golden.ReadF32("offset")[0], w.Offset.F[0]);
-            Assert.Equal(golden.ReadF32("nested_absmax"), new ReadOnlySpan<float>(w.NestedAbsmax.F, (int)w.NestedAbsmax.Count).ToArray());
+            Assert.Equal(
+                golden.ReadF32("nested_absmax"),
+                new ReadOnlySpan<float>(w.NestedAbsmax.F, (int)w.NestedAbsmax.Count).ToArray());
         }
-        Assert.Equal(golden.Bytes("absmax").ToArray(), new ReadOnlySpan<byte>(w.Absmax.B, (int)w.Absmax.Bytes).ToArray());
+        Assert.Equal(
+            golden.Bytes("absmax").ToArray(), new ReadOnlySpan<byte>(w.Absmax.B, (int)w.Absmax.Bytes).ToArray());
         var back = Buffer(DType.F32, n) with { Shape = Shape.Of(rows, cols) };
         cpu.Dequantize(w, back);
         float[] expected = golden.ReadF32("dequant");
         for (int i = 0; i < n; i++)
         {
-            float value = golden.Tensors["dequant"].DType switch { "BF16" => Bf16(back.F[i]), "F16" => (float)(Half)back.F[i], _ => back.F[i] };
+            float value = golden.Tensors["dequant"].DType switch
+            {
+                "BF16" => Bf16(back.F[i]),
+                "F16" => (float)(Half)back.F[i],
+                _ => back.F[i],
+            };
             Assert.Equal(BitConverter.SingleToInt32Bits(expected[i]), BitConverter.SingleToInt32Bits(value));
         }
-        foreach (var t in new[] { src, w.Data, w.Absmax, w.NestedAbsmax, w.Offset, back }) NativeMemory.Free((void*)t.Address);
+        foreach (var t in new[] { src, w.Data, w.Absmax, w.NestedAbsmax, w.Offset, back })
+            NativeMemory.Free((void*)t.Address);
     }
 
     private static float Bf16(float x)

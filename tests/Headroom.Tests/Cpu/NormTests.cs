@@ -29,7 +29,12 @@ public unsafe class NormTests
     public void ForwardMatchesReference(int t, int h)
     {
         using var d = new ElementTestData();
-        Tensor x = d.Normal(t, h), branch = d.Normal(t, h), w = d.Normal(h), y = d.New(t, h), rstd = d.New(t), sum = d.New(t, h);
+        Tensor x = d.Normal(t, h),
+            branch = d.Normal(t, h),
+            w = d.Normal(h),
+            y = d.New(t, h),
+            rstd = d.New(t),
+            sum = d.New(t, h);
         d.Ops.RmsNorm(x, w, Eps, y, rstd);
         Near(Reference(Doubles(x), Doubles(w), h), y);
         var own = d.Clone(x);
@@ -51,7 +56,13 @@ public unsafe class NormTests
     public void BackwardMatchesDifferences(int t, int h)
     {
         using var d = new ElementTestData();
-        Tensor x = d.Normal(t, h), w = d.Normal(h), dy = d.Normal(t, h), y = d.New(t, h), rstd = d.New(t), dx = d.Normal(t, h), dw = d.Normal(h);
+        Tensor x = d.Normal(t, h),
+            w = d.Normal(h),
+            dy = d.Normal(t, h),
+            y = d.New(t, h),
+            rstd = d.New(t),
+            dx = d.Normal(t, h),
+            dw = d.Normal(h);
         double[] dx0 = Doubles(dx), dw0 = Doubles(dw), xs = Doubles(x), ws = Doubles(w), g = Doubles(dy);
         d.Ops.RmsNorm(x, w, Eps, y, rstd);
         var withoutWeight = d.Clone(dx);
@@ -67,7 +78,13 @@ public unsafe class NormTests
     {
         using var d = new ElementTestData();
         const int H = 147;
-        Tensor x = d.Normal(H), w = d.Normal(H), dy = d.Normal(H), y = d.New(H), y2 = d.New(H), dx = d.Zeros(H), dx2 = d.Zeros(H);
+        Tensor x = d.Normal(H),
+            w = d.Normal(H),
+            dy = d.Normal(H),
+            y = d.New(H),
+            y2 = d.New(H),
+            dx = d.Zeros(H),
+            dx2 = d.Zeros(H);
         float r = RmsNormKernels.Row(x.F, w.F, Eps, y.F, H), r2 = RmsNormKernels.RowScalar(x.F, w.F, Eps, y2.F, H);
         Near(Doubles(y2), y, 1e-6);
         RmsNormKernels.RowBackward(x.F, w.F, r, dy.F, dx.F, H);
@@ -80,7 +97,12 @@ public unsafe class NormTests
     {
         using var one = new ElementTestData(threads: 1);
         using var three = new ElementTestData(threads: 3);
-        Tensor x = one.Normal(40, 100), w = one.Normal(100), y = one.New(40, 100), r = one.New(40), y2 = one.New(40, 100), dy = one.Normal(40, 100);
+        Tensor x = one.Normal(40, 100),
+            w = one.Normal(100),
+            y = one.New(40, 100),
+            r = one.New(40),
+            y2 = one.New(40, 100),
+            dy = one.Normal(40, 100);
         one.Ops.RmsNorm(x, w, Eps, y, r);
         for (int t = 0; t < 40; t++) one.Ops.RmsNorm(x.Slice(t, 1), w, Eps, y2.Slice(t, 1), r.Slice(t, 1));
         Same(y, y2);

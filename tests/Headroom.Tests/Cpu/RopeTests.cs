@@ -41,7 +41,11 @@ public unsafe class RopeTests
     {
         using var d = new ElementTestData();
         const int T = 4, Heads = 2, Dim = 6, Half = Dim / 2;
-        Tensor cos = d.Normal(T, Half), sin = d.Normal(T, Half), x = d.Normal(T, Heads * Dim), dy = d.Normal(T, Heads * Dim), dx = d.Clone(dy);
+        Tensor cos = d.Normal(T, Half),
+            sin = d.Normal(T, Half),
+            x = d.Normal(T, Heads * Dim),
+            dy = d.Normal(T, Heads * Dim),
+            dx = d.Clone(dy);
         double[] c = Doubles(cos), s = Doubles(sin);
         double[] Rotate(double[] v)
         {

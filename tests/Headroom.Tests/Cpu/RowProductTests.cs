@@ -12,8 +12,12 @@ public sealed unsafe class RowProductTests
         Gen.Select(Gen.Int[0, 5], Gen.Int[1, 9], Gen.Int[1, 70], Gen.Int[0, 60], Gen.Int[0, 1000]).Sample(
             (kind, rows, outs, width, seed) =>
             {
-                WeightStorage[] storages = [WeightStorage.F32, WeightStorage.BF16, WeightStorage.F16, WeightStorage.Int8, WeightStorage.NF4, WeightStorage.NF4Double];
-                int[] whole = [64, 128, 192, 576, 1088]; // of whole vectors and blocks; the other widths end in the middle of one
+                WeightStorage[] storages =
+                [
+                    WeightStorage.F32, WeightStorage.BF16, WeightStorage.F16, WeightStorage.Int8, WeightStorage.NF4,
+                        WeightStorage.NF4Double];
+                // of whole vectors and blocks; the other widths end in the middle of one
+                int[] whole = [64, 128, 192, 576, 1088];
                 var storage = storages[kind];
                 int ins = width < 30 ? whole[width % 5] : 2 * (width - 29);
                 using var device = new CpuDevice(2);
@@ -25,8 +29,21 @@ public sealed unsafe class RowProductTests
                     return t;
                 }
                 int blocks = LinearWeight.Blocks((long)outs * ins, 64);
-                Tensor source = Take(DType.F32, Shape.Of(outs, ins)), plain = Take(DType.F32, Shape.Of(outs, ins)), x = Take(DType.F32, Shape.Of(rows, ins)), y = Take(DType.F32, Shape.Of(rows, outs));
-                var data = Take(storage switch { WeightStorage.F32 => DType.F32, WeightStorage.BF16 => DType.BF16, WeightStorage.F16 => DType.F16, WeightStorage.Int8 => DType.I8, _ => DType.U4 }, Shape.Of(outs, ins));
+                Tensor source = Take(DType.F32, Shape.Of(outs, ins)),
+                    plain = Take(DType.F32, Shape.Of(outs, ins)),
+                    x = Take(DType.F32, Shape.Of(rows, ins)),
+                    y = Take(DType.F32, Shape.Of(rows, outs));
+                var data = Take(
+                    storage switch
+                    {
+                        WeightStorage.F32 => DType.F32,
+                        WeightStorage.BF16 => DType.BF16,
+                        WeightStorage.F16 => DType.F16,
+                        WeightStorage.Int8 => DType.I8,
+                        _ => DType.U4,
+                    },
+                    Shape.Of(outs, ins)
+                );
                 var absmax = storage switch
                 {
                     WeightStorage.Int8 => Take(DType.F32, Shape.Of(outs)),
@@ -35,7 +52,10 @@ public sealed unsafe class RowProductTests
                     _ => default,
                 };
                 bool nested = storage == WeightStorage.NF4Double;
-                var w = new LinearWeight(storage, outs, ins, data, absmax, nested ? Take(DType.F32, Shape.Of(LinearWeight.Blocks(blocks, 256))) : default, nested ? Take(DType.F32, Shape.Of(1)) : default);
+                var w = new LinearWeight(
+                    storage, outs, ins, data, absmax,
+                    nested ? Take(DType.F32, Shape.Of(LinearWeight.Blocks(blocks, 256))) : default,
+                    nested ? Take(DType.F32, Shape.Of(1)) : default);
                 var random = new PhiloxRandom((ulong)seed);
                 for (long i = 0; i < source.Count; i++) source.F[i] = random.NextFloat() - 0.5f;
                 for (long i = 0; i < x.Count; i++) x.F[i] = random.NextFloat() - 0.5f;

@@ -2,13 +2,23 @@ using Headroom.Core;
 
 namespace Headroom.Tests.Cpu;
 
-/// <summary>A random weight in any storage together with the values that storage defines, worked out here from codes and statistics in double precision.</summary>
+/// <summary>
+/// A random weight in any storage together with the values that storage defines, worked out here from codes and
+/// statistics in double precision.
+/// </summary>
 internal sealed unsafe class StoredWeight
 {
     public StoredWeight(ElementTestData d, WeightStorage storage, int outs, int ins, bool bias = false)
     {
         int blocks = LinearWeight.Blocks((long)outs * ins, 64);
-        var dtype = storage switch { WeightStorage.F32 => DType.F32, WeightStorage.BF16 => DType.BF16, WeightStorage.F16 => DType.F16, WeightStorage.Int8 => DType.I8, _ => DType.U4 };
+        var dtype = storage switch
+        {
+            WeightStorage.F32 => DType.F32,
+            WeightStorage.BF16 => DType.BF16,
+            WeightStorage.F16 => DType.F16,
+            WeightStorage.Int8 => DType.I8,
+            _ => DType.U4,
+        };
         var data = d.Raw(dtype, outs, ins);
         Tensor absmax = default, nested = default, offset = default;
         switch (storage)
@@ -72,14 +82,24 @@ internal static class Reference
 
     public static double[] Plus(double[] a, double[] b) => a.Zip(b, (x, y) => x + y).ToArray();
 
-    /// <summary>0 or 1 / (1 - p) of every element of [rows, columns], from the definition in <see cref="Dropout"/>, one Philox call an element.</summary>
+    /// <summary>
+    /// 0 or 1 / (1 - p) of every element of [rows, columns], from the definition in <see cref="Dropout"/>, one Philox
+    /// call an element.
+    /// </summary>
     public static double[] Mask(in Dropout d, int count)
     {
         var mask = new double[count];
         for (int i = 0; i < count; i++)
         {
             var r = Philox.Next((uint)(i / 8), 0, d.Site, d.Step, (uint)d.Seed, (uint)(d.Seed >> 32));
-            uint word = (i % 8 / 2) switch { 0 => r.X0, 1 => r.X1, 2 => r.X2, _ => r.X3 }, bits = (i % 2 == 0 ? word : word >> 16) & 0x7FFF;
+            uint word = (i % 8 / 2) switch
+            {
+                0 => r.X0,
+                1 => r.X1,
+                2 => r.X2,
+                _ => r.X3,
+            },
+                bits = (i % 2 == 0 ? word : word >> 16) & 0x7FFF;
             mask[i] = d.P == 0 ? 1 : bits / 32768.0 >= d.P ? 1 / (1 - (double)d.P) : 0;
         }
         return mask;

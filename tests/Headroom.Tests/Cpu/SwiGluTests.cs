@@ -46,7 +46,13 @@ public unsafe class SwiGluTests
     {
         using var d = new ElementTestData();
         const int N = 77;
-        Tensor g = d.Normal(N), u = d.Normal(N), dy = d.Normal(N), a = d.New(N), b = d.New(N), a2 = d.New(N), b2 = d.New(N);
+        Tensor g = d.Normal(N),
+            u = d.Normal(N),
+            dy = d.Normal(N),
+            a = d.New(N),
+            b = d.New(N),
+            a2 = d.New(N),
+            b2 = d.New(N);
         SwiGluKernels.Row(g.F, u.F, a.F, N);
         SwiGluKernels.RowScalar(g.F, u.F, b.F, N);
         Same(b, a);

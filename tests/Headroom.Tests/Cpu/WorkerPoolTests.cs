@@ -17,7 +17,9 @@ public sealed unsafe class WorkerPoolTests
         Interlocked.Increment(ref j->Seen[part]);
     }
 
-    /// <summary>Many short calls, back to back and after pauses in which the workers fall asleep: every part runs exactly once.</summary>
+    /// <summary>
+    /// Many short calls, back to back and after pauses in which the workers fall asleep: every part runs exactly once.
+    /// </summary>
     [Theory]
     [InlineData(1)]
     [InlineData(2)]

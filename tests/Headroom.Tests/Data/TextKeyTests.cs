@@ -2,7 +2,9 @@ using Headroom.Formats.Data;
 
 namespace Headroom.Tests.Data;
 
-/// <summary>Which texts count as one. Expected folds are those of Unicode (CaseFolding.txt, C and F), composed.</summary>
+/// <summary>
+/// Which texts count as one. Expected folds are those of Unicode (CaseFolding.txt, C and F), composed.
+/// </summary>
 public class TextKeyTests
 {
     [Theory]
@@ -52,7 +54,9 @@ public class TextKeyTests
         Assert.NotEqual(TextKey.Of("a", ""), TextKey.Of("a"));
     }
 
-    /// <summary>The copies that the two IMDB samples share: those that differ in a sign are in the second number alone.</summary>
+    /// <summary>
+    /// The copies that the two IMDB samples share: those that differ in a sign are in the second number alone.
+    /// </summary>
     [Fact]
     public void FindsTheSharedReviewsOfImdb()
     {

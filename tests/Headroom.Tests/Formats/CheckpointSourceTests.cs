@@ -8,7 +8,9 @@ namespace Headroom.Tests.Formats;
 public sealed class CheckpointSourceTests : IDisposable
 {
     private readonly string _folder = Directory.CreateTempSubdirectory("headroom-shards-").FullName;
-    private const string One = "model-00001-of-00002.safetensors", Two = "model-00002-of-00002.safetensors", Index = "model.safetensors.index.json";
+    private const string One = "model-00001-of-00002.safetensors",
+        Two = "model-00002-of-00002.safetensors",
+        Index = "model.safetensors.index.json";
 
     /// <summary>A golden model cut into two shards.</summary>
     private void Shard(Action<JsonObject>? change = null)
@@ -19,10 +21,16 @@ public sealed class CheckpointSourceTests : IDisposable
         var map = new JsonObject();
         foreach (var (shard, part) in new[] { (One, names[..(names.Count / 2)]), (Two, names[(names.Count / 2)..]) })
         {
-            SafetensorsWriter.Write(Path.Combine(_folder, shard), part.Select(n => (n, file.Tensors[n].DType, file.Tensors[n].Shape, file.Bytes(n).ToArray())));
+            SafetensorsWriter.Write(
+                Path.Combine(_folder, shard),
+                part.Select(n => (n, file.Tensors[n].DType, file.Tensors[n].Shape, file.Bytes(n).ToArray())));
             foreach (string n in part) map[n] = shard;
         }
-        var index = new JsonObject { ["metadata"] = new JsonObject { ["total_size"] = file.Tensors.Values.Sum(t => t.End - t.Begin) }, ["weight_map"] = map };
+        var index = new JsonObject
+        {
+            ["metadata"] = new JsonObject { ["total_size"] = file.Tensors.Values.Sum(t => t.End - t.Begin) },
+            ["weight_map"] = map,
+        };
         change?.Invoke(index);
         File.WriteAllText(Path.Combine(_folder, Index), index.ToJsonString());
     }
@@ -36,7 +44,10 @@ public sealed class CheckpointSourceTests : IDisposable
         using CheckpointSource shards = new(_folder), whole = new(Shared.GoldenFile("hf/llama-mha"));
         Assert.Equal((whole.Stored.Bytes, 2), shards.Stored);
         Assert.Equal(shards.Stored.Bytes, shards.AnnouncedBytes);
-        foreach (string name in (string[])["model.embed_tokens.weight", "model.layers.2.mlp.down_proj.weight", "lm_head.weight"])
+        foreach (
+            string name in (string[])
+                ["model.embed_tokens.weight", "model.layers.2.mlp.down_proj.weight", "lm_head.weight"]
+        )
         {
             var (rows, cols) = whole.ShapeOf(name);
             float[] a = new float[rows * cols], b = new float[rows * cols];
@@ -54,14 +65,17 @@ public sealed class CheckpointSourceTests : IDisposable
         var bits = new ushort[200];
         for (int i = 0; i < bits.Length; i++) bits[i] = (ushort)(i * 331 + 7);
         string path = Path.Combine(_folder, "x.safetensors");
-        SafetensorsWriter.Write(path, [("b", "BF16", [200], System.Runtime.InteropServices.MemoryMarshal.AsBytes(bits.AsSpan()).ToArray())]);
+        SafetensorsWriter.Write(
+            path, [("b", "BF16", [200], System.Runtime.InteropServices.MemoryMarshal.AsBytes(bits.AsSpan()).ToArray())]
+        );
         using var file = SafetensorsFile.Open(path);
         for (int first = 0; first < 70; first += 3)
             for (int n = 0; first + n <= 200; n += 13)
             {
                 var values = new float[n];
                 file.ReadF32("b", first, values);
-                for (int i = 0; i < n; i++) Assert.Equal((uint)bits[first + i] << 16, BitConverter.SingleToUInt32Bits(values[i]));
+                for (int i = 0; i < n; i++)
+                    Assert.Equal((uint)bits[first + i] << 16, BitConverter.SingleToUInt32Bits(values[i]));
             }
     }
 
@@ -101,7 +115,9 @@ public sealed class CheckpointSourceTests : IDisposable
     }
 
     [Theory]
-    [InlineData(""), InlineData("{"), InlineData("[]"), InlineData("{\"weight_map\": []}"), InlineData("{\"weight_map\": {}}"), InlineData("{\"weight_map\": {\"a\": 1}}")]
+    [
+        InlineData(""), InlineData("{"), InlineData("[]"), InlineData("{\"weight_map\": []}"),
+        InlineData("{\"weight_map\": {}}"), InlineData("{\"weight_map\": {\"a\": 1}}")]
     public void ADamagedIndexIsRefused(string text)
     {
         Shard();

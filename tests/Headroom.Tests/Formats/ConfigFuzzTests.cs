@@ -8,8 +8,9 @@ using Headroom.Formats.Tokenizers;
 namespace Headroom.Tests.Formats;
 
 /// <summary>
-/// The JSON files beside a model with values that nobody expects, in every place: they are read, or refused with a reason. Half of the cases swap a
-/// value for another kind of value, half damage the text. The cases are the same in every run.
+/// The JSON files beside a model with values that nobody expects, in every place: they are read, or refused with a
+/// reason. Half of the cases swap a value for another kind of value, half damage the text. The cases are the same in
+/// every run.
 /// </summary>
 public sealed class ConfigFuzzTests : IDisposable
 {
@@ -17,9 +18,10 @@ public sealed class ConfigFuzzTests : IDisposable
 
     private static readonly string[] Odd =
     [
-        "null", "true", "false", "0", "-1", "-0.0", "1e400", "-1e400", "0.5", "2147483648", "9223372036854775808", "1e-320", "\"\"", "\"x\"", "\"\\u0000\"", "\"(\"", "\"auto\"",
-        "[]", "[null]", "[[1], 2]", "[2, null]", "[\"a\", 3]", "{}", "{\"a\": null}", "{\"content\": 3}", "[{}]", "123456789012345678901234567890", "\"2\"", "[-1, 1e30]",
-    ];
+        "null", "true", "false", "0", "-1", "-0.0", "1e400", "-1e400", "0.5", "2147483648", "9223372036854775808",
+        "1e-320", "\"\"", "\"x\"", "\"\\u0000\"", "\"(\"", "\"auto\"", "[]", "[null]", "[[1], 2]", "[2, null]",
+        "[\"a\", 3]", "{}", "{\"a\": null}", "{\"content\": 3}", "[{}]", "123456789012345678901234567890", "\"2\"",
+        "[-1, 1e30]"];
 
     private readonly string _folder = Directory.CreateTempSubdirectory("headroom-").FullName;
 
@@ -51,9 +53,11 @@ public sealed class ConfigFuzzTests : IDisposable
          "tokenizer_class": "LlamaTokenizer", "model_max_length": 2048}
         """;
 
-    private const string Vocabulary = """{"added_tokens": [{"id": 1, "content": "<s>", "special": true}], "model": {"type": "BPE", "vocab": {"a": 0, "<s>": 1, "</s>": 2}, "merges": []}}""";
+    private const string Vocabulary =
+        """{"added_tokens": [{"id": 1, "content": "<s>", "special": true}], "model": {"type": "BPE", "vocab": {"a": 0, "<s>": 1, "</s>": 2}, "merges": []}}""";
 
-    private const string Index = """{"metadata": {"total_size": 8}, "weight_map": {"only.weight": "one.safetensors", "b": "two.safetensors"}}""";
+    private const string Index =
+        """{"metadata": {"total_size": 8}, "weight_map": {"only.weight": "one.safetensors", "b": "two.safetensors"}}""";
 
     [Fact]
     public void ModelConfigurations() => Run(1, Config, text =>
@@ -75,7 +79,10 @@ public sealed class ConfigFuzzTests : IDisposable
     {
         const string at = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
         SafetensorsWriter.WriteF32(Path.Combine(_folder, "adapter_model.safetensors"),
-            [(at + "A.weight", [4, 8], new float[32]), (at + "B.weight", [8, 4], new float[32]), ("base_model.model.model.norm.weight", [8], new float[8])]);
+            [
+                (at + "A.weight", [4, 8], new float[32]), (at + "B.weight", [8, 4], new float[32]),
+                ("base_model.model.model.norm.weight", [8], new float[8])]
+        );
         Run(3, Adapter, text =>
         {
             File.WriteAllText(Path.Combine(_folder, "adapter_config.json"), text);
@@ -101,7 +108,8 @@ public sealed class ConfigFuzzTests : IDisposable
     public void Indexes()
     {
         File.WriteAllText(Path.Combine(_folder, "config.json"), Config);
-        foreach (var (file, tensor) in new[] { ("one", "only.weight"), ("two", "b") }) SafetensorsWriter.WriteF32(Path.Combine(_folder, file + ".safetensors"), [(tensor, [1], [1])]);
+        foreach (var (file, tensor) in new[] { ("one", "only.weight"), ("two", "b") })
+            SafetensorsWriter.WriteF32(Path.Combine(_folder, file + ".safetensors"), [(tensor, [1], [1])]);
         Run(7, Index, text =>
         {
             File.WriteAllText(Path.Combine(_folder, "model.safetensors.index.json"), text);
@@ -116,7 +124,10 @@ public sealed class ConfigFuzzTests : IDisposable
         for (int i = 0; i < Cases; i++)
         {
             var random = new PhiloxRandom((ulong)i, stream);
-            string text = i % 2 == 0 ? Swapped(sample, random) : Encoding.UTF8.GetString(Mutator.Mutate(bytes, bytes.Length, true, random));
+            string text =
+                i % 2 == 0
+                    ? Swapped(sample, random)
+                    : Encoding.UTF8.GetString(Mutator.Mutate(bytes, bytes.Length, true, random));
             try
             {
                 read(text);

@@ -15,9 +15,15 @@ public class ConfigKeysTests
 
     private static JsonObject File(string architecture = "LlamaForCausalLM") => new()
     {
-        ["architectures"] = new JsonArray(architecture), ["hidden_size"] = Hidden, ["intermediate_size"] = 128,
-            ["num_hidden_layers"] = Layers, ["num_attention_heads"] = 4,
-        ["num_key_value_heads"] = 2, ["vocab_size"] = 100, ["rms_norm_eps"] = 1e-5, ["max_position_embeddings"] = 512,
+        ["architectures"] = new JsonArray(architecture),
+        ["hidden_size"] = Hidden,
+        ["intermediate_size"] = 128,
+        ["num_hidden_layers"] = Layers,
+        ["num_attention_heads"] = 4,
+        ["num_key_value_heads"] = 2,
+        ["vocab_size"] = 100,
+        ["rms_norm_eps"] = 1e-5,
+        ["max_position_embeddings"] = 512,
     };
 
     private static string With(JsonObject file, string key, string value)
@@ -102,8 +108,13 @@ public class ConfigKeysTests
         Gen.Select(Gen.Shuffle(all, 1, all.Length), Gen.Int[0, all.Length * 2],
             Gen.OneOf("llama", "mistral", "qwen2")).Sample((some, used, type) =>
         {
-            var file = File(type switch { "llama" => "LlamaForCausalLM", "mistral" => "MistralForCausalLM", _ =>
-                "Qwen2ForCausalLM" });
+            var file = File(type switch
+            {
+                "llama" => "LlamaForCausalLM",
+                "mistral" => "MistralForCausalLM",
+                _ =>
+                "Qwen2ForCausalLM"
+            });
             var same = HfConfig.Parse(file.ToJsonString());
             for (int i = 0; i < some.Length; i++) file[some[i].Item1] = JsonNode.Parse(i == used ? some[i].Item3
                 : some[i].Item2);
@@ -153,8 +164,13 @@ public class ConfigKeysTests
         Assert.Equal((keys, 64, 4096, 32, 1e-6f, 10000.0, false),
             (c.NumKeyValueHeads, c.HeadDim, c.HiddenSize, c.NumHiddenLayers, c.RmsNormEps, c.RopeTheta,
             c.TieWordEmbeddings));
-        Assert.Equal(architecture[0] switch { 'L' => (32000, 11008, 2048), 'M' => (32000, 14336, 131072), _ =>
-            (151936, 22016, 32768) }, (c.VocabSize, c.IntermediateSize, c.MaxPositionEmbeddings));
+        Assert.Equal(architecture[0] switch
+        {
+            'L' => (32000, 11008, 2048),
+            'M' => (32000, 14336, 131072),
+            _ =>
+            (151936, 22016, 32768)
+        }, (c.VocabSize, c.IntermediateSize, c.MaxPositionEmbeddings));
         Assert.Equal(architecture[0] == 'M' ? 4096 : null, c.SlidingWindow);
     }
 

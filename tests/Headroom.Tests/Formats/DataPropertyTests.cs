@@ -6,11 +6,16 @@ using Headroom.Formats.Data;
 
 namespace Headroom.Tests.Formats;
 
-/// <summary>Random tables, written by writers of the test's own in every form, come back as they were; spoiled files are read or refused by line, never worse.</summary>
+/// <summary>
+/// Random tables, written by writers of the test's own in every form, come back as they were; spoiled files are read or
+/// refused by line, never worse.
+/// </summary>
 public sealed class DataPropertyTests : IDisposable
 {
     private static readonly string[] Pieces =
-        ["a", "word", "Ünïcödé", "😀", "ดี", " ", "  ", ",", ";", "|", "\"", "\"\"", "'", "\n", "\n\n", ".", "#", "{x}", "[", "\\", "\u2028", "\u0085", "0", "NaN", "null"];
+    [
+        "a", "word", "Ünïcödé", "😀", "ดี", " ", "  ", ",", ";", "|", "\"", "\"\"", "'", "\n", "\n\n", ".", "#", "{x}",
+        "[", "\\", "\u2028", "\u0085", "0", "NaN", "null"];
 
     private readonly string _folder = Directory.CreateTempSubdirectory("headroom-property").FullName;
 
@@ -29,7 +34,11 @@ public sealed class DataPropertyTests : IDisposable
     }
 
     private static List<DataRow> Table(Random random, bool tabs, bool lines, bool pairs) =>
-        [.. Enumerable.Range(0, random.Next(1, 9)).Select(_ => new DataRow(Text(random, tabs, lines), random.Next(3).ToString(CultureInfo.InvariantCulture))
+        [
+            .. Enumerable
+                .Range(0, random.Next(1, 9))
+                .Select(_ => new DataRow(
+                    Text(random, tabs, lines), random.Next(3).ToString(CultureInfo.InvariantCulture))
         {
             More = pairs ? [Text(random, tabs, lines)] : null,
         })];
@@ -37,12 +46,19 @@ public sealed class DataPropertyTests : IDisposable
     private static string Csv(Random random, List<DataRow> rows, char separator, string end, bool header)
     {
         bool pairs = rows[0].More != null, all = random.Next(2) == 0;
-        string Cell(string s) => all || s.IndexOfAny([separator, '"', '\n', '\r']) >= 0 || s.StartsWith(' ') ? "\"" + s.Replace("\"", "\"\"", StringComparison.Ordinal) + "\"" : s;
+        string Cell(string s) =>
+            all || s.IndexOfAny([separator, '"', '\n', '\r']) >= 0 || s.StartsWith(' ')
+                ? "\"" + s.Replace("\"", "\"\"", StringComparison.Ordinal) + "\""
+                : s;
         string Line(params string[] cells) => string.Join(separator, cells.Select(Cell)) + end;
         var text = new StringBuilder();
         if (header) text.Append(pairs ? Line("label", "text", "other", "id") : Line("label", "text", "id"));
         foreach (var r in rows)
-            text.Append(!header ? Line(r.Text, r.Label) : pairs ? Line(r.Label, r.Text, r.More![0], "7") : Line(r.Label, r.Text, "7"));
+            text.Append(
+                !header ? Line(r.Text, r.Label)
+                : pairs ? Line(r.Label, r.Text, r.More![0], "7")
+                : Line(r.Label, r.Text, "7")
+            );
         if (random.Next(2) == 0) text.Length -= end.Length;
         return text.ToString();
     }
@@ -61,8 +77,13 @@ public sealed class DataPropertyTests : IDisposable
         File.WriteAllBytes(path, bytes);
         var options = new DataFileOptions { MoreFields = rows[0].More == null ? [] : ["other"] };
         var read = DataFiles.Read(path, options).ToList();
-        string Show(IEnumerable<DataRow> all) => JsonSerializer.Serialize(all.Select(r => (string[])[.. r.Texts, r.Label]));
-        Assert.True(Show(rows) == Show(read), $"{what}\nwritten {Show(rows)}\nread    {Show(read)}\nfile    {JsonSerializer.Serialize(Encoding.UTF8.GetString(bytes))}");
+        string Show(IEnumerable<DataRow> all) =>
+            JsonSerializer.Serialize(all.Select(r => (string[])[.. r.Texts, r.Label]));
+        Assert.True(
+            Show(rows) == Show(read),
+            $"{what}\nwritten {Show(rows)}\nread    {Show(read)}\nfile    "
+                + $"{JsonSerializer.Serialize(Encoding.UTF8.GetString(bytes))}"
+        );
     }
 
     [Fact]
@@ -81,14 +102,32 @@ public sealed class DataPropertyTests : IDisposable
             if (separator == '\t')
             {
                 rows = Table(random, false, false, pairs);
-                string tsv = string.Concat(rows.Select(r => (pairs ? $"{r.Label}\t{r.More![0]}\t{r.Text}" : $"{r.Label}\t{r.Text}") + end));
-                Same(rows, "a.tsv", Bytes(random, (pairs ? "label\tother\ttext" : "label\ttext") + end + tsv), $"tsv {seed}");
+                string tsv = string.Concat(
+                    rows.Select(r => (pairs ? $"{r.Label}\t{r.More![0]}\t{r.Text}" : $"{r.Label}\t{r.Text}") + end));
+                Same(
+                    rows, "a.tsv", Bytes(random, (pairs ? "label\tother\ttext" : "label\ttext") + end + tsv),
+                    $"tsv {seed}");
             }
             rows = Table(random, true, true, pairs);
-            var json = new JsonSerializerOptions { WriteIndented = random.Next(2) == 0, Encoder = random.Next(2) == 0 ? System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping : null };
-            var objects = rows.Select(r => new Dictionary<string, object?> { ["id"] = null, ["label"] = int.Parse(r.Label, CultureInfo.InvariantCulture), ["other"] = r.More?[0], ["text"] = r.Text, ["x"] = new[] { 1 } }).ToList();
+            var json = new JsonSerializerOptions
+            {
+                WriteIndented = random.Next(2) == 0,
+                Encoder =
+                    random.Next(2) == 0 ? System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping : null,
+            };
+            var objects = rows.Select(r => new Dictionary<string, object?>
+            {
+                ["id"] = null,
+                ["label"] = int.Parse(r.Label, CultureInfo.InvariantCulture),
+                ["other"] = r.More?[0],
+                ["text"] = r.Text,
+                ["x"] = new[] { 1 },
+            })
+                .ToList();
             Same(rows, "a.json", Bytes(random, JsonSerializer.Serialize(objects, json)), $"json {seed}");
-            Same(rows, "a.jsonl", Bytes(random, string.Join("\n", objects.Select(o => JsonSerializer.Serialize(o)))), $"jsonl {seed}");
+            Same(
+                rows, "a.jsonl", Bytes(random, string.Join("\n", objects.Select(o => JsonSerializer.Serialize(o)))),
+                $"jsonl {seed}");
         }
     }
 
@@ -101,7 +140,9 @@ public sealed class DataPropertyTests : IDisposable
             var random = new Random(seed);
             var rows = Table(random, true, true, false);
             string name = ((string[])["a.csv", "a.tsv", "a.json", "a.jsonl", "a.txt"])[random.Next(5)];
-            string text = name.Contains("json", StringComparison.Ordinal) ? JsonSerializer.Serialize(rows.Select(r => new { text = r.Text, label = r.Label })) : Csv(random, rows, ",;\t|"[random.Next(4)], "\n", true);
+            string text = name.Contains("json", StringComparison.Ordinal)
+                ? JsonSerializer.Serialize(rows.Select(r => new { text = r.Text, label = r.Label }))
+                : Csv(random, rows, ",;\t|"[random.Next(4)], "\n", true);
             byte[] bytes = Bytes(random, text);
             for (int n = random.Next(1, 4); n > 0; n--)
                 bytes = random.Next(3) switch

@@ -17,7 +17,9 @@ public sealed class ExportTests : IDisposable
     {
         var data = new TheoryData<string>();
         string root = Path.Combine(Shared.Golden, "hf");
-        if (Directory.Exists(root)) foreach (string d in Directory.GetDirectories(root).Order()) data.Add(Path.GetFileName(d));
+        if (Directory.Exists(root))
+            foreach (string d in Directory.GetDirectories(root).Order())
+                data.Add(Path.GetFileName(d));
         else data.Add("llama-mha");
         return data;
     }
@@ -25,7 +27,9 @@ public sealed class ExportTests : IDisposable
     private string At(string name) => Path.Combine(_folder.Path, name);
 
     private static (IWeightSource Base, PeftAdapter Adapter) Open(string model) =>
-        (WeightSources.Open(Shared.GoldenFile($"hf/{model}")), PeftAdapter.Load(Shared.GoldenFile($"hf/{model}/adapter")));
+        (
+            WeightSources.Open(Shared.GoldenFile($"hf/{model}")),
+            PeftAdapter.Load(Shared.GoldenFile($"hf/{model}/adapter")));
 
     private static float[] Read(IWeightSource s, string name)
     {
@@ -47,14 +51,18 @@ public sealed class ExportTests : IDisposable
             foreach (string key in golden.Tensors.Keys.Where(k => k.StartsWith("merged.", StringComparison.Ordinal)))
             {
                 float[] due = golden.ReadF32(key), actual = Read(merged, key["merged.".Length..]);
-                for (int i = 0; i < due.Length; i++) Assert.True(MathF.Abs(due[i] - actual[i]) <= 1e-6f, $"{key}[{i}]: {actual[i]} against {due[i]}");
+                for (int i = 0; i < due.Length; i++)
+                    Assert.True(MathF.Abs(due[i] - actual[i]) <= 1e-6f, $"{key}[{i}]: {actual[i]} against {due[i]}");
                 n++;
             }
             Assert.Equal(7, n);
         }
     }
 
-    /// <summary>A module with an alpha or a rank of its own (alpha_pattern, rank_pattern) is merged with its own scaling: B A alpha / r.</summary>
+    /// <summary>
+    /// A module with an alpha or a rank of its own (alpha_pattern, rank_pattern) is merged with its own scaling: B A
+    /// alpha / r.
+    /// </summary>
     [Theory, InlineData(false), InlineData(true)]
     public void PatternsHoldInTheMerge(bool rslora)
     {
@@ -67,13 +75,22 @@ public sealed class ExportTests : IDisposable
                 // Half the rank: the first rows of A, the first columns of B.
                 var (shape, values) = tensors[key];
                 int half = plain.R / 2;
-                tensors[key] = key.Contains(".lora_A.", StringComparison.Ordinal) ? ([half, shape[1]], values[..(half * (int)shape[1])])
+                tensors[key] = key.Contains(".lora_A.", StringComparison.Ordinal)
+                    ? ([half, shape[1]], values[..(half * (int)shape[1])])
                     : ([shape[0], half], values.Where((_, i) => i % plain.R < half).ToArray());
             }
             var adapter = new PeftAdapter
             {
-                R = plain.R, LoraAlpha = plain.LoraAlpha, UseRslora = rslora, TargetModules = plain.TargetModules, Tensors = tensors,
-                Targets = plain.Targets! with { RankPattern = [new("v_proj", plain.R / 2)], AlphaPattern = [new("q_proj", 3 * plain.LoraAlpha)] },
+                R = plain.R,
+                LoraAlpha = plain.LoraAlpha,
+                UseRslora = rslora,
+                TargetModules = plain.TargetModules,
+                Tensors = tensors,
+                Targets = plain.Targets! with
+                {
+                    RankPattern = [new("v_proj", plain.R / 2)],
+                    AlphaPattern = [new("q_proj", 3 * plain.LoraAlpha)],
+                },
             };
             using MergedSource merged = new(source, adapter, null, null);
             foreach (string module in new[] { "q_proj", "k_proj", "v_proj" })
@@ -87,14 +104,17 @@ public sealed class ExportTests : IDisposable
                 for (int i = 0; i < w.Length; i++)
                 {
                     double delta = 0;
-                    for (int k = 0; k < r; k++) delta += (double)b.Values[i / cols * r + k] * a.Values[k * cols + i % cols];
+                    for (int k = 0; k < r; k++)
+                        delta += (double)b.Values[i / cols * r + k] * a.Values[k * cols + i % cols];
                     Assert.Equal(w[i] + scaling * delta, m[i], 1e-5);
                 }
             }
         }
     }
 
-    /// <summary>As it was trained: the dequantized NF4 base, the same bits that the QLoRA golden was made with, plus the delta.</summary>
+    /// <summary>
+    /// As it was trained: the dequantized NF4 base, the same bits that the QLoRA golden was made with, plus the delta.
+    /// </summary>
     [Theory, MemberData(nameof(Models))]
     public void MergedIntoTheBaseAsTrained(string model)
     {
@@ -102,7 +122,10 @@ public sealed class ExportTests : IDisposable
         using (source)
         {
             using var cpu = new CpuDevice(2);
-            using MergedSource plain = new(source, null, null, null), held = new(source, null, WeightStorage.NF4Double, cpu.Ops), merged = new(source, adapter, WeightStorage.NF4Double, cpu.Ops), simple = new(source, adapter, null, null);
+            using MergedSource plain = new(source, null, null, null),
+                held = new(source, null, WeightStorage.NF4Double, cpu.Ops),
+                merged = new(source, adapter, WeightStorage.NF4Double, cpu.Ops),
+                simple = new(source, adapter, null, null);
             const string name = "model.layers.1.mlp.down_proj.weight";
             float[] w = Read(plain, name), q = Read(held, name), m = Read(merged, name), s = Read(simple, name);
             double error = 0, norm = 0;
@@ -127,14 +150,18 @@ public sealed class ExportTests : IDisposable
             using MergedSource plain = new(source, null, null, null), merged = new(source, adapter, null, null);
             const string module = "model.layers.1.mlp.down_proj", name = module + ".weight";
             Assert.Equal(1, plain.Cancellation(name));
-            float[] w = Read(plain, name), m = Read(merged, name), a = adapter.Tensors[module + ".lora_A.weight"].Values, b = adapter.Tensors[module + ".lora_B.weight"].Values;
+            float[] w = Read(plain, name),
+                m = Read(merged, name),
+                a = adapter.Tensors[module + ".lora_A.weight"].Values,
+                b = adapter.Tensors[module + ".lora_B.weight"].Values;
             int n = source.ShapeOf(name).Cols, rank = a.Length / n;
             double scaling = Checkpoints.SettingsOf(adapter).For(module).Scaling, parts = 0, sums = 0;
             static double Length(IEnumerable<float> values) => Math.Sqrt(values.Sum(v => (double)v * v));
             for (int i = 0; i < w.Length / n; i++)
             {
                 double part = Length(w.Skip(i * n).Take(n));
-                for (int k = 0; k < rank; k++) part += scaling * Math.Abs(b[i * rank + k]) * Length(a.Skip(k * n).Take(n));
+                for (int k = 0; k < rank; k++)
+                    part += scaling * Math.Abs(b[i * rank + k]) * Length(a.Skip(k * n).Take(n));
                 parts += part * part;
                 sums += Math.Pow(Length(m.Skip(i * n).Take(n)), 2);
             }
@@ -148,7 +175,9 @@ public sealed class ExportTests : IDisposable
     public void AdapterOfAnotherModelIsRefused()
     {
         using var source = WeightSources.Open(Shared.GoldenFile("hf/llama-mha"));
-        Assert.Throws<HeadroomException>(() => new MergedSource(source, PeftAdapter.Load(Shared.GoldenFile("hf/llama-gqa-tied/adapter")), null, null));
+        Assert.Throws<HeadroomException>(() =>
+            new MergedSource(source, PeftAdapter.Load(Shared.GoldenFile("hf/llama-gqa-tied/adapter")), null, null)
+        );
     }
 
     [Theory, MemberData(nameof(Models))]
@@ -161,12 +190,21 @@ public sealed class ExportTests : IDisposable
             GgufExporter.Write(merged, [], "f32", At("m.gguf"), model);
             using var back = new GgufSource(At("m.gguf"));
             ModelConfig a = source.Config, b = back.Config;
-            Assert.Equal((a.VocabSize, a.HiddenSize, a.IntermediateSize, a.NumHiddenLayers, a.NumAttentionHeads, a.NumKeyValueHeads, a.HeadDim, a.TieWordEmbeddings, a.AttentionBias, a.MaxPositionEmbeddings, a.RmsNormEps),
-                (b.VocabSize, b.HiddenSize, b.IntermediateSize, b.NumHiddenLayers, b.NumAttentionHeads, b.NumKeyValueHeads, b.HeadDim, b.TieWordEmbeddings, b.AttentionBias, b.MaxPositionEmbeddings, b.RmsNormEps));
+            Assert.Equal(
+                (
+                    a.VocabSize, a.HiddenSize, a.IntermediateSize, a.NumHiddenLayers, a.NumAttentionHeads,
+                    a.NumKeyValueHeads, a.HeadDim, a.TieWordEmbeddings, a.AttentionBias, a.MaxPositionEmbeddings,
+                    a.RmsNormEps),
+                (
+                    b.VocabSize, b.HiddenSize, b.IntermediateSize, b.NumHiddenLayers, b.NumAttentionHeads,
+                    b.NumKeyValueHeads, b.HeadDim, b.TieWordEmbeddings, b.AttentionBias, b.MaxPositionEmbeddings,
+                    b.RmsNormEps)
+            );
             float[] fa = a.InverseFrequencies(out float ka), fb = b.InverseFrequencies(out float kb);
             for (int i = 0; i < fa.Length; i++) Assert.True(MathF.Abs(fa[i] - fb[i]) <= 1e-6f * fa[i]);
             Assert.Equal(ka, kb);
-            foreach (string name in a.MatrixNames().Concat(a.VectorNames())) Assert.Equal(Read(merged, name), Read(back, name));
+            foreach (string name in a.MatrixNames().Concat(a.VectorNames()))
+                Assert.Equal(Read(merged, name), Read(back, name));
             Assert.Equal(a.RopeScaling?.Type == "llama3", back.File.Tensors.ContainsKey("rope_freqs.weight"));
             // The rows in the file: pairs of a head stand side by side for "llama", in halves for "qwen2".
             const string q = "model.layers.0.self_attn.q_proj.weight";
@@ -175,13 +213,16 @@ public sealed class ExportTests : IDisposable
             foreach (int j in new[] { 0, 1, d / 2 - 1 })
                 foreach (int half in new[] { 0, 1 })
                 {
-                    back.File.DequantizeRows("blk.0.attn_q.weight", d + (a.ModelType == "qwen2" ? j + half * d / 2 : 2 * j + half), 1, raw);
+                    back.File.DequantizeRows(
+                        "blk.0.attn_q.weight", d + (a.ModelType == "qwen2" ? j + half * d / 2 : 2 * j + half), 1, raw);
                     Assert.Equal(rows.AsSpan((d + j + half * d / 2) * a.HiddenSize, a.HiddenSize).ToArray(), raw);
                 }
         }
     }
 
-    [Theory, InlineData("f16", GgmlType.F16), InlineData("bf16", GgmlType.BF16), InlineData("q8_0", GgmlType.Q8_0), InlineData("q4_0", GgmlType.Q4_0)]
+    [
+        Theory, InlineData("f16", GgmlType.F16), InlineData("bf16", GgmlType.BF16), InlineData("q8_0", GgmlType.Q8_0),
+        InlineData("q4_0", GgmlType.Q4_0)]
     public void TypesAndLayout(string type, GgmlType due)
     {
         Samples.Gguf(At("s.gguf"), type);
@@ -200,7 +241,15 @@ public sealed class ExportTests : IDisposable
         var values = new float[32];
         f.DequantizeRows("blk.0.ffn_gate.weight", 7, 1, values);
         float[] asked = Read(weights, "model.layers.0.mlp.gate_proj.weight").AsSpan(7 * 32, 32).ToArray();
-        float bound = asked.Max(MathF.Abs) * due switch { GgmlType.F16 => 1e-3f, GgmlType.BF16 => 5e-3f, GgmlType.Q8_0 => 5e-3f, _ => 0.14f };
+        float bound =
+            asked.Max(MathF.Abs)
+            * due switch
+            {
+                GgmlType.F16 => 1e-3f,
+                GgmlType.BF16 => 5e-3f,
+                GgmlType.Q8_0 => 5e-3f,
+                _ => 0.14f,
+            };
         for (int i = 0; i < 32; i++) Assert.True(MathF.Abs(asked[i] - values[i]) <= bound);
         Assert.Single(Directory.GetFiles(_folder.Path));
     }
@@ -214,9 +263,12 @@ public sealed class ExportTests : IDisposable
         using var weights = new Samples.Weights(Samples.Config() with { IntermediateSize = 1 });
         GgufExporter.Write(weights, [], type, At("m.gguf"), null);
         using var copy = WeightSources.Open(At("m.gguf"));
-        Assert.Equal(((32, 1), (1, 32)), (copy.ShapeOf("model.layers.0.mlp.down_proj.weight"), copy.ShapeOf("model.layers.0.mlp.up_proj.weight")));
+        Assert.Equal(
+            ((32, 1), (1, 32)),
+            (copy.ShapeOf("model.layers.0.mlp.down_proj.weight"), copy.ShapeOf("model.layers.0.mlp.up_proj.weight")));
         var stored = GgufExporter.Types[type].Type;
-        var (error, beyond) = ExportCheck.Weights(weights, copy, (n, cols) => GgufExporter.TypeOf(weights.Config, n, stored, cols), GgmlType.F32);
+        var (error, beyond) = ExportCheck.Weights(
+            weights, copy, (n, cols) => GgufExporter.TypeOf(weights.Config, n, stored, cols), GgmlType.F32);
         Assert.Null(beyond);
         Assert.InRange(error, 0, most);
     }
@@ -239,11 +291,16 @@ public sealed class ExportTests : IDisposable
         var words = TokenizerLoader.Load(path);
         var prompts = ExportCheck.Prompts.Select(p => words.Encode(p, true)).ToList();
         GgufExporter.Write(source, GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("good.gguf"), null);
-        GgufExporter.Write(new Rotated(source), GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("bad.gguf"), null);
-        List<float[]> Logits(IWeightSource s) => ExportCheck.Logits(new CpuDevice(2), s, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None), null, prompts);
+        GgufExporter.Write(
+            new Rotated(source), GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("bad.gguf"), null);
+        List<float[]> Logits(IWeightSource s) =>
+            ExportCheck.Logits(
+                new CpuDevice(2), s, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None), null,
+                prompts);
         using IWeightSource good = WeightSources.Open(At("good.gguf")), bad = WeightSources.Open(At("bad.gguf"));
         var reference = Logits(source);
-        (double, string?) Weights(IWeightSource s) => ExportCheck.Weights(source, s, (_, _) => GgmlType.F32, GgmlType.F32);
+        (double, string?) Weights(IWeightSource s) =>
+            ExportCheck.Weights(source, s, (_, _) => GgmlType.F32, GgmlType.F32);
         Assert.Equal((0, null), Weights(good));
         Assert.Equal((double.PositiveInfinity, "model.layers.0.self_attn.q_proj.weight"), Weights(bad));
         var right = ExportCheck.Compare(reference, Logits(good), source.Config.VocabSize);
@@ -253,19 +310,26 @@ public sealed class ExportTests : IDisposable
         Assert.True(wrong.RelativeDifference > difference && wrong.Agreement < agreement, wrong.ToString());
     }
 
-    /// <summary>The bounds on stored values are those of the types: what each type rounds passes as its own, and not as the next better one.</summary>
+    /// <summary>
+    /// The bounds on stored values are those of the types: what each type rounds passes as its own, and not as the next
+    /// better one.
+    /// </summary>
     [Fact]
     public void WeightsAreHeldToTheirTypesRounding()
     {
         using var source = WeightSources.Open(Shared.DataFile("models/stories260K/hf"));
-        (string Type, double Least, double Most)[] types = [("f16", 1e-5, 1e-3), ("bf16", 1e-4, 1e-2), ("q8_0", 1e-3, 1e-2), ("q4_0", 0.05, 0.1)];
+        (string Type, double Least, double Most)[] types =
+        [
+            ("f16", 1e-5, 1e-3), ("bf16", 1e-4, 1e-2), ("q8_0", 1e-3, 1e-2), ("q4_0", 0.05, 0.1)];
         for (int i = 0; i < types.Length; i++)
         {
             var (type, least, most) = types[i];
             var stored = GgufExporter.Types[type].Type;
             GgufExporter.Write(source, [], type, At(type + ".gguf"), null);
             using var copy = WeightSources.Open(At(type + ".gguf"));
-            (double Error, string? Beyond) As(GgmlType t) => ExportCheck.Weights(source, copy, (n, cols) => GgufExporter.TypeOf(source.Config, n, t, cols), GgmlType.F32);
+            (double Error, string? Beyond) As(GgmlType t) =>
+                ExportCheck.Weights(
+                    source, copy, (n, cols) => GgufExporter.TypeOf(source.Config, n, t, cols), GgmlType.F32);
             var (error, beyond) = As(stored);
             Assert.Null(beyond);
             Assert.InRange(error, least, most);
@@ -278,7 +342,12 @@ public sealed class ExportTests : IDisposable
     {
         var c = new ExportComparison(100, 3, 0.8, 50, 20);
         Assert.True(ExportCheck.IsLoss("q4_0", c));
-        Assert.False(ExportCheck.IsLoss("q8_0", c) || ExportCheck.IsLoss("f16", c) || ExportCheck.IsLoss("q4_0", c with { RelativeDifference = 1.4 }) || ExportCheck.IsLoss("q4_0", c with { RelativeDifference = double.PositiveInfinity }));
+        Assert.False(
+            ExportCheck.IsLoss("q8_0", c)
+                || ExportCheck.IsLoss("f16", c)
+                || ExportCheck.IsLoss("q4_0", c with { RelativeDifference = 1.4 })
+                || ExportCheck.IsLoss("q4_0", c with { RelativeDifference = double.PositiveInfinity })
+        );
     }
 
     private sealed class Rotated(IWeightSource source) : IWeightSource
@@ -312,12 +381,15 @@ public sealed class ExportTests : IDisposable
         foreach (string name in source.Config.MatrixNames().Concat(source.Config.VectorNames()))
         {
             float[] due = Read(source, name), actual = Read(back, name);
-            for (int i = 0; i < due.Length; i++) Assert.Equal(BitConverter.UInt32BitsToSingle((uint)GgmlWriter.Bf16(due[i]) << 16), actual[i]);
+            for (int i = 0; i < due.Length; i++)
+                Assert.Equal(BitConverter.UInt32BitsToSingle((uint)GgmlWriter.Bf16(due[i]) << 16), actual[i]);
         }
         var config = JsonNode.Parse(File.ReadAllText(At("config.json")))!;
         Assert.Equal("bfloat16", (string?)(config["dtype"] ?? config["torch_dtype"]));
         Assert.True(File.Exists(At("generation_config.json")));
-        Assert.Equal(TokenizerLoader.Load(path).Encode("Once upon a time", true), TokenizerLoader.Load(_folder.Path).Encode("Once upon a time", true));
+        Assert.Equal(
+            TokenizerLoader.Load(path).Encode("Once upon a time", true),
+            TokenizerLoader.Load(_folder.Path).Encode("Once upon a time", true));
         Assert.Empty(Directory.GetFiles(_folder.Path, "*.tmp*"));
     }
 
@@ -325,10 +397,26 @@ public sealed class ExportTests : IDisposable
     [Fact]
     public void Llama3ScalingComesBack()
     {
-        var c = Samples.Config() with { HiddenSize = 512, HeadDim = 128, RopeTheta = 500000, MaxPositionEmbeddings = 131072, RopeScaling = new RopeScaling("llama3", 32, 1, 4, 8192) };
-        var read = HfConfig.Parse(HfConfig.Write(c with { RopeScaling = null, RopeDivisors = GgufExporter.Divisors(c) }));
+        var c = Samples.Config() with
+        {
+            HiddenSize = 512,
+            HeadDim = 128,
+            RopeTheta = 500000,
+            MaxPositionEmbeddings = 131072,
+            RopeScaling = new RopeScaling("llama3", 32, 1, 4, 8192),
+        };
+        var read = HfConfig.Parse(
+            HfConfig.Write(c with { RopeScaling = null, RopeDivisors = GgufExporter.Divisors(c) }));
         Assert.Equal(c.RopeScaling, read.RopeScaling);
-        Assert.Throws<HeadroomException>(() => HfConfig.Write(c with { RopeScaling = null, RopeDivisors = [.. GgufExporter.Divisors(c)!.Select((d, i) => i == 30 ? d * 1.5f : d)] }));
+        Assert.Throws<HeadroomException>(() =>
+            HfConfig.Write(
+                c with
+                {
+                    RopeScaling = null,
+                    RopeDivisors = [.. GgufExporter.Divisors(c)!.Select((d, i) => i == 30 ? d * 1.5f : d)],
+                }
+            )
+        );
     }
 
     [Theory]
@@ -345,19 +433,28 @@ public sealed class ExportTests : IDisposable
         GgufExporter.WriteVocabulary("llama", GgufVocabulary.Of(path, tokenizer.VocabSize), At("v.gguf"));
         using (var f = new GgufFile(At("v.gguf"))) Assert.Equal(pre, f.Text("tokenizer.ggml.pre"));
         var back = TokenizerLoader.Load(At("v.gguf"));
-        Assert.Equal((tokenizer.VocabSize, tokenizer.BosId, tokenizer.EosId, tokenizer.AddBos, tokenizer.ChatTemplate), (back.VocabSize, back.BosId, back.EosId, back.AddBos, back.ChatTemplate));
-        string[] texts = File.ReadAllText(Shared.DataFile($"tokenizers/{folder}/golden.inp")).Split("\n__ggml_vocab_test__\n");
-        int[][] ids = File.ReadAllText(Shared.DataFile($"tokenizers/{folder}/golden.out")).Split('\n').Select(l => l.Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(int.Parse).ToArray()).ToArray();
+        Assert.Equal(
+            (tokenizer.VocabSize, tokenizer.BosId, tokenizer.EosId, tokenizer.AddBos, tokenizer.ChatTemplate),
+            (back.VocabSize, back.BosId, back.EosId, back.AddBos, back.ChatTemplate));
+        string[] texts = File.ReadAllText(Shared.DataFile($"tokenizers/{folder}/golden.inp"))
+            .Split("\n__ggml_vocab_test__\n");
+        int[][] ids = File.ReadAllText(Shared.DataFile($"tokenizers/{folder}/golden.out"))
+            .Split('\n')
+            .Select(l => l.Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(int.Parse).ToArray())
+            .ToArray();
         for (int i = 0; i < texts.Length; i++) Assert.Equal(ids[i], back.Encode(texts[i]));
     }
 
-    [Theory, InlineData("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf"), InlineData("tokenizers/deepseek-llm-7b/ggml-vocab-deepseek-llm.gguf")]
+    [
+        Theory, InlineData("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        InlineData("tokenizers/deepseek-llm-7b/ggml-vocab-deepseek-llm.gguf")]
     public void GgufTokenizerAsTokenizerJson(string file)
     {
         string path = Shared.DataFile(file);
         using (var f = new GgufFile(path)) TokenizerJson.WriteFromGguf(_folder.Path, f);
         ITokenizer a = TokenizerLoader.Load(path), b = TokenizerLoader.Load(_folder.Path);
-        const string text = "A story: 1234 caf\u00E9s, \u4E2D\u6587 and it's \U0001F600 <|im_start|>user\n  two  blanks";
+        const string text =
+            "A story: 1234 caf\u00E9s, \u4E2D\u6587 and it's \U0001F600 <|im_start|>user\n  two  blanks";
         Assert.Equal(a.Encode(text, true), b.Encode(text, true));
         Assert.Equal((a.VocabSize, a.BosId, a.EosId, a.ChatTemplate), (b.VocabSize, b.BosId, b.EosId, b.ChatTemplate));
     }
@@ -369,7 +466,9 @@ public sealed class ExportTests : IDisposable
         GgufExporter.WriteVocabulary("llama", GgufVocabulary.Of(path, 512), At("v.gguf"));
         var json = Directory.CreateDirectory(At("json")).FullName;
         using (var f = new GgufFile(At("v.gguf"))) TokenizerJson.WriteFromGguf(json, f);
-        Assert.Equal(TokenizerLoader.Load(path).Encode("Once upon a  time, na\u00EFve \u4E2D", true), TokenizerLoader.Load(json).Encode("Once upon a  time, na\u00EFve \u4E2D", true));
+        Assert.Equal(
+            TokenizerLoader.Load(path).Encode("Once upon a  time, na\u00EFve \u4E2D", true),
+            TokenizerLoader.Load(json).Encode("Once upon a  time, na\u00EFve \u4E2D", true));
     }
 
     public void Dispose() => _folder.Dispose();

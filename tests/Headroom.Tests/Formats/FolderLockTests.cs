@@ -4,7 +4,10 @@ using Headroom.Formats;
 
 namespace Headroom.Tests.Formats;
 
-/// <summary>One holder at a time, who is named to the second; nothing is left when it is given back, and what a killed holder left holds nobody up.</summary>
+/// <summary>
+/// One holder at a time, who is named to the second; nothing is left when it is given back, and what a killed holder
+/// left holds nobody up.
+/// </summary>
 public sealed class FolderLockTests : IDisposable
 {
     private readonly string _root = Directory.CreateTempSubdirectory("headroom-lock-").FullName;
@@ -12,7 +15,9 @@ public sealed class FolderLockTests : IDisposable
     private string At(string name) => Path.Combine(_root, name);
 
     private static HeadroomException Refused(string folder) =>
-        Assert.Throws<HeadroomException>(() => FolderLock.Take(folder, "The run folder", "Give another --name.").Dispose());
+        Assert.Throws<HeadroomException>(() =>
+            FolderLock.Take(folder, "The run folder", "Give another --name.").Dispose()
+        );
 
     [Fact]
     public void TheSecondIsRefusedAndToldWhoHoldsIt()
@@ -23,9 +28,13 @@ public sealed class FolderLockTests : IDisposable
             Assert.True(held.IsEnforced);
             var e = Refused(folder);
             Assert.Equal(2, e.ExitCode);
-            Assert.StartsWith($"The run folder {folder} is in use by process {Environment.ProcessId} on {Environment.MachineName} since ", e.Message, StringComparison.Ordinal);
+            Assert.StartsWith(
+                $"The run folder {folder} is in use by process {Environment.ProcessId} on {Environment.MachineName} "
+                    + $"since ",
+                e.Message, StringComparison.Ordinal);
             Assert.Equal("Give another --name.", e.ToDo);
-            Assert.Contains($"process {Environment.ProcessId} on", FolderLock.HolderOf(folder), StringComparison.Ordinal);
+            Assert.Contains(
+                $"process {Environment.ProcessId} on", FolderLock.HolderOf(folder), StringComparison.Ordinal);
             Assert.True(Directory.EnumerateFiles(folder).All(f => FolderLock.IsOwn(Path.GetFileName(f))));
         }
         Assert.False(Path.Exists(At("runs"))); // it was made for the lock alone
@@ -37,7 +46,8 @@ public sealed class FolderLockTests : IDisposable
     public void AFolderThatHoldsSomethingStaysAsItWas()
     {
         Directory.CreateDirectory(At("runs/tiny"));
-        using (FolderLock.Take(At("runs/tiny"), "The run folder")) File.WriteAllText(At("runs/tiny/events.jsonl"), "{}");
+        using (FolderLock.Take(At("runs/tiny"), "The run folder"))
+            File.WriteAllText(At("runs/tiny/events.jsonl"), "{}");
         Assert.Equal([At("runs/tiny/events.jsonl")], Directory.GetFileSystemEntries(At("runs/tiny")));
     }
 
@@ -50,7 +60,11 @@ public sealed class FolderLockTests : IDisposable
         string[] left =
         [
             "", "{}", "[1]", "{\"host\": 5}",
-            new JsonObject { ["host"] = "elsewhere", ["host_mark"] = "00000000", ["pid"] = 1, ["since"] = "2026-01-01T00:00:00Z", ["command"] = "train" }.ToJsonString(),
+            new JsonObject
+            {
+                ["host"] = "elsewhere", ["host_mark"] = "00000000", ["pid"] = 1, ["since"] = "2026-01-01T00:00:00Z",
+                ["command"] = "train",
+            }.ToJsonString(),
         ];
         foreach (string holder in left)
         {
@@ -61,7 +75,10 @@ public sealed class FolderLockTests : IDisposable
         }
     }
 
-    /// <summary>Processes race for one fresh folder: exactly one has it at any time, whoever gives it back and deletes its file meanwhile.</summary>
+    /// <summary>
+    /// Processes race for one fresh folder: exactly one has it at any time, whoever gives it back and deletes its file
+    /// meanwhile.
+    /// </summary>
     [Fact]
     public void ManyThatRaceHaveItOneAfterTheOther()
     {

@@ -9,8 +9,9 @@ using Parquet.Serialization;
 namespace Headroom.Tests.Formats;
 
 /// <summary>
-/// Small valid files, damaged in many ways: what reads them must say what is wrong (<see cref="HeadroomException"/>) or read them, never fail otherwise, run
-/// on without end, or allocate by the file's own numbers. The cases are the same in every run.
+/// Small valid files, damaged in many ways: what reads them must say what is wrong (<see cref="HeadroomException"/>) or
+/// read them, never fail otherwise, run on without end, or allocate by the file's own numbers. The cases are the same
+/// in every run.
 /// </summary>
 public class FuzzTests
 {
@@ -60,7 +61,8 @@ public class FuzzTests
                 using var source = new GgufSource(f);
                 source.Config.InverseFrequencies(out _);
                 foreach (string name in source.Config.MatrixNames().Take(8))
-                    if (source.Has(name) && source.ShapeOf(name).Cols < 4096) source.ReadRows(name, 0, 1, new float[source.ShapeOf(name).Cols]);
+                    if (source.Has(name) && source.ShapeOf(name).Cols < 4096)
+                        source.ReadRows(name, 0, 1, new float[source.ShapeOf(name).Cols]);
             }
         });
     }
@@ -89,8 +91,16 @@ public class FuzzTests
     [Fact]
     public void TokenizerJsonsWithExpressions()
     {
-        byte[] file = Encoding.UTF8.GetBytes(Encoding.UTF8.GetString(TokenizerSample(byteLevel: true)).Replace("{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}",
-            "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{N}{1,3}| ?\\\\p{L}+|\\\\s+\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}", StringComparison.Ordinal));
+        byte[] file = Encoding.UTF8.GetBytes(
+            Encoding
+                .UTF8.GetString(TokenizerSample(byteLevel: true))
+                .Replace(
+                    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}",
+                    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
+                        + "\"pattern\":{\"Regex\":\"\\\\p{N}{1,3}| ?\\\\p{L}+|\\\\s+\"},\"behavior\":\"Isolated\","
+                        + "\"invert\":false},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}",
+                    StringComparison.Ordinal)
+        );
         int at = Encoding.UTF8.GetString(file).IndexOf("Regex", StringComparison.Ordinal) + 8;
         Assert.True(at > 8);
         Run(600, 6, i =>
@@ -108,8 +118,9 @@ public class FuzzTests
     }
 
     /// <summary>
-    /// Footers and page headers, 100,000 of them. Most are refused by the check that stands before Parquet.Net; what passes goes on to it, on this thread, so that an endless loop would
-    /// be one of the test and everything that it reserves is counted.
+    /// Footers and page headers, 100,000 of them. Most are refused by the check that stands before Parquet.Net; what
+    /// passes goes on to it, on this thread, so that an endless loop would be one of the test and everything that it
+    /// reserves is counted.
     /// </summary>
     [Fact]
     public async Task ParquetHeaders()
@@ -126,7 +137,8 @@ public class FuzzTests
                 // Pages start at byte 4 with a header of some tens of bytes.
                 case 1 or 2: return [.. file[..4], .. Mutator.Mutate(file[4..body], 48, false, i), .. file[body..]];
                 default:
-                    // Damage that changes the footer's length, with the length as it then is: else the last eight bytes would give most of it away.
+                    // Damage that changes the footer's length, with the length as it then is: else the last eight bytes
+                    // would give most of it away.
                     byte[] damaged = Mutator.Mutate(file[body..^8], footer, false, i);
                     return [.. file[..body], .. damaged, .. BitConverter.GetBytes(damaged.Length), .. file[^4..]];
             }
@@ -134,7 +146,8 @@ public class FuzzTests
         {
             using var file = new MemoryStream(data);
             var footer = ParquetFooter.Read(file, "fuzz");
-            foreach (var chunk in footer.Groups.SelectMany(g => g)) Assert.InRange(ParquetPages.Check(file, chunk, "fuzz"), chunk.Start, data.Length - 8);
+            foreach (var chunk in footer.Groups.SelectMany(g => g))
+                Assert.InRange(ParquetPages.Check(file, chunk, "fuzz"), chunk.Start, data.Length - 8);
             Interlocked.Increment(ref passed);
             foreach (var row in DataFiles.ReadParquet(file, "fuzz", new()))
             {
@@ -178,13 +191,38 @@ public class FuzzTests
 
     private static async Task<byte[][]> ParquetSamples()
     {
-        var rows = Enumerable.Range(0, 20).Select(i => new Row { text = "row " + i % 7, label = i % 2, tier = i % 3 == 0 ? null : "t", score = i / 3.0 }).ToList();
+        var rows = Enumerable
+            .Range(0, 20)
+            .Select(i => new Row
+            {
+                text = "row " + i % 7,
+                label = i % 2,
+                tier = i % 3 == 0 ? null : "t",
+                score = i / 3.0,
+            })
+            .ToList();
         var all = new List<byte[]>();
-        foreach (var method in new[] { CompressionMethod.Snappy, CompressionMethod.None, CompressionMethod.Zstd, CompressionMethod.Gzip })
+        foreach (
+            var method in new[]
+            {
+                CompressionMethod.Snappy, CompressionMethod.None, CompressionMethod.Zstd, CompressionMethod.Gzip,
+            }
+        )
         {
             using var memory = new MemoryStream();
-            await ParquetSerializer.SerializeAsync(rows, memory, new ParquetOptions { CompressionMethod = method, RowGroupSize = method == CompressionMethod.None ? 8 : 100 }, cancellationToken: TestContext.Current.CancellationToken);
-            Assert.Equal(rows.Select(r => (r.text, r.label.ToString(System.Globalization.CultureInfo.InvariantCulture), r.tier)), DataFiles.ReadParquet(memory, "sample", new()).Select(r => ((string?)r.Text, r.Label, r.Tier)));
+            await ParquetSerializer.SerializeAsync(
+                rows,
+                memory,
+                new ParquetOptions
+                {
+                    CompressionMethod = method,
+                    RowGroupSize = method == CompressionMethod.None ? 8 : 100,
+                },
+                cancellationToken: TestContext.Current.CancellationToken
+            );
+            Assert.Equal(
+                rows.Select(r => (r.text, r.label.ToString(System.Globalization.CultureInfo.InvariantCulture), r.tier)),
+                DataFiles.ReadParquet(memory, "sample", new()).Select(r => ((string?)r.Text, r.Label, r.Tier)));
             all.Add(memory.ToArray());
         }
         return [.. all];
@@ -223,7 +261,10 @@ public class FuzzTests
             }
             catch (Exception e)
             {
-                Assert.Fail($"case {i}: {e.GetType().Name}: {e.Message}\n{e.StackTrace}\n{Convert.ToHexString(data.AsSpan(0, Math.Min(data.Length, 300)))}");
+                Assert.Fail(
+                    $"case {i}: {e.GetType().Name}: "
+                        + $"{e.Message}\n{e.StackTrace}\n{Convert.ToHexString(data.AsSpan(0, Math.Min(data.Length, 300)))}"
+                );
             }
             long used = GC.GetAllocatedBytesForCurrentThread() - before;
             Assert.True(used < MostAllocated, $"case {i} of {data.Length} bytes allocated {used}");
@@ -238,7 +279,11 @@ public class FuzzTests
         string path = Path.Combine(folder.Path, "s.safetensors");
         SafetensorsWriter.Write(path,
         [
-            ("a.weight", "F32", [2, 3], new byte[24]), ("b.bias", "F16", [4], new byte[8]), ("c", "BF16", [2, 2, 2], new byte[16]), ("d", "I64", [1], new byte[8]), ("e", "U8", [0], []),
+                ("a.weight", "F32", [2, 3], new byte[24]),
+                ("b.bias", "F16", [4], new byte[8]),
+                ("c", "BF16", [2, 2, 2], new byte[16]),
+                ("d", "I64", [1], new byte[8]),
+                ("e", "U8", [0], []),
         ], new Dictionary<string, string> { ["note"] = "x" });
         byte[] file = File.ReadAllBytes(path);
         header = (int)BitConverter.ToUInt64(file);
@@ -265,16 +310,34 @@ public class FuzzTests
         }
         int marks = pieces.Count;
         pieces.AddRange(["He", "ll", "Hell"]);
-        for (int i = 0; i < pieces.Count; i++) vocab.Append(i == 0 ? "" : ",").Append(System.Text.Json.JsonSerializer.Serialize(pieces[i])).Append(':').Append(i);
-        string special = byteLevel ? $"{{\"id\":{pieces.Count},\"content\":\"<|end|>\",\"special\":true}}" : "{\"id\":1,\"content\":\"<s>\",\"special\":true}";
+        for (int i = 0; i < pieces.Count; i++)
+            vocab
+                .Append(i == 0 ? "" : ",")
+                .Append(System.Text.Json.JsonSerializer.Serialize(pieces[i]))
+                .Append(':')
+                .Append(i);
+        string special = byteLevel
+            ? $"{{\"id\":{pieces.Count},\"content\":\"<|end|>\",\"special\":true}}"
+            : "{\"id\":1,\"content\":\"<s>\",\"special\":true}";
         string steps = byteLevel
-            ? "\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false},\"decoder\":{\"type\":\"ByteLevel\"}"
-            : "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\u2581\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},\"pre_tokenizer\":null,"
-                + "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}";
+            ? "\"normalizer\":{\"type\":\"NFC\"},\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+                + "\"use_regex\":false},\"decoder\":{\"type\":\"ByteLevel\"}"
+            : "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\u2581\"},"
+                + "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},"
+                + "\"pre_tokenizer\":null,"
+                + "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},"
+                + "{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]}";
         string name = byteLevel ? "<|end|>" : "<s>";
         int id = byteLevel ? pieces.Count : 1;
-        return Encoding.UTF8.GetBytes($"{{\"version\":\"1.0\",\"added_tokens\":[{special}],{steps},\"post_processor\":{{\"type\":\"TemplateProcessing\",\"single\":[{{\"SpecialToken\":{{\"id\":\"{name}\",\"type_id\":0}}}},{{\"Sequence\":{{\"id\":\"A\",\"type_id\":0}}}}],"
-            + $"\"special_tokens\":{{\"{name}\":{{\"id\":\"{name}\",\"ids\":[{id}],\"tokens\":[\"{name}\"]}}}}}},\"model\":{{\"type\":\"BPE\",\"fuse_unk\":false,\"byte_fallback\":{(byteLevel ? "false" : "true")},\"unk_token\":{(byteLevel ? "null" : "\"<unk>\"")},"
+        return Encoding.UTF8.GetBytes(
+            $"{{\"version\":\"1.0\",\"added_tokens\":[{special}],{steps},"
+                + $"\"post_processor\":{{\"type\":\"TemplateProcessing\","
+                + $"\"single\":[{{\"SpecialToken\":{{\"id\":\"{name}\",\"type_id\":0}}}},"
+                + $"{{\"Sequence\":{{\"id\":\"A\",\"type_id\":0}}}}],"
+                + $"\"special_tokens\":{{\"{name}\":{{\"id\":\"{name}\",\"ids\":[{id}],\"tokens\":[\"{name}\"]}}}}}},"
+                + $"\"model\":{{\"type\":\"BPE\",\"fuse_unk\":false,"
+                + $"\"byte_fallback\":{(byteLevel ? "false" : "true")},"
+                + $"\"unk_token\":{(byteLevel ? "null" : "\"<unk>\"")},"
             + $"\"vocab\":{{{vocab}}},\"merges\":[[\"H\",\"e\"],\"l l\",[\"He\",\"ll\"]]}}}}");
     }
 }

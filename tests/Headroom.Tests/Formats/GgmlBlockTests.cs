@@ -3,12 +3,16 @@ using Headroom.Formats;
 
 namespace Headroom.Tests.Formats;
 
-/// <summary>ggml block types against gguf-py's own bytes and values, bit for bit; the vector forms against the scalar ones.</summary>
+/// <summary>
+/// ggml block types against gguf-py's own bytes and values, bit for bit; the vector forms against the scalar ones.
+/// </summary>
 public unsafe class GgmlBlockTests
 {
     public static TheoryData<GgmlType> All() => [.. GgmlSamples.Quantized, GgmlType.BF16];
     public static TheoryData<GgmlType> Quantized() => [.. GgmlSamples.Quantized];
-    public static TheoryData<GgmlType> Written() => [GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q5_0, GgmlType.Q5_1, GgmlType.Q8_0, GgmlType.BF16];
+
+    public static TheoryData<GgmlType> Written() =>
+        [GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q5_0, GgmlType.Q5_1, GgmlType.Q8_0, GgmlType.BF16];
 
     [Theory, MemberData(nameof(All))]
     public void ValuesAreTheReferences(GgmlType type)
@@ -75,7 +79,8 @@ public unsafe class GgmlBlockTests
         Assert.False(GgmlWriter.TryQuantize(GgmlType.F16, x, new byte[64]));
     }
 
-    private static bool Bits(float a, float b) => BitConverter.SingleToInt32Bits(a) == BitConverter.SingleToInt32Bits(b);
+    private static bool Bits(float a, float b) =>
+        BitConverter.SingleToInt32Bits(a) == BitConverter.SingleToInt32Bits(b);
 
     private static float[] Values(GgmlType type, byte[] bytes, bool scalar)
     {

@@ -24,7 +24,8 @@ public static class GgmlSamples
         };
         for (int b = 0; b < blocks; b++)
             foreach (int at in halves)
-                BinaryPrimitives.WriteHalfLittleEndian(bytes.AsSpan(b * size + at), (Half)(random.NextNormal() * 0.01f));
+                BinaryPrimitives.WriteHalfLittleEndian(
+                    bytes.AsSpan(b * size + at), (Half)(random.NextNormal() * 0.01f));
         return bytes;
     }
 }

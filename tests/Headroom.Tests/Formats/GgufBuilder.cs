@@ -2,7 +2,10 @@ using System.Text;
 
 namespace Headroom.Tests.Formats;
 
-/// <summary>Writes GGUF files byte by byte from the format's description, so that the reader is tested against it and not against our own writer.</summary>
+/// <summary>
+/// Writes GGUF files byte by byte from the format's description, so that the reader is tested against it and not
+/// against our own writer.
+/// </summary>
 internal sealed class GgufBuilder
 {
     private readonly List<(string Key, uint Type, byte[] Value)> _pairs = [];
@@ -31,9 +34,11 @@ internal sealed class GgufBuilder
         return this;
     }
 
-    public static byte[] String(string s) => [.. BitConverter.GetBytes((ulong)Encoding.UTF8.GetByteCount(s)), .. Encoding.UTF8.GetBytes(s)];
+    public static byte[] String(string s) =>
+        [.. BitConverter.GetBytes((ulong)Encoding.UTF8.GetByteCount(s)), .. Encoding.UTF8.GetBytes(s)];
 
-    public static byte[] Floats(ReadOnlySpan<float> values) => System.Runtime.InteropServices.MemoryMarshal.AsBytes(values).ToArray();
+    public static byte[] Floats(ReadOnlySpan<float> values) =>
+        System.Runtime.InteropServices.MemoryMarshal.AsBytes(values).ToArray();
 
     public byte[] Build()
     {

@@ -12,7 +12,10 @@ internal static class GgufEdit
         using var file = new GgufFile(from);
         var pairs = file.Metadata.ToDictionary(p => p.Key, p => p.Value switch
         {
-            long v => (object)(uint)v, double v => (float)v, long[] v => Array.ConvertAll(v, i => (int)i), _ => p.Value,
+            long v => (object)(uint)v,
+            double v => (float)v,
+            long[] v => Array.ConvertAll(v, i => (int)i),
+            _ => p.Value,
         });
         change(pairs);
         var entries = file.Tensors.Values

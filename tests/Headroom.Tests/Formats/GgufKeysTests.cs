@@ -58,14 +58,18 @@ public sealed class GgufKeysTests : IDisposable
             {
                 case 0: Same(by, 1, Read(factorKey)); break;
                 case 1: Same(by, 1, Read(old)); break;
-                case 2: Same(by, 1, Read(factorKey,
+                case 2:
+                    Same(by, 1, Read(factorKey,
                     ("llama.rope.scale_linear", factor * 3))); break; // the newer key counts
-                case 3: Same(by, attention, Read(("llama.rope.scaling.type", "linear"), factorKey,
+                case 3:
+                    Same(by, attention, Read(("llama.rope.scaling.type", "linear"), factorKey,
                     attentionKey)); break;
-                case 4: Same(plain, attention,
+                case 4:
+                    Same(plain, attention,
                     Read(("llama.rope.scaling.type", "none"), factorKey, attentionKey)); break;
                 case 5: Same(plain, attention, Read(attentionKey)); break;
-                default: Same(plain, 1, Read(("llama.rope.scaling.factor", 0f),
+                default:
+                    Same(plain, 1, Read(("llama.rope.scaling.factor", 0f),
                     old)); break; // llama.cpp does not look for the old key then
             }
         }, iter: 40, threads: 1);
@@ -148,8 +152,14 @@ public sealed class GgufKeysTests : IDisposable
     {
         Assert.Equal(Read() with { EosTokenIds = [] }, Read(("llama." + key, unused)) with { EosTokenIds = [] });
         var e = Assert.Throws<HeadroomException>(() => Read(("llama." + key, used)));
-        Assert.Contains(key switch { "rope.dimension_count" => "rotates 4 of 8", "attention.value_length" =>
-            "values of 4", "expert_count" => "8 experts", _ => "llama." + key }, e.Message, StringComparison.Ordinal);
+        Assert.Contains(key switch
+        {
+            "rope.dimension_count" => "rotates 4 of 8",
+            "attention.value_length" =>
+            "values of 4",
+            "expert_count" => "8 experts",
+            _ => "llama." + key
+        }, e.Message, StringComparison.Ordinal);
         Assert.Equal(2, e.ExitCode);
     }
 

@@ -5,11 +5,18 @@ using Headroom.Tests.Models;
 
 namespace Headroom.Tests.Formats;
 
-/// <summary>The GGUF reader on files written here byte by byte: block layouts, row order of q and k, and what is refused.</summary>
+/// <summary>
+/// The GGUF reader on files written here byte by byte: block layouts, row order of q and k, and what is refused.
+/// </summary>
 public sealed class GgufReaderTests : IDisposable
 {
     private readonly string _folder = Directory.CreateTempSubdirectory("headroom-gguf").FullName;
-    private static readonly ModelConfig Config = TinyModel.Small(layers: 2) with { HeadDim = 16, RopeTheta = 50000, MaxPositionEmbeddings = 77 };
+    private static readonly ModelConfig Config = TinyModel.Small(layers: 2) with
+    {
+        HeadDim = 16,
+        RopeTheta = 50000,
+        MaxPositionEmbeddings = 77,
+    };
 
     public void Dispose() => Directory.Delete(_folder, true);
 
@@ -22,17 +29,26 @@ public sealed class GgufReaderTests : IDisposable
 
     private static float[] Row => Enumerable.Range(0, 32).Select(i => (i - 16) / 10f).ToArray();
 
-    // The byte-exact blocks of the format notes for x = (i - 16) / 10: scale first, then codes; element j + 16 is the high nibble of byte j.
+    // The byte-exact blocks of the format notes for x = (i - 16) / 10: scale first, then codes; element j + 16 is the
+    // high nibble of byte j.
     private static readonly byte[] Q8Block =
     [
-        0x73, 0x22, .. new sbyte[] { -127, -119, -111, -103, -95, -87, -79, -71, -64, -56, -48, -40, -32, -24, -16, -8, 0, 8, 16, 24, 32, 40, 48, 56, 64, 71, 79, 87, 95, 103, 111, 119 }
-            .Select(q => unchecked((byte)q)),
+        0x73,
+        0x22,
+        .. new sbyte[]
+        {
+            -127, -119, -111, -103, -95, -87, -79, -71, -64, -56, -48, -40, -32, -24, -16, -8, 0, 8, 16, 24, 32, 40, 48,
+            56, 64, 71, 79, 87, 95, 103, 111, 119,
+        }.Select(q => unchecked((byte)q)),
     ];
-    private static readonly byte[] Q4Block = [0x66, 0x32, 0x80, 0x91, 0x91, 0xa2, 0xa2, 0xb3, 0xb3, 0xc4, 0xc4, 0xd5, 0xd5, 0xe6, 0xe6, 0xf7, 0xf7, 0xf8];
+    private static readonly byte[] Q4Block =
+    [
+        0x66, 0x32, 0x80, 0x91, 0x91, 0xa2, 0xa2, 0xb3, 0xb3, 0xc4, 0xc4, 0xd5, 0xd5, 0xe6, 0xe6, 0xf7, 0xf7, 0xf8];
 
     private float[] Read(uint type, byte[] data, int columns = 32, int rows = 1)
     {
-        using var file = new GgufFile(Save(new GgufBuilder().Tensor("t", [(ulong)columns, (ulong)rows], type, data).Build()));
+        using var file = new GgufFile(
+            Save(new GgufBuilder().Tensor("t", [(ulong)columns, (ulong)rows], type, data).Build()));
         var values = new float[columns * rows];
         file.DequantizeRows("t", 0, rows, values);
         return values;
@@ -42,9 +58,14 @@ public sealed class GgufReaderTests : IDisposable
     public void ReadsPlainTypesExactly()
     {
         Assert.Equal(Row, Read(0, GgufBuilder.Floats(Row)));
-        Assert.Equal(Row.Select(v => (float)(Half)v), Read(1, Row.SelectMany(v => BitConverter.GetBytes((Half)v)).ToArray()));
+        Assert.Equal(
+            Row.Select(v => (float)(Half)v), Read(1, Row.SelectMany(v => BitConverter.GetBytes((Half)v)).ToArray()));
         Assert.Equal(Row.Select(v => BitConverter.UInt32BitsToSingle(BitConverter.SingleToUInt32Bits(v) & 0xFFFF0000)),
-            Read(30, Row.SelectMany(v => BitConverter.GetBytes((ushort)(BitConverter.SingleToUInt32Bits(v) >> 16))).ToArray()));
+            Read(
+                30,
+                Row.SelectMany(v => BitConverter.GetBytes((ushort)(BitConverter.SingleToUInt32Bits(v) >> 16))).ToArray()
+            )
+        );
     }
 
     [Fact]
@@ -73,8 +94,10 @@ public sealed class GgufReaderTests : IDisposable
     {
         byte[] data = [.. Q8Block, .. Q8Block, .. Q8Block, .. Q8Block, .. Q8Block, .. Q8Block];
         for (int b = 0; b < 6; b++) data[b * 34 + 2] = (byte)b; // the first code tells the block
-        using var file = new GgufFile(Save(new GgufBuilder().Tensor("first", [32], 8, Q8Block).Tensor("t", [64, 3], 8, data).Build()));
-        Assert.Equal((3, 64), (file.Tensors["t"].Rows, file.Tensors["t"].Columns)); // GGUF names the innermost dimension first
+        using var file = new GgufFile(
+            Save(new GgufBuilder().Tensor("first", [32], 8, Q8Block).Tensor("t", [64, 3], 8, data).Build()));
+        // GGUF names the innermost dimension first
+        Assert.Equal((3, 64), (file.Tensors["t"].Rows, file.Tensors["t"].Columns));
         var row = new float[64];
         file.DequantizeRows("t", 2, 1, row);
         float d = (float)BitConverter.UInt16BitsToHalf(0x2273);
@@ -85,16 +108,32 @@ public sealed class GgufReaderTests : IDisposable
     [Fact]
     public void ReadsEveryMetadataType()
     {
-        static byte[] Array(uint type, ulong n, params byte[][] items) => [.. BitConverter.GetBytes(type), .. BitConverter.GetBytes(n), .. items.SelectMany(b => b)];
+        static byte[] Array(uint type, ulong n, params byte[][] items) =>
+            [.. BitConverter.GetBytes(type), .. BitConverter.GetBytes(n), .. items.SelectMany(b => b)];
         var b = new GgufBuilder { Version = 2 }
-            .Raw("u8", 0, [200]).Raw("i8", 1, [200]).Raw("u16", 2, [0xFE, 0xFF]).Raw("i16", 3, [0xFE, 0xFF]).U32("u32", uint.MaxValue).Raw("i32", 5, [0xFF, 0xFF, 0xFF, 0xFF])
-            .F32("f32", 0.1f).Raw("bool", 7, [1]).Text("text", "Grüße\n").Raw("u64", 10, BitConverter.GetBytes(ulong.MaxValue)).Raw("i64", 11, BitConverter.GetBytes(-5L))
-            .Raw("f64", 12, BitConverter.GetBytes(0.1)).Raw("strings", 9, Array(8, 2, GgufBuilder.String("a"), GgufBuilder.String("")))
-            .Raw("floats", 9, Array(6, 2, BitConverter.GetBytes(1.5f), BitConverter.GetBytes(-2f))).Raw("ints", 9, Array(5, 2, BitConverter.GetBytes(-1), BitConverter.GetBytes(7)))
+            .Raw("u8", 0, [200])
+            .Raw("i8", 1, [200])
+            .Raw("u16", 2, [0xFE, 0xFF])
+            .Raw("i16", 3, [0xFE, 0xFF])
+            .U32("u32", uint.MaxValue)
+            .Raw("i32", 5, [0xFF, 0xFF, 0xFF, 0xFF])
+            .F32("f32", 0.1f)
+            .Raw("bool", 7, [1])
+            .Text("text", "Grüße\n")
+            .Raw("u64", 10, BitConverter.GetBytes(ulong.MaxValue))
+            .Raw("i64", 11, BitConverter.GetBytes(-5L))
+            .Raw("f64", 12, BitConverter.GetBytes(0.1))
+            .Raw("strings", 9, Array(8, 2, GgufBuilder.String("a"), GgufBuilder.String("")))
+            .Raw("floats", 9, Array(6, 2, BitConverter.GetBytes(1.5f), BitConverter.GetBytes(-2f)))
+            .Raw("ints", 9, Array(5, 2, BitConverter.GetBytes(-1), BitConverter.GetBytes(7)))
             .Raw("flags", 9, Array(7, 2, [0], [1])).Raw("empty", 9, Array(8, 0));
         using var f = new GgufFile(Save(b.Build()));
-        Assert.Equal(new long?[] { 200, -56, 65534, -2, uint.MaxValue, -1, -5, null }, new[] { "u8", "i8", "u16", "i16", "u32", "i32", "i64", "u64" }.Select(f.Int));
-        Assert.Equal((0.1f, 0.1, true, "Grüße\n"), ((float)f.Number("f32")!.Value, f.Number("f64"), f.Flag("bool"), f.Text("text")));
+        Assert.Equal(
+            new long?[] { 200, -56, 65534, -2, uint.MaxValue, -1, -5, null },
+            new[] { "u8", "i8", "u16", "i16", "u32", "i32", "i64", "u64" }.Select(f.Int));
+        Assert.Equal(
+            (0.1f, 0.1, true, "Grüße\n"),
+            ((float)f.Number("f32")!.Value, f.Number("f64"), f.Flag("bool"), f.Text("text")));
         Assert.Equal(["a", ""], Assert.IsType<string[]>(f.Metadata["strings"]));
         Assert.Equal([1.5f, -2f], Assert.IsType<float[]>(f.Metadata["floats"]));
         Assert.Equal([-1L, 7L], Assert.IsType<long[]>(f.Metadata["ints"]));
@@ -103,13 +142,24 @@ public sealed class GgufReaderTests : IDisposable
         Assert.Null(f.Int("absent"));
     }
 
-    /// <summary>A whole tiny model with q and k rows interleaved, as llama.cpp's converter writes them (heads of q, key/value heads of k).</summary>
-    private static GgufBuilder Model(RandomSource source, bool biased = false, Func<string, float[], float[]>? change = null, int ropeFreqs = 0)
+    /// <summary>
+    /// A whole tiny model with q and k rows interleaved, as llama.cpp's converter writes them (heads of q, key/value
+    /// heads of k).
+    /// </summary>
+    private static GgufBuilder Model(
+        RandomSource source, bool biased = false, Func<string, float[], float[]>? change = null, int ropeFreqs = 0)
     {
         var c = source.Config;
-        var b = new GgufBuilder().Text("general.architecture", "llama").U32("llama.context_length", (uint)c.MaxPositionEmbeddings).U32("llama.embedding_length", (uint)c.HiddenSize)
-            .U32("llama.block_count", (uint)c.NumHiddenLayers).U32("llama.feed_forward_length", (uint)c.IntermediateSize).U32("llama.attention.head_count", (uint)c.NumAttentionHeads)
-            .U32("llama.attention.head_count_kv", (uint)c.NumKeyValueHeads).F32("llama.attention.layer_norm_rms_epsilon", c.RmsNormEps).F32("llama.rope.freq_base", (float)c.RopeTheta)
+        var b = new GgufBuilder()
+            .Text("general.architecture", "llama")
+            .U32("llama.context_length", (uint)c.MaxPositionEmbeddings)
+            .U32("llama.embedding_length", (uint)c.HiddenSize)
+            .U32("llama.block_count", (uint)c.NumHiddenLayers)
+            .U32("llama.feed_forward_length", (uint)c.IntermediateSize)
+            .U32("llama.attention.head_count", (uint)c.NumAttentionHeads)
+            .U32("llama.attention.head_count_kv", (uint)c.NumKeyValueHeads)
+            .F32("llama.attention.layer_norm_rms_epsilon", c.RmsNormEps)
+            .F32("llama.rope.freq_base", (float)c.RopeTheta)
             .U32("llama.rope.dimension_count", (uint)c.HeadDim);
         foreach (string name in Names(c, biased))
         {
@@ -127,9 +177,14 @@ public sealed class GgufReaderTests : IDisposable
                 values = permuted;
             }
             values = change?.Invoke(name, values) ?? values;
-            b.Tensor(GgufSource.GgufName(c, name), columns == 1 ? [(ulong)rows] : [(ulong)columns, (ulong)rows], 0, GgufBuilder.Floats(values));
+            b.Tensor(
+                GgufSource.GgufName(c, name), columns == 1 ? [(ulong)rows] : [(ulong)columns, (ulong)rows], 0,
+                GgufBuilder.Floats(values));
         }
-        if (ropeFreqs > 0) b.Tensor("rope_freqs.weight", [(ulong)ropeFreqs], 0, GgufBuilder.Floats(Enumerable.Repeat(2f, ropeFreqs).ToArray()));
+        if (ropeFreqs > 0)
+            b.Tensor(
+                "rope_freqs.weight", [(ulong)ropeFreqs], 0,
+                GgufBuilder.Floats(Enumerable.Repeat(2f, ropeFreqs).ToArray()));
         return b;
     }
 
@@ -138,9 +193,11 @@ public sealed class GgufReaderTests : IDisposable
         yield return "model.embed_tokens.weight";
         for (int i = 0; i < c.NumHiddenLayers; i++)
         {
-            foreach (string p in TinyModel.AllProjections) yield return $"model.layers.{i}.{(p[0] is 'g' or 'u' or 'd' ? "mlp" : "self_attn")}.{p}.weight";
+            foreach (string p in TinyModel.AllProjections)
+                yield return $"model.layers.{i}.{(p[0] is 'g' or 'u' or 'd' ? "mlp" : "self_attn")}.{p}.weight";
             if (biased)
-                foreach (string p in new[] { "q_proj", "k_proj", "v_proj" }) yield return $"model.layers.{i}.self_attn.{p}.bias";
+                foreach (string p in new[] { "q_proj", "k_proj", "v_proj" })
+                    yield return $"model.layers.{i}.self_attn.{p}.bias";
             yield return $"model.layers.{i}.input_layernorm.weight";
             yield return $"model.layers.{i}.post_attention_layernorm.weight";
         }
@@ -155,7 +212,17 @@ public sealed class GgufReaderTests : IDisposable
     {
         using var source = new RandomSource(Config);
         using var read = new GgufSource(Save(Model(source, biased).Build()));
-        Assert.Equal(Config with { AttentionBias = biased, RopeTheta = 50000 }, read.Config with { EosTokenIds = Config.EosTokenIds });
+        Assert.Equal(
+            Config with
+            {
+                AttentionBias = biased,
+                RopeTheta = 50000,
+            },
+            read.Config with
+            {
+                EosTokenIds = Config.EosTokenIds,
+            }
+        );
         foreach (string name in Names(Config, biased))
         {
             var (rows, columns) = source.ShapeOf(name);
@@ -196,10 +263,14 @@ public sealed class GgufReaderTests : IDisposable
     {
         Refuses([], "fewer than 24 bytes");
         Refuses(new GgufBuilder { Magic = "GGML" }.Build(), "magic");
-        foreach (uint version in new[] { 0u, 1u, 4u, 0x03000000u }) Refuses(new GgufBuilder { Version = version }.Build(), $"version {version}");
+        foreach (uint version in new[] { 0u, 1u, 4u, 0x03000000u })
+            Refuses(new GgufBuilder { Version = version }.Build(), $"version {version}");
         Refuses(new GgufBuilder().Build(), "architecture (none)");
         Refuses(new GgufBuilder().Text("general.architecture", "gpt2").Build(), "architecture gpt2");
-        Assert.Contains("There is no file", Assert.Throws<HeadroomException>(() => new GgufSource(Path.Combine(_folder, "missing.gguf"))).Message, StringComparison.Ordinal);
+        Assert.Contains(
+            "There is no file",
+            Assert.Throws<HeadroomException>(() => new GgufSource(Path.Combine(_folder, "missing.gguf"))).Message,
+            StringComparison.Ordinal);
     }
 
     [Fact]
@@ -209,9 +280,16 @@ public sealed class GgufReaderTests : IDisposable
         Refuses(new GgufBuilder { PairCount = 1UL << 60 }.Build(), "counts");
         Refuses(new GgufBuilder { PairCount = 1 }.Build(), "ends inside");
         foreach (uint type in new uint[] { 0, 4, 6, 8, 11 })
-            Refuses(new GgufBuilder().Raw("a", 9, [.. BitConverter.GetBytes(type), .. BitConverter.GetBytes(1UL << 61)]).Build(), "array is longer");
+            Refuses(
+                new GgufBuilder()
+                    .Raw("a", 9, [.. BitConverter.GetBytes(type), .. BitConverter.GetBytes(1UL << 61)])
+                    .Build(),
+                "array is longer"
+            );
         Refuses(new GgufBuilder().Raw("a", 8, BitConverter.GetBytes(ulong.MaxValue)).Build(), "string is longer");
-        Refuses(new GgufBuilder().Raw("a", 9, [.. BitConverter.GetBytes(9u), .. BitConverter.GetBytes(1UL)]).Build(), "array type 9"); // arrays of arrays
+        Refuses(
+            new GgufBuilder().Raw("a", 9, [.. BitConverter.GetBytes(9u), .. BitConverter.GetBytes(1UL)]).Build(),
+            "array type 9"); // arrays of arrays
         Refuses(new GgufBuilder().Raw("a", 99, []).Build(), "metadata type 99");
     }
 
@@ -222,17 +300,22 @@ public sealed class GgufReaderTests : IDisposable
         Refuses(new GgufBuilder().U32("a", 1).U32("a", 2).Build(), "key a occurs twice");
         Refuses(new GgufBuilder().Tensor("t", [4], 0, four).Tensor("t", [4], 0, four).Build(), "t occurs twice");
         Refuses(new GgufBuilder().Tensor("t", [4], 0, four, offset: 32).Build(), "offset 32");
-        Refuses(new GgufBuilder().Tensor("a", [4], 0, four).Tensor("b", [4], 0, four, offset: 0).Build(), "offset 0"); // two tensors over the same bytes
+        // two tensors over the same bytes
+        Refuses(new GgufBuilder().Tensor("a", [4], 0, four).Tensor("b", [4], 0, four, offset: 0).Build(), "offset 0");
         Refuses(new GgufBuilder().Tensor("t", [4], 0, four, offset: ulong.MaxValue - 31).Build(), "offset");
         Refuses(new GgufBuilder().Tensor("t", [], 0, []).Build(), "0 dimensions");
         Refuses(new GgufBuilder().Tensor("t", [1, 1, 1, 1, 4], 0, four).Build(), "5 dimensions");
         Refuses(new GgufBuilder().Tensor("t", [0], 0, []).Build(), "dimension of 0");
         Refuses(new GgufBuilder().Tensor("t", [ulong.MaxValue], 0, four).Build(), "dimension of");
-        Refuses(new GgufBuilder().Tensor("t", [int.MaxValue, int.MaxValue, int.MaxValue], 0, four).Build(), "too many rows");
+        Refuses(
+            new GgufBuilder().Tensor("t", [int.MaxValue, int.MaxValue, int.MaxValue], 0, four).Build(), "too many rows"
+        );
         Refuses(new GgufBuilder().Tensor("t", [int.MaxValue, int.MaxValue], 0, four).Build(), "too short");
         Refuses(new GgufBuilder().Tensor("t", [33], 8, new byte[68]).Build(), "whole blocks");
         Refuses(new GgufBuilder().Tensor("t", [32], 4000, new byte[68]).Build(), "type 4000");
-        foreach (uint alignment in new uint[] { 0, 24, 1u << 30 }) Refuses(new GgufBuilder().U32("general.alignment", alignment).Tensor("t", [4], 0, four).Build(), "alignment");
+        foreach (uint alignment in new uint[] { 0, 24, 1u << 30 })
+            Refuses(
+                new GgufBuilder().U32("general.alignment", alignment).Tensor("t", [4], 0, four).Build(), "alignment");
     }
 
     [Fact]
@@ -244,13 +327,19 @@ public sealed class GgufReaderTests : IDisposable
         Refuses(whole[..2000], "");
         Refuses(new GgufBuilder().Text("general.architecture", "llama").Build(), "head_count");
         byte[] other = Model(new RandomSource(Config with { IntermediateSize = 200 })).Build();
-        System.Text.Encoding.UTF8.GetBytes("llama.feed_forward_length").CopyTo(other.AsSpan(other.AsSpan().IndexOf("llama.feed_forward_length"u8)));
+        System
+            .Text.Encoding.UTF8.GetBytes("llama.feed_forward_length")
+            .CopyTo(other.AsSpan(other.AsSpan().IndexOf("llama.feed_forward_length"u8)));
         int at = other.AsSpan().IndexOf("llama.feed_forward_length"u8) + "llama.feed_forward_length".Length + 4;
         BitConverter.GetBytes(168u).CopyTo(other, at); // the metadata of one model, the weights of another
         using var mixed = new GgufSource(Save(other));
-        var e = Assert.Throws<HeadroomException>(() => mixed.ReadRows("model.layers.0.mlp.up_proj.weight", 0, 1, new float[96]));
+        var e = Assert.Throws<HeadroomException>(() =>
+            mixed.ReadRows("model.layers.0.mlp.up_proj.weight", 0, 1, new float[96])
+        );
         Assert.Contains("[200, 96]", e.Message, StringComparison.Ordinal);
-        var missing = Assert.Throws<HeadroomException>(() => mixed.ReadRows("model.layers.9.mlp.up_proj.weight", 0, 1, new float[96]));
+        var missing = Assert.Throws<HeadroomException>(() =>
+            mixed.ReadRows("model.layers.9.mlp.up_proj.weight", 0, 1, new float[96])
+        );
         Assert.Contains("no tensor blk.9.ffn_up.weight", missing.Message, StringComparison.Ordinal);
     }
 

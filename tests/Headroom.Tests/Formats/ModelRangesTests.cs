@@ -3,20 +3,37 @@ using Headroom.Formats;
 
 namespace Headroom.Tests.Formats;
 
-/// <summary>Numbers that no model has are refused by their name and value, in config.json and in GGUF alike; the borders are taken.</summary>
+/// <summary>
+/// Numbers that no model has are refused by their name and value, in config.json and in GGUF alike; the borders are
+/// taken.
+/// </summary>
 public sealed class ModelRangesTests : IDisposable
 {
     private readonly string _file = Path.GetTempFileName();
 
     /// <summary>A small configuration with one key more, or another value of one.</summary>
-    private static ModelConfig Config(string more) => HfConfig.Parse("{\"architectures\": [\"LlamaForCausalLM\"]" + string.Concat(
-        new[] { ("hidden_size", 64), ("intermediate_size", 128), ("num_hidden_layers", 4), ("num_attention_heads", 4), ("num_key_value_heads", 2), ("vocab_size", 100) }
-            .Where(k => k.Item1 != more.Split('"')[1]).Select(k => $", \"{k.Item1}\": {k.Item2}")) + more + "}");
+    private static ModelConfig Config(string more) =>
+        HfConfig.Parse(
+            "{\"architectures\": [\"LlamaForCausalLM\"]"
+                + string.Concat(
+                    new[]
+                    {
+                        ("hidden_size", 64), ("intermediate_size", 128), ("num_hidden_layers", 4),
+                        ("num_attention_heads", 4), ("num_key_value_heads", 2), ("vocab_size", 100),
+                    }
+                        .Where(k => k.Item1 != more.Split('"')[1])
+                        .Select(k => $", \"{k.Item1}\": {k.Item2}")
+                )
+                + more
+                + "}"
+        );
 
     [Theory]
-    [InlineData(", \"rms_norm_eps\": 0", "rms_norm_eps (layer_norm_rms_epsilon in GGUF) is 0, it must be a positive number")]
+    [InlineData(
+        ", \"rms_norm_eps\": 0", "rms_norm_eps (layer_norm_rms_epsilon in GGUF) is 0, it must be a positive number")]
     [InlineData(", \"rms_norm_eps\": -1e-5", "rms_norm_eps")]
-    [InlineData(", \"rms_norm_eps\": 1e-60", "rms_norm_eps (layer_norm_rms_epsilon in GGUF) is 0")] // 0 in float32, in which norms are computed
+    [InlineData(", \"rms_norm_eps\": 1e-60", "rms_norm_eps (layer_norm_rms_epsilon in GGUF) "
+        + "is 0")] // 0 in float32, in which norms are computed
     [InlineData(", \"rms_norm_eps\": 1e60", "rms_norm_eps")]
     [InlineData(", \"rope_theta\": 0", "rope_theta (rope.freq_base in GGUF) is 0, it must be a positive number")]
     [InlineData(", \"rope_theta\": -10000", "rope_theta")]
@@ -34,12 +51,24 @@ public sealed class ModelRangesTests : IDisposable
     [InlineData(", \"vocab_size\": 0", "vocab_size is 0")]
     [InlineData(", \"max_position_embeddings\": 0", "max_position_embeddings is 0, it must be a positive whole number")]
     [InlineData(", \"rope_scaling\": {\"type\": \"linear\", \"factor\": 0}", "factor")]
-    [InlineData(", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4, \"original_max_position_embeddings\": 32}", "high_freq_factor is 4, it must be more than low_freq_factor, 4")]
-    [InlineData(", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 0, \"high_freq_factor\": 4, \"original_max_position_embeddings\": 32}", "low_freq_factor is 0")]
-    [InlineData(", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4, \"original_max_position_embeddings\": 0}", "original_max_position_embeddings is 0")]
+    [InlineData(
+        ", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4, "
+            + "\"original_max_position_embeddings\": 32}",
+        "high_freq_factor is 4, it must be more than low_freq_factor, 4")]
+    [InlineData(
+        ", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 0, \"high_freq_factor\": 4, "
+            + "\"original_max_position_embeddings\": 32}",
+        "low_freq_factor is 0")]
+    [InlineData(
+        ", \"rope_scaling\": {\"type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 1, \"high_freq_factor\": 4, "
+            + "\"original_max_position_embeddings\": 0}",
+        "original_max_position_embeddings is 0")]
     [InlineData(", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"beta_fast\": -2}", "beta_fast is -2")]
-    [InlineData(", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"attention_factor\": -1}", "attention_factor is -1")]
-    [InlineData(", \"rope_theta\": 1, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4}", "rope_theta is 1, it must be more than 1")]
+    [InlineData(
+        ", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"attention_factor\": -1}", "attention_factor is -1")]
+    [InlineData(
+        ", \"rope_theta\": 1, \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4}",
+        "rope_theta is 1, it must be more than 1")]
     public void OfAConfiguration(string more, string says)
     {
         var e = Assert.Throws<HeadroomException>(() => Config(more));
@@ -72,12 +101,21 @@ public sealed class ModelRangesTests : IDisposable
     public void OfGguf(string key, double value, string says)
     {
         var b = new GgufBuilder().Text("general.architecture", "llama");
-        foreach (var (name, usual) in new[] { ("context_length", 64), ("embedding_length", 64), ("feed_forward_length", 128), ("block_count", 1), ("attention.head_count", 4) })
-            if (key != "llama." + name) b.U32("llama." + name, (uint)usual);
+        foreach (
+            var (name, usual) in new[]
+            {
+                ("context_length", 64), ("embedding_length", 64), ("feed_forward_length", 128), ("block_count", 1),
+                ("attention.head_count", 4),
+            }
+        )
+            if (key != "llama." + name)
+                b.U32("llama." + name, (uint)usual);
         if (!key.EndsWith("epsilon", StringComparison.Ordinal)) b.F32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
-        if (key.EndsWith("epsilon", StringComparison.Ordinal) || key.EndsWith("base", StringComparison.Ordinal)) b.F32(key, (float)value);
+        if (key.EndsWith("epsilon", StringComparison.Ordinal) || key.EndsWith("base", StringComparison.Ordinal))
+            b.F32(key, (float)value);
         else b.U32(key, (uint)value);
-        File.WriteAllBytes(_file, b.Tensor("token_embd.weight", [64, 8], 0, GgufBuilder.Floats(new float[64 * 8])).Build());
+        File.WriteAllBytes(
+            _file, b.Tensor("token_embd.weight", [64, 8], 0, GgufBuilder.Floats(new float[64 * 8])).Build());
         var e = Assert.Throws<HeadroomException>(() => new GgufSource(_file).Dispose());
         Assert.Contains(says, e.Message, StringComparison.Ordinal);
         Assert.Equal(2, e.ExitCode);

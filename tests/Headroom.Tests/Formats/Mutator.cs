@@ -4,16 +4,26 @@ using Headroom.Core;
 
 namespace Headroom.Tests.Formats;
 
-/// <summary>Seeded damage: bit flips, truncation, numbers in fields, splices. Case i of a seed is always the same.</summary>
+/// <summary>
+/// Seeded damage: bit flips, truncation, numbers in fields, splices. Case i of a seed is always the same.
+/// </summary>
 internal static class Mutator
 {
     private static readonly ulong[] Numbers =
-        [0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x100000000, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF, 1000, 1 << 20, 1 << 28];
+    [
+        0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x100000000,
+        0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF, 1000, 1 << 20, 1 << 28];
 
     private static readonly string[] Words =
-        ["-1", "0", "1e999", "-1e-999", "2147483648", "9223372036854775808", "18446744073709551616", "99999999999999999999999", "null", "true", "{", "}", "[", "]", "\"", ",", ":", "[[[[[[[[", "{\"a\":", "\\u0000", "\\ud800", "\\", "1.5", "\"\"", "(", "(?", "*", "+", "{9999999}"];
+    [
+        "-1", "0", "1e999", "-1e-999", "2147483648", "9223372036854775808", "18446744073709551616",
+        "99999999999999999999999", "null", "true", "{", "}", "[", "]", "\"", ",", ":", "[[[[[[[[", "{\"a\":", "\\u0000",
+        "\\ud800", "\\", "1.5", "\"\"", "(", "(?", "*", "+", "{9999999}"];
 
-    /// <summary>A damaged copy; <paramref name="head"/> bytes of the front get most of the damage; text formats also get words of JSON.</summary>
+    /// <summary>
+    /// A damaged copy; <paramref name="head"/> bytes of the front get most of the damage; text formats also get words
+    /// of JSON.
+    /// </summary>
     public static byte[] Mutate(byte[] file, int head, bool text, PhiloxRandom random)
     {
         var data = new List<byte>(file);
@@ -28,9 +38,13 @@ internal static class Mutator
                 case 1: data[at] = (byte)random.NextUInt(); break;
                 case 2: data.RemoveRange(at, data.Count - at); break;
                 case 3:
-                    ulong n = random.Next(4) == 0 ? (ulong)(data.Count + random.Next(9) - 4) : Numbers[random.Next(Numbers.Length)];
+                    ulong n =
+                        random.Next(4) == 0
+                            ? (ulong)(data.Count + random.Next(9) - 4)
+                            : Numbers[random.Next(Numbers.Length)];
                     BinaryPrimitives.WriteUInt64LittleEndian(field, n);
-                    for (int i = 0, size = random.Next(2) == 0 ? 4 : 8; i < size && at + i < data.Count; i++) data[at + i] = field[i];
+                    for (int i = 0, size = random.Next(2) == 0 ? 4 : 8; i < size && at + i < data.Count; i++)
+                        data[at + i] = field[i];
                     break;
                 case 4:
                     int length = 1 + random.Next(Math.Min(64, data.Count - at)), to = random.Next(data.Count);

@@ -17,9 +17,11 @@ public sealed class OutputTargetTests : IDisposable
         return At(name);
     }
 
-    private static OutputTarget OfFile(string path, bool overwrite = false) => OutputTarget.OfFile(path, overwrite, "Give another.");
+    private static OutputTarget OfFile(string path, bool overwrite = false) =>
+        OutputTarget.OfFile(path, overwrite, "Give another.");
 
-    private static OutputTarget OfFolder(string path, bool overwrite = false) => OutputTarget.OfFolder(path, overwrite, "Give another.", n => n is "a" or "b" or "in/a");
+    private static OutputTarget OfFolder(string path, bool overwrite = false) =>
+        OutputTarget.OfFolder(path, overwrite, "Give another.", n => n is "a" or "b" or "in/a");
 
     private static HeadroomException Refused(Action action)
     {
@@ -64,7 +66,10 @@ public sealed class OutputTargetTests : IDisposable
         Assert.Equal(2, Directory.GetFileSystemEntries(_folder.Path).Length);
     }
 
-    /// <summary>Files of other kinds, also in a folder below or behind a link, are named, and nothing is touched; so is one that comes while it is being written.</summary>
+    /// <summary>
+    /// Files of other kinds, also in a folder below or behind a link, are named, and nothing is touched; so is one that
+    /// comes while it is being written.
+    /// </summary>
     [Fact]
     public void AFolderWithOtherFilesIsNeverReplaced()
     {
@@ -311,12 +316,15 @@ public sealed class OutputTargetTests : IDisposable
         {
             using var target = OfFile(s, true);
             Assert.True(target.IsSource(path), s);
-            Assert.Contains("is the model", Refused(() => target.KeepOff("the model", path)).Message, StringComparison.Ordinal);
+            Assert.Contains(
+                "is the model", Refused(() => target.KeepOff("the model", path)).Message, StringComparison.Ordinal);
         }
         Put("f/a");
         using (var folder = OfFolder(At("f"), true))
         {
-            Assert.Contains("holds the adapter", Refused(() => folder.KeepOff("the adapter", At("f/a"))).Message, StringComparison.Ordinal);
+            Assert.Contains(
+                "holds the adapter", Refused(() => folder.KeepOff("the adapter", At("f/a"))).Message,
+                StringComparison.Ordinal);
             folder.KeepOff("the adapter", path);
             folder.KeepOff("the adapter", null);
         }

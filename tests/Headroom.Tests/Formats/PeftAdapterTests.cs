@@ -13,15 +13,20 @@ namespace Headroom.Tests.Formats;
 /// <summary>PEFT folders: the rules of its configuration, keys and tensors.</summary>
 public sealed class PeftAdapterTests : IDisposable
 {
-    private const string Q0 = "base_model.model.model.layers.0.self_attn.q_proj", V1 = "base_model.model.model.layers.1.self_attn.v_proj";
+    private const string Q0 = "base_model.model.model.layers.0.self_attn.q_proj",
+        V1 = "base_model.model.model.layers.1.self_attn.v_proj";
     private readonly string _folder = Directory.CreateTempSubdirectory("headroom-").FullName;
 
     public void Dispose() => Directory.Delete(_folder, true);
 
-    private static (string, string, long[], float[]) Tensor(string name, long rows, long columns, float first = 0.5f, string dtype = "F32") =>
-        (name, dtype, [rows, columns], Enumerable.Range(0, (int)(rows * columns)).Select(i => first + i * 0.25f).ToArray());
+    private static (string, string, long[], float[]) Tensor(
+        string name, long rows, long columns, float first = 0.5f, string dtype = "F32") =>
+        (
+            name, dtype, [rows, columns],
+            Enumerable.Range(0, (int)(rows * columns)).Select(i => first + i * 0.25f).ToArray());
 
-    private static (string, string, long[], float[])[] Pair(string module, int r = 4, int ins = 64, int outs = 64) => [Tensor(module + ".lora_A.weight", r, ins), Tensor(module + ".lora_B.weight", outs, r)];
+    private static (string, string, long[], float[])[] Pair(string module, int r = 4, int ins = 64, int outs = 64) =>
+        [Tensor(module + ".lora_A.weight", r, ins), Tensor(module + ".lora_B.weight", outs, r)];
 
     // A folder with the least configuration, changed by the caller.
     private string Write(string changes, params (string Name, string DType, long[] Shape, float[] Values)[] tensors)
@@ -42,7 +47,12 @@ public sealed class PeftAdapterTests : IDisposable
                 else BinaryPrimitives.WriteUInt16LittleEndian(b, (ushort)(BitConverter.SingleToUInt32Bits(v) >> 16));
                 data.Write(b);
             }
-            header[name] = new JsonObject { ["dtype"] = dtype, ["shape"] = new JsonArray(shape.Select(s => (JsonNode)s).ToArray()), ["data_offsets"] = new JsonArray(start, data.Length) };
+            header[name] = new JsonObject
+            {
+                ["dtype"] = dtype,
+                ["shape"] = new JsonArray(shape.Select(s => (JsonNode)s).ToArray()),
+                ["data_offsets"] = new JsonArray(start, data.Length),
+            };
         }
         byte[] text = Encoding.UTF8.GetBytes(header.ToJsonString());
         using var file = File.Create(Path.Combine(_folder, "adapter_model.safetensors"));
@@ -110,32 +120,53 @@ public sealed class PeftAdapterTests : IDisposable
     public void TensorsRefused()
     {
         Assert.Contains("empty", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(Write("{}"))).Message);
-        Assert.Contains("NaN", Refused("{}", Pair(Q0)[0], (Q0 + ".lora_B.weight", "F32", [64, 4], [.. new float[255], float.NaN])));
-        Assert.Contains("NaN", Refused("{}", Pair(Q0)[0], (Q0 + ".lora_B.weight", "F32", [64, 4], [float.PositiveInfinity, .. new float[255]])));
+        Assert.Contains(
+            "NaN", Refused("{}", Pair(Q0)[0], (Q0 + ".lora_B.weight", "F32", [64, 4], [.. new float[255], float.NaN])));
+        Assert.Contains(
+            "NaN",
+            Refused(
+                "{}", Pair(Q0)[0], (Q0 + ".lora_B.weight", "F32", [64, 4], [float.PositiveInfinity, .. new float[255]]))
+        );
         Assert.Contains("no model.layers.0.self_attn.q_proj.lora_B.weight", Refused("{}", Pair(Q0)[0]));
         const string M = "model.layers.0.self_attn.q_proj.lora_magnitude_vector";
-        (string, string, long[], float[]) Magnitude(params long[] shape) => ("base_model.model." + M, "F32", shape, [.. Enumerable.Repeat(1f, (int)shape.Aggregate(1L, (x, y) => x * y))]);
+        (string, string, long[], float[]) Magnitude(params long[] shape) =>
+            (
+                "base_model.model." + M, "F32", shape,
+                [.. Enumerable.Repeat(1f, (int)shape.Aggregate(1L, (x, y) => x * y))]);
         Assert.Contains("use_dora is false", Refused("{}", [.. Pair(Q0), Magnitude(64)]));
         foreach (var wrong in new[] { Magnitude(63), Magnitude(64, 1) }) Assert.Contains(M, Refused("""{"use_dora": true}""", [.. Pair(Q0), wrong]));
         Assert.Contains("lora_A", Refused("""{"use_dora": true}""", Magnitude(64)));
-        foreach (string name in new[] { Q0 + ".lora_B.bias", "base_model.model.model.embed_tokens.lora_embedding_A", "base_model.model.model.other.weight", Q0 + ".lora_A.default.weight", "model.layers.0.self_attn.q_proj.lora_A.weight" })
+        foreach (
+            string name in new[]
+            {
+                Q0 + ".lora_B.bias", "base_model.model.model.embed_tokens.lora_embedding_A",
+                "base_model.model.model.other.weight", Q0 + ".lora_A.default.weight",
+                "model.layers.0.self_attn.q_proj.lora_A.weight",
+            }
+        )
             Assert.Contains(name, Refused("{}", [.. Pair(Q0), Tensor(name, 4, 4)]));
         foreach (var (name, why) in new[]
                  {
-                     ("score.weight", "classification head (score)"), ("classifier.weight", "classification head"), ("lm_head.lora_A.weight", "LoRA of the output head"),
-                     ("model.embed_tokens.lora_embedding_B", "LoRA of the embedding table"), ("model.layers.0.self_attn.q_proj.bias", "a bias of the base"),
+                ("score.weight", "classification head (score)"),
+                ("classifier.weight", "classification head"),
+                ("lm_head.lora_A.weight", "LoRA of the output head"),
+                ("model.embed_tokens.lora_embedding_B", "LoRA of the embedding table"),
+                ("model.layers.0.self_attn.q_proj.bias", "a bias of the base"),
                  })
             Assert.Contains(why, Refused("""{"target_modules": "all-linear", "modules_to_save": ["score", "classifier"]}""", [.. Pair(Q0), Tensor("base_model.model." + name, 4, 4)]));
         Assert.Contains("F64", Assert.Throws<HeadroomException>(() =>
         {
             Write("{}", Pair(Q0));
             string file = Path.Combine(_folder, "adapter_model.safetensors");
-            string text = Encoding.Latin1.GetString(File.ReadAllBytes(file)).Replace("\"F32\",\"shape\":[4,64]", "\"F64\",\"shape\":[2,64]", StringComparison.Ordinal);
+            string text = Encoding
+                .Latin1.GetString(File.ReadAllBytes(file))
+                .Replace("\"F32\",\"shape\":[4,64]", "\"F64\",\"shape\":[2,64]", StringComparison.Ordinal);
             File.WriteAllBytes(file, Encoding.Latin1.GetBytes(text));
             PeftAdapter.Load(_folder);
         }).Message);
         File.Move(Path.Combine(_folder, "adapter_model.safetensors"), Path.Combine(_folder, "adapter_model.bin"));
-        Assert.Contains("pickled adapter_model.bin", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(_folder)).Message);
+        Assert.Contains(
+            "pickled adapter_model.bin", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(_folder)).Message);
         File.WriteAllText(Path.Combine(_folder, "adapter_config.json"), "{\"peft_type\":");
         Assert.Contains("safetensors", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(_folder)).Message);
     }
@@ -146,7 +177,14 @@ public sealed class PeftAdapterTests : IDisposable
     [InlineData("BF16")]
     public void TensorTypes(string dtype)
     {
-        var a = PeftAdapter.Load(Write("{}", Pair(Q0).Select(t => (t.Item1, dtype, t.Item3, t.Item4.Select(v => v > 4 ? 1.5f : v).ToArray())).ToArray()));
+        var a = PeftAdapter.Load(
+            Write(
+                "{}",
+                Pair(Q0)
+                    .Select(t => (t.Item1, dtype, t.Item3, t.Item4.Select(v => v > 4 ? 1.5f : v).ToArray()))
+                    .ToArray()
+            )
+        );
         Assert.Equal([0.5f, 0.75f, 1f, 1.25f], a.Tensors["model.layers.0.self_attn.q_proj.lora_A.weight"].Values[..4]);
     }
 
@@ -167,7 +205,15 @@ public sealed class PeftAdapterTests : IDisposable
     public void BaseHash()
     {
         var a = PeftAdapter.Load(Write("""{"base_model_name_or_path": "org/base"}""", Pair(Q0)));
-        var mine = new PeftAdapter { R = a.R, LoraAlpha = a.LoraAlpha, TargetModules = a.TargetModules, Tensors = a.Tensors, BaseModel = a.BaseModel, BaseHash = "abc" };
+        var mine = new PeftAdapter
+        {
+            R = a.R,
+            LoraAlpha = a.LoraAlpha,
+            TargetModules = a.TargetModules,
+            Tensors = a.Tensors,
+            BaseModel = a.BaseModel,
+            BaseHash = "abc",
+        };
         mine.Save(_folder);
         var back = PeftAdapter.Load(_folder);
         back.CheckBase(new Base("abc"));
@@ -226,13 +272,23 @@ public sealed class PeftAdapterTests : IDisposable
             a.Save(_folder);
             var b = PeftAdapter.Load(_folder);
             Assert.Equal(name == "adapter-dora", b.UseDora);
-            using (SafetensorsFile theirFile = SafetensorsFile.Open(Path.Combine(from, "adapter_model.safetensors")), ourFile = SafetensorsFile.Open(Path.Combine(_folder, "adapter_model.safetensors")))
-                Assert.Equal(theirFile.Tensors.Select(t => (t.Key, string.Join(',', t.Value.Shape))).Order(), ourFile.Tensors.Select(t => (t.Key, string.Join(',', t.Value.Shape))).Order());
+            using (
+                SafetensorsFile theirFile = SafetensorsFile.Open(Path.Combine(from, "adapter_model.safetensors")),
+                    ourFile = SafetensorsFile.Open(Path.Combine(_folder, "adapter_model.safetensors"))
+            )
+                Assert.Equal(
+                    theirFile.Tensors.Select(t => (t.Key, string.Join(',', t.Value.Shape))).Order(),
+                    ourFile.Tensors.Select(t => (t.Key, string.Join(',', t.Value.Shape))).Order());
             foreach (var (key, t) in a.Tensors) Assert.Equal(t.Values, b.Tensors[key].Values);
-            JsonObject theirs = JsonNode.Parse(File.ReadAllText(Path.Combine(from, "adapter_config.json")))!.AsObject(), ours = JsonNode.Parse(File.ReadAllText(Path.Combine(_folder, "adapter_config.json")))!.AsObject();
+            JsonObject theirs = JsonNode.Parse(File.ReadAllText(Path.Combine(from, "adapter_config.json")))!.AsObject(),
+                ours = JsonNode.Parse(File.ReadAllText(Path.Combine(_folder, "adapter_config.json")))!.AsObject();
             foreach (var (key, value) in ours)
-                if (key == "target_modules") Assert.Equal(theirs[key]!.AsArray().Select(m => (string)m!).ToHashSet(), value!.AsArray().Select(m => (string)m!).ToHashSet());
-                else if (value is JsonValue v && v.GetValueKind() == JsonValueKind.Number) Assert.Equal((double)theirs[key]!, (double)value, 6);
+                if (key == "target_modules")
+                    Assert.Equal(
+                        theirs[key]!.AsArray().Select(m => (string)m!).ToHashSet(),
+                        value!.AsArray().Select(m => (string)m!).ToHashSet());
+                else if (value is JsonValue v && v.GetValueKind() == JsonValueKind.Number)
+                    Assert.Equal((double)theirs[key]!, (double)value, 6);
                 else Assert.True(JsonNode.DeepEquals(theirs[key], value), $"{key}: {value} instead of {theirs[key]}");
         }
     }
@@ -259,8 +315,13 @@ public sealed class PeftAdapterTests : IDisposable
         Assert.True((List("up_proj") with { Layers = [] }).Matches(up)); // none named: all
         Assert.True((List("q_proj") with { Layers = [3], LayersPattern = ["layers"] }).Matches(q));
         Assert.False((List("q_proj") with { Layers = [3], LayersPattern = ["h"] }).Matches(q));
-        var patterns = List("q_proj") with { RankPattern = [new("up_proj", 2), new(@"layers\.3\..*", 16), new("q_proj", 32)], AlphaPattern = [new("q_proj", 5)] };
-        Assert.Equal((2, 16, 8), (patterns.Rank(up, 8), patterns.Rank(q, 8), patterns.Rank("model.layers.0.mlp.down_proj", 8)));
+        var patterns = List("q_proj") with
+        {
+            RankPattern = [new("up_proj", 2), new(@"layers\.3\..*", 16), new("q_proj", 32)],
+            AlphaPattern = [new("q_proj", 5)],
+        };
+        Assert.Equal(
+            (2, 16, 8), (patterns.Rank(up, 8), patterns.Rank(q, 8), patterns.Rank("model.layers.0.mlp.down_proj", 8)));
         Assert.Equal((5f, 9f), (patterns.Alpha(q, 9), patterns.Alpha(up, 9)));
         Assert.Equal((16, 5f / 16), new LoraSettings(8, 9, 0, []) { Targets = patterns }.For(q));
         Assert.Equal((16, 5f / 4), new LoraSettings(8, 9, 0, [], UseRsLora: true) { Targets = patterns }.For(q));
@@ -272,21 +333,66 @@ public sealed class PeftAdapterTests : IDisposable
     public void RanksByModuleReachTheModel()
     {
         var a = PeftAdapter.Load(Write("""{"rank_pattern": {"layers.1.*v_proj": 2}, "layers_to_transform": [0, 1]}""",
-            [.. Pair(Q0), .. Pair(V1, 2, 64, 32), .. Pair(Q0.Replace("layers.0", "layers.1", StringComparison.Ordinal)), .. Pair(V1.Replace("layers.1", "layers.0", StringComparison.Ordinal), 4, 64, 32)]));
-        var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, Checkpoints.SettingsOf(a));
-        using var engine = new Engine(TestDevice.Open(), ByteModel.Config, settings, new BatchLimits(EvalTokens: 8, EvalSequences: 1));
+                [
+                    .. Pair(Q0),
+                    .. Pair(V1, 2, 64, 32),
+                    .. Pair(Q0.Replace("layers.0", "layers.1", StringComparison.Ordinal)),
+                    .. Pair(V1.Replace("layers.1", "layers.0", StringComparison.Ordinal), 4, 64, 32),
+                ]
+            )
+        );
+        var settings = new ModelSettings(
+            WeightStorage.F32, WeightStorage.F32, TrainMode.None, Checkpoints.SettingsOf(a));
+        using var engine = new Engine(
+            TestDevice.Open(), ByteModel.Config, settings, new BatchLimits(EvalTokens: 8, EvalSequences: 1));
         Checkpoints.LoadAdapter(a, engine);
         Assert.Equal([4, 4, 4, 2], engine.Model.Projections.Where(p => p.Rank > 0).Select(p => p.Rank));
         var saved = Checkpoints.Adapter(engine, "b", "hash");
         foreach (var (key, t) in a.Tensors) Assert.Equal(t.Values, saved.Tensors[key].Values);
         // A tensor of another shape, a missing one and one too many are refused.
-        Assert.Contains("[4, 60]", Assert.Throws<HeadroomException>(() => Checkpoints.LoadAdapter(With(a, "model.layers.0.self_attn.q_proj.lora_A.weight", ([4, 60], new float[240])), engine)).Message);
-        Assert.Contains("match nothing", Assert.Throws<HeadroomException>(() => Checkpoints.LoadAdapter(With(a, "model.layers.9.self_attn.q_proj.lora_A.weight", ([4, 64], new float[256])), engine)).Message);
-        Assert.Contains("match no module", Assert.Throws<HeadroomException>(() => Engine.MakePlan(ByteModel.Config, settings with { Lora = new LoraSettings(4, 8, 0, ["lm_head"]) }, new BatchLimits(EvalTokens: 8, EvalSequences: 1), 0, out _)).Message);
+        Assert.Contains(
+            "[4, 60]",
+            Assert
+                .Throws<HeadroomException>(() =>
+                    Checkpoints.LoadAdapter(
+                        With(a, "model.layers.0.self_attn.q_proj.lora_A.weight", ([4, 60], new float[240])), engine)
+                )
+                .Message
+        );
+        Assert.Contains(
+            "match nothing",
+            Assert
+                .Throws<HeadroomException>(() =>
+                    Checkpoints.LoadAdapter(
+                        With(a, "model.layers.9.self_attn.q_proj.lora_A.weight", ([4, 64], new float[256])), engine)
+                )
+                .Message
+        );
+        Assert.Contains(
+            "match no module",
+            Assert
+                .Throws<HeadroomException>(() =>
+                    Engine.MakePlan(
+                        ByteModel.Config,
+                        settings with
+                        {
+                            Lora = new LoraSettings(4, 8, 0, ["lm_head"]),
+                        },
+                        new BatchLimits(EvalTokens: 8, EvalSequences: 1),
+                        0,
+                        out _
+                    )
+                )
+                .Message
+        );
     }
 
     private static PeftAdapter With(PeftAdapter a, string name, (long[], float[]) tensor) => new()
     {
-        R = a.R, LoraAlpha = a.LoraAlpha, TargetModules = a.TargetModules, Targets = a.Targets, Tensors = new Dictionary<string, (long[], float[])>(a.Tensors.ToDictionary()) { [name] = tensor },
+        R = a.R,
+        LoraAlpha = a.LoraAlpha,
+        TargetModules = a.TargetModules,
+        Targets = a.Targets,
+        Tensors = new Dictionary<string, (long[], float[])>(a.Tensors.ToDictionary()) { [name] = tensor },
     };
 }

@@ -9,8 +9,8 @@ using Headroom.Training;
 namespace Headroom.Tests.Formats;
 
 /// <summary>
-/// Embedding tables and heads in PEFT's files, in the forms that PEFT writes: what a base becomes under each is worked out here by hand (the base's
-/// tensors replaced, one by one) and must be what the adapter gives, run and merged.
+/// Embedding tables and heads in PEFT's files, in the forms that PEFT writes: what a base becomes under each is worked
+/// out here by hand (the base's tensors replaced, one by one) and must be what the adapter gives, run and merged.
 /// </summary>
 public sealed class PeftTablesTests : IDisposable
 {
@@ -29,7 +29,8 @@ public sealed class PeftTablesTests : IDisposable
         public DType SourceDType(string hfName) => DType.F32;
         public void ReadRows(string hfName, int firstRow, int rowCount, Span<float> destination)
         {
-            if (!tensors.TryGetValue(hfName, out float[]? own)) source.ReadRows(hfName, firstRow, rowCount, destination);
+            if (!tensors.TryGetValue(hfName, out float[]? own))
+                source.ReadRows(hfName, firstRow, rowCount, destination);
             else own.AsSpan(firstRow * ShapeOf(hfName).Cols, destination.Length).CopyTo(destination);
         }
         public void Dispose() { }
@@ -40,7 +41,17 @@ public sealed class PeftTablesTests : IDisposable
     private static float[] Logits(IWeightSource source, PeftAdapter? adapter)
     {
         var settings = Plain with { Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter) };
-        return ExportCheck.Logits(new CpuDevice(2), source, settings, adapter, [[1, 7, 3, 11, 5], [2, 2, 9]]).SelectMany(l => l).ToArray();
+        return ExportCheck
+            .Logits(
+                new CpuDevice(2),
+                source,
+                settings,
+                adapter,
+                [
+                    [1, 7, 3, 11, 5], [2, 2, 9]]
+            )
+            .SelectMany(l => l)
+            .ToArray();
     }
 
     private static float[] Values(IWeightSource source, string name)
@@ -51,10 +62,17 @@ public sealed class PeftTablesTests : IDisposable
         return values;
     }
 
-    // Run and merged alike, the adapter must be the base with these tensors in the place of its own, under the same pairs.
-    private static void Check(IWeightSource source, PeftAdapter adapter, bool tied, Dictionary<string, float[]> replaced)
+    // Run and merged alike, the adapter must be the base with these tensors in the place of its own, under the same
+    // pairs.
+    private static void Check(
+        IWeightSource source, PeftAdapter adapter, bool tied, Dictionary<string, float[]> replaced)
     {
-        var pairs = adapter with { ModulesToSave = [], EnsureWeightTying = false, Tensors = adapter.Tensors.Where(t => t.Key.Contains(".lora_", StringComparison.Ordinal)).ToDictionary() };
+        var pairs = adapter with
+        {
+            ModulesToSave = [],
+            EnsureWeightTying = false,
+            Tensors = adapter.Tensors.Where(t => t.Key.Contains(".lora_", StringComparison.Ordinal)).ToDictionary(),
+        };
         using var byHand = new Replaced(source, tied, replaced);
         float[] expected = Logits(byHand, pairs);
         Assert.NotEqual(expected, Logits(source, pairs));
@@ -62,7 +80,12 @@ public sealed class PeftTablesTests : IDisposable
         using var merged = new MergedSource(source, adapter, null, null);
         Assert.Equal(tied, merged.Config.TieWordEmbeddings);
         foreach (string name in new[] { Table, Head })
-            Assert.Equal(tied || replaced.ContainsKey(name) || source.Config.TieWordEmbeddings ? Values(byHand, tied ? Table : name) : Values(source, name), Values(merged, name));
+            Assert.Equal(
+                tied || replaced.ContainsKey(name) || source.Config.TieWordEmbeddings
+                    ? Values(byHand, tied ? Table : name)
+                    : Values(source, name),
+                Values(merged, name)
+            );
         using var wholly = new MergedSource(byHand, pairs, null, null);
         Assert.Equal(Logits(wholly, null), Logits(merged, null));
     }
@@ -75,7 +98,9 @@ public sealed class PeftTablesTests : IDisposable
         using var source = new CheckpointSource(Shared.CaseFile("peft-ensure-weight-tying/base"));
         var adapter = PeftAdapter.Load(Shared.CaseFile("peft-ensure-weight-tying/" + form), m => Assert.Fail(m));
         Check(source, adapter, true, new() { [Table] = adapter.Tensors[Table].Values });
-        Assert.Equal(Logits(source, adapter), Logits(source, PeftAdapter.Load(Shared.CaseFile("peft-ensure-weight-tying/" + (form == "a" ? "b" : "a")))));
+        Assert.Equal(
+            Logits(source, adapter),
+            Logits(source, PeftAdapter.Load(Shared.CaseFile("peft-ensure-weight-tying/" + (form == "a" ? "b" : "a")))));
     }
 
     [Fact]
@@ -88,9 +113,12 @@ public sealed class PeftTablesTests : IDisposable
 
     [Fact]
     public void ClassifierAsPeftStoresIt() =>
-        Assert.Contains("SEQ_CLS", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(Shared.CaseFile("peft-seqcls"))).Message);
+        Assert.Contains(
+            "SEQ_CLS", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(Shared.CaseFile("peft-seqcls"))).Message
+        );
 
-    // What the file holds (e = table, h = head, both = equal ones, two = different ones), listed in modules_to_save, ensure_weight_tying: the result.
+    // What the file holds (e = table, h = head, both = equal ones, two = different ones), listed in modules_to_save,
+    // ensure_weight_tying: the result.
     [Theory]
     [InlineData(true, "e", "embed_tokens", true, "tied")]
     [InlineData(true, "both", "embed_tokens,model.embed_tokens", true, "tied")]
@@ -116,11 +144,14 @@ public sealed class PeftTablesTests : IDisposable
         if (result == "differ")
         {
             Assert.Contains("differ", Assert.Throws<HeadroomException>(() => AdapterBase.Of(source, adapter)).Message);
-            Assert.Contains("differ", Assert.Throws<HeadroomException>(() => new MergedSource(source, adapter, null, null)).Message);
+            Assert.Contains(
+                "differ", Assert.Throws<HeadroomException>(() => new MergedSource(source, adapter, null, null)).Message
+            );
             return;
         }
         var replaced = new Dictionary<string, float[]>();
-        if (result is "tied") replaced[Table] = held == "h" ? adapter.Tensors[Head].Values : adapter.Tensors[Table].Values;
+        if (result is "tied")
+            replaced[Table] = held == "h" ? adapter.Tensors[Head].Values : adapter.Tensors[Table].Values;
         else
         {
             // Where only one of a tied pair was trained, the other stays the base's table.
@@ -142,7 +173,12 @@ public sealed class PeftTablesTests : IDisposable
         using var larger = new RandomSource(config with { VocabSize = 208 });
         using var source = new RandomSource(config);
         var adapter = PeftAdapter.Load(Write(larger, "both", listed, false));
-        foreach (var use in new Action[] { () => AdapterBase.Of(source, adapter), () => new MergedSource(source, adapter, null, null) })
+        foreach (
+            var use in new Action[]
+            {
+                () => AdapterBase.Of(source, adapter), () => new MergedSource(source, adapter, null, null),
+            }
+        )
         {
             var e = Assert.Throws<HeadroomException>(use);
             Assert.Contains("208 rows where the base has 200", e.Message);
@@ -160,23 +196,31 @@ public sealed class PeftTablesTests : IDisposable
         var adapter = PeftAdapter.Load(_folder, m => Assert.Fail(m));
         Assert.Equal(["model.layers.1.input_layernorm"], adapter.ModulesToSave);
         Assert.False(adapter.EnsureWeightTying);
-        var pairs = adapter with { ModulesToSave = [], Tensors = adapter.Tensors.Where(t => t.Key != norm).ToDictionary() };
-        using var byHand = new Replaced(source, false, new() { [norm] = adapter.Tensors[norm].Values, [Head] = Values(source, Head) });
+        var pairs = adapter with
+        {
+            ModulesToSave = [],
+            Tensors = adapter.Tensors.Where(t => t.Key != norm).ToDictionary(),
+        };
+        using var byHand = new Replaced(
+            source, false, new() { [norm] = adapter.Tensors[norm].Values, [Head] = Values(source, Head) });
         Assert.Equal(Logits(byHand, pairs), Logits(source, adapter));
         Assert.NotEqual(Logits(source, pairs), Logits(source, adapter));
     }
 
-    private string Write(IWeightSource source, string held, string listed, bool ensure, params (string Name, long[] Shape)[] more)
+    private string Write(
+        IWeightSource source, string held, string listed, bool ensure, params (string Name, long[] Shape)[] more)
     {
         var c = source.Config;
         var random = new PhiloxRandom(77);
-        float[] Random(long count, float scale) => [.. Enumerable.Range(0, (int)count).Select(_ => random.NextNormal() * scale)];
+        float[] Random(long count, float scale) =>
+            [.. Enumerable.Range(0, (int)count).Select(_ => random.NextNormal() * scale)];
         var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
         for (int layer = 0; layer < c.NumHiddenLayers; layer++)
         {
             string q = $"model.layers.{layer}.self_attn.q_proj.lora_";
             tensors[q + "A.weight"] = ([4, c.HiddenSize], Random(4 * c.HiddenSize, 0.2f));
-            tensors[q + "B.weight"] = ([c.NumAttentionHeads * c.HeadDim, 4], Random(c.NumAttentionHeads * c.HeadDim * 4, 0.2f));
+            tensors[q + "B.weight"] = (
+                [c.NumAttentionHeads * c.HeadDim, 4], Random(c.NumAttentionHeads * c.HeadDim * 4, 0.2f));
         }
         long[] shape = [c.VocabSize, c.HiddenSize];
         var first = (shape, Random(c.VocabSize * c.HiddenSize, 1));
@@ -187,7 +231,8 @@ public sealed class PeftTablesTests : IDisposable
         new PeftAdapter { R = 4, LoraAlpha = 8, TargetModules = ["q_proj"], Tensors = tensors }.Save(_folder);
         string path = Path.Combine(_folder, "adapter_config.json");
         var json = JsonNode.Parse(File.ReadAllText(path))!.AsObject();
-        json["modules_to_save"] = listed.Length == 0 ? null : new JsonArray(listed.Split(',').Select(l => (JsonNode)l).ToArray());
+        json["modules_to_save"] =
+            listed.Length == 0 ? null : new JsonArray(listed.Split(',').Select(l => (JsonNode)l).ToArray());
         if (ensure) json["ensure_weight_tying"] = true;
         File.WriteAllText(path, json.ToJsonString());
         return _folder;

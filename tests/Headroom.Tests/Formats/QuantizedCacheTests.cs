@@ -19,7 +19,8 @@ public sealed class QuantizedCacheTests : IDisposable
     {
         _base = Path.Combine(_root, "base");
         Directory.CreateDirectory(_base);
-        foreach (string f in (string[])["config.json", "model.safetensors"]) File.Copy(Shared.GoldenFile("hf/llama-mha/" + f), Path.Combine(_base, f));
+        foreach (string f in (string[])["config.json", "model.safetensors"])
+            File.Copy(Shared.GoldenFile("hf/llama-mha/" + f), Path.Combine(_base, f));
         File.SetAttributes(Weights, FileAttributes.Normal);
         Old();
         _cache = new QuantizedCache(Path.Combine(_root, "cache"), 0);
@@ -48,14 +49,31 @@ public sealed class QuantizedCacheTests : IDisposable
     private static Engine Load(IWeightSource source, QuantizationOptions options)
     {
         var device = new CpuDevice(1);
-        return new Engine(device, source, RunSettings.Of(new Recipe { Quantization = options }, source, device) with { Mode = TrainMode.None, Lora = null }, new BatchLimits(EvalTokens: 8, EvalSequences: 1));
+        return new Engine(
+            device,
+            source,
+            RunSettings.Of(new Recipe { Quantization = options }, source, device) with
+            {
+                Mode = TrainMode.None,
+                Lora = null,
+            },
+            new BatchLimits(EvalTokens: 8, EvalSequences: 1)
+        );
     }
 
     private static byte[] Bits(Engine engine)
     {
         using var all = new MemoryStream();
-        foreach (var t in engine.Model.Projections.SelectMany(p => new[] { p.Weight.Data, p.Weight.Absmax, p.Weight.NestedAbsmax, p.Weight.Offset, p.Weight.Bias })
-            .Concat(engine.Model.Norms.Select(n => n.Weight)).Append(engine.Model.EmbeddingTable.Data).Append(engine.Model.Head.Data).Where(t => !t.IsNone))
+        foreach (
+            var t in engine
+                .Model.Projections.SelectMany(p =>
+                    new[] { p.Weight.Data, p.Weight.Absmax, p.Weight.NestedAbsmax, p.Weight.Offset, p.Weight.Bias }
+                )
+                .Concat(engine.Model.Norms.Select(n => n.Weight))
+                .Append(engine.Model.EmbeddingTable.Data)
+                .Append(engine.Model.Head.Data)
+                .Where(t => !t.IsNone)
+        )
         {
             var bytes = new byte[t.Bytes];
             engine.Device.Download(t, bytes);
@@ -72,7 +90,8 @@ public sealed class QuantizedCacheTests : IDisposable
         return Bits(engine);
     }
 
-    private bool IsCopy(IWeightSource source) => ((CheckpointSource)source).Files[0].StartsWith(_cache.Folder, StringComparison.Ordinal);
+    private bool IsCopy(IWeightSource source) =>
+        ((CheckpointSource)source).Files[0].StartsWith(_cache.Folder, StringComparison.Ordinal);
 
     [Theory]
     [InlineData(null)]
@@ -101,7 +120,10 @@ public sealed class QuantizedCacheTests : IDisposable
         Assert.Empty(Directory.GetFileSystemEntries(Path.Combine(_root, "cache")));
     }
 
-    /// <summary>Other bytes behind the same path, length, header and modification time: in place, and as another file under the same name.</summary>
+    /// <summary>
+    /// Other bytes behind the same path, length, header and modification time: in place, and as another file under the
+    /// same name.
+    /// </summary>
     [Theory]
     [InlineData(true)]
     [InlineData(false)]
@@ -128,13 +150,17 @@ public sealed class QuantizedCacheTests : IDisposable
         }
     }
 
-    /// <summary>Each byte of the header and of config.json, and bytes all over the data: whichever is flipped, it shows.</summary>
+    /// <summary>
+    /// Each byte of the header and of config.json, and bytes all over the data: whichever is flipped, it shows.
+    /// </summary>
     [Fact]
     public void AFlippedByteOfTheCopyIsNoticed()
     {
         Start(_options, out var source);
         source.Dispose();
-        string folder = CopyFolder, weights = Path.Combine(folder, "model.safetensors"), config = Path.Combine(folder, "config.json");
+        string folder = CopyFolder,
+            weights = Path.Combine(folder, "model.safetensors"),
+            config = Path.Combine(folder, "config.json");
         byte[] whole = File.ReadAllBytes(weights), settings = File.ReadAllBytes(config);
         int header = 8 + (int)BitConverter.ToInt64(whole);
         bool Whole()
@@ -164,7 +190,11 @@ public sealed class QuantizedCacheTests : IDisposable
                 RandomAccess.Write(file, [settings[at]], at);
             }
         using (var file = File.OpenHandle(weights, FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite))
-            for (int at = header; at < whole.Length; at += at == header ? 1 : Math.Max(1, Math.Min((whole.Length - header) / 40, whole.Length - 1 - at)))
+            for (
+                int at = header;
+                at < whole.Length;
+                at += at == header ? 1 : Math.Max(1, Math.Min((whole.Length - header) / 40, whole.Length - 1 - at))
+            )
             {
                 RandomAccess.Write(file, [(byte)(whole[at] ^ 1)], at);
                 Assert.False(CopySeal.DataIsWhole(folder, () => false), $"byte {at}");
@@ -173,7 +203,9 @@ public sealed class QuantizedCacheTests : IDisposable
         Assert.True(Whole() && CopySeal.DataIsWhole(folder, () => false));
     }
 
-    /// <summary>The engine is loaded from the base once more, the copy is gone, and the next start makes it anew.</summary>
+    /// <summary>
+    /// The engine is loaded from the base once more, the copy is gone, and the next start makes it anew.
+    /// </summary>
     [Fact]
     public void ACopyWithOtherDataIsThrownAwayWhileItIsLoaded()
     {
@@ -192,7 +224,10 @@ public sealed class QuantizedCacheTests : IDisposable
         Assert.Single(_said);
     }
 
-    /// <summary>What was loaded and what was hashed are one thing only if the base did not change between: else no copy is kept under that hash.</summary>
+    /// <summary>
+    /// What was loaded and what was hashed are one thing only if the base did not change between: else no copy is kept
+    /// under that hash.
+    /// </summary>
     [Fact]
     public void ABaseThatChangesWhileItIsLoadedLeavesNoCopy()
     {
@@ -212,7 +247,9 @@ public sealed class QuantizedCacheTests : IDisposable
         Start(_options, out var source);
         source.Dispose();
         string copy = CopyFolder, hashes = Path.Combine(_root, "cache", "hashes"), name = Path.GetFileName(copy);
-        string mine = Path.Combine(_cache.Folder, "mine"), notes = Path.Combine(hashes, "notes.txt"), strange = Path.Combine(_cache.Folder, new string('a', 64) + "-nf4");
+        string mine = Path.Combine(_cache.Folder, "mine"),
+            notes = Path.Combine(hashes, "notes.txt"),
+            strange = Path.Combine(_cache.Folder, new string('a', 64) + "-nf4");
         Directory.CreateDirectory(mine);
         Directory.CreateDirectory(strange);
         File.WriteAllText(Path.Combine(strange, "thesis.tex"), "mine");
@@ -259,7 +296,11 @@ public sealed class QuantizedCacheTests : IDisposable
         source.Dispose();
         string config = Path.Combine(_base, "config.json");
         File.SetAttributes(config, FileAttributes.Normal);
-        File.WriteAllText(config, File.ReadAllText(config).Replace("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": 0.5", StringComparison.Ordinal));
+        File.WriteAllText(
+            config,
+            File.ReadAllText(config)
+                .Replace("\"rms_norm_eps\": 1e-05", "\"rms_norm_eps\": 0.5", StringComparison.Ordinal)
+        );
         using var copy = _cache.Open(_base, _options);
         Assert.True(IsCopy(copy));
         Assert.Equal(0.5f, copy.Config.RmsNormEps);

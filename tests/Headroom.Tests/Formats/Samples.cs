@@ -48,18 +48,38 @@ internal static class Samples
 
     public static ModelConfig Config(string type = "llama") => new()
     {
-        ModelType = type, Architecture = type == "qwen2" ? "Qwen2ForCausalLM" : "LlamaForCausalLM", VocabSize = 260, HiddenSize = 32, IntermediateSize = 40, NumHiddenLayers = 1, NumAttentionHeads = 4,
-        NumKeyValueHeads = 2, HeadDim = 8, MaxPositionEmbeddings = 64, AttentionBias = type == "qwen2", BosTokenId = 256, EosTokenIds = [257],
+        ModelType = type,
+        Architecture = type == "qwen2" ? "Qwen2ForCausalLM" : "LlamaForCausalLM",
+        VocabSize = 260,
+        HiddenSize = 32,
+        IntermediateSize = 40,
+        NumHiddenLayers = 1,
+        NumAttentionHeads = 4,
+        NumKeyValueHeads = 2,
+        HeadDim = 8,
+        MaxPositionEmbeddings = 64,
+        AttentionBias = type == "qwen2",
+        BosTokenId = 256,
+        EosTokenIds = [257],
     };
 
     /// <summary>A byte-level tokenizer.json: the 256 bytes, one merge, a BOS and an EOS that are not added.</summary>
     public static string Tokenizer(string folder)
     {
-        var vocab = string.Join(',', ByteAlphabet.Chars.Select((c, i) => System.Text.Json.JsonSerializer.Serialize(c.ToString()) + ":" + i));
+        var vocab = string.Join(
+            ',', ByteAlphabet.Chars.Select((c, i) => System.Text.Json.JsonSerializer.Serialize(c.ToString()) + ":" + i)
+        );
         string path = System.IO.Path.Combine(folder, "tokenizer.json");
-        File.WriteAllText(path, $"{{\"added_tokens\":[{{\"id\":256,\"content\":\"<s>\",\"special\":true}},{{\"id\":257,\"content\":\"</s>\",\"special\":true}}],\"normalizer\":null,"
-            + "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true},\"decoder\":{\"type\":\"ByteLevel\"},"
-            + $"\"model\":{{\"type\":\"BPE\",\"vocab\":{{{vocab},\"<s>\":256,\"</s>\":257,\"He\":258}},\"merges\":[\"H e\"]}}}}", new UTF8Encoding(false));
+        File.WriteAllText(
+            path,
+            $"{{\"added_tokens\":[{{\"id\":256,\"content\":\"<s>\",\"special\":true}},{{\"id\":257,"
+                + $"\"content\":\"</s>\",\"special\":true}}],\"normalizer\":null,"
+                + "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":true},"
+                + "\"decoder\":{\"type\":\"ByteLevel\"},"
+                + $"\"model\":{{\"type\":\"BPE\",\"vocab\":{{{vocab},\"<s>\":256,\"</s>\":257,\"He\":258}},"
+                + $"\"merges\":[\"H e\"]}}}}",
+            new UTF8Encoding(false)
+        );
         return path;
     }
 

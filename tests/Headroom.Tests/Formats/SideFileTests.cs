@@ -8,11 +8,17 @@ using Headroom.Models;
 
 namespace Headroom.Tests.Formats;
 
-/// <summary>What lies beside a model under a name that promises something else: pointers of Git LFS, files of other sizes, an index left over.</summary>
+/// <summary>
+/// What lies beside a model under a name that promises something else: pointers of Git LFS, files of other sizes, an
+/// index left over.
+/// </summary>
 public sealed class SideFileTests : IDisposable
 {
-    private const string Pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
-    private const string Small = """{"architectures": ["LlamaForCausalLM"], "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 4""";
+    private const string Pointer =
+        "version https://git-lfs.github.com/spec/v1\noid "
+            + "sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n";
+    private const string Small =
+        """{"architectures": ["LlamaForCausalLM"], "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 4""";
     private readonly string _folder = Directory.CreateTempSubdirectory("headroom-").FullName;
 
     public void Dispose() => Directory.Delete(_folder, true);
@@ -47,16 +53,20 @@ public sealed class SideFileTests : IDisposable
     {
         string vocabulary = """{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}""";
         Put("config.json", Small + "}");
-        if (name.StartsWith("adapter_model", StringComparison.Ordinal)) Put("adapter_config.json", """{"peft_type": "LORA"}""");
+        if (name.StartsWith("adapter_model", StringComparison.Ordinal))
+            Put("adapter_config.json", """{"peft_type": "LORA"}""");
         if (name.StartsWith("adapter_config", StringComparison.Ordinal)) Put("adapter_model.safetensors", "x");
-        if (name.Contains("token", StringComparison.Ordinal) || name.Contains("template", StringComparison.Ordinal)) Put("tokenizer.json", vocabulary);
+        if (name.Contains("token", StringComparison.Ordinal) || name.Contains("template", StringComparison.Ordinal))
+            Put("tokenizer.json", vocabulary);
         string path = Put(name, Pointer);
         var e = Refused(() =>
         {
             if (name.StartsWith("train", StringComparison.Ordinal)) _ = DataFiles.Read(path).ToList();
             else if (name.StartsWith("adapter", StringComparison.Ordinal)) PeftAdapter.Load(_folder);
             else if (name.StartsWith("generation", StringComparison.Ordinal)) GenerationConfig.Beside(_folder);
-            else if (name.Contains("token", StringComparison.Ordinal) || name.Contains("template", StringComparison.Ordinal)) TokenizerLoader.Load(name == "tokenizer.model" ? path : _folder);
+            else if (
+                name.Contains("token", StringComparison.Ordinal) || name.Contains("template", StringComparison.Ordinal))
+                TokenizerLoader.Load(name == "tokenizer.model" ? path : _folder);
             else WeightSources.Open(name.EndsWith(".gguf", StringComparison.Ordinal) ? path : _folder).Dispose();
         });
         Assert.Contains(name, e.Message);
@@ -68,7 +78,8 @@ public sealed class SideFileTests : IDisposable
 
     [Fact]
     public void TheCaseOfTheField() =>
-        Assert.Contains("Git LFS pointer", Refused(() => WeightSources.Open(Shared.CaseFile("lfs-pointer")).Dispose()).Message);
+        Assert.Contains(
+            "Git LFS pointer", Refused(() => WeightSources.Open(Shared.CaseFile("lfs-pointer")).Dispose()).Message);
 
     [Theory]
     [InlineData("config.json")]
@@ -113,7 +124,9 @@ public sealed class SideFileTests : IDisposable
         foreach (string key in new[] { "eos_token_id", "bos_token_id", "pad_token_id" })
         {
             var e = Refused(() => HfConfig.Parse($"{Small}, \"{key}\": {value}}}"));
-            Assert.Contains($"{key} is {value.Replace(" ", "", StringComparison.Ordinal)}", e.Message.Replace(" [", " [", StringComparison.Ordinal));
+            Assert.Contains(
+                $"{key} is {value.Replace(" ", "", StringComparison.Ordinal)}",
+                e.Message.Replace(" [", " [", StringComparison.Ordinal));
         }
         Put("generation_config.json", $"{{\"eos_token_id\": {value}}}");
         Assert.Contains("eos_token_id is", Refused(() => GenerationConfig.Beside(_folder)).Message);
@@ -125,14 +138,17 @@ public sealed class SideFileTests : IDisposable
         Assert.Equal([2, 7], HfConfig.Parse(Small + """, "eos_token_id": [2, 7]}""").EosTokenIds);
         Assert.Equal([2], HfConfig.Parse(Small + """, "eos_token_id": 2.0}""").EosTokenIds);
         Assert.Equal([2], HfConfig.Parse(Small + """, "eos_token_id": [2, -1]}""").EosTokenIds);
-        foreach (string none in new[] { "null", "[]", "-1" }) Assert.Empty(HfConfig.Parse($"{Small}, \"eos_token_id\": {none}}}").EosTokenIds);
+        foreach (string none in new[] { "null", "[]", "-1" })
+            Assert.Empty(HfConfig.Parse($"{Small}, \"eos_token_id\": {none}}}").EosTokenIds);
         var c = HfConfig.Parse(Small + """, "pad_token_id": -1, "bos_token_id": 1}"""); // as the first conversions of Llama have it
         Assert.Equal((1, (int?)null), (c.BosTokenId, c.PadTokenId));
     }
 
     [Fact]
     public void TheCaseOfANullAmongIds() =>
-        Assert.Contains("eos_token_id is [2,null]", Refused(() => HfConfig.Load(Shared.CaseFile("config-eos-null/config.json"))).Message);
+        Assert.Contains(
+            "eos_token_id is [2,null]",
+            Refused(() => HfConfig.Load(Shared.CaseFile("config-eos-null/config.json"))).Message);
 
     // transformers takes the whole file wherever there is one.
     [Theory]
@@ -170,11 +186,18 @@ public sealed class SideFileTests : IDisposable
         Assert.Contains("line 1: the line is longer than 64 MiB", Refused(() => DataFiles.Read(path).ToList()).Message);
     }
 
-    /// <summary>What generation_config.json asks for and is not built is listed; values that change nothing are not.</summary>
+    /// <summary>
+    /// What generation_config.json asks for and is not built is listed; values that change nothing are not.
+    /// </summary>
     [Theory]
     [InlineData("{}", "")]
-    [InlineData("{\"num_beams\": 1, \"suppress_tokens\": [], \"bad_words_ids\": null, \"typical_p\": 1.0, \"forced_eos_token_id\": null, \"transformers_version\": \"5.1\"}", "")]
-    [InlineData("{\"num_beams\": 4, \"no_repeat_ngram_size\": 2, \"suppress_tokens\": [5], \"temperature\": 0.7}", "num_beams 4; no_repeat_ngram_size 2; suppress_tokens [5]")]
+    [InlineData(
+        "{\"num_beams\": 1, \"suppress_tokens\": [], \"bad_words_ids\": null, \"typical_p\": 1.0, "
+            + "\"forced_eos_token_id\": null, \"transformers_version\": \"5.1\"}",
+        "")]
+    [InlineData(
+        "{\"num_beams\": 4, \"no_repeat_ngram_size\": 2, \"suppress_tokens\": [5], \"temperature\": 0.7}",
+        "num_beams 4; no_repeat_ngram_size 2; suppress_tokens [5]")]
     public void GenerationSettingsThatAreNotBuiltAreListed(string json, string listed)
     {
         using var folder = new TempFolder();

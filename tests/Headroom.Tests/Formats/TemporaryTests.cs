@@ -11,7 +11,8 @@ public sealed class TemporaryTests : IDisposable
     private string At(string name) => Path.Combine(_folder, name);
 
     /// <summary>A name as another process would have given it; what is null is as here.</summary>
-    private string Name(string target, string extension = "", string? host = null, int? process = null, string? life = null)
+    private string Name(
+        string target, string extension = "", string? host = null, int? process = null, string? life = null)
     {
         string own = Path.GetFileName(Temporary.Beside(At(target), extension));
         Assert.StartsWith($".{target}.", own, StringComparison.Ordinal);
@@ -55,15 +56,25 @@ public sealed class TemporaryTests : IDisposable
         {
             string[] gone =
             [
-                Left(Name("out.gguf", ".gguf", process: dead)), Left(Name("out", process: dead), folder: true), Left(Name("other.json", process: dead)),
+                Left(Name("out.gguf", ".gguf", process: dead)),
+                Left(Name("out", process: dead), folder: true),
+                Left(Name("other.json", process: dead)),
                 Left(Name("own", life: "00000000")), // of a process that had our id before us
-                Left(Name("far", host: "00000000"), days: 2), Left(Name("far2", host: "00000000", process: alive.Id), folder: true, days: 2),
+                Left(Name("far", host: "00000000"), days: 2),
+                Left(Name("far2", host: "00000000", process: alive.Id), folder: true, days: 2),
             ];
             string[] stay =
             [
-                Left(Name("out.gguf", ".gguf", process: alive.Id)), Left(Name("out", process: alive.Id), folder: true, days: 9), Left(Name("own")), // being written
-                Left(Name("far", host: "00000000")), Left(Name("far3", host: "00000000"), folder: true), // of another host, which may be at it
-                Left($"out.{dead}.tmp"), Left($".out.{dead}.tmp"), Left(".tmp"), Left($".out.{dead}-1.tmp", folder: true), Left("checkpoint-1.tmp", folder: true),
+                Left(Name("out.gguf", ".gguf", process: alive.Id)),
+                Left(Name("out", process: alive.Id), folder: true, days: 9),
+                Left(Name("own")), // being written
+                Left(Name("far", host: "00000000")),
+                Left(Name("far3", host: "00000000"), folder: true), // of another host, which may be at it
+                Left($"out.{dead}.tmp"),
+                Left($".out.{dead}.tmp"),
+                Left(".tmp"),
+                Left($".out.{dead}-1.tmp", folder: true),
+                Left("checkpoint-1.tmp", folder: true),
                 Left(Name("out", process: dead)[1..]), Left(Name("out", process: dead) + ".a.b"),
                 Left(Name("out", process: dead).Replace(".tmp", ".txt", StringComparison.Ordinal)), Left("out.gguf"),
             ];

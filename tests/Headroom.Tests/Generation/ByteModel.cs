@@ -6,12 +6,16 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Generation;
 
-/// <summary>A tokenizer of single bytes and four special tokens, with a ChatML template; characters beyond ASCII span tokens.</summary>
+/// <summary>
+/// A tokenizer of single bytes and four special tokens, with a ChatML template; characters beyond ASCII span tokens.
+/// </summary>
 public sealed class ByteTokenizer : ITokenizer
 {
     private static readonly string[] Special = ["<s>", "</s>", "<|im_start|>", "<|im_end|>"];
     public const int EndOfTurn = 259;
-    public const string ChatMl = "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+    public const string ChatMl =
+        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + "
+            + "'\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
     public int VocabSize => 260;
     public int? BosId => 256;
@@ -58,12 +62,21 @@ public static class ByteModel
 {
     public static ModelConfig Config { get; } = new()
     {
-        VocabSize = 260, HiddenSize = 64, IntermediateSize = 96, NumHiddenLayers = 2, NumAttentionHeads = 4, NumKeyValueHeads = 2, HeadDim = 16, MaxPositionEmbeddings = 512,
+        VocabSize = 260,
+        HiddenSize = 64,
+        IntermediateSize = 96,
+        NumHiddenLayers = 2,
+        NumAttentionHeads = 4,
+        NumKeyValueHeads = 2,
+        HeadDim = 16,
+        MaxPositionEmbeddings = 512,
     };
 
     public static Generator Open(int context = 400, ITokenizer? tokenizer = null, params int[] ends)
     {
-        var engine = new Engine(TestDevice.Open(), Config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None), new BatchLimits(GenerateTokens: context, PromptTokens: 32));
+        var engine = new Engine(
+            TestDevice.Open(), Config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None),
+            new BatchLimits(GenerateTokens: context, PromptTokens: 32));
         engine.FillRandom(7);
         return new Generator(engine, tokenizer ?? new ByteTokenizer(), ends);
     }

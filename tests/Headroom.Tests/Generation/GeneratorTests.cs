@@ -8,14 +8,19 @@ public sealed class GeneratorTests
 {
     private static readonly GenerationOptions Greedy = new() { MaxNewTokens = 40 };
     // Temperature makes a random model's text varied: greedy soon repeats itself.
-    private static readonly GenerationOptions Sampled = new() { MaxNewTokens = 60, Sampling = new SamplingOptions { Temperature = 1, Seed = 5 } };
+    private static readonly GenerationOptions Sampled = new()
+    {
+        MaxNewTokens = 60,
+        Sampling = new SamplingOptions { Temperature = 1, Seed = 5 },
+    };
 
     [Fact]
     public void ThePrefixOfTheTextBeforeIsReused()
     {
         using var one = ByteModel.Open();
         using var fresh = ByteModel.Open();
-        int[] first = one.Tokenizer.Encode("A prompt that is longer than one chunk of thirty-two tokens."), second = [.. first, .. one.Tokenizer.Encode(" And a second turn.")];
+        int[] first = one.Tokenizer.Encode("A prompt that is longer than one chunk of thirty-two tokens."),
+            second = [.. first, .. one.Tokenizer.Encode(" And a second turn.")];
         var g = one.Run(first, Greedy);
         Assert.Equal(0, g.ReusedTokens);
         var again = one.Run(first, Greedy);
@@ -48,7 +53,8 @@ public sealed class GeneratorTests
         Assert.Equal(g.Text, text);
         Assert.Equal(generator.Tokenizer.Decode([.. prompt, .. g.Ids])["Grüße".Length..], text);
         Assert.Equal(g.Ids, generator.Run(prompt, Sampled).Ids);
-        Assert.NotEqual(g.Ids, generator.Run(prompt, Sampled with { Sampling = Sampled.Sampling with { Seed = 6 } }).Ids);
+        Assert.NotEqual(
+            g.Ids, generator.Run(prompt, Sampled with { Sampling = Sampled.Sampling with { Seed = 6 } }).Ids);
     }
 
     [Fact]
@@ -82,12 +88,14 @@ public sealed class GeneratorTests
         using var generator = ByteModel.Open(context: 50);
         int[] prompt = generator.Tokenizer.Encode("Hi");
         var all = generator.Run(prompt, Sampled);
-        Assert.Equal((FinishReason.Length, 49), (all.Finish, all.Ids.Count)); // 2 + 48 fill the cache, the 49th needs none
+        // 2 + 48 fill the cache, the 49th needs none
+        Assert.Equal((FinishReason.Length, 49), (all.Finish, all.Ids.Count));
         int at = all.Ids.ToList().FindIndex(5, i => !all.Ids.Take(5).Contains(i));
         var stopped = generator.Run(prompt, Sampled with { StopIds = [all.Ids[at]] });
         Assert.Equal(FinishReason.Stop, stopped.Finish);
         Assert.Equal(all.Ids.Take(all.Ids.ToList().IndexOf(all.Ids[at])), stopped.Ids);
-        using (var ends = ByteModel.Open(50, null, all.Ids[at])) Assert.Equal(stopped.Ids, ends.Run(prompt, Sampled).Ids);
+        using (var ends = ByteModel.Open(50, null, all.Ids[at]))
+            Assert.Equal(stopped.Ids, ends.Run(prompt, Sampled).Ids);
         using var cancel = new CancellationTokenSource();
         var g = generator.Start(prompt, Sampled);
         Assert.True(g.MoveNext(cancel.Token));
@@ -99,10 +107,19 @@ public sealed class GeneratorTests
         Assert.Throws<InvalidOperationException>(() => old.MoveNext());
         Assert.Contains("context", Assert.Throws<HeadroomException>(() => generator.Run(new int[50], Sampled)).Message);
         Assert.Throws<HeadroomException>(() => generator.Run([], Sampled));
-        Assert.Contains("no token -1", Assert.Throws<HeadroomException>(() => generator.Run(prompt, Sampled with { StopIds = [-1] })).Message);
-        Assert.Contains("no token 2147483647", Assert.Throws<HeadroomException>(() => generator.Run(prompt, Sampled with { StopIds = [int.MaxValue] })).Message);
+        Assert.Contains(
+            "no token -1",
+            Assert.Throws<HeadroomException>(() => generator.Run(prompt, Sampled with { StopIds = [-1] })).Message);
+        Assert.Contains(
+            "no token 2147483647",
+            Assert
+                .Throws<HeadroomException>(() => generator.Run(prompt, Sampled with { StopIds = [int.MaxValue] }))
+                .Message
+        );
         Assert.Throws<HeadroomException>(() => generator.Run([260], Sampled));
-        Assert.Throws<HeadroomException>(() => generator.Run(prompt, Sampled with { Sampling = new SamplingOptions { TopP = 0 } }));
+        Assert.Throws<HeadroomException>(() =>
+            generator.Run(prompt, Sampled with { Sampling = new SamplingOptions { TopP = 0 } })
+        );
     }
 
     [Fact]
@@ -135,19 +152,35 @@ public sealed class GeneratorTests
     [Fact]
     public void EndTokensOfTheTemplate()
     {
-        Assert.Equal(ByteTokenizer.EndOfTurn, Headroom.Formats.Chat.ChatTemplate.EndToken(ByteTokenizer.ChatMl, new ByteTokenizer()));
-        Assert.Equal([2, 257, 259], Generator.EndIds(Path.GetTempPath(), ByteModel.Config with { EosTokenIds = [2] }, new ByteTokenizer()).Order());
+        Assert.Equal(
+            ByteTokenizer.EndOfTurn,
+            Headroom.Formats.Chat.ChatTemplate.EndToken(ByteTokenizer.ChatMl, new ByteTokenizer()));
+        Assert.Equal(
+            [2, 257, 259],
+            Generator
+                .EndIds(Path.GetTempPath(), ByteModel.Config with { EosTokenIds = [2] }, new ByteTokenizer())
+                .Order()
+        );
         var llama3 = TokenizerLoader.Load(Shared.DataFile("tokenizers/llama3"));
-        Assert.Equal("<|eot_id|>", llama3.IdToToken(Headroom.Formats.Chat.ChatTemplate.EndToken(llama3.ChatTemplate!, llama3)!.Value));
+        Assert.Equal(
+            "<|eot_id|>",
+            llama3.IdToToken(Headroom.Formats.Chat.ChatTemplate.EndToken(llama3.ChatTemplate!, llama3)!.Value));
     }
 
     [Fact]
     public void Stories260KByTheGenerator()
     {
         string folder = Shared.DataFile("models/stories260K/hf");
-        var json = System.Text.Json.Nodes.JsonNode.Parse(File.ReadAllText(Shared.DataFile("models/stories260K/golden.json")))!.AsObject();
-        int[] expected = json.Select(k => k.Value).OfType<System.Text.Json.Nodes.JsonArray>().First(a => a.Count == 257 && a[0] is System.Text.Json.Nodes.JsonValue).Select(v => (int)v!).ToArray();
-        using var generator = Generator.Open(TestDevice.Open(), folder, TokenizerLoader.Load(folder), new GeneratorSettings(300));
+        var json = System
+            .Text.Json.Nodes.JsonNode.Parse(File.ReadAllText(Shared.DataFile("models/stories260K/golden.json")))!
+            .AsObject();
+        int[] expected = json.Select(k => k.Value)
+            .OfType<System.Text.Json.Nodes.JsonArray>()
+            .First(a => a.Count == 257 && a[0] is System.Text.Json.Nodes.JsonValue)
+            .Select(v => (int)v!)
+            .ToArray();
+        using var generator = Generator.Open(
+            TestDevice.Open(), folder, TokenizerLoader.Load(folder), new GeneratorSettings(300));
         var g = generator.Run(expected[..1], new GenerationOptions { MaxNewTokens = 256 });
         Assert.Equal(expected[1..], g.Ids);
         Assert.StartsWith("Once upon a time", g.Text.TrimStart());

@@ -30,14 +30,18 @@ public sealed class SamplerTests
         for (int i = 0; i < expected.Length; i++)
         {
             if (expected[i] == 0) Assert.Equal(0, actual[i]);
-            else Assert.InRange(actual[i], expected[i] - 0.02, expected[i] + 0.02); // 20,000 draws: five standard errors
+            else
+                Assert.InRange(actual[i], expected[i] - 0.02, expected[i] + 0.02); // 20,000 draws: five standard errors
         }
     }
 
     [Fact]
-    public void Temperature() => Close(Softmax(0.7, 0, 1, 2, 3, 4, 5), Shares(new SamplingOptions { Temperature = 0.7f, TopK = 0 }));
+    public void Temperature() =>
+        Close(Softmax(0.7, 0, 1, 2, 3, 4, 5), Shares(new SamplingOptions { Temperature = 0.7f, TopK = 0 }));
 
-    /// <summary>However small, a temperature sharpens the same order: logits over it must not run out of a float's range.</summary>
+    /// <summary>
+    /// However small, a temperature sharpens the same order: logits over it must not run out of a float's range.
+    /// </summary>
     [Theory]
     [InlineData(1e-3f)]
     [InlineData(1e-40f)]
@@ -74,13 +78,35 @@ public sealed class SamplerTests
         // Softmax: 0.386, 0.386, 0.142, 0.052, 0.032, 0.007 of ids 1, 3, 2, 0, 5, 4.
         Close(Softmax(1, 1, 3), Shares(new SamplingOptions { Temperature = 1, TopK = 0, TopP = 0.75f }));
         Close(Softmax(1, 1, 2, 3), Shares(new SamplingOptions { Temperature = 1, TopK = 0, TopP = 0.8f }));
-        Assert.Equal(1, Shares(new SamplingOptions { Temperature = 1, TopK = 0, TopP = 1e-6f }).Count(s => s > 0)); // at least one
+        Assert.Equal(
+            1,
+            Shares(
+                    new SamplingOptions
+                    {
+                        Temperature = 1,
+                        TopK = 0,
+                        TopP = 1e-6f,
+                    }
+                )
+                .Count(s => s > 0)
+        ); // at least one
         // top_p counts within what top_k left: of 1, 3, 2 the first two have 0.845.
         Close(Softmax(1, 1, 3), Shares(new SamplingOptions { Temperature = 1, TopK = 3, TopP = 0.8f }));
     }
 
     [Fact]
-    public void MinP() => Close(Softmax(1, 1, 2, 3), Shares(new SamplingOptions { Temperature = 1, TopK = 0, MinP = 0.3f }));
+    public void MinP() =>
+        Close(
+            Softmax(1, 1, 2, 3),
+            Shares(
+                new SamplingOptions
+                {
+                    Temperature = 1,
+                    TopK = 0,
+                    MinP = 0.3f,
+                }
+            )
+        );
 
     [Fact]
     public void GreedyTakesTheFirstOfEqualsAndThePenaltyCounts()
@@ -104,17 +130,22 @@ public sealed class SamplerTests
         {
             string file = Path.Combine(folder, "generation_config.json");
             Assert.Equal(0, SamplingOptions.Of(GenerationConfig.Beside(folder)).Temperature);
-            File.WriteAllText(file, """{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1, "eos_token_id": [3, 4], "max_new_tokens": 9}""");
+            File.WriteAllText(
+                file,
+                """{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1, "eos_token_id": [3, 4], "max_new_tokens": 9}"""
+            );
             var c = GenerationConfig.Beside(Path.Combine(folder, "model.gguf"));
             var s = SamplingOptions.Of(c);
-            Assert.Equal((0.6f, 0.9f, 20, 1.1f, 9), (s.Temperature, s.TopP, s.TopK, s.RepetitionPenalty, c.MaxNewTokens));
+            Assert.Equal(
+                (0.6f, 0.9f, 20, 1.1f, 9), (s.Temperature, s.TopP, s.TopK, s.RepetitionPenalty, c.MaxNewTokens));
             Assert.Equal([3, 4], c.EosTokenIds);
             File.WriteAllText(file, """{"temperature": 0.6, "eos_token_id": 2}""");
             Assert.Equal(0, SamplingOptions.Of(GenerationConfig.Beside(folder)).Temperature); // do_sample is off
             foreach (string bad in new[] { "{", "[]", """{"top_k": "many"}""", """{"eos_token_id": ["x"]}""" })
             {
                 File.WriteAllText(file, bad);
-                Assert.Contains("damaged", Assert.Throws<HeadroomException>(() => GenerationConfig.Beside(folder)).Message);
+                Assert.Contains(
+                    "damaged", Assert.Throws<HeadroomException>(() => GenerationConfig.Beside(folder)).Message);
             }
         }
         finally

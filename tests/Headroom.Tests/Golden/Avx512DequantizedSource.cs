@@ -5,17 +5,20 @@ using Headroom.Cpu;
 namespace Headroom.Tests.Golden;
 
 /// <summary>
-/// A checkpoint whose projections are NF4 double-quantized and read back as the AVX-512 kernel of bitsandbytes 0.50 reads them on CPU
-/// (<c>cpu_ops.cpp</c>, dequantizeBlockwise4bitCpu). That kernel takes absmax[row * (in / 64) + column / 64], with in / 64 rounded down, where blocks
-/// run over the flattened weight; when in is a multiple of 16 and not of 64 the two differ, and nearly every value gets another block's absmax.
-/// Its scalar, CUDA and PyTorch kernels (and ours) use the flattened index. Ground truth made on such a machine carries the fault.
+/// A checkpoint whose projections are NF4 double-quantized and read back as the AVX-512 kernel of bitsandbytes 0.50
+/// reads them on CPU (<c>cpu_ops.cpp</c>, dequantizeBlockwise4bitCpu). That kernel takes absmax[row * (in / 64) +
+/// column / 64], with in / 64 rounded down, where blocks run over the flattened weight; when in is a multiple of 16 and
+/// not of 64 the two differ, and nearly every value gets another block's absmax. Its scalar, CUDA and PyTorch kernels
+/// (and ours) use the flattened index. Ground truth made on such a machine carries the fault.
 /// </summary>
 internal sealed unsafe class Avx512DequantizedSource(IWeightSource inner) : IWeightSource
 {
     private const int Block = 64, Vector = 16;
     private readonly Dictionary<string, float[]> _read = [];
 
-    /// <summary>True when the AVX-512 kernel of bitsandbytes takes the wrong absmax for a weight of this many columns.</summary>
+    /// <summary>
+    /// True when the AVX-512 kernel of bitsandbytes takes the wrong absmax for a weight of this many columns.
+    /// </summary>
     public static bool Affects(int columns) => columns % Vector == 0 && columns % Block != 0;
 
     /// <inheritdoc/>
@@ -47,7 +50,9 @@ internal sealed unsafe class Avx512DequantizedSource(IWeightSource inner) : IWei
     private float[] Requantize(string name)
     {
         var (rows, columns) = inner.ShapeOf(name);
-        int count = rows * columns, blocks = LinearWeight.Blocks(count, Block), groups = LinearWeight.Blocks(blocks, 256);
+        int count = rows * columns,
+            blocks = LinearWeight.Blocks(count, Block),
+            groups = LinearWeight.Blocks(blocks, 256);
         var values = new float[count];
         inner.ReadRows(name, 0, rows, values);
         byte[] codes = new byte[(count + 1) / 2], absmax = new byte[blocks];
@@ -56,8 +61,10 @@ internal sealed unsafe class Avx512DequantizedSource(IWeightSource inner) : IWei
         fixed (float* v = values, n = nested, o = offset)
         fixed (byte* c = codes, a = absmax)
         {
-            var w = new LinearWeight(WeightStorage.NF4Double, rows, columns, new Tensor((nint)c, DType.U4, Shape.Of(rows, columns)),
-                new Tensor((nint)a, DType.U8, Shape.Of(blocks)), new Tensor((nint)n, DType.F32, Shape.Of(groups)), new Tensor((nint)o, DType.F32, Shape.Of(1)));
+            var w = new LinearWeight(
+                WeightStorage.NF4Double, rows, columns, new Tensor((nint)c, DType.U4, Shape.Of(rows, columns)),
+                new Tensor((nint)a, DType.U8, Shape.Of(blocks)), new Tensor((nint)n, DType.F32, Shape.Of(groups)),
+                new Tensor((nint)o, DType.F32, Shape.Of(1)));
             var x = new Tensor((nint)v, DType.F32, Shape.Of(rows, columns));
             cpu.Quantize(x, w);
             cpu.Dequantize(w, x);

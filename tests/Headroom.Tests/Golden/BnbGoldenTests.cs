@@ -8,7 +8,9 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Golden;
 
-/// <summary>bitsandbytes 4-bit checkpoints as transformers writes them: read without quantizing again, written back equal.</summary>
+/// <summary>
+/// bitsandbytes 4-bit checkpoints as transformers writes them: read without quantizing again, written back equal.
+/// </summary>
 public sealed class BnbGoldenTests : IDisposable
 {
     private readonly string _folder = Directory.CreateTempSubdirectory("headroom-bnb-").FullName;
@@ -18,7 +20,16 @@ public sealed class BnbGoldenTests : IDisposable
     private static Engine Open(IWeightSource source)
     {
         var device = new CpuDevice(2);
-        return new Engine(device, source, RunSettings.Of(new Recipe(), source, device) with { Mode = TrainMode.None, Lora = null }, new BatchLimits(EvalTokens: 16, EvalSequences: 1));
+        return new Engine(
+            device,
+            source,
+            RunSettings.Of(new Recipe(), source, device) with
+            {
+                Mode = TrainMode.None,
+                Lora = null,
+            },
+            new BatchLimits(EvalTokens: 16, EvalSequences: 1)
+        );
     }
 
     [Theory, MemberData(nameof(Models))]
@@ -39,7 +50,8 @@ public sealed class BnbGoldenTests : IDisposable
             float[] fromDevice = Dequantized(engine, p.Weight);
             for (int i = 0; i < expected.Length; i++)
             {
-                Assert.Equal(BitConverter.SingleToUInt32Bits(fromFile[i]), BitConverter.SingleToUInt32Bits(fromDevice[i]));
+                Assert.Equal(
+                    BitConverter.SingleToUInt32Bits(fromFile[i]), BitConverter.SingleToUInt32Bits(fromDevice[i]));
                 Assert.Equal(BitConverter.SingleToUInt32Bits(expected[i]), Bf16(fromDevice[i]));
             }
             compared++;
@@ -48,14 +60,20 @@ public sealed class BnbGoldenTests : IDisposable
 
         string copy = Path.Combine(_folder, "copy");
         QuantizedCheckpoint.Write(engine, source, copy, folder);
-        using SafetensorsFile a = SafetensorsFile.Open(Path.Combine(folder, "model.safetensors")), b = SafetensorsFile.Open(Path.Combine(copy, "model.safetensors"));
+        using SafetensorsFile a = SafetensorsFile.Open(Path.Combine(folder, "model.safetensors")),
+            b = SafetensorsFile.Open(Path.Combine(copy, "model.safetensors"));
         Assert.Equal(a.Tensors.Keys.Order(), b.Tensors.Keys.Order());
         foreach (var (key, t) in a.Tensors)
         {
-            Assert.Equal((t.DType, string.Join(",", t.Shape), t.Begin), (b.Tensors[key].DType, string.Join(",", b.Tensors[key].Shape), b.Tensors[key].Begin));
+            Assert.Equal(
+                (t.DType, string.Join(",", t.Shape), t.Begin),
+                (b.Tensors[key].DType, string.Join(",", b.Tensors[key].Shape), b.Tensors[key].Begin));
             Assert.True(a.Bytes(key).SequenceEqual(b.Bytes(key)), key);
         }
-        Assert.True(JsonNode.DeepEquals(JsonNode.Parse(source.ConfigJson!), JsonNode.Parse(File.ReadAllText(Path.Combine(copy, "config.json")))));
+        Assert.True(
+            JsonNode.DeepEquals(
+                JsonNode.Parse(source.ConfigJson!), JsonNode.Parse(File.ReadAllText(Path.Combine(copy, "config.json"))))
+        );
         Assert.True(File.Exists(Path.Combine(copy, "generation_config.json")));
     }
 
@@ -69,7 +87,16 @@ public sealed class BnbGoldenTests : IDisposable
         var recipe = new Recipe();
         recipe.Quantization.Bnb4bitUseDoubleQuant = nested;
         var device = new CpuDevice(2);
-        using var first = new Engine(device, source, RunSettings.Of(recipe, source, device) with { Mode = TrainMode.None, Lora = null }, new BatchLimits(EvalTokens: 16, EvalSequences: 1));
+        using var first = new Engine(
+            device,
+            source,
+            RunSettings.Of(recipe, source, device) with
+            {
+                Mode = TrainMode.None,
+                Lora = null,
+            },
+            new BatchLimits(EvalTokens: 16, EvalSequences: 1)
+        );
         string folder = Path.Combine(_folder, "quantized");
         QuantizedCheckpoint.Write(first, source, folder);
         Assert.Throws<HeadroomException>(() => QuantizedCheckpoint.Write(first, source, folder));
@@ -78,10 +105,18 @@ public sealed class BnbGoldenTests : IDisposable
         using var second = Open(again);
         Assert.Equal(first.Settings.LinearStorage, second.Settings.LinearStorage);
         foreach (var (p, q) in first.Model.Projections.Zip(second.Model.Projections))
-            foreach (var (x, y) in new[] { (p.Weight.Data, q.Weight.Data), (p.Weight.Absmax, q.Weight.Absmax), (p.Weight.NestedAbsmax, q.Weight.NestedAbsmax), (p.Weight.Offset, q.Weight.Offset), (p.Weight.Bias, q.Weight.Bias) })
+            foreach (
+                var (x, y) in new[]
+                {
+                (p.Weight.Data, q.Weight.Data), (p.Weight.Absmax, q.Weight.Absmax),
+                (p.Weight.NestedAbsmax, q.Weight.NestedAbsmax), (p.Weight.Offset, q.Weight.Offset),
+                (p.Weight.Bias, q.Weight.Bias),
+                }
+            )
                 Assert.Equal(Raw(first, x), Raw(second, y));
         Assert.Equal(Raw(first, first.Model.EmbeddingTable.Data), Raw(second, second.Model.EmbeddingTable.Data));
-        foreach (var (p, q) in first.Model.Norms.Zip(second.Model.Norms)) Assert.Equal(Raw(first, p.Weight), Raw(second, q.Weight));
+        foreach (var (p, q) in first.Model.Norms.Zip(second.Model.Norms))
+            Assert.Equal(Raw(first, p.Weight), Raw(second, q.Weight));
     }
 
     [Theory]
@@ -107,13 +142,27 @@ public sealed class BnbGoldenTests : IDisposable
     public void OtherQuantizationsAreRefusedByName(string from, string to, string says)
     {
         string text = File.ReadAllText(Shared.GoldenFile("bnb-4bit/llama-mha/config.json"));
-        Assert.Contains(says, Assert.Throws<HeadroomException>(() => HfConfig.Parse(text.Replace(from, to, StringComparison.Ordinal))).Message, StringComparison.Ordinal);
+        Assert.Contains(
+            says,
+            Assert
+                .Throws<HeadroomException>(() => HfConfig.Parse(text.Replace(from, to, StringComparison.Ordinal)))
+                .Message,
+            StringComparison.Ordinal
+        );
     }
 
     public static TheoryData<string, string> Spoiled => new()
     {
-        { "blocks", "blocks of 128" }, { "fp4", "fp4" }, { "no absmax", "absmax is missing" }, { "component", "no part of" }, { "two states", "two quantization states" },
-        { "nan", "NaN" }, { "json", "no sound" }, { "map", "quant_map" }, { "shape", "packed codes" }, { "SCB", "int8" },
+            { "blocks", "blocks of 128" },
+            { "fp4", "fp4" },
+            { "no absmax", "absmax is missing" },
+            { "component", "no part of" },
+            { "two states", "two quantization states" },
+            { "nan", "NaN" },
+            { "json", "no sound" },
+            { "map", "quant_map" },
+            { "shape", "packed codes" },
+            { "SCB", "int8" },
     };
 
     [Theory, MemberData(nameof(Spoiled))]
@@ -122,16 +171,29 @@ public sealed class BnbGoldenTests : IDisposable
         const string name = "model.layers.0.self_attn.q_proj.weight", state = name + ".quant_state.bitsandbytes__nf4";
         Edit("bnb-4bit/llama-mha", tensors =>
         {
-            void State(string from, string to) => tensors[state] = ("U8", null, Encoding.UTF8.GetBytes(Encoding.UTF8.GetString(tensors[state].Data).Replace(from, to, StringComparison.Ordinal)));
+            void State(string from, string to) =>
+                tensors[state] = (
+                    "U8",
+                    null,
+                    Encoding.UTF8.GetBytes(
+                        Encoding.UTF8.GetString(tensors[state].Data).Replace(from, to, StringComparison.Ordinal))
+                );
             switch (how)
             {
                 case "blocks": State("\"blocksize\": 64", "\"blocksize\": 128"); break;
                 case "json": State("}", ""); break;
                 case "shape": State("[128, 128]", "[128, 130]"); break;
-                case "fp4": tensors.Remove(state, out var s); tensors[name + ".quant_state.bitsandbytes__fp4"] = s; break;
+                case "fp4":
+                    tensors.Remove(state, out var s);
+                    tensors[name + ".quant_state.bitsandbytes__fp4"] = s;
+                    break;
                 case "no absmax": tensors.Remove(name + ".absmax"); break;
                 case "component": tensors[name + ".scale"] = ("F32", null, new byte[4]); break;
-                case "two states": tensors[name + ".quant_state.bitsandbytes__nf4x"] = tensors[state]; tensors[name + ".quant_state.bitsandbytes__nf4"] = tensors[state]; tensors[name + ".x.quant_state.bitsandbytes__nf4"] = tensors[state]; break;
+                case "two states":
+                    tensors[name + ".quant_state.bitsandbytes__nf4x"] = tensors[state];
+                    tensors[name + ".quant_state.bitsandbytes__nf4"] = tensors[state];
+                    tensors[name + ".x.quant_state.bitsandbytes__nf4"] = tensors[state];
+                    break;
                 case "nan": BitConverter.TryWriteBytes(tensors[name + ".nested_absmax"].Data, float.NaN); break;
                 case "map": tensors[name + ".quant_map"].Data[0] ^= 1; break;
                 case "SCB": tensors["model.layers.0.self_attn.q_proj.SCB"] = ("F32", null, new byte[512]); break;
@@ -149,14 +211,24 @@ public sealed class BnbGoldenTests : IDisposable
         Edit("bnb-4bit/llama-mha", tensors =>
         {
             var json = JsonNode.Parse(tensors[state].Data)!.AsObject();
-            tensors[state] = ("U8", null, Encoding.UTF8.GetBytes(new JsonObject(json.Reverse().Select(p => KeyValuePair.Create(p.Key, p.Value?.DeepClone()))).ToJsonString(new() { WriteIndented = true })));
+            tensors[state] = (
+                "U8",
+                null,
+                Encoding.UTF8.GetBytes(
+                    new JsonObject(
+                        json.Reverse().Select(p => KeyValuePair.Create(p.Key, p.Value?.DeepClone()))
+                    ).ToJsonString(new() { WriteIndented = true })
+                )
+            );
             tensors[name] = ("U8", [1, tensors[name].Data.Length], tensors[name].Data); // legacy, transposed view
             string other = name.Replace("q_proj", "k_proj");
             tensors[other] = ("F32", [tensors[other].Data.Length / 4, 1], tensors[other].Data); // quant_storage float32
         });
-        using IWeightSource a = WeightSources.Open(Shared.GoldenFile("bnb-4bit/llama-mha")), b = WeightSources.Open(_folder);
+        using IWeightSource a = WeightSources.Open(Shared.GoldenFile("bnb-4bit/llama-mha")),
+            b = WeightSources.Open(_folder);
         using Engine x = Open(a), y = Open(b);
-        foreach (var (p, q) in x.Model.Projections.Zip(y.Model.Projections)) Assert.Equal(Raw(x, p.Weight.Data), Raw(y, q.Weight.Data));
+        foreach (var (p, q) in x.Model.Projections.Zip(y.Model.Projections))
+            Assert.Equal(Raw(x, p.Weight.Data), Raw(y, q.Weight.Data));
     }
 
     [Fact]
@@ -183,7 +255,8 @@ public sealed class BnbGoldenTests : IDisposable
         byte[] plain = golden.Bytes(name).ToArray();
         Edit("bnb-4bit/llama-mha", tensors =>
         {
-            foreach (string key in tensors.Keys.Where(k => k.StartsWith(name, StringComparison.Ordinal)).ToList()) tensors.Remove(key);
+            foreach (string key in tensors.Keys.Where(k => k.StartsWith(name, StringComparison.Ordinal)).ToList())
+                tensors.Remove(key);
             tensors[name] = ("BF16", [128, 344], plain);
         });
         using var source = WeightSources.Open(_folder);
@@ -203,16 +276,25 @@ public sealed class BnbGoldenTests : IDisposable
     [InlineData(0.00001234, "1.234e-05")]
     [InlineData(1e16, "1e+16")]
     [InlineData(123456789, "123456789.0")]
-    public void DoublesAreWrittenAsPythonWritesThem(double value, string text) => Assert.Equal(text, BnbTensor.PythonDouble(value));
+    public void DoublesAreWrittenAsPythonWritesThem(double value, string text) =>
+        Assert.Equal(text, BnbTensor.PythonDouble(value));
 
     /// <summary>A copy of a golden checkpoint with some of its tensors changed.</summary>
     private void Edit(string golden, Action<Dictionary<string, (string DType, long[]? Shape, byte[] Data)>> change)
     {
         string folder = Shared.GoldenFile(golden);
         using var file = SafetensorsFile.Open(Path.Combine(folder, "model.safetensors"));
-        var tensors = file.Tensors.ToDictionary(t => t.Key, t => (t.Value.DType, (long[]?)t.Value.Shape, file.Bytes(t.Key).ToArray()));
+        var tensors = file.Tensors.ToDictionary(
+            t => t.Key, t => (t.Value.DType, (long[]?)t.Value.Shape, file.Bytes(t.Key).ToArray()));
         change(tensors);
-        SafetensorsWriter.Write(Path.Combine(_folder, "model.safetensors"), tensors.Select(t => (t.Key, t.Value.DType, t.Value.Item2 ?? [t.Value.Item3.Length / (SafetensorsFile.Bits(t.Value.DType) / 8)], t.Value.Item3)));
+        SafetensorsWriter.Write(
+            Path.Combine(_folder, "model.safetensors"),
+            tensors.Select(t =>
+                (
+                    t.Key, t.Value.DType,
+                    t.Value.Item2 ?? [t.Value.Item3.Length / (SafetensorsFile.Bits(t.Value.DType) / 8)], t.Value.Item3)
+            )
+        );
         File.Copy(Path.Combine(folder, "config.json"), Path.Combine(_folder, "config.json"));
     }
 
@@ -226,7 +308,8 @@ public sealed class BnbGoldenTests : IDisposable
     private static unsafe float[] Dequantized(Engine engine, LinearWeight w)
     {
         var values = new float[w.Out * w.In];
-        fixed (float* p = values) engine.Device.Ops.Dequantize(w, new Tensor((nint)p, DType.F32, Shape.Of(w.Out, w.In)));
+        fixed (float* p = values)
+            engine.Device.Ops.Dequantize(w, new Tensor((nint)p, DType.F32, Shape.Of(w.Out, w.In)));
         return values;
     }
 

@@ -14,7 +14,11 @@ public class GenerationGoldenTests
     public void Stories260KTokens()
     {
         var json = JsonNode.Parse(File.ReadAllText(Shared.DataFile("models/stories260K/golden.json")))!.AsObject();
-        int[] expected = json.Select(k => k.Value).OfType<JsonArray>().First(a => a.Count == 257 && a[0] is JsonValue).Select(v => (int)v!).ToArray();
+        int[] expected = json.Select(k => k.Value)
+            .OfType<JsonArray>()
+            .First(a => a.Count == 257 && a[0] is JsonValue)
+            .Select(v => (int)v!)
+            .ToArray();
         using var engine = Open(Shared.DataFile("models/stories260K/hf"), 300);
         var actual = Greedy(engine, expected[..1], expected.Length - 1, out _);
         Assert.Equal(expected[1..], actual);
@@ -23,12 +27,18 @@ public class GenerationGoldenTests
     [Fact]
     public void SmolLm2GreedyContinuations()
     {
-        var greedy = JsonNode.Parse(File.ReadAllText(Shared.GoldenFile("smollm2/inference.json")))!["greedy"]!.AsArray();
+        var greedy = JsonNode.Parse(File.ReadAllText(Shared.GoldenFile("smollm2/inference.json")))![
+            "greedy"]!.AsArray();
         using var engine = Open(Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf"), 256);
         foreach (var g in greedy)
         {
-            int[] ids = g!["ids"]!.AsArray().Select(v => (int)v!).ToArray(), expected = g["greedy"]!.AsArray().Select(v => (int)v!).ToArray();
-            double[] gaps = g.AsObject().First(k => k.Key.Contains("gap", StringComparison.Ordinal)).Value!.AsArray().Select(v => (double)v!).ToArray();
+            int[] ids = g!["ids"]!.AsArray().Select(v => (int)v!).ToArray(),
+                expected = g["greedy"]!.AsArray().Select(v => (int)v!).ToArray();
+            double[] gaps = g.AsObject()
+                .First(k => k.Key.Contains("gap", StringComparison.Ordinal))
+                .Value!.AsArray()
+                .Select(v => (double)v!)
+                .ToArray();
             int n = 0;
             while (n < gaps.Length && n < expected.Length && n < 24 && gaps[n] > 0.01) n++;
             Assert.Equal(expected[..n], Greedy(engine, ids, n, out _));
@@ -38,7 +48,9 @@ public class GenerationGoldenTests
     private static Engine Open(string path, int capacity)
     {
         using var source = WeightSources.Open(path);
-        return new Engine(new CpuDevice(), source, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None), new BatchLimits(GenerateTokens: capacity));
+        return new Engine(
+            new CpuDevice(), source, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None),
+            new BatchLimits(GenerateTokens: capacity));
     }
 
     private static int[] Greedy(Engine engine, int[] prompt, int count, out float[] logits)

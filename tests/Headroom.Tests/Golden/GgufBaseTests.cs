@@ -8,7 +8,10 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Golden;
 
-/// <summary>SmolLM2-135M in its own Q4_1 blocks: the logits that transformers gives for the dequantized file, the file's bytes in memory, LoRA over it.</summary>
+/// <summary>
+/// SmolLM2-135M in its own Q4_1 blocks: the logits that transformers gives for the dequantized file, the file's bytes
+/// in memory, LoRA over it.
+/// </summary>
 public class GgufBaseTests
 {
     private static string Model => Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
@@ -33,17 +36,33 @@ public class GgufBaseTests
         using var source = WeightSources.Open(Model);
         var device = TestDevice.Open();
         int longest = rows.Max(r => (int)r!["tokens"]!);
-        using var engine = new Engine(device, source, Settings(source, device, TrainMode.None) with { Lora = null }, new BatchLimits(EvalTokens: longest, EvalSequences: 1));
+        using var engine = new Engine(
+            device,
+            source,
+            Settings(source, device, TrainMode.None) with
+            {
+                Lora = null,
+            },
+            new BatchLimits(EvalTokens: longest, EvalSequences: 1)
+        );
         foreach (var row in rows)
         {
             string review = Review((int)row!["row"]!).Replace("<br />", " ", StringComparison.Ordinal);
             // The three parts were encoded one by one, so the blank before the text is a token of its own.
-            int[] ids = [.. template.Split("{text}").SelectMany((part, i) => (int[])[.. i == 1 ? tokenizer.Encode(review) : [], .. tokenizer.Encode(part)])];
+            int[] ids =
+            [
+                .. template
+                    .Split("{text}")
+                    .SelectMany(
+                        (part, i) => (int[])[.. i == 1 ? tokenizer.Encode(review) : [], .. tokenizer.Encode(part)]),
+            ];
             Assert.Equal((int)row["tokens"]!, ids.Length);
             var scores = new float[2];
             var lse = new float[1];
             int last = ids.Length - 1;
-            engine.Scores(new HostBatch(ids, Enumerable.Range(0, ids.Length).ToArray(), [0, ids.Length], [last], [0]), answers, scores, lse);
+            engine.Scores(
+                new HostBatch(ids, Enumerable.Range(0, ids.Length).ToArray(), [0, ids.Length], [last], [0]), answers,
+                scores, lse);
             Assert.Equal((double)row["logit_negative"]!, scores[0], 2e-3);
             Assert.Equal((double)row["logit_positive"]!, scores[1], 2e-3);
             Assert.Equal((double)row["logsumexp"]!, lse[0], 2e-3);
@@ -69,19 +88,24 @@ public class GgufBaseTests
             var losses = new double[3];
             for (int t = 0; t < losses.Length; t++)
             {
-                losses[t] = engine.MicroStep(new HostBatch(ids, positions, [0, ids.Length], rows, labels), default, 1f / labels.Length) / labels.Length;
+                losses[t] =
+                    engine.MicroStep(
+                        new HostBatch(ids, positions, [0, ids.Length], rows, labels), default, 1f / labels.Length
+                    ) / labels.Length;
                 engine.Update(new AdamWStep(1e-2, 0.9, 0.999, 1e-8, t + 1, 1));
             }
             return losses;
         }
-        double[] own = Losses(s => s), plain = Losses(s => s with { LinearStorage = WeightStorage.F32, EmbeddingStorage = WeightStorage.F32 });
+        double[] own = Losses(s => s),
+            plain = Losses(s => s with { LinearStorage = WeightStorage.F32, EmbeddingStorage = WeightStorage.F32 });
         Assert.Equal(plain, own);
         Assert.True(own[2] < own[0] - 0.1, string.Join(", ", own));
     }
 
     private static string Review(int row)
     {
-        using var stream = new GZipStream(File.OpenRead(Shared.DataFile("imdb-test-5k.jsonl.gz")), CompressionMode.Decompress);
+        using var stream = new GZipStream(
+            File.OpenRead(Shared.DataFile("imdb-test-5k.jsonl.gz")), CompressionMode.Decompress);
         using var reader = new StreamReader(stream);
         for (int i = 0; i < row; i++) reader.ReadLine();
         return (string)JsonNode.Parse(reader.ReadLine()!)!["text"]!;

@@ -7,7 +7,10 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Golden;
 
-/// <summary>The six tiny models against transformers, PEFT and bitsandbytes (golden README): logits, losses, gradients, six AdamW steps.</summary>
+/// <summary>
+/// The six tiny models against transformers, PEFT and bitsandbytes (golden README): logits, losses, gradients, six
+/// AdamW steps.
+/// </summary>
 public class ModelGoldenTests
 {
     private const string AdapterInfix = ".default.weight";
@@ -16,7 +19,9 @@ public class ModelGoldenTests
     {
         var data = new TheoryData<string>();
         string root = Path.Combine(Shared.Golden, "hf");
-        if (Directory.Exists(root)) foreach (string d in Directory.GetDirectories(root).Order()) data.Add(Path.GetFileName(d));
+        if (Directory.Exists(root))
+            foreach (string d in Directory.GetDirectories(root).Order())
+                data.Add(Path.GetFileName(d));
         else data.Add("llama-mha");
         return data;
     }
@@ -40,7 +45,10 @@ public class ModelGoldenTests
     [Theory, MemberData(nameof(Models))]
     public void QloraSteps(string name) => Steps(name, "qlora", WeightStorage.NF4Double, recompute: 0);
 
-    /// <summary>rsLoRA (scaling alpha / sqrt(r)): the folder as PEFT writes it, logits, loss, gradients; two of the models have one.</summary>
+    /// <summary>
+    /// rsLoRA (scaling alpha / sqrt(r)): the folder as PEFT writes it, logits, loss, gradients; two of the models have
+    /// one.
+    /// </summary>
     [Theory, InlineData("llama-mha"), InlineData("llama-gqa-tied")]
     public void RsLora(string name)
     {
@@ -55,10 +63,14 @@ public class ModelGoldenTests
         double loss = engine.MicroStep(batch.Host, default, 1f / batch.LabelCount) / batch.LabelCount;
         Near(golden.ReadF32("loss")[0], loss, 1e-5, $"{name} rsLoRA loss");
         foreach (var p in engine.Model.Trained)
-            CompareTensor(golden, $"grad.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}", engine.Read(p.Slot.Grad), relative: 1e-4f);
+            CompareTensor(
+                golden, $"grad.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}", engine.Read(p.Slot.Grad),
+                relative: 1e-4f);
     }
 
-    /// <summary>DoRA: the folder as PEFT writes it, logits, loss, gradients (magnitudes too); with recompute as well.</summary>
+    /// <summary>
+    /// DoRA: the folder as PEFT writes it, logits, loss, gradients (magnitudes too); with recompute as well.
+    /// </summary>
     [Theory, InlineData("llama-mha", 0), InlineData("llama-gqa-tied", 0), InlineData("llama-gqa-tied", -1)]
     public void Dora(string name, int recompute)
     {
@@ -74,11 +86,25 @@ public class ModelGoldenTests
         Near(golden.ReadF32("loss")[0], loss, 1e-5, $"{name} DoRA loss");
         using (var source = WeightSources.Open(Shared.GoldenFile($"{Folder(name)}")))
         using (var merged = new MergedSource(source, adapter, null, null))
-        using (var whole = new Engine(TestDevice.Open(), merged, engine.Settings with { Mode = TrainMode.None, Lora = null }, new BatchLimits(0, 0, 0, batch.Tokens, batch.Tokens, engine.Model.Config.VocabSize)))
+        using (
+            var whole = new Engine(
+                TestDevice.Open(),
+                merged,
+                engine.Settings with
+                {
+                    Mode = TrainMode.None,
+                    Lora = null,
+                },
+                new BatchLimits(0, 0, 0, batch.Tokens, batch.Tokens, engine.Model.Config.VocabSize)
+            )
+        )
             CompareLogits(whole, batch, golden.ReadF32("logits"), rows, length, 1e-4f); // merged, it is the same model
         Assert.Equal(3 * 7 * engine.Model.Config.NumHiddenLayers, engine.Model.Trained.Count);
         foreach (var p in engine.Model.Trained)
-            CompareTensor(golden, $"grad.base_model.model.{(p.Name.EndsWith(".weight", StringComparison.Ordinal) ? p.Name[..^7] : p.Name)}{AdapterInfix}", engine.Read(p.Slot.Grad), relative: 1e-4f);
+            CompareTensor(
+                golden,
+                $"grad.base_model.model.{(p.Name.EndsWith(".weight", StringComparison.Ordinal) ? p.Name[..^7] : p.Name)}{AdapterInfix}",
+                engine.Read(p.Slot.Grad), relative: 1e-4f);
     }
 
     [Theory, MemberData(nameof(Models))]
@@ -91,13 +117,18 @@ public class ModelGoldenTests
     internal static void Steps(string name, string kind, WeightStorage storage, int recompute)
     {
         using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
-        var steps = JsonNode.Parse(File.ReadAllText(Shared.GoldenFile($"{Folder(name)}/{kind}-6-steps.json")))!.AsArray();
+        var steps = JsonNode
+            .Parse(File.ReadAllText(Shared.GoldenFile($"{Folder(name)}/{kind}-6-steps.json")))!
+            .AsArray();
         var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter"));
         var batch = Batch(golden, out int rows, out int length);
-        using var engine = Open(name, TrainMode.Adapters, Settings(adapter), storage, batch, recompute, storage == WeightStorage.NF4Double && MadeByFaultyKernel(name));
+        using var engine = Open(
+            name, TrainMode.Adapters, Settings(adapter), storage, batch, recompute,
+            storage == WeightStorage.NF4Double && MadeByFaultyKernel(name));
         Checkpoints.LoadAdapter(adapter, engine);
         engine.SetWeightDecay(0.01f);
-        if (golden.Tensors.ContainsKey($"{kind}.logits")) CompareLogits(engine, batch, golden.ReadF32($"{kind}.logits"), rows, length, 1e-4f);
+        if (golden.Tensors.ContainsKey($"{kind}.logits"))
+            CompareLogits(engine, batch, golden.ReadF32($"{kind}.logits"), rows, length, 1e-4f);
         int t = 0;
         foreach (var step in steps)
         {
@@ -105,7 +136,9 @@ public class ModelGoldenTests
             Near((double)step!["loss"]!, loss, 1e-5, $"{name} {kind} loss of step {t}");
             if (t == 0)
                 foreach (var p in engine.Model.Trained)
-                    CompareTensor(golden, $"{kind}.grad.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}", engine.Read(p.Slot.Grad), relative: 1e-4f);
+                    CompareTensor(
+                        golden, $"{kind}.grad.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}",
+                        engine.Read(p.Slot.Grad), relative: 1e-4f);
             double norm = engine.GradientNorm();
             Near((double)step["grad_norm"]!, norm, 1e-4, $"{name} {kind} gradient norm of step {t}");
             double lr = 1e-2 * Schedules.Factor("cosine", t, 2, 6);
@@ -113,20 +146,31 @@ public class ModelGoldenTests
             t++;
         }
         foreach (var p in engine.Model.Trained)
-            CompareTensor(golden, $"{kind}.after6.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}", engine.Read(p.Slot.Weight), absolute: 1e-4f);
+            CompareTensor(
+                golden, $"{kind}.after6.base_model.model.{p.Name.Replace(".weight", AdapterInfix)}",
+                engine.Read(p.Slot.Weight), absolute: 1e-4f);
     }
 
-    internal static LoraSettings Settings(PeftAdapter adapter) => new(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules.ToList(), adapter.UseRslora) { UseDora = adapter.UseDora };
+    internal static LoraSettings Settings(PeftAdapter adapter) =>
+        new(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules.ToList(), adapter.UseRslora)
+        {
+            UseDora = adapter.UseDora,
+        };
 
     /// <summary>
-    /// True when some projection of this model is one that bitsandbytes' AVX-512 kernel reads with the wrong absmax (<see cref="Avx512DequantizedSource"/>)
-    /// and the QLoRA ground truth is not what NF4 defines: its logits then differ from ours by hundreds of times the tolerance.
+    /// True when some projection of this model is one that bitsandbytes' AVX-512 kernel reads with the wrong absmax
+    /// (<see cref="Avx512DequantizedSource"/>) and the QLoRA ground truth is not what NF4 defines: its logits then
+    /// differ from ours by hundreds of times the tolerance.
     /// </summary>
     private static bool MadeByFaultyKernel(string name)
     {
         using var source = WeightSources.Open(Shared.GoldenFile($"{Folder(name)}"));
         var config = source.Config;
-        if (!Avx512DequantizedSource.Affects(config.HiddenSize) && !Avx512DequantizedSource.Affects(config.IntermediateSize)) return false;
+        if (
+            !Avx512DequantizedSource.Affects(config.HiddenSize)
+            && !Avx512DequantizedSource.Affects(config.IntermediateSize)
+        )
+            return false;
         using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
         var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter"));
         var batch = Batch(golden, out int rows, out int length);
@@ -135,7 +179,8 @@ public class ModelGoldenTests
         return Worst(engine, batch, golden.ReadF32("qlora.logits"), rows, length) > 1e-2f;
     }
 
-    internal static void CompareTensor(SafetensorsFile golden, string key, float[] actual, float relative = 0, float absolute = 0)
+    internal static void CompareTensor(
+        SafetensorsFile golden, string key, float[] actual, float relative = 0, float absolute = 0)
     {
         float[] expected = golden.ReadF32(key);
         Assert.Equal(expected.Length, actual.Length);
@@ -145,11 +190,14 @@ public class ModelGoldenTests
     }
 
     private static void Near(double expected, double actual, double relative, string what) =>
-        Assert.True(Math.Abs(expected - actual) <= relative * Math.Abs(expected), $"{what}: {actual} against {expected}");
+        Assert.True(
+            Math.Abs(expected - actual) <= relative * Math.Abs(expected), $"{what}: {actual} against {expected}");
 
-    private static float RelativeLoss(Engine engine, MicroBatch batch, float expected) => (float)(engine.Losses(batch.Host) / batch.LabelCount / expected);
+    private static float RelativeLoss(Engine engine, MicroBatch batch, float expected) =>
+        (float)(engine.Losses(batch.Host) / batch.LabelCount / expected);
 
-    internal static void CompareLogits(Engine engine, MicroBatch batch, float[] expected, int rows, int length, float tolerance)
+    internal static void CompareLogits(
+        Engine engine, MicroBatch batch, float[] expected, int rows, int length, float tolerance)
     {
         float worst = Worst(engine, batch, expected, rows, length);
         Assert.True(worst <= tolerance, $"logits differ by {worst}");
@@ -164,7 +212,10 @@ public class ModelGoldenTests
         for (int r = 0; r < rows; r++)
             for (int t = 0; t < offsets[r + 1] - offsets[r]; t++)
                 for (int v = 0; v < vocab; v++)
-                    worst = Math.Max(worst, MathF.Abs(actual[((long)offsets[r] + t) * vocab + v] - expected[((long)r * length + t) * vocab + v]));
+                    worst = Math.Max(
+                        worst,
+                MathF.Abs(actual[((long)offsets[r] + t) * vocab + v] - expected[((long)r * length + t) * vocab + v])
+            );
         return worst;
     }
 
@@ -176,7 +227,9 @@ public class ModelGoldenTests
         var scores = new float[(long)tokens * vocab];
         var lse = new float[tokens];
         var host = batch.Host;
-        engine.Scores(new HostBatch(host.Ids, host.Positions, host.Offsets, rows, rows), Enumerable.Range(0, vocab).ToArray(), scores, lse);
+        engine.Scores(
+            new HostBatch(host.Ids, host.Positions, host.Offsets, rows, rows), Enumerable.Range(0, vocab).ToArray(),
+            scores, lse);
         return scores;
     }
 
@@ -186,7 +239,9 @@ public class ModelGoldenTests
         long[] shape = golden.Tensors["input_ids"].Shape;
         rows = (int)shape[0];
         length = (int)shape[1];
-        long[] ids = golden.ReadI64("input_ids"), mask = golden.ReadI64("attention_mask"), labels = golden.ReadI64("labels");
+        long[] ids = golden.ReadI64("input_ids"),
+            mask = golden.ReadI64("attention_mask"),
+            labels = golden.ReadI64("labels");
         var batch = new MicroBatch(rows * length, rows);
         var packedIds = new List<int>();
         for (int r = 0; r < rows; r++)
@@ -202,13 +257,17 @@ public class ModelGoldenTests
         return batch;
     }
 
-    internal static Engine Open(string name, TrainMode mode, LoraSettings? lora, WeightStorage storage, MicroBatch batch, int recompute = 0, bool faulty = false)
+    internal static Engine Open(
+        string name, TrainMode mode, LoraSettings? lora, WeightStorage storage, MicroBatch batch, int recompute = 0,
+        bool faulty = false)
     {
         using var checkpoint = WeightSources.Open(Shared.GoldenFile($"{Folder(name)}"));
         IWeightSource source = faulty ? new Avx512DequantizedSource(checkpoint) : checkpoint;
         if (faulty) storage = WeightStorage.F32;
         var settings = new ModelSettings(storage, WeightStorage.F32, mode, lora, recompute, 32);
-        var limits = new BatchLimits(mode == TrainMode.None ? 0 : batch.Tokens, batch.Sequences, batch.LabelCount, batch.Tokens, batch.Tokens, source.Config.VocabSize);
+        var limits = new BatchLimits(
+            mode == TrainMode.None ? 0 : batch.Tokens, batch.Sequences, batch.LabelCount, batch.Tokens, batch.Tokens,
+            source.Config.VocabSize);
         return new Engine(TestDevice.Open(), source, settings, limits);
     }
 }

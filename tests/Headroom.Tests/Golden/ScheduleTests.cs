@@ -14,17 +14,27 @@ public class ScheduleTests
         foreach (var (key, entry) in json)
         {
             var kwargs = entry!["kwargs"]?["scheduler_specific_kwargs"] as JsonObject ?? [];
-            string name = Schedules.Names.OrderByDescending(n => n.Length).First(n => key.StartsWith(n, StringComparison.Ordinal));
+            string name = Schedules
+                .Names.OrderByDescending(n => n.Length)
+                .First(n => key.StartsWith(n, StringComparison.Ordinal));
             var arguments = Schedules.Arguments(new()
             {
-                LrSchedulerType = name, LearningRate = (double)entry["base_lr"]!, LrSchedulerKwargs = kwargs.ToDictionary(p => p.Key, p => p.Value!.ToString()),
+                LrSchedulerType = name,
+                LearningRate = (double)entry["base_lr"]!,
+                LrSchedulerKwargs = kwargs.ToDictionary(p => p.Key, p => p.Value!.ToString()),
             });
             double baseLr = (double)entry["base_lr"]!;
             double[] expected = entry["lr_by_step"]!.AsArray().Select(v => (double)v!).ToArray();
             for (int s = 0; s < expected.Length; s++)
             {
-                double lr = baseLr * Schedules.Factor(name, s, (int?)entry["num_warmup_steps"] ?? 0, (int?)entry["num_training_steps"] ?? 50, baseLr, arguments);
-                Assert.True(Math.Abs(lr - expected[s]) <= 1e-12 * Math.Abs(expected[s]) + 1e-18, $"{key} step {s}: {lr} against {expected[s]}");
+                double lr =
+                    baseLr
+                    * Schedules.Factor(
+                        name, s, (int?)entry["num_warmup_steps"] ?? 0, (int?)entry["num_training_steps"] ?? 50, baseLr,
+                        arguments);
+                Assert.True(
+                    Math.Abs(lr - expected[s]) <= 1e-12 * Math.Abs(expected[s]) + 1e-18,
+                    $"{key} step {s}: {lr} against {expected[s]}");
             }
         }
     }
@@ -33,29 +43,66 @@ public class ScheduleTests
 
     private static TrainingOptions Of(string name, string kwargs) => new()
     {
-        LrSchedulerType = name, LearningRate = 2e-4,
-        LrSchedulerKwargs = kwargs.Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(k => k.Split('=')).ToDictionary(k => k[0], k => k[1]),
+        LrSchedulerType = name,
+        LearningRate = 2e-4,
+        LrSchedulerKwargs = kwargs
+                .Split(' ', StringSplitOptions.RemoveEmptyEntries)
+                .Select(k => k.Split('='))
+                .ToDictionary(k => k[0], k => k[1]),
     };
 
-    /// <summary>Twenty updates, four of them warm-up, base 2e-4; f at <see cref="Steps"/> by the formulas of optimization.py in double arithmetic.</summary>
+    /// <summary>
+    /// Twenty updates, four of them warm-up, base 2e-4; f at <see cref="Steps"/> by the formulas of optimization.py in
+    /// double arithmetic.
+    /// </summary>
     [Theory]
-    [InlineData("warmup_stable_decay", "num_decay_steps=6", 0.0, 0.25, 0.75, 1.0, 1.0, 1.0, 1.0, 0.5, 0.06698729810778065)]
-    [InlineData("warmup_stable_decay", "num_decay_steps=6 num_stable_steps=7 warmup_type=cosine decay_type=1-sqrt min_lr_ratio=0.1",
+    [InlineData(
+        "warmup_stable_decay", "num_decay_steps=6", 0.0, 0.25, 0.75, 1.0, 1.0, 1.0, 1.0, 0.5, 0.06698729810778065)]
+    [InlineData(
+        "warmup_stable_decay",
+        "num_decay_steps=6 num_stable_steps=7 warmup_type=cosine decay_type=1-sqrt min_lr_ratio=0.1",
         0.1, 0.2318019484660536, 0.8681980515339464, 1.0, 1.0, 0.48038475772933686, 0.36360389693210715, 0.1, 0.1)]
     [InlineData("warmup_stable_decay", "num_decay_steps=5 warmup_type=1-sqrt decay_type=linear min_lr_ratio=0.2",
         0.2, 0.30717967697244913, 0.6, 1.0, 1.0, 1.0, 1.0, 0.68, 0.36)]
     [InlineData("cosine_warmup_with_min_lr", "min_lr_rate=0.1",
-        0.25, 0.5, 1.0, 0.9913533761814537, 0.7222075445642904, 0.3777924554357096, 0.2999933951411791, 0.13425421036992097, 0.1)]
+        0.25,
+        0.5,
+        1.0,
+        0.9913533761814537,
+        0.7222075445642904,
+        0.3777924554357096,
+        0.2999933951411791,
+        0.13425421036992097,
+        0.1
+    )]
     [InlineData("cosine_warmup_with_min_lr", "min_lr=2e-5 warmup_lr_rate=0.25 num_cycles=1.5",
-        0.25, 0.5, 1.0, 0.9241613255361454, 0.1342542103699209, 0.965745789630079, 0.9913533761814537, 0.3777924554357096, 0.1)]
-    [InlineData("cosine_with_min_lr", "min_lr=5e-5", 0.0, 0.25, 0.75, 1.0, 0.8333388373823508, 0.5518411292439519, 0.48149371286309134, 0.3131988953865455, 0.2572055198487886)]
-    [InlineData("polynomial", "power=2 lr_end=1e-5", 0.0, 0.25, 0.75, 1.0, 0.4990234375, 0.2318359375, 0.18359375, 0.0833984375, 0.0537109375)]
-    [InlineData("inverse_sqrt", "timescale=50", 0.0, 0.25, 0.75, 1.0, 0.9534625892455922, 0.9205746178983235, 0.9128709291752769, 0.8908708063747479, 0.8770580193070292)]
-    [InlineData("cosine", "num_cycles=1.25", 0.0, 0.25, 0.75, 1.0, 0.1134947733186315, 0.35485766137276875, 0.5975451610080642, 0.9975923633360985, 0.735698368412999)]
+        0.25,
+        0.5,
+        1.0,
+        0.9241613255361454,
+        0.1342542103699209,
+        0.965745789630079,
+        0.9913533761814537,
+        0.3777924554357096,
+        0.1
+    )]
+    [InlineData(
+        "cosine_with_min_lr", "min_lr=5e-5", 0.0, 0.25, 0.75, 1.0, 0.8333388373823508, 0.5518411292439519,
+        0.48149371286309134, 0.3131988953865455, 0.2572055198487886)]
+    [InlineData(
+        "polynomial", "power=2 lr_end=1e-5", 0.0, 0.25, 0.75, 1.0, 0.4990234375, 0.2318359375, 0.18359375, 0.0833984375,
+        0.0537109375)]
+    [InlineData(
+        "inverse_sqrt", "timescale=50", 0.0, 0.25, 0.75, 1.0, 0.9534625892455922, 0.9205746178983235,
+        0.9128709291752769, 0.8908708063747479, 0.8770580193070292)]
+    [InlineData(
+        "cosine", "num_cycles=1.25", 0.0, 0.25, 0.75, 1.0, 0.1134947733186315, 0.35485766137276875, 0.5975451610080642,
+        0.9975923633360985, 0.735698368412999)]
     public void ArgumentsCount(string name, string kwargs, params double[] expected)
     {
         var a = Schedules.Arguments(Of(name, kwargs));
-        for (int i = 0; i < Steps.Length; i++) Assert.Equal(expected[i], Schedules.Factor(name, Steps[i], 4, 20, 2e-4, a), 1e-12);
+        for (int i = 0; i < Steps.Length; i++)
+            Assert.Equal(expected[i], Schedules.Factor(name, Steps[i], 4, 20, 2e-4, a), 1e-12);
     }
 
     [Theory]
@@ -85,10 +132,18 @@ public class ScheduleTests
     [Fact]
     public void RecipesGiveThem()
     {
-        var recipe = RecipeLoader.Parse("training: { lr_scheduler_type: cosine_with_min_lr, lr_scheduler_kwargs: { min_lr_rate: 0.1, num_cycles: 0.5 } }");
+        var recipe = RecipeLoader.Parse(
+            "training: { lr_scheduler_type: cosine_with_min_lr, lr_scheduler_kwargs: { min_lr_rate: 0.1, num_cycles: "
+                + "0.5 } }"
+        );
         Assert.Equal(0.1, Schedules.Arguments(recipe.Training).MinRate);
         Assert.Equal(recipe.Training.LrSchedulerKwargs, RecipeLoader.Copy(recipe).Training.LrSchedulerKwargs);
-        Assert.Throws<HeadroomException>(() => RecipeLoader.Parse("training: { lr_scheduler_type: cosine_with_min_lr }"));
-        Assert.Throws<HeadroomException>(() => RecipeLoader.Parse("training: { lr_scheduler_type: cosine }", ["training.lr_scheduler_kwargs={min_lr: 1e-5}"]));
+        Assert.Throws<HeadroomException>(() =>
+            RecipeLoader.Parse("training: { lr_scheduler_type: cosine_with_min_lr }")
+        );
+        Assert.Throws<HeadroomException>(() =>
+            RecipeLoader.Parse(
+                "training: { lr_scheduler_type: cosine }", ["training.lr_scheduler_kwargs={min_lr: 1e-5}"])
+        );
     }
 }

@@ -8,7 +8,10 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Golden;
 
-/// <summary>SmolLM2-135M-Instruct on real reviews against transformers, PEFT and bitsandbytes (golden README): a real model, end to end from text.</summary>
+/// <summary>
+/// SmolLM2-135M-Instruct on real reviews against transformers, PEFT and bitsandbytes (golden README): a real model, end
+/// to end from text.
+/// </summary>
 public class SmolLm2GoldenTests
 {
     private const int Longest = 512;
@@ -32,12 +35,16 @@ public class SmolLm2GoldenTests
             Assert.Equal((int)expected["tokens"]!, ids.Length);
             engine.Scores(new HostBatch(ids, at, [0, ids.Length], at, at), all, scores, lse);
             var last = scores.AsSpan((ids.Length - 1) * vocab, vocab).ToArray();
-            for (int c = 0; c < 2; c++) Near((float)expected[Keys[c]]!, last[prompt.Answers[c]], 2e-3, $"row {expected["row"]} {Keys[c]}");
+            for (int c = 0; c < 2; c++)
+                Near((float)expected[Keys[c]]!, last[prompt.Answers[c]], 2e-3, $"row {expected["row"]} {Keys[c]}");
             Near((float)expected["logsumexp"]!, lse[ids.Length - 1], 2e-3, $"row {expected["row"]} log-sum-exp");
-            int[] best = all.OrderByDescending(v => last[v]).Take(5).ToArray(), top = expected["top5"]!.AsArray().Select(v => (int)v!).ToArray();
+            int[] best = all.OrderByDescending(v => last[v]).Take(5).ToArray(),
+                top = expected["top5"]!.AsArray().Select(v => (int)v!).ToArray();
             // Two logits closer than twice the tolerance may change places; nothing else may.
             for (int k = 0; k < 5; k++)
-                Assert.True(best[k] == top[k] || Math.Abs(last[best[k]] - last[top[k]]) <= 4e-3, $"row {expected["row"]}: top 5 {string.Join(",", best)}, not {string.Join(",", top)}");
+                Assert.True(
+                    best[k] == top[k] || Math.Abs(last[best[k]] - last[top[k]]) <= 4e-3,
+                    $"row {expected["row"]}: top 5 {string.Join(",", best)}, not {string.Join(",", top)}");
             double nll = 0;
             for (int t = 0; t + 1 < ids.Length; t++) nll += lse[t] - (double)scores[(long)t * vocab + ids[t + 1]];
             double mean = (double)expected["mean_nll"]!;
@@ -64,7 +71,8 @@ public class SmolLm2GoldenTests
             var row = prompt.Encode(test[(int)expected!["row"]!]);
             batch.AddPrompt(row.Ids.AsSpan(0, row.Spans[0].Start), row.Ids[^1]);
             engine.Scores(batch.Host, prompt.Answers, scores, lse);
-            for (int c = 0; c < 2; c++) Near((float)expected[Keys[c]]!, scores[c], 5e-3, $"row {expected["row"]} {Keys[c]} with NF4");
+            for (int c = 0; c < 2; c++)
+                Near((float)expected[Keys[c]]!, scores[c], 5e-3, $"row {expected["row"]} {Keys[c]} with NF4");
         }
 
         Checkpoints.LoadAdapter(adapter, engine);
@@ -86,11 +94,15 @@ public class SmolLm2GoldenTests
                 Assert.Equal(1, batch.LabelCount);
                 loss += engine.MicroStep(batch.Host, default, 1f / accumulation) / accumulation;
             }
-            double expected = (double)steps[t]!["loss"]!, norm = engine.GradientNorm(), expectedNorm = (double)steps[t]!["grad_norm"]!;
+            double expected = (double)steps[t]!["loss"]!,
+                norm = engine.GradientNorm(),
+                expectedNorm = (double)steps[t]!["grad_norm"]!;
             Near(expected, loss, 1e-3 * expected, $"loss of step {t}");
             Near(expectedNorm, norm, 1e-3 * expectedNorm, $"gradient norm of step {t}");
             if (t == 0) CompareGradients(engine, grads);
-            double lr = baseLr * Schedules.Factor((string)args["lr_scheduler_type"]!, t, (int)args["warmup_steps"]!, steps.Count);
+            double lr =
+                baseLr
+                * Schedules.Factor((string)args["lr_scheduler_type"]!, t, (int)args["warmup_steps"]!, steps.Count);
             Near((double)steps[t]!["lr"]!, lr, 1e-12, $"learning rate of step {t}");
             engine.Update(new AdamWStep(lr, 0.9, 0.999, 1e-8, t + 1, (float)Math.Min(1, clip / (norm + 1e-6))));
         }
@@ -110,15 +122,17 @@ public class SmolLm2GoldenTests
         Assert.Equal(grads.Tensors.Count, compared);
     }
 
-    private static JsonNode Json(string name) => JsonNode.Parse(File.ReadAllText(Shared.GoldenFile("smollm2/" + name)))!;
+    private static JsonNode Json(string name) =>
+        JsonNode.Parse(File.ReadAllText(Shared.GoldenFile("smollm2/" + name)))!;
 
     private static List<DataRow> Rows(string name) => DataFiles.Read(Shared.DataFile(name)).ToList();
 
     private static string Gguf => Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
 
     /// <summary>
-    /// The reference's prompt: "Review: " with its blank, the text and the suffix tokenized apart. (Our <see cref="LabelWordEncoder"/> lets the blank go with
-    /// the text's first word, as in the whole string, so it is not used here.)
+    /// The reference's prompt: "Review: " with its blank, the text and the suffix tokenized apart. (Our
+    /// <see cref="LabelWordEncoder"/> lets the blank go with the text's first word, as in the whole string, so it is
+    /// not used here.)
     /// </summary>
     private sealed class Prompt
     {
@@ -145,7 +159,8 @@ public class SmolLm2GoldenTests
         public EncodedRow Encode(DataRow row)
         {
             int[] ids = Ids(row);
-            return new EncodedRow([.. ids, Answers[int.Parse(row.Label, System.Globalization.CultureInfo.InvariantCulture)]], ids.Length);
+            return new EncodedRow(
+                [.. ids, Answers[int.Parse(row.Label, System.Globalization.CultureInfo.InvariantCulture)]], ids.Length);
         }
     }
 

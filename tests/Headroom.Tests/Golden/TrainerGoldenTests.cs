@@ -7,7 +7,9 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Golden;
 
-/// <summary>A whole run of the Hugging Face Trainer: unequal rows, accumulation with short last windows, warm-up, clipping.</summary>
+/// <summary>
+/// A whole run of the Hugging Face Trainer: unequal rows, accumulation with short last windows, warm-up, clipping.
+/// </summary>
 public class TrainerGoldenTests
 {
     [Fact]
@@ -19,7 +21,8 @@ public class TrainerGoldenTests
         var adapter = PeftAdapter.Load(Shared.GoldenFile((string)json["adapter"]!));
         var rows = json["rows"]!.AsArray().Select(r =>
         {
-            int[] ids = r!["input_ids"]!.AsArray().Select(i => (int)i!).ToArray(), labels = r["labels"]!.AsArray().Select(i => (int)i!).ToArray();
+            int[] ids = r!["input_ids"]!.AsArray().Select(i => (int)i!).ToArray(),
+                labels = r["labels"]!.AsArray().Select(i => (int)i!).ToArray();
             int first = Array.FindIndex(labels, l => l != -100);
             for (int i = first; i < ids.Length; i++) Assert.Equal(ids[i], labels[i]);
             return new EncodedRow(ids, Math.Max(1, first));
@@ -42,7 +45,8 @@ public class TrainerGoldenTests
         int tokens = options.PerDeviceTrainBatchSize * longest;
         var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters,
             new LoraSettings(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules, adapter.UseRslora));
-        using var engine = new Engine(new CpuDevice(), source, settings, new BatchLimits(tokens, options.PerDeviceTrainBatchSize, tokens));
+        using var engine = new Engine(
+            new CpuDevice(), source, settings, new BatchLimits(tokens, options.PerDeviceTrainBatchSize, tokens));
         Checkpoints.LoadAdapter(adapter, engine);
         var trainer = new Trainer(engine, options, new RowList(rows), longest);
         var log = json["log"]!.AsArray();
@@ -59,7 +63,9 @@ public class TrainerGoldenTests
             Near((double)expected["learning_rate"]!, s.LearningRate, 1e-9);
         }
         foreach (var p in engine.Model.Trained)
-            ModelGoldenTests.CompareTensor(after, "base_model.model." + p.Name.Replace(".weight", ".default.weight"), engine.Read(p.Slot.Weight), absolute: 1e-4f);
+            ModelGoldenTests.CompareTensor(
+                after, "base_model.model." + p.Name.Replace(".weight", ".default.weight"), engine.Read(p.Slot.Weight),
+                absolute: 1e-4f);
     }
 
     private static void Near(double expected, double actual, double relative) =>

@@ -6,7 +6,10 @@ using Headroom.Formats.Hub;
 
 namespace Headroom.Tests.Hub;
 
-/// <summary>A hub that stalls, drips, breaks off and never ends: every read has its bound, and a time-out is never told as a stop.</summary>
+/// <summary>
+/// A hub that stalls, drips, breaks off and never ends: every read has its bound, and a time-out is never told as a
+/// stop.
+/// </summary>
 public sealed class HubPatienceTests : IDisposable
 {
     private static readonly TimeSpan Limit = TimeSpan.FromMilliseconds(100), Drip = TimeSpan.FromMilliseconds(10);
@@ -18,7 +21,8 @@ public sealed class HubPatienceTests : IDisposable
 
     public HubPatienceTests()
     {
-        const string config = """{"architectures": ["LlamaForCausalLM"], "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 4}""";
+        const string config =
+            """{"architectures": ["LlamaForCausalLM"], "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 4}""";
         _hub.Files["org/model/config.json"] = Encoding.UTF8.GetBytes(config);
         _hub.Files["org/model/tokenizer.json"] = "{}"u8.ToArray();
         _hub.Files["org/model/model.safetensors"] = _weights;
@@ -40,7 +44,16 @@ public sealed class HubPatienceTests : IDisposable
 
     // Where metadata is answered at once, its time-out is long enough for a busy machine.
     private HubStore Store(TimeSpan? metadata = null) => new(
-        new HubSettings { Endpoint = _hub.Endpoint, Cache = _cache, EtagTimeout = metadata ?? TimeSpan.FromSeconds(5), DownloadTimeout = Limit }, null, null, (t, _) =>
+            new HubSettings
+            {
+                Endpoint = _hub.Endpoint,
+                Cache = _cache,
+                EtagTimeout = metadata ?? TimeSpan.FromSeconds(5),
+                DownloadTimeout = Limit,
+            },
+            null,
+            null,
+            (t, _) =>
     {
         _waits.Enqueue(t);
         return Task.CompletedTask;
@@ -87,7 +100,8 @@ public sealed class HubPatienceTests : IDisposable
         int calls = 0;
         _hub.Intercept = r => r.Storage && Interlocked.Increment(ref calls) <= 2 ? Stalled(20) : null;
         using var store = Store();
-        using var file = Headroom.Formats.SafetensorsFile.Open(Path.Combine(store.Outline("org/model", Outline()), "model.safetensors"));
+        using var file = Headroom.Formats.SafetensorsFile.Open(
+            Path.Combine(store.Outline("org/model", Outline()), "model.safetensors"));
         Assert.Equal([50000], file.Tensors["w"].Shape);
     }
 
@@ -104,7 +118,12 @@ public sealed class HubPatienceTests : IDisposable
     [Fact]
     public void AServerThatBreaksOffAfterEachByteIsGivenUp()
     {
-        _hub.Intercept = r => !r.Storage ? null : new HubAnswer(206, [("Content-Range", $"bytes {From(r)}-{_weights.Length - 1}/{_weights.Length}")], _weights[From(r)..], DropAfter: 1);
+        _hub.Intercept = r =>
+            !r.Storage
+                ? null
+                : new HubAnswer(
+                    206, [("Content-Range", $"bytes {From(r)}-{_weights.Length - 1}/{_weights.Length}")],
+                    _weights[From(r)..], DropAfter: 1);
         Assert.Equal(HubFault.Unreachable, Fails(s => s.Model("org/model")).Fault);
         Assert.InRange(_hub.Requests.Count(r => r.Storage), HubClient.Attempts, 2 * HubClient.Attempts);
         static int From(HubRequest r) => r.Range == null ? 0 : int.Parse(r.Range["bytes=".Length..].Split('-')[0]);
@@ -131,7 +150,16 @@ public sealed class HubPatienceTests : IDisposable
     {
         int page = 0;
         _hub.Intercept = r => !r.Path.Contains("/tree/", StringComparison.Ordinal) ? null
-            : new HubAnswer(200, [("Link", $"<{_hub.Endpoint}/api/datasets/org/data/tree/x?page={(circle ? 1 : ++page)}>; rel=\"next\"")], "[]"u8.ToArray());
+                : new HubAnswer(
+                    200,
+                    [
+                        (
+                            "Link",
+                            $"<{_hub.Endpoint}/api/datasets/org/data/tree/x?page={(circle ? 1 : ++page)}>; rel=\"next\""
+                        ),
+                    ],
+                    "[]"u8.ToArray()
+                );
         var e = Fails(s => s.Split("org/data", ["train"], true));
         Assert.Equal(HubFault.Damaged, e.Fault);
         Assert.Contains("does not end", e.Message, StringComparison.Ordinal);
@@ -144,26 +172,47 @@ public sealed class HubPatienceTests : IDisposable
     [InlineData("<html>", "is no JSON")]
     public void ListsThatAreNone(string body, string says)
     {
-        _hub.Intercept = r => r.Path.Contains("/tree/", StringComparison.Ordinal) ? new HubAnswer(200, [], Encoding.UTF8.GetBytes(body)) : null;
+        _hub.Intercept = r =>
+            r.Path.Contains("/tree/", StringComparison.Ordinal)
+                ? new HubAnswer(200, [], Encoding.UTF8.GetBytes(body))
+                : null;
         using var store = Store();
-        Assert.Contains(says, Assert.Throws<HubException>(() => store.Split("org/data", ["train"], true)).Message, StringComparison.Ordinal);
+        Assert.Contains(
+            says, Assert.Throws<HubException>(() => store.Split("org/data", ["train"], true)).Message,
+            StringComparison.Ordinal);
     }
 
     [Fact]
     public void APageOfAnySizeIsNotRead()
     {
-        _hub.Intercept = r => r.Path.Contains("/tree/", StringComparison.Ordinal) ? new HubAnswer(200, [], new byte[20 << 20]) : null;
-        Assert.Contains("more than 16 MiB", Fails(s => s.Split("org/data", ["train"], true)).Message, StringComparison.Ordinal);
+        _hub.Intercept = r =>
+            r.Path.Contains("/tree/", StringComparison.Ordinal) ? new HubAnswer(200, [], new byte[20 << 20]) : null;
+        Assert.Contains(
+            "more than 16 MiB", Fails(s => s.Split("org/data", ["train"], true)).Message, StringComparison.Ordinal);
     }
 
     [Fact]
     public void AnAnswerThatDoesNotBeginEnds()
     {
-        using var deaf = new System.Net.Sockets.TcpListener(System.Net.IPAddress.Loopback, 0); // takes connections, says nothing
+        // takes connections, says nothing
+        using var deaf = new System.Net.Sockets.TcpListener(System.Net.IPAddress.Loopback, 0);
         deaf.Start();
         string at = $"http://127.0.0.1:{((System.Net.IPEndPoint)deaf.LocalEndpoint).Port}";
-        using var store = new HubStore(new HubSettings { Endpoint = at, Cache = _cache, EtagTimeout = Limit, DownloadTimeout = Limit }, null, null, (_, _) => Task.CompletedTask, 1 << 20);
-        foreach (var work in new Action[] { () => store.Model("org/model"), () => store.Split("org/data", ["train"], true) })
+        using var store = new HubStore(
+            new HubSettings
+            {
+                Endpoint = at,
+                Cache = _cache,
+                EtagTimeout = Limit,
+                DownloadTimeout = Limit,
+            },
+            null,
+            null,
+            (_, _) => Task.CompletedTask,
+            1 << 20
+        );
+        foreach (
+            var work in new Action[] { () => store.Model("org/model"), () => store.Split("org/data", ["train"], true) })
         {
             var e = Assert.Throws<HubException>(work);
             Assert.Equal(HubFault.Unreachable, e.Fault);
@@ -200,20 +249,27 @@ public sealed class HubPatienceTests : IDisposable
     [InlineData("model.safetensors")]
     public void AFileThatIsNotAnsweredIsNotAbsent(string file)
     {
-        _hub.Intercept = r => r.Method == "HEAD" && r.Path.EndsWith("/" + file, StringComparison.Ordinal) ? FakeHub.Error(503) : null;
+        _hub.Intercept = r =>
+            r.Method == "HEAD" && r.Path.EndsWith("/" + file, StringComparison.Ordinal) ? FakeHub.Error(503) : null;
         Assert.Contains(file, Fails(s => s.Model("org/model")).Message, StringComparison.Ordinal);
         _hub.Intercept = _ => null;
         using var store = Store();
         store.Model("org/model");
         _hub.Intercept = _ => FakeHub.Error(503);
-        Assert.True(File.Exists(Path.Combine(store.Model("org/model"), file)) || file == "generation_config.json"); // the cache stands in
+        // the cache stands in
+        Assert.True(File.Exists(Path.Combine(store.Model("org/model"), file)) || file == "generation_config.json");
     }
 
     [Fact]
     public void RedirectsInCirclesEnd()
     {
         _hub.Intercept = r => new HubAnswer(302, [("Location", r.Path + "x")], []);
-        foreach (var work in new Func<HubStore, object?>[] { s => s.Model("org/model"), s => s.Split("org/data", ["train"], true) })
+        foreach (
+            var work in new Func<HubStore, object?>[]
+            {
+                s => s.Model("org/model"), s => s.Split("org/data", ["train"], true),
+            }
+        )
             Assert.Contains("in circles", Fails(work).Message, StringComparison.Ordinal);
         _hub.Intercept = r => r.Storage ? new HubAnswer(302, [("Location", r.Path + "x")], []) : null;
         Assert.Contains("in circles", Fails(s => s.Outline("org/model", Outline())).Message, StringComparison.Ordinal);
@@ -224,9 +280,15 @@ public sealed class HubPatienceTests : IDisposable
     {
         using var stop = new CancellationTokenSource();
         _hub.Intercept = r => r.Storage ? Stalled(10) : null;
-        using var store = new HubStore(new HubSettings { Endpoint = _hub.Endpoint, Cache = _cache }); // the usual time-outs
+        // the usual time-outs
+        using var store = new HubStore(new HubSettings { Endpoint = _hub.Endpoint, Cache = _cache });
         stop.CancelAfter(300);
-        foreach (var work in new Action[] { () => store.Outline("org/model", Outline(), stop.Token), () => store.Model("org/model", stop.Token) })
+        foreach (
+            var work in new Action[]
+            {
+                () => store.Outline("org/model", Outline(), stop.Token), () => store.Model("org/model", stop.Token),
+            }
+        )
             Assert.Contains("stopped", Assert.Throws<HeadroomException>(work).Message, StringComparison.Ordinal);
         Assert.True(_clock.Elapsed < TimeSpan.FromSeconds(9), $"{_clock.Elapsed}");
     }
@@ -235,7 +297,9 @@ public sealed class HubPatienceTests : IDisposable
     public void ASideFileOfAnySizeIsNotDownloaded()
     {
         _hub.Intercept = r => r.Method == "HEAD" && r.Path.EndsWith("/config.json", StringComparison.Ordinal)
-            ? new HubAnswer(200, [("X-Repo-Commit", FakeHub.Commit), ("ETag", "\"abc\""), ("X-Linked-Size", "3221225472")], []) : null;
+                ? new HubAnswer(
+                    200, [("X-Repo-Commit", FakeHub.Commit), ("ETag", "\"abc\""), ("X-Linked-Size", "3221225472")], [])
+                : null;
         Assert.Contains("3,221,225,472 bytes", Fails(s => s.Config("org/model")).Message, StringComparison.Ordinal);
         Assert.DoesNotContain(_hub.Requests, r => r.Method == "GET");
     }
@@ -243,7 +307,9 @@ public sealed class HubPatienceTests : IDisposable
     [Fact]
     public void AnIndexLeftOverBesideAWholeFileIsNotFollowed()
     {
-        _hub.Files["org/model/model.safetensors.index.json"] = Encoding.UTF8.GetBytes("""{"weight_map": {"a": "model-00001-of-00002.safetensors"}}""");
+        _hub.Files["org/model/model.safetensors.index.json"] = Encoding.UTF8.GetBytes(
+            """{"weight_map": {"a": "model-00001-of-00002.safetensors"}}"""
+        );
         using var store = Store();
         Assert.True(File.Exists(Path.Combine(store.Model("org/model"), "model.safetensors")));
         Assert.Equal(_weights.Length, store.Config("org/model").WeightBytes);

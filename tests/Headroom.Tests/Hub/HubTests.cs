@@ -30,7 +30,17 @@ public sealed class HubTests : IDisposable
     }
 
     private HubStore Store(Func<string, string?>? more = null, long piece = 1 << 20) => new(
-        HubSettings.FromEnvironment(n => more?.Invoke(n) ?? n switch { "HF_ENDPOINT" => _hub.Endpoint, "HF_HOME" => _cache, "HF_TOKEN" => Token, "NO_PROXY" => "*", _ => null }),
+            HubSettings.FromEnvironment(n =>
+                more?.Invoke(n)
+                ?? n switch
+                {
+                    "HF_ENDPOINT" => _hub.Endpoint,
+                    "HF_HOME" => _cache,
+                    "HF_TOKEN" => Token,
+                    "NO_PROXY" => "*",
+                    _ => null,
+                }
+            ),
         _said.Enqueue, null, (t, _) =>
         {
             _waits.Enqueue(t);
@@ -43,7 +53,8 @@ public sealed class HubTests : IDisposable
     {
         using var store = Store(more);
         var e = Assert.IsType<HubException>(Record.Exception(() => work(store)));
-        foreach (string text in (string[])[e.ToString(), e.ToDo, .. _said]) Assert.DoesNotContain(Token, text, StringComparison.Ordinal);
+        foreach (string text in (string[])[e.ToString(), e.ToDo, .. _said])
+            Assert.DoesNotContain(Token, text, StringComparison.Ordinal);
         return e;
     }
 
@@ -55,11 +66,17 @@ public sealed class HubTests : IDisposable
         Assert.Equal(Path.Combine(Repo(), "snapshots", FakeHub.Commit), folder);
         Assert.Equal(_weights, File.ReadAllBytes(Path.Combine(folder, "model.safetensors")));
         Assert.Equal(FakeHub.Commit, File.ReadAllText(Path.Combine(Repo(), "refs", "main")));
-        Assert.Equal($"../../blobs/{FakeHub.Sha256(_weights)}", new FileInfo(Path.Combine(folder, "model.safetensors")).LinkTarget);
-        Assert.Equal($"../../blobs/{_hub.Etag("org/model/config.json")}", new FileInfo(Path.Combine(folder, "config.json")).LinkTarget);
+        Assert.Equal(
+            $"../../blobs/{FakeHub.Sha256(_weights)}",
+            new FileInfo(Path.Combine(folder, "model.safetensors")).LinkTarget);
+        Assert.Equal(
+            $"../../blobs/{_hub.Etag("org/model/config.json")}",
+            new FileInfo(Path.Combine(folder, "config.json")).LinkTarget);
         Assert.True(File.Exists(Path.Combine(Repo(), ".no_exist", FakeHub.Commit, "generation_config.json")));
         Assert.True(File.Exists(Path.Combine(_cache, "hub", "CACHEDIR.TAG")));
-        Assert.True(File.Exists(Path.Combine(_cache, "hub", ".locks", "models--org--model", FakeHub.Sha256(_weights) + ".lock")));
+        Assert.True(
+            File.Exists(Path.Combine(_cache, "hub", ".locks", "models--org--model", FakeHub.Sha256(_weights) + ".lock"))
+        );
         Assert.Equal(3, Directory.GetFiles(Path.Combine(Repo(), "blobs")).Length); // nothing unfinished is left
         Assert.All(_hub.Requests.Where(r => r.Storage), r => Assert.Null(r.Authorization));
         Assert.Contains(_hub.Requests, r => r.Storage);
@@ -78,14 +95,16 @@ public sealed class HubTests : IDisposable
     [Fact]
     public void ASnapshotOfLinksOpensAsAModel()
     {
-        foreach (string f in (string[])["config.json", "model.safetensors"]) _hub.Files["org/real/" + f] = File.ReadAllBytes(Shared.GoldenFile("hf/llama-mha/" + f));
+        foreach (string f in (string[])["config.json", "model.safetensors"])
+            _hub.Files["org/real/" + f] = File.ReadAllBytes(Shared.GoldenFile("hf/llama-mha/" + f));
         _hub.Large.Add("org/real/model.safetensors");
         using var store = Store();
         string folder = store.Model("org/real");
         Assert.NotNull(new FileInfo(Path.Combine(folder, "model.safetensors")).LinkTarget);
         using var source = Headroom.Formats.WeightSources.Open(folder);
         Assert.True(source.Has("model.embed_tokens.weight"));
-        Assert.Equal(Headroom.Formats.BaseHashes.Compute([Shared.GoldenFile("hf/llama-mha/model.safetensors")]), source.Hash);
+        Assert.Equal(
+            Headroom.Formats.BaseHashes.Compute([Shared.GoldenFile("hf/llama-mha/model.safetensors")]), source.Hash);
         Assert.Equal(_hub.Files["org/real/model.safetensors"].Length, store.Config("org/real").WeightBytes);
     }
 
@@ -95,15 +114,22 @@ public sealed class HubTests : IDisposable
         _hub.Renamed["old/name"] = "org/model";
         using var store = Store();
         Assert.True(File.Exists(Path.Combine(store.Model("old/name"), "model.safetensors")));
-        Assert.Contains(_hub.Requests, r => r.Method == "HEAD" && r.Path.StartsWith("/old/name/", StringComparison.Ordinal));
-        Assert.Contains(_hub.Requests, r => r.Method == "HEAD" && r.Path.StartsWith("/org/model/", StringComparison.Ordinal) && r.Authorization != null);
+        Assert.Contains(_hub.Requests, r =>
+            r.Method == "HEAD" && r.Path.StartsWith("/old/name/", StringComparison.Ordinal)
+        );
+        Assert.Contains(_hub.Requests, r =>
+            r.Method == "HEAD" && r.Path.StartsWith("/org/model/", StringComparison.Ordinal) && r.Authorization != null
+        );
     }
 
     [Fact]
     public void ResumesWhereTheConnectionBroke()
     {
         int calls = 0;
-        _hub.Intercept = r => r.Storage && Interlocked.Increment(ref calls) == 1 ? new HubAnswer(200, [], _weights, DropAfter: 120_000) : null;
+        _hub.Intercept = r =>
+            r.Storage && Interlocked.Increment(ref calls) == 1
+                ? new HubAnswer(200, [], _weights, DropAfter: 120_000)
+                : null;
         using var store = Store();
         Assert.Equal(_weights, File.ReadAllBytes(Path.Combine(store.Model("org/model"), "model.safetensors")));
         Assert.Equal([null, "bytes=120000-"], _hub.Requests.Where(r => r.Storage).Select(r => r.Range));
@@ -114,7 +140,10 @@ public sealed class HubTests : IDisposable
     {
         int calls = 0;
         _hub.IgnoreRanges = true;
-        _hub.Intercept = r => r.Storage && Interlocked.Increment(ref calls) == 1 ? new HubAnswer(200, [], _weights, DropAfter: 120_000) : null;
+        _hub.Intercept = r =>
+            r.Storage && Interlocked.Increment(ref calls) == 1
+                ? new HubAnswer(200, [], _weights, DropAfter: 120_000)
+                : null;
         using var store = Store();
         Assert.Equal(_weights, File.ReadAllBytes(Path.Combine(store.Model("org/model"), "model.safetensors")));
         Assert.Equal([null, "bytes=120000-"], _hub.Requests.Where(r => r.Storage).Select(r => r.Range));
@@ -140,14 +169,22 @@ public sealed class HubTests : IDisposable
         {
             if (!r.Storage || r.Range!.StartsWith("bytes=0-", StringComparison.Ordinal)) return null;
             // The first piece is whole before another fails.
-            Assert.True(SpinWait.SpinUntil(() => File.Exists(list) && File.ReadAllText(list).EndsWith("\n0\n", StringComparison.Ordinal), 30_000));
+            Assert.True(
+                SpinWait.SpinUntil(
+                    () => File.Exists(list) && File.ReadAllText(list).EndsWith("\n0\n", StringComparison.Ordinal),
+                    30_000)
+            );
             return FakeHub.Error(404);
         };
         using (var store = Store(piece: 100_000)) Assert.ThrowsAny<HeadroomException>(() => store.Model("org/model"));
         _hub.Intercept = _ => null;
-        string[] before = [.. _hub.Requests.Where(r => r.Storage).Select(r => r.Path)]; // signed; a request that was under way may still come in
-        using (var store = Store(piece: 100_000)) Assert.Equal(_weights, File.ReadAllBytes(Path.Combine(store.Model("org/model"), "model.safetensors")));
-        Assert.Equal(["bytes=100000-199999", "bytes=200000-299999"], _hub.Requests.Where(r => r.Storage && !before.Contains(r.Path)).Select(r => r.Range).Order());
+        // signed; a request that was under way may still come in
+        string[] before = [.. _hub.Requests.Where(r => r.Storage).Select(r => r.Path)];
+        using (var store = Store(piece: 100_000))
+            Assert.Equal(_weights, File.ReadAllBytes(Path.Combine(store.Model("org/model"), "model.safetensors")));
+        Assert.Equal(
+            ["bytes=100000-199999", "bytes=200000-299999"],
+            _hub.Requests.Where(r => r.Storage && !before.Contains(r.Path)).Select(r => r.Range).Order());
     }
 
     [Fact]
@@ -159,11 +196,16 @@ public sealed class HubTests : IDisposable
         var e = Fails(s => s.Model("org/model"));
         Assert.Equal((HubFault.Damaged, 1), (e.Fault, e.ExitCode));
         Assert.Contains("hash", e.Message, StringComparison.Ordinal);
-        Assert.DoesNotContain(Directory.GetFiles(Path.Combine(Repo(), "blobs")), f => f.Contains(FakeHub.Sha256(_weights), StringComparison.Ordinal));
+        Assert.DoesNotContain(Directory.GetFiles(Path.Combine(Repo(), "blobs")), f =>
+            f.Contains(FakeHub.Sha256(_weights), StringComparison.Ordinal)
+        );
         Assert.False(File.Exists(Path.Combine(Repo(), "snapshots", FakeHub.Commit, "model.safetensors")));
         // A git blob id is checked too.
         Directory.Delete(Repo(), true);
-        _hub.Intercept = r => r.Method == "GET" && r.Path.EndsWith("/tokenizer.json", StringComparison.Ordinal) ? new HubAnswer(200, [], Encoding.UTF8.GetBytes("{\"tokenizer\": 2}")) : null;
+        _hub.Intercept = r =>
+            r.Method == "GET" && r.Path.EndsWith("/tokenizer.json", StringComparison.Ordinal)
+                ? new HubAnswer(200, [], Encoding.UTF8.GetBytes("{\"tokenizer\": 2}"))
+                : null;
         Assert.Contains("tokenizer.json", Fails(s => s.Model("org/model")).Message, StringComparison.Ordinal);
     }
 
@@ -173,17 +215,25 @@ public sealed class HubTests : IDisposable
     public void RefusesAWrongSize(int size)
     {
         var body = new byte[size];
-        _hub.Intercept = r => r.Storage ? r.Range == null ? new HubAnswer(200, [], body) : new HubAnswer(416, [], []) : null;
+        _hub.Intercept = r =>
+            r.Storage
+                ? r.Range == null
+                    ? new HubAnswer(200, [], body)
+                    : new HubAnswer(416, [], [])
+                : null;
         var e = Fails(s => s.Model("org/model"));
         Assert.Equal(HubFault.Damaged, e.Fault);
         Assert.Contains("300000", e.Message, StringComparison.Ordinal);
-        Assert.DoesNotContain(Directory.GetFiles(Path.Combine(Repo(), "blobs")), f => f.Contains(FakeHub.Sha256(_weights), StringComparison.Ordinal));
+        Assert.DoesNotContain(Directory.GetFiles(Path.Combine(Repo(), "blobs")), f =>
+            f.Contains(FakeHub.Sha256(_weights), StringComparison.Ordinal)
+        );
     }
 
     [Fact]
     public void AnExpiredAddressIsAskedForAgain()
     {
-        _hub.Intercept = r => r.Storage && r.Path.EndsWith("sig=1", StringComparison.Ordinal) ? FakeHub.Error(403) : null;
+        _hub.Intercept = r =>
+            r.Storage && r.Path.EndsWith("sig=1", StringComparison.Ordinal) ? FakeHub.Error(403) : null;
         using var store = Store();
         Assert.Equal(_weights, File.ReadAllBytes(Path.Combine(store.Model("org/model"), "model.safetensors")));
         Assert.Contains(_hub.Requests, r => r.Storage && r.Path.EndsWith("sig=2", StringComparison.Ordinal));
@@ -191,7 +241,14 @@ public sealed class HubTests : IDisposable
 
     public static TheoryData<int, string?, string?, HubFault, string> Refusals => new()
     {
-        { 401, "GatedRepo", null, HubFault.Gated, "Open the model's page in a browser while signed in, accept the terms, then set HF_TOKEN to a token with read access." },
+            {
+                401,
+                "GatedRepo",
+                null,
+                HubFault.Gated,
+                "Open the model's page in a browser while signed in, accept the terms, then set HF_TOKEN to a token "
+                    + "with read access."
+            },
         { 403, "GatedRepo", "Access to model org/model is restricted", HubFault.Gated, "HF_TOKEN" },
         { 401, "RepoNotFound", null, HubFault.RepoNotFound, "Check the spelling org/name; if private, set HF_TOKEN." },
         { 401, null, null, HubFault.RepoNotFound, "Check the spelling org/name; if private, set HF_TOKEN." },
@@ -221,7 +278,14 @@ public sealed class HubTests : IDisposable
     public void HonoursRetryAfter()
     {
         int calls = 0;
-        _hub.Intercept = _ => Interlocked.Increment(ref calls) switch { 1 => FakeHub.Error(429, null, null, ("Retry-After", "7")), 2 => FakeHub.Error(503), 3 => FakeHub.Error(408), _ => null };
+        _hub.Intercept = _ =>
+            Interlocked.Increment(ref calls) switch
+            {
+                1 => FakeHub.Error(429, null, null, ("Retry-After", "7")),
+                2 => FakeHub.Error(503),
+                3 => FakeHub.Error(408),
+                _ => null,
+            };
         using var store = Store();
         store.Model("org/model");
         Assert.Equal([TimeSpan.FromSeconds(7), TimeSpan.FromSeconds(2), TimeSpan.FromSeconds(4)], _waits);
@@ -244,7 +308,8 @@ public sealed class HubTests : IDisposable
         using (var store = Store(Offline)) Assert.Equal(folder, store.Model("org/model"));
         Assert.Empty(_hub.Requests);
         File.Delete(Path.Combine(folder, "model.safetensors"));
-        Assert.Contains("model.safetensors", Fails(s => s.Model("org/model"), Offline).Message, StringComparison.Ordinal);
+        Assert.Contains(
+            "model.safetensors", Fails(s => s.Model("org/model"), Offline).Message, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -293,7 +358,9 @@ public sealed class HubTests : IDisposable
         _hub.Files.Remove("org/model/model.safetensors");
         _hub.Files["org/model/pytorch_model.bin"] = [1, 2, 3];
         Assert.Contains("pickles", Fails(s => s.Model("org/model")).Message, StringComparison.Ordinal);
-        Assert.DoesNotContain(_hub.Requests, r => r.Method == "GET" && r.Path.EndsWith(".bin", StringComparison.Ordinal));
+        Assert.DoesNotContain(_hub.Requests, r =>
+            r.Method == "GET" && r.Path.EndsWith(".bin", StringComparison.Ordinal)
+        );
     }
 
     [Fact]
@@ -305,7 +372,10 @@ public sealed class HubTests : IDisposable
             _hub.Files["org/model/" + shard] = [.. _weights, (byte)shard[10]];
             _hub.Large.Add("org/model/" + shard);
         }
-        _hub.Files["org/model/model.safetensors.index.json"] = Encoding.UTF8.GetBytes("{\"metadata\": {\"total_size\": 600000}, \"weight_map\": {\"a\": \"model-00001-of-00002.safetensors\", \"b\": \"model-00002-of-00002.safetensors\"}}");
+        _hub.Files["org/model/model.safetensors.index.json"] = Encoding.UTF8.GetBytes(
+            "{\"metadata\": {\"total_size\": 600000}, \"weight_map\": {\"a\": \"model-00001-of-00002.safetensors\", "
+                + "\"b\": \"model-00002-of-00002.safetensors\"}}"
+        );
         using var store = Store();
         Assert.Equal(600_000, store.Config("org/model").WeightBytes);
         Assert.DoesNotContain(_hub.Requests, r => r.Storage);
@@ -337,24 +407,35 @@ public sealed class HubTests : IDisposable
     [Fact]
     public void SplitsOfADataSet()
     {
-        foreach (string f in (string[])["README.md", "plain_text/test-00000-of-00001.parquet", "plain_text/train-00000-of-00002.parquet", "plain_text/train-00001-of-00002.parquet", "plain_text/unsupervised-00000-of-00001.parquet"])
+        foreach (
+            string f in (string[])
+                [
+                    "README.md", "plain_text/test-00000-of-00001.parquet", "plain_text/train-00000-of-00002.parquet",
+                    "plain_text/train-00001-of-00002.parquet", "plain_text/unsupervised-00000-of-00001.parquet"]
+        )
             _hub.Files["datasets/stanfordnlp/imdb/" + f] = Encoding.ASCII.GetBytes(f);
         using var store = Store();
-        string? test = store.Split("stanfordnlp/imdb", ["test"], true), train = store.Split("stanfordnlp/imdb", ["train"], true);
+        string? test = store.Split("stanfordnlp/imdb", ["test"], true),
+            train = store.Split("stanfordnlp/imdb", ["train"], true);
         string folder = Path.Combine(Repo("datasets--stanfordnlp--imdb"), "snapshots", FakeHub.Commit, "plain_text");
         Assert.Equal(Path.Combine(folder, "test-00000-of-00001.parquet"), test);
         Assert.Equal(Path.Combine(folder, "train-*-of-00002.parquet"), train);
         Assert.Equal(2, Directory.GetFiles(folder, Path.GetFileName(train!)).Length);
         Assert.False(File.Exists(Path.Combine(folder, "unsupervised-00000-of-00001.parquet")));
         Assert.Null(store.Split("stanfordnlp/imdb", ["validation"], false));
-        Assert.Contains("train-00000", Fails(s => s.Split("stanfordnlp/imdb", ["validation"], true)).ToDo, StringComparison.Ordinal);
+        Assert.Contains(
+            "train-00000", Fails(s => s.Split("stanfordnlp/imdb", ["validation"], true)).ToDo, StringComparison.Ordinal
+        );
         _hub.Intercept = _ => FakeHub.Error(503);
         Assert.Equal(train, store.Split("stanfordnlp/imdb", ["train"], true));
     }
 
     [Theory]
-    [InlineData("a/b/c"), InlineData("a--b/c"), InlineData("-a/b"), InlineData("a/b."), InlineData("a/b.git"), InlineData("a/b c"), InlineData("a/b@x..y"), InlineData("a/b@")]
-    public void BadNames(string name) => Assert.Equal(2, Assert.Throws<HeadroomException>(() => HubName.Parse(HubKind.Model, name)).ExitCode);
+    [
+        InlineData("a/b/c"), InlineData("a--b/c"), InlineData("-a/b"), InlineData("a/b."), InlineData("a/b.git"),
+        InlineData("a/b c"), InlineData("a/b@x..y"), InlineData("a/b@")]
+    public void BadNames(string name) =>
+        Assert.Equal(2, Assert.Throws<HeadroomException>(() => HubName.Parse(HubKind.Model, name)).ExitCode);
 
     [Fact]
     public void LocalPathsWin()
@@ -364,14 +445,21 @@ public sealed class HubTests : IDisposable
         Assert.False(HubName.IsMeant("org/modle", _cache)); // a mistyped local path asks no network
         Assert.True(HubName.IsMeant("other/model", _cache));
         Assert.True(HubName.IsMeant("meta-llama/Llama-2-7b-hf@refs/pr/1", _cache));
-        foreach (string path in (string[])["data/train.jsonl", "../org/x", "/abs/x", "a/b/c", "model", "a/m.gguf", "./model", ".hidden/x"]) Assert.False(HubName.IsMeant(path, _cache), path);
+        foreach (
+            string path in (string[])
+                ["data/train.jsonl", "../org/x", "/abs/x", "a/b/c", "model", "a/m.gguf", "./model", ".hidden/x"]
+        )
+            Assert.False(HubName.IsMeant(path, _cache), path);
     }
 
     [Fact]
     public void SettingsComeFromTheEnvironment()
     {
         File.WriteAllText(Path.Combine(_cache, "token"), " hf_fromfile\r\n");
-        HubSettings Of(params (string, string)[] set) => HubSettings.FromEnvironment(n => set.FirstOrDefault(s => s.Item1 == n).Item2 ?? (n == "HOME" ? "/home/u" : null));
+        HubSettings Of(params (string, string)[] set) =>
+            HubSettings.FromEnvironment(n =>
+                set.FirstOrDefault(s => s.Item1 == n).Item2 ?? (n == "HOME" ? "/home/u" : null)
+            );
         Assert.Equal("/home/u/.cache/huggingface/hub", Of().Cache);
         Assert.Equal("/x/huggingface/hub", Of(("XDG_CACHE_HOME", "/x")).Cache);
         Assert.Equal("/h/hub", Of(("HF_HOME", "/h")).Cache);

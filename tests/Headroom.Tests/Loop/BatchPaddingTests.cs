@@ -35,12 +35,18 @@ public class BatchPaddingTests
     private static Engine Open(FewShapes device, bool answers, TrainMode mode)
     {
         bool full = mode == TrainMode.Full;
-        var settings = new ModelSettings(full ? WeightStorage.F32 : WeightStorage.NF4Double, WeightStorage.F32, mode, full ? null : TinyModel.Lora(0.1f), LogitsChunk: 32);
-        var engine = new Engine(device, new RandomSource(TinyModel.Small()), settings, new BatchLimits(Rows * Longest, Rows, answers ? Rows * Answer : Rows * Longest));
+        var settings = new ModelSettings(
+            full ? WeightStorage.F32 : WeightStorage.NF4Double, WeightStorage.F32, mode,
+            full ? null : TinyModel.Lora(0.1f), LogitsChunk: 32);
+        var engine = new Engine(
+            device, new RandomSource(TinyModel.Small()), settings,
+            new BatchLimits(Rows * Longest, Rows, answers ? Rows * Answer : Rows * Longest));
         var random = new PhiloxRandom(5);
         engine.InitializeAdapters(3);
         foreach (var p in engine.Model.Projections)
-            if (!p.B.IsNone) engine.Write(p.B, Enumerable.Range(0, (int)p.B.Count).Select(_ => random.NextNormal() * 0.3f).ToArray());
+            if (!p.B.IsNone)
+                engine.Write(
+                    p.B, Enumerable.Range(0, (int)p.B.Count).Select(_ => random.NextNormal() * 0.3f).ToArray());
         return engine;
     }
 
@@ -50,7 +56,11 @@ public class BatchPaddingTests
         for (int r = 0; r < rows; r++)
         {
             int n = length ?? 8 + random.Next(Longest - 7);
-            batch.Add(new EncodedRow(Enumerable.Range(0, n).Select(_ => random.Next(200)).ToArray(), answers ? n - 1 - random.Next(Answer) : 1));
+            batch.Add(
+                new EncodedRow(
+                    Enumerable.Range(0, n).Select(_ => random.Next(200)).ToArray(),
+                    answers ? n - 1 - random.Next(Answer) : 1)
+            );
         }
         return batch;
     }
@@ -75,7 +85,8 @@ public class BatchPaddingTests
             }).ToArray();
             Assert.Equal(losses[1], losses[0], Math.Abs(losses[1]) * 1e-6);
             var (got, wanted) = (TinyModel.Gradients(a), TinyModel.Gradients(b));
-            foreach (string name in wanted.Keys) TinyModel.Near(wanted[name].Select(x => (double)x).ToArray(), got[name], 1e-5, $"{rows} rows, {name}");
+            foreach (string name in wanted.Keys)
+                TinyModel.Near(wanted[name].Select(x => (double)x).ToArray(), got[name], 1e-5, $"{rows} rows, {name}");
             StepShape shape = few.Shapes[^1], alone = own.Shapes[^1];
             Assert.Equal((batch.Tokens, rows, batch.LabelCount), (alone.Tokens, alone.Sequences, alone.Labels));
             Assert.True(shape.Tokens >= alone.Tokens && shape.Labels >= alone.Labels && shape.Sequences == Rows + 1);

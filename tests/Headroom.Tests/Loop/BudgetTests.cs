@@ -13,14 +13,25 @@ public class BudgetTests
 
     private static readonly ModelConfig Config = new()
     {
-        ModelType = "llama", HiddenSize = 512, IntermediateSize = 1408, VocabSize = 2000, NumHiddenLayers = 8, NumAttentionHeads = 8, NumKeyValueHeads = 8, HeadDim = 64, RmsNormEps = 1e-5f,
+        ModelType = "llama",
+        HiddenSize = 512,
+        IntermediateSize = 1408,
+        VocabSize = 2000,
+        NumHiddenLayers = 8,
+        NumAttentionHeads = 8,
+        NumKeyValueHeads = 8,
+        HeadDim = 64,
+        RmsNormEps = 1e-5f,
     };
-    private static readonly ModelSettings Settings = new(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
-        new LoraSettings(16, 32, 0.1f, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), ComputeType: DType.BF16);
+    private static readonly ModelSettings Settings = new(
+        WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
+        new LoraSettings(16, 32, 0.1f, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]),
+        ComputeType: DType.BF16);
     private static readonly BatchLimits Limits = new(1024, 2, 1024);
 
     // A device that expands weights, of which nothing is asked but its plan.
-    private sealed class Expanding(IDevice inner, bool expands = true, MemoryUse? memory = null, long records = 0) : IDevice
+    private sealed class Expanding(IDevice inner, bool expands = true, MemoryUse? memory = null, long records = 0)
+        : IDevice
     {
         public long Later { get; private set; }
         public MemoryUse? ReadMemory() => memory;
@@ -42,7 +53,8 @@ public class BudgetTests
         public void Dispose() => inner.Dispose();
     }
 
-    private static (long Total, int Recompute, long Expanded) Fit(long? budget, long? expanded = null, bool expands = true)
+    private static (long Total, int Recompute, long Expanded) Fit(
+        long? budget, long? expanded = null, bool expands = true)
     {
         using var device = new Expanding(new CpuDevice(), expands);
         var (plan, settings) = Budget.Fit(Config, Settings, Limits, device.WorkspaceBytes, budget, device, expanded);
@@ -74,16 +86,24 @@ public class BudgetTests
         Assert.Equal(30 * MiB, Fit(least + 30 * MiB, 50 * MiB).Expanded);
     }
 
-    /// <summary>Columns for the adapters are given beside rows of whole groups of 64 elements only: what reads other rows finds them by octets.</summary>
+    /// <summary>
+    /// Columns for the adapters are given beside rows of whole groups of 64 elements only: what reads other rows finds
+    /// them by octets.
+    /// </summary>
     [Theory, InlineData(1408, 64), InlineData(1376, 0), InlineData(172, 0)]
     public void OddWidthsGetNoFurtherColumns(int inter, int more)
     {
         var plan = Engine.MakePlan(Config with { IntermediateSize = inter }, Settings, Limits, 0, out _);
         Assert.Equal([inter + more], plan.Buffers.Where(b => b.Name == "swiglu").Select(b => b.Shape.D1).Distinct());
-        Assert.Equal([512 + 64], plan.Buffers.Where(b => b.Name == "norm output").Select(b => b.Shape.D1).Distinct().Where(c => c != 512));
+        Assert.Equal(
+            [512 + 64],
+            plan.Buffers.Where(b => b.Name == "norm output").Select(b => b.Shape.D1).Distinct().Where(c => c != 512));
     }
 
-    /// <summary>A rank that the device's ops have no room for is refused before anything is reserved, by the first projection that it is too large for.</summary>
+    /// <summary>
+    /// A rank that the device's ops have no room for is refused before anything is reserved, by the first projection
+    /// that it is too large for.
+    /// </summary>
     [Fact]
     public void ARankTooLargeForTheDeviceIsRefused()
     {
@@ -96,19 +116,26 @@ public class BudgetTests
         using var cpu = new CpuDevice();
         int most = cpu.LargestRank(Config.IntermediateSize, DType.F32);
         Engine.MakePlan(Config, Of(most) with { ComputeType = DType.F32 }, Limits, 0, out _, cpu);
-        Assert.Throws<HeadroomException>(() => Engine.MakePlan(Config, Of(most + 1) with { ComputeType = DType.F32 }, Limits, 0, out _, cpu));
+        Assert.Throws<HeadroomException>(() =>
+            Engine.MakePlan(Config, Of(most + 1) with { ComputeType = DType.F32 }, Limits, 0, out _, cpu)
+        );
     }
 
-    /// <summary>The last layer's activations are needed at once, so they stay unless the logits want that memory.</summary>
+    /// <summary>
+    /// The last layer's activations are needed at once, so they stay unless the logits want that memory.
+    /// </summary>
     [Fact]
     public void TheLastLayerIsNotRecomputedWhereThatSavesNothing()
     {
         var limits = new BatchLimits(4096, 8, 4096);
-        long Total(ModelConfig config, int layers) => Engine.MakePlan(config, Settings with { RecomputeLayers = layers }, limits, 0, out _).TotalBytes;
-        int Chosen(ModelConfig config) => Budget.Fit(config, Settings with { RecomputeLayers = -1 }, limits, 0, null).Settings.RecomputeLayers;
+        long Total(ModelConfig config, int layers) =>
+            Engine.MakePlan(config, Settings with { RecomputeLayers = layers }, limits, 0, out _).TotalBytes;
+        int Chosen(ModelConfig config) =>
+            Budget.Fit(config, Settings with { RecomputeLayers = -1 }, limits, 0, null).Settings.RecomputeLayers;
         Assert.InRange(Total(Config, 7), Total(Config, 8), Total(Config, 8) * 51 / 50);
         Assert.Equal(7, Chosen(Config));
-        var wide = Config with { VocabSize = 40000 }; // a chunk of logits is larger than what a layer's backward pass takes beside its activations
+        // a chunk of logits is larger than what a layer's backward pass takes beside its activations
+        var wide = Config with { VocabSize = 40000 };
         Assert.True(Total(wide, 7) > Total(wide, 8) * 51 / 50);
         Assert.Equal(8, Chosen(wide));
     }
@@ -120,13 +147,19 @@ public class BudgetTests
         var (total, layers, room) = Fit(none - 1);
         Assert.InRange(layers, 1, 8);
         Assert.True(total <= none - 1);
-        Assert.True(room < 16 * MiB || total + MiB > none - 1); // what a coarse step of recompute leaves may be used too
+        // what a coarse step of recompute leaves may be used too
+        Assert.True(room < 16 * MiB || total + MiB > none - 1);
         using var device = new Expanding(new CpuDevice());
-        var e = Assert.Throws<HeadroomException>(() => Budget.Fit(Config, Settings, Limits, device.WorkspaceBytes, 10 * MiB, device, allowed: "are free on a card"));
+        var e = Assert.Throws<HeadroomException>(() =>
+            Budget.Fit(Config, Settings, Limits, device.WorkspaceBytes, 10 * MiB, device, allowed: "are free on a card")
+        );
         Assert.Contains("10 MiB are free on a card", e.Message);
     }
 
-    /// <summary>What is allowed is no more than what the process could have: what the card has free, and what the process holds already.</summary>
+    /// <summary>
+    /// What is allowed is no more than what the process could have: what the card has free, and what the process holds
+    /// already.
+    /// </summary>
     [Fact]
     public void TheCardsFreeMemoryBoundsABudget()
     {
@@ -139,7 +172,8 @@ public class BudgetTests
         Assert.Contains("free on", could.Words);
         Assert.Equal(could, Budget.Of(1L << 40, card)); // the card is not as free as what is allowed
         Assert.Equal((could.Bytes - MiB, "are allowed"), Budget.Of(could.Bytes - MiB, card));
-        var (plan, settings) = Budget.Fit(Config, Settings, Limits, card.WorkspaceBytes, Budget.Of(1L << 40, card).Bytes, card);
+        var (plan, settings) = Budget.Fit(
+            Config, Settings, Limits, card.WorkspaceBytes, Budget.Of(1L << 40, card).Bytes, card);
         Assert.InRange(settings.ExpandedBytes, 39 * MiB, 40 * MiB);
         Assert.True(plan.ArenaBytes <= free - 64 * MiB, $"an arena of {plan.ArenaBytes} in {free}");
         using var full = new Expanding(new CpuDevice(), memory: new MemoryUse(1000 * MiB, 990 * MiB, -1, 0));
@@ -165,17 +199,37 @@ public class BudgetTests
     public void AnEngineGivesTheRoomToItsDevice()
     {
         var device = new Expanding(new CpuDevice());
-        using var engine = new Engine(device, Config, Settings with { ComputeType = DType.F32, ExpandedBytes = 18 * MiB }, Limits);
+        using var engine = new Engine(
+            device,
+            Config,
+            Settings with
+            {
+                ComputeType = DType.F32,
+                ExpandedBytes = 18 * MiB,
+            },
+            Limits
+        );
         Assert.Equal(18 * MiB, device.Room.Bytes);
         Assert.Equal(0, device.Room.Address % 64);
         Assert.Contains(engine.Plan.Rows(), r => r.Category == MemoryCategory.ExpandedWeights && r.Bytes == 18 * MiB);
         var small = new Expanding(new CpuDevice());
-        using var without = new Engine(small, Config, Settings with { ComputeType = DType.F32, ExpandedBytes = MiB - 1 }, Limits); // less than one holds nothing
+        using var without = new Engine(
+            small,
+            Config,
+            Settings with
+            {
+                ComputeType = DType.F32,
+                ExpandedBytes = MiB - 1,
+            },
+            Limits
+        ); // less than one holds nothing
         Assert.True(small.Room.IsNone && without.Plan.Rows().All(r => r.Category != MemoryCategory.ExpandedWeights));
     }
 
     private static Dictionary<string, string> Changes(string offer) =>
-        Regex.Matches(offer, @"(--rows|--length|--r|per_device_\w+|max_seq_length|r|rank_pattern above) (\d+)").ToDictionary(m => m.Groups[1].Value, m => m.Groups[2].Value);
+        Regex
+            .Matches(offer, @"(--rows|--length|--r|per_device_\w+|max_seq_length|r|rank_pattern above) (\d+)")
+            .ToDictionary(m => m.Groups[1].Value, m => m.Groups[2].Value);
 
     // The offers of a refusal, each of which is all of a change.
     private static string[] Offers(HeadroomException e)
@@ -184,16 +238,39 @@ public class BudgetTests
         return e.ToDo[(e.ToDo.IndexOf(':') + 1)..].TrimEnd('.').Split(';');
     }
 
-    /// <summary>Whoever follows a refusal's advice is not refused again, whatever part of the run is the largest.</summary>
+    /// <summary>
+    /// Whoever follows a refusal's advice is not refused again, whatever part of the run is the largest.
+    /// </summary>
     [Fact]
     public void EveryChangeThatARefusalOffersFits()
     {
         using var folder = new Formats.TempFolder();
         string model = Path.Combine(folder.Path, "base");
-        Pretrainer.Run(new PretrainOptions { HiddenSize = 64, IntermediateSize = 64, NumHiddenLayers = 2, NumAttentionHeads = 2, Notes = 40, BatchSize = 4, VocabSize = 512 }, model, new CpuDevice(1), _ => { }, (_, _, _, _) => { }, default);
+        Pretrainer.Run(
+            new PretrainOptions
+            {
+                HiddenSize = 64,
+                IntermediateSize = 64,
+                NumHiddenLayers = 2,
+                NumAttentionHeads = 2,
+                Notes = 40,
+                BatchSize = 4,
+                VocabSize = 512,
+            },
+            model,
+            new CpuDevice(1),
+            _ => { },
+            (_, _, _, _) => { },
+            default
+        );
         var seen = new HashSet<string>();
         foreach (string[] sizes in new string[][]
-            { [], ["training.per_device_train_batch_size=2", "training.per_device_eval_batch_size=32"], ["lora.r=48", "training.per_device_train_batch_size=2"], ["lora.rank_pattern={q_proj: 60}", "lora.r=2", "training.per_device_eval_batch_size=1"] })
+            {
+                [], ["training.per_device_train_batch_size=2", "training.per_device_eval_batch_size=32"],
+                ["lora.r=48", "training.per_device_train_batch_size=2"],
+                ["lora.rank_pattern={q_proj: 60}", "lora.r=2", "training.per_device_eval_batch_size=1"],
+            }
+        )
         {
             PreparedRun Prepared(long? budget, params IEnumerable<string> sets)
             {
@@ -202,7 +279,8 @@ public class BudgetTests
                     task: { template: "Review: {text}\nSentiment:", labels: { "0": " negative", "1": " positive" } }
                     training: { per_device_train_batch_size: 16 }
                     """, [.. sizes, .. sets]);
-                var prepared = PreparedRun.Of(recipe, new ModelOptions { Path = model }, () => new CpuDevice(1), budget, (_, _, _, _) => { });
+                var prepared = PreparedRun.Of(
+                    recipe, new ModelOptions { Path = model }, () => new CpuDevice(1), budget, (_, _, _, _) => { });
                 prepared.Device.Dispose();
                 return prepared;
             }
@@ -226,10 +304,14 @@ public class BudgetTests
                 {
                     var sets = Changes(offer).Select(c => c.Key switch
                     {
-                        "r" => "lora.r=" + c.Value, "max_seq_length" => "task.max_seq_length=" + c.Value, "rank_pattern above" => $"lora.rank_pattern={{q_proj: {c.Value}}}",
+                        "r" => "lora.r=" + c.Value,
+                        "max_seq_length" => "task.max_seq_length=" + c.Value,
+                        "rank_pattern above" => $"lora.rank_pattern={{q_proj: {c.Value}}}",
                         _ => $"training.{c.Key}={c.Value}",
                     }).ToList();
-                    if (offer.Contains("load_in_4bit")) sets.AddRange(["quantization.load_in_4bit=true", "quantization.bnb_4bit_use_double_quant=true"]);
+                    if (offer.Contains("load_in_4bit"))
+                        sets.AddRange([
+                            "quantization.load_in_4bit=true", "quantization.bnb_4bit_use_double_quant=true"]);
                     Assert.NotEmpty(sets);
                     using var fits = Prepared(budget, sets); // throws when it does not
                     Assert.True(fits.Plan.TotalBytes <= budget);
@@ -238,27 +320,47 @@ public class BudgetTests
                 }
             }
         }
-        Assert.Equal(["max_seq_length", "per_device_eval_batch_size", "per_device_train_batch_size", "r", "rank_pattern above", "together"], seen.Order(StringComparer.Ordinal));
+        Assert.Equal(
+            [
+                "max_seq_length", "per_device_eval_batch_size", "per_device_train_batch_size", "r",
+                "rank_pattern above", "together"],
+            seen.Order(StringComparer.Ordinal)
+        );
     }
 
-    /// <summary>A rank that is the cause is named as one: the largest of its halves that fits, with larger ranks of rank_pattern cut to it; a smaller model only where nothing helps.</summary>
+    /// <summary>
+    /// A rank that is the cause is named as one: the largest of its halves that fits, with larger ranks of rank_pattern
+    /// cut to it; a smaller model only where nothing helps.
+    /// </summary>
     [Fact]
     public void ARankThatIsTheCauseIsNamed()
     {
-        LoraSettings Lora(int r, int? q) => Settings.Lora! with { R = r, Targets = q is { } rank ? new LoraTargets { Modules = Settings.Lora!.TargetModules, RankPattern = [new("q_proj", rank)] } : null };
+        LoraSettings Lora(int r, int? q) =>
+            Settings.Lora! with
+            {
+                R = r,
+                Targets = q is { } rank
+                    ? new LoraTargets { Modules = Settings.Lora!.TargetModules, RankPattern = [new("q_proj", rank)] }
+                    : null,
+            };
         ModelSettings Of(int r, int? q = null) => Settings with { Lora = Lora(r, q) };
         BatchLimits Rows(int n) => new(n * 512, n, n * 511, n * 512, n);
-        long Total(ModelSettings s, int rows) => Engine.MakePlan(Config, s with { RecomputeLayers = 8 }, Rows(rows), 0, out _).TotalBytes;
-        string Advice(ModelSettings s, int rows, long budget, bool flags) => Assert.Throws<HeadroomException>(() => Budget.Fit(Config, s, Rows(rows), 0, budget, flags: flags)).ToDo;
+        long Total(ModelSettings s, int rows) =>
+            Engine.MakePlan(Config, s with { RecomputeLayers = 8 }, Rows(rows), 0, out _).TotalBytes;
+        string Advice(ModelSettings s, int rows, long budget, bool flags) =>
+            Assert.Throws<HeadroomException>(() => Budget.Fit(Config, s, Rows(rows), 0, budget, flags: flags)).ToDo;
         Assert.Contains("; r 64 (", "; " + Advice(Of(256), 2, Total(Of(64), 2), false).Split(": ")[^1]);
         Assert.Contains("--r 64 (", Advice(Of(256), 2, Total(Of(64), 2), true));
-        Assert.Contains("r 32 with no rank of rank_pattern above 32 (", Advice(Of(64, 256), 2, Total(Of(32, 32), 2), false));
+        Assert.Contains(
+            "r 32 with no rank of rank_pattern above 32 (", Advice(Of(64, 256), 2, Total(Of(32, 32), 2), false));
         Assert.Contains(": no rank of rank_pattern above 32 (", Advice(Of(8, 256), 1, Total(Of(8, 32), 1), false));
         // Rows of a plan without a recipe are those of its evaluation too.
         Assert.Contains("--rows 2 (", Advice(Of(16), 8, Total(Of(16), 2), true));
         long least = Total(Of(4), 1);
         Assert.Contains("do together: --rows 1, --r 4 (", Advice(Of(256), 8, least, true));
-        Assert.Contains("do together: per_device_train_batch_size 1, per_device_eval_batch_size 1, r 4 (", Advice(Of(256), 8, least, false));
+        Assert.Contains(
+            "do together: per_device_train_batch_size 1, per_device_eval_batch_size 1, r 4 (",
+            Advice(Of(256), 8, least, false));
         Assert.Contains("smaller model", Advice(Of(256), 8, MiB, true));
     }
 

@@ -8,8 +8,9 @@ using Headroom.Training;
 namespace Headroom.Tests.Loop;
 
 /// <summary>
-/// A run that saves, evaluates, keeps its best, prunes and logs at every step, on a disk that fails (<see cref="FaultyFiles"/>): whatever happens, a checkpoint that was
-/// reported is there and whole, nothing false has a final name, and what is resumed ends as the run that was never disturbed. HEADROOM_SOAK=1 runs all schedules.
+/// A run that saves, evaluates, keeps its best, prunes and logs at every step, on a disk that fails
+/// (<see cref="FaultyFiles"/>): whatever happens, a checkpoint that was reported is there and whole, nothing false has
+/// a final name, and what is resumed ends as the run that was never disturbed. HEADROOM_SOAK=1 runs all schedules.
 /// </summary>
 public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
 {
@@ -21,7 +22,8 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
     private sealed record Ended(string Hash, string Steps, int Reported);
 
     /// <summary>What of the undisturbed run every file under a final name must be.</summary>
-    private sealed record Truth(Ended Ended, Dictionary<string, string> Files, Dictionary<int, string> Best, int Operations);
+    private sealed record Truth(
+        Ended Ended, Dictionary<string, string> Files, Dictionary<int, string> Best, int Operations);
 
     private string At(params string[] names) => Path.Combine([_folder, .. names]);
 
@@ -34,19 +36,46 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
         var config = TinyModel.Smallest();
         var options = new TrainingOptions
         {
-            PerDeviceTrainBatchSize = 2, GradientAccumulationSteps = 1, MaxSteps = Steps, LearningRate = 1e-2, EvalStrategy = "steps", EvalSteps = 1,
-            SaveStrategy = "steps", SaveSteps = 1, SaveTotalLimit = limit, Seed = 3,
+            PerDeviceTrainBatchSize = 2,
+            GradientAccumulationSteps = 1,
+            MaxSteps = Steps,
+            LearningRate = 1e-2,
+            EvalStrategy = "steps",
+            EvalSteps = 1,
+            SaveStrategy = "steps",
+            SaveSteps = 1,
+            SaveTotalLimit = limit,
+            Seed = 3,
         };
-        using var engine = TinyModel.Open(config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(0.1f), 0, LogitsChunk: 8), 18, 2);
-        var trainer = new Trainer(engine, options, new RowList(_rows), 9) { State = new TrainerState(0, 0, null, 0, "recipe", "base") };
+        using var engine = TinyModel.Open(
+            config,
+            new ModelSettings(
+                WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(0.1f), 0, LogitsChunk: 8),
+            18,
+            2
+        );
+        var trainer = new Trainer(engine, options, new RowList(_rows), 9)
+        {
+            State = new TrainerState(0, 0, null, 0, "recipe", "base"),
+        };
         FileLayer.Current.MakeFolder(At("run"));
         Checkpoints.Restore(Checkpoints_);
-        if (Checkpoints.Latest(Checkpoints_) is { } from) trainer.State = Checkpoints.Load(from, engine, "recipe", "base");
+        if (Checkpoints.Latest(Checkpoints_) is { } from)
+            trainer.State = Checkpoints.Load(from, engine, "recipe", "base");
         EventLog.Cut(At("run", "events.jsonl"), At("run", "events-cut.jsonl"), trainer.State.Step);
         using var log = new EventLog(At("run", "events.jsonl"));
         trainer.Run(new TrainerHooks
         {
-            OnStep = s => log.Write("step", new JsonObject { ["step"] = s.Step, ["loss"] = s.Loss, ["grad_norm"] = s.GradNorm }),
+            OnStep = s =>
+                log.Write(
+                    "step",
+                    new JsonObject
+                    {
+                        ["step"] = s.Step,
+                        ["loss"] = s.Loss,
+                        ["grad_norm"] = s.GradNorm,
+                    }
+                ),
             Evaluate = s => (Metric[s], true),
             OnBest = s =>
             {
@@ -61,13 +90,25 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
         return new Ended(Checkpoints.TrainedHash(engine), LogOf(int.MaxValue), _reported);
     }
 
-    private string LogOf(int last) => !File.Exists(At("run", "events.jsonl")) ? "" : string.Join('\n', EventLog.Read(At("run", "events.jsonl")).Where(e => (int?)e["step"] <= last)
+    private string LogOf(int last) =>
+        !File.Exists(At("run", "events.jsonl"))
+            ? ""
+            : string.Join(
+                '\n',
+                EventLog
+                    .Read(At("run", "events.jsonl"))
+                    .Where(e => (int?)e["step"] <= last)
         .Select(e => $"{e["step"]} {e["loss"]} {e["grad_norm"]}"));
 
     private static string Hash(string file) => Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(file)));
 
     private static IEnumerable<string> Named(string folder) => !Directory.Exists(folder) ? []
-        : Directory.GetFiles(folder, "*", SearchOption.AllDirectories).Where(f => !Path.GetFileName(f).StartsWith('.') && !Path.GetRelativePath(folder, f).Contains(".tmp", StringComparison.Ordinal));
+            : Directory
+                .GetFiles(folder, "*", SearchOption.AllDirectories)
+                .Where(f =>
+                    !Path.GetFileName(f).StartsWith('.')
+                    && !Path.GetRelativePath(folder, f).Contains(".tmp", StringComparison.Ordinal)
+                );
 
     private Truth Undisturbed()
     {
@@ -87,7 +128,12 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
     private void Check(Truth truth, bool lied, int limit)
     {
         foreach (string f in Named(At("run", "best")))
-            Assert.True(Path.GetFileName(f) == "adapter_config.json" ? Hash(f) == truth.Files["best"] : truth.Best.ContainsValue(Hash(f)) || lied, $"{f} is false");
+            Assert.True(
+                Path.GetFileName(f) == "adapter_config.json"
+                    ? Hash(f) == truth.Files["best"]
+                    : truth.Best.ContainsValue(Hash(f)) || lied,
+                $"{f} is false"
+            );
         var all = Checkpoints.All(Checkpoints_);
         if (lied && all.Count > 0)
         {
@@ -95,10 +141,12 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
             if (Record.Exception(() => Checkpoints.Verify(all[^1].Path, "recipe")) is not { } damaged) return;
             Assert.IsType<HeadroomException>(damaged);
             if (limit > 1 && all.Count > 1) Checkpoints.Verify(all[^2].Path, "recipe");
-            foreach (var c in all.Where(c => Record.Exception(() => Checkpoints.Verify(c.Path, "recipe")) != null)) Directory.Delete(c.Path, true); // as the message says
+            foreach (var c in all.Where(c => Record.Exception(() => Checkpoints.Verify(c.Path, "recipe")) != null))
+                Directory.Delete(c.Path, true); // as the message says
             return;
         }
-        foreach (string f in Named(Checkpoints_)) Assert.True(truth.Files[Path.GetRelativePath(Checkpoints_, f)] == Hash(f), $"{f} is false");
+        foreach (string f in Named(Checkpoints_))
+            Assert.True(truth.Files[Path.GetRelativePath(Checkpoints_, f)] == Hash(f), $"{f} is false");
         Assert.All(all, c => Assert.Equal(4, Named(c.Path).Count()));
         if (lied) return;
         int newest = all.Count == 0 ? 0 : all[^1].Step;
@@ -111,7 +159,11 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
     public void WhateverTheDiskDoesNothingFalseIsLeftAndNothingReportedIsLost()
     {
         var truth = Undisturbed();
-        int schedules = Environment.GetEnvironmentVariable("HEADROOM_SOAK") == "1" ? All : Few, cuts = 0, errors = 0, lies = 0, whole = 0;
+        int schedules = Environment.GetEnvironmentVariable("HEADROOM_SOAK") == "1" ? All : Few,
+            cuts = 0,
+            errors = 0,
+            lies = 0,
+            whole = 0;
         for (int seed = 1; seed <= schedules; seed++)
         {
             try
@@ -123,7 +175,10 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
                 throw new InvalidOperationException($"schedule {seed}: {e.Message}", e);
             }
         }
-        output.WriteLine($"{schedules} schedules: {cuts} power cuts, {errors} runs ended by the disk, {lies} flushes that lied, {whole} attempts that reached the end");
+        output.WriteLine(
+            $"{schedules} schedules: {cuts} power cuts, {errors} runs ended by the disk, {lies} flushes that lied, "
+                + $"{whole} attempts that reached the end"
+        );
         Assert.True(cuts > schedules / 2 && errors > schedules / 4 && lies > schedules / 20 && whole > schedules / 4);
 
         void Schedule(int seed)

@@ -7,8 +7,10 @@ namespace Headroom.Tests.Loop;
 internal sealed class PowerCutException : Exception;
 
 /// <summary>What goes wrong, drawn from a seed.</summary>
-/// <param name="ErrorRate">Share of the operations that fail: EIO or ENOSPC, bytes written in part, renames that happened and say that they did not.</param>
-/// <param name="Full">Operations during which the disk is full: nothing can be written or made, renames and deletions work.</param>
+/// <param name="ErrorRate">Share of the operations that fail: EIO or ENOSPC, bytes written in part, renames that
+/// happened and say that they did not.</param>
+/// <param name="Full">Operations during which the disk is full: nothing can be written or made, renames and deletions
+/// work.</param>
 /// <param name="CutAt">Operation at which the power goes; 0 = it stays.</param>
 /// <param name="LiesAt">Flush that says it is done and is not; 0 = none.</param>
 /// <param name="Exchanges">Whether two folders can exchange their names.</param>
@@ -17,15 +19,19 @@ internal sealed record FaultPlan(
 {
     public static FaultPlan Draw(Random random, int operations) => new(
         random.Next(5) switch { 0 => 0.01, 1 => 0.05, _ => 0 },
-        random.Next(4) == 0 && random.Next(1, operations) is var from ? from..(from + random.Next(1, operations / 2)) : null,
+            random.Next(4) == 0 && random.Next(1, operations) is var from
+                ? from..(from + random.Next(1, operations / 2))
+                : null,
         random.Next(3) > 0 ? random.Next(1, operations) : 0,
         random.Next(5) == 0 ? random.Next(1, operations / 6) : 0);
 }
 
 /// <summary>
-/// A disk that fails as disks do. Everything is done on the real files below a folder, so that the code under test reads what it wrote; beside that a model
-/// knows what has reached the platter: the bytes of a file at its last flush, the names of a folder at its last flush. <see cref="PowerCut"/> makes of the folder
-/// one of the states that POSIX allows then: of the names changed since, the first few or any of them; of the bytes written since, none, some, zeros in their place, or all.
+/// A disk that fails as disks do. Everything is done on the real files below a folder, so that the code under test
+/// reads what it wrote; beside that a model knows what has reached the platter: the bytes of a file at its last flush,
+/// the names of a folder at its last flush. <see cref="PowerCut"/> makes of the folder
+/// one of the states that POSIX allows then: of the names changed since, the first few or any of them; of the bytes
+/// written since, none, some, zeros in their place, or all.
 /// </summary>
 internal sealed class FaultyFiles : FileLayer
 {
@@ -71,10 +77,13 @@ internal sealed class FaultyFiles : FileLayer
         return new Node(true) { Names = names, NamesOnDisk = new(names) };
     }
 
-    private Node At(string path) => Path.GetRelativePath(_root, Path.GetFullPath(path)) is var relative && relative == "." ? _tree
+    private Node At(string path) =>
+        Path.GetRelativePath(_root, Path.GetFullPath(path)) is var relative && relative == "."
+            ? _tree
         : relative.Split('/').Aggregate(_tree, (n, name) => n.Names[name]);
 
-    private (Node Folder, string Name) Place(string path) => (At(Path.GetDirectoryName(Path.GetFullPath(path))!), Path.GetFileName(path));
+    private (Node Folder, string Name) Place(string path) =>
+        (At(Path.GetDirectoryName(Path.GetFullPath(path))!), Path.GetFileName(path));
 
     private static void Change(Node folder, Action<Dictionary<string, Node>> change)
     {
@@ -91,13 +100,15 @@ internal sealed class FaultyFiles : FileLayer
             _dead = true;
             throw new PowerCutException();
         }
-        if (takesSpace && _plan.Full is { } full && Operations >= full.Start.Value && Operations < full.End.Value) throw Error(NoSpace);
+        if (takesSpace && _plan.Full is { } full && Operations >= full.Start.Value && Operations < full.End.Value)
+            throw Error(NoSpace);
         if (_random.NextDouble() >= _plan.ErrorRate) return false;
         if (_random.Next(3) == 0) return true;
         throw Error(takesSpace && _random.Next(2) == 0 ? NoSpace : Fault);
     }
 
-    private static IOException Error(int number) => new(number == NoSpace ? "No space left on device" : "Input/output error", number);
+    private static IOException Error(int number) =>
+        new(number == NoSpace ? "No space left on device" : "Input/output error", number);
 
     private void Do(bool takesSpace, Action action)
     {
@@ -258,18 +269,28 @@ internal sealed class FaultyFiles : FileLayer
         int same = now.AsSpan().CommonPrefixLength(old);
         if (now.Length == old.Length && same == old.Length) return now;
         int kept = _random.Next(same, now.Length + 1);
-        return _random.Next(4) switch { 0 => old, 1 => now, 2 => now[..kept], _ => [.. now[..kept], .. new byte[now.Length - kept]] };
+        return _random.Next(4) switch
+        {
+            0 => old,
+            1 => now,
+            2 => now[..kept],
+            _ => [.. now[..kept], .. new byte[now.Length - kept]],
+        };
     }
 
     /// <summary>The tree, for a message.</summary>
     public override string ToString()
     {
         var text = new StringBuilder();
-        foreach (string e in Directory.GetFileSystemEntries(_root, "*", SearchOption.AllDirectories).Order()) text.AppendLine(Path.GetRelativePath(_root, e));
+        foreach (string e in Directory.GetFileSystemEntries(_root, "*", SearchOption.AllDirectories).Order())
+            text.AppendLine(Path.GetRelativePath(_root, e));
         return text.ToString();
     }
 
-    /// <summary>A file that is being written: every write is an operation, and one that fails may have written some of its bytes.</summary>
+    /// <summary>
+    /// A file that is being written: every write is an operation, and one that fails may have written some of its
+    /// bytes.
+    /// </summary>
     private sealed class Written(FaultyFiles files, Node node, Stream real) : Stream
     {
         public Node Node => node;
@@ -298,7 +319,12 @@ internal sealed class FaultyFiles : FileLayer
             int at = (int)real.Position;
             real.Write(bytes);
             real.Flush();
-            node.Bytes = [.. node.Bytes.AsSpan(0, at), .. bytes, .. node.Bytes.AsSpan(Math.Min(node.Bytes.Length, at + bytes.Length))];
+            node.Bytes =
+            [
+                .. node.Bytes.AsSpan(0, at),
+                .. bytes,
+                .. node.Bytes.AsSpan(Math.Min(node.Bytes.Length, at + bytes.Length)),
+            ];
         }
 
         public override void SetLength(long value)

@@ -11,7 +11,11 @@ public sealed class NotFiniteTests : IDisposable
     private readonly string _root = Directory.CreateTempSubdirectory("headroom-nan-").FullName;
 
     private static Engine Open() => TinyModel.Open(TinyModel.Smallest(),
-        new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(), 0, LogitsChunk: 8), 18, 2);
+            new ModelSettings(
+                WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(), 0, LogitsChunk: 8),
+            18,
+            2
+        );
 
     private static void Spoil(Engine engine, float value = float.NaN)
     {
@@ -23,12 +27,31 @@ public sealed class NotFiniteTests : IDisposable
 
     private static Trainer Trainer(Engine engine, int steps, int limit) => new(engine, new TrainingOptions
     {
-        PerDeviceTrainBatchSize = 2, GradientAccumulationSteps = 1, MaxSteps = steps, LearningRate = 1e-3, EvalStrategy = "steps", EvalSteps = 1, SaveStrategy = "steps", SaveSteps = 1,
-        SaveTotalLimit = limit, Seed = 3,
-    }, new RowList(TinyModel.Rows(TinyModel.Smallest(), [6, 9, 5, 7])), 9) { State = new TrainerState(0, 0, null, 0, "recipe", "base") };
+        PerDeviceTrainBatchSize = 2,
+        GradientAccumulationSteps = 1,
+        MaxSteps = steps,
+        LearningRate = 1e-3,
+        EvalStrategy = "steps",
+        EvalSteps = 1,
+        SaveStrategy = "steps",
+        SaveSteps = 1,
+        SaveTotalLimit = limit,
+        Seed = 3,
+    },
+            new RowList(TinyModel.Rows(TinyModel.Smallest(), [6, 9, 5, 7])),
+            9
+        )
+    {
+        State = new TrainerState(0, 0, null, 0, "recipe", "base"),
+    };
 
-    /// <summary>The weights become NaN after the save of step 3: three bad updates end a long run, one bad last update ends a run of four steps.</summary>
-    [Theory, InlineData(20, 0, "for the last 3 updates (steps 4 to 6)"), InlineData(20, 1, "steps 4 to 6"), InlineData(4, 0, "at the last update (step 4)"), InlineData(5, 1, "for the last 2 updates (steps 4 to 5)")]
+    /// <summary>
+    /// The weights become NaN after the save of step 3: three bad updates end a long run, one bad last update ends a
+    /// run of four steps.
+    /// </summary>
+    [
+        Theory, InlineData(20, 0, "for the last 3 updates (steps 4 to 6)"), InlineData(20, 1, "steps 4 to 6"),
+        InlineData(4, 0, "at the last update (step 4)"), InlineData(5, 1, "for the last 2 updates (steps 4 to 5)")]
     public void NothingIsSavedDuringABadStreakAndTheLastSoundCheckpointIsNamed(int steps, int limit, string says)
     {
         using var engine = Open();
@@ -42,9 +65,11 @@ public sealed class NotFiniteTests : IDisposable
         }, _root, "tiny", TestContext.Current.CancellationToken));
         Assert.Equal(1, e.ExitCode);
         Assert.Contains(says, e.Message, StringComparison.Ordinal);
-        Assert.Contains($"The last good checkpoint is {Path.Combine(_root, "checkpoint-3")};", e.ToDo, StringComparison.Ordinal);
+        Assert.Contains(
+            $"The last good checkpoint is {Path.Combine(_root, "checkpoint-3")};", e.ToDo, StringComparison.Ordinal);
         Assert.Equal(Enumerable.Range(4, bad.Count), bad);
-        Assert.Equal(limit == 1 ? [1, 3] : [1, 2, 3], Checkpoints.All(_root).Select(c => c.Step)); // the best and the last sound one
+        // the best and the last sound one
+        Assert.Equal(limit == 1 ? [1, 3] : [1, 2, 3], Checkpoints.All(_root).Select(c => c.Step));
         using var again = Open();
         Checkpoints.Load(Checkpoints.Latest(_root)!, again, "recipe", "base");
         Assert.All(again.Model.Trained, t => Assert.True(Finite.All(again.Read(t.Slot.Weight)), t.Name));
@@ -76,7 +101,8 @@ public sealed class NotFiniteTests : IDisposable
         string whole = Path.Combine(_root, "whole"), root = Path.Combine(_root, "stopped");
         TrainerHooks Hooks(Engine engine, Action<StepResult>? onStep = null) => new()
         {
-            OnStep = onStep, Evaluate = evaluates ? s => (s == 1 ? 1 : s <= 3 ? 0.5 : double.NaN, true) : null,
+            OnStep = onStep,
+            Evaluate = evaluates ? s => (s == 1 ? 1 : s <= 3 ? 0.5 : double.NaN, true) : null,
             OnCheckpoint = (s, _) => { if (s == 3) Spoil(engine); },
         };
         HeadroomException due;
@@ -132,11 +158,17 @@ public sealed class NotFiniteTests : IDisposable
     public void ScoresThatAreNoNumbersAreNoPrediction(float value)
     {
         using var engine = Open();
-        var rows = new RowList([.. TinyModel.Rows(TinyModel.Smallest(), [6, 9, 5, 7]).Select(r => new LabelWordRow(r.Ids, 1, 1))]);
+        var rows = new RowList([
+            .. TinyModel.Rows(TinyModel.Smallest(), [6, 9, 5, 7]).Select(r => new LabelWordRow(r.Ids, 1, 1)),
+        ]);
         Assert.Equal(4, LabelWordEvaluator.Run(engine, rows, ["no", "yes"], [1, 2], 2, 18).Predicted.Length);
         Spoil(engine, value);
-        var e = Assert.Throws<NotFiniteException>(() => LabelWordEvaluator.Run(engine, rows, ["no", "yes"], [1, 2], 2, 18));
-        Assert.Equal(("The scores of 4 of 4 rows are NaN or infinite (the first is row 1), so there is no accuracy.", 1), (e.Message, e.ExitCode));
+        var e = Assert.Throws<NotFiniteException>(() =>
+            LabelWordEvaluator.Run(engine, rows, ["no", "yes"], [1, 2], 2, 18)
+        );
+        Assert.Equal(
+            ("The scores of 4 of 4 rows are NaN or infinite (the first is row 1), so there is no accuracy.", 1),
+            (e.Message, e.ExitCode));
     }
 
     /// <summary>An evaluation that is not finite is never the best, whichever way is better.</summary>
@@ -147,7 +179,9 @@ public sealed class NotFiniteTests : IDisposable
         var trainer = Trainer(engine, 4, 0);
         double[] metric = [0, greater ? double.PositiveInfinity : double.NegativeInfinity, double.NaN, 0.5, double.NaN];
         var best = new List<int>();
-        trainer.Run(new TrainerHooks { Evaluate = s => (metric[s], greater), OnBest = best.Add }, null, null, TestContext.Current.CancellationToken);
+        trainer.Run(
+            new TrainerHooks { Evaluate = s => (metric[s], greater), OnBest = best.Add }, null, null,
+            TestContext.Current.CancellationToken);
         Assert.Equal([3], best);
         Assert.Equal((0.5, 3), (trainer.State.BestMetric, trainer.State.BestStep));
     }

@@ -20,7 +20,10 @@ public class PrecisionTests
         public nint Reserve(long bytes, long later = 0) => _cpu.Reserve(bytes, later);
         public void Upload(ReadOnlySpan<byte> source, Tensor destination) => _cpu.Upload(source, destination);
         public void Download(Tensor source, Span<byte> destination) => _cpu.Download(source, destination);
-        public void MicroStep(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue) => GradScales.Add(gradScale);
+
+        public void MicroStep(
+            in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue
+        ) => GradScales.Add(gradScale);
         public void Dispose() => _cpu.Dispose();
     }
 
@@ -48,12 +51,19 @@ public class PrecisionTests
     [InlineData(DType.F16, "fp32", DType.F32)]
     [InlineData(DType.F32, "auto", DType.F32)]
     [InlineData(DType.F32, "fp32", DType.F32)]
-    public void AutoIsWhatTheDevicePrefers(DType preferred, string precision, DType expected) => Assert.Equal(expected, Chosen(precision, preferred));
+    public void AutoIsWhatTheDevicePrefers(DType preferred, string precision, DType expected) =>
+        Assert.Equal(expected, Chosen(precision, preferred));
 
     [Theory]
-    [InlineData(DType.F16, "bf16", "training.precision is bf16, but Card does not compute in it.", "Set training.precision to auto or fp16.")]
-    [InlineData(DType.F32, "bf16", "training.precision is bf16, but the CPU computes in fp32.", "Set training.precision to auto or fp32, or use a GPU.")]
-    [InlineData(DType.F32, "fp16", "training.precision is fp16, but the CPU computes in fp32.", "Set training.precision to auto or fp32, or use a GPU.")]
+    [InlineData(
+        DType.F16, "bf16", "training.precision is bf16, but Card does not compute in it.",
+        "Set training.precision to auto or fp16.")]
+    [InlineData(
+        DType.F32, "bf16", "training.precision is bf16, but the CPU computes in fp32.",
+        "Set training.precision to auto or fp32, or use a GPU.")]
+    [InlineData(
+        DType.F32, "fp16", "training.precision is fp16, but the CPU computes in fp32.",
+        "Set training.precision to auto or fp32, or use a GPU.")]
     [InlineData(DType.BF16, "fp8", "training.precision is fp8, which is unknown.", "Use auto, fp32, bf16 or fp16.")]
     public void WhatTheDeviceHasNotIsRefused(DType preferred, string precision, string message, string toDo)
     {
@@ -71,7 +81,12 @@ public class PrecisionTests
             var settings = RunSettings.Of(With("auto"), source, device);
             using var engine = new Engine(device, source, settings, new BatchLimits(32, 2, 32));
             var rows = new RowList(TinyModel.Rows(source.Config, [9, 12]));
-            var options = new TrainingOptions { PerDeviceTrainBatchSize = 2, GradientAccumulationSteps = 1, MaxSteps = 1 };
+            var options = new TrainingOptions
+            {
+                PerDeviceTrainBatchSize = 2,
+                GradientAccumulationSteps = 1,
+                MaxSteps = 1,
+            };
             using var feed = new BatchFeed(rows, options, 12, 0, 1);
             var window = feed.Next();
             var step = new Trainer(engine, options, rows, 12).Step(window);

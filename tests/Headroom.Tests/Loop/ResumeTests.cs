@@ -10,7 +10,15 @@ public sealed class ResumeTests : IDisposable
     private const int Cut = 4; // the step whose evaluation is cut off
     private static readonly TrainingOptions Options = new()
     {
-        PerDeviceTrainBatchSize = 2, GradientAccumulationSteps = 1, MaxSteps = 6, LearningRate = 1e-2, EvalStrategy = "steps", EvalSteps = 2, SaveStrategy = "steps", SaveSteps = 100, Seed = 3,
+        PerDeviceTrainBatchSize = 2,
+        GradientAccumulationSteps = 1,
+        MaxSteps = 6,
+        LearningRate = 1e-2,
+        EvalStrategy = "steps",
+        EvalSteps = 2,
+        SaveStrategy = "steps",
+        SaveSteps = 100,
+        Seed = 3,
     };
     private readonly string _root = Directory.CreateTempSubdirectory("headroom").FullName;
 
@@ -18,11 +26,27 @@ public sealed class ResumeTests : IDisposable
     {
         var config = TinyModel.Smallest();
         var rows = TinyModel.Rows(config, [6, 9, 5, 7]);
-        var engine = TinyModel.Open(config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(0.1f, dora: dora), 0, LogitsChunk: 8), 18, 2);
-        return (engine, new Trainer(engine, Options, new RowList(rows), 9) { State = new TrainerState(0, 0, null, 0, "recipe", "base") });
+        var engine = TinyModel.Open(
+            config,
+            new ModelSettings(
+                WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(0.1f, dora: dora), 0,
+                LogitsChunk: 8),
+            18,
+            2
+        );
+        return (
+            engine,
+            new Trainer(engine, Options, new RowList(rows), 9)
+            {
+                State = new TrainerState(0, 0, null, 0, "recipe", "base"),
+            }
+        );
     }
 
-    /// <summary>A stop while the model is evaluated writes a checkpoint, and the evaluation is made up for: losses, best step and adapter are those of a run that was never stopped.</summary>
+    /// <summary>
+    /// A stop while the model is evaluated writes a checkpoint, and the evaluation is made up for: losses, best step
+    /// and adapter are those of a run that was never stopped.
+    /// </summary>
     [Theory, InlineData(false), InlineData(true)]
     public void AStopInTheMiddleOfAnEvaluationLosesNothing(bool dora)
     {
@@ -33,7 +57,22 @@ public sealed class ResumeTests : IDisposable
         using (engine)
         {
             // The metric is best at the step that will be cut off.
-            Assert.True(trainer.Run(new TrainerHooks { OnStep = whole.Add, Evaluate = s => { evaluated.Add(s); return (Math.Abs(s - Cut), false); } }, null, null, TestContext.Current.CancellationToken));
+            Assert.True(
+                trainer.Run(
+                    new TrainerHooks
+                    {
+                        OnStep = whole.Add,
+                        Evaluate = s =>
+                        {
+                            evaluated.Add(s);
+                            return (Math.Abs(s - Cut), false);
+                        },
+                    },
+                    null,
+                    null,
+                    TestContext.Current.CancellationToken
+                )
+            );
             Assert.Equal(Cut, trainer.State.BestStep);
             hash = Checkpoints.TrainedHash(engine);
         }
@@ -66,7 +105,23 @@ public sealed class ResumeTests : IDisposable
             var best = new List<int>();
             trainer.State = Checkpoints.Load(Checkpoints.Latest(_root)!, engine, "recipe", "base");
             Assert.Equal(Cut, trainer.State.Step);
-            Assert.True(trainer.Run(new TrainerHooks { OnStep = steps.Add, OnBest = best.Add, Evaluate = s => { again.Add(s); return (Math.Abs(s - Cut), false); } }, _root, "tiny", TestContext.Current.CancellationToken));
+            Assert.True(
+                trainer.Run(
+                    new TrainerHooks
+                    {
+                        OnStep = steps.Add,
+                        OnBest = best.Add,
+                        Evaluate = s =>
+                        {
+                            again.Add(s);
+                            return (Math.Abs(s - Cut), false);
+                        },
+                    },
+                    _root,
+                    "tiny",
+                    TestContext.Current.CancellationToken
+                )
+            );
             Assert.Equal([Cut], best);
             Assert.Equal(Cut, trainer.State.BestStep);
             Assert.Equal(hash, Checkpoints.TrainedHash(engine));
@@ -74,7 +129,9 @@ public sealed class ResumeTests : IDisposable
         Assert.Equal(evaluated, again);
         Assert.Equal(whole, steps);
         Assert.False(Directory.Exists(left));
-        Assert.All(Checkpoints.All(_root), c => Assert.True(File.Exists(Path.Combine(c.Path, "optimizer.safetensors"))));
+        Assert.All(Checkpoints.All(_root), c =>
+            Assert.True(File.Exists(Path.Combine(c.Path, "optimizer.safetensors")))
+        );
     }
 
     /// <summary>A directory can be flushed, and one that is not there says so.</summary>
@@ -82,7 +139,8 @@ public sealed class ResumeTests : IDisposable
     public void DirectoriesAreFlushed()
     {
         DirectoryFlush.Run(_root);
-        if (!OperatingSystem.IsWindows()) Assert.Throws<IOException>(() => DirectoryFlush.Run(Path.Combine(_root, "none")));
+        if (!OperatingSystem.IsWindows())
+            Assert.Throws<IOException>(() => DirectoryFlush.Run(Path.Combine(_root, "none")));
     }
 
     public void Dispose() => Directory.Delete(_root, true);

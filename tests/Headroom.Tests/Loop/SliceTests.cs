@@ -8,7 +8,10 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Loop;
 
-/// <summary>Trained tensors that are copied in slices of rows, as one of more than 2 GiB must be: values, files and hashes are those of one copy.</summary>
+/// <summary>
+/// Trained tensors that are copied in slices of rows, as one of more than 2 GiB must be: values, files and hashes are
+/// those of one copy.
+/// </summary>
 public sealed class SliceTests : IDisposable
 {
     private readonly string _root = Directory.CreateTempSubdirectory("headroom-").FullName;
@@ -51,7 +54,9 @@ public sealed class SliceTests : IDisposable
         var config = TinyModel.Small(1);
         var lora = TinyModel.Lora() with { ModulesToSave = ["lm_head", "norm"] };
         var batch = TinyModel.Batch(TinyModel.Rows(config, [20, 31]));
-        var engine = TinyModel.Open(config, new ModelSettings(WeightStorage.NF4, WeightStorage.BF16, TrainMode.Adapters, lora, LogitsChunk: 16), batch.Tokens, batch.Sequences, device);
+        var engine = TinyModel.Open(
+            config, new ModelSettings(WeightStorage.NF4, WeightStorage.BF16, TrainMode.Adapters, lora, LogitsChunk: 16),
+            batch.Tokens, batch.Sequences, device);
         for (int step = 0; step < steps; step++)
         {
             engine.MicroStep(batch.Host, default, 1f / batch.LabelCount);
@@ -61,9 +66,19 @@ public sealed class SliceTests : IDisposable
     }
 
     private static string[] Files(string folder) =>
-        [.. Directory.GetFiles(folder).Order(StringComparer.Ordinal).Select(f => Path.GetFileName(f) + " " + Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(f))))];
+        [
+            .. Directory
+                .GetFiles(folder)
+                .Order(StringComparer.Ordinal)
+                .Select(f =>
+                    Path.GetFileName(f) + " " + Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(f)))
+                ),
+        ];
 
-    /// <summary>Rows of 96 columns are 384 bytes: slices of one row, of several with a rest, and of less than a row, which is a row.</summary>
+    /// <summary>
+    /// Rows of 96 columns are 384 bytes: slices of one row, of several with a rest, and of less than a row, which is a
+    /// row.
+    /// </summary>
     [Theory, InlineData(1), InlineData(384), InlineData(7 * 384 + 5), InlineData(65536)]
     public void BytesAndHashesAreThoseOfOneSlice(long sliceBytes)
     {
@@ -86,7 +101,8 @@ public sealed class SliceTests : IDisposable
         Checkpoints.Load(several, loaded, "recipe", "base");
         Assert.InRange(device.Largest, 1, Math.Max(sliceBytes, 4 * 168));
         foreach (var (a, b) in whole.Model.Trained.Zip(loaded.Model.Trained))
-            foreach (var (x, y) in new[] { (a.Slot.Weight, b.Slot.Weight), (a.Slot.M, b.Slot.M), (a.Slot.V, b.Slot.V) }) Assert.Equal(whole.Read(x), loaded.Read(y));
+            foreach (var (x, y) in new[] { (a.Slot.Weight, b.Slot.Weight), (a.Slot.M, b.Slot.M), (a.Slot.V, b.Slot.V) })
+                Assert.Equal(whole.Read(x), loaded.Read(y));
     }
 
     [Fact]
@@ -96,7 +112,14 @@ public sealed class SliceTests : IDisposable
         var values = Enumerable.Range(0, 103).Select(i => i * 0.5f).ToArray();
         SafetensorsWriter.Write(path, [
             ("a", "F32", [103], System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()).ToArray()),
-            ("b", "F16", [103], System.Runtime.InteropServices.MemoryMarshal.AsBytes(Array.ConvertAll(values, v => (Half)v).AsSpan()).ToArray()),
+                (
+                    "b",
+                    "F16",
+                    [103],
+                    System
+                        .Runtime.InteropServices.MemoryMarshal.AsBytes(Array.ConvertAll(values, v => (Half)v).AsSpan())
+                        .ToArray()
+                ),
         ]);
         using var file = SafetensorsFile.Open(path);
         foreach (string name in new[] { "a", "b" })

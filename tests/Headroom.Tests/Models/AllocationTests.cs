@@ -4,7 +4,10 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Models;
 
-/// <summary>After warm-up neither a micro-step nor a whole optimizer step allocates managed memory, on the caller's thread or on the workers.</summary>
+/// <summary>
+/// After warm-up neither a micro-step nor a whole optimizer step allocates managed memory, on the caller's thread or on
+/// the workers.
+/// </summary>
 [Collection(nameof(AllocationTests))]
 public class AllocationTests
 {
@@ -19,7 +22,8 @@ public class AllocationTests
     {
         var config = TinyModel.Small();
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
-        using var engine = TinyModel.Open(config, Settings(storage, mode, recompute, dora), batch.Tokens, batch.Sequences);
+        using var engine = TinyModel.Open(
+            config, Settings(storage, mode, recompute, dora), batch.Tokens, batch.Sequences);
         uint micro = 0;
         Check(() => engine.MicroStep(batch.Host, new Dropout(0.1f, 7, micro++, 0), 0.01f));
         Check(() => engine.Losses(batch.Host));
@@ -33,8 +37,17 @@ public class AllocationTests
     {
         var config = TinyModel.Small();
         var rows = TinyModel.Rows(config, Enumerable.Range(0, 64).Select(i => 5 + i % 30).ToArray());
-        var options = new TrainingOptions { PerDeviceTrainBatchSize = 2, GradientAccumulationSteps = 2, NumTrainEpochs = 50, LrSchedulerType = schedule, LearningRate = 1e-4 };
-        using var engine = TinyModel.Open(config, Settings(mode == TrainMode.Full ? WeightStorage.F32 : WeightStorage.NF4Double, mode, 0, dora), 80, 2);
+        var options = new TrainingOptions
+        {
+            PerDeviceTrainBatchSize = 2,
+            GradientAccumulationSteps = 2,
+            NumTrainEpochs = 50,
+            LrSchedulerType = schedule,
+            LearningRate = 1e-4,
+        };
+        using var engine = TinyModel.Open(
+            config, Settings(mode == TrainMode.Full ? WeightStorage.F32 : WeightStorage.NF4Double, mode, 0, dora), 80, 2
+        );
         var trainer = new Trainer(engine, options, new RowList(rows), 40);
         using var feed = new BatchFeed(new RowList(rows), options, 40, 0, trainer.TotalSteps);
         Window[] windows = [feed.Next(), feed.Next()]; // kept: the feed's thread, which may allocate, waits for them
@@ -46,7 +59,9 @@ public class AllocationTests
     }
 
     private static ModelSettings Settings(WeightStorage storage, TrainMode mode, int recompute, bool dora) =>
-        new(storage, WeightStorage.F32, mode, mode == TrainMode.Adapters ? TinyModel.Lora(0.1f, dora: dora) : null, recompute, LogitsChunk: 32);
+        new(
+            storage, WeightStorage.F32, mode, mode == TrainMode.Adapters ? TinyModel.Lora(0.1f, dora: dora) : null,
+            recompute, LogitsChunk: 32);
 
     private static void Check(Action step)
     {
@@ -54,7 +69,8 @@ public class AllocationTests
         for (int i = 0; i < 40; i++) step();
         Thread.Sleep(200);
         for (int i = 0; i < 10; i++) step();
-        // All threads are counted. The test runner's own threads may write a line now and then; a step that allocates does so in every round.
+        // All threads are counted. The test runner's own threads may write a line now and then; a step that allocates
+        // does so in every round.
         long least = long.MaxValue;
         for (int round = 0; round < 20 && least > 0; round++)
         {

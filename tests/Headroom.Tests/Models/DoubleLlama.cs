@@ -5,12 +5,16 @@ using Headroom.Tests.Cpu;
 namespace Headroom.Tests.Models;
 
 /// <summary>
-/// The whole model once more, in plain loops and double precision, straight from its equations (transformers <c>modeling_llama.py</c>, <c>modeling_qwen3.py</c>, PEFT
-/// <c>lora/layer.py</c>); only a forward pass, for losses and their central differences. Parameters by Hugging Face / PEFT name.
+/// The whole model once more, in plain loops and double precision, straight from its equations (transformers
+/// <c>modeling_llama.py</c>, <c>modeling_qwen3.py</c>, PEFT
+/// <c>lora/layer.py</c>); only a forward pass, for losses and their central differences. Parameters by Hugging Face /
+/// PEFT name.
 /// </summary>
 internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dropout)
 {
-    private static readonly string[] Order = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    private static readonly string[] Order =
+    [
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
     private readonly Dictionary<string, double[]> _masks = [], _norms = [];
 
     /// <summary>Every parameter by name.</summary>
@@ -26,16 +30,28 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
         {
             string p = $"model.layers.{l}.";
             var n = Norm(x, p + "input_layernorm.weight");
-            double[] q = Rope(HeadNorm(Linear(n, p + "self_attn.q_proj", l, t), p + "self_attn.q_norm.weight"), positions, c.NumAttentionHeads);
-            double[] k = Rope(HeadNorm(Linear(n, p + "self_attn.k_proj", l, t), p + "self_attn.k_norm.weight"), positions, c.NumKeyValueHeads);
+            double[] q = Rope(
+                HeadNorm(Linear(n, p + "self_attn.q_proj", l, t), p + "self_attn.q_norm.weight"), positions,
+                c.NumAttentionHeads);
+            double[] k = Rope(
+                HeadNorm(Linear(n, p + "self_attn.k_proj", l, t), p + "self_attn.k_norm.weight"), positions,
+                c.NumKeyValueHeads);
             double[] v = Linear(n, p + "self_attn.v_proj", l, t);
-            x = Reference.Plus(x, Linear(Attention(q, k, v, offsets, c.LayerSlides(l) ? c.SlidingWindow ?? 0 : 0), p + "self_attn.o_proj", l, t));
+            x = Reference.Plus(
+                x,
+                Linear(
+                    Attention(q, k, v, offsets, c.LayerSlides(l) ? c.SlidingWindow ?? 0 : 0), p + "self_attn.o_proj", l,
+                    t)
+            );
             n = Norm(x, p + "post_attention_layernorm.weight");
             double[] gate = Linear(n, p + "mlp.gate_proj", l, t), up = Linear(n, p + "mlp.up_proj", l, t);
-            x = Reference.Plus(x, Linear(gate.Zip(up, (g, u) => g / (1 + Math.Exp(-g)) * u).ToArray(), p + "mlp.down_proj", l, t));
+            x = Reference.Plus(
+                x, Linear(gate.Zip(up, (g, u) => g / (1 + Math.Exp(-g)) * u).ToArray(), p + "mlp.down_proj", l, t));
         }
         x = Norm(x, "model.norm.weight");
-        double[] head = P.GetValueOrDefault("lm_head.weight", table), losses = new double[labels.Length], z = new double[c.VocabSize];
+        double[] head = P.GetValueOrDefault("lm_head.weight", table),
+            losses = new double[labels.Length],
+            z = new double[c.VocabSize];
         for (int i = 0; i < labels.Length; i++)
         {
             for (int w = 0; w < z.Length; w++) z[w] = Dot(x, labelRows[i] * h, head, w * h, h);
@@ -54,10 +70,19 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
             for (int i = 0; i < y.Length; i++) y[i] += bias[i % outs];
         if (lora == null || !P.TryGetValue(path + ".lora_A.weight", out double[]? a)) return y;
         if (!_masks.TryGetValue(path, out double[]? mask))
-            _masks[path] = mask = Reference.Mask(dropout with { Site = (uint)(layer * 8 + Array.IndexOf(Order, path.Split('.')[^1])) }, x.Length);
+            _masks[path] = mask = Reference.Mask(
+                dropout with
+                {
+                    Site = (uint)(layer * 8 + Array.IndexOf(Order, path.Split('.')[^1])),
+                },
+                x.Length
+            );
         var dropped = x.Zip(mask, (v, m) => v * m).ToArray();
-        double[] b = P[path + ".lora_B.weight"], delta = Reference.TimesTransposed(Reference.TimesTransposed(dropped, a, t, lora.R, ins), b, t, outs, lora.R);
-        if (!P.TryGetValue(path + ".lora_magnitude_vector", out double[]? magnitude)) return Reference.Plus(y, delta.Select(v => v * lora.Scaling).ToArray());
+        double[] b = P[path + ".lora_B.weight"],
+            delta = Reference.TimesTransposed(
+                Reference.TimesTransposed(dropped, a, t, lora.R, ins), b, t, outs, lora.R);
+        if (!P.TryGetValue(path + ".lora_magnitude_vector", out double[]? magnitude))
+            return Reference.Plus(y, delta.Select(v => v * lora.Scaling).ToArray());
         // PEFT's dora.py: the norm is a constant of the gradient, here those of the first pass.
         if (!_norms.TryGetValue(path, out double[]? norms))
         {
@@ -117,12 +142,16 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
             for (int i = offsets[s]; i < offsets[s + 1]; i++)
                 for (int h = 0; h < heads; h++)
                 {
-                    int first = window > 0 ? Math.Max(offsets[s], i - window + 1) : offsets[s], kvHead = h / (heads / kv);
+                    int first = window > 0 ? Math.Max(offsets[s], i - window + 1) : offsets[s],
+                        kvHead = h / (heads / kv);
                     var scores = new double[i - first + 1];
-                    for (int j = first; j <= i; j++) scores[j - first] = Dot(q, (i * heads + h) * d, k, (j * kv + kvHead) * d, d) / Math.Sqrt(d);
+                    for (int j = first; j <= i; j++)
+                        scores[j - first] = Dot(q, (i * heads + h) * d, k, (j * kv + kvHead) * d, d) / Math.Sqrt(d);
                     double max = scores.Max(), sum = scores.Sum(e => Math.Exp(e - max));
                     for (int j = first; j <= i; j++)
-                        for (int e = 0; e < d; e++) o[(i * heads + h) * d + e] += Math.Exp(scores[j - first] - max) / sum * v[(j * kv + kvHead) * d + e];
+                        for (int e = 0; e < d; e++)
+                            o[(i * heads + h) * d + e] +=
+                                Math.Exp(scores[j - first] - max) / sum * v[(j * kv + kvHead) * d + e];
                 }
         return o;
     }

@@ -61,9 +61,16 @@ public class FamilyTests
     {
         var c = new ModelConfig
         {
-            ModelType = type, VocabSize = vocabulary, HiddenSize = hidden, IntermediateSize = inter,
-            NumHiddenLayers = layers, NumAttentionHeads = heads, NumKeyValueHeads = kv, HeadDim = d,
-            TieWordEmbeddings = tied, AttentionBias = type == "qwen2",
+            ModelType = type,
+            VocabSize = vocabulary,
+            HiddenSize = hidden,
+            IntermediateSize = inter,
+            NumHiddenLayers = layers,
+            NumAttentionHeads = heads,
+            NumKeyValueHeads = kv,
+            HeadDim = d,
+            TieWordEmbeddings = tied,
+            AttentionBias = type == "qwen2",
         };
         var (linear, embeddings, vectors) = c.Parameters;
         Assert.Equal(due, linear + embeddings + vectors);

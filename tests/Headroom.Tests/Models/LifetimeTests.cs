@@ -17,20 +17,28 @@ public unsafe class LifetimeTests
         new(1000, 7, 7, 300, 7), // only answers
     ];
 
-    /// <summary>Every kind of plan: architectures, what is trained, recompute, types of activations, sizes of batches.</summary>
+    /// <summary>
+    /// Plans of every kind: architectures, what is trained, recompute, activations, sizes of batches.
+    /// </summary>
     public static IEnumerable<(string Name, ModelConfig Config, ModelSettings Settings, BatchLimits Limits)> Shapes()
     {
         (string, ModelConfig)[] configs =
         [
             ("smallest", TinyModel.Smallest(tied: true, bias: true, window: 5)),
             ("small", TinyModel.Small()),
-            ("135m", new ModelConfig { VocabSize = 49152, HiddenSize = 576, IntermediateSize = 1536, NumHiddenLayers = 6, NumAttentionHeads = 9, NumKeyValueHeads = 3, HeadDim = 64, RmsNormEps = 1e-5f, TieWordEmbeddings = true }),
-            ("7b", new ModelConfig { VocabSize = 32000, HiddenSize = 4096, IntermediateSize = 11008, NumHiddenLayers = 8, NumAttentionHeads = 32, NumKeyValueHeads = 32, HeadDim = 128, RmsNormEps = 1e-5f }),
+            ("135m", new ModelConfig { VocabSize = 49152, HiddenSize = 576, IntermediateSize = 1536,
+                NumHiddenLayers = 6, NumAttentionHeads = 9, NumKeyValueHeads = 3, HeadDim = 64, RmsNormEps = 1e-5f,
+                    TieWordEmbeddings = true }),
+            ("7b", new ModelConfig { VocabSize = 32000, HiddenSize = 4096, IntermediateSize = 11008,
+                NumHiddenLayers = 8, NumAttentionHeads = 32, NumKeyValueHeads = 32, HeadDim = 128,
+                    RmsNormEps = 1e-5f }),
         ];
         LoraSettings[] adapters =
         [
-            TinyModel.Lora(0.1f), TinyModel.Lora(0, r: 16), TinyModel.Lora(0, dora: true), TinyModel.Lora(0.1f, dora: true),
-            new(8, 16, 0.05f, ["q_proj", "v_proj"]), new(8, 16, 0.05f, ["k_proj", "o_proj", "up_proj", "down_proj"]) { UseDora = true, ModulesToSave = ["lm_head", "norm"] },
+            TinyModel.Lora(0.1f), TinyModel.Lora(0, r: 16), TinyModel.Lora(0, dora: true),
+            TinyModel.Lora(0.1f, dora: true), new(8, 16, 0.05f, ["q_proj", "v_proj"]),
+            new(8, 16, 0.05f, ["k_proj", "o_proj", "up_proj", "down_proj"])
+                { UseDora = true, ModulesToSave = ["lm_head", "norm"] },
         ];
         foreach (var (name, config) in configs)
             foreach (var compute in new[] { DType.F32, DType.BF16 })
@@ -41,12 +49,17 @@ public unsafe class LifetimeTests
                     {
                         for (int a = 0; a < adapters.Length; a++)
                             yield return ($"{name} {compute} batch {b} recompute {recompute} adapter {a}", config,
-                                new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters, adapters[a], recompute, ComputeType: compute), Batches[b]);
+                                new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
+                                    adapters[a], recompute, ComputeType: compute), Batches[b]);
                         if (compute == DType.F32)
-                            yield return ($"{name} {compute} batch {b} recompute {recompute} full", config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, null, recompute, 32), Batches[b]);
+                            yield return ($"{name} {compute} batch {b} recompute {recompute} full", config,
+                                new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, null,
+                                    recompute, 32), Batches[b]);
                     }
                     yield return ($"{name} {compute} batch {b} inference", config,
-                        new ModelSettings(WeightStorage.Int8, WeightStorage.BF16, TrainMode.None, TinyModel.Lora(0.1f, dora: b == 1), ComputeType: compute), Batches[b] with { TrainTokens = 0 });
+                        new ModelSettings(WeightStorage.Int8, WeightStorage.BF16, TrainMode.None,
+                            TinyModel.Lora(0.1f, dora: b == 1), ComputeType: compute),
+                                Batches[b] with { TrainTokens = 0 });
                 }
     }
 
@@ -68,7 +81,10 @@ public unsafe class LifetimeTests
         ["7b F32 batch 1 recompute 7 adapter 4"] = 742_711_552,
     };
 
-    /// <summary>In training no plan is higher than what is alive at its peak, and none takes more than when buffers were freed by hand.</summary>
+    /// <summary>
+    /// In training no plan is higher than what is alive at its peak, and none takes more than when buffers were freed
+    /// by hand.
+    /// </summary>
     [Fact]
     public void PlansHaveNoGaps()
     {
@@ -79,12 +95,15 @@ public unsafe class LifetimeTests
             var plan = Engine.MakePlan(config, settings, limits, 0, out _);
             foreach (string phase in plan.Phases)
             {
-                long most = Most(plan.Buffers.Where(b => b.Phase == phase).ToList()), height = (plan.PhaseBytes(phase) + 255) / 256 * 256;
-                Assert.True(height <= (phase == "train" ? most : most * 1.2), $"{name}: {phase} takes {height} bytes where {most} are alive");
+                long most = Most(plan.Buffers.Where(b => b.Phase == phase).ToList()),
+                    height = (plan.PhaseBytes(phase) + 255) / 256 * 256;
+                Assert.True(height <= (phase == "train" ? most : most * 1.2),
+                    $"{name}: {phase} takes {height} bytes where {most} are alive");
             }
             if (!FreedByHand.TryGetValue(name, out long before)) continue;
             compared++;
-            Assert.True(plan.ArenaBytes - plan.StaticBytes <= before, $"{name}: {plan.ArenaBytes - plan.StaticBytes} bytes, {before} before");
+            Assert.True(plan.ArenaBytes - plan.StaticBytes <= before,
+                $"{name}: {plan.ArenaBytes - plan.StaticBytes} bytes, {before} before");
         }
         Assert.Equal((609, FreedByHand.Count), (shapes, compared));
 
@@ -97,7 +116,10 @@ public unsafe class LifetimeTests
         }
     }
 
-    /// <summary>A run in the arena is bit for bit the one with a place of its own for every buffer: nothing is read after its life, or before.</summary>
+    /// <summary>
+    /// A run in the arena is bit for bit the one with a place of its own for every buffer: nothing is read after its
+    /// life, or before.
+    /// </summary>
     [Theory]
     [InlineData(TrainMode.Adapters, 0, 0.1f, false)]
     [InlineData(TrainMode.Adapters, -1, 0.1f, false)]
@@ -107,15 +129,19 @@ public unsafe class LifetimeTests
     public void TheArenaChangesNoBit(TrainMode mode, int recompute, float dropout, bool dora)
     {
         var config = TinyModel.Small();
-        var settings = new ModelSettings(mode == TrainMode.Full ? WeightStorage.F32 : WeightStorage.NF4Double, WeightStorage.F32, mode,
+        var settings = new ModelSettings(mode == TrainMode.Full ? WeightStorage.F32 : WeightStorage.NF4Double,
+            WeightStorage.F32, mode,
             mode == TrainMode.Full ? null : TinyModel.Lora(dropout, dora: dora), recompute, 32);
         var device = new CpuDevice(2);
-        using var engine = new Engine(device, new RandomSource(config), settings, new BatchLimits(150, 5, 150, 150, 5, GenerateTokens: 50, PromptTokens: 16));
+        var limits = new BatchLimits(150, 5, 150, 150, 5, GenerateTokens: 50, PromptTokens: 16);
+        using var engine = new Engine(device, new RandomSource(config), settings, limits);
         if (mode == TrainMode.Adapters) engine.InitializeAdapters(3);
         engine.Update(new AdamWStep(0.01, 0.9, 0.999, 1e-8, 1, 1));
-        using var apart = new ApartMemory(new ArenaMemory(engine.Plan, engine.TemporaryBytes.Address - (nint)engine.Plan.StaticBytes));
+        using var apart = new ApartMemory(new ArenaMemory(engine.Plan,
+            engine.TemporaryBytes.Address - (nint)engine.Plan.StaticBytes));
         var model = new LlamaModel(config, settings, device.Ops, apart); // over the engine's own weights and gradients
-        foreach (int[] lengths in new int[][] { [40, 7, 64], [3, 20] }) // smaller batches run in the plan of the largest
+        // Smaller batches run in the plan of the largest.
+        foreach (int[] lengths in new int[][] { [40, 7, 64], [3, 20] })
         {
             var batch = TinyModel.Batch(TinyModel.Rows(config, lengths));
             int labels = batch.LabelCount;
@@ -139,7 +165,8 @@ public unsafe class LifetimeTests
             double again = 0;
             foreach (float loss in losses) again += loss;
             Assert.Equal(sum, again);
-            foreach (var (name, gradient) in TinyModel.Gradients(engine)) Assert.True(gradients[name].AsSpan().SequenceEqual(gradient), $"{name} differs");
+            foreach (var (name, gradient) in TinyModel.Gradients(engine))
+                Assert.True(gradients[name].AsSpan().SequenceEqual(gradient), $"{name} differs");
             Assert.Contains(gradients, g => g.Value.Any(v => v != 0));
         }
 
@@ -151,11 +178,13 @@ public unsafe class LifetimeTests
         var kv = new KvCache(model, apart, 50);
         var last = apart.Hold(MemoryCategory.LogitsChunk, "logits", DType.F32, Shape.Of(1, config.VocabSize));
         foreach (var (start, n) in new[] { (0, 16), (16, 5) })
-            model.Decode(Batch(new HostBatch(ids.AsSpan(start, n), Enumerable.Range(start, n).ToArray(), [0, n], default, default)), kv, last);
+            model.Decode(Batch(new HostBatch(ids.AsSpan(start, n), Enumerable.Range(start, n).ToArray(), [0, n],
+                default, default)), kv, last);
         device.Download(last, MemoryMarshal.AsBytes(own.AsSpan()));
         Assert.Equal(logits, own);
 
-        void Poison() => new Span<byte>((void*)engine.TemporaryBytes.Address, (int)engine.TemporaryBytes.Bytes).Fill(0xff); // NaN
+        void Poison() => new Span<byte>((void*)engine.TemporaryBytes.Address,
+            (int)engine.TemporaryBytes.Bytes).Fill(0xff); // NaN
 
         BatchTensors Batch(in HostBatch host)
         {
@@ -169,7 +198,9 @@ public unsafe class LifetimeTests
         }
     }
 
-    /// <summary>Every operand of every op counts as a use, all of them at one time; else its buffer might be shared with another's.</summary>
+    /// <summary>
+    /// Every operand of every op counts as a use, all of them at one time; else its buffer might be another's too.
+    /// </summary>
     [Fact]
     public void EveryOperandOfEveryOpIsSeen()
     {
@@ -178,12 +209,20 @@ public unsafe class LifetimeTests
         var seen = new HashSet<string>();
         const int T = 8, H = 64, V = 32, R = 4;
         var shape = new AttentionShape(4, 2, 16, 0);
-        Tensor X(int rows, int columns = 1) => memory.Alloc(MemoryCategory.Scratch, "x", DType.F32, Shape.Of(rows, columns));
+        Tensor X(int rows, int columns = 1) =>
+            memory.Alloc(MemoryCategory.Scratch, "x", DType.F32, Shape.Of(rows, columns));
         Tensor I(int n) => memory.Alloc(MemoryCategory.Scratch, "rows", DType.I32, Shape.Of(n));
-        LinearWeight W(int o = H) => new(WeightStorage.NF4Double, o, H, memory.Alloc(MemoryCategory.Scratch, "codes", DType.U4, Shape.Of(o, H)), memory.Alloc(MemoryCategory.Scratch, "absmax", DType.U8, Shape.Of(o)),
+        LinearWeight W(int o = H) => new(WeightStorage.NF4Double, o, H,
+            memory.Alloc(MemoryCategory.Scratch, "codes", DType.U4, Shape.Of(o, H)),
+            memory.Alloc(MemoryCategory.Scratch, "absmax", DType.U8, Shape.Of(o)),
             X(1), X(1), X(o));
         LinearWeight Table() => new(WeightStorage.F32, V, H, X(V, H));
-        AdaptedLinear Part(bool backward) => new(W(), X(R, H), X(H, R), 1, default, X(T, R), X(T, H), backward ? X(T, R) : default, backward ? X(R, H) : default, backward ? X(H, R) : default, backward ? default : X(T, H));
+        AdaptedLinear Part(bool backward) => new(W(), X(R, H), X(H, R), 1, default, X(T, R), X(T, H),
+                backward ? X(T, R) : default,
+                backward ? X(R, H) : default,
+                backward ? X(H, R) : default,
+                backward ? default : X(T, H)
+            );
         void Op(string name, Action call)
         {
             Assert.True(seen.Add(name));
@@ -191,7 +230,8 @@ public unsafe class LifetimeTests
             memory.BeginPhase(name);
             call();
             memory.BeginPhase("after " + name); // throws where a buffer was not used
-            Assert.All(memory.Buffers.Skip(first), b => Assert.True((b.Birth, b.Death) == (0, 1), $"{name}: a {b.Name} {b.Shape} [{b.Birth}, {b.Death})"));
+            Assert.All(memory.Buffers.Skip(first), b => Assert.True((b.Birth, b.Death) == (0, 1),
+                $"{name}: a {b.Name} {b.Shape} [{b.Birth}, {b.Death})"));
         }
 
         Op(nameof(ops.Zero), () => ops.Zero(X(T)));
@@ -209,7 +249,9 @@ public unsafe class LifetimeTests
         Op(nameof(ops.LinearBackwardInput), () => ops.LinearBackwardInput(X(T, H), W(), false, X(T, H)));
         Op(nameof(ops.LinearBackwardWeight), () => ops.LinearBackwardWeight(X(T, H), X(T, V), X(V, H), X(V)));
         Op(nameof(ops.LoraForward), () => ops.LoraForward(X(T, H), X(R, H), X(V, R), 1, default, X(T, R), X(T, V)));
-        Op(nameof(ops.LoraBackward), () => ops.LoraBackward(X(T, H), X(R, H), X(V, R), 1, default, X(T, R), X(T, V), X(T, R), X(R, H), X(V, R), X(T, H)));
+        Op(nameof(ops.LoraBackward), () =>
+            ops.LoraBackward(X(T, H), X(R, H), X(V, R), 1, default, X(T, R), X(T, V), X(T, R),
+                X(R, H), X(V, R), X(T, H)));
         Op(nameof(ops.LoraBackwardA), () => ops.LoraBackwardA(X(T, H), default, X(T, R), X(R, H)));
         Op(nameof(ops.Drop), () => ops.Drop(X(T, H), default, false, false, X(T, H)));
         Op(nameof(ops.DoraScale), () => ops.DoraScale(W(V), X(R, H), X(V, R), 1, X(V), X(V), X(V)));
@@ -220,16 +262,21 @@ public unsafe class LifetimeTests
         Op(nameof(ops.RopeTable), () => ops.RopeTable(I(T), X(8), 1, X(T, 8), X(T, 8)));
         Op(nameof(ops.Rope), () => ops.Rope(X(T, H), X(T, 8), X(T, 8), 16, false));
         Op(nameof(ops.Attention), () => ops.Attention(X(T, H), X(T, 32), X(T, 32), I(2), shape, X(T, H), X(T, 4)));
-        Op(nameof(ops.AttentionBackward), () => ops.AttentionBackward(X(T, H), X(T, 32), X(T, 32), X(T, H), X(T, 4), X(T, H), I(2), shape, X(T, 4), X(T, H), X(T, 32), X(T, 32), X(T, 8), X(T, 8)));
-        Op(nameof(ops.AttentionMaterialized), () => ops.AttentionMaterialized(X(T, H), X(T, 32), X(T, 32), I(2), shape, X(T, T), X(T, H)));
+        Op(nameof(ops.AttentionBackward), () =>
+            ops.AttentionBackward(X(T, H), X(T, 32), X(T, 32), X(T, H), X(T, 4), X(T, H), I(2), shape,
+                X(T, 4), X(T, H), X(T, 32), X(T, 32), X(T, 8), X(T, 8)));
+        Op(nameof(ops.AttentionMaterialized), () =>
+            ops.AttentionMaterialized(X(T, H), X(T, 32), X(T, 32), I(2), shape, X(T, T), X(T, H)));
         Op(nameof(ops.CachedAttention), () => ops.CachedAttention(X(T, H), X(20, 32), X(20, 32), 3, shape, X(T, H)));
         Op(nameof(ops.SwiGlu), () => ops.SwiGlu(X(T, H), X(T, H), X(T, H)));
         Op(nameof(ops.SwiGluBackward), () => ops.SwiGluBackward(X(T, H), X(T, H), X(T, H), X(T, H), X(T, H), X(T, H)));
         Op(nameof(ops.SwiGluGroupBackward), () => ops.SwiGluGroupBackward(Part(true), Part(true), Part(true), X(T, H)));
-        Op(nameof(ops.LinearCrossEntropy), () => ops.LinearCrossEntropy(X(T, H), W(V), I(T), 1, X(4, V), X(T), X(T, H), X(V, H)));
+        Op(nameof(ops.LinearCrossEntropy), () =>
+            ops.LinearCrossEntropy(X(T, H), W(V), I(T), 1, X(4, V), X(T), X(T, H), X(V, H)));
         Op(nameof(ops.CandidateScores), () => ops.CandidateScores(X(T, H), W(V), I(2), X(4, V), X(T, 2), X(T)));
         Op(nameof(ops.GlobalNorm), () => ops.GlobalNorm([X(T), X(T)]));
-        Op(nameof(ops.AdamW), () => ops.AdamW([new(X(T), X(T), X(T), X(T), 0), new(X(T), X(T), X(T), X(T), 0)], default));
+        Op(nameof(ops.AdamW), () =>
+            ops.AdamW([new(X(T), X(T), X(T), X(T), 0), new(X(T), X(T), X(T), X(T), 0)], default));
         Op(nameof(ops.AllFinite), () => ops.AllFinite(X(T)));
         Op(nameof(ops.Quantize), () => ops.Quantize(X(H, H), W()));
         Op(nameof(ops.Dequantize), () => ops.Dequantize(W(), X(H, H)));
@@ -241,9 +288,11 @@ public unsafe class LifetimeTests
     {
         private readonly List<nint> _blocks = [];
 
-        public Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape) => statics.Static(category, name, dtype, shape);
+        public Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape) =>
+            statics.Static(category, name, dtype, shape);
         public void BeginPhase(string phase) { }
-        public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) => Alloc(category, name, dtype, shape);
+        public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) =>
+            Alloc(category, name, dtype, shape);
 
         public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape)
         {

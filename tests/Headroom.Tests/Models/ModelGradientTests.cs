@@ -4,7 +4,10 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Models;
 
-/// <summary>Losses and the gradient of every trained element of a whole model against a second, double-precision model and its central differences.</summary>
+/// <summary>
+/// Losses and the gradient of every trained element of a whole model against a second, double-precision model and its
+/// central differences.
+/// </summary>
 public class ModelGradientTests
 {
     private const double H = 1e-5;
@@ -18,7 +21,13 @@ public class ModelGradientTests
     public void AdapterGradients(float dropout, bool tied, bool bias, int? window, string type = "llama")
     {
         var config = TinyModel.Smallest(tied, bias, window, type);
-        Compare(config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout, r: 2), LogitsChunk: 4), new Dropout(dropout, 123, 9, 0));
+        Compare(
+            config,
+            new ModelSettings(
+                WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout, r: 2), LogitsChunk: 4
+            ),
+            new Dropout(dropout, 123, 9, 0)
+        );
     }
 
     [Theory]
@@ -29,7 +38,9 @@ public class ModelGradientTests
     [InlineData(0.1f, false, true, 1, "qwen3")]
     public void DoraGradients(float dropout, bool tied, bool bias, int recompute, string type = "llama")
     {
-        var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout, r: 2, dora: true), recompute, LogitsChunk: 4);
+        var settings = new ModelSettings(
+            WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout, r: 2, dora: true),
+            recompute, LogitsChunk: 4);
         Compare(TinyModel.Smallest(tied, bias, type: type), settings, new Dropout(dropout, 123, 9, 0));
     }
 
@@ -38,11 +49,19 @@ public class ModelGradientTests
     [InlineData(0.2f)]
     public void DoraOfSomeProjectionsOnly(float dropout)
     {
-        var lora = new LoraSettings(2, 4, dropout, ["v_proj", "up_proj", "down_proj"], UseRsLora: true) { UseDora = true };
-        Compare(TinyModel.Smallest(), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), new Dropout(dropout, 5, 1, 0));
+        var lora = new LoraSettings(2, 4, dropout, ["v_proj", "up_proj", "down_proj"], UseRsLora: true)
+        {
+            UseDora = true,
+        };
+        Compare(
+            TinyModel.Smallest(),
+            new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4),
+            new Dropout(dropout, 5, 1, 0));
     }
 
-    /// <summary>modules_to_save: trained whole beside the adapters; a tied head or table that is trained is a copy (PEFT).</summary>
+    /// <summary>
+    /// modules_to_save: trained whole beside the adapters; a tied head or table that is trained is a copy (PEFT).
+    /// </summary>
     [Theory]
     [InlineData(false, "lm_head")]
     [InlineData(false, "embed_tokens")]
@@ -53,10 +72,18 @@ public class ModelGradientTests
     [InlineData(false, "0.self_attn.q_norm,k_norm", "qwen3")]
     public void SavedModuleGradients(bool tied, string modules, string type = "llama")
     {
-        var lora = new LoraSettings(2, 4, 0.1f, ["q_proj", "v_proj", "down_proj"]) { ModulesToSave = modules.Split(',') };
-        Compare(TinyModel.Smallest(tied, type: type), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), new Dropout(0.1f, 3, 2, 0), names =>
+        var lora = new LoraSettings(2, 4, 0.1f, ["q_proj", "v_proj", "down_proj"])
         {
-            foreach (string m in modules.Split(',')) Assert.Contains(names, n => n.EndsWith(m + ".weight", StringComparison.Ordinal));
+            ModulesToSave = modules.Split(','),
+        };
+        Compare(
+            TinyModel.Smallest(tied, type: type),
+            new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4),
+            new Dropout(0.1f, 3, 2, 0),
+            names =>
+        {
+            foreach (string m in modules.Split(','))
+                Assert.Contains(names, n => n.EndsWith(m + ".weight", StringComparison.Ordinal));
             Assert.Equal(2 * 3 * 2, names.Count(n => n.Contains("lora_", StringComparison.Ordinal)));
         });
     }
@@ -66,16 +93,21 @@ public class ModelGradientTests
     [InlineData(true, true, 3)]
     [InlineData(true, false, 3, "qwen3")]
     public void FullGradients(bool tied, bool bias, int? window, string type = "llama") =>
-        Compare(TinyModel.Smallest(tied, bias, window, type), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, LogitsChunk: 4), default);
+        Compare(
+            TinyModel.Smallest(tied, bias, window, type),
+            new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, LogitsChunk: 4), default);
 
     [Fact]
     public void AdaptersOfSomeProjectionsOnly()
     {
         var lora = new LoraSettings(2, 4, 0, ["v_proj", "down_proj"]);
-        Compare(TinyModel.Smallest(), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), default);
+        Compare(
+            TinyModel.Smallest(),
+            new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), default);
     }
 
-    private static void Compare(ModelConfig config, ModelSettings settings, Dropout dropout, Action<IReadOnlyList<string>>? check = null)
+    private static void Compare(
+        ModelConfig config, ModelSettings settings, Dropout dropout, Action<IReadOnlyList<string>>? check = null)
     {
         var source = new RandomSource(config);
         var rows = TinyModel.Rows(config, [6, 2, 5], unlabelled: 2);
@@ -87,8 +119,12 @@ public class ModelGradientTests
         names.AddRange(engine.Model.Projections.Select(p => p.Path + ".weight"));
         names.AddRange(engine.Model.Projections.Where(p => !p.Weight.Bias.IsNone).Select(p => p.Path + ".bias"));
         foreach (string name in names) reference.P[name] = Array.ConvertAll(source.Values(name), v => (double)v);
-        if (engine.Model.HasOwnHead) reference.P["lm_head.weight"] = Array.ConvertAll(source.Values(config.TieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight"), v => (double)v);
-        foreach (var p in engine.Model.Trained) reference.P[p.Name] = Array.ConvertAll(engine.Read(p.Slot.Weight), v => (double)v);
+        if (engine.Model.HasOwnHead)
+            reference.P["lm_head.weight"] = Array.ConvertAll(
+                source.Values(config.TieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight"), v => (double)v
+            );
+        foreach (var p in engine.Model.Trained)
+            reference.P[p.Name] = Array.ConvertAll(engine.Read(p.Slot.Weight), v => (double)v);
 
         check?.Invoke([.. engine.Model.Trained.Select(t => t.Name)]);
         float scale = 1f / batch.LabelCount;
@@ -109,6 +145,11 @@ public class ModelGradientTests
             TinyModel.Near(gradient, engine.Read(p.Slot.Grad), 1e-5, p.Name);
         }
 
-        double Sum() => reference.Losses(batch.Host.Ids.ToArray(), batch.Host.Positions.ToArray(), batch.Host.Offsets.ToArray(), batch.Host.LabelRows.ToArray(), batch.Host.Labels.ToArray()).Sum();
+        double Sum() =>
+            reference
+                .Losses(
+                    batch.Host.Ids.ToArray(), batch.Host.Positions.ToArray(), batch.Host.Offsets.ToArray(),
+                    batch.Host.LabelRows.ToArray(), batch.Host.Labels.ToArray())
+                .Sum();
     }
 }

@@ -5,11 +5,17 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Models;
 
-/// <summary>What must not change the result: packing, accumulation, recompute; and what must not be more than planned.</summary>
+/// <summary>
+/// What must not change the result: packing, accumulation, recompute; and what must not be more than planned.
+/// </summary>
 public class ModelIdentityTests
 {
-    private static ModelSettings Settings(float dropout = 0, int recompute = 0, TrainMode mode = TrainMode.Adapters, WeightStorage storage = WeightStorage.NF4Double, bool dora = false) =>
-        new(storage, WeightStorage.F32, mode, mode == TrainMode.Adapters ? TinyModel.Lora(dropout, dora: dora) : null, recompute, LogitsChunk: 32);
+    private static ModelSettings Settings(
+        float dropout = 0, int recompute = 0, TrainMode mode = TrainMode.Adapters,
+        WeightStorage storage = WeightStorage.NF4Double, bool dora = false) =>
+        new(
+            storage, WeightStorage.F32, mode, mode == TrainMode.Adapters ? TinyModel.Lora(dropout, dora: dora) : null,
+            recompute, LogitsChunk: 32);
 
     [Theory, InlineData("llama"), InlineData("qwen3")]
     public void PackedLossesEqualOneByOneLosses(string type)
@@ -40,14 +46,17 @@ public class ModelIdentityTests
         var rows = TinyModel.Rows(config, [40, 7, 64, 23, 90, 12, 31], unlabelled: 3);
         var all = TinyModel.Batch(rows);
         float scale = 1f / all.LabelCount; // the window's labelled tokens, not the micro-batch's
-        using var engine = TinyModel.Open(config, Settings(mode: mode, storage: WeightStorage.F32), all.Tokens, all.Sequences);
+        using var engine = TinyModel.Open(
+            config, Settings(mode: mode, storage: WeightStorage.F32), all.Tokens, all.Sequences);
         double loss = engine.MicroStep(all.Host, default, scale);
         var expected = TinyModel.Gradients(engine);
         engine.ZeroGradients();
         double parts = 0;
-        foreach (var window in new[] { rows[..1], rows[1..4], rows[4..] }) parts += engine.MicroStep(TinyModel.Batch(window).Host, default, scale);
+        foreach (var window in new[] { rows[..1], rows[1..4], rows[4..] })
+            parts += engine.MicroStep(TinyModel.Batch(window).Host, default, scale);
         Assert.Equal(loss, parts, 1e-6 * loss);
-        foreach (var (name, gradient) in TinyModel.Gradients(engine)) TinyModel.Near(Array.ConvertAll(expected[name], v => (double)v), gradient, 2e-6, name);
+        foreach (var (name, gradient) in TinyModel.Gradients(engine))
+            TinyModel.Near(Array.ConvertAll(expected[name], v => (double)v), gradient, 2e-6, name);
     }
 
     [Theory]
@@ -69,14 +78,17 @@ public class ModelIdentityTests
         var (recomputedLosses, recomputed) = Run(layers);
         Assert.Equal(losses, recomputedLosses);
         Assert.Equal(gradients.Keys, recomputed.Keys);
-        foreach (var (name, gradient) in gradients) Assert.True(gradient.AsSpan().SequenceEqual(recomputed[name]), $"{name} differs");
+        foreach (var (name, gradient) in gradients)
+            Assert.True(gradient.AsSpan().SequenceEqual(recomputed[name]), $"{name} differs");
         Assert.Contains(gradients, g => g.Value.Any(v => v != 0));
 
         (double[], Dictionary<string, float[]>) Run(int recompute)
         {
-            using var engine = TinyModel.Open(config, Settings(dropout, recompute, mode, storage, dora), batch.Tokens, batch.Sequences);
+            using var engine = TinyModel.Open(
+                config, Settings(dropout, recompute, mode, storage, dora), batch.Tokens, batch.Sequences);
             var losses = new double[3];
-            for (uint micro = 0; micro < 3; micro++) losses[micro] = engine.MicroStep(batch.Host, new Dropout(dropout, 77, micro, 0), 0.01f);
+            for (uint micro = 0; micro < 3; micro++)
+                losses[micro] = engine.MicroStep(batch.Host, new Dropout(dropout, 77, micro, 0), 0.01f);
             return (losses, TinyModel.Gradients(engine));
         }
     }
@@ -85,7 +97,10 @@ public class ModelIdentityTests
     public void RecomputeTakesLessMemory()
     {
         var config = TinyModel.Small(layers: 6);
-        long Train(int recompute) => Engine.MakePlan(config, Settings(0.1f, recompute), new BatchLimits(200, 4, 200), 0, out _).PhaseBytes("train");
+        long Train(int recompute) =>
+            Engine
+                .MakePlan(config, Settings(0.1f, recompute), new BatchLimits(200, 4, 200), 0, out _)
+                .PhaseBytes("train");
         long[] bytes = [Train(0), Train(2), Train(4), Train(-1)];
         for (int i = 1; i < bytes.Length; i++) Assert.True(bytes[i] < bytes[i - 1], string.Join(" ", bytes));
     }
@@ -100,19 +115,23 @@ public class ModelIdentityTests
     [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 0, false, "qwen3")]
     [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, -1, true, "qwen3")]
     [InlineData(WeightStorage.F32, TrainMode.Full, 1, false, "qwen3")]
-    public void ReservedBytesArePlannedBytes(WeightStorage storage, TrainMode mode, int recompute, bool dora, string type = "llama")
+    public void ReservedBytesArePlannedBytes(
+        WeightStorage storage, TrainMode mode, int recompute, bool dora, string type = "llama")
     {
         var config = TinyModel.Small(type: type);
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
         using var device = new RecordingDevice(new CpuDevice(2));
         var settings = Settings(0.1f, recompute, mode, storage, dora);
-        var limits = new BatchLimits(mode == TrainMode.None ? 0 : batch.Tokens, batch.Sequences, batch.LabelCount, batch.Tokens, batch.Sequences, 2, 50);
+        var limits = new BatchLimits(
+            mode == TrainMode.None ? 0 : batch.Tokens, batch.Sequences, batch.LabelCount, batch.Tokens, batch.Sequences,
+            2, 50);
         using var source = new RandomSource(config);
         var engine = new Engine(device, source, settings, limits);
         var plan = Engine.MakePlan(config, settings, limits, device.WorkspaceBytes, out _);
         Assert.Equal([plan.ArenaBytes], device.Reserved);
         Assert.Equal(plan.ArenaBytes + device.WorkspaceBytes, plan.TotalBytes);
-        Assert.InRange(plan.ArenaBytes - plan.StaticBytes - plan.Phases.Max(plan.PhaseBytes), 0, 255); // the end is rounded up to 256 bytes, no more
+        // the end is rounded up to 256 bytes, no more
+        Assert.InRange(plan.ArenaBytes - plan.StaticBytes - plan.Phases.Max(plan.PhaseBytes), 0, 255);
         engine.Losses(batch.Host);
         if (mode != TrainMode.None)
             for (uint i = 0; i < 2; i++) engine.MicroStep(batch.Host, new Dropout(0.1f, 1, i, 0), 1);

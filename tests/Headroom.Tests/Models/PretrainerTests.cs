@@ -14,13 +14,33 @@ public sealed class PretrainerTests : IDisposable
     private string Out => Path.Combine(_folder.Path, "made");
 
     private double? Run(double rate = 2e-3, bool overwrite = false, CancellationToken stop = default) =>
-        Pretrainer.Run(new PretrainOptions { HiddenSize = 32, IntermediateSize = 1, NumHiddenLayers = 1, NumAttentionHeads = 2, Notes = 40, BatchSize = 4, VocabSize = 512, LearningRate = rate }, Out, new CpuDevice(1), _ => { }, (_, _, _, _) => { }, stop, overwrite);
+        Pretrainer.Run(
+            new PretrainOptions
+            {
+                HiddenSize = 32,
+                IntermediateSize = 1,
+                NumHiddenLayers = 1,
+                NumAttentionHeads = 2,
+                Notes = 40,
+                BatchSize = 4,
+                VocabSize = 512,
+                LearningRate = rate,
+            },
+            Out,
+            new CpuDevice(1),
+            _ => { },
+            (_, _, _, _) => { },
+            stop,
+            overwrite
+        );
 
     [Fact]
     public void AWholeBaseIsWritten()
     {
         Assert.NotNull(Run());
-        Assert.Equal(["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"], Directory.EnumerateFileSystemEntries(Out).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        Assert.Equal(
+            ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"],
+            Directory.EnumerateFileSystemEntries(Out).Select(Path.GetFileName).Order(StringComparer.Ordinal));
         using var source = WeightSources.Open(Out);
         Assert.Equal((32, 1), source.ShapeOf("model.layers.0.mlp.down_proj.weight"));
     }

@@ -2,7 +2,10 @@ using Headroom.Core;
 
 namespace Headroom.Tests.Models;
 
-/// <summary>A checkpoint of random weights (norms around 1, biases small), each keyed by its name; kept so that a reference can read the same values.</summary>
+/// <summary>
+/// A checkpoint of random weights (norms around 1, biases small), each keyed by its name; kept so that a reference can
+/// read the same values.
+/// </summary>
 internal sealed class RandomSource(ModelConfig config, ulong seed = 1) : IWeightSource
 {
     private readonly Dictionary<string, float[]> _values = [];
@@ -21,7 +24,10 @@ internal sealed class RandomSource(ModelConfig config, ulong seed = 1) : IWeight
     /// <inheritdoc/>
     public (int Rows, int Cols) ShapeOf(string hfName)
     {
-        int h = config.HiddenSize, q = config.NumAttentionHeads * config.HeadDim, kv = config.NumKeyValueHeads * config.HeadDim, inter = config.IntermediateSize;
+        int h = config.HiddenSize,
+            q = config.NumAttentionHeads * config.HeadDim,
+            kv = config.NumKeyValueHeads * config.HeadDim,
+            inter = config.IntermediateSize;
         string[] parts = hfName.Split('.');
         var (o, i) = parts[^2] switch
         {
@@ -52,7 +58,10 @@ internal sealed class RandomSource(ModelConfig config, ulong seed = 1) : IWeight
         uint stream = name.Aggregate(17u, (hash, c) => hash * 31 + c);
         var random = new PhiloxRandom(seed, stream);
         bool norm = name.Contains("norm", StringComparison.Ordinal);
-        float scale = norm || name.EndsWith("bias", StringComparison.Ordinal) ? 0.2f : name.Contains("embed", StringComparison.Ordinal) ? 1 : 1 / MathF.Sqrt(columns);
+        float scale =
+            norm || name.EndsWith("bias", StringComparison.Ordinal) ? 0.2f
+            : name.Contains("embed", StringComparison.Ordinal) ? 1
+            : 1 / MathF.Sqrt(columns);
         values = new float[rows * columns];
         for (int i = 0; i < values.Length; i++) values[i] = random.NextNormal() * scale + (norm ? 1 : 0);
         return _values[name] = values;

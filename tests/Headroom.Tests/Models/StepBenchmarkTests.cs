@@ -11,7 +11,10 @@ public class StepBenchmarkTests
     public void EveryCountedOpIsTimedAndNoneBeatsItsFloor(int recompute, bool answerOnly)
     {
         var stepping = new List<bool>();
-        var result = StepBenchmark.Run(new CpuDevice(2), TinyModel.Small(), new StepBenchmarkOptions(2, 40, recompute, DType.F32, Steps: 2, R: 4, AnswerOnly: answerOnly), stepping: stepping.Add);
+        var result = StepBenchmark.Run(
+            new CpuDevice(2), TinyModel.Small(),
+            new StepBenchmarkOptions(2, 40, recompute, DType.F32, Steps: 2, R: 4, AnswerOnly: answerOnly),
+            stepping: stepping.Add);
         Assert.Equal([true, false], stepping);
         Assert.Equal(3 + 2 + 1, result.MicroSteps);
         Assert.Equal(80 / result.StepMilliseconds * 1000, result.TokensPerSecond, 6);
@@ -20,14 +23,21 @@ public class StepBenchmarkTests
         Assert.True(result.PlannedBytes > CpuOps.WorkspaceBytes(2));
         Assert.Null(result.Memory);
         var times = result.Ops.ToDictionary(o => o.Op);
-        // 3 layers: four groups (q k v, o, gate up, down) each way, down's gradient in one with swiglu's; a recomputed layer runs all but down a second time, and the last layer need not.
+        // 3 layers: four groups (q k v, o, gate up, down) each way, down's gradient in one with swiglu's; a recomputed
+        // layer runs all but down a second time, and the last layer need not.
         Assert.Equal(recompute == 0 ? 12 : 18, times["linear"].Calls);
         Assert.Equal(9, times["linear_backward_input"].Calls);
         Assert.Equal(3, times["down_swiglu_backward"].Calls);
         Assert.Equal(3, times["attention_backward"].Calls);
         Assert.Equal(recompute == 0 ? 3 : 5, times["attention"].Calls);
         Assert.Equal(3, times["swiglu"].Calls);
-        foreach (string op in new[] { "linear", "linear_backward_input", "attention", "down_swiglu_backward", "rms_norm", "linear_cross_entropy" })
+        foreach (
+            string op in new[]
+            {
+                "linear", "linear_backward_input", "attention", "down_swiglu_backward", "rms_norm",
+                "linear_cross_entropy",
+            }
+        )
             Assert.True(times[op].FloorMilliseconds > 0, op);
         Assert.True(times["adamw"].Milliseconds > 0);
     }
@@ -35,8 +45,11 @@ public class StepBenchmarkTests
     [Fact]
     public void RaggedBatchesCountTheTokensTheyHold()
     {
-        var result = StepBenchmark.Run(new CpuDevice(2), TinyModel.Small(1), new StepBenchmarkOptions(2, 256, 0, DType.F32, Steps: 5, R: 4, AnswerOnly: true, Ragged: true));
-        Assert.InRange(result.TokensPerSecond * result.StepMilliseconds / 1000, 2 * 16, 2 * 256 - 0.01); // a mean of batches, of which not every one is full
+        var result = StepBenchmark.Run(
+            new CpuDevice(2), TinyModel.Small(1),
+            new StepBenchmarkOptions(2, 256, 0, DType.F32, Steps: 5, R: 4, AnswerOnly: true, Ragged: true));
+        // a mean of batches, of which not every one is full
+        Assert.InRange(result.TokensPerSecond * result.StepMilliseconds / 1000, 2 * 16, 2 * 256 - 0.01);
         Assert.Empty(result.Ops);
         Assert.Equal(96 + 5 + 1, result.MicroSteps);
     }

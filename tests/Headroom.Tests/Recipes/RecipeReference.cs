@@ -11,7 +11,10 @@ using Headroom.Training;
 
 namespace Headroom.Tests.Recipes;
 
-/// <summary>docs/recipe.md and docs/recipe.schema.json, made of the options themselves: their types, defaults, attributes and summaries.</summary>
+/// <summary>
+/// docs/recipe.md and docs/recipe.schema.json, made of the options themselves: their types, defaults, attributes and
+/// summaries.
+/// </summary>
 internal static partial class RecipeReference
 {
     private static readonly Dictionary<string, string> Summaries = XDocument
@@ -48,7 +51,9 @@ internal static partial class RecipeReference
 
     private static void Section(StringBuilder text, Type type, object defaults, string path, string title, string what)
     {
-        text.Append(CultureInfo.InvariantCulture, $"\n## {title}\n{what}\n\n| key | default | values | meaning | on resume | elsewhere |\n");
+        text.Append(
+            CultureInfo.InvariantCulture,
+            $"\n## {title}\n{what}\n\n| key | default | values | meaning | on resume | elsewhere |\n");
         text.Append("| --- | --- | --- | --- | --- | --- |\n");
         var below = new List<(string Key, PropertyInfo Property)>();
         foreach (var (key, property) in RecipeLoader.Keys(type))
@@ -60,8 +65,14 @@ internal static partial class RecipeReference
             }
             string[] cells =
             [
-                $"`{path}{key}`", Shown(property, property.GetValue(defaults)), Values(property), Cell(Summary(property)), Resume(property),
-                property.GetCustomAttribute<AlsoCalledAttribute>() is { } a ? string.Join(", ", a.Names.Select(n => $"`{n}`")) : "",
+                $"`{path}{key}`",
+                Shown(property, property.GetValue(defaults)),
+                Values(property),
+                Cell(Summary(property)),
+                Resume(property),
+                property.GetCustomAttribute<AlsoCalledAttribute>() is { } a
+                    ? string.Join(", ", a.Names.Select(n => $"`{n}`"))
+                    : "",
             ];
             text.Append(CultureInfo.InvariantCulture, $"| {string.Join(" | ", cells)} |\n");
         }
@@ -69,7 +80,9 @@ internal static partial class RecipeReference
         {
             var of = Below(property)!;
             bool list = property.PropertyType != of;
-            Section(text, of, Activator.CreateInstance(of)!, path + key + (list ? "[]." : "."), path + key, Summary(property));
+            Section(
+                text, of, Activator.CreateInstance(of)!, path + key + (list ? "[]." : "."), path + key,
+                Summary(property));
         }
     }
 
@@ -79,7 +92,11 @@ internal static partial class RecipeReference
         var root = Node(typeof(Recipe), new Recipe());
         root.Insert(0, "$schema", "https://json-schema.org/draft/2020-12/schema");
         root.Insert(1, "title", "Headroom recipe");
-        var options = new JsonSerializerOptions { WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+        var options = new JsonSerializerOptions
+        {
+            WriteIndented = true,
+            Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+        };
         return root.ToJsonString(options) + "\n";
     }
 
@@ -106,7 +123,8 @@ internal static partial class RecipeReference
         var type = property.PropertyType;
         var one = Scalar(property, Element(type));
         JsonObject node;
-        if (typeof(IDictionary).IsAssignableFrom(type)) node = new JsonObject { ["type"] = "object", ["additionalProperties"] = one };
+        if (typeof(IDictionary).IsAssignableFrom(type))
+            node = new JsonObject { ["type"] = "object", ["additionalProperties"] = one };
         else if (!typeof(IList).IsAssignableFrom(type)) node = one;
         else
         {
@@ -121,14 +139,23 @@ internal static partial class RecipeReference
     private static JsonObject Scalar(PropertyInfo property, Type type)
     {
         bool nullable = Nullable.GetUnderlyingType(type) != null
-            || type == typeof(string) && new NullabilityInfoContext().Create(property).WriteState == NullabilityState.Nullable;
+            || type == typeof(string)
+                && new NullabilityInfoContext().Create(property).WriteState == NullabilityState.Nullable;
         var plain = Nullable.GetUnderlyingType(type) ?? type;
         string[] kinds = plain == typeof(bool) ? ["boolean"] : plain == typeof(int) ? ["integer"]
-            : plain == typeof(string) ? property.Name == nameof(LoraOptions.InitLoraWeights) ? ["string", "boolean"] : ["string"] : ["number"];
-        if (typeof(IDictionary).IsAssignableFrom(property.PropertyType) && plain == typeof(string)) kinds = ["string", "number", "boolean"];
+            : plain == typeof(string)
+                ? property.Name == nameof(LoraOptions.InitLoraWeights) ? ["string", "boolean"]
+                    : ["string"]
+            : ["number"];
+        if (typeof(IDictionary).IsAssignableFrom(property.PropertyType) && plain == typeof(string))
+            kinds = ["string", "number", "boolean"];
         if (nullable) kinds = [.. kinds, "null"];
-        var node = new JsonObject { ["type"] = kinds.Length == 1 ? kinds[0] : new JsonArray([.. kinds.Select(k => (JsonNode)k)]) };
-        if (property.GetCustomAttribute<ChoicesAttribute>() is { } choices) node["enum"] = new JsonArray([.. choices.Names.Select(n => (JsonNode)n)]);
+        var node = new JsonObject
+        {
+            ["type"] = kinds.Length == 1 ? kinds[0] : new JsonArray([.. kinds.Select(k => (JsonNode)k)]),
+        };
+        if (property.GetCustomAttribute<ChoicesAttribute>() is { } choices)
+            node["enum"] = new JsonArray([.. choices.Names.Select(n => (JsonNode)n)]);
         if (property.GetCustomAttribute<RangeAttribute>() is { } range)
         {
             node[range.OpenLow ? "exclusiveMinimum" : "minimum"] = range.Low;
@@ -147,16 +174,23 @@ internal static partial class RecipeReference
     private static string Values(PropertyInfo p)
     {
         var type = Element(p.PropertyType);
-        string one = p.GetCustomAttribute<ChoicesAttribute>() is { } choices ? string.Join(", ", choices.Names.Select(n => $"`{n}`"))
+        string one =
+            p.GetCustomAttribute<ChoicesAttribute>() is { } choices
+                ? string.Join(", ", choices.Names.Select(n => $"`{n}`"))
             : p.GetCustomAttribute<RangeAttribute>() is { } range ? range.ToString()
-            : (Nullable.GetUnderlyingType(type) ?? type) == typeof(bool) ? "true, false" : type == typeof(string) ? "text" : "a number";
-        return typeof(IDictionary).IsAssignableFrom(p.PropertyType) ? $"map to {one}" : p.PropertyType != type ? $"list: {one}" : one;
+            : (Nullable.GetUnderlyingType(type) ?? type) == typeof(bool) ? "true, false"
+            : type == typeof(string) ? "text"
+            : "a number";
+        return typeof(IDictionary).IsAssignableFrom(p.PropertyType) ? $"map to {one}"
+            : p.PropertyType != type ? $"list: {one}"
+            : one;
     }
 
     private static string Shown(PropertyInfo p, object? value)
     {
         if (value is IList { Count: 0 } or IDictionary { Count: 0 } or "") return "";
-        string json = JsonSerializer.Serialize(value, new JsonSerializerOptions { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
+        string json = JsonSerializer.Serialize(
+            value, new JsonSerializerOptions { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
         if (value is float f) json = f.ToString(CultureInfo.InvariantCulture);
         return $"`{Cell(value is string && !json.Contains('\\', StringComparison.Ordinal) ? json.Trim('"') : json)}`";
     }
@@ -172,7 +206,8 @@ internal static partial class RecipeReference
 
     private static string Summary(PropertyInfo p) => Summaries[$"P:{p.DeclaringType!.FullName}.{p.Name}"];
 
-    private static string Cell(string text) => text.Replace("|", "\\|", StringComparison.Ordinal).Replace("\n", "\\n", StringComparison.Ordinal);
+    private static string Cell(string text) =>
+        text.Replace("|", "\\|", StringComparison.Ordinal).Replace("\n", "\\n", StringComparison.Ordinal);
 
     private static string Plain(XElement element)
     {

@@ -13,7 +13,10 @@ public class RecipeReferenceTests
     [InlineData("recipe.schema.json")]
     public void IsWhatTheOptionsAre(string file)
     {
-        string path = Path.Combine(Docs, file), text = file.EndsWith(".md", StringComparison.Ordinal) ? RecipeReference.Markdown() : RecipeReference.Schema();
+        string path = Path.Combine(Docs, file),
+            text = file.EndsWith(".md", StringComparison.Ordinal)
+                ? RecipeReference.Markdown()
+                : RecipeReference.Schema();
         if (Environment.GetEnvironmentVariable("HEADROOM_WRITE_REFERENCE") == "1") File.WriteAllText(path, text);
         Assert.Equal(text, File.ReadAllText(path));
     }
@@ -22,7 +25,10 @@ public class RecipeReferenceTests
     public void HasEveryKeyWithItsMeaning()
     {
         string page = RecipeReference.Markdown();
-        Assert.All(RecipeLoader.AllKeys.Where(k => k is not ("models" or "quantization" or "lora" or "training" or "data" or "task" or "lora.loftq_config")),
+        Assert.All(
+            RecipeLoader.AllKeys.Where(k =>
+                k is not ("models" or "quantization" or "lora" or "training" or "data" or "task" or "lora.loftq_config")
+            ),
             key => Assert.Contains($"| `{key.Replace("models.", "models[].", StringComparison.Ordinal)}` |", page));
         Assert.DoesNotContain("|  | free", page); // no meaning
     }

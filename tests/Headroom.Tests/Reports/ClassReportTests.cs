@@ -29,7 +29,8 @@ public sealed class ClassReportTests : IDisposable
         Assert.Equal((8 / 15.0 + 4 / 14.0 + 2 / 7.0) / 3, (double)tuned["f1"]!["value"]!, 12);
         Assert.Equal("macro", (string)tuned["classes"]!["average"]!);
         Assert.Equal("[[4,2,0],[4,2,0],[1,4,1]]", tuned["classes"]!["matrix"]!.ToJsonString());
-        Assert.Equal([" sad", " happy", " calm"], tuned["classes"]!["by_class"]!.AsArray().Select(c => (string)c!["label"]!));
+        Assert.Equal(
+            [" sad", " happy", " calm"], tuned["classes"]!["by_class"]!.AsArray().Select(c => (string)c!["label"]!));
         Assert.Equal(2 / 7.0, (double)tuned["classes"]!["by_class"]![2]!["f1"]!["value"]!, 12);
         Assert.Null(tuned["confusion"]); // tn, fp, fn and tp are words of two classes
         Assert.StartsWith("tiny reaches macro F1 0.368 [", (string)json["headline"]!);
@@ -43,7 +44,16 @@ public sealed class ClassReportTests : IDisposable
     {
         var test = Test(Gold, Predicted, null);
         (test["confusion"], test["f1"], test["precision"]) = (new JsonArray(4, 2, 4, 3), 0.5, 0.6);
-        var eval = new JsonObject { ["event"] = "eval", ["step"] = 5, ["split"] = "validation", ["rows"] = 18, ["accuracy"] = 0.5, ["f1"] = 1.0, ["confusion"] = new JsonArray(5, 0, 0, 4) };
+        var eval = new JsonObject
+        {
+            ["event"] = "eval",
+            ["step"] = 5,
+            ["split"] = "validation",
+            ["rows"] = 18,
+            ["accuracy"] = 0.5,
+            ["f1"] = 1.0,
+            ["confusion"] = new JsonArray(5, 0, 0, 4),
+        };
         Write("", Start(), eval, test, End());
         var (_, _, json) = Report();
         Assert.Equal(18, (int)json["quality"]![0]!["rows"]!);
@@ -51,7 +61,9 @@ public sealed class ClassReportTests : IDisposable
         Assert.Null(json["runs"]![0]!["evaluations"]![0]!["f1"]); // 1.0 of nine rows
         Assert.Equal(0.5, (double)json["runs"]![0]!["evaluations"]![0]!["accuracy"]!);
         string notes = json["notes"]!.ToJsonString();
-        Assert.Contains("The test event \\u0022tuned\\u0022 of events.jsonl is odd: confusion is not what gold and predicted give", notes);
+        Assert.Contains(
+            "The test event \\u0022tuned\\u0022 of events.jsonl is odd: confusion is not what gold and predicted give",
+            notes);
         Assert.Contains("The eval event of step 5 of events.jsonl is odd: confusion holds 9 rows, rows says 18", notes);
     }
 
@@ -80,16 +92,26 @@ public sealed class ClassReportTests : IDisposable
     {
         var test = new JsonObject
         {
-            ["event"] = "test", ["stage"] = "tuned", ["rows"] = 4, ["accuracy"] = 0.75, ["f1"] = 0.8, ["labels"] = new JsonArray(" no", " yes"), ["confusion"] = new JsonArray(1, 1, 0, 2),
+            ["event"] = "test",
+            ["stage"] = "tuned",
+            ["rows"] = 4,
+            ["accuracy"] = 0.75,
+            ["f1"] = 0.8,
+            ["labels"] = new JsonArray(" no", " yes"),
+            ["confusion"] = new JsonArray(1, 1, 0, 2),
         };
         Write("", Start(), End());
         string odd = test.ToJsonString().Replace("\"stage\"", $"\"{key}\":{value},\"stage\"", StringComparison.Ordinal);
-        if (test.Remove(key)) odd = test.ToJsonString().Replace("\"stage\"", $"\"{key}\":{value},\"stage\"", StringComparison.Ordinal);
+        if (test.Remove(key))
+            odd = test.ToJsonString().Replace("\"stage\"", $"\"{key}\":{value},\"stage\"", StringComparison.Ordinal);
         File.AppendAllText(Path.Combine(_folder, "events.jsonl"), odd + "\n");
         var (html, _, json) = Report();
         Assert.Single(json["quality"]!.AsArray());
         Assert.DoesNotContain("NaN", html);
-        if (said != null) Assert.Contains($"The test event \"tuned\" of events.jsonl is odd: {said}", string.Join('\n', json["notes"]!.AsArray().Select(n => (string)n!)));
+        if (said != null)
+            Assert.Contains(
+                $"The test event \"tuned\" of events.jsonl is odd: {said}",
+                string.Join('\n', json["notes"]!.AsArray().Select(n => (string)n!)));
         else Assert.Empty(json["notes"]!.AsArray());
     }
 
@@ -97,17 +119,58 @@ public sealed class ClassReportTests : IDisposable
     public void NoLogIsAFaultOfTheReport()
     {
         // Any value of any event becomes any other; what comes out is a report or two sentences, and never NaN.
-        string[] odd = ["null", "-1", "0", "1e308", "-1e308", "1e999", "2147483648", "9e18", "0.5", "true", "\"\"", "\"\\u0000\\u001b[2J\"", "[]", "[[]]", "{}", "[1,2,3,4]", "[null]", "[[1,2],[3,4]]", "\"tuned\""];
+        string[] odd =
+        [
+            "null", "-1", "0", "1e308", "-1e308", "1e999", "2147483648", "9e18", "0.5", "true", "\"\"",
+            "\"\\u0000\\u001b[2J\"", "[]", "[[]]", "{}", "[1,2,3,4]", "[null]", "[[1,2],[3,4]]", "\"tuned\""];
         var plan = new JsonObject
         {
-            ["total_bytes"] = 3, ["phases"] = new JsonObject { ["train"] = 2 }, ["peak_phase"] = "train", ["layers"] = 2, ["recompute_layers"] = 1,
+            ["total_bytes"] = 3,
+            ["phases"] = new JsonObject { ["train"] = 2 },
+            ["peak_phase"] = "train",
+            ["layers"] = 2,
+            ["recompute_layers"] = 1,
             ["rows"] = new JsonArray(new JsonObject { ["phase"] = "train", ["category"] = "Scratch", ["bytes"] = 2 }),
         };
         var start = Start();
-        (start["plan"], start["trainable_by_module"], start["data"], start["time"]) = (plan, new JsonObject { ["q_proj"] = 3 }, new JsonObject { ["train"] = new JsonObject { ["sha256"] = "a" } }, "2026-01-02T03:04:00Z");
-        List<JsonObject> events = [start, Test(Gold, Predicted, Words), new() { ["event"] = "memory", ["when"] = "end", ["reserved_bytes"] = 3, ["peak_resident_bytes"] = 5 }];
-        for (int i = 1; i <= 12; i++) events.Add(new() { ["event"] = "step", ["step"] = i, ["loss"] = 1.0 / i, ["grad_norm"] = 1 + i % 2, ["learning_rate"] = 0.1, ["seconds"] = 1, ["tokens"] = 5 });
-        events.Add(new() { ["event"] = "eval", ["step"] = 5, ["split"] = "validation", ["rows"] = 9, ["loss"] = 0.5, ["accuracy"] = 0.5, ["f1"] = 0.4, ["confusion"] = new JsonArray(5, 0, 0, 4) });
+        (start["plan"], start["trainable_by_module"], start["data"], start["time"]) = (
+            plan, new JsonObject { ["q_proj"] = 3 }, new JsonObject { ["train"] = new JsonObject { ["sha256"] = "a" } },
+            "2026-01-02T03:04:00Z");
+        List<JsonObject> events =
+        [
+            start,
+            Test(Gold, Predicted, Words),
+            new()
+            {
+                ["event"] = "memory", ["when"] = "end", ["reserved_bytes"] = 3, ["peak_resident_bytes"] = 5,
+            },
+        ];
+        for (int i = 1; i <= 12; i++)
+            events.Add(
+                new()
+                {
+                    ["event"] = "step",
+                    ["step"] = i,
+                    ["loss"] = 1.0 / i,
+                    ["grad_norm"] = 1 + i % 2,
+                    ["learning_rate"] = 0.1,
+                    ["seconds"] = 1,
+                    ["tokens"] = 5,
+                }
+            );
+        events.Add(
+            new()
+            {
+                ["event"] = "eval",
+                ["step"] = 5,
+                ["split"] = "validation",
+                ["rows"] = 9,
+                ["loss"] = 0.5,
+                ["accuracy"] = 0.5,
+                ["f1"] = 0.4,
+                ["confusion"] = new JsonArray(5, 0, 0, 4),
+            }
+        );
         events.Add(End());
         string[] lines = [.. events.Select(e => e.ToJsonString())];
         var random = new Random(15);
@@ -117,10 +180,14 @@ public sealed class ClassReportTests : IDisposable
             for (int change = random.Next(1, 4); change > 0; change--)
             {
                 int at = random.Next(mutated.Length);
-                var values = System.Text.RegularExpressions.Regex.Matches(mutated[at], @"(?<=[:\[,])(""[^""]*""|[\d.]+|\[[^\[\]]*\])(?=[,\]}])");
+                var values = System.Text.RegularExpressions.Regex.Matches(
+                    mutated[at], @"(?<=[:\[,])(""[^""]*""|[\d.]+|\[[^\[\]]*\])(?=[,\]}])");
                 if (values.Count == 0) continue;
                 var value = values[random.Next(values.Count)];
-                mutated[at] = mutated[at][..value.Index] + odd[random.Next(odd.Length)] + mutated[at][(value.Index + value.Length)..];
+                mutated[at] =
+                    mutated[at][..value.Index]
+                    + odd[random.Next(odd.Length)]
+                    + mutated[at][(value.Index + value.Length)..];
             }
             File.WriteAllLines(Path.Combine(_folder, "events.jsonl"), mutated);
             try
@@ -141,14 +208,21 @@ public sealed class ClassReportTests : IDisposable
     public void AKeyThatStandsTwiceSpoilsItsLineOnly()
     {
         Write("", Start(), Test(Gold, Predicted, Words), End());
-        File.AppendAllText(Path.Combine(_folder, "events.jsonl"), "{\"event\":\"eval\",\"step\":1,\"step\":2}\n{\"event\":\"memory\",\"when\":{\"a\":1,\"a\":2}}\n[1]\n{\"event\":5}\n\0\0\n");
+        File.AppendAllText(
+            Path.Combine(_folder, "events.jsonl"),
+            "{\"event\":\"eval\",\"step\":1,\"step\":2}\n{\"event\":\"memory\",\"when\":{\"a\":1,"
+                + "\"a\":2}}\n[1]\n{\"event\":5}\n\0\0\n"
+        );
         Assert.Single(Report().Json["quality"]!.AsArray());
     }
 
     [Fact]
     public void WordsAreShownAndNeverObeyed()
     {
-        string[] words = ["\u001b[2J red", "<script>alert(1)</script>", " " + new string('x', 300) + "1", " " + new string('x', 300) + "2", "a|b*c\u202e"];
+        string[] words =
+        [
+            "\u001b[2J red", "<script>alert(1)</script>", " " + new string('x', 300) + "1",
+            " " + new string('x', 300) + "2", "a|b*c\u202e"];
         int[] gold = [0, 1, 2, 3, 4, 4], predicted = [0, 1, 2, 2, 4, 3];
         var test = Test(gold, predicted, words);
         test["tiers"] = new JsonArray("<b>easy", "\u0007", "\u0007", "x", "x", "x");
@@ -171,7 +245,8 @@ public sealed class ClassReportTests : IDisposable
     public void ManyClassesAreShownByTheirLargestMistakes()
     {
         const int classes = 40;
-        int[] gold = [.. Enumerable.Range(0, 800).Select(i => i % classes)], predicted = [.. gold.Select((g, i) => i % 7 == 0 ? (g + 1) % classes : g)];
+        int[] gold = [.. Enumerable.Range(0, 800).Select(i => i % classes)],
+            predicted = [.. gold.Select((g, i) => i % 7 == 0 ? (g + 1) % classes : g)];
         Write("", Start(), Test(gold, predicted, [.. Enumerable.Range(0, classes).Select(c => $" w{c}")]), End());
         var (_, markdown, json) = Report();
         Assert.Contains("the largest 30 of 40 kinds of wrong rows; results.json has all 40 x 40", markdown);
@@ -182,7 +257,14 @@ public sealed class ClassReportTests : IDisposable
     [Fact]
     public void ALivingRunSaysSoAndUntilWhen()
     {
-        var step = new JsonObject { ["event"] = "step", ["time"] = "2026-01-02T03:04:05.0000000Z", ["step"] = 7, ["loss"] = 1.5, ["seconds"] = 2 };
+        var step = new JsonObject
+        {
+            ["event"] = "step",
+            ["time"] = "2026-01-02T03:04:05.0000000Z",
+            ["step"] = 7,
+            ["loss"] = 1.5,
+            ["seconds"] = 2,
+        };
         var start = Start();
         start["time"] = "2026-01-02T03:04:00Z";
         Write("", start, step);
@@ -202,7 +284,22 @@ public sealed class ClassReportTests : IDisposable
     [Fact]
     public void AFailedRunTellsWhy()
     {
-        Write("", Start(), new() { ["event"] = "step", ["step"] = 3, ["loss"] = 1 }, new() { ["event"] = "failed", ["at_step"] = 3, ["error"] = "The loss was NaN\u001b[31m" });
+        Write(
+            "",
+            Start(),
+            new()
+            {
+                ["event"] = "step",
+                ["step"] = 3,
+                ["loss"] = 1,
+            },
+            new()
+            {
+                ["event"] = "failed",
+                ["at_step"] = 3,
+                ["error"] = "The loss was NaN\u001b[31m",
+            }
+        );
         var (_, _, json) = Report();
         Assert.StartsWith("Incomplete: failed at step 3 of 40.", (string)json["headline"]!);
         Assert.EndsWith("It failed: The loss was NaN\\u001b[31m.", (string)json["notes"]![0]!);
@@ -211,10 +308,18 @@ public sealed class ClassReportTests : IDisposable
     [Fact]
     public void SessionsAddUpWithoutTheTimeBetween()
     {
-        static JsonObject At(string kind, string time) => new() { ["event"] = kind, ["time"] = $"2026-01-02T{time}Z", ["step"] = 4 };
+        static JsonObject At(string kind, string time) =>
+            new()
+            {
+                ["event"] = kind,
+                ["time"] = $"2026-01-02T{time}Z",
+                ["step"] = 4,
+            };
         var start = Start();
         start["time"] = "2026-01-02T10:00:00Z";
-        Write("", start, At("step", "10:01:00"), At("stopped", "10:01:30"), At("resumed", "12:00:00"), At("memory", "12:00:45"));
+        Write(
+            "", start, At("step", "10:01:00"), At("stopped", "10:01:30"), At("resumed", "12:00:00"),
+            At("memory", "12:00:45"));
         Assert.Equal(135, (double)Report().Json["runs"]![0]!["cost"]!["seconds"]!, 6);
         var resumed = At("resumed", "12:00:00");
         resumed["seconds_before"] = 200; // the log of later steps was dropped, their time was not
@@ -229,9 +334,18 @@ public sealed class ClassReportTests : IDisposable
         start["precision"] = "bf16";
         start["data"] = new JsonObject { ["train"] = new JsonObject { ["rows"] = 4, ["sha256"] = "a1b2" } };
         Write("", start, Test(Gold, Predicted, Words), End());
-        File.WriteAllText(Path.Combine(_folder, "manifest.json"), """{"headroom": "1.2.3+abc", "command": ["train", "r.yaml"], "driver": "580.1"}""");
+        File.WriteAllText(
+            Path.Combine(_folder, "manifest.json"),
+            """{"headroom": "1.2.3+abc", "command": ["train", "r.yaml"], "driver": "580.1"}"""
+        );
         var (_, markdown, json) = Report();
-        foreach (string row in new[] { "| Headroom | 1.2.3+abc |", "| command line | train r.yaml |", "| driver | 580.1 |", "| precision | bf16 |", "| training rows sha256 | a1b2 |", "| test rows sha256 | not recorded |" })
+        foreach (
+            string row in new[]
+            {
+                "| Headroom | 1.2.3+abc |", "| command line | train r.yaml |", "| driver | 580.1 |",
+                "| precision | bf16 |", "| training rows sha256 | a1b2 |", "| test rows sha256 | not recorded |",
+            }
+        )
             Assert.Contains(row, markdown);
         Assert.Equal("train r.yaml", (string)json["runs"]![0]!["command"]!);
         File.WriteAllText(Path.Combine(_folder, "manifest.json"), "{\"headroom\": \"1\", \"headroom\": ");
@@ -245,7 +359,9 @@ public sealed class ClassReportTests : IDisposable
     {
         Duel(("alpha", 1, 10, null), ("beta", 1, wrong, null));
         var (_, _, json) = Report();
-        Assert.Contains($"; of these two adapters (one seed): {verdict}; one seed says nothing of the models.", (string)json["headline"]!);
+        Assert.Contains(
+            $"; of these two adapters (one seed): {verdict}; one seed says nothing of the models.",
+            (string)json["headline"]!);
         Assert.Empty(json["seed_comparisons"]!.AsArray());
     }
 
@@ -253,14 +369,18 @@ public sealed class ClassReportTests : IDisposable
     public void ThreeModelsOfOneSeedClaimNothingEither()
     {
         Duel(("alpha", 1, 10, null), ("beta", 1, 10, null), ("gamma", 1, 1, null));
-        Assert.EndsWith("; of these 3 adapters (one seed); one seed says nothing of the models.", (string)Report().Json["headline"]!);
+        Assert.EndsWith(
+            "; of these 3 adapters (one seed); one seed says nothing of the models.", (string)Report().Json["headline"]!
+        );
     }
 
     [Fact]
     public void SeedsThatAreNotSharedClaimNothing()
     {
         Duel(("alpha", 1, 10, null), ("alpha", 2, 10, null), ("beta", 3, 1, null));
-        Assert.Contains("; of these adapters (fewer than two seeds in common): a significant difference", (string)Report().Json["headline"]!);
+        Assert.Contains(
+            "; of these adapters (fewer than two seeds in common): a significant difference",
+            (string)Report().Json["headline"]!);
         Assert.EndsWith("; that says nothing of the models.", (string)Report().Json["headline"]!);
     }
 
@@ -278,29 +398,42 @@ public sealed class ClassReportTests : IDisposable
     [Fact]
     public void SeveralSeedsGiveAnIntervalOverSeeds()
     {
-        // Accuracy less accuracy, seed by seed: 0.04, 0.08, 0.06 of 100 rows. scipy: mean 0.06, t.interval(0.95, 2) = 0.06 -+ 4.30265 * 0.02 / sqrt(3), p = 0.03509.
-        Duel(("alpha", 1, 8, null), ("beta", 1, 10, null), ("alpha", 2, 8, null), ("beta", 2, 12, null), ("alpha", 3, 8, null), ("beta", 3, 11, null));
+        // Accuracy less accuracy, seed by seed: 0.04, 0.08, 0.06 of 100 rows. scipy: mean 0.06, t.interval(0.95, 2) =
+        // 0.06 -+ 4.30265 * 0.02 / sqrt(3), p = 0.03509.
+        Duel(
+            ("alpha", 1, 8, null), ("beta", 1, 10, null), ("alpha", 2, 8, null), ("beta", 2, 12, null),
+            ("alpha", 3, 8, null), ("beta", 3, 11, null));
         var (_, markdown, json) = Report();
         var accuracy = json["seed_comparisons"]!.AsArray().Single(c => (string)c!["metric"]! == "accuracy")!;
         Assert.Equal(0.06, (double)accuracy["mean"]!["value"]!, 9);
         Assert.Equal(0.06 - 4.302652730 * 0.02 / Math.Sqrt(3), (double)accuracy["mean"]!["low"]!, 8);
         Assert.Equal(0.035098, (double)accuracy["p"]!, 5);
-        Assert.Contains("; of the models under this recipe (3 seeds): a significant difference (", (string)json["headline"]!);
+        Assert.Contains(
+            "; of the models under this recipe (3 seeds): a significant difference (", (string)json["headline"]!);
         // Rows that only alpha has right: 4, 8 and 6. 2 / 2^n and Holm: 0.0234, 0.0625, 0.125.
         Assert.Contains("; of the adapters, 1 of 3 pairs differ (McNemar).", (string)json["headline"]!);
-        Assert.Contains("| alpha | beta | accuracy | 3 | +0.040 (seed 1), +0.080 (seed 2), +0.060 (seed 3) | +0.060 [+0.010, +0.110] |", markdown);
+        Assert.Contains(
+            "| alpha | beta | accuracy | 3 | +0.040 (seed 1), +0.080 (seed 2), +0.060 (seed 3) | +0.060 [+0.010, "
+                + "+0.110] |",
+            markdown);
     }
 
     [Fact]
     public void RowsOfSeveralSeedsAreNoIndependentRows()
     {
-        // Each seed alone differs beyond doubt on its rows, but the seeds contradict one another: 600 pooled rows would be a sure finding for alpha.
-        Duel(("alpha", 1, 1, null), ("beta", 1, 25, null), ("alpha", 2, 1, null), ("beta", 2, 25, null), ("alpha", 3, 20, null), ("beta", 3, 1, null));
+        // Each seed alone differs beyond doubt on its rows, but the seeds contradict one another: 600 pooled rows would
+        // be a sure finding for alpha.
+        Duel(
+            ("alpha", 1, 1, null), ("beta", 1, 25, null), ("alpha", 2, 1, null), ("beta", 2, 25, null),
+            ("alpha", 3, 20, null), ("beta", 3, 1, null));
         var (_, _, json) = Report();
-        Assert.Contains("; of the models under this recipe (3 seeds): no significant difference (", (string)json["headline"]!);
+        Assert.Contains(
+            "; of the models under this recipe (3 seeds): no significant difference (", (string)json["headline"]!);
         Assert.Contains("of the adapters, 3 of 3 pairs differ", (string)json["headline"]!);
         Duel(("alpha", 1, 8, null), ("beta", 1, 10, null), ("alpha", 2, 8, null), ("beta", 2, 10, null));
-        Assert.Contains("(2 seeds): nothing is claimed, as every seed gives the same difference", (string)Report().Json["headline"]!);
+        Assert.Contains(
+            "(2 seeds): nothing is claimed, as every seed gives the same difference", (string)Report().Json["headline"]!
+        );
     }
 
     [Fact]
@@ -309,7 +442,9 @@ public sealed class ClassReportTests : IDisposable
         Duel(("alpha", 1, 5, 0.7), ("beta", 1, 10, 0.8));
         var (_, _, json) = Report();
         Assert.EndsWith("; validation ranks them the other way round.", (string)json["headline"]!);
-        Assert.Contains("Validation ranks alpha and beta the other way round: F1 of ' yes' 0.700 and 0.800 on the validation rows", (string)json["notes"]![0]!);
+        Assert.Contains(
+            "Validation ranks alpha and beta the other way round: F1 of ' yes' 0.700 and 0.800 on the validation rows",
+            (string)json["notes"]![0]!);
         Duel(("alpha", 1, 5, 0.8), ("beta", 1, 10, 0.7));
         Assert.DoesNotContain("other way", (string)Report().Json["headline"]!);
     }
@@ -317,31 +452,62 @@ public sealed class ClassReportTests : IDisposable
     private (string Html, string Markdown, JsonObject Json) Report()
     {
         var paths = Headroom.Reports.Report.Write(_folder);
-        return (File.ReadAllText(paths.Html), File.ReadAllText(paths.Markdown), JsonNode.Parse(File.ReadAllText(paths.Json))!.AsObject());
+        return (
+            File.ReadAllText(paths.Html), File.ReadAllText(paths.Markdown),
+            JsonNode.Parse(File.ReadAllText(paths.Json))!.AsObject());
     }
 
-    /// <summary>Runs of 100 test rows, 50 a label, of which so many of each label are wrong; and the F1 of the kept validation.</summary>
+    /// <summary>
+    /// Runs of 100 test rows, 50 a label, of which so many of each label are wrong; and the F1 of the kept validation.
+    /// </summary>
     private void Duel(params (string Model, int Seed, int Wrong, double? Validation)[] runs)
     {
         foreach (var (model, seed, wrong, validation) in runs)
         {
-            int[] gold = [.. Enumerable.Range(0, 100).Select(i => i / 50)], predicted = [.. gold.Select((g, i) => i % 50 < wrong ? 1 - g : g)];
+            int[] gold = [.. Enumerable.Range(0, 100).Select(i => i / 50)],
+                predicted = [.. gold.Select((g, i) => i % 50 < wrong ? 1 - g : g)];
             var start = Start();
             (start["model"], start["seed"]) = (model, seed);
             List<JsonObject> events = [start, Test(gold, predicted, [" no", " yes"])];
             if (validation is { } v)
             {
                 events.Add(new() { ["event"] = "eval", ["step"] = 10, ["split"] = "validation", ["f1"] = v });
-                events.Add(new() { ["event"] = "eval", ["step"] = 20, ["split"] = "validation", ["f1"] = 0.1 }); // not the one that was kept
+                events.Add(
+                    new()
+                    {
+                        ["event"] = "eval",
+                        ["step"] = 20,
+                        ["split"] = "validation",
+                        ["f1"] = 0.1,
+                    }
+                ); // not the one that was kept
             }
             var end = End();
             if (validation != null) end["best_step"] = 10;
             Write($"{model}{seed}", [.. events, end]);
         }
-        Write("", new JsonObject { ["event"] = "duel_start", ["name"] = "d", ["runs"] = new JsonArray([.. runs.Select(r => (JsonNode?)$"{r.Model}{r.Seed}")]) }, new() { ["event"] = "duel_end", ["seconds"] = 1 });
+        Write(
+            "",
+            new JsonObject
+            {
+                ["event"] = "duel_start",
+                ["name"] = "d",
+                ["runs"] = new JsonArray([.. runs.Select(r => (JsonNode?)$"{r.Model}{r.Seed}")]),
+            },
+            new() { ["event"] = "duel_end", ["seconds"] = 1 }
+        );
     }
 
-    private static JsonObject Start() => new() { ["event"] = "run_start", ["name"] = "n", ["model"] = "tiny", ["seed"] = 1, ["device"] = "GPU of a test", ["total_steps"] = 40 };
+    private static JsonObject Start() =>
+        new()
+        {
+            ["event"] = "run_start",
+            ["name"] = "n",
+            ["model"] = "tiny",
+            ["seed"] = 1,
+            ["device"] = "GPU of a test",
+            ["total_steps"] = 40,
+        };
 
     private static JsonObject End() => new() { ["event"] = "run_end", ["completed"] = true, ["steps"] = 40 };
 

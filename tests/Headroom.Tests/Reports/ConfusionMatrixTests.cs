@@ -10,7 +10,8 @@ public class ConfusionMatrixTests
     /// <summary>What eng/golden/classification_reports.py made: 50 tables with scikit-learn's values.</summary>
     private static JsonArray References()
     {
-        using var stream = typeof(ConfusionMatrixTests).Assembly.GetManifestResourceStream("classification-reports.json")!;
+        using var stream = typeof(ConfusionMatrixTests).Assembly.GetManifestResourceStream(
+            "classification-reports.json")!;
         return JsonNode.Parse(stream)!.AsArray();
     }
 
@@ -20,7 +21,10 @@ public class ConfusionMatrixTests
         int emptyRows = 0, emptyColumns = 0, absent = 0;
         foreach (var reference in References())
         {
-            long[][] counts = [.. reference!["counts"]!.AsArray().Select(r => r!.AsArray().Select(c => (long)c!).ToArray())];
+            long[][] counts =
+            [
+                .. reference!["counts"]!.AsArray().Select(r => r!.AsArray().Select(c => (long)c!).ToArray()),
+            ];
             var m = new ConfusionMatrix([.. counts.SelectMany(r => r)]);
             Assert.Equal((double)reference["accuracy"]!, m.Accuracy, 12);
             Same(reference["macro"]!, m.Macro);
@@ -53,7 +57,9 @@ public class ConfusionMatrixTests
         Assert.Equal([1, 1, 1, 2], p.Confusion.Counts);
         Assert.Equal("accuracy 0.6000, F1 of ' good' 0.6667", p.ToEvaluation().Text(["accuracy", "f1"]));
         Assert.Equal((2 / 3.0, 2 / 3.0), (p.Precision, p.Recall));
-        Assert.Equal("accuracy 0.5000, macro F1 0.3333", Of(["a", "b", "c"], [0, 0, 1, 2], [0, 0, 2, 1]).ToEvaluation().Text(["accuracy", "f1"]));
+        Assert.Equal(
+            "accuracy 0.5000, macro F1 0.3333",
+            Of(["a", "b", "c"], [0, 0, 1, 2], [0, 0, 2, 1]).ToEvaluation().Text(["accuracy", "f1"]));
     }
 
     [Fact]
@@ -61,7 +67,9 @@ public class ConfusionMatrixTests
     {
         var m = Of(["a", "b", "c", "d"], [0, 0, 1], [0, 2, 2]).Confusion;
         Assert.Equal(
-            ["no row has 'd', and none was predicted so: left out of the averages", "no row has 'c': its recall counts as 0", "'b' was never predicted: its precision counts as 0"],
+            [
+                "no row has 'd', and none was predicted so: left out of the averages",
+                "no row has 'c': its recall counts as 0", "'b' was never predicted: its precision counts as 0"],
             m.Undefined());
         Assert.Equal(2 / 3.0 / 3, m.Macro.F1, 12); // over a, b and c
         Assert.Empty(Of(["a", "b"], [0, 1], [0, 1]).Confusion.Undefined());
@@ -97,7 +105,9 @@ public class ConfusionMatrixTests
         Assert.Equal(6 / 7.0, e["f1"].Value, 12);
         Assert.Equal((2 / 3.0 + 6 / 7.0) / 2, e["f1_macro"].Value, 12);
         Assert.Equal("F1 of ' yes'", e["f1"].Label);
-        var refused = Assert.Throws<HeadroomException>(() => RecipeLoader.Parse("training:\n  metric_for_best_model: f2"));
+        var refused = Assert.Throws<HeadroomException>(() =>
+            RecipeLoader.Parse("training:\n  metric_for_best_model: f2")
+        );
         Assert.Contains("f1_macro", refused.ToDo);
     }
 
@@ -133,5 +143,6 @@ public class ConfusionMatrixTests
         Assert.NotEqual(order, BagOfWords.Order(1000, 4));
     }
 
-    private static Predictions Of(string[] labels, int[] gold, int[] predicted) => new(labels, gold, predicted, null, new string?[gold.Length], 0.25);
+    private static Predictions Of(string[] labels, int[] gold, int[] predicted) =>
+        new(labels, gold, predicted, null, new string?[gold.Length], 0.25);
 }

@@ -22,13 +22,19 @@ public sealed class ReportTests : IDisposable
         Assert.Equal(["zero-shot", "tuned", "baseline"], quality.Select(q => (string)q!["stage"]!));
         var tuned = quality[1]!;
         Assert.Equal(0.8, (double)tuned["accuracy"]!["value"]!, 12);
-        Assert.Equal(0.7111708, (double)tuned["accuracy"]!["low"]!, 5); // statsmodels proportion_confint(80, 100, method="wilson")
+        // statsmodels proportion_confint(80, 100, method="wilson")
+        Assert.Equal(0.7111708, (double)tuned["accuracy"]!["low"]!, 5);
         Assert.Equal(0.8666331, (double)tuned["accuracy"]!["high"]!, 5);
         Assert.Equal(0.8, (double)tuned["f1"]!["value"]!, 12);
         Assert.InRange((double)tuned["f1"]!["low"]!, 0.70, 0.75);
         Assert.Contains("| device memory of the process | 4.0 |", markdown);
         Assert.Contains("| device memory minus planned | 1.0 |", markdown);
-        Assert.Equal((40, 10, 10, 40), ((int)tuned["confusion"]!["tn"]!, (int)tuned["confusion"]!["fp"]!, (int)tuned["confusion"]!["fn"]!, (int)tuned["confusion"]!["tp"]!));
+        Assert.Equal(
+            (40, 10, 10, 40),
+            (
+                (int)tuned["confusion"]!["tn"]!, (int)tuned["confusion"]!["fp"]!, (int)tuned["confusion"]!["fn"]!,
+                (int)tuned["confusion"]!["tp"]!)
+        );
         Assert.Equal(["easy", "hard"], tuned["tiers"]!.AsArray().Select(t => (string)t!["tier"]!));
         // Only tuned right: 40 of the label 1; only zero-shot right: 10 of the label 0.
         var test = json["paired_tests"]!.AsArray().Single(t => (string)t!["kind"]! == "tuned_vs_zero_shot")!;
@@ -38,7 +44,9 @@ public sealed class ReportTests : IDisposable
         var run = json["runs"]![0]!;
         Assert.Equal(3 * 1048576, (long)run["memory"]!["planned_bytes"]!);
         Assert.Equal("train", (string)run["memory"]!["peak_phase"]!);
-        Assert.Equal((40, 4000, 16), ((int)run["cost"]!["steps"]!, (int)run["cost"]!["tokens"]!, (int)run["cost"]!["effective_batch"]!));
+        Assert.Equal(
+            (40, 4000, 16),
+            ((int)run["cost"]!["steps"]!, (int)run["cost"]!["tokens"]!, (int)run["cost"]!["effective_batch"]!));
         Assert.Equal(40, run["curves"]!["loss"]!.AsArray().Count);
         Assert.True((bool)json["completed"]!);
         foreach (string text in new[] { html, markdown })
@@ -64,7 +72,10 @@ public sealed class ReportTests : IDisposable
         Assert.Equal(same, markdown.Contains(NoDifference));
         Assert.Equal(same, ((string)json["headline"]!).Contains(NoDifference));
         Assert.Equal("duel", (string)json["kind"]!);
-        Assert.Equal(!same, (bool)json["paired_tests"]!.AsArray().Single(t => (string)t!["kind"]! == "tuned_vs_tuned")!["significant"]!);
+        Assert.Equal(
+            !same,
+            (bool)json["paired_tests"]!.AsArray().Single(t => (string)t!["kind"]! == "tuned_vs_tuned")!["significant"]!
+        );
         Assert.StartsWith(same ? "alpha reaches F1 0.800" : "beta reaches F1 0.980", (string)json["headline"]!);
     }
 
@@ -78,7 +89,11 @@ public sealed class ReportTests : IDisposable
         }
         WriteDuel("a1", "a2", "b1", "b2");
         var (html, _, json) = Write();
-        var spread = json["seed_spread"]!.AsArray().Single(s => (string)s!["group"]! == "alpha" && (string)s["stage"]! == "tuned" && (string)s["metric"]! == "accuracy")!;
+        var spread = json["seed_spread"]!
+            .AsArray()
+            .Single(s =>
+                (string)s!["group"]! == "alpha" && (string)s["stage"]! == "tuned" && (string)s["metric"]! == "accuracy"
+            )!;
         Assert.Equal(0.7, (double)spread["mean"]!, 12);
         Assert.Equal(0.1 * Math.Sqrt(2), (double)spread["sd"]!, 12);
         Assert.Equal(2, json["paired_tests"]!.AsArray().Count(t => (string)t!["kind"]! == "tuned_vs_tuned"));
@@ -133,7 +148,9 @@ public sealed class ReportTests : IDisposable
     [Fact]
     public void NamesAndRecipesAreEscaped()
     {
-        WriteRun("", "<script>alert('m')</script>", 1, Predict(10, 10), Predict(0, 50), name: "<script>n|n</script>", recipe: "a: <script>\n```\n# \"quoted\" & more");
+        WriteRun(
+            "", "<script>alert('m')</script>", 1, Predict(10, 10), Predict(0, 50), name: "<script>n|n</script>",
+            recipe: "a: <script>\n```\n# \"quoted\" & more");
         var (html, markdown, _) = Write();
         Assert.DoesNotContain("<script", html);
         Assert.Contains("&lt;script&gt;", html);
@@ -149,10 +166,17 @@ public sealed class ReportTests : IDisposable
         WriteRun("b", "beta", 1, Predict(5, 5), Predict(0, 50));
         WriteDuel("a", "b");
         var (html, _, _) = Write();
-        foreach (string word in new[] { "http", "src=", "<link", "@import", "url(", "<script", "href", "NaN", "Infinity" }) Assert.DoesNotContain(word, html);
+        foreach (
+            string word in new[] { "http", "src=", "<link", "@import", "url(", "<script", "href", "NaN", "Infinity" })
+            Assert.DoesNotContain(word, html);
         Assert.Contains("prefers-color-scheme:dark", html);
         Assert.Equal(6, html.Split("<svg").Length - 1); // accuracy, loss, norm, rate, validation F1, memory
-        Assert.Empty(Directory.GetFiles(_folder).Select(Path.GetFileName).Except(["events.jsonl", "report.html", "report.md", "results.json"]));
+        Assert.Empty(
+            Directory
+                .GetFiles(_folder)
+                .Select(Path.GetFileName)
+                .Except(["events.jsonl", "report.html", "report.md", "results.json"])
+        );
     }
 
     [Fact]
@@ -168,36 +192,97 @@ public sealed class ReportTests : IDisposable
     private (string Html, string Markdown, JsonObject Json) Write()
     {
         var paths = Report.Write(_folder);
-        return (File.ReadAllText(paths.Html), File.ReadAllText(paths.Markdown), JsonNode.Parse(File.ReadAllText(paths.Json))!.AsObject());
+        return (
+            File.ReadAllText(paths.Html), File.ReadAllText(paths.Markdown),
+            JsonNode.Parse(File.ReadAllText(paths.Json))!.AsObject());
     }
 
     /// <summary>How many rows of label 0 and of label 1 are wrong.</summary>
     private static (int Wrong0, int Wrong1) Predict(int wrong0, int wrong1) => (wrong0, wrong1);
 
-    private void WriteRun(string folder, string model, int seed, (int, int)? tuned, (int, int) zeroShot, (int, int)? baseline = null, bool ended = true, string name = "words: bag", string recipe = "name: x\n", int rows = 100)
+    private void WriteRun(
+        string folder, string model, int seed, (int, int)? tuned, (int, int) zeroShot, (int, int)? baseline = null,
+        bool ended = true, string name = "words: bag", string recipe = "name: x\n", int rows = 100)
     {
         const int mib = 1048576;
         var events = new List<JsonObject>
         {
             new()
             {
-                ["event"] = "run_start", ["name"] = name, ["model"] = model, ["seed"] = seed, ["device"] = "GPU of a test", ["total_steps"] = 40, ["effective_batch"] = 16, ["recipe"] = recipe, ["parameters"] = 1000, ["trainable_parameters"] = 10,
+                ["event"] = "run_start",
+                ["name"] = name,
+                ["model"] = model,
+                ["seed"] = seed,
+                ["device"] = "GPU of a test",
+                ["total_steps"] = 40,
+                ["effective_batch"] = 16,
+                ["recipe"] = recipe,
+                ["parameters"] = 1000,
+                ["trainable_parameters"] = 10,
                 ["trainable_by_module"] = new JsonObject { ["q_proj"] = 10 },
                 ["plan"] = new JsonObject
                 {
-                    ["total_bytes"] = 3 * mib, ["arena_bytes"] = 3 * mib, ["static_bytes"] = mib, ["peak_phase"] = "train", ["recompute_layers"] = 1, ["layers"] = 2, ["phases"] = new JsonObject { ["eval"] = mib, ["train"] = 2 * mib },
-                    ["rows"] = new JsonArray(PlanRow("static", "BaseWeights", mib), PlanRow("eval", "Scratch", mib), PlanRow("train", "SavedActivations", 2 * mib - 64)),
+                    ["total_bytes"] = 3 * mib,
+                    ["arena_bytes"] = 3 * mib,
+                    ["static_bytes"] = mib,
+                    ["peak_phase"] = "train",
+                    ["recompute_layers"] = 1,
+                    ["layers"] = 2,
+                    ["phases"] = new JsonObject { ["eval"] = mib, ["train"] = 2 * mib },
+                    ["rows"] = new JsonArray(
+                        PlanRow("static", "BaseWeights", mib), PlanRow("eval", "Scratch", mib),
+                        PlanRow("train", "SavedActivations", 2 * mib - 64)),
                 },
             },
             Test("test", zeroShot, rows, ("stage", "zero-shot")),
-            new() { ["event"] = "memory", ["when"] = "loaded", ["reserved_bytes"] = 3 * mib, ["peak_resident_bytes"] = 5 * mib, ["device_process_bytes"] = 4 * mib },
+            new()
+            {
+                ["event"] = "memory", ["when"] = "loaded", ["reserved_bytes"] = 3 * mib,
+                ["peak_resident_bytes"] = 5 * mib, ["device_process_bytes"] = 4 * mib,
+            },
         };
         if (baseline is { } b) events.Add(Test("baseline", b, rows, ("name", "majority")));
         for (int i = 1; i <= 40; i++)
-            events.Add(new() { ["event"] = "step", ["step"] = i, ["loss"] = 4.0 / i, ["grad_norm"] = 1 + i % 2, ["learning_rate"] = 1e-4 * (40 - i), ["tokens"] = 100, ["label_tokens"] = 16, ["seconds"] = 0.1, ["skipped"] = false });
-        events.Add(new() { ["event"] = "eval", ["step"] = 20, ["split"] = "validation", ["loss"] = 0.3, ["accuracy"] = 0.8, ["f1"] = 0.79 });
+            events.Add(
+                new()
+                {
+                    ["event"] = "step",
+                    ["step"] = i,
+                    ["loss"] = 4.0 / i,
+                    ["grad_norm"] = 1 + i % 2,
+                    ["learning_rate"] = 1e-4 * (40 - i),
+                    ["tokens"] = 100,
+                    ["label_tokens"] = 16,
+                    ["seconds"] = 0.1,
+                    ["skipped"] = false,
+                }
+            );
+        events.Add(
+            new()
+            {
+                ["event"] = "eval",
+                ["step"] = 20,
+                ["split"] = "validation",
+                ["loss"] = 0.3,
+                ["accuracy"] = 0.8,
+                ["f1"] = 0.79,
+            }
+        );
         if (tuned is { } t) events.Add(Test("test", t, rows, ("stage", "tuned")));
-        if (ended) events.Add(new() { ["event"] = "run_end", ["completed"] = true, ["steps"] = 40, ["seconds"] = 5.5, ["train_seconds"] = 4, ["tokens"] = 4000, ["tokens_per_second"] = 1000, ["adapter_sha256"] = "ab12" });
+        if (ended)
+            events.Add(
+                new()
+                {
+                    ["event"] = "run_end",
+                    ["completed"] = true,
+                    ["steps"] = 40,
+                    ["seconds"] = 5.5,
+                    ["train_seconds"] = 4,
+                    ["tokens"] = 4000,
+                    ["tokens_per_second"] = 1000,
+                    ["adapter_sha256"] = "ab12",
+                }
+            );
         Log(folder, events);
     }
 
@@ -228,23 +313,47 @@ public sealed class ReportTests : IDisposable
         Assert.Equal([60, 40], json["runs"]!.AsArray().Select(r => (int)r!["cost"]!["total_steps"]!));
     }
 
-    private static JsonObject PlanRow(string phase, string category, long bytes) => new() { ["phase"] = phase, ["category"] = category, ["bytes"] = bytes };
+    private static JsonObject PlanRow(string phase, string category, long bytes) =>
+        new()
+        {
+            ["phase"] = phase,
+            ["category"] = category,
+            ["bytes"] = bytes,
+        };
 
-    private static JsonObject Test(string kind, (int Wrong0, int Wrong1) wrong, int rows, (string Key, string Value) stage)
+    private static JsonObject Test(
+        string kind, (int Wrong0, int Wrong1) wrong, int rows, (string Key, string Value) stage)
     {
         int half = rows / 2;
         int[] gold = Enumerable.Range(0, rows).Select(i => i < half ? 0 : 1).ToArray();
-        int[] predicted = Enumerable.Range(0, rows).Select(i => i < half ? (i < wrong.Wrong0 ? 1 : 0) : i - half < wrong.Wrong1 ? 0 : 1).ToArray();
+        int[] predicted = Enumerable
+            .Range(0, rows)
+            .Select(i =>
+                i < half ? (i < wrong.Wrong0 ? 1 : 0)
+                : i - half < wrong.Wrong1 ? 0
+                : 1
+            )
+            .ToArray();
         return new JsonObject
         {
-            ["event"] = kind, [stage.Key] = stage.Value, ["rows"] = rows, ["seconds"] = 1.5, ["gold"] = new JsonArray([.. gold.Select(v => (JsonNode?)v)]), ["predicted"] = new JsonArray([.. predicted.Select(v => (JsonNode?)v)]),
+            ["event"] = kind,
+            [stage.Key] = stage.Value,
+            ["rows"] = rows,
+            ["seconds"] = 1.5,
+            ["gold"] = new JsonArray([.. gold.Select(v => (JsonNode?)v)]),
+            ["predicted"] = new JsonArray([.. predicted.Select(v => (JsonNode?)v)]),
             ["tiers"] = new JsonArray([.. gold.Select((_, i) => (JsonNode?)(i % 2 == 0 ? "easy" : "hard"))]),
         };
     }
 
     private void WriteDuel(params string[] runs) => Log("",
     [
-        new() { ["event"] = "duel_start", ["name"] = "words: bag", ["models"] = new JsonArray("alpha", "beta"), ["seeds"] = new JsonArray(1), ["recipe"] = "name: x\n", ["runs"] = new JsonArray([.. runs.Select(r => (JsonNode?)r)]) },
+                new()
+                {
+                    ["event"] = "duel_start", ["name"] = "words: bag", ["models"] = new JsonArray("alpha", "beta"),
+                    ["seeds"] = new JsonArray(1), ["recipe"] = "name: x\n",
+                    ["runs"] = new JsonArray([.. runs.Select(r => (JsonNode?)r)]),
+                },
         new() { ["event"] = "duel_end", ["seconds"] = 12.5, ["peak_resident_bytes"] = 7 << 20 },
     ]);
 

@@ -50,7 +50,8 @@ public class StatisticsTests
     [Fact]
     public void ABootstrapOfCountsIsOneOverRows()
     {
-        // Three classes, drawn row by row as the definition says: the ends must agree within what 2,000 resamples leave open (0.004 here).
+        // Three classes, drawn row by row as the definition says: the ends must agree within what 2,000 resamples leave
+        // open (0.004 here).
         long[] counts = [60, 5, 3, 8, 40, 2, 4, 6, 22];
         var m = new ConfusionMatrix(counts);
         int[] cells = [.. Enumerable.Range(0, 9).SelectMany(c => Enumerable.Repeat(c, (int)counts[c]))];
@@ -125,9 +126,11 @@ public class StatisticsTests
     [Fact]
     public void WhereNoResampleDiffersTheIntervalIsWilsons()
     {
-        // Ten of ten: [1, 1] would be certainty. statsmodels: proportion_confint(10, 10, method="wilson") = (0.7224672, 1).
+        // Ten of ten: [1, 1] would be certainty. statsmodels: proportion_confint(10, 10, method="wilson") = (0.7224672,
+        // 1).
         var all = ConfusionIntervals.Of(new ConfusionMatrix([12, 0, 0, 10]), 3);
-        Assert.Equal((1, 0.7224672, 1), (all.Main.Recall.Value, Math.Round(all.Main.Recall.Low, 7), all.Main.Recall.High));
+        Assert.Equal(
+            (1, 0.7224672, 1), (all.Main.Recall.Value, Math.Round(all.Main.Recall.Low, 7), all.Main.Recall.High));
         Assert.Equal(2 * 0.7224672 / 1.7224672, all.Main.F1.Low, 6);
         Assert.InRange(all.Macro.F1.Low, 0.83, 0.87);
         // Never predicted: nothing is known of its precision.
@@ -141,7 +144,8 @@ public class StatisticsTests
     [Fact]
     public void AThirdClassThatIsWrongShowsInF1()
     {
-        // The rows of labels 0 and 1 are all right and 47 % of all rows are not: F1 was 1.000 [1.000, 1.000] when two labels were counted.
+        // The rows of labels 0 and 1 are all right and 47 % of all rows are not: F1 was 1.000 [1.000, 1.000] when two
+        // labels were counted.
         var m = new ConfusionMatrix([27, 0, 0, 0, 26, 0, 24, 23, 0], ["a", "b", "c"]);
         var i = ConfusionIntervals.Of(m, 1);
         Assert.Equal(0.53, m.Accuracy, 12);
@@ -191,12 +195,19 @@ public class StatisticsTests
     }
 
     [Fact]
-    public void HolmStepsDown() => Assert.Equal([0.03, 0.06, 0.06], Statistics.Holm([0.01, 0.04, 0.03]).Select(p => Math.Round(p, 12)));
+    public void HolmStepsDown() =>
+        Assert.Equal([0.03, 0.06, 0.06], Statistics.Holm([0.01, 0.04, 0.03]).Select(p => Math.Round(p, 12)));
 
     [Fact]
     public void CurveFindsLineCliffPlateauAndSpike()
     {
-        static CurveStatistics Of(Func<int, double> f) => CurveStatistics.Of(Enumerable.Range(1, 200).Select(i => new StepPoint(i, f(i), 1 + 0.1 * (i % 2), 1e-4, 1, false)).ToArray());
+        static CurveStatistics Of(Func<int, double> f) =>
+            CurveStatistics.Of(
+                Enumerable
+                    .Range(1, 200)
+                    .Select(i => new StepPoint(i, f(i), 1 + 0.1 * (i % 2), 1e-4, 1, false))
+                    .ToArray()
+            );
         var line = Of(i => 3 - 0.01 * i);
         Assert.Equal(1, line.LinearityR2!.Value, 9);
         Assert.Null(line.PlateauStep);

@@ -13,7 +13,8 @@ namespace Headroom.Tests.Tasks;
 /// </summary>
 public sealed class PlainTextType : TaskType
 {
-    private static readonly MetricKind PerByte = new("loss_per_byte", Direction.Lower) { Unit = "nats" }, Bytes = new("bytes_per_nat", Direction.Higher);
+    private static readonly MetricKind PerByte = new("loss_per_byte", Direction.Lower) { Unit = "nats" },
+        Bytes = new("bytes_per_nat", Direction.Higher);
 
     /// <summary>Adds it once.</summary>
     public static void Register()
@@ -31,7 +32,16 @@ public sealed class PlainTextType : TaskType
     public override Evaluation Read(JsonObject e) => base.Read(e) with { Detail = new Detail(e.Long("bytes") ?? 0) };
 
     public override IReadOnlyList<Section> Sections(IReadOnlyList<ReportRow> rows) =>
-        [new("Bytes", [new Table(null, "lr", ["model", "bytes"], [.. rows.Select(r => new[] { r.Name, Show.Count(((Detail)r.Evaluation.Detail!).Bytes) })])])];
+        [
+            new(
+                "Bytes",
+                [
+                    new Table(
+                        null, "lr", ["model", "bytes"],
+                        [.. rows.Select(r => new[] { r.Name, Show.Count(((Detail)r.Evaluation.Detail!).Bytes) })]),
+                ]
+            ),
+        ];
 
     private sealed record Detail(long Bytes) : IEvaluationDetail
     {
@@ -40,7 +50,8 @@ public sealed class PlainTextType : TaskType
 
     private sealed record Row(int[] All, int Bytes) : EncodedRow(All)
     {
-        public override IReadOnlyList<LabelSpan> Spans => [new(1, All.Length / 2), new(All.Length / 2, All.Length, 0.5f)];
+        public override IReadOnlyList<LabelSpan> Spans =>
+            [new(1, All.Length / 2), new(All.Length / 2, All.Length, 0.5f)];
     }
 
     private sealed class Encoded(TaskType type, TaskOptions options, ITokenizer tokenizer) : ITask
@@ -58,7 +69,8 @@ public sealed class PlainTextType : TaskType
             return new Row(ids.Length > MaxTokens ? ids[..MaxTokens] : ids, Encoding.UTF8.GetByteCount(row.Text));
         }
 
-        public IReadOnlyList<string> Notes(IReadOnlyList<DataRow>? train, params IReadOnlyList<DataRow>[] others) => ["Texts are plain."];
+        public IReadOnlyList<string> Notes(IReadOnlyList<DataRow>? train, params IReadOnlyList<DataRow>[] others) =>
+            ["Texts are plain."];
         public string Describe(string metric) => type.Metrics.First(m => m.Name == metric).Label;
 
         public Evaluation Evaluate(Engine engine, IRowSource rows, EvaluationOptions o)
@@ -69,7 +81,8 @@ public sealed class PlainTextType : TaskType
             double[] each = [.. losses.Select((l, i) => l.Sum / bytes[i])];
             return new Evaluation
             {
-                Rows = rows.Count, Detail = new Detail(bytes.Sum()),
+                Rows = rows.Count,
+                Detail = new Detail(bytes.Sum()),
                 Metrics =
                 [
                     new(MetricKind.Loss, sum / losses.Sum(l => l.Weight)),

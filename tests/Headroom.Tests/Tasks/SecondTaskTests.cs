@@ -16,7 +16,12 @@ public sealed class SecondTaskTests : IDisposable
     public SecondTaskTests()
     {
         PlainTextType.Register();
-        string Lines(string name, int n) => string.Concat(Enumerable.Range(0, n).Select(i => $"{name} {i}: the film by Marlow was {(i % 3 == 0 ? "long" : "short and ünlikely")}\n"));
+        string Lines(string name, int n) =>
+            string.Concat(
+                Enumerable
+                    .Range(0, n)
+                    .Select(i => $"{name} {i}: the film by Marlow was {(i % 3 == 0 ? "long" : "short and ünlikely")}\n")
+            );
         File.WriteAllText(Path.Combine(_folder, "train.txt"), Lines("first", 24));
         File.WriteAllText(Path.Combine(_folder, "test.txt"), Lines("second", 8));
     }
@@ -36,7 +41,13 @@ public sealed class SecondTaskTests : IDisposable
     private RunResult Train(Recipe recipe, bool resume = false, int stopAt = 0, Action<string>? say = null)
     {
         using var stop = new CancellationTokenSource();
-        var host = new RunHost(Path.Combine(_folder, recipe.Name), resume, () => new CpuDevice(1), null, say ?? (_ => { }), (what, done, _, _) =>
+        var host = new RunHost(
+            Path.Combine(_folder, recipe.Name),
+            resume,
+            () => new CpuDevice(1),
+            null,
+            say ?? (_ => { }),
+            (what, done, _, _) =>
         {
             if (what == "training" && done == stopAt) stop.Cancel();
         });
@@ -44,9 +55,14 @@ public sealed class SecondTaskTests : IDisposable
     }
 
     private List<JsonNode> Events(string run, string kind) =>
-        [.. File.ReadLines(Path.Combine(_folder, run, "events.jsonl")).Select(l => JsonNode.Parse(l)!).Where(e => (string?)e["event"] == kind)];
+        [
+            .. File.ReadLines(Path.Combine(_folder, run, "events.jsonl"))
+                .Select(l => JsonNode.Parse(l)!)
+                .Where(e => (string?)e["event"] == kind),
+        ];
 
-    private static double Value(JsonNode e, string metric) => (double)e["metrics"]!.AsArray().Single(m => (string?)m!["name"] == metric)!["value"]!;
+    private static double Value(JsonNode e, string metric) =>
+        (double)e["metrics"]!.AsArray().Single(m => (string?)m!["name"] == metric)!["value"]!;
 
     [Theory]
     [InlineData("loss_per_byte", -1)]
@@ -55,19 +71,30 @@ public sealed class SecondTaskTests : IDisposable
     public void ItTrainsAndPicksItsBestBySignOfTheMetric(string metric, int sign)
     {
         var said = new List<string>();
-        var result = Train(Recipe("whole", "training.metric_for_best_model=" + metric, "training.lr_scheduler_type=constant"), say: said.Add);
+        var result = Train(
+            Recipe("whole", "training.metric_for_best_model=" + metric, "training.lr_scheduler_type=constant"),
+            say: said.Add);
         Assert.True(result.Completed);
         var evals = Events("whole", "eval");
         Assert.Equal([2, 4, 6], evals.Select(e => (int)e["step"]!));
         int best = (int)evals.MaxBy(e => sign * Value(e, MetricKind.Plain(metric)))!["step"]!;
         Assert.Equal(best, (int)Events("whole", "run_end").Single()["best_step"]!);
-        Assert.Contains(said, s => s.Contains($"best adapter: by {MetricKind.Plain(metric).Replace('_', ' ')} of the validation rows", StringComparison.Ordinal));
-        Assert.Contains(said, s => s.StartsWith("step 2: validation loss ", StringComparison.Ordinal) && s.Contains(", loss per byte ", StringComparison.Ordinal));
+        Assert.Contains(said, s =>
+            s.Contains(
+                $"best adapter: by {MetricKind.Plain(metric).Replace('_', ' ')} of the validation rows",
+                StringComparison.Ordinal)
+        );
+        Assert.Contains(said, s =>
+            s.StartsWith("step 2: validation loss ", StringComparison.Ordinal)
+            && s.Contains(", loss per byte ", StringComparison.Ordinal)
+        );
         Assert.Contains("note: Texts are plain.", said);
         Assert.Equal(Value(Events("whole", "test")[^1], "loss_per_byte"), result.Tuned!["loss_per_byte"].Value, 12);
         Assert.InRange(result.Tuned["loss"].Value, 0, result.ZeroShot!["loss"].Value); // it learned
         var type = TaskTypes.Find("plain_text")!; // what headroom eval prints
-        Assert.Matches(@"^t: loss [\d.]+, loss per byte [\d.]+ \[[\d.]+, [\d.]+\], bytes per nat [\d.]+$", Assert.Single(type.Lines("t", result.Tuned)));
+        Assert.Matches(
+            @"^t: loss [\d.]+, loss per byte [\d.]+ \[[\d.]+, [\d.]+\], bytes per nat [\d.]+$",
+            Assert.Single(type.Lines("t", result.Tuned)));
         Assert.Equal(result.Tuned["loss"].Value, Value(type.EvalJson(result.Tuned), "loss"));
     }
 
@@ -78,9 +105,15 @@ public sealed class SecondTaskTests : IDisposable
         Assert.False(Train(Recipe("cut"), stopAt: 3).Completed);
         var resumed = Train(Recipe("cut"), resume: true);
         Assert.Equal(whole.AdapterHash, resumed.AdapterHash);
-        Assert.Equal(Events("whole", "step").Select(e => (double)e["loss"]!), Events("cut", "step").Select(e => (double)e["loss"]!));
-        Assert.Equal(Events("whole", "eval").Select(e => e["metrics"]!.ToJsonString()), Events("cut", "eval").Select(e => e["metrics"]!.ToJsonString()));
-        Assert.Equal(whole.ZeroShot!["bytes_per_nat"].Value, resumed.ZeroShotMetrics.Single(m => m.Name == "bytes_per_nat").Value); // from the log
+        Assert.Equal(
+            Events("whole", "step").Select(e => (double)e["loss"]!),
+            Events("cut", "step").Select(e => (double)e["loss"]!));
+        Assert.Equal(
+            Events("whole", "eval").Select(e => e["metrics"]!.ToJsonString()),
+            Events("cut", "eval").Select(e => e["metrics"]!.ToJsonString()));
+        Assert.Equal(
+            whole.ZeroShot!["bytes_per_nat"].Value, resumed.ZeroShotMetrics.Single(m => m.Name == "bytes_per_nat").Value
+        ); // from the log
         var again = Train(Recipe("cut"), resume: true);
         Assert.True(again.WasFinished);
         Assert.Equal(resumed.Tuned!["loss"].Value, again.TunedMetrics[0].Value);
@@ -93,28 +126,41 @@ public sealed class SecondTaskTests : IDisposable
         var paths = Report.Write(Path.Combine(_folder, "whole"));
         string text = File.ReadAllText(paths.Markdown);
         Assert.Contains("reaches loss per byte ", text, StringComparison.Ordinal);
-        Assert.Contains("| model | stage | rows | loss | loss per byte | bytes per nat |", text, StringComparison.Ordinal);
-        Assert.Contains("| run | step | split | loss | loss per byte | bytes per nat |", text, StringComparison.Ordinal);
+        Assert.Contains(
+            "| model | stage | rows | loss | loss per byte | bytes per nat |", text, StringComparison.Ordinal);
+        Assert.Contains(
+            "| run | step | split | loss | loss per byte | bytes per nat |", text, StringComparison.Ordinal);
         Assert.Contains("## Bytes", text, StringComparison.Ordinal);
-        foreach (string word in new[] { "accuracy", "F1", "McNemar", "onfusion" }) Assert.DoesNotContain(word, text, StringComparison.Ordinal);
+        foreach (string word in new[] { "accuracy", "F1", "McNemar", "onfusion" })
+            Assert.DoesNotContain(word, text, StringComparison.Ordinal);
         var json = JsonNode.Parse(File.ReadAllText(paths.Json))!;
         Assert.Equal("plain_text", (string)json["task"]!);
-        var metric = json["quality"]!.AsArray().Single(q => (string)q!["stage"]! == "tuned")!["metrics"]!.AsArray().Single(m => (string)m!["name"]! == "loss_per_byte")!;
+        var metric = json["quality"]!.AsArray().Single(q => (string)q!["stage"]! == "tuned")!["metrics"]!
+            .AsArray()
+            .Single(m => (string)m!["name"]! == "loss_per_byte")!;
         var own = result.Tuned!["loss_per_byte"];
-        Assert.Equal((own.Value, own.Low!.Value, own.High!.Value, "lower"), ((double)metric["value"]!, (double)metric["low"]!, (double)metric["high"]!, (string)metric["better"]!));
+        Assert.Equal(
+            (own.Value, own.Low!.Value, own.High!.Value, "lower"),
+            ((double)metric["value"]!, (double)metric["low"]!, (double)metric["high"]!, (string)metric["better"]!));
     }
 
     /// <summary>Less is better: the model with the smaller loss a byte leads, over seeds too.</summary>
     [Fact]
     public void ADuelRanksBySmallerLoss()
     {
-        var recipe = Recipe("duel", $"models=[{{path: '{Model("llama-tiny")}'}}, {{path: '{Model("deepseek-tiny")}'}}]", "seeds=[1, 2]", "training.max_steps=2");
+        var recipe = Recipe(
+            "duel", $"models=[{{path: '{Model("llama-tiny")}'}}, {{path: '{Model("deepseek-tiny")}'}}]", "seeds=[1, 2]",
+            "training.max_steps=2");
         string folder = Path.Combine(_folder, "duel");
-        RunHost Host(string own, bool again) => new(own, again, () => new CpuDevice(1), null, _ => { }, (_, _, _, _) => { });
+        RunHost Host(string own, bool again) =>
+            new(own, again, () => new CpuDevice(1), null, _ => { }, (_, _, _, _) => { });
         var duel = DuelRun.Run(recipe, null, folder, false, Host, TestContext.Current.CancellationToken);
         Assert.True(duel.Completed);
         var json = JsonNode.Parse(File.ReadAllText(Report.Write(folder).Json))!;
-        string best = duel.Runs.GroupBy(r => r.Model).MinBy(g => g.Average(r => r.Result!.Tuned!["loss_per_byte"].Value))!.Key;
+        string best = duel
+            .Runs.GroupBy(r => r.Model)
+            .MinBy(g => g.Average(r => r.Result!.Tuned!["loss_per_byte"].Value))!
+            .Key;
         Assert.StartsWith($"{best} reaches loss per byte ", (string)json["headline"]!, StringComparison.Ordinal);
         Assert.Empty(json["paired_tests"]!.AsArray());
         var comparison = Assert.Single(json["seed_comparisons"]!.AsArray())!;
@@ -123,7 +169,9 @@ public sealed class SecondTaskTests : IDisposable
     }
 
     [Theory]
-    [InlineData("training.metric_for_best_model=f1", "metric_for_best_model 'f1' is unknown", "loss, loss_per_byte or bytes_per_nat")]
+    [InlineData(
+        "training.metric_for_best_model=f1", "metric_for_best_model 'f1' is unknown",
+        "loss, loss_per_byte or bytes_per_nat")]
     [InlineData("task.labels={a: b, c: d}", "The task plain_text does not take task.labels", "task.type")]
     [InlineData("data.label_field=l", "The task plain_text does not take data.label_field", "task.type")]
     [InlineData("task.type=plain", "task.type 'plain' is unknown", "label_words")]
@@ -146,9 +194,11 @@ public sealed class SecondTaskTests : IDisposable
             """{"event":"run_end","completed":true,"steps":1}""",
         ]);
         var paths = Report.Write(folder);
-        Assert.Contains("tiny reaches loss 1.500 after tuning", File.ReadAllText(paths.Markdown), StringComparison.Ordinal);
+        Assert.Contains(
+            "tiny reaches loss 1.500 after tuning", File.ReadAllText(paths.Markdown), StringComparison.Ordinal);
         Assert.Contains("0.250 [0.100, 0.500]", File.ReadAllText(paths.Markdown), StringComparison.Ordinal);
-        Assert.Contains("a metric has no name or no number of its own", File.ReadAllText(paths.Markdown), StringComparison.Ordinal);
+        Assert.Contains(
+            "a metric has no name or no number of its own", File.ReadAllText(paths.Markdown), StringComparison.Ordinal);
     }
 
     public void Dispose() => Directory.Delete(_folder, true);

@@ -17,18 +17,26 @@ public class SpanTests
     [Fact]
     public void ABatchHoldsEverySpanButFirstTokens()
     {
-        var batch = Batch(new EncodedRow(Ids, [new(0, 2), new(4, 5), new(7, 8)]), new EncodedRow(Ids[..3], 2), new EncodedRow(Ids[..2], []));
+        var batch = Batch(
+            new EncodedRow(Ids, [new(0, 2), new(4, 5), new(7, 8)]), new EncodedRow(Ids[..3], 2),
+            new EncodedRow(Ids[..2], []));
         Assert.Equal([0, 3, 6, 9], batch.Host.LabelRows.ToArray());
         Assert.Equal([1, 5, 6, 4], batch.Host.Labels.ToArray());
-        Assert.Equal((13, 3, 4, 4.0, 1), (batch.Tokens, batch.Sequences, batch.LabelCount, batch.LabelWeight, batch.Parts));
+        Assert.Equal(
+            (13, 3, 4, 4.0, 1), (batch.Tokens, batch.Sequences, batch.LabelCount, batch.LabelWeight, batch.Parts));
     }
 
     [Fact]
     public void LabelsOfAWeightGoTogether()
     {
-        var batch = Batch(new EncodedRow(Ids, [new(1, 3, 0.5f), new(4, 6)]), new EncodedRow(Ids[..4], [new(2, 3, 2), new(3, 4, 0.5f)]));
+        var batch = Batch(
+            new EncodedRow(Ids, [new(1, 3, 0.5f), new(4, 6)]), new EncodedRow(Ids[..4], [new(2, 3, 2), new(3, 4, 0.5f)])
+        );
         Assert.Equal((6, 5.5, 3), (batch.LabelCount, batch.LabelWeight, batch.Parts));
-        var parts = Enumerable.Range(0, 3).Select(i => (Labels: batch.Part(i, out float w).Labels.ToArray(), Weight: w)).ToList();
+        var parts = Enumerable
+            .Range(0, 3)
+            .Select(i => (Labels: batch.Part(i, out float w).Labels.ToArray(), Weight: w))
+            .ToList();
         Assert.Equal([2f, 1, 0.5f], parts.Select(p => p.Weight));
         Assert.Equal([[4], [5, 9], [1, 4, 1]], parts.Select(p => p.Labels));
         Assert.Equal(12, batch.Part(1, out _).Ids.Length); // all tokens in each
@@ -37,7 +45,9 @@ public class SpanTests
     [Fact]
     public void SpansOutOfPlaceAreRefused()
     {
-        LabelSpan[][] wrong = [[new(0, 9)], [new(-1, 2)], [new(3, 2)], [new(1, 4), new(3, 5)], [new(1, 2, 0)], [new(1, 2, float.NaN)]];
+        LabelSpan[][] wrong =
+        [
+            [new(0, 9)], [new(-1, 2)], [new(3, 2)], [new(1, 4), new(3, 5)], [new(1, 2, 0)], [new(1, 2, float.NaN)]];
         Assert.All(wrong, spans => Assert.Throws<ArgumentException>(() => new EncodedRow(Ids, spans)));
     }
 
@@ -46,13 +56,32 @@ public class SpanTests
     public void GradientsAreTheWeightedSum(float dropout)
     {
         EncodedRow Row(params LabelSpan[] spans) => new(Ids, spans);
-        var options = new TrainingOptions { PerDeviceTrainBatchSize = 2, MaxSteps = 1, LearningRate = 1e-2, MaxGradNorm = 0, Seed = 3, LrSchedulerType = "constant" };
-        Engine Open() => TinyModel.Open(TinyModel.Smallest(), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout), 0, LogitsChunk: 8), 16, 2);
+        var options = new TrainingOptions
+        {
+            PerDeviceTrainBatchSize = 2,
+            MaxSteps = 1,
+            LearningRate = 1e-2,
+            MaxGradNorm = 0,
+            Seed = 3,
+            LrSchedulerType = "constant",
+        };
+        Engine Open() =>
+            TinyModel.Open(
+                TinyModel.Smallest(),
+                new ModelSettings(
+                    WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout), 0, LogitsChunk: 8
+                ),
+                16,
+                2
+            );
         EncodedRow other = new(Ids[..5], 3);
         using var whole = Open();
         var trainer = new Trainer(whole, options, new RowList([Row(new(1, 3, 0.25f), new(5, 7, 3)), other]), 8);
         StepResult result = default;
-        Assert.True(trainer.Run(new TrainerHooks { OnStep = s => result = s }, null, null, TestContext.Current.CancellationToken));
+        Assert.True(
+            trainer.Run(
+                new TrainerHooks { OnStep = s => result = s }, null, null, TestContext.Current.CancellationToken)
+        );
 
         using var parts = Open();
         using var feed = new BatchFeed(new RowList([Row(new(1, 3), new(5, 7)), other]), options, 8, 0, 1);
@@ -65,7 +94,9 @@ public class SpanTests
         {
             int at = batch.Host.LabelRows[l] - start;
             float weight = at is < 0 or >= 8 ? 1 : at < 3 ? 0.25f : 3;
-            var one = new HostBatch(batch.Host.Ids, batch.Host.Positions, batch.Host.Offsets, batch.Host.LabelRows.Slice(l, 1), batch.Host.Labels.Slice(l, 1));
+            var one = new HostBatch(
+                batch.Host.Ids, batch.Host.Positions, batch.Host.Offsets, batch.Host.LabelRows.Slice(l, 1),
+                batch.Host.Labels.Slice(l, 1));
             sum += weight * parts.MicroStep(one, new Dropout(dropout, 3, 0, 0), (float)(weight / weights));
         }
         Assert.Equal(sum / weights, result.Loss, 5);
@@ -76,7 +107,13 @@ public class SpanTests
     [Fact]
     public void RowLossesAreThoseOfTheirSpans()
     {
-        using var engine = TinyModel.Open(TinyModel.Smallest(), new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(), 0, LogitsChunk: 8), 20, 3);
+        using var engine = TinyModel.Open(
+            TinyModel.Smallest(),
+            new ModelSettings(
+                WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(), 0, LogitsChunk: 8),
+            20,
+            3
+        );
         EncodedRow[] rows = [new(Ids, [new(1, 3, 2), new(5, 8)]), new(Ids[..4], 1), new(Ids[..2], []), new(Ids, 4)];
         int told = 0;
         var all = RowLosses.Of(engine, new RowList(rows), new(3, 20, Progress: (d, _) => told = d));
@@ -86,7 +123,8 @@ public class SpanTests
         {
             double expected = 0;
             foreach (var s in rows[i].Spans)
-                for (int t = s.Start; t < s.End; t++) expected += s.Weight * engine.Losses(Batch(new EncodedRow(rows[i].Ids, [new(t, t + 1)])).Host);
+                for (int t = s.Start; t < s.End; t++)
+                    expected += s.Weight * engine.Losses(Batch(new EncodedRow(rows[i].Ids, [new(t, t + 1)])).Host);
             Assert.Equal(expected, all[i].Sum, 4);
         }
     }

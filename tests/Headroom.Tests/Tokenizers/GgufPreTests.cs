@@ -13,8 +13,14 @@ public class GgufPreTests
     private static GgufMetadata Metadata(IEnumerable<KeyValuePair<string, object>> pairs)
     {
         var read = new GgufMetadata();
-        foreach (var (key, value) in pairs) read[key] = value switch { uint v => (long)v, int[] v =>
-            Array.ConvertAll(v, i => (long)i), float v => (double)v, _ => value };
+        foreach (var (key, value) in pairs) read[key] = value switch
+        {
+            uint v => (long)v,
+            int[] v =>
+            Array.ConvertAll(v, i => (long)i),
+            float v => (double)v,
+            _ => value
+        };
         return read;
     }
 
@@ -84,9 +90,13 @@ public class GgufPreTests
     [Fact]
     public void UnknownNamesAndTypesAreRefused()
     {
-        var file = new GgufMetadata { ["tokenizer.ggml.model"] = "gpt2",
-            ["tokenizer.ggml.tokens"] = new[] { "a", "b", "ab" }, ["tokenizer.ggml.merges"] = new[] { "a b" },
-            ["tokenizer.ggml.pre"] = "own-rules" };
+        var file = new GgufMetadata
+        {
+            ["tokenizer.ggml.model"] = "gpt2",
+            ["tokenizer.ggml.tokens"] = new[] { "a", "b", "ab" },
+            ["tokenizer.ggml.merges"] = new[] { "a b" },
+            ["tokenizer.ggml.pre"] = "own-rules"
+        };
         Assert.Contains("own-rules", Assert.Throws<HeadroomException>(() => GgufTokenizer.Read(file)).Message,
             StringComparison.Ordinal);
         file["tokenizer.ggml.pre"] = 7L;

@@ -6,19 +6,36 @@ using Headroom.Formats.Tokenizers;
 
 namespace Headroom.Tests.Tokenizers;
 
-/// <summary>Small tokenizer files that ask for much: their work and memory are bounded, and the reason is said.</summary>
+/// <summary>
+/// Small tokenizer files that ask for much: their work and memory are bounded, and the reason is said.
+/// </summary>
 public sealed class TokenizerBoundsTests
 {
     private const long MostAllocated = 256 << 20;
 
     private static JsonObject File(params (string Key, JsonNode Value)[] more)
     {
-        var json = new JsonObject { ["model"] = new JsonObject { ["type"] = "BPE", ["vocab"] = new JsonObject { ["a"] = 0, ["b"] = 1 }, ["merges"] = new JsonArray() } };
-        foreach (var (key, value) in more) json[key] = value;
+        var json = new JsonObject
+        {
+            ["model"] = new JsonObject
+            {
+                ["type"] = "BPE",
+                ["vocab"] = new JsonObject { ["a"] = 0, ["b"] = 1 },
+                ["merges"] = new JsonArray(),
+            },
+        };
+        foreach (var (key, value) in more)
+            json[key] = value;
         return json;
     }
 
-    private static JsonObject Replace(JsonObject pattern, string content) => new() { ["type"] = "Replace", ["pattern"] = pattern, ["content"] = content };
+    private static JsonObject Replace(JsonObject pattern, string content) =>
+        new()
+        {
+            ["type"] = "Replace",
+            ["pattern"] = pattern,
+            ["content"] = content,
+        };
 
     private static JsonObject Doubling(string kind) => kind switch
     {
@@ -28,7 +45,11 @@ public sealed class TokenizerBoundsTests
     };
 
     private static JsonObject Sequence(string items, int count, Func<JsonNode> item) =>
-        new() { ["type"] = "Sequence", [items] = new JsonArray([.. Enumerable.Range(0, count).Select(_ => (JsonNode?)item())]) };
+        new()
+        {
+            ["type"] = "Sequence",
+            [items] = new JsonArray([.. Enumerable.Range(0, count).Select(_ => (JsonNode?)item())]),
+        };
 
     private static Exception? Bounded(Action work)
     {
@@ -54,13 +75,21 @@ public sealed class TokenizerBoundsTests
     public void ReplacementsThatGrow(string kind, int count)
     {
         // Of an added token while the file is read; of a text; of the pieces of an answer.
-        var added = new JsonArray(new JsonObject { ["id"] = 2, ["content"] = "aaaa", ["normalized"] = true, ["special"] = false });
+        var added = new JsonArray(
+            new JsonObject
+            {
+                ["id"] = 2,
+                ["content"] = "aaaa",
+                ["normalized"] = true,
+                ["special"] = false,
+            }
+        );
         var chain = () => Sequence("normalizers", count, () => Doubling(kind));
         foreach (var work in new Action[]
                  {
                      () => Load(File(("normalizer", chain()), ("added_tokens", added))),
                      () => Load(File(("normalizer", chain()))).Encode(new string('a', 100_000)),
-                     () => Load(File(("decoder", Sequence("decoders", count, () => Doubling(kind))))).Decode([0, 0, 1, 0]),
+                () => Load(File(("decoder", Sequence("decoders", count, () => Doubling(kind))))).Decode([0, 0, 1, 0]),
                  })
         {
             var e = Assert.IsType<HeadroomException>(Bounded(work));
@@ -71,7 +100,11 @@ public sealed class TokenizerBoundsTests
     [Fact]
     public void AnEmptyExpressionBeforeEachCharacter()
     {
-        var growing = File(("normalizer", Sequence("normalizers", 2, () => Replace(new() { ["Regex"] = "(?=a)" }, new string('a', 3000)))));
+        var growing = File(
+            (
+                "normalizer",
+                Sequence("normalizers", 2, () => Replace(new() { ["Regex"] = "(?=a)" }, new string('a', 3000))))
+        );
         Assert.IsType<HeadroomException>(Bounded(() => Load(growing).Encode(new string('a', 1000))));
     }
 
@@ -87,10 +120,28 @@ public sealed class TokenizerBoundsTests
     [Fact]
     public void ATemplateOfThousandsOfTokens()
     {
-        var special = new JsonObject { ["x"] = new JsonObject { ["id"] = "x", ["ids"] = new JsonArray([.. Enumerable.Range(0, 1000).Select(_ => (JsonNode?)0)]) } };
-        var single = new JsonArray([.. Enumerable.Range(0, 100).Select(_ => (JsonNode?)new JsonObject { ["SpecialToken"] = new JsonObject { ["id"] = "x" } })]);
-        var post = new JsonObject { ["type"] = "TemplateProcessing", ["single"] = single, ["special_tokens"] = special };
-        Assert.Contains("more than 1024 tokens", Assert.IsType<HeadroomException>(Bounded(() => Load(File(("post_processor", post))))).Message);
+        var special = new JsonObject
+        {
+            ["x"] = new JsonObject
+            {
+                ["id"] = "x",
+                ["ids"] = new JsonArray([.. Enumerable.Range(0, 1000).Select(_ => (JsonNode?)0)]),
+            },
+        };
+        var single = new JsonArray([
+            .. Enumerable
+                .Range(0, 100)
+                .Select(_ => (JsonNode?)new JsonObject { ["SpecialToken"] = new JsonObject { ["id"] = "x" } }),
+        ]);
+        var post = new JsonObject
+        {
+            ["type"] = "TemplateProcessing",
+            ["single"] = single,
+            ["special_tokens"] = special,
+        };
+        Assert.Contains(
+            "more than 1024 tokens",
+            Assert.IsType<HeadroomException>(Bounded(() => Load(File(("post_processor", post))))).Message);
     }
 
     [Fact]
@@ -98,8 +149,14 @@ public sealed class TokenizerBoundsTests
     {
         var astral = new StringBuilder("[");
         for (int i = 0; i < 1000; i++) astral.Append(char.ConvertFromUtf32(0x10000 + i * 7));
-        var split = new JsonObject { ["type"] = "Split", ["pattern"] = new JsonObject { ["Regex"] = astral.Append(']').ToString() }, ["behavior"] = "Isolated" };
-        Assert.True(Bounded(() => Load(File(("pre_tokenizer", split))).Encode("ab\U00010000a")) is null or HeadroomException);
+        var split = new JsonObject
+        {
+            ["type"] = "Split",
+            ["pattern"] = new JsonObject { ["Regex"] = astral.Append(']').ToString() },
+            ["behavior"] = "Isolated",
+        };
+        Assert.True(
+            Bounded(() => Load(File(("pre_tokenizer", split))).Encode("ab\U00010000a")) is null or HeadroomException);
     }
 
     [Theory]
@@ -112,6 +169,7 @@ public sealed class TokenizerBoundsTests
         json["model"]!["vocab"] = JsonNode.Parse(vocab);
         Assert.IsType<HeadroomException>(Bounded(() => Load(json)));
         var added = new JsonArray(new JsonObject { ["id"] = 2147483647, ["content"] = "x" });
-        Assert.Contains("2147483647", Assert.IsType<HeadroomException>(Bounded(() => Load(File(("added_tokens", added))))).Message);
+        Assert.Contains(
+            "2147483647", Assert.IsType<HeadroomException>(Bounded(() => Load(File(("added_tokens", added))))).Message);
     }
 }

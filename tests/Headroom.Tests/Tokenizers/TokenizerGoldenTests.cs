@@ -8,7 +8,8 @@ public sealed class TokenizerGoldenTests
 {
     private const string Data = "tokenizers/";
 
-    private static string[] Inputs(string folder) => File.ReadAllText(Shared.DataFile(Data + folder + "/golden.inp")).Split("\n__ggml_vocab_test__\n");
+    private static string[] Inputs(string folder) =>
+        File.ReadAllText(Shared.DataFile(Data + folder + "/golden.inp")).Split("\n__ggml_vocab_test__\n");
 
     // Both files end in their separator: the 47th text is empty and has no ids.
     private static int[][] Outputs(string folder) =>
@@ -16,10 +17,14 @@ public sealed class TokenizerGoldenTests
             .Select(l => l.Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(int.Parse).ToArray()).ToArray();
 
     private static IEnumerable<(string Text, int[] Ids)> Reviews(string folder) =>
-        File.ReadAllText(Shared.DataFile(Data + folder + "/golden-imdb.jsonl")).Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(l =>
+        File.ReadAllText(Shared.DataFile(Data + folder + "/golden-imdb.jsonl"))
+            .Split('\n', StringSplitOptions.RemoveEmptyEntries)
+            .Select(l =>
         {
             using var j = JsonDocument.Parse(l);
-            return (j.RootElement.GetProperty("text").GetString()!, j.RootElement.GetProperty("ids").EnumerateArray().Select(x => x.GetInt32()).ToArray());
+            return (
+                j.RootElement.GetProperty("text").GetString()!,
+                j.RootElement.GetProperty("ids").EnumerateArray().Select(x => x.GetInt32()).ToArray());
         });
 
     [Theory]
@@ -40,8 +45,14 @@ public sealed class TokenizerGoldenTests
         for (int i = 0; i < 47; i++)
         {
             var got = t.Encode(texts[i]);
-            if (!got.AsSpan().SequenceEqual(ids[i])) wrong.Add($"{i} {JsonSerializer.Serialize(texts[i])}: {string.Join(' ', got)} instead of {string.Join(' ', ids[i])}");
-            if (t.Decode(got) != texts[i]) wrong.Add($"{i} {JsonSerializer.Serialize(texts[i])}: back as {JsonSerializer.Serialize(t.Decode(got))}");
+            if (!got.AsSpan().SequenceEqual(ids[i]))
+                wrong.Add(
+                    $"{i} {JsonSerializer.Serialize(texts[i])}: {string.Join(' ', got)} instead of "
+                        + $"{string.Join(' ', ids[i])}"
+                );
+            if (t.Decode(got) != texts[i])
+                wrong.Add(
+                    $"{i} {JsonSerializer.Serialize(texts[i])}: back as {JsonSerializer.Serialize(t.Decode(got))}");
         }
         Assert.True(wrong.Count == 0, string.Join('\n', wrong));
     }

@@ -3,7 +3,10 @@ using Microsoft.ML.Tokenizers;
 
 namespace Headroom.Tests.Tokenizers;
 
-/// <summary>A second opinion on the ids: the platform's own tokenizer package, where it can read the vocabulary (docs/dependencies.md says where it differs and why).</summary>
+/// <summary>
+/// A second opinion on the ids: the platform's own tokenizer package, where it can read the vocabulary
+/// (docs/dependencies.md says where it differs and why).
+/// </summary>
 public sealed class TokenizerPackageTests
 {
     [Fact]
@@ -13,7 +16,8 @@ public sealed class TokenizerPackageTests
         var ours = TokenizerLoader.Load(path);
         using var stream = File.OpenRead(path);
         var theirs = LlamaTokenizer.Create(stream, addBeginOfSentence: false, addEndOfSentence: false);
-        string[] lines = File.ReadAllText(Shared.DataFile("rt-polarity/rt-polarity.pos")).Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        string[] lines = File.ReadAllText(Shared.DataFile("rt-polarity/rt-polarity.pos"))
+            .Split('\n', StringSplitOptions.RemoveEmptyEntries);
         int same = 0;
         foreach (string line in lines) if (theirs.EncodeToIds(line).SequenceEqual(ours.Encode(line))) same++;
         Assert.True(same >= lines.Length * 0.99, $"{same} of {lines.Length} agree");

@@ -11,11 +11,16 @@ public sealed class TokenizerTests : IDisposable
     private readonly string _folder = Directory.CreateTempSubdirectory("headroom-tok-").FullName;
     public void Dispose() => Directory.Delete(_folder, true);
 
-    private static readonly string[] Odd = ["", " ", "a", "  two  blanks ", "line\nline\r\n\ttab", "Straße 12345 — “x”", "日本語 한국어 \U0001F600\U0001F468\u200D\U0001F469", "e\u0301 \u0000\u0007", new string(' ', 200) + "x", "<s>", "3.14 ½ ²"];
+    private static readonly string[] Odd =
+    [
+        "", " ", "a", "  two  blanks ", "line\nline\r\n\ttab", "Straße 12345 — “x”",
+        "日本語 한국어 \U0001F600\U0001F468\u200D\U0001F469", "e\u0301 \u0000\u0007", new string(' ', 200) + "x", "<s>",
+        "3.14 ½ ²"];
 
     private static List<string> Reviews(int count)
     {
-        using var gz = new GZipStream(File.OpenRead(Shared.DataFile("imdb-test-5k.jsonl.gz")), CompressionMode.Decompress);
+        using var gz = new GZipStream(
+            File.OpenRead(Shared.DataFile("imdb-test-5k.jsonl.gz")), CompressionMode.Decompress);
         using var reader = new StreamReader(gz);
         var list = new List<string>();
         while (list.Count < count && reader.ReadLine() is { } line)
@@ -30,9 +35,12 @@ public sealed class TokenizerTests : IDisposable
     public void SmolLm2JsonAndGgufAgree()
     {
         var json = TokenizerLoader.Load(Shared.DataFile("tokenizers/smollm2"));
-        var gguf = TokenizerLoader.Load(Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf"));
+        var gguf = TokenizerLoader.Load(
+            Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf"));
         Assert.Equal(49152, json.VocabSize);
-        Assert.Equal((json.VocabSize, json.BosId, json.EosId, json.AddBos), (gguf.VocabSize, gguf.BosId, gguf.EosId, gguf.AddBos));
+        Assert.Equal(
+            (json.VocabSize, json.BosId, json.EosId, json.AddBos), (gguf.VocabSize, gguf.BosId, gguf.EosId, gguf.AddBos)
+        );
         Assert.NotNull(json.ChatTemplate);
         Assert.NotNull(gguf.ChatTemplate);
         foreach (string text in Reviews(300).Concat(Odd).Append("<|im_start|>user\nHi<|im_end|>\n"))
@@ -51,7 +59,12 @@ public sealed class TokenizerTests : IDisposable
         var t = TokenizerLoader.Load(Shared.DataFile("tokenizers/deepseek-llm-7b"));
         var l = TokenizerLoader.Load(Shared.DataFile("tokenizers/llama2"));
         // A cost that grows with the square of a word's length would keep this test busy for hours.
-        foreach (string s in (string[])[new string('a', 300_000), new string(' ', 300_000) + "x", new string('\n', 100_000), new string('=', 300_000)])
+        foreach (
+            string s in (string[])
+                [
+                    new string('a', 300_000), new string(' ', 300_000) + "x", new string('\n', 100_000),
+                    new string('=', 300_000)]
+        )
         {
             Assert.Equal(s, t.Decode(t.Encode(s)));
             Assert.Equal(s, l.Decode(l.Encode(s)));
@@ -64,8 +77,10 @@ public sealed class TokenizerTests : IDisposable
         var json = TokenizerLoader.Load(Shared.DataFile("tokenizers/llama2/tokenizer.json"));
         var model = TokenizerLoader.Load(Shared.DataFile("tokenizers/llama2/tokenizer.model"));
         Assert.Equal((32000, 1, 2, true, false), (json.VocabSize, json.BosId, json.EosId, json.AddBos, json.AddEos));
-        Assert.Equal((32000, 1, 2, true, false), (model.VocabSize, model.BosId, model.EosId, model.AddBos, model.AddEos));
-        foreach (string text in Reviews(300).Concat(Odd)) Assert.Equal(json.Encode(text, true), model.Encode(text, true));
+        Assert.Equal(
+            (32000, 1, 2, true, false), (model.VocabSize, model.BosId, model.EosId, model.AddBos, model.AddEos));
+        foreach (string text in Reviews(300).Concat(Odd))
+            Assert.Equal(json.Encode(text, true), model.Encode(text, true));
         Assert.Equal(1, json.Encode("x", true)[0]);
     }
 
@@ -78,8 +93,13 @@ public sealed class TokenizerTests : IDisposable
         int[] ids = []; string? story = null;
         foreach (var p in golden.RootElement.EnumerateObject())
         {
-            if (p.Value.ValueKind == JsonValueKind.Array && p.Value.GetArrayLength() == 257) ids = p.Value.EnumerateArray().Select(x => x.GetInt32()).ToArray();
-            if (p.Value.ValueKind == JsonValueKind.String && p.Value.GetString()!.StartsWith("Once", StringComparison.Ordinal)) story = p.Value.GetString();
+            if (p.Value.ValueKind == JsonValueKind.Array && p.Value.GetArrayLength() == 257)
+                ids = p.Value.EnumerateArray().Select(x => x.GetInt32()).ToArray();
+            if (
+                p.Value.ValueKind == JsonValueKind.String
+                && p.Value.GetString()!.StartsWith("Once", StringComparison.Ordinal)
+            )
+                story = p.Value.GetString();
         }
         Assert.NotNull(story);
         Assert.Equal(257, ids.Length);
@@ -89,11 +109,16 @@ public sealed class TokenizerTests : IDisposable
 
     private static List<string> Stories()
     {
-        string[] who = ["Lily", "Tom", "Ben", "Anna", "the cat"], what = ["found", "lost", "liked", "painted", "dropped"], which = ["a red ball", "the small boat", "3 apples", "a café menu", "the naïve robot"];
+        string[] who = ["Lily", "Tom", "Ben", "Anna", "the cat"],
+            what = ["found", "lost", "liked", "painted", "dropped"],
+            which = ["a red ball", "the small boat", "3 apples", "a café menu", "the naïve robot"];
         var random = new Random(1);
         var list = new List<string>();
         for (int i = 0; i < 4000; i++)
-            list.Add($"{who[random.Next(5)]} {what[random.Next(5)]} {which[random.Next(5)]}.\nThen {who[random.Next(5)]} {what[random.Next(5)]} it {random.Next(1000)} times.");
+            list.Add(
+                $"{who[random.Next(5)]} {what[random.Next(5)]} {which[random.Next(5)]}.\nThen {who[random.Next(5)]} "
+                    + $"{what[random.Next(5)]} it {random.Next(1000)} times."
+            );
         return list;
     }
 
@@ -103,7 +128,10 @@ public sealed class TokenizerTests : IDisposable
     public void TrainWriteLoad(bool byteLevel)
     {
         var texts = Stories();
-        TrainedBpe Train() => byteLevel ? BpeTrainer.TrainByteLevel(texts, 400, ["<|end|>", "<|pad|>"]) : BpeTrainer.TrainSentencePieceStyle(texts, 400);
+        TrainedBpe Train() =>
+            byteLevel
+                ? BpeTrainer.TrainByteLevel(texts, 400, ["<|end|>", "<|pad|>"])
+                : BpeTrainer.TrainSentencePieceStyle(texts, 400);
         var bpe = Train();
         var again = Train();
         Assert.Equal(bpe.Pieces, again.Pieces);
@@ -115,7 +143,9 @@ public sealed class TokenizerTests : IDisposable
         Assert.Equal(bpe.Pieces.Count, t.VocabSize);
         for (int i = 0; i < t.VocabSize; i++) Assert.Equal(bpe.Pieces[i], t.IdToToken(i));
         Assert.Equal(byteLevel ? (null, 0, false) : (1, 2, true), (t.BosId, t.EosId, t.AddBos));
-        foreach (string text in texts.Take(200).Concat(Odd)) if (text != "<s>") Assert.Equal(text, t.Decode(t.Encode(text)));
+        foreach (string text in texts.Take(200).Concat(Odd))
+            if (text != "<s>")
+                Assert.Equal(text, t.Decode(t.Encode(text)));
         Assert.True(t.Encode(texts[0]).Length < texts[0].Length / 2);
         Assert.Equal(4, t.Encode(byteLevel ? "2026" : "x2026").Length - (byteLevel ? 0 : t.Encode("x").Length));
     }
@@ -161,7 +191,10 @@ public sealed class TokenizerTests : IDisposable
     [InlineData("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":\"x\"},\"merges\":[]}}")]
     [InlineData("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}")]
     [InlineData("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[1]}}")]
-    [InlineData("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"}}}")]
+    [InlineData(
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":\"Split\","
+            + "\"pattern\":{\"Regex\":\"(\"}}}"
+    )]
     [InlineData("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"normalizer\":[]}")]
     [InlineData("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\\uD800\":0},\"merges\":[]}}")]
     [InlineData("GGUF")]

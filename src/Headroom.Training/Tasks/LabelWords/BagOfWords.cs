@@ -25,7 +25,8 @@ public static class BagOfWords
     /// <param name="seed">Of the order of rows.</param>
     /// <param name="stop">Looked at between epochs; ends it with an <see cref="OperationCanceledException"/>.</param>
     public static Predictions Run(
-        IReadOnlyList<DataRow> train, IReadOnlyList<DataRow> validation, IReadOnlyList<DataRow> test, IReadOnlyDictionary<string, string> labels, int seed, CancellationToken stop = default)
+        IReadOnlyList<DataRow> train, IReadOnlyList<DataRow> validation, IReadOnlyList<DataRow> test,
+        IReadOnlyDictionary<string, string> labels, int seed, CancellationToken stop = default)
     {
         string[] values = [.. labels.Keys];
         int outputs = values.Length == 2 ? 1 : values.Length;
@@ -37,7 +38,8 @@ public static class BagOfWords
         int[] rows = Order(x.Length, seed);
         int[][] fx = [.. rows[held..].Select(i => x[i])];
         int[] fy = [.. rows[held..].Select(i => y[i])];
-        int[][] vx = held == 0 ? [.. validation.Select(r => Words(r, vocabulary, false))] : [.. rows[..held].Select(i => x[i])];
+        int[][] vx =
+            held == 0 ? [.. validation.Select(r => Words(r, vocabulary, false))] : [.. rows[..held].Select(i => x[i])];
         int[] vy = held == 0 ? [.. validation.Select(Index)] : [.. rows[..held].Select(i => y[i])];
         // Each decay is a fit of its own, so they run side by side; of equal ones the smallest counts.
         var right = new int[Decays.Length];
@@ -54,7 +56,9 @@ public static class BagOfWords
         stop.ThrowIfCancellationRequested();
         var tx = test.Select(r => Words(r, vocabulary, false)).ToArray();
         float[]? margin = values.Length == 2 ? [.. tx.Select(w => (float)chosen.Scores(w)[0])] : null;
-        return new Predictions([.. labels.Values], [.. test.Select(Index)], [.. tx.Select(chosen.Predict)], margin, [.. test.Select(r => r.Tier)], double.NaN);
+        return new Predictions(
+            [.. labels.Values], [.. test.Select(Index)], [.. tx.Select(chosen.Predict)], margin,
+            [.. test.Select(r => r.Tier)], double.NaN);
     }
 
     /// <summary>
@@ -137,7 +141,8 @@ public static class BagOfWords
         {
             Span<double> weights = Row(_weights, word), squares = Row(_squares, word);
             int k = 0;
-            for (int lanes = Vector<double>.Count; k <= weights.Length - lanes; k += lanes) // every class by itself: the same values at any width
+            // every class by itself: the same values at any width
+            for (int lanes = Vector<double>.Count; k <= weights.Length - lanes; k += lanes)
             {
                 var w = new Vector<double>(weights[k..]);
                 var g = new Vector<double>(gradient[k..]) + keep * w;

@@ -16,9 +16,13 @@ internal static class ClassFigures
         return new JsonObject
         {
             ["labels"] = m.Labels == null ? null : new JsonArray([.. m.Labels.Select(l => (JsonNode?)l)]),
-            ["average"] = m.IsBinary ? "binary" : "macro", ["positive"] = m.IsBinary ? m.Labels?[1] ?? "1" : null,
-            ["matrix"] = new JsonArray([.. classes.Select(g => (JsonNode?)new JsonArray([.. classes.Select(p => (JsonNode?)m[g, p])]))]),
-            ["macro"] = Scores(i.Macro), ["weighted"] = Scores(i.Weighted),
+            ["average"] = m.IsBinary ? "binary" : "macro",
+            ["positive"] = m.IsBinary ? m.Labels?[1] ?? "1" : null,
+            ["matrix"] = new JsonArray([
+                .. classes.Select(g => (JsonNode?)new JsonArray([.. classes.Select(p => (JsonNode?)m[g, p])])),
+            ]),
+            ["macro"] = Scores(i.Macro),
+            ["weighted"] = Scores(i.Weighted),
             ["by_class"] = new JsonArray([.. classes.Select(c =>
             {
                 var scores = Scores(i.Classes[c]);
@@ -37,14 +41,29 @@ internal static class ClassFigures
         var d = (LabelWordDetail)e.Detail!;
         return new JsonObject
         {
-            ["correct"] = d.Correct, ["loss"] = e.Value("loss"),
-            ["accuracy"] = Interval(e.Find("accuracy")), ["precision"] = Interval(e.Find("precision")), ["recall"] = Interval(e.Find("recall")), ["f1"] = Interval(e.Find("f1")),
+            ["correct"] = d.Correct,
+            ["loss"] = e.Value("loss"),
+            ["accuracy"] = Interval(e.Find("accuracy")),
+            ["precision"] = Interval(e.Find("precision")),
+            ["recall"] = Interval(e.Find("recall")),
+            ["f1"] = Interval(e.Find("f1")),
             // Of two classes also by the names that everyone has for them.
-            ["confusion"] = d.Confusion is { IsBinary: true } c ? new JsonObject { ["tn"] = c[0, 0], ["fp"] = c[0, 1], ["fn"] = c[1, 0], ["tp"] = c[1, 1] } : null,
+            ["confusion"] = d.Confusion is { IsBinary: true } c
+                ? new JsonObject
+                {
+                    ["tn"] = c[0, 0],
+                    ["fp"] = c[0, 1],
+                    ["fn"] = c[1, 0],
+                    ["tp"] = c[1, 1],
+                }
+                : null,
             ["classes"] = d is { Confusion: { } m, Intervals: { } i } ? Json(m, i) : null,
             ["tiers"] = new JsonArray([.. d.ByTier.Select(t => (JsonNode?)new JsonObject
             {
-                ["tier"] = t.Tier, ["rows"] = t.Confusion.Rows, ["correct"] = t.Confusion.Correct, ["accuracy"] = Interval(Statistics.Wilson(t.Confusion.Correct, t.Confusion.Rows)),
+                            ["tier"] = t.Tier,
+                            ["rows"] = t.Confusion.Rows,
+                            ["correct"] = t.Confusion.Correct,
+                            ["accuracy"] = Interval(Statistics.Wilson(t.Confusion.Correct, t.Confusion.Rows)),
                 ["f1"] = t.Confusion.Main.F1,
             })]),
         };
@@ -58,21 +77,46 @@ internal static class ClassFigures
         var classes = Json(m, i);
         return new JsonObject
         {
-            ["rows"] = e.Rows, ["loss"] = double.IsFinite(d.Loss) ? d.Loss : null,
-            ["accuracy"] = i.Accuracy.Value, ["accuracy_low"] = i.Accuracy.Low, ["accuracy_high"] = i.Accuracy.High,
-            ["precision"] = m.Main.Precision, ["recall"] = m.Main.Recall, ["f1"] = m.Main.F1, ["f1_low"] = i.Main.F1.Low, ["f1_high"] = i.Main.F1.High,
-            ["confusion"] = classes["matrix"]!.DeepClone(), ["classes"] = classes,
+            ["rows"] = e.Rows,
+            ["loss"] = double.IsFinite(d.Loss) ? d.Loss : null,
+            ["accuracy"] = i.Accuracy.Value,
+            ["accuracy_low"] = i.Accuracy.Low,
+            ["accuracy_high"] = i.Accuracy.High,
+            ["precision"] = m.Main.Precision,
+            ["recall"] = m.Main.Recall,
+            ["f1"] = m.Main.F1,
+            ["f1_low"] = i.Main.F1.Low,
+            ["f1_high"] = i.Main.F1.High,
+            ["confusion"] = classes["matrix"]!.DeepClone(),
+            ["classes"] = classes,
             ["tiers"] = new JsonArray([.. d.ByTier.Select(t => (JsonNode?)new JsonObject
             {
-                ["tier"] = t.Tier, ["rows"] = t.Confusion.Rows, ["accuracy"] = t.Confusion.Accuracy, ["f1"] = t.Confusion.Main.F1,
+                            ["tier"] = t.Tier,
+                            ["rows"] = t.Confusion.Rows,
+                            ["accuracy"] = t.Confusion.Accuracy,
+                            ["f1"] = t.Confusion.Main.F1,
             })]),
             ["metrics"] = e.ToJson(true)["metrics"]!.DeepClone(),
         };
     }
 
-    private static JsonObject Scores(ScoreIntervals s) => new() { ["precision"] = Interval(s.Precision), ["recall"] = Interval(s.Recall), ["f1"] = Interval(s.F1) };
+    private static JsonObject Scores(ScoreIntervals s) =>
+        new()
+        {
+            ["precision"] = Interval(s.Precision),
+            ["recall"] = Interval(s.Recall),
+            ["f1"] = Interval(s.F1),
+        };
 
     private static JsonObject Interval(Interval x) => new() { ["value"] = x.Value, ["low"] = x.Low, ["high"] = x.High };
 
-    private static JsonObject? Interval(Metric? m) => m == null ? null : m.Interval is { } i ? Interval(i) : new JsonObject { ["value"] = m.Value, ["low"] = null, ["high"] = null };
+    private static JsonObject? Interval(Metric? m) =>
+        m == null ? null
+        : m.Interval is { } i ? Interval(i)
+        : new JsonObject
+        {
+            ["value"] = m.Value,
+            ["low"] = null,
+            ["high"] = null,
+        };
 }

@@ -10,16 +10,19 @@ public sealed record ScoreIntervals(Interval Precision, Interval Recall, Interva
 /// <param name="Macro">Mean over the classes that occur; bootstrap over rows, as all that follows.</param>
 /// <param name="Weighted">Mean by gold rows.</param>
 /// <param name="Classes">By class.</param>
-public sealed record ConfusionIntervals(Interval Accuracy, ScoreIntervals Macro, ScoreIntervals Weighted, IReadOnlyList<ScoreIntervals> Classes)
+public sealed record ConfusionIntervals(
+    Interval Accuracy, ScoreIntervals Macro, ScoreIntervals Weighted, IReadOnlyList<ScoreIntervals> Classes)
 {
     /// <summary>As <see cref="ConfusionMatrix.Main"/>: of the positive class where there are two, else macro.</summary>
     public ScoreIntervals Main => Classes.Count == 2 ? Classes[1] : Macro;
 
     /// <summary>
-    /// Accuracy with Wilson's interval; precision, recall and F1 of every class and average with a percentile bootstrap over rows (B. Efron, "Bootstrap methods",
-    /// 1979; 2.5 to 97.5 % of the resamples). Resample i uses Philox stream i: the result does not depend on threads. Where no resample differs (all or none of a
-    /// class right), which says nothing about other rows, Wilson's interval takes its place: of right / predicted, right / gold, and for F1 = 2 J / (1 + J) of
-    /// J = right / (rows that are or were called so); averages then take the mean of their classes' bounds.
+    /// Accuracy with Wilson's interval; precision, recall and F1 of every class and average with a percentile bootstrap
+    /// over rows (B. Efron, "Bootstrap methods", 1979; 2.5 to 97.5 % of the resamples). Resample i uses Philox stream
+    /// i: the result does not depend on threads. Where no resample differs (all or none of a
+    /// class right), which says nothing about other rows, Wilson's interval takes its place: of right / predicted,
+    /// right / gold, and for F1 = 2 J / (1 + J) of J = right / (rows that are or were called so); averages then take
+    /// the mean of their classes' bounds.
     /// </summary>
     public static ConfusionIntervals Of(ConfusionMatrix m, ulong seed, int resamples = Statistics.Resamples)
     {
@@ -30,12 +33,15 @@ public sealed record ConfusionIntervals(Interval Accuracy, ScoreIntervals Macro,
         {
             Multinomial.Resample(m.Counts, drawn, new PhiloxRandom(seed, (uint)i));
             var resample = new ConfusionMatrix(drawn);
-            for (int k = 0; k < m.Classes + 2; k++) (samples[3 * k][i], samples[3 * k + 1][i], samples[3 * k + 2][i]) = Figures(resample, k);
+            for (int k = 0; k < m.Classes + 2; k++)
+                (samples[3 * k][i], samples[3 * k + 1][i], samples[3 * k + 2][i]) = Figures(resample, k);
             return drawn;
         }, _ => { });
         Parallel.ForEach(samples, s => Array.Sort(s));
         var classes = Enumerable.Range(0, m.Classes).Select(c => OfClass(m, c, samples.AsSpan(3 * c, 3))).ToList();
-        return new ConfusionIntervals(Statistics.Wilson(m.Correct, m.Rows), OfAverage(m.Macro, samples.AsSpan(3 * m.Classes, 3), c => m.Occurs(c) ? 1 : 0, classes),
+        return new ConfusionIntervals(
+            Statistics.Wilson(m.Correct, m.Rows),
+            OfAverage(m.Macro, samples.AsSpan(3 * m.Classes, 3), c => m.Occurs(c) ? 1 : 0, classes),
             OfAverage(m.Weighted, samples.AsSpan(3 * m.Classes + 3, 3), c => m.Gold(c), classes), classes);
     }
 
@@ -51,16 +57,25 @@ public sealed record ConfusionIntervals(Interval Accuracy, ScoreIntervals Macro,
         var s = m.Of(c);
         long right = m[c, c], gold = m.Gold(c), predicted = m.Predicted(c);
         var share = Statistics.Wilson(right, gold + predicted - right);
-        return new ScoreIntervals(Statistics.Percentile(s.Precision, sorted[0]) ?? Statistics.Wilson(right, predicted), Statistics.Percentile(s.Recall, sorted[1]) ?? Statistics.Wilson(right, gold),
-            Statistics.Percentile(s.F1, sorted[2]) ?? new Interval(s.F1, 2 * share.Low / (1 + share.Low), 2 * share.High / (1 + share.High)));
+        return new ScoreIntervals(
+            Statistics.Percentile(s.Precision, sorted[0]) ?? Statistics.Wilson(right, predicted),
+            Statistics.Percentile(s.Recall, sorted[1]) ?? Statistics.Wilson(right, gold),
+            Statistics.Percentile(s.F1, sorted[2])
+                ?? new Interval(s.F1, 2 * share.Low / (1 + share.Low), 2 * share.High / (1 + share.High))
+        );
     }
 
-    private static ScoreIntervals OfAverage(Scores s, ReadOnlySpan<double[]> sorted, Func<int, double> weight, List<ScoreIntervals> classes)
+    private static ScoreIntervals OfAverage(
+        Scores s, ReadOnlySpan<double[]> sorted, Func<int, double> weight, List<ScoreIntervals> classes)
     {
         double all = Enumerable.Range(0, classes.Count).Sum(weight);
         Interval Mean(double value, Func<ScoreIntervals, Interval> of) => all == 0 ? new Interval(value, 0, 1)
-            : new Interval(value, classes.Select((c, i) => weight(i) * of(c).Low).Sum() / all, classes.Select((c, i) => weight(i) * of(c).High).Sum() / all);
+                : new Interval(
+                    value, classes.Select((c, i) => weight(i) * of(c).Low).Sum() / all,
+                    classes.Select((c, i) => weight(i) * of(c).High).Sum() / all);
         return new ScoreIntervals(Statistics.Percentile(s.Precision, sorted[0]) ?? Mean(s.Precision, c => c.Precision),
-            Statistics.Percentile(s.Recall, sorted[1]) ?? Mean(s.Recall, c => c.Recall), Statistics.Percentile(s.F1, sorted[2]) ?? Mean(s.F1, c => c.F1));
+            Statistics.Percentile(s.Recall, sorted[1]) ?? Mean(s.Recall, c => c.Recall),
+            Statistics.Percentile(s.F1, sorted[2]) ?? Mean(s.F1, c => c.F1)
+        );
     }
 }

@@ -30,8 +30,10 @@ public sealed class ConfusionMatrix
     public ConfusionMatrix(ReadOnlySpan<long> counts, IReadOnlyList<string>? labels = null)
     {
         Classes = (int)Math.Sqrt(counts.Length);
-        if (Classes < 2 || Classes * Classes != counts.Length) throw new ArgumentException($"{counts.Length} counts are no square of two or more classes", nameof(counts));
-        if (labels != null && labels.Count != Classes) throw new ArgumentException($"{labels.Count} label words for {Classes} classes", nameof(labels));
+        if (Classes < 2 || Classes * Classes != counts.Length)
+            throw new ArgumentException($"{counts.Length} counts are no square of two or more classes", nameof(counts));
+        if (labels != null && labels.Count != Classes)
+            throw new ArgumentException($"{labels.Count} label words for {Classes} classes", nameof(labels));
         Labels = labels;
         _counts = counts.ToArray();
         (_gold, _predicted) = (new long[Classes], new long[Classes]);
@@ -52,7 +54,8 @@ public sealed class ConfusionMatrix
     /// <param name="predicted">Predicted index of each row, likewise.</param>
     /// <param name="classes">K.</param>
     /// <param name="labels">The K label words, or null.</param>
-    public static ConfusionMatrix Of(ReadOnlySpan<int> gold, ReadOnlySpan<int> predicted, int classes, IReadOnlyList<string>? labels = null)
+    public static ConfusionMatrix Of(
+        ReadOnlySpan<int> gold, ReadOnlySpan<int> predicted, int classes, IReadOnlyList<string>? labels = null)
     {
         var counts = new long[classes * classes];
         for (int i = 0; i < gold.Length; i++) counts[gold[i] * classes + predicted[i]]++;
@@ -89,7 +92,8 @@ public sealed class ConfusionMatrix
     public Scores Of(int c)
     {
         double right = this[c, c];
-        return new Scores(Ratio(right, _predicted[c]), Ratio(right, _gold[c]), Ratio(2 * right, _gold[c] + _predicted[c]), _gold[c]);
+        return new Scores(
+            Ratio(right, _predicted[c]), Ratio(right, _gold[c]), Ratio(2 * right, _gold[c] + _predicted[c]), _gold[c]);
     }
 
     /// <summary>Mean over the classes that occur, each counting the same.</summary>
@@ -107,7 +111,8 @@ public sealed class ConfusionMatrix
     public Scores Main => IsBinary ? Of(1) : Macro;
 
     /// <summary>A class as text: its label word in quotes, or its number.</summary>
-    public string Name(int c) => Labels == null ? string.Create(CultureInfo.InvariantCulture, $"label {c}") : $"'{Labels[c]}'";
+    public string Name(int c) =>
+        Labels == null ? string.Create(CultureInfo.InvariantCulture, $"label {c}") : $"'{Labels[c]}'";
 
     /// <summary>Name of the F1 of <see cref="Main"/>: "F1 of ' positive'", or "macro F1".</summary>
     public string F1Name => IsBinary ? $"F1 of {Name(1)}" : "macro F1";
@@ -125,7 +130,9 @@ public sealed class ConfusionMatrix
         void Add(Predicate<int> which, string sentence)
         {
             int[] found = [.. Enumerable.Range(0, Classes).Where(c => which(c))];
-            if (found.Length > 0) said.Add(string.Format(CultureInfo.InvariantCulture, sentence, string.Join(" or ", found.Select(Name))));
+            if (found.Length > 0)
+                said.Add(
+                    string.Format(CultureInfo.InvariantCulture, sentence, string.Join(" or ", found.Select(Name))));
         }
     }
 

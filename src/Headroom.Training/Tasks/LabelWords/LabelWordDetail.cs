@@ -38,7 +38,12 @@ public sealed class LabelWordDetail(ConfusionMatrix? confusion, ulong seed) : IE
     public IReadOnlyList<(string Tier, ConfusionMatrix Confusion)> ByTier =>
         Tiers is not { } tiers || Gold is not { } gold || Predicted is not { } predicted || confusion is not { } m
         || tiers.All(t => t == null) ? []
-        : [.. Enumerable.Range(0, tiers.Length).GroupBy(i => tiers[i] ?? "(none)").OrderBy(g => g.Key, StringComparer.Ordinal)
+            :
+            [
+                .. Enumerable
+                    .Range(0, tiers.Length)
+                    .GroupBy(i => tiers[i] ?? "(none)")
+                    .OrderBy(g => g.Key, StringComparer.Ordinal)
             .Select(g => (g.Key, ConfusionMatrix.Of(
                 [.. g.Select(i => gold[i])], [.. g.Select(i => predicted[i])], m.Classes, m.Labels)))];
 

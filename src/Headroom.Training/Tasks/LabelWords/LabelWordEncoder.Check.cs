@@ -8,11 +8,13 @@ public sealed partial class LabelWordEncoder
     private const int MostChecked = 200;
 
     /// <summary>
-    /// Compares the ids of rows (some two hundred of each split, evenly spaced) with those of prompt and label word tokenized as one text, which is what other
-    /// programs make of it. Rows that are cut to max_seq_length are left out; every label word is tried.
+    /// Compares the ids of rows (some two hundred of each split, evenly spaced) with those of prompt and label word
+    /// tokenized as one text, which is what other programs make of it. Rows that are cut to max_seq_length are left
+    /// out; every label word is tried.
     /// </summary>
     /// <param name="splits">Rows whose labels have label words.</param>
-    /// <returns>A line for each thing a user should know before training: how many rows differ and the first of them, and doubled blanks; usually none.</returns>
+    /// <returns>A line for each thing a user should know before training: how many rows differ and the first of them,
+    /// and doubled blanks; usually none.</returns>
     public IReadOnlyList<string> Check(params IReadOnlyList<DataRow>[] splits)
     {
         int compared = 0, differing = 0;
@@ -24,10 +26,15 @@ public sealed partial class LabelWordEncoder
         if (compared == 0) Compare([.. _template.Columns.Select(_ => "x")], 0); // all are cut: the template alone
         var notes = new List<string>();
         if (differing > 0)
-            notes.Add($"{differing} of {compared} rows checked do not have the tokens of their joined text, which is what other programs will feed: {first}. "
+            notes.Add(
+                $"{differing} of {compared} rows checked do not have the tokens of their joined text, which is what "
+                    + $"other programs will feed: {first}. "
                 + "A blank before each label word, and none at the end of the template, usually mends it.");
         if (_template.Blanks[^1].Length > 0 && LabelWords.FirstOrDefault(w => w[0] == ' ') is { } word)
-            notes.Add($"task.template ends in a blank and the label word '{HeadroomException.Value(word)}' begins with one, so there are two between them.");
+            notes.Add(
+                $"task.template ends in a blank and the label word '{HeadroomException.Value(word)}' begins with one, "
+                    + $"so there are two between them."
+            );
         return notes;
 
         void Compare(IReadOnlyList<string> texts, int label)
@@ -40,7 +47,8 @@ public sealed partial class LabelWordEncoder
             for (int l = 0; l < LabelWords.Length; l++)
             {
                 if (l != label && !words) continue;
-                int[] apart = [.. prompt, .. Answers[l]], whole = [.. _bos, .. _tokenizer.Encode(joined + LabelWords[l])];
+                int[] apart = [.. prompt, .. Answers[l]],
+                    whole = [.. _bos, .. _tokenizer.Encode(joined + LabelWords[l])];
                 if (apart.AsSpan().SequenceEqual(whole)) continue;
                 found = true;
                 if (first.Length == 0) first = Differing(joined + LabelWords[l], apart, whole);
@@ -58,6 +66,10 @@ public sealed partial class LabelWordEncoder
         return $"'{HeadroomException.Value(tail)}' is {Tokens(apart)} in the run and {Tokens(whole)} as one text";
 
         string Tokens(int[] ids) => "[" + (from > 0 ? "… " : "")
-            + string.Join(' ', ids.Skip(from).Take(shown).Select(id => $"'{HeadroomException.Value(_tokenizer.IdToToken(id), 24)}'")) + (ids.Length > from + shown ? " …" : "") + "]";
+            + string.Join(
+                ' ',
+                ids.Skip(from).Take(shown).Select(id => $"'{HeadroomException.Value(_tokenizer.IdToToken(id), 24)}'"))
+            + (ids.Length > from + shown ? " …" : "")
+            + "]";
     }
 }

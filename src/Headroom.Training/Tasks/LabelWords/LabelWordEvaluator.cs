@@ -8,8 +8,10 @@ namespace Headroom.Training;
 /// <param name="Predicted">Label word with the largest logit; of equal ones the first.</param>
 /// <param name="Margin">Two classes: logit of label 1 less that of label 0. Null for more.</param>
 /// <param name="Tiers">Tier of each row, or null.</param>
-/// <param name="Loss">Mean -log softmax over the whole vocabulary of the right label word's first token; NaN where there is none.</param>
-public sealed record Predictions(IReadOnlyList<string> Labels, int[] Gold, int[] Predicted, float[]? Margin, string?[] Tiers, double Loss)
+/// <param name="Loss">Mean -log softmax over the whole vocabulary of the right label word's first token; NaN where
+/// there is none.</param>
+public sealed record Predictions(
+    IReadOnlyList<string> Labels, int[] Gold, int[] Predicted, float[]? Margin, string?[] Tiers, double Loss)
 {
     /// <summary>K x K counts of gold and predicted labels, and all figures that follow from them.</summary>
     public ConfusionMatrix Confusion => field ??= ConfusionMatrix.Of(Gold, Predicted, Labels.Count, Labels);
@@ -30,16 +32,32 @@ public sealed record Predictions(IReadOnlyList<string> Labels, int[] Gold, int[]
     public Evaluation ToEvaluation(ulong seed = 1)
     {
         var m = Confusion;
-        var detail = new LabelWordDetail(m, seed) { Gold = Gold, Predicted = Predicted, Tiers = Tiers.Any(t => t != null) ? Tiers : null, Correct = m.Correct, Loss = Loss };
-        var accuracy = m.Rows > 0 ? Statistics.Wilson(m.Correct, m.Rows) : new Interval(double.NaN, double.NaN, double.NaN);
-        return new Evaluation { Rows = Gold.Length, Metrics = LabelWordMetrics.Of(detail, accuracy, Loss, LossInterval), Detail = detail, Outcomes = detail.Outcomes };
+        var detail = new LabelWordDetail(m, seed)
+        {
+            Gold = Gold,
+            Predicted = Predicted,
+            Tiers = Tiers.Any(t => t != null) ? Tiers : null,
+            Correct = m.Correct,
+            Loss = Loss,
+        };
+        var accuracy =
+            m.Rows > 0 ? Statistics.Wilson(m.Correct, m.Rows) : new Interval(double.NaN, double.NaN, double.NaN);
+        return new Evaluation
+        {
+            Rows = Gold.Length,
+            Metrics = LabelWordMetrics.Of(detail, accuracy, Loss, LossInterval),
+            Detail = detail,
+            Outcomes = detail.Outcomes,
+        };
     }
 }
 
 /// <summary>Scores label words at the answer position, in constant memory.</summary>
 public static class LabelWordEvaluator
 {
-    /// <summary>Runs all rows in batches of at most <paramref name="batchRows"/> rows and <paramref name="maxTokens"/> tokens.</summary>
+    /// <summary>
+    /// Runs all rows in batches of at most <paramref name="batchRows"/> rows and <paramref name="maxTokens"/> tokens.
+    /// </summary>
     /// <param name="engine">The model.</param>
     /// <param name="rows">Each a <see cref="LabelWordRow"/> that was encoded for evaluation.</param>
     /// <param name="labels">Label words, in the order of label indices.</param>
@@ -49,7 +67,8 @@ public static class LabelWordEvaluator
     /// <param name="progress">Is told of rows done, and of all.</param>
     /// <exception cref="NotFiniteException">A score of a label word, or a log-sum-exp, is NaN or infinite.</exception>
     public static Predictions Run(
-        Engine engine, IRowSource rows, IReadOnlyList<string> labels, int[] candidates, int batchRows, int maxTokens, Action<int, int>? progress = null)
+        Engine engine, IRowSource rows, IReadOnlyList<string> labels, int[] candidates, int batchRows, int maxTokens,
+        Action<int, int>? progress = null)
     {
         int n = rows.Count, c = candidates.Length;
         batchRows = Math.Min(batchRows, n);
@@ -64,8 +83,10 @@ public static class LabelWordEvaluator
         {
             batch.Clear();
             int count = 0;
-            while (first + count < n && count < batchRows && batch.Tokens + Row(first + count).AnswerStart <= maxTokens) Add(batch, Row(first + count++));
-            if (count == 0) throw new ArgumentException($"row {first} is longer than maxTokens {maxTokens}", nameof(rows));
+            while (first + count < n && count < batchRows && batch.Tokens + Row(first + count).AnswerStart <= maxTokens)
+                Add(batch, Row(first + count++));
+            if (count == 0)
+                throw new ArgumentException($"row {first} is longer than maxTokens {maxTokens}", nameof(rows));
             engine.Scores(batch.Host, candidates, scores, lse);
             for (int i = 0; i < count; i++)
             {
@@ -87,12 +108,20 @@ public static class LabelWordEvaluator
             first += count;
             progress?.Invoke(first, n);
         }
-        if (bad > 0) throw new NotFiniteException($"The scores of {bad} of {n} rows are NaN or infinite (the first is row {firstBad}), so there is no accuracy.");
-        return new Predictions(labels, gold, predicted, margin, tiers, n == 0 ? double.NaN : loss / n) { LossInterval = Statistics.OfMean(n, loss, squares) };
+        if (bad > 0)
+            throw new NotFiniteException(
+                $"The scores of {bad} of {n} rows are NaN or infinite (the first is row {firstBad}), so there is no "
+                    + $"accuracy."
+            );
+        return new Predictions(labels, gold, predicted, margin, tiers, n == 0 ? double.NaN : loss / n)
+        {
+            LossInterval = Statistics.OfMean(n, loss, squares),
+        };
 
         LabelWordRow Row(int i) => (LabelWordRow)rows[i];
     }
 
     private static void Add(MicroBatch batch, LabelWordRow row) =>
-        batch.AddPrompt(row.Ids.AsSpan(0, row.AnswerStart), row.Ids.Length > row.AnswerStart ? row.Ids[row.AnswerStart] : 0);
+        batch.AddPrompt(
+            row.Ids.AsSpan(0, row.AnswerStart), row.Ids.Length > row.AnswerStart ? row.Ids[row.AnswerStart] : 0);
 }

@@ -39,7 +39,8 @@ internal static class LabelWordMetrics
     /// <param name="lossInterval">Its interval, or null.</param>
     /// <param name="logged">A figure of the log where there are no counts; null = none.</param>
     public static IReadOnlyList<Metric> Of(
-        LabelWordDetail d, Interval? accuracy, double? loss, Interval? lossInterval, Func<string, double?>? logged = null)
+        LabelWordDetail d, Interval? accuracy, double? loss, Interval? lossInterval,
+        Func<string, double?>? logged = null)
     {
         var metrics = new List<Metric>();
         var m = d.Confusion;
@@ -55,7 +56,11 @@ internal static class LabelWordMetrics
                 if (accuracy is { } a) metrics.Add(new Metric(kind, a.Value, () => double.IsNaN(a.Low) ? null : a));
             }
             else if (m != null)
-                metrics.Add(new(kind, Figure(name, Average(name, m)), () => d.Intervals is { } i ? Interval(name, i, m) : null, label));
+                metrics.Add(
+                    new(
+                        kind, Figure(name, Average(name, m)), () => d.Intervals is { } i ? Interval(name, i, m) : null,
+                        label)
+                );
             else if (logged?.Invoke(name) is { } value) metrics.Add(new Metric(kind, value, null, label));
         }
         return metrics;

@@ -2,10 +2,12 @@ namespace Headroom.Training;
 
 /// <summary>A prompt with the label word that answers it.</summary>
 /// <param name="Ids">Prompt and answer.</param>
-/// <param name="AnswerStart">Index of the first labelled token, at least 1: the answer's, unless the loss counts the prompt too.</param>
+/// <param name="AnswerStart">Index of the first labelled token, at least 1: the answer's, unless the loss counts the
+/// prompt too.</param>
 /// <param name="LabelIndex">Index of the label word.</param>
 /// <param name="Tier">Difficulty tier, or null.</param>
-public sealed record LabelWordRow(int[] Ids, int AnswerStart, int LabelIndex, string? Tier = null) : EncodedRow(Ids, Tier)
+public sealed record LabelWordRow(int[] Ids, int AnswerStart, int LabelIndex, string? Tier = null)
+    : EncodedRow(Ids, Tier)
 {
     /// <inheritdoc/>
     public override IReadOnlyList<LabelSpan> Spans => [new(AnswerStart, Ids.Length)];

@@ -35,16 +35,25 @@ internal sealed class LabelWordsTask : ITask
         LabelWordMetrics.Describe(metric, _encoder.LabelWords.Length, _encoder.LabelWords);
 
     public Evaluation Evaluate(Engine engine, IRowSource rows, EvaluationOptions options) =>
-        LabelWordEvaluator.Run(engine, rows, _encoder.LabelWords, _encoder.Candidates, options.BatchRows, options.MaxTokens,
+        LabelWordEvaluator
+            .Run(
+                engine,
+                rows,
+                _encoder.LabelWords,
+                _encoder.Candidates,
+                options.BatchRows,
+                options.MaxTokens,
             options.Progress).ToEvaluation(options.Seed);
 
     private IEnumerable<string> Classes(IReadOnlyList<DataRow> train)
     {
         var found = train.Select(r => r.Label).Distinct().ToList();
         if (found.Count == 1)
-            yield return $"All {train.Count} training rows have the label '{HeadroomException.Value(found[0])}': there is "
+            yield return $"All {train.Count} training rows have the label '{HeadroomException.Value(found[0])}': "
+                + $"there is "
                 + "nothing to tell apart.";
         else if (_options.Labels.Keys.Except(found).ToList() is { Count: > 0 } absent)
-            yield return $"No training row has the label {HeadroomException.List(absent.Select(l => $"'{l}'"))} of task.labels.";
+            yield return $"No training row has the label {HeadroomException.List(absent.Select(l => $"'{l}'"))} of "
+                + $"task.labels.";
     }
 }

@@ -28,10 +28,12 @@ internal sealed class LabelWordsType : TaskType
     {
         PromptTemplate.Parse(recipe.Task.Template).Fields(recipe.Data);
         if (recipe.Task.Replace.ContainsKey(""))
-            throw new HeadroomException("task.replace replaces an empty string.", "Name the characters that are to be replaced.");
+            throw new HeadroomException(
+                "task.replace replaces an empty string.", "Name the characters that are to be replaced.");
     }
 
-    public override string[] Fields(DataOptions data, TaskOptions task) => PromptTemplate.Parse(task.Template).Fields(data);
+    public override string[] Fields(DataOptions data, TaskOptions task) =>
+        PromptTemplate.Parse(task.Template).Fields(data);
 
     public override void CheckRows(List<DataRow> rows, string split, TaskOptions task)
     {
@@ -52,18 +54,23 @@ internal sealed class LabelWordsType : TaskType
             throw new HeadroomException($"The {split} data has texts but no labels",
                 "Give a file with labels: .jsonl or .csv with a label column, or lines of text, a tab and the label.");
         if (string.IsNullOrWhiteSpace(rows[odd].Label))
-            throw new HeadroomException($"{unknown} of {rows.Count} {split} rows have no label or one without a label word (row {odd + 1} has none)",
+            throw new HeadroomException(
+                $"{unknown} of {rows.Count} {split} rows have no label or one without a label word (row {odd + 1} has "
+                    + $"none)",
                 "Fill it in or drop the row " + there);
         string header = odd == 0 && unknown == 1 && rows.Count > 1
             ? "; if that row is a header, set data.text_field and data.label_field to its names" : "";
-        throw new HeadroomException($"{unknown} of {rows.Count} {split} rows have a label without a label word (row {odd + 1}: '{HeadroomException.Value(rows[odd].Label)}')",
+        throw new HeadroomException(
+            $"{unknown} of {rows.Count} {split} rows have a label without a label word (row {odd + 1}: "
+                + $"'{HeadroomException.Value(rows[odd].Label)}')",
             $"Add it to task.labels {there}{header}");
     }
 
     public override void CheckEvaluation(IReadOnlyList<DataRow> rows, string split)
     {
         if (rows.Select(r => r.Label).Distinct().Count() < 2)
-            throw new HeadroomException($"All {rows.Count} {split} rows have the label '{HeadroomException.Value(rows[0].Label)}'",
+            throw new HeadroomException(
+                $"All {rows.Count} {split} rows have the label '{HeadroomException.Value(rows[0].Label)}'",
                 "An evaluation set needs both classes: give another file or take more rows");
     }
 
@@ -95,13 +102,19 @@ internal sealed class LabelWordsType : TaskType
     /// </summary>
     internal static Func<string, string?> LabelMatch(TaskOptions task)
     {
-        var byNumber = task.Labels.Keys.Select(k => (Key: k, Number: Number(k))).Where(k => k.Number != null).GroupBy(k => k.Number!.Value)
+        var byNumber = task
+            .Labels.Keys.Select(k => (Key: k, Number: Number(k)))
+            .Where(k => k.Number != null)
+            .GroupBy(k => k.Number!.Value)
             .Where(g => g.Count() == 1).ToDictionary(g => g.Key, g => g.Single().Key);
         return label => task.Labels.ContainsKey(label) ? label
             : task.Labels.ContainsKey(label.Trim()) ? label.Trim()
             : Number(label) is { } number && byNumber.TryGetValue(number, out string? key) ? key : null;
 
         static double? Number(string label) => bool.TryParse(label, out bool flag) ? flag ? 1 : 0
-            : double.TryParse(label, NumberStyles.Float, CultureInfo.InvariantCulture, out double n) && double.IsFinite(n) ? n : null;
+                : double.TryParse(label, NumberStyles.Float, CultureInfo.InvariantCulture, out double n)
+                && double.IsFinite(n)
+                    ? n
+                    : null;
     }
 }
