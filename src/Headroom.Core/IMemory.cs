@@ -30,21 +30,26 @@ public enum MemoryCategory : byte
 }
 
 /// <summary>
-/// Where the model's buffers come from. The planning implementation records them; the arena replays the same sequence of calls and hands out
+/// Where the model's buffers come from. The planning implementation records them, and the planning ops what uses
+/// them, from which their lives follow; the arena replays the same sequence of calls and hands out
 /// the planned offsets, so a run cannot use what was not planned. Sizes in a run may be smaller than planned (shorter batches), never larger.
 /// </summary>
 public interface IMemory
 {
     /// <summary>A buffer that lives as long as the model.</summary>
     Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape);
-    /// <summary>Starts a phase ("load", "train", "eval", "generate"): all temporary buffers are dead and the sequence of <see cref="Alloc"/> starts again.</summary>
+    /// <summary>
+    /// Starts a phase ("load", "train", "eval", "generate"): all temporary buffers are dead and the sequence of <see
+    /// cref="Hold"/> and <see cref="Alloc"/> starts again.
+    /// </summary>
     void BeginPhase(string phase);
-    /// <summary>A buffer that lives as long as its phase: what the host writes before the ops or reads after them, and what a later start of the phase finds again.</summary>
+    /// <summary>
+    /// A buffer that lives as long as its phase: what the host writes before the ops or reads after them, and what a
+    /// later start of the phase finds again.
+    /// </summary>
     Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape);
-    /// <summary>A temporary buffer, alive until <see cref="Free"/> or the end of the phase.</summary>
+    /// <summary>A temporary buffer, alive from the first op that has it among its operands to the last.</summary>
     Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape);
-    /// <summary>Ends the life of a temporary buffer; none is ignored.</summary>
-    void Free(Tensor tensor);
 }
 
 /// <summary>Writes rows [first, first + count) of something into <paramref name="destination"/>, which holds just them.</summary>

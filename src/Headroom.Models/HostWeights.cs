@@ -37,7 +37,6 @@ public static unsafe class HostWeights
         public void BeginPhase(string phase) { }
         public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) => Static(category, name, dtype, shape);
         public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) => Static(category, name, dtype, shape);
-        public void Free(Tensor tensor) { }
 
         public void Dispose()
         {

@@ -10,97 +10,47 @@ public sealed partial class LlamaModel
         for (int i = _layers.Length - 1; i >= 0; i--)
         {
             var s = _saved[i];
-            if (Recomputes(i)) s = LayerForward(i, s, batch, dropout, null, default, keep: true, training: true);
+            if (Recomputes(i))
+                s = LayerForward(i, s, batch, new LayerPass(dropout, Training: true, Keep: true), null, default);
             LayerBackward(i, batch, dropout, s, dh);
-            _memory.Free(s.Input);
         }
         if (!_gradEmbedding.IsNone) _ops.EmbeddingBackward(batch.Ids, dh, _gradEmbedding);
-        _memory.Free(dh);
-        _memory.Free(_cos);
-        _memory.Free(_sin);
     }
 
+    // From the gradient of a layer's output to that of its input, in place. What was cheap to make was not kept:
+    // swiglu and the norms' outputs are made again.
     private void LayerBackward(int index, in BatchTensors batch, in Dropout dropout, in Saved s, Tensor dh)
     {
-        var layer = _layers[index];
-        int tokens = dh.Rows, hidden = Config.HiddenSize, inter = Config.IntermediateSize;
+        var (l, scratch, tokens) = (_layers[index], MemoryCategory.Scratch, dh.Rows);
 
-        // MLP: next = mid + down(swiglu(gate, up)); swiglu and the norm's output are recomputed, never kept.
-        var dropped = Dropped(true, tokens, inter, layer.Down);
-        var act = Temp(MemoryCategory.Scratch, "swiglu", tokens, inter + Padding(dropped, layer.Down));
-        Span<AdaptedLinear> parts = stackalloc AdaptedLinear[3];
-        Pass gate = layer.Gate.BackwardPass(_memory, s.KeptGate, s.Gate), up = layer.Up.BackwardPass(_memory, s.KeptUp, s.Up);
-        bool added = Projection.SwiGluBackward(_ops, _memory, dropout, layer.Down.BackwardPass(_memory, s.KeptDown, dh, keepDy: true), gate, up, act, dropped);
-        (gate, up) = (gate with { GradB = !added }, up with { GradB = !added });
-        _memory.Free(dropped);
-        layer.Down.BackwardWeight(_ops, act, dh);
-        _memory.Free(act);
-        s.KeptDown.Free(_memory);
-        var x = Temp(MemoryCategory.Scratch, "norm output", tokens, hidden);
-        var rstd = _memory.Alloc(MemoryCategory.Scratch, "rstd", DType.F32, Shape.Of(tokens));
-        _ops.RmsNorm(s.Mid, layer.Norm2, Config.RmsNormEps, x, rstd);
-        dropped = Dropped(true, tokens, hidden, layer.Gate, layer.Up);
-        var dx = Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(dropped, layer.Gate, layer.Up));
-        layer.Gate.BackwardWeight(_ops, x, s.Gate);
-        layer.Up.BackwardWeight(_ops, x, s.Up);
-        Projection.Backward(_ops, _memory, x, dropout, [gate, up], dx, dropped, parts);
-        _memory.Free(dropped);
-        Projection.Free(_memory, gate, parts[0]);
-        Projection.Free(_memory, up, parts[1]);
-        _ops.RmsNormBackward(s.Mid, layer.Norm2, s.Rstd2, dx, dh, layer.GradNorm2);
-        _memory.Free(dx);
-        _memory.Free(s.Gate);
-        _memory.Free(s.Up);
-        s.KeptGate.Free(_memory);
-        s.KeptUp.Free(_memory);
-        _memory.Free(s.Mid);
-        _memory.Free(s.Rstd2);
+        // next = mid + down(silu(gate) * up); gate and up become their gradients.
+        bool added = l.Down.SwiGluBackward(l.GateUp, dropout, s.KeptDown, s.KeptGateUp, dh, s.Gate, s.Up);
+        var x = NormAgain(s.Mid, l.Norm2);
+        var dx = l.GateUp.Input(scratch, "norm gradient", tokens, training: true);
+        l.GateUp.Backward(x, dropout, s.KeptGateUp, [s.Gate, s.Up], dx, gradB: !added);
+        _ops.RmsNormBackward(s.Mid, l.Norm2, s.Rstd2, dx, dh, l.GradNorm2);
 
-        // Attention: mid = input + o(attention(rope(q), rope(k), v))
-        var dO = Temp(MemoryCategory.Scratch, "attention gradient", tokens, s.O.Columns); // with the same further columns
-        layer.O.BackwardWeight(_ops, s.O, dh);
-        var o = layer.O.BackwardPass(_memory, s.KeptO, dh, keepDy: true);
-        dropped = Dropped(true, tokens, s.Q.Columns, layer.O);
-        Projection.Backward(_ops, _memory, s.O, dropout, [o], dO, dropped, parts);
-        _memory.Free(dropped);
-        Projection.Free(_memory, o, parts[0]);
-        var dq = Temp(MemoryCategory.Scratch, "dq", tokens, s.Q.Columns);
-        var dk = Temp(MemoryCategory.Scratch, "dk", tokens, s.K.Columns);
-        var dv = Temp(MemoryCategory.Scratch, "dv", tokens, s.V.Columns);
-        var delta = Temp32(MemoryCategory.Scratch, "delta", tokens, Config.NumAttentionHeads);
-        _ops.AttentionBackward(s.Q, s.K, s.V, s.O, s.Lse, dO, batch.Offsets, layer.Attention, delta, dq, dk, dv, _cos, _sin);
-        _memory.Free(delta);
-        _memory.Free(dO);
-        _memory.Free(s.Q);
-        _memory.Free(s.K);
-        _memory.Free(s.V);
-        _memory.Free(s.O);
-        _memory.Free(s.Lse);
-        s.KeptO.Free(_memory);
-        _ops.RmsNorm(s.Input, layer.Norm1, Config.RmsNormEps, x, rstd);
+        // mid = input + o(attention(rope(q), rope(k), v))
+        var dO = l.O.Input(scratch, "attention gradient", tokens, training: true);
+        l.O.Backward(s.O, dropout, s.KeptO, [dh], dO);
+        var dq = l.Qkv.Output(0, scratch, "dq", tokens);
+        var dk = l.Qkv.Output(1, scratch, "dk", tokens);
+        var dv = l.Qkv.Output(2, scratch, "dv", tokens);
+        var delta = Temp32(scratch, "delta", tokens, Config.NumAttentionHeads);
+        _ops.AttentionBackward(
+            s.Q, s.K, s.V, s.O, s.Lse, dO, batch.Offsets, l.Attention, delta, dq, dk, dv, _cos, _sin);
+        x = NormAgain(s.Input, l.Norm1);
         // Below the first layer nothing is trained when the base is frozen, so its input gradient is not computed.
-        bool last = index == 0 && _gradEmbedding.IsNone && layer.GradNorm1.IsNone;
-        dropped = Dropped(true, tokens, hidden, layer.Q, layer.K, layer.V);
-        dx = last ? default : Temp(MemoryCategory.Scratch, "norm gradient", tokens, hidden + Padding(dropped, layer.Q, layer.K, layer.V));
-        layer.Q.BackwardWeight(_ops, x, dq);
-        layer.K.BackwardWeight(_ops, x, dk);
-        layer.V.BackwardWeight(_ops, x, dv);
-        Pass q = layer.Q.BackwardPass(_memory, s.KeptQ, dq), k = layer.K.BackwardPass(_memory, s.KeptK, dk), v = layer.V.BackwardPass(_memory, s.KeptV, dv);
-        Projection.Backward(_ops, _memory, x, dropout, [q, k, v], dx, dropped, parts);
-        _memory.Free(dropped);
-        Projection.Free(_memory, q, parts[0]);
-        Projection.Free(_memory, k, parts[1]);
-        Projection.Free(_memory, v, parts[2]);
-        if (!last) _ops.RmsNormBackward(s.Input, layer.Norm1, s.Rstd1, dx, dh, layer.GradNorm1);
-        _memory.Free(dq);
-        _memory.Free(dk);
-        _memory.Free(dv);
-        _memory.Free(x);
-        _memory.Free(rstd);
-        _memory.Free(dx);
-        s.KeptQ.Free(_memory);
-        s.KeptK.Free(_memory);
-        s.KeptV.Free(_memory);
-        _memory.Free(s.Rstd1);
+        bool last = index == 0 && _gradEmbedding.IsNone && l.GradNorm1.IsNone;
+        dx = last ? default : l.Qkv.Input(scratch, "norm gradient", tokens, training: true);
+        l.Qkv.Backward(x, dropout, s.KeptQkv, [dq, dk, dv], dx);
+        if (!last) _ops.RmsNormBackward(s.Input, l.Norm1, s.Rstd1, dx, dh, l.GradNorm1);
+    }
+
+    private Tensor NormAgain(Tensor input, Tensor weight)
+    {
+        var x = Temp(MemoryCategory.Scratch, "norm output", input.Rows, Config.HiddenSize);
+        _ops.RmsNorm(input, weight, Config.RmsNormEps, x, Rstd(MemoryCategory.Scratch, input.Rows));
+        return x;
     }
 }

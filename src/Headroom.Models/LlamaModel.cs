@@ -86,8 +86,8 @@ public sealed partial class LlamaModel
             long bytes = Of(_head, 0);
             foreach (var l in _layers)
             {
-                int qkv = Padding(default, l.Q, l.K, l.V), mlp = Padding(default, l.Gate, l.Up);
-                bytes += Of(l.Q.Weight, qkv) + Of(l.K.Weight, qkv) + Of(l.V.Weight, qkv) + Of(l.O.Weight, Padding(default, l.O)) + Of(l.Gate.Weight, mlp) + Of(l.Up.Weight, mlp) + Of(l.Down.Weight, Padding(default, l.Down));
+                foreach (var group in new[] { l.Qkv, l.O, l.GateUp, l.Down })
+                    foreach (var p in group.Members) bytes += Of(p.Weight, group.Padding(training: false));
             }
             return (bytes + (1 << 20) - 1) >> 20 << 20;
         }
@@ -150,12 +150,17 @@ public sealed partial class LlamaModel
     private Tensor Temp(MemoryCategory category, string name, int rows, int columns) =>
         _memory.Alloc(category, name, Settings.ComputeType, Shape.Of(rows, columns));
 
+    private Tensor Rstd(MemoryCategory category, int rows) =>
+        _memory.Alloc(category, "rstd", DType.F32, Shape.Of(rows));
+
     private Tensor Temp32(MemoryCategory category, string name, int rows, int columns) =>
         _memory.Alloc(category, name, DType.F32, Shape.Of(rows, columns));
 
-    /// <summary>The seven projections and two norms of a layer.</summary>
+    /// <summary>The seven projections, by what they share as input, and two norms of a layer.</summary>
     private sealed class Layer
     {
+        private readonly Projection[] _projections;
+
         public Layer(LlamaModel m, int index)
         {
             var c = m.Config;
@@ -165,29 +170,34 @@ public sealed partial class LlamaModel
             Projection P(string name, int o, int i, bool bias) =>
                 new(m._memory, m._trained, Prefix + name, o, i, m.Settings, bias, site++);
             Norm1 = m.Norm(Prefix + "input_layernorm.weight", out GradNorm1);
-            Q = P("self_attn.q_proj", q, h, c.AttentionBias);
-            K = P("self_attn.k_proj", kv, h, c.AttentionBias);
-            V = P("self_attn.v_proj", kv, h, c.AttentionBias);
-            O = P("self_attn.o_proj", h, q, c.AttentionOutputBias);
+            var queries = P("self_attn.q_proj", q, h, c.AttentionBias);
+            var keys = P("self_attn.k_proj", kv, h, c.AttentionBias);
+            var values = P("self_attn.v_proj", kv, h, c.AttentionBias);
+            var o = P("self_attn.o_proj", h, q, c.AttentionOutputBias);
             Norm2 = m.Norm(Prefix + "post_attention_layernorm.weight", out GradNorm2);
-            Gate = P("mlp.gate_proj", inter, h, c.MlpBias);
-            Up = P("mlp.up_proj", inter, h, c.MlpBias);
-            Down = P("mlp.down_proj", h, inter, c.MlpBias);
+            var gate = P("mlp.gate_proj", inter, h, c.MlpBias);
+            var up = P("mlp.up_proj", inter, h, c.MlpBias);
+            var down = P("mlp.down_proj", h, inter, c.MlpBias);
+            _projections = [queries, keys, values, o, gate, up, down];
+            ProjectionGroup Group(bool intoResidual, params Projection[] members) =>
+                new(m._ops, m._memory, m.Settings.ComputeType, intoResidual, members);
+            (Qkv, O) = (Group(intoResidual: false, queries, keys, values), Group(intoResidual: true, o));
+            (GateUp, Down) = (Group(intoResidual: false, gate, up), Group(intoResidual: true, down));
             Attention = new AttentionShape(c.NumAttentionHeads, c.NumKeyValueHeads, c.HeadDim, c.LayerSlides(index) ? c.SlidingWindow ?? 0 : 0);
         }
 
         public readonly string Prefix;
         public readonly Tensor Norm1, Norm2, GradNorm1, GradNorm2;
-        public readonly Projection Q, K, V, O, Gate, Up, Down;
+        public readonly ProjectionGroup Qkv, O, GateUp, Down;
         public readonly AttentionShape Attention;
 
-        public Projection this[int i] => i switch { 0 => Q, 1 => K, 2 => V, 3 => O, 4 => Gate, 5 => Up, _ => Down };
+        public Projection this[int i] => _projections[i];
     }
 
     /// <summary>What a layer keeps for its backward pass.</summary>
     private struct Saved
     {
         public Tensor Input, Rstd1, Q, K, V, O, Lse, Mid, Rstd2, Gate, Up;
-        public Kept KeptQ, KeptK, KeptV, KeptO, KeptGate, KeptUp, KeptDown;
+        public GroupKept KeptQkv, KeptO, KeptGateUp, KeptDown;
     }
 }

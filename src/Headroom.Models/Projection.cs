@@ -111,7 +111,7 @@ public sealed class Projection
     public Tensor B { get; }
     /// <summary>DoRA's magnitude F32 [out], or none.</summary>
     public Tensor Magnitude { get; }
-    private bool IsDora => !Magnitude.IsNone;
+    internal bool IsDora => !Magnitude.IsNone;
     private Tensor GradA { get; }
     private Tensor GradB { get; }
     private Tensor GradWeight { get; }
@@ -128,34 +128,23 @@ public sealed class Projection
         }
     }
 
-    /// <summary>True when the backward pass reads what the forward pass gave before it was scaled, so that a recomputed layer must make it too.</summary>
-    internal bool KeepsOutput => IsDora;
-
     /// <summary>True when this projection's forward pass in training needs its dropped input as a tensor.</summary>
-    private bool DropsInput => IsDora && _dropoutP > 0;
+    internal bool DropsInput => IsDora && _dropoutP > 0;
 
-    /// <summary>True when a group needs the scratch that <see cref="Forward"/> and <see cref="Backward"/> call dropped.</summary>
-    internal static bool NeedsDropped(ReadOnlySpan<Projection> group)
-    {
-        foreach (var p in group)
-            if (p.DropsInput) return true;
-        return false;
-    }
-
-    /// <summary>What the backward pass needs beside the input: x A^T [T, r] of an adapter and, with DoRA, the output before its scaling [T, out].</summary>
-    /// <param name="memory">Where from.</param>
-    /// <param name="compute">Type of activations.</param>
-    /// <param name="tokens">T.</param>
-    /// <param name="keep">Whether the layer keeps its intermediate tensors.</param>
-    /// <param name="training">Whether a backward pass follows: x A^T then stays even where the layer is recomputed.</param>
-    /// <param name="known">What the first forward pass of a recomputed layer left.</param>
-    internal Kept Alloc(IMemory memory, DType compute, int tokens, bool keep, bool training, in Kept known)
+    /// <summary>
+    /// What the backward pass needs beside the input: x A^T [T, r] of an adapter, unless it is known, and, with DoRA,
+    /// the output before its scaling [T, out].
+    /// </summary>
+    internal Kept Keep(IMemory memory, DType compute, int tokens, in LayerPass pass, in Kept known)
     {
         if (Rank == 0) return default;
-        var xa = known.IsKnown ? known.Xa : memory.Alloc(training ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "lora xa", compute, Shape.Of(tokens, Rank));
+        bool isKnown = !known.Xa.IsNone;
+        var category = pass.Training ? MemoryCategory.SavedActivations : MemoryCategory.Scratch;
+        var xa = isKnown ? known.Xa : memory.Alloc(category, "lora xa", compute, Shape.Of(tokens, Rank));
         // Scaled in place where nothing reads it again.
-        bool scaledApart = IsDora && (keep || training && DropsInput);
-        return new Kept(xa, scaledApart ? memory.Alloc(keep ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "dora output", compute, Shape.Of(tokens, Weight.Out)) : default, known.IsKnown);
+        bool scaledApart = IsDora && (pass.Keep || pass.Training && DropsInput);
+        var u = scaledApart ? memory.Alloc(pass.Category, "dora output", compute, Shape.Of(tokens, Weight.Out)) : default;
+        return new Kept(xa, u, isKnown);
     }
 
     /// <summary>norm and scale of DoRA from the weights as they are now: due after every change of A, B or the magnitude, and only then, so once an update.</summary>
@@ -172,33 +161,33 @@ public sealed class Projection
         Refresh(ops);
     }
 
-    /// <summary>Outputs of a group over one x. <paramref name="dropped"/> [T, in] is scratch; see <see cref="NeedsDropped"/>.</summary>
-    internal static void Forward(IOps ops, Tensor x, in Dropout run, ReadOnlySpan<Pass> group, Tensor dropped)
+    /// <summary>
+    /// The projection as a part of its group's product. DoRA's output before its scaling is (W + scaling * B A) x,
+    /// without the bias.
+    /// </summary>
+    internal AdaptedLinear ForwardPart(in Dropout run, in Kept kept, Tensor y, Tensor residual)
     {
-        if (!dropped.IsNone)
-        {
-            foreach (ref readonly var p in group) p.Projection.ForwardDropped(ops, x, run, p, dropped);
-            return;
-        }
-        Span<AdaptedLinear> parts = stackalloc AdaptedLinear[group.Length];
-        for (int i = 0; i < group.Length; i++) parts[i] = group[i].Projection.Part(group[i], run);
-        ops.LinearGroup(x, parts);
-        foreach (ref readonly var p in group)
-        {
-            if (!p.Projection.IsDora || p.Y.IsNone) continue;
-            ops.DoraForward(p.Kept.U.IsNone ? p.Y : p.Kept.U, p.Projection._scale, p.Projection.Weight.Bias, false, p.Y);
-            if (!p.Residual.IsNone) ops.Add(p.Residual, p.Y);
-        }
+        var a = kept.IsKnown ? default : A;
+        return !IsDora ? new(Weight, a, B, _scaling, Site(run), kept.Xa, y, Residual: residual)
+            : new(Weight with { Bias = default }, a, B, _scaling, Site(run), kept.Xa, kept.U.IsNone ? y : kept.U);
     }
 
-    // DoRA's output before its scaling is (W + scaling * B A) x, without the bias.
-    private AdaptedLinear Part(in Pass p, in Dropout run) => !IsDora ? new(Weight, p.Kept.IsKnown ? default : A, B, _scaling, Site(run), p.Kept.Xa, p.Y, Residual: p.Residual)
-        : new(Weight with { Bias = default }, p.Kept.IsKnown ? default : A, B, _scaling, Site(run), p.Kept.Xa, p.Kept.U.IsNone ? p.Y : p.Kept.U);
-
-    // With dropout PEFT scales what the dropped input gives and leaves the base's output of the rest: y = W (x - drop(x)) + bias + scale * (W + scaling * B A) drop(x).
-    private void ForwardDropped(IOps ops, Tensor x, in Dropout run, in Pass p, Tensor dropped)
+    /// <summary>DoRA's scaling of what the group's product gave; nothing without DoRA.</summary>
+    internal void Scale(IOps ops, in Kept kept, Tensor y, Tensor residual)
     {
-        var part = Part(p, run);
+        if (!IsDora || y.IsNone) return;
+        ops.DoraForward(kept.U.IsNone ? y : kept.U, _scale, Weight.Bias, false, y);
+        if (!residual.IsNone) ops.Add(residual, y);
+    }
+
+    /// <summary>
+    /// With dropout PEFT scales what the dropped input gives and leaves the base's output of the rest: y = W (x -
+    /// drop(x)) + bias + scale * (W + scaling * B A) drop(x). dropped [T, in] is scratch.
+    /// </summary>
+    internal void ForwardDropped(
+        IOps ops, Tensor x, in Dropout run, in Kept kept, Tensor y, Tensor residual, Tensor dropped)
+    {
+        var part = ForwardPart(run, kept, y, residual);
         if (!IsDora)
         {
             ops.LinearGroup(x, [part]);
@@ -207,97 +196,60 @@ public sealed class Projection
         var site = Site(run);
         ops.Drop(x, site, rest: false, accumulate: false, dropped);
         ops.LinearGroup(dropped, [part with { Dropout = default }]);
-        if (p.Y.IsNone) return;
+        if (y.IsNone) return;
         ops.Drop(x, site, rest: true, accumulate: false, dropped);
-        ops.Linear(dropped, part.W, p.Y);
-        ops.DoraForward(p.Kept.U, _scale, Weight.Bias, true, p.Y);
-        if (!p.Residual.IsNone) ops.Add(p.Residual, p.Y);
+        ops.Linear(dropped, part.W, y);
+        ops.DoraForward(kept.U, _scale, Weight.Bias, true, y);
+        if (!residual.IsNone) ops.Add(residual, y);
     }
+
+    /// <summary>What the gradient of B is made of, where it reads the output's gradient itself.</summary>
+    internal AdaptedLinear OutputPart(in Dropout run, in Kept kept, Tensor y) => IsDora
+        ? new(Weight, default, default, 0, default, default, y)
+        : new(Weight, A, B, _scaling, Site(run), kept.Xa, y, DB: GradB);
 
     /// <summary>
-    /// Gradients of a group's adapters, and dx (skipped when none) = the sum over the projections. A pass's Y is the gradient of its output; DoRA overwrites it unless the pass
-    /// has a place of its own for that. The parts that come back hold dxa and are to be freed with <see cref="Free"/>.
+    /// The projection as a part of its group's gradient; <paramref name="scaled"/> is where DoRA puts the gradient of
+    /// what it scaled.
     /// </summary>
-    internal static void Backward(IOps ops, IMemory memory, Tensor x, in Dropout run, ReadOnlySpan<Pass> group, Tensor dx, Tensor dropped, Span<AdaptedLinear> parts)
+    internal AdaptedLinear BackwardPart(IMemory memory, in Dropout run, in Kept kept, Tensor dy, Tensor scaled,
+        bool gradA = true, bool gradB = true) => new(Weight, A, B, _scaling, Site(run), kept.Xa, IsDora ? scaled : dy,
+        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", dy.DType, Shape.Of(dy.Rows, Rank)),
+        gradA ? GradA : default, gradB ? GradB : default);
+
+    /// <summary>From the gradient of DoRA's output to the one of what was scaled; nothing without DoRA.</summary>
+    internal void Unscale(IOps ops, in Kept kept, Tensor dy, Tensor scaled)
     {
-        for (int i = 0; i < group.Length; i++)
-        {
-            ref readonly var p = ref group[i];
-            parts[i] = p.Projection.BackwardPart(memory, run, p);
-            if (p.Projection.IsDora && dropped.IsNone) p.Projection.Unscale(ops, p);
-        }
-        if (dropped.IsNone)
-        {
-            ops.LinearGroupBackward(x, parts[..group.Length], dx);
-            return;
-        }
-        for (int i = 0; i < group.Length; i++) group[i].Projection.BackwardDropped(ops, x, group[i], parts[i], dx, i > 0, dropped);
+        if (IsDora) ops.DoraBackward(dy, kept.U, _scale, _norm, scaled, _gradMagnitude);
     }
+
+    /// <summary>The gradient of A that a part left out.</summary>
+    internal void BackwardA(IOps ops, Tensor x, in AdaptedLinear part) =>
+        ops.LoraBackwardA(x, part.Dropout, part.Dxa, GradA);
 
     /// <summary>
-    /// From the gradient of down's output (its pass's Y) to those of gate and up, in place of what they gave, and of down's adapter; act [T, I] is scratch, and holds silu(gate) * up afterwards where
-    /// down has no adapter that is trained. True when gate's and up's gradients of B have been added, so that <see cref="Backward"/> must leave them out.
+    /// Gradients of one projection of a group whose dropped input is a tensor; dropped [T, in] is scratch.
     /// </summary>
-    internal static bool SwiGluBackward(IOps ops, IMemory memory, in Dropout run, in Pass down, in Pass gate, in Pass up, Tensor act, Tensor dropped)
-    {
-        AdaptedLinear part;
-        bool added = false;
-        if (down.Projection.IsDora)
-        {
-            Span<AdaptedLinear> parts = stackalloc AdaptedLinear[1];
-            Backward(ops, memory, default, run, [down with { GradA = false }], act, dropped, parts);
-            ops.SwiGluBackward(gate.Y, up.Y, act, gate.Y, up.Y, act);
-            part = parts[0];
-            ops.LoraBackwardA(act, part.Dropout, part.Dxa, down.Projection.GradA);
-        }
-        else
-        {
-            part = down.Projection.BackwardPart(memory, run, down);
-            added = ops.SwiGluGroupBackward(part, gate.Projection.OutputPart(run, gate), up.Projection.OutputPart(run, up), act);
-        }
-        Free(memory, down, part);
-        return added;
-    }
-
-    // What the gradient of B is made of, where it reads the output's gradient itself.
-    private AdaptedLinear OutputPart(in Dropout run, in Pass p) => IsDora ? new(Weight, default, default, 0, default, default, p.Y)
-        : new(Weight, A, B, _scaling, Site(run), p.Kept.Xa, p.Y, DB: GradB);
-
-    private AdaptedLinear BackwardPart(IMemory memory, in Dropout run, in Pass p) => new(Weight, A, B, _scaling, Site(run), p.Kept.Xa, IsDora ? p.Scaled : p.Y,
-        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", p.Y.DType, Shape.Of(p.Y.Rows, Rank)), p.GradA ? GradA : default, p.GradB ? GradB : default);
-
-    // From the gradient of DoRA's output to the one of what was scaled.
-    private void Unscale(IOps ops, in Pass p) => ops.DoraBackward(p.Y, p.Kept.U, _scale, _norm, p.Scaled, _gradMagnitude);
-
-    private void BackwardDropped(IOps ops, Tensor x, in Pass p, in AdaptedLinear part, Tensor dx, bool accumulate, Tensor dropped)
+    internal void BackwardDropped(
+        IOps ops, Tensor x, in Kept kept, Tensor dy, in AdaptedLinear part, Tensor dx, bool accumulate, Tensor dropped)
     {
         if (!IsDora)
         {
-            if (!dx.IsNone) ops.LinearBackwardInput(p.Y, Weight, accumulate, dx);
-            if (Rank > 0) ops.LoraBackward(x, A, B, _scaling, part.Dropout, part.Xa, p.Y, part.Dxa, part.DA, part.DB, dx);
+            if (!dx.IsNone) ops.LinearBackwardInput(dy, Weight, accumulate, dx);
+            if (Rank > 0)
+                ops.LoraBackward(x, A, B, _scaling, part.Dropout, part.Xa, dy, part.Dxa, part.DA, part.DB, dx);
             return;
         }
         if (!dx.IsNone)
         {
-            ops.LinearBackwardInput(p.Y, Weight, false, dropped);
+            ops.LinearBackwardInput(dy, Weight, false, dropped);
             ops.Drop(dropped, part.Dropout, rest: true, accumulate, dx);
         }
-        Unscale(ops, p);
+        Unscale(ops, kept, dy, part.Y);
         if (!dx.IsNone) ops.LinearBackwardInput(part.Y, Weight, false, dropped);
         ops.LoraBackward(default, A, B, _scaling, default, part.Xa, part.Y, part.Dxa, default, part.DB, dx.IsNone ? default : dropped);
         if (!part.DA.IsNone) ops.LoraBackwardA(x, part.Dropout, part.Dxa, part.DA);
         if (!dx.IsNone) ops.Drop(dropped, part.Dropout, rest: false, accumulate: true, dx);
-    }
-
-    /// <summary>A backward pass over this projection; where the gradient <paramref name="dy"/> must stay as it is, DoRA gets scratch of its own.</summary>
-    internal Pass BackwardPass(IMemory memory, in Kept kept, Tensor dy, bool keepDy = false) =>
-        new(this, kept, dy, IsDora && keepDy ? memory.Alloc(MemoryCategory.Scratch, "dora gradient", dy.DType, dy.Shape) : dy);
-
-    /// <summary>Frees the scratch of a backward pass.</summary>
-    internal static void Free(IMemory memory, in Pass p, in AdaptedLinear part)
-    {
-        memory.Free(part.Dxa);
-        if (p.Scaled != p.Y) memory.Free(p.Scaled);
     }
 
     /// <summary>Gradient of the base weight and bias, when they are trained.</summary>
@@ -308,42 +260,6 @@ public sealed class Projection
 
     private Dropout Site(in Dropout run) => run with { P = run.P > 0 ? _dropoutP : 0, Site = _site };
 }
-
-/// <summary>What an adapter keeps for its backward pass.</summary>
-/// <param name="Xa">x A^T [T, r] of the dropped x, or none.</param>
-/// <param name="U">DoRA: the output before its scaling [T, out], or none when it is not read again.</param>
-/// <param name="IsKnown">Xa is there from the first forward pass of a recomputed layer.</param>
-internal readonly record struct Kept(Tensor Xa, Tensor U, bool IsKnown = false)
-{
-    /// <summary>
-    /// After the first forward pass of a recomputed layer: Xa alone stays, T r elements beside the layer's input of T hidden ones, so that neither
-    /// swiglu nor a product with A is done again. Without a backward pass (not <paramref name="training"/>) nothing stays.
-    /// </summary>
-    public Kept AfterForward(IMemory memory, bool training)
-    {
-        memory.Free(U);
-        if (training) return new Kept(Xa, default, !Xa.IsNone);
-        memory.Free(Xa);
-        return default;
-    }
-
-    /// <summary>Frees both.</summary>
-    public void Free(IMemory memory)
-    {
-        memory.Free(Xa);
-        memory.Free(U);
-    }
-}
-
-/// <summary>One projection's way through a group.</summary>
-/// <param name="Projection">The projection.</param>
-/// <param name="Kept">What its adapter keeps.</param>
-/// <param name="Y">Output [T, out], or its gradient; forward: none when only <see cref="Kept"/> is wanted.</param>
-/// <param name="Scaled">Backward: where DoRA puts the scaled gradient; Y itself when that is not needed again.</param>
-/// <param name="Residual">Forward: what the output is added to, or none.</param>
-/// <param name="GradA">Backward: false leaves the gradient of A out, when its x is not there yet.</param>
-/// <param name="GradB">Backward: false leaves the gradient of B out, when it has been added already.</param>
-internal readonly record struct Pass(Projection Projection, Kept Kept, Tensor Y, Tensor Scaled = default, Tensor Residual = default, bool GradA = true, bool GradB = true);
 
 /// <summary>Static buffers for weights.</summary>
 internal static class WeightAllocation

@@ -81,13 +81,12 @@ public sealed class ArenaMemory : IMemory
     }
 
     /// <inheritdoc/>
-    public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) => Take(_current, ref _next, name, dtype, shape);
+    public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Take(_current, ref _next, name, dtype, shape);
 
     /// <inheritdoc/>
-    public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) => Take(_current, ref _next, name, dtype, shape);
-
-    /// <inheritdoc/>
-    public void Free(Tensor tensor) { }
+    public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Take(_current, ref _next, name, dtype, shape);
 
     private Tensor Take(PlannedBuffer[] buffers, ref int next, string name, DType dtype, Shape shape)
     {

@@ -2,23 +2,24 @@ using Headroom.Core;
 
 namespace Headroom.Planning;
 
-/// <summary>One planned buffer. Death is exclusive, in op ticks of its phase.</summary>
-public sealed record PlannedBuffer(string Phase, MemoryCategory Category, string Name, DType DType, Shape Shape, long Bytes, int Birth)
+/// <summary>One planned buffer.</summary>
+public sealed record PlannedBuffer(
+    string Phase, MemoryCategory Category, string Name, DType DType, Shape Shape, long Bytes)
 {
-    /// <summary>Tick after the last one at which the buffer is alive.</summary>
-    public int Death { get; set; } = int.MaxValue;
-    /// <summary>Alive for the whole of its phase.</summary>
-    public bool Held { get; init; }
-    /// <summary>Tick of the first op that has it among its operands; of none, the largest number.</summary>
-    public int FirstUse { get; set; } = int.MaxValue;
-    /// <summary>Tick of the last op that has it among its operands.</summary>
-    public int LastUse { get; set; }
+    /// <summary>
+    /// First op of its phase, by number, for which it is alive: the first that has it among its operands, or the
+    /// phase's first.
+    /// </summary>
+    public int Birth { get; set; }
+    /// <summary>The op after the last one for which it is alive.</summary>
+    public int Death { get; set; }
     /// <summary>Offset from the start of the arena, bytes.</summary>
     public long Offset { get; set; }
 }
 
 /// <summary>
-/// Records every buffer's birth and death. Addresses are fake: (ordinal + 1) &lt;&lt; 36, so that a slice of a tensor still names its buffer.
+/// Records every buffer and, from the ops' uses, its birth and death. Addresses are fake: (ordinal + 1) &lt;&lt; 36,
+/// so that a slice of a tensor still names its buffer.
 /// </summary>
 public sealed class PlanningMemory : IMemory
 {
@@ -27,13 +28,14 @@ public sealed class PlanningMemory : IMemory
     private const int AddressShift = 36;
     private readonly List<PlannedBuffer> _all = [];
     private string _phase = "static";
-    private int _tick;
+    private int _op;
 
     /// <summary>All buffers in order of birth.</summary>
     public IReadOnlyList<PlannedBuffer> Buffers => _all;
 
     /// <inheritdoc/>
-    public Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape) => Add("static", category, name, dtype, shape);
+    public Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Add("static", category, name, dtype, shape, 0, int.MaxValue);
 
     /// <inheritdoc/>
     public void BeginPhase(string phase)
@@ -41,45 +43,36 @@ public sealed class PlanningMemory : IMemory
         EndPhase();
         if (_all.Any(b => b.Phase == phase)) throw new InvalidOperationException($"phase {phase} was planned already");
         _phase = phase;
-        _tick = 0;
+        _op = 0;
     }
 
     /// <inheritdoc/>
-    public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) => Add(_phase, category, name, dtype, shape, held: true);
+    public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Add(_phase, category, name, dtype, shape, 0, int.MaxValue);
 
     /// <inheritdoc/>
-    public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) => Add(_phase, category, name, dtype, shape);
+    public Tensor Alloc(MemoryCategory category, string name, DType dtype, Shape shape) =>
+        Add(_phase, category, name, dtype, shape, int.MaxValue, 0);
 
-    /// <inheritdoc/>
-    public void Free(Tensor tensor)
-    {
-        if (tensor.IsNone) return;
-        var buffer = Find(tensor);
-        if (buffer.Death != int.MaxValue) throw new InvalidOperationException($"{buffer.Name} was freed twice");
-        if (buffer.Phase == "static") throw new InvalidOperationException($"{buffer.Name} is static");
-        buffer.Death = ++_tick;
-    }
-
-    /// <summary>The op at hand reads or writes a tensor; throws when its buffer is dead or foreign.</summary>
+    /// <summary>
+    /// The op at hand reads or writes a tensor; throws when that was never allocated or is of another phase.
+    /// </summary>
     public void Use(Tensor tensor)
     {
         var buffer = Find(tensor);
-        if (buffer.Death != int.MaxValue) throw new InvalidOperationException($"{buffer.Name} is used after it was freed");
-        if (buffer.Phase != "static" && buffer.Phase != _phase) throw new InvalidOperationException($"{buffer.Name} is of the phase {buffer.Phase}");
-        buffer.FirstUse = Math.Min(buffer.FirstUse, _tick);
-        buffer.LastUse = _tick;
+        if (buffer.Phase != "static" && buffer.Phase != _phase)
+            throw new InvalidOperationException($"{buffer.Name} is of the phase {buffer.Phase}");
+        buffer.Birth = Math.Min(buffer.Birth, _op);
+        buffer.Death = Math.Max(buffer.Death, _op + 1);
     }
 
     /// <summary>An op has named all its operands: the next one follows it.</summary>
-    public void EndOp() => _tick++;
+    public void EndOp() => _op++;
 
     /// <summary>Offsets for every buffer and the size of the arena.</summary>
-    /// <param name="workspaceBytes">Bytes beside the arena.</param>
-    /// <param name="fromUse">Lives from the first use to the last, in place of those that the model gives.</param>
-    public MemoryPlan Build(long workspaceBytes, bool fromUse = false)
+    public MemoryPlan Build(long workspaceBytes)
     {
         EndPhase();
-        if (fromUse) LiveFromUse();
         long at = 0;
         foreach (var b in _all.Where(b => b.Phase == "static"))
         {
@@ -93,9 +86,12 @@ public sealed class PlanningMemory : IMemory
     }
 
     /// <summary>
-    /// The lowest of five greedy placements: by size (Pisarchyk and Lee, 2020); what is alive at the peak first, the oldest or the longest-lived at the bottom,
-    /// then the rest by size; and by breadth, the most bytes that are ever alive beside a buffer (the same paper), again the oldest or the longest-lived first. By size alone
-    /// a peak inside a layer left gaps of up to 64 MiB in 28 GiB (Llama-2-7B shape); with all five none of 585 training plans is above what is alive at its
+    /// The lowest of five greedy placements: by size (Pisarchyk and Lee, 2020); what is alive at the peak first, the
+    /// oldest or the longest-lived at the bottom,
+    /// then the rest by size; and by breadth, the most bytes that are ever alive beside a buffer (the same paper),
+    /// again the oldest or the longest-lived first. By size alone
+    /// a peak inside a layer left gaps of up to 64 MiB in 28 GiB (Llama-2-7B shape); with all five none of 585
+    /// training plans is above what is alive at its
     /// peak, which no placement is below: it ends early there. Returns the height.
     /// </summary>
     private static long Place(List<PlannedBuffer> buffers, long start)
@@ -110,9 +106,12 @@ public sealed class PlanningMemory : IMemory
             for (int tick = b.Birth; tick < b.Death; tick++) most = Math.Max(most, alive[tick]);
             return most;
         }
-        IEnumerable<PlannedBuffer> PeakFirst(Func<PlannedBuffer, long> key) => Largest(buffers.OrderByDescending(AtPeak).ThenByDescending(b => AtPeak(b) ? key(b) : b.Bytes));
-        IEnumerable<PlannedBuffer> WidestFirst(Func<PlannedBuffer, long> key) => Largest(buffers.OrderByDescending(Breadth).ThenByDescending(key));
-        IEnumerable<PlannedBuffer>[] orders = [Largest(buffers.OrderBy(_ => 0)), PeakFirst(Oldest), PeakFirst(Life), WidestFirst(Oldest), WidestFirst(Life)];
+        IEnumerable<PlannedBuffer> PeakFirst(Func<PlannedBuffer, long> key) =>
+            Largest(buffers.OrderByDescending(AtPeak).ThenByDescending(b => AtPeak(b) ? key(b) : b.Bytes));
+        IEnumerable<PlannedBuffer> WidestFirst(Func<PlannedBuffer, long> key) =>
+            Largest(buffers.OrderByDescending(Breadth).ThenByDescending(key));
+        IEnumerable<PlannedBuffer>[] orders =
+            [Largest(buffers.OrderBy(_ => 0)), PeakFirst(Oldest), PeakFirst(Life), WidestFirst(Oldest), WidestFirst(Life)];
         long best = long.MaxValue;
         long[] offsets = [];
         foreach (var order in orders)
@@ -128,7 +127,8 @@ public sealed class PlanningMemory : IMemory
 
         static long Oldest(PlannedBuffer b) => -b.Birth;
         static long Life(PlannedBuffer b) => b.Death - b.Birth;
-        static IEnumerable<PlannedBuffer> Largest(IOrderedEnumerable<PlannedBuffer> before) => before.ThenByDescending(b => b.Bytes).ThenBy(b => b.Birth);
+        static IEnumerable<PlannedBuffer> Largest(IOrderedEnumerable<PlannedBuffer> before) =>
+            before.ThenByDescending(b => b.Bytes).ThenBy(b => b.Birth);
     }
 
     // Bytes alive at each tick.
@@ -164,10 +164,12 @@ public sealed class PlanningMemory : IMemory
 
     private static long Align(long bytes) => (bytes + Alignment - 1) / Alignment * Alignment;
 
-    private Tensor Add(string phase, MemoryCategory category, string name, DType dtype, Shape shape, bool held = false)
+    private Tensor Add(
+        string phase, MemoryCategory category, string name, DType dtype, Shape shape, int birth, int death)
     {
         if (shape.D0 < 0 || shape.D1 < 0 || shape.D2 < 0) throw new InvalidOperationException($"{name}: negative shape {shape}");
-        _all.Add(new PlannedBuffer(phase, category, name, dtype, shape, dtype.Bytes(shape.Count), ++_tick) { Held = held });
+        long bytes = dtype.Bytes(shape.Count);
+        _all.Add(new PlannedBuffer(phase, category, name, dtype, shape, bytes) { Birth = birth, Death = death });
         return new Tensor((nint)((long)_all.Count << AddressShift), dtype, shape);
     }
 
@@ -178,19 +180,13 @@ public sealed class PlanningMemory : IMemory
             : throw new InvalidOperationException("a tensor that was never allocated");
     }
 
-    private void LiveFromUse()
-    {
-        for (int i = 0; i < _all.Count; i++)
-        {
-            var b = _all[i];
-            if (b.Held || b.Phase == "static") continue;
-            _all[i] = b.LastUse == 0 ? b with { Death = b.Birth } : b with { Birth = b.FirstUse, Death = b.LastUse + 1 };
-        }
-    }
-
     private void EndPhase()
     {
         foreach (var b in _all)
-            if (b.Phase != "static" && b.Death == int.MaxValue) b.Death = _tick + 1;
+        {
+            if (b.Phase == "static" || b.Phase != _phase) continue;
+            if (b.Death == 0) throw new InvalidOperationException($"{b.Name} is planned and no op uses it");
+            if (b.Death == int.MaxValue) b.Death = _op + 1;
+        }
     }
 }

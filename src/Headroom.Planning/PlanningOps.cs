@@ -14,14 +14,15 @@ public sealed class OpCount
 }
 
 /// <summary>
-/// Computes nothing: checks shapes and dtypes (the only place that does), tells the memory what each op reads and writes, from which lifetimes follow, and counts FLOPs and bytes per op.
+/// Computes nothing: checks shapes and dtypes (the only place that does), tells the memory what each op reads and
+/// writes, from which lifetimes follow, and counts FLOPs and bytes per op.
 /// A failed check is a fault of the model code, hence <see cref="InvalidOperationException"/>.
 /// </summary>
 public sealed partial class PlanningOps(PlanningMemory memory) : IOps
 {
     private readonly Dictionary<string, OpCount> _counts = [];
     private string? _within; // the op whose parts are counted
-    private int _together;   // parts of an op that a device may do all at once, so that their operands are alive together
+    private int _together; // within parts of an op that a device may do at once: their operands are alive together
 
     /// <summary>Counts by op name.</summary>
     public IReadOnlyDictionary<string, OpCount> Counts => _counts;
@@ -37,9 +38,16 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void Add(Tensor x, Tensor y) { Same(x, y); Count("add", x.Count, x, y, y); }
     /// <inheritdoc/>
-    public void ZeroAll(ReadOnlySpan<Tensor> tensors) { foreach (var x in tensors) Zero(x); }
+    public void ZeroAll(ReadOnlySpan<Tensor> tensors) { _together++; foreach (var x in tensors) Zero(x); End(); }
     /// <inheritdoc/>
-    public void GatherRows(Tensor x, Tensor rows, Tensor y) { Use(x); Ints(rows, y.Rows); Require(x.Columns == y.Columns, "gather columns"); Count("gather", 0, y, y, rows); }
+    public void GatherRows(Tensor x, Tensor rows, Tensor y)
+    {
+        Use(x);
+        Ints(rows, y.Rows);
+        Require(x.Columns == y.Columns, "gather columns");
+        Count("gather", 0, y, y, rows);
+    }
+
     /// <inheritdoc/>
     public void ScatterRows(Tensor y, Tensor rows, Tensor x) { Ints(rows, y.Rows); Require(x.Columns == y.Columns, "scatter columns"); Count("scatter", 0, y, x, rows); }
 
@@ -54,7 +62,13 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
-    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) { Use(dTable); Ints(ids, dy.Rows); Require(dTable.Columns == dy.Columns, "embedding gradient"); Count("embedding_backward", dy.Count, dy, dy, dy); }
+    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable)
+    {
+        Use(dTable);
+        Ints(ids, dy.Rows);
+        Require(dTable.Columns == dy.Columns, "embedding gradient");
+        Count("embedding_backward", dy.Count, dy, dy, dy);
+    }
 
     /// <inheritdoc/>
     public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd)
@@ -318,13 +332,16 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public double GlobalNorm(ReadOnlySpan<Tensor> tensors)
     {
+        _together++;
         foreach (var t in tensors) Count("global_norm", 2.0 * t.Count, t);
+        End();
         return 0;
     }
 
     /// <inheritdoc/>
     public void AdamW(ReadOnlySpan<ParameterSlot> slots, in AdamWStep step)
     {
+        _together++;
         foreach (var s in slots)
         {
             Same(s.Weight, s.Grad);
@@ -332,6 +349,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
             Same(s.Weight, s.V);
             Count("adamw", 12.0 * s.Weight.Count, s.Weight, s.Weight, s.Grad, s.M, s.M, s.V, s.V);
         }
+        End();
     }
 
     /// <inheritdoc/>

@@ -133,10 +133,7 @@ public sealed partial class Engine : IDisposable
     /// Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step. With a <paramref name="device"/>, what it
     /// takes to replay micro-steps is counted too.
     /// </summary>
-    public static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops, IDevice? device = null) =>
-        MakePlan(config, settings, limits, workspaceBytes, out ops, device, fromUse: false);
-
-    internal static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops, IDevice? device, bool fromUse)
+    public static MemoryPlan MakePlan(ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops, IDevice? device = null)
     {
         var memory = new PlanningMemory();
         ops = new PlanningOps(memory);
@@ -165,7 +162,7 @@ public sealed partial class Engine : IDisposable
             b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) }; // what is counted is a batch that is not padded
             model.ForwardBackward(b, new Dropout(settings.Lora?.DropoutP ?? 0, 0, 0, 0), 1, losses);
         }
-        return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes), fromUse);
+        return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
     }
 
     private static void CheckDevice(LlamaModel model, DType compute, IDevice device)
