@@ -22,6 +22,9 @@ pack)
   golden=${HEADROOM_GOLDEN:-$here/../shared/golden}
   mkdir -p "$stage/golden/hf"
   for model in ${GOLDEN_MODELS:-llama3-rope mistral-window qwen2-bias}; do [ -d "$golden/hf/$model" ] && cp -r "$golden/hf/$model" "$stage/golden/hf/"; done
+  for family in ${GOLDEN_FAMILIES:-qwen3 qwen3-window}; do
+    [ -d "$golden/families/$family" ] && mkdir -p "$stage/golden/families" && cp -r "$golden/families/$family" "$stage/golden/families/"
+  done
   [ -d "$here/../shared/data/configs" ] && cp -r "$here/../shared/data/configs" "$stage/configs"
   tar -C "$stage" -c . | xz -2 > "$folder/headroom-gpu.tar.xz"
   ls -l "$folder"
