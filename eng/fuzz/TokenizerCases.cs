@@ -285,26 +285,26 @@ internal sealed class TokenizerCases
 
     private static JsonObject Normalizer(Dice dice, int depth) => dice.To(depth > 0 ? 18 : 14) switch
     {
-        0 => Item("NFC"),
-        1 => Item("NFD"),
-        2 => dice.One(6) ? Item(dice.Of("NFKC", "NFKD")) : Item("NFC"),
-        3 or 4 => Item("Lowercase"),
-        5 or 6 => Item("Strip", ("strip_left", dice.Coin()), ("strip_right", dice.Coin())),
-        7 => Item("StripAccents"),
-        8 or 9 => Item("Prepend", ("prepend", dice.Of("\u2581", " ", "ab", dice.One(40) ? "" : "a"))),
+            0 => Item("NFC"),
+            1 => Item("NFD"),
+            2 => dice.One(6) ? Item(dice.Of("NFKC", "NFKD")) : Item("NFC"),
+            3 or 4 => Item("Lowercase"),
+            5 or 6 => Item("Strip", ("strip_left", dice.Coin()), ("strip_right", dice.Coin())),
+            7 => Item("StripAccents"),
+            8 or 9 => Item("Prepend", ("prepend", dice.Of("\u2581", " ", "ab", dice.One(40) ? "" : "a"))),
             10 or 11 or 12 => Item(
                 "Replace", ("pattern", Pattern(dice)), ("content", dice.Of("\u2581", "", "a", "bc", " "))),
-        13 => dice.To(4) switch
-        {
-            0 => Item("Nmt"),
+            13 => dice.To(4) switch
+            {
+                0 => Item("Nmt"),
                 1 => Item(
                     "BertNormalizer", ("clean_text", true), ("handle_chinese_chars", dice.Coin()),
                     ("strip_accents", null), ("lowercase", dice.Coin())),
-            2 => Item("ByteLevel"),
-            _ => Item("Prepend", ("prepend", "\u2581")),
-        },
-        _ => Item("Sequence", ("normalizers", Several(dice, () => Normalizer(dice, depth - 1)))),
-    };
+                2 => Item("ByteLevel"),
+                _ => Item("Prepend", ("prepend", "\u2581")),
+            },
+            _ => Item("Sequence", ("normalizers", Several(dice, () => Normalizer(dice, depth - 1)))),
+        };
 
     private static JsonObject Bytes(Dice dice) =>
         Item("ByteLevel", ("add_prefix_space", dice.Coin()), ("trim_offsets", dice.Coin()), ("use_regex", dice.Coin()));

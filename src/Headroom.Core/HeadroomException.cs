@@ -3,8 +3,8 @@ namespace Headroom.Core;
 /// <summary>
 /// A fault a user can act on: one line of what is wrong, one line of what to do, and the process exit code (2 = bad
 /// input, 1 = failed run). Both lines are the same in the library as on the console: sentences without a control
-/// character, together of less than 2 KB, whatever names and values of a file were put into
-/// them (<see cref="Printable.Message"/>).
+/// character, together of less than 2 KB, whatever names and values of a file were put into them
+/// (<see cref="Printable.Message"/>).
 /// </summary>
 /// <param name="what">What is wrong.</param>
 /// <param name="todo">What to do about it.</param>

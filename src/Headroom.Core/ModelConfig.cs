@@ -10,16 +10,17 @@ namespace Headroom.Core;
 /// <param name="BetaSlow">yarn: beta_slow.</param>
 /// <param name="AttentionFactor">Multiplies cos and sin; null = 1, with yarn <see cref="AttentionScale"/>. Files of
 /// Hugging Face have it with yarn only, GGUF with any type.</param>
-public sealed record RopeScaling(string Type, double Factor = 1, double LowFreqFactor = 1, double HighFreqFactor = 4,
-    int? OriginalMaxPositionEmbeddings = null, double BetaFast = 32, double BetaSlow = 1,
-        double? AttentionFactor = null)
+public sealed record RopeScaling(
+    string Type, double Factor = 1, double LowFreqFactor = 1, double HighFreqFactor = 4,
+    int? OriginalMaxPositionEmbeddings = null, double BetaFast = 32, double BetaSlow = 1, double? AttentionFactor = null
+)
 {
     /// <summary>
     /// What yarn multiplies cos and sin by: 0.1 mscale ln(factor) + 1, and 1 where nothing is stretched (transformers
     /// <c>modeling_rope_utils.py</c>, get_mscale).
     /// </summary>
-    public static double AttentionScale(double factor, double mscale = 1) => factor <= 1 ? 1
-        : 0.1 * mscale * Math.Log(factor) + 1;
+    public static double AttentionScale(double factor, double mscale = 1) =>
+        factor <= 1 ? 1 : 0.1 * mscale * Math.Log(factor) + 1;
 }
 
 /// <summary>Architecture of a Llama-class model, in the words of Hugging Face's config.json.</summary>

@@ -60,8 +60,10 @@ internal static unsafe class Nf4Encoder
     {
         var scale = Vector512.Create(inverse);
         var table = Vector512.Load(Nf4Tables.Thresholds);
-        var words = Vector512.Narrow(
-            Vector512.Narrow(Bisect(Vector512.Load(x) * scale, table), Bisect(Vector512.Load(x + 16) * scale, table)),
+        var words = Vector512
+            .Narrow(
+                Vector512.Narrow(
+                    Bisect(Vector512.Load(x) * scale, table), Bisect(Vector512.Load(x + 16) * scale, table)),
                 Vector512.Narrow(
                     Bisect(Vector512.Load(x + 32) * scale, table), Bisect(Vector512.Load(x + 48) * scale, table))
             )

@@ -90,15 +90,10 @@ public sealed unsafe partial class CudaOps
         uint* steps = stackalloc uint[] { 1, 1 };
         CudaException.Check(
             Driver.cuTensorMapEncodeTiled(
-                maps + index * MapBytes,
-                x.DType == DType.BF16 ? bfloat16 : halfFloat,
-                2,
-                x.Address,
-                sizes,
-                &stride,
-                box,
-                steps,
-            0, swizzle128, promote128, 0), nameof(Driver.cuTensorMapEncodeTiled));
+                maps + index * MapBytes, x.DType == DType.BF16 ? bfloat16 : halfFloat, 2, x.Address, sizes, &stride,
+                box, steps, 0, swizzle128, promote128, 0),
+            nameof(Driver.cuTensorMapEncodeTiled)
+        );
         return maps;
     }
 }

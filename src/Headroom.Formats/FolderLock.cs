@@ -258,11 +258,8 @@ public sealed class FolderLock : IDisposable
 
         public static Holder Own() =>
             new(
-                Environment.MachineName,
-                Temporary.Host,
-                Environment.ProcessId,
-                DateTime.UtcNow,
-            string.Join(' ', Environment.GetCommandLineArgs().Skip(1)));
+                Environment.MachineName, Temporary.Host, Environment.ProcessId, DateTime.UtcNow,
+                string.Join(' ', Environment.GetCommandLineArgs().Skip(1)));
 
         public string ToJson() => new JsonObject
         {

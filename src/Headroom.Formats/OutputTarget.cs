@@ -5,8 +5,8 @@ namespace Headroom.Formats;
 /// <summary>
 /// A file or folder in a place that the user named. It is written under a temporary name beside that place and gets its
 /// name at the end, in one step: what was there stays whole until then, and a kill leaves the old or the new one.
-/// Nothing that is there is replaced unasked, a folder only when all in it is of the kind
-/// that is written, and one process at a time writes to a place.
+/// Nothing that is there is replaced unasked, a folder only when all in it is of the kind that is written, and one
+/// process at a time writes to a place.
 /// </summary>
 public sealed class OutputTarget : IDisposable
 {

@@ -28,9 +28,8 @@ internal struct GroupKept
 
 /// <summary>
 /// Projections over one input: q, k and v; o; gate and up; down. It owns what goes with them: the columns after the
-/// input in which 16-bit products
-/// take the adapters along, the dropped input of DoRA, what adapters keep for the backward pass, and the scratch of
-/// their gradients.
+/// input in which 16-bit products take the adapters along, the dropped input of DoRA, what adapters keep for the
+/// backward pass, and the scratch of their gradients.
 /// </summary>
 internal sealed class ProjectionGroup
 {
@@ -84,9 +83,8 @@ internal sealed class ProjectionGroup
 
     /// <summary>
     /// Every output, plus <paramref name="residual"/> where there is one; an output that is none is wanted for what
-    /// it keeps alone. A recomputed layer gives what its first pass kept
-    /// in <paramref name="known"/>: x A^T is T r elements beside the layer's input of T hidden ones, so neither
-    /// swiglu nor a product with A is done again.
+    /// it keeps alone. A recomputed layer gives what its first pass kept in <paramref name="known"/>: x A^T is T r
+    /// elements beside the layer's input of T hidden ones, so neither swiglu nor a product with A is done again.
     /// </summary>
     public GroupKept Forward(
         Tensor x, in LayerPass pass, in GroupKept known, ReadOnlySpan<Tensor> outputs, Tensor residual = default)
@@ -122,9 +120,8 @@ internal sealed class ProjectionGroup
 
     /// <summary>
     /// Of the group of down alone: from the gradient of its output to those of gate and up, in place of what they
-    /// gave, and of what is trained of it. swiglu is made
-    /// again on the way. True when gate's and up's gradients of B have been added, so that their group must leave
-    /// them out.
+    /// gave, and of what is trained of it. swiglu is made again on the way. True when gate's and up's gradients of B
+    /// have been added, so that their group must leave them out.
     /// </summary>
     public bool SwiGluBackward(
         ProjectionGroup gateUp, in Dropout run, in GroupKept kept, in GroupKept keptGateUp, Tensor dy, Tensor gate,

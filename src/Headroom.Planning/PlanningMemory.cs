@@ -89,12 +89,10 @@ public sealed class PlanningMemory : IMemory
 
     /// <summary>
     /// The lowest of five greedy placements: by size (Pisarchyk and Lee, 2020); what is alive at the peak first, the
-    /// oldest or the longest-lived at the bottom,
-    /// then the rest by size; and by breadth, the most bytes that are ever alive beside a buffer (the same paper),
-    /// again the oldest or the longest-lived first. By size alone
-    /// a peak inside a layer left gaps of up to 64 MiB in 28 GiB (Llama-2-7B shape); with all five none of 585
-    /// training plans is above what is alive at its
-    /// peak, which no placement is below: it ends early there. Returns the height.
+    /// oldest or the longest-lived at the bottom, then the rest by size; and by breadth, the most bytes that are ever
+    /// alive beside a buffer (the same paper), again the oldest or the longest-lived first. By size alone a peak inside
+    /// a layer left gaps of up to 64 MiB in 28 GiB (Llama-2-7B shape); with all five none of 585 training plans is
+    /// above what is alive at its peak, which no placement is below: it ends early there. Returns the height.
     /// </summary>
     private static long Place(List<PlannedBuffer> buffers, long start)
     {

@@ -16,29 +16,35 @@ internal static class MemoryTables
                     + "reserved bytes are on the device and not in it."
             )
         );
-        blocks.Add(ReportDocument.Compare("Plan against measured", m.Runs, null,
-        [
-            ("planned total", "", r => Show.MiB(r.Summary.Plan?.Total)),
-            ("of it arena", "", r => Show.MiB(r.Summary.Plan?.Arena)),
-            ("of it workspace of the ops", "", r => Show.MiB(r.Summary.Plan?.Workspace)),
-            ("reserved, as the run reports it", "", r => Show.MiB(r.Summary.Reserved)),
-            ("reserved minus planned", "", r => Show.MiB(r.Summary.Reserved - r.Summary.Plan?.Total)),
-            ("peak resident of the process", "", r => Show.MiB(r.Summary.PeakResident)),
+        blocks.Add(
+            ReportDocument.Compare(
+                "Plan against measured",
+                m.Runs,
+                null,
+                [
+                    ("planned total", "", r => Show.MiB(r.Summary.Plan?.Total)),
+                    ("of it arena", "", r => Show.MiB(r.Summary.Plan?.Arena)),
+                    ("of it workspace of the ops", "", r => Show.MiB(r.Summary.Plan?.Workspace)),
+                    ("reserved, as the run reports it", "", r => Show.MiB(r.Summary.Reserved)),
+                    ("reserved minus planned", "", r => Show.MiB(r.Summary.Reserved - r.Summary.Plan?.Total)),
+                    ("peak resident of the process", "", r => Show.MiB(r.Summary.PeakResident)),
                     ("resident beyond the reserved", "", r =>
                         r.OnCpu ? Show.MiB(r.Summary.PeakResident - r.Summary.Reserved) : "reserved on the device"
                     ),
-            ("device memory of the process", "", r => r.OnCpu ? "no device" : Show.MiB(r.Summary.PeakDevice)),
+                    ("device memory of the process", "", r => r.OnCpu ? "no device" : Show.MiB(r.Summary.PeakDevice)),
                     ("device memory minus planned", "", r =>
                         r.OnCpu ? "no device" : Show.MiB(r.Summary.PeakDevice - r.Summary.Plan?.Total)
                     ),
-            ("measured phase by phase", "", _ => Show.NotMeasured),
-            ("peak phase as planned", "", r => Show.Or(r.Summary.Plan?.PeakPhase)),
+                    ("measured phase by phase", "", _ => Show.NotMeasured),
+                    ("peak phase as planned", "", r => Show.Or(r.Summary.Plan?.PeakPhase)),
                     ("recompute layers", "", r =>
                         r.Summary.Plan is { RecomputeLayers: { } n } p
                             ? $"{n} of {(p.Layers is { } l ? Show.Count(l) : "unknown")}"
                             : Show.NotMeasured
                     ),
-        ]));
+                ]
+            )
+        );
         var planned = m.Groups.Where(r => r.Summary.Plan is { Phases.Count: > 0 }).ToList();
         if (planned.Count > 0) blocks.AddRange(Phases(planned));
         if (m.Runs.Any(r => r.Summary.Memory.Count > 0))

@@ -89,7 +89,9 @@ internal static class ReportBuilder
                 (r, i) =>
                     new RunEntry(
                         groups.Count(g => g == groups[i]) > 1 ? $"{groups[i]}, seed {r.Summary.Seed}" : groups[i],
-            groups[i], order.IndexOf(groups[i]), r.Folder, r.Summary, CurveStatistics.Of(r.Summary.Steps))).ToList();
+                        groups[i], order.IndexOf(groups[i]), r.Folder, r.Summary, CurveStatistics.Of(r.Summary.Steps))
+            )
+            .ToList();
     }
 
     private static IEnumerable<ReportRow> Baselines(TaskType task, RunSummary? duel, List<RunEntry> runs)

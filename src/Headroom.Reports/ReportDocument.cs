@@ -337,8 +337,8 @@ internal sealed record ReportDocument(
         IReadOnlyList<(string Name, string Means, Func<RunEntry, string> Of)> rows) =>
         new(
             caption,
-        "l" + new string('r', runs.Count) + (lastColumn == null ? "" : "l"),
-        ["", .. runs.Select(r => r.Label), .. lastColumn == null ? Array.Empty<string>() : [lastColumn]],
+            "l" + new string('r', runs.Count) + (lastColumn == null ? "" : "l"),
+            ["", .. runs.Select(r => r.Label), .. lastColumn == null ? Array.Empty<string>() : [lastColumn]],
             rows.Select(x =>
                     new[] { x.Name }.Concat(runs.Select(x.Of)).Concat(lastColumn == null ? [] : [x.Means]).ToArray()
                 )

@@ -233,8 +233,9 @@ public sealed class RunSummary
             p.Long("static_bytes"),
             p.Long("workspace_bytes"),
             p.Text("peak_phase"),
-        (int?)p.Long("recompute_layers"), (int?)p.Long("layers"),
-        p["phases"] is JsonObject phases ? phases.Select(x => (x.Key, phases.Long(x.Key) ?? 0)).ToList() : [],
+            (int?)p.Long("recompute_layers"),
+            (int?)p.Long("layers"),
+            p["phases"] is JsonObject phases ? phases.Select(x => (x.Key, phases.Long(x.Key) ?? 0)).ToList() : [],
             p["rows"] is JsonArray rows
                 ? rows.OfType<JsonObject>()
                     .Select(r => (r.Text("phase") ?? "static", r.Text("category") ?? "other", r.Long("bytes") ?? 0))

@@ -198,10 +198,11 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
             .Range(0, 3)
             .Select(i =>
                 (
-                    W: rig.Normal(DType.F32, 50 * i + 3, 7),
-                    G: rig.Normal(DType.F32, 50 * i + 3, 7),
+                    W: rig.Normal(DType.F32, 50 * i + 3, 7), G: rig.Normal(DType.F32, 50 * i + 3, 7),
                     M: rig.Normal(DType.F32, 50 * i + 3, 7),
-            V: rig.Of(DType.F32, new float[(50 * i + 3) * 7], 50 * i + 3, 7))).ToArray();
+                    V: rig.Of(DType.F32, new float[(50 * i + 3) * 7], 50 * i + 3, 7))
+            )
+            .ToArray();
         var grads = slots.Select(s => s.G.Gpu).ToArray();
         Assert.True(double.IsFinite(g.GlobalNorm(grads)));
         g.AdamW(
@@ -446,21 +447,9 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
                     ops.AttentionBackward(
                         q.Gpu, k.Gpu, v.Gpu, o.Gpu, lse.Gpu, dO.Gpu, offsets.Gpu, s, delta.Gpu, dq.Gpu, dk.Gpu, dv.Gpu);
                     Finite(rig, o, lse, delta, dq, dk, dv);
-                    ops.AttentionBackward(
-                q.Gpu,
-                k.Gpu,
-                v.Gpu,
-                o.Gpu,
-                lse.Gpu,
-                dO.Gpu,
-                offsets.Gpu,
-                s,
-                delta.Gpu,
-                dq.Gpu,
-                dk.Gpu,
-                dv.Gpu,
-                cos.Gpu,
-                        sin.Gpu);
+            ops.AttentionBackward(
+                q.Gpu, k.Gpu, v.Gpu, o.Gpu, lse.Gpu, dO.Gpu, offsets.Gpu, s, delta.Gpu, dq.Gpu, dk.Gpu, dv.Gpu, cos.Gpu,
+                sin.Gpu);
                     Finite(rig, dq, dk, dv);
                     if (lengths.Length > 1 || fused) continue;
                     const int fresh = 5;

@@ -42,13 +42,14 @@ public class DamageTests
         using var own = cli;
         CutLog(run, "\"event\":\"run_end\"");
         string last = Path.Combine(run, "checkpoints", "checkpoint-4");
-        foreach (var (file, spoil) in new (string, Func<byte[], byte[]>)[]
-        {
-            ("optimizer.safetensors", b => [.. b[..^3], (byte)(b[^3] ^ 1), .. b[^2..]]),
-            ("adapter_model.safetensors", b => [.. b[..^3], (byte)(b[^3] ^ 1), .. b[^2..]]),
-            ("adapter_model.safetensors", _ => []),
-            ("adapter_config.json", b => b[..30]),
-            ("trainer_state.json", b => b[..30]),
+        foreach (
+            var (file, spoil) in new (string, Func<byte[], byte[]>)[]
+            {
+                ("optimizer.safetensors", b => [.. b[..^3], (byte)(b[^3] ^ 1), .. b[^2..]]),
+                ("adapter_model.safetensors", b => [.. b[..^3], (byte)(b[^3] ^ 1), .. b[^2..]]),
+                ("adapter_model.safetensors", _ => []),
+                ("adapter_config.json", b => b[..30]),
+                ("trainer_state.json", b => b[..30]),
                 ("trainer_state.json", b =>
                     Encoding.UTF8.GetBytes(
                         Encoding
@@ -56,7 +57,8 @@ public class DamageTests
                             .Replace("\"global_step\": 4", "\"global_step\": -4", StringComparison.Ordinal)
                     )
                 ),
-        })
+            }
+        )
         {
             string path = Path.Combine(last, file);
             byte[] whole = File.ReadAllBytes(path);

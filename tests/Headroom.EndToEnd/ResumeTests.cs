@@ -195,7 +195,13 @@ public class ResumeTests
                     "data.train=train.jsonl.moved.jsonl",
                     "--set",
                     "training.gradient_checkpointing=true",
-            "--set", "training.per_device_eval_batch_size=3", "--vram", "2GiB"])).Out)!;
+                    "--set",
+                    "training.per_device_eval_batch_size=3",
+                    "--vram",
+                    "2GiB",
+                ])
+            ).Out
+        )!;
         Assert.Equal(hash, (string)result["adapter_sha256"]!);
     }
 

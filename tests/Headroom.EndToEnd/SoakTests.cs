@@ -49,22 +49,20 @@ public sealed partial class SoakTests : IDisposable
 
     private string[] Command(string name, bool resume) =>
     [
-        "train", _recipe, "--name", name, .. resume ? (string[])["--resume"] : [],
-        .. new[]
-        {
-                $"training.max_steps={Steps}",
-                "training.per_device_train_batch_size=2",
-                "training.gradient_accumulation_steps=1",
-                "training.learning_rate=0.02",
-                "training.logging_steps=1",
-                "training.eval_strategy=steps",
-                "training.eval_steps=1",
-                "training.save_strategy=steps",
-                "training.save_steps=1",
-                "training.save_total_limit=2",
-            "training.metric_for_best_model=loss", "data.validation_fraction=0.25",
-        }.SelectMany(s => (string[])["--set", s]),
-    ];
+            "train",
+            _recipe,
+            "--name",
+            name,
+            .. resume ? (string[])["--resume"] : [],
+            .. new[]
+            {
+                $"training.max_steps={Steps}", "training.per_device_train_batch_size=2",
+                "training.gradient_accumulation_steps=1", "training.learning_rate=0.02", "training.logging_steps=1",
+                "training.eval_strategy=steps", "training.eval_steps=1", "training.save_strategy=steps",
+                "training.save_steps=1", "training.save_total_limit=2", "training.metric_for_best_model=loss",
+                "data.validation_fraction=0.25",
+            }.SelectMany(s => (string[])["--set", s]),
+        ];
 
     private string Folder(string name) => Path.Combine(_cli.Folder, "runs", name);
 

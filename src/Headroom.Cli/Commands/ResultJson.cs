@@ -8,8 +8,7 @@ internal static class ResultJson
 {
     /// <summary>
     /// Adds the metrics that the task shows, each under its name (null where it has no value), what its name means
-    /// under name_of where it means more, and every metric
-    /// under metrics.
+    /// under name_of where it means more, and every metric under metrics.
     /// </summary>
     public static JsonObject Metrics(TaskType type, RunResult? result, JsonObject json)
     {

@@ -125,7 +125,7 @@ public static partial class DataFiles
             Field(name)
             ?? throw bad(
                 $"no field '{HeadroomException.Value(name)}'{(row.EnumerateObject().Any(p => Is(p, name)) ? " (it is null)" : "")}",
-            $"Set data.text_field, data.label_field and the columns of task.template; fields here: {Names(row)}");
+                $"Set data.text_field, data.label_field and the columns of task.template; fields here: {Names(row)}");
         return new(Need(options.TextField), Need(options.LabelField), Field(options.TierField), Field(options.IdField))
         {
             More = options.MoreFields.Count == 0 ? null : [.. options.MoreFields.Select(Need)],

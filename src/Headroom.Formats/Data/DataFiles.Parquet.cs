@@ -41,7 +41,7 @@ public static partial class DataFiles
                 Find(name)
                 ?? throw new HeadroomException(
                     $"{path}: no column '{HeadroomException.Value(name)}'",
-                $"Set data.text_field, data.label_field and the columns of task.template; columns here: {names}");
+                    $"Set data.text_field, data.label_field and the columns of task.template; columns here: {names}");
             Source[] texts = [.. options.Texts.Select(Need)];
             Source label = Need(options.LabelField);
             Source? tier = Find(options.TierField), id = Find(options.IdField);

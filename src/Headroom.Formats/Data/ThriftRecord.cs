@@ -39,8 +39,8 @@ internal sealed class ThriftException(string why, bool tooShort = false) : Excep
 /// One structure of the compact protocol
 /// (https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md), read by its definition: every
 /// known field has the type that it must have, lists hold no more elements than bytes are left, nothing nests deeper
-/// than the definition. Parquet.Net checks none of that, goes on with whatever comes, and
-/// loops at the end of its bytes.
+/// than the definition. Parquet.Net checks none of that, goes on with whatever comes, and loops at the end of its
+/// bytes.
 /// </summary>
 internal sealed class ThriftRecord
 {

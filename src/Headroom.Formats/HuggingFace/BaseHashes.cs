@@ -16,9 +16,9 @@ namespace Headroom.Formats;
 /// exactly: network file systems, whose times come from another clock and late, FUSE, FAT, and
 /// systems without ctime. And nothing is remembered of a file that changed less than the clock's grain before the
 /// hashing began (<see cref="Stamp"/>), or between that and its end: a second change could leave the same time. The
-/// grain is taken for 2 s, or for 0.1 s where the time's digits show a clock that is
-/// finer than a millisecond. What this cannot see is a change while the system's clock is set back to the same
-/// nanosecond, outside of the blocks that are looked at.
+/// grain is taken for 2 s, or for 0.1 s where the time's digits show a clock that is finer than a millisecond. What
+/// this cannot see is a change while the system's clock is set back to the same nanosecond, outside of the blocks that
+/// are looked at.
 /// </para>
 /// </summary>
 public sealed class BaseHashes(string folder, long minimumBytes)

@@ -1,7 +1,5 @@
-using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Headroom.Core;
 
 namespace Headroom.Formats;
 
@@ -11,11 +9,6 @@ namespace Headroom.Formats;
 /// </summary>
 internal static class TokenIds
 {
-    private static readonly JsonSerializerOptions Plain = new()
-    {
-        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
-    };
-
     /// <summary>The id of a key; null where there is none.</summary>
     /// <exception cref="FormatException">The value is no id; the message names it.</exception>
     public static int? One(JsonObject json, string key) => json[key] is { } v ? Id(v, key, v) : null;
@@ -42,7 +35,7 @@ internal static class TokenIds
 
     private static FormatException Bad(string key, JsonNode whole) =>
         new(
-            $"{key} is {HeadroomException.Value(whole.ToJsonString(Plain), 80)}, which holds something that is no "
+            $"{key} is {JsonValues.Shown(whole)}, which holds something that is no "
                 + $"token id"
         );
 }

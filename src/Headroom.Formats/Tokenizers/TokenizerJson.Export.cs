@@ -86,7 +86,10 @@ public static partial class TokenizerJson
                                     "Split", ("pattern", new JsonObject { ["Regex"] = s }), ("behavior", "Isolated"),
                                     ("invert", false))
                             ),
-                Item("ByteLevel", ("add_prefix_space", prefix), ("trim_offsets", true), ("use_regex", false))]) : null,
+                        Item("ByteLevel", ("add_prefix_space", prefix), ("trim_offsets", true), ("use_regex", false)),
+                    ]
+                )
+                : null,
             ["post_processor"] = Template(parts),
             ["decoder"] = bytes
                 ? Item("ByteLevel", ("add_prefix_space", true), ("trim_offsets", true), ("use_regex", true))

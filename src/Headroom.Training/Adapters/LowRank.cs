@@ -13,8 +13,8 @@ public sealed record SingularTriplets(float[] U, float[] S, float[] V);
 /// <summary>
 /// Truncated singular value decompositions by random projection. To convergence: block Krylov with restarts (Musco and
 /// Musco, 2015); with a given number of iterations: randomized subspace iteration (Halko, Martinsson and Tropp, 2011,
-/// algorithm 4.4; torch <c>_lowrank.py</c>, svd_lowrank). The same seed gives the same
-/// bits whatever the number of threads.
+/// algorithm 4.4; torch <c>_lowrank.py</c>, svd_lowrank). The same seed gives the same bits whatever the number of
+/// threads.
 /// </summary>
 public static class LowRank
 {

@@ -25,8 +25,7 @@ public sealed class MicroBatch(int maxTokens, int maxSequences)
 
     /// <summary>
     /// How many passes a training step takes: the engine scales the gradient of a whole batch, so the labels of each
-    /// weight have one of their own, over the
-    /// same tokens. One where all weights are equal.
+    /// weight have one of their own, over the same tokens. One where all weights are equal.
     /// </summary>
     public int Parts
     {
@@ -87,10 +86,8 @@ public sealed class MicroBatch(int maxTokens, int maxSequences)
 
     private HostBatch With(int from, int to) =>
         new(
-            _ids.AsSpan(0, Tokens),
-            _positions.AsSpan(0, Tokens),
-            _offsets.AsSpan(0, Sequences + 1),
-        _labelRows.AsSpan(from, to - from), _labels.AsSpan(from, to - from));
+            _ids.AsSpan(0, Tokens), _positions.AsSpan(0, Tokens), _offsets.AsSpan(0, Sequences + 1),
+            _labelRows.AsSpan(from, to - from), _labels.AsSpan(from, to - from));
 
     // Labels of one weight go together, each group in the order of the rows; where there is one weight nothing moves.
     private void Divide()

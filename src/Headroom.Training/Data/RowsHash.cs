@@ -6,10 +6,8 @@ namespace Headroom.Training;
 
 /// <summary>
 /// SHA-256 over the rows of a split as they are trained or scored: token ids with what the task knows of them beside
-/// (where labels start, which label word it
-/// is), and before them the ids that all rows share. A file that was moved, renamed or written in another form is the
-/// same; other labels, texts, templates,
-/// tokenizers and orders are not.
+/// (where labels start, which label word it is), and before them the ids that all rows share. A file that was moved,
+/// renamed or written in another form is the same; other labels, texts, templates, tokenizers and orders are not.
 /// </summary>
 public static class RowsHash
 {

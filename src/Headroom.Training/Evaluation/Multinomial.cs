@@ -4,8 +4,7 @@ namespace Headroom.Training;
 
 /// <summary>
 /// Draws of counts. Which rows a bootstrap draws matters to a confusion matrix only by their cell, so a resample of
-/// n rows is one multinomial draw over the
-/// cells: exact, and as fast for a million rows as for a hundred.
+/// n rows is one multinomial draw over the cells: exact, and as fast for a million rows as for a hundred.
 /// </summary>
 internal static class Multinomial
 {

@@ -292,5 +292,7 @@ public sealed class Trainer
         new(
             $"Not one of {TotalSteps} updates was made: every gradient overflowed while the loss scale was backing "
                 + $"off.",
-        "Give the run more steps, or set training.precision to bf16 or fp32.", 1);
+            "Give the run more steps, or set training.precision to bf16 or fp32.",
+            1
+        );
 }

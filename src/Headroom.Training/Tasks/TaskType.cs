@@ -119,14 +119,18 @@ public abstract class TaskType
         var better = shown.Zip(names, (m, n) =>
             $"{n}: {(m.Direction == Direction.Higher ? "higher" : "lower")} is better"
         );
-        return new Section("Quality",
-        [
-            new Paragraph("Metrics on the test rows with their 95 % intervals, where there is one. "
-                + $"{string.Join("; ", better)}."),
+        return new Section(
+            "Quality",
+            [
+                new Paragraph(
+                    "Metrics on the test rows with their 95 % intervals, where there is one. "
+                        + $"{string.Join("; ", better)}."
+                ),
                 new Table(
                     null, "llr" + new string('r', shown.Count), ["model", "stage", "rows", .. names],
                     [.. rows.Select(Row)]),
-        ]);
+            ]
+        );
 
         string[] Row(ReportRow r) =>
             [

@@ -215,7 +215,9 @@ public sealed class JinjaTests
                     + "message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}{% elif "
                     + "message['role'] == 'assistant' %}{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% "
                     + "endfor %}",
-        messages: Talk));
+                messages: Talk
+            )
+        );
 
     [Fact]
     public void MistralRefusesRolesThatDoNotAlternate()
@@ -248,7 +250,9 @@ public sealed class JinjaTests
                     + "message['content'] + eos_token }}\n{% elif message['role'] == 'assistant' %}\n{{ "
                     + "'<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n{% if loop.last and "
                     + "add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}",
-        messages: Talk));
+                messages: Talk
+            )
+        );
 
     [Fact]
     public void DeepSeekLlm() =>
@@ -260,7 +264,9 @@ public sealed class JinjaTests
                     + "message['content'] + '\n\n' }}{% elif message['role'] == 'assistant' %}{{ 'Assistant: ' + "
                     + "message['content'] + eos_token }}{% elif message['role'] == 'system' %}{{ message['content'] + "
                     + "'\n\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}",
-        messages: Talk));
+                messages: Talk
+            )
+        );
 
     [Fact]
     public void QwenTools()

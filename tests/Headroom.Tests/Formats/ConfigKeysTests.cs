@@ -214,8 +214,10 @@ public class ConfigKeysTests
     [InlineData("granite", "Granite"), InlineData("mixtral", "Mixtral"), InlineData("olmo2", "Olmo2"),
         InlineData("phi3", "Phi3"), InlineData("phi4-mini", "Phi3")]
     [InlineData("qwen3-moe", "Qwen3Moe"), InlineData("smollm3", "SmolLM3")]
-    public void OtherFamilies(string folder, string name) => Assert.Contains(name,
-        Assert.Throws<HeadroomException>(() => WeightSources.Open(Shared.GoldenFile("families/" + folder))).Message,
+    public void OtherFamilies(string folder, string name) =>
+        Assert.Contains(
+            name,
+            Assert.Throws<HeadroomException>(() => WeightSources.Open(Shared.GoldenFile("families/" + folder))).Message,
             StringComparison.Ordinal);
 
     /// <summary>

@@ -142,13 +142,14 @@ public class ConfigTests
         float[] inv = (scaled with { RopeScaling = null }).InverseFrequencies(out _),
             after = scaled.InverseFrequencies(out float factor);
         Assert.Equal(1, factor);
-        foreach (var (i, before, due, divisor) in new[]
-        {
-                (14, 3.211445995e-03, 3.211445995e-03, 1),
-                (15, 2.131119537e-03, 1.290547928e-03, 1.651329),
-                (16, 1.414213562e-03, 4.295567966e-04, 3.292262),
-            (17, 9.384738704e-04, 9.708287803e-05, 9.666729), (18, 6.227724219e-04, 1.946163818e-05, 32),
-        })
+        foreach (
+            var (i, before, due, divisor) in new[]
+            {
+                (14, 3.211445995e-03, 3.211445995e-03, 1), (15, 2.131119537e-03, 1.290547928e-03, 1.651329),
+                (16, 1.414213562e-03, 4.295567966e-04, 3.292262), (17, 9.384738704e-04, 9.708287803e-05, 9.666729),
+                (18, 6.227724219e-04, 1.946163818e-05, 32),
+            }
+        )
         {
             Assert.InRange(inv[i] / before, 1 - 2e-7, 1 + 2e-7);
             Assert.InRange(after[i] / due, 1 - 5e-7, 1 + 5e-7);

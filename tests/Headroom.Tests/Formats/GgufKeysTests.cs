@@ -97,9 +97,8 @@ public sealed class GgufKeysTests : IDisposable
         RopeScaling[] all =
         [
             new("linear", 2.5), new("linear", 2.5, AttentionFactor: 1.25), new("linear", 1, AttentionFactor: 0.5),
-                new("yarn", 4, OriginalMaxPositionEmbeddings: 16),
-            new("yarn", 4, OriginalMaxPositionEmbeddings: 16, AttentionFactor: 1.5),
-        ];
+            new("yarn", 4, OriginalMaxPositionEmbeddings: 16),
+            new("yarn", 4, OriginalMaxPositionEmbeddings: 16, AttentionFactor: 1.5)];
         foreach (var s in all)
         {
             var config = Samples.Config() with { RopeScaling = s };

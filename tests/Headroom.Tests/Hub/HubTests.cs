@@ -29,23 +29,25 @@ public sealed class HubTests : IDisposable
         _hub.Large.Add(id + "/model.safetensors");
     }
 
-    private HubStore Store(Func<string, string?>? more = null, long piece = 1 << 20) => new(
+    private HubStore Store(Func<string, string?>? more = null, long piece = 1 << 20) =>
+        new(
             HubSettings.FromEnvironment(n =>
                 more?.Invoke(n)
                 ?? n switch
                 {
-                    "HF_ENDPOINT" => _hub.Endpoint,
-                    "HF_HOME" => _cache,
-                    "HF_TOKEN" => Token,
-                    "NO_PROXY" => "*",
+                    "HF_ENDPOINT" => _hub.Endpoint, "HF_HOME" => _cache, "HF_TOKEN" => Token, "NO_PROXY" => "*",
                     _ => null,
                 }
             ),
-        _said.Enqueue, null, (t, _) =>
-        {
-            _waits.Enqueue(t);
-            return Task.CompletedTask;
-        }, piece);
+            _said.Enqueue,
+            null,
+            (t, _) =>
+            {
+                _waits.Enqueue(t);
+                return Task.CompletedTask;
+            },
+            piece
+        );
 
     private string Repo(string id = "models--org--model") => Path.Combine(_cache, "hub", id);
 

@@ -17,21 +17,26 @@ internal sealed class PowerCutException : Exception;
 internal sealed record FaultPlan(
     double ErrorRate = 0, Range? Full = null, int CutAt = 0, int LiesAt = 0, bool Exchanges = true)
 {
-    public static FaultPlan Draw(Random random, int operations) => new(
-        random.Next(5) switch { 0 => 0.01, 1 => 0.05, _ => 0 },
+    public static FaultPlan Draw(Random random, int operations) =>
+        new(
+            random.Next(5) switch
+            {
+                0 => 0.01, 1 => 0.05, _ => 0,
+            },
             random.Next(4) == 0 && random.Next(1, operations) is var from
                 ? from..(from + random.Next(1, operations / 2))
                 : null,
-        random.Next(3) > 0 ? random.Next(1, operations) : 0,
-        random.Next(5) == 0 ? random.Next(1, operations / 6) : 0);
+            random.Next(3) > 0 ? random.Next(1, operations) : 0,
+            random.Next(5) == 0 ? random.Next(1, operations / 6) : 0
+        );
 }
 
 /// <summary>
 /// A disk that fails as disks do. Everything is done on the real files below a folder, so that the code under test
 /// reads what it wrote; beside that a model knows what has reached the platter: the bytes of a file at its last flush,
-/// the names of a folder at its last flush. <see cref="PowerCut"/> makes of the folder
-/// one of the states that POSIX allows then: of the names changed since, the first few or any of them; of the bytes
-/// written since, none, some, zeros in their place, or all.
+/// the names of a folder at its last flush. <see cref="PowerCut"/> makes of the folder one of the states that POSIX
+/// allows then: of the names changed since, the first few or any of them; of the bytes written since, none, some, zeros
+/// in their place, or all.
 /// </summary>
 internal sealed class FaultyFiles : FileLayer
 {

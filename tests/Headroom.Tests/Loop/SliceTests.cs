@@ -110,8 +110,10 @@ public sealed class SliceTests : IDisposable
     {
         string path = Path.Combine(_root, "f.safetensors");
         var values = Enumerable.Range(0, 103).Select(i => i * 0.5f).ToArray();
-        SafetensorsWriter.Write(path, [
-            ("a", "F32", [103], System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()).ToArray()),
+        SafetensorsWriter.Write(
+            path,
+            [
+                ("a", "F32", [103], System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()).ToArray()),
                 (
                     "b",
                     "F16",
@@ -120,7 +122,8 @@ public sealed class SliceTests : IDisposable
                         .Runtime.InteropServices.MemoryMarshal.AsBytes(Array.ConvertAll(values, v => (Half)v).AsSpan())
                         .ToArray()
                 ),
-        ]);
+            ]
+        );
         using var file = SafetensorsFile.Open(path);
         foreach (string name in new[] { "a", "b" })
             foreach (int piece in new[] { 1, 10, 101, 103, 500 })

@@ -26,12 +26,23 @@ public unsafe class LifetimeTests
         [
             ("smallest", TinyModel.Smallest(tied: true, bias: true, window: 5)),
             ("small", TinyModel.Small()),
-            ("135m", new ModelConfig { VocabSize = 49152, HiddenSize = 576, IntermediateSize = 1536,
-                NumHiddenLayers = 6, NumAttentionHeads = 9, NumKeyValueHeads = 3, HeadDim = 64, RmsNormEps = 1e-5f,
-                    TieWordEmbeddings = true }),
-            ("7b", new ModelConfig { VocabSize = 32000, HiddenSize = 4096, IntermediateSize = 11008,
-                NumHiddenLayers = 8, NumAttentionHeads = 32, NumKeyValueHeads = 32, HeadDim = 128,
-                    RmsNormEps = 1e-5f }),
+            (
+                "135m",
+                new ModelConfig
+                {
+                    VocabSize = 49152, HiddenSize = 576, IntermediateSize = 1536, NumHiddenLayers = 6,
+                    NumAttentionHeads = 9, NumKeyValueHeads = 3, HeadDim = 64, RmsNormEps = 1e-5f,
+                    TieWordEmbeddings = true,
+                }
+            ),
+            (
+                "7b",
+                new ModelConfig
+                {
+                    VocabSize = 32000, HiddenSize = 4096, IntermediateSize = 11008, NumHiddenLayers = 8,
+                    NumAttentionHeads = 32, NumKeyValueHeads = 32, HeadDim = 128, RmsNormEps = 1e-5f,
+                }
+            ),
         ];
         LoraSettings[] adapters =
         [
@@ -56,10 +67,17 @@ public unsafe class LifetimeTests
                                 new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, null,
                                     recompute, 32), Batches[b]);
                     }
-                    yield return ($"{name} {compute} batch {b} inference", config,
-                        new ModelSettings(WeightStorage.Int8, WeightStorage.BF16, TrainMode.None,
-                            TinyModel.Lora(0.1f, dora: b == 1), ComputeType: compute),
-                                Batches[b] with { TrainTokens = 0 });
+                yield return (
+                    $"{name} {compute} batch {b} inference",
+                    config,
+                    new ModelSettings(
+                        WeightStorage.Int8, WeightStorage.BF16, TrainMode.None, TinyModel.Lora(0.1f, dora: b == 1),
+                        ComputeType: compute),
+                    Batches[b] with
+                    {
+                        TrainTokens = 0,
+                    }
+                );
                 }
     }
 

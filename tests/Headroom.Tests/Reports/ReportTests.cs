@@ -346,16 +346,22 @@ public sealed class ReportTests : IDisposable
         };
     }
 
-    private void WriteDuel(params string[] runs) => Log("",
-    [
+    private void WriteDuel(params string[] runs) =>
+        Log(
+            "",
+            [
                 new()
                 {
                     ["event"] = "duel_start", ["name"] = "words: bag", ["models"] = new JsonArray("alpha", "beta"),
                     ["seeds"] = new JsonArray(1), ["recipe"] = "name: x\n",
                     ["runs"] = new JsonArray([.. runs.Select(r => (JsonNode?)r)]),
                 },
-        new() { ["event"] = "duel_end", ["seconds"] = 12.5, ["peak_resident_bytes"] = 7 << 20 },
-    ]);
+                new()
+                {
+                    ["event"] = "duel_end", ["seconds"] = 12.5, ["peak_resident_bytes"] = 7 << 20,
+                },
+            ]
+        );
 
     private void Log(string folder, IEnumerable<JsonObject> events)
     {

@@ -85,12 +85,14 @@ public sealed class TokenizerBoundsTests
             }
         );
         var chain = () => Sequence("normalizers", count, () => Doubling(kind));
-        foreach (var work in new Action[]
-                 {
-                     () => Load(File(("normalizer", chain()), ("added_tokens", added))),
-                     () => Load(File(("normalizer", chain()))).Encode(new string('a', 100_000)),
+        foreach (
+            var work in new Action[]
+            {
+                () => Load(File(("normalizer", chain()), ("added_tokens", added))),
+                () => Load(File(("normalizer", chain()))).Encode(new string('a', 100_000)),
                 () => Load(File(("decoder", Sequence("decoders", count, () => Doubling(kind))))).Decode([0, 0, 1, 0]),
-                 })
+            }
+        )
         {
             var e = Assert.IsType<HeadroomException>(Bounded(work));
             Assert.Contains("replacements make", e.Message);

@@ -59,13 +59,13 @@ internal static class ClassFigures
                 : null,
             ["classes"] = d is { Confusion: { } m, Intervals: { } i } ? Json(m, i) : null,
             ["tiers"] = new JsonArray([.. d.ByTier.Select(t => (JsonNode?)new JsonObject
-            {
-                            ["tier"] = t.Tier,
-                            ["rows"] = t.Confusion.Rows,
-                            ["correct"] = t.Confusion.Correct,
+                        {
+                            ["tier"] = t.Tier, ["rows"] = t.Confusion.Rows, ["correct"] = t.Confusion.Correct,
                             ["accuracy"] = Interval(Statistics.Wilson(t.Confusion.Correct, t.Confusion.Rows)),
-                ["f1"] = t.Confusion.Main.F1,
-            })]),
+                            ["f1"] = t.Confusion.Main.F1,
+                        }
+                ),
+            ]),
         };
     }
 

@@ -19,10 +19,10 @@ public sealed record ConfusionIntervals(
     /// <summary>
     /// Accuracy with Wilson's interval; precision, recall and F1 of every class and average with a percentile bootstrap
     /// over rows (B. Efron, "Bootstrap methods", 1979; 2.5 to 97.5 % of the resamples). Resample i uses Philox stream
-    /// i: the result does not depend on threads. Where no resample differs (all or none of a
-    /// class right), which says nothing about other rows, Wilson's interval takes its place: of right / predicted,
-    /// right / gold, and for F1 = 2 J / (1 + J) of J = right / (rows that are or were called so); averages then take
-    /// the mean of their classes' bounds.
+    /// i: the result does not depend on threads. Where no resample differs (all or none of a class right), which says
+    /// nothing about other rows, Wilson's interval takes its place: of right / predicted, right / gold, and for F1 = 2
+    /// J / (1 + J) of J = right / (rows that are or were called so); averages then take the mean of their classes'
+    /// bounds.
     /// </summary>
     public static ConfusionIntervals Of(ConfusionMatrix m, ulong seed, int resamples = Statistics.Resamples)
     {

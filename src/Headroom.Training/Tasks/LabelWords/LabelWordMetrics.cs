@@ -2,8 +2,7 @@ namespace Headroom.Training;
 
 /// <summary>
 /// The metrics of label words, as scikit-learn and transformers' examples call them. f1, precision and recall alone are
-/// of the positive class (the second label) where there
-/// are two, else macro.
+/// of the positive class (the second label) where there are two, else macro.
 /// </summary>
 internal static class LabelWordMetrics
 {

@@ -70,16 +70,16 @@ internal static class LabelWordTables
                         .Take(MostTiers)
                         .Select(c =>
                             new[]
-            {
-                                c.Quality.Label,
-                                c.Quality.Stage,
-                                Show.Short(c.Tier, RowLetters),
-                                Show.Count(c.Counts.Rows),
-                                Show.I(Statistics.Wilson(c.Counts.Correct, c.Counts.Rows)),
-                                What(c.Counts),
-                Show.N3(c.Counts.Main.F1),
-            }).ToList()),
-        ]);
+                            {
+                                c.Quality.Label, c.Quality.Stage, Show.Short(c.Tier, RowLetters),
+                                Show.Count(c.Counts.Rows), Show.I(Statistics.Wilson(c.Counts.Correct, c.Counts.Rows)),
+                                What(c.Counts), Show.N3(c.Counts.Main.F1),
+                            }
+                        )
+                        .ToList()
+                ),
+            ]
+        );
     }
 
     /// <summary>What precision, recall and F1 are of: the positive class, or an average.</summary>

@@ -37,13 +37,9 @@ internal sealed class LabelWordsTask : ITask
     public Evaluation Evaluate(Engine engine, IRowSource rows, EvaluationOptions options) =>
         LabelWordEvaluator
             .Run(
-                engine,
-                rows,
-                _encoder.LabelWords,
-                _encoder.Candidates,
-                options.BatchRows,
-                options.MaxTokens,
-            options.Progress).ToEvaluation(options.Seed);
+                engine, rows, _encoder.LabelWords, _encoder.Candidates, options.BatchRows, options.MaxTokens,
+                options.Progress)
+            .ToEvaluation(options.Seed);
 
     private IEnumerable<string> Classes(IReadOnlyList<DataRow> train)
     {

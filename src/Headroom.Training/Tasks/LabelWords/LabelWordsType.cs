@@ -97,8 +97,7 @@ internal sealed class LabelWordsType : TaskType
 
     /// <summary>
     /// The key of task.labels that a label of the data stands for: the same text, or the same number (1 is 1.0), where
-    /// true counts as 1 and false as 0 as
-    /// they do in the programs that write such files; null when there is none.
+    /// true counts as 1 and false as 0 as they do in the programs that write such files; null when there is none.
     /// </summary>
     internal static Func<string, string?> LabelMatch(TaskOptions task)
     {

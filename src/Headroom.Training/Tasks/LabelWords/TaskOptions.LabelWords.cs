@@ -5,8 +5,7 @@ public sealed partial class TaskOptions
 {
     /// <summary>
     /// Prompt with {text}, the data's text_field, or with columns of the data by name, such as {premise} and
-    /// {hypothesis}; {{ and }} are plain braces. Blanks
-    /// at its end go to the label words.
+    /// {hypothesis}; {{ and }} are plain braces. Blanks at its end go to the label words.
     /// </summary>
     [Identity(Identity.Rows)]
     [AlsoCalled("prompt_template prompt_style prompt_format formatting_func format instruction_template "
