@@ -447,9 +447,9 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
                     ops.AttentionBackward(
                         q.Gpu, k.Gpu, v.Gpu, o.Gpu, lse.Gpu, dO.Gpu, offsets.Gpu, s, delta.Gpu, dq.Gpu, dk.Gpu, dv.Gpu);
                     Finite(rig, o, lse, delta, dq, dk, dv);
-            ops.AttentionBackward(
-                q.Gpu, k.Gpu, v.Gpu, o.Gpu, lse.Gpu, dO.Gpu, offsets.Gpu, s, delta.Gpu, dq.Gpu, dk.Gpu, dv.Gpu, cos.Gpu,
-                sin.Gpu);
+                    ops.AttentionBackward(
+                        q.Gpu, k.Gpu, v.Gpu, o.Gpu, lse.Gpu, dO.Gpu, offsets.Gpu, s, delta.Gpu, dq.Gpu, dk.Gpu,
+                        dv.Gpu, cos.Gpu, sin.Gpu);
                     Finite(rig, dq, dk, dv);
                     if (lengths.Length > 1 || fused) continue;
                     const int fresh = 5;

@@ -119,19 +119,19 @@ internal sealed partial class JinjaInterpreter
             }
         string[] others = name.StartsWith('_') ? [] : target switch
         {
-                string => OtherStringMethods,
-                PyDict => ["fromkeys"],
-                PyRange => ["start", "stop", "step", "count", "index"],
-                PyView => ["isdisjoint", "mapping"],
-                PyIterator => ["close", "send", "throw"],
-                BoundMacro => ["name", "arguments", "catch_kwargs", "catch_varargs", "caller", "explicit_caller"],
-                bool or long =>
-                [
-                    "real", "imag", "numerator", "denominator", "bit_length", "bit_count", "conjugate", "to_bytes",
+            string => OtherStringMethods,
+            PyDict => ["fromkeys"],
+            PyRange => ["start", "stop", "step", "count", "index"],
+            PyView => ["isdisjoint", "mapping"],
+            PyIterator => ["close", "send", "throw"],
+            BoundMacro => ["name", "arguments", "catch_kwargs", "catch_varargs", "caller", "explicit_caller"],
+            bool or long =>
+            [
+                "real", "imag", "numerator", "denominator", "bit_length", "bit_count", "conjugate", "to_bytes",
                     "from_bytes", "as_integer_ratio", "is_integer"],
-                double => ["real", "imag", "conjugate", "is_integer", "hex", "fromhex", "as_integer_ratio"],
-                _ => [],
-            };
+            double => ["real", "imag", "conjugate", "is_integer", "hex", "fromhex", "as_integer_ratio"],
+            _ => [],
+        };
         if (others.Contains(name)) throw new JinjaFault($"{name} of {JinjaValues.TypeName(target)} is not supported");
         if (target is PyDict dict && !HiddenDictMethods.Contains(name))
             return dict.TryGetValue(name, out object? d) ? d : new Undefined(name);

@@ -439,26 +439,26 @@ internal static class KnownSplits
     /// </summary>
     public static string[] ByName(string? pre) => pre switch
     {
-            null or "default" =>
-            [
-                @"[\p{P}\$\+<=>\^~\|]+", @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+        null or "default" =>
+        [
+            @"[\p{P}\$\+<=>\^~\|]+", @"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
                 @"\p{N}+", "[0-9][0-9][0-9]"],
-            "gpt-2" or "gpt2" or "phi-2" or "jina-es" or "jina-de" or "olmo" => [Gpt2],
-            "llama-bpe" or "llama3" or "llama-v3" or "falcon3" => [Llama3],
-            "qwen2" or "deepseek-r1-qwen" or "megrez" => [Qwen2],
-            "smollm" or "starcoder" or "refact" or "command-r" => [@"\p{N}", Gpt2],
-            "deepseek-llm" =>
-            [
-                "[\r\n]", Cased, "\\s?[!-/:-~\uFF01-\uFF0F\uFF1A-\uFF5E\u2018-\u201F\u3000-\u3002]+", "\\s+$",
+        "gpt-2" or "gpt2" or "phi-2" or "jina-es" or "jina-de" or "olmo" => [Gpt2],
+        "llama-bpe" or "llama3" or "llama-v3" or "falcon3" => [Llama3],
+        "qwen2" or "deepseek-r1-qwen" or "megrez" => [Qwen2],
+        "smollm" or "starcoder" or "refact" or "command-r" => [@"\p{N}", Gpt2],
+        "deepseek-llm" =>
+        [
+            "[\r\n]", Cased, "\\s?[!-/:-~\uFF01-\uFF0F\uFF1A-\uFF5E\u2018-\u201F\u3000-\u3002]+", "\\s+$",
                 "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+", @"\p{N}"],
-            "deepseek-coder" =>
-            [
-                "[\r\n]", @"\s?\p{L}+", @"\s?\p{P}+", "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+", @"\p{N}"],
-            "deepseek-v3" => [@"\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+", V3Words],
-            _ => throw new HeadroomException(
-                $"The GGUF vocabulary names the pre-tokenizer \"{pre}\", which is not known here.",
-                "Point the recipe at the model's Hugging Face folder with its tokenizer.json, or use a GGUF with "
-                    + "pre-tokenizer llama-bpe, qwen2, smollm, gpt-2, deepseek-llm, deepseek-coder or deepseek-v3."
-            ),
-        };
+        "deepseek-coder" =>
+        [
+            "[\r\n]", @"\s?\p{L}+", @"\s?\p{P}+", "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+", @"\p{N}"],
+        "deepseek-v3" => [@"\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+", V3Words],
+        _ => throw new HeadroomException(
+            $"The GGUF vocabulary names the pre-tokenizer \"{pre}\", which is not known here.",
+            "Point the recipe at the model's Hugging Face folder with its tokenizer.json, or use a GGUF with "
+                + "pre-tokenizer llama-bpe, qwen2, smollm, gpt-2, deepseek-llm, deepseek-coder or deepseek-v3."
+        ),
+    };
 }

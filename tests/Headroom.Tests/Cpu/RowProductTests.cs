@@ -12,9 +12,9 @@ public sealed unsafe class RowProductTests
         Gen.Select(Gen.Int[0, 5], Gen.Int[1, 9], Gen.Int[1, 70], Gen.Int[0, 60], Gen.Int[0, 1000]).Sample(
             (kind, rows, outs, width, seed) =>
             {
-                    WeightStorage[] storages =
-                    [
-                        WeightStorage.F32, WeightStorage.BF16, WeightStorage.F16, WeightStorage.Int8, WeightStorage.NF4,
+                WeightStorage[] storages =
+                [
+                    WeightStorage.F32, WeightStorage.BF16, WeightStorage.F16, WeightStorage.Int8, WeightStorage.NF4,
                         WeightStorage.NF4Double];
                 // of whole vectors and blocks; the other widths end in the middle of one
                 int[] whole = [64, 128, 192, 576, 1088];

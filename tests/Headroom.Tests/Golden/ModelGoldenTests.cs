@@ -210,11 +210,12 @@ public class ModelGoldenTests
         var offsets = batch.Host.Offsets;
         float worst = 0;
         for (int r = 0; r < rows; r++)
-        for (int t = 0; t < offsets[r + 1] - offsets[r]; t++)
-        for (int v = 0; v < vocab; v++)
-            worst = Math.Max(
-                worst,
-                MathF.Abs(actual[((long)offsets[r] + t) * vocab + v] - expected[((long)r * length + t) * vocab + v]));
+            for (int t = 0; t < offsets[r + 1] - offsets[r]; t++)
+                for (int v = 0; v < vocab; v++)
+                {
+                    float due = expected[((long)r * length + t) * vocab + v];
+                    worst = Math.Max(worst, MathF.Abs(actual[((long)offsets[r] + t) * vocab + v] - due));
+                }
         return worst;
     }
 

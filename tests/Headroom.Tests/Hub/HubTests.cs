@@ -35,7 +35,10 @@ public sealed class HubTests : IDisposable
                 more?.Invoke(n)
                 ?? n switch
                 {
-                    "HF_ENDPOINT" => _hub.Endpoint, "HF_HOME" => _cache, "HF_TOKEN" => Token, "NO_PROXY" => "*",
+                    "HF_ENDPOINT" => _hub.Endpoint,
+                    "HF_HOME" => _cache,
+                    "HF_TOKEN" => Token,
+                    "NO_PROXY" => "*",
                     _ => null,
                 }
             ),

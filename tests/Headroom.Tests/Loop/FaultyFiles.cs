@@ -21,7 +21,9 @@ internal sealed record FaultPlan(
         new(
             random.Next(5) switch
             {
-                0 => 0.01, 1 => 0.05, _ => 0,
+                0 => 0.01,
+                1 => 0.05,
+                _ => 0,
             },
             random.Next(4) == 0 && random.Next(1, operations) is var from
                 ? from..(from + random.Next(1, operations / 2))

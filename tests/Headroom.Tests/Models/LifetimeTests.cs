@@ -67,17 +67,17 @@ public unsafe class LifetimeTests
                                 new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Full, null,
                                     recompute, 32), Batches[b]);
                     }
-                yield return (
-                    $"{name} {compute} batch {b} inference",
-                    config,
-                    new ModelSettings(
-                        WeightStorage.Int8, WeightStorage.BF16, TrainMode.None, TinyModel.Lora(0.1f, dora: b == 1),
-                        ComputeType: compute),
-                    Batches[b] with
-                    {
-                        TrainTokens = 0,
-                    }
-                );
+                    yield return (
+                        $"{name} {compute} batch {b} inference",
+                        config,
+                        new ModelSettings(
+                            WeightStorage.Int8, WeightStorage.BF16, TrainMode.None, TinyModel.Lora(0.1f, dora: b == 1),
+                            ComputeType: compute),
+                        Batches[b] with
+                        {
+                            TrainTokens = 0,
+                        }
+                    );
                 }
     }
 

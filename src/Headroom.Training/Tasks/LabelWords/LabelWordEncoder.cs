@@ -58,13 +58,13 @@ public sealed partial class LabelWordEncoder
         if (_blanks.Length > 0) Answers = [.. Answers.Select(a => a[_blanks.Length..])];
         Candidates = [.. Answers.Select(a => a[0])];
         for (int i = 0; i < Candidates.Length; i++)
-        for (int j = 0; j < i; j++)
-            if (Candidates[i] == Candidates[j])
-                throw new HeadroomException(
-                    $"Label words '{HeadroomException.Value(LabelWords[j])}' and "
-                        + $"'{HeadroomException.Value(LabelWords[i])}' begin with the same token",
-                    "Choose label words that differ in their first token"
-                );
+            for (int j = 0; j < i; j++)
+                if (Candidates[i] == Candidates[j])
+                    throw new HeadroomException(
+                        $"Label words '{HeadroomException.Value(LabelWords[j])}' and "
+                            + $"'{HeadroomException.Value(LabelWords[i])}' begin with the same token",
+                        "Choose label words that differ in their first token"
+                    );
         _longestAnswer = Answers.Max(a => a.Length);
         _budget =
             task.MaxSeqLength
