@@ -3,8 +3,8 @@ using System.Globalization;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
-using Headroom.Formats.Chat;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers.Chat;
+using Headroom.Tokenizers;
 using Headroom.Models;
 using Headroom.Training;
 

@@ -25,7 +25,8 @@ internal sealed class Tally(string what, string? file, int most)
 {
     private static readonly JsonSerializerOptions Pretty = new()
     {
-        WriteIndented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+        WriteIndented = true,
+        Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
     };
     private readonly long[] _counts = new long[5];
     private readonly Dictionary<string, long> _reasons = [];
@@ -59,21 +60,17 @@ internal sealed class Tally(string what, string? file, int most)
     {
         double seconds = _watch.Elapsed.TotalSeconds;
         long all = _counts.Sum();
-        return FormattableString.Invariant(
-                $"{what}: {all:N0} cases, {this[Outcome.Agreed]:N0} agree, {this[Outcome.BothFail]:N0} fail on both "
-                    + $"sides, {this[Outcome.Refused]:N0} refused by name, "
-            )
-            + FormattableString.Invariant(
-                $"{this[Outcome.NoVerdict]:N0} without a verdict, {this[Outcome.Different]:N0} different; "
-                    + $"{all / seconds:N0} a second"
-            );
+        string judged = $"{this[Outcome.Agreed]:N0} agree, {this[Outcome.BothFail]:N0} fail on both sides";
+        string open = $"{this[Outcome.Refused]:N0} refused by name, {this[Outcome.NoVerdict]:N0} without a verdict";
+        return $"{what}: {all:N0} cases, {judged}, {open}, {this[Outcome.Different]:N0} different; "
+            + $"{all / seconds:N0} a second";
     }
 
     public void Reasons()
     {
         var text = new StringBuilder();
         foreach (var (reason, n) in _reasons.OrderByDescending(r => r.Value).Take(60))
-            text.AppendLine(FormattableString.Invariant($"  {n, 9:N0}  {reason}"));
+            text.AppendLine(FormattableString.Invariant($"  {n,9:N0}  {reason}"));
         Console.Write(text);
     }
 }

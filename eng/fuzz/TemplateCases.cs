@@ -163,14 +163,17 @@ internal sealed class TemplateCases
     private JsonNode Scalar() =>
         _dice.To(6) switch
         {
-            0 => _dice.Between(-3, 9), 1 when _dice.One(3) => "#2.0",
-            1 => _dice.Of(0.5, -2.5, 1e16, 3.14159, 1e-7, 100.0, 0.1), 2 => _dice.Coin(), _ => Word(),
+            0 => _dice.Between(-3, 9),
+            1 when _dice.One(3) => "#2.0",
+            1 => _dice.Of(0.5, -2.5, 1e16, 3.14159, 1e-7, 100.0, 0.1),
+            2 => _dice.Coin(),
+            _ => Word(),
         };
 
     private JsonObject Variables() => new()
     {
         ["messages"] = _conversations.Count > 0 && _dice.Coin() ? _dice.From(_conversations).DeepClone() : Messages(),
-            ["tools"] = _dice.Coin()
+        ["tools"] = _dice.Coin()
                 ? null
                 : new JsonArray(Enumerable.Range(0, _dice.To(3)).Select(_ => (JsonNode)Tool()).ToArray()),
         ["documents"] = null,
@@ -181,21 +184,24 @@ internal sealed class TemplateCases
         ["t"] = Word() + Word(),
         ["n"] = _dice.Of(0, 1, 2, 3, -1, 7, 100),
         ["m"] = _dice.Between(-5, 5),
-            ["f"] = _dice.To(5) switch
-            {
-                0 => "#2.0", 1 => "#1e3", _ => _dice.Of(0.5, -1.5, 2.5, 2.5, 1e20, 1e-5, 3.14159, 0.1, 123456.789),
-            },
+        ["f"] = _dice.To(5) switch
+        {
+            0 => "#2.0",
+            1 => "#1e3",
+            _ => _dice.Of(0.5, -1.5, 2.5, 2.5, 1e20, 1e-5, 3.14159, 0.1, 123456.789),
+        },
         ["b"] = _dice.Coin(),
         ["l"] = new JsonArray(Enumerable.Range(0, _dice.To(5)).Select(_ => (JsonNode)_dice.Between(-2, 4)).ToArray()),
         ["ls"] = new JsonArray(Enumerable.Range(0, _dice.To(4)).Select(_ => (JsonNode)Word()).ToArray()),
-            ["ld"] = new JsonArray(
+        ["ld"] = new JsonArray(
                 Enumerable
                     .Range(0, _dice.To(4))
                     .Select(_ =>
                         (JsonNode)
                             new JsonObject
                             {
-                                ["a"] = _dice.One(5) ? Word() : _dice.To(3), ["b"] = new JsonObject { ["c"] = Word() },
+                                ["a"] = _dice.One(5) ? Word() : _dice.To(3),
+                                ["b"] = new JsonObject { ["c"] = Word() },
                             }
                     )
                     .ToArray()
@@ -236,7 +242,8 @@ internal sealed class TemplateCases
                         ["type"] = "function",
                         ["function"] = new JsonObject
                         {
-                            ["name"] = "f", ["arguments"] = _dice.Coin() ? Dict(1) : "{\"a\": 1}",
+                            ["name"] = "f",
+                            ["arguments"] = _dice.Coin() ? Dict(1) : "{\"a\": 1}",
                         },
                     }
                 );
@@ -250,16 +257,18 @@ internal sealed class TemplateCases
     private JsonObject Tool() => new()
     {
         ["type"] = "function",
-            ["function"] = new JsonObject
+        ["function"] = new JsonObject
+        {
+            ["name"] = Word(),
+            ["description"] = Word(),
+            ["parameters"] = new JsonObject
             {
-                ["name"] = Word(),
-                ["description"] = Word(),
-                ["parameters"] = new JsonObject
-                {
-                    ["type"] = "object", ["properties"] = Dict(1), ["required"] = new JsonArray("a"),
-                },
+                ["type"] = "object",
+                ["properties"] = Dict(1),
+                ["required"] = new JsonArray("a"),
             },
-        };
+        },
+    };
 
     // ---- statements
 
@@ -368,29 +377,29 @@ internal sealed class TemplateCases
         4 => Bool(depth),
         5 => List(depth),
         6 => Map(depth),
-            7 => depth > 0
-                ? $"{Any(depth - 1)} | {_dice.From(_dice.Of(StrFilters, ListFilters, DictFilters, NumFilters))}"
-                : _dice.From(Names),
+        7 => depth > 0
+            ? $"{Any(depth - 1)} | {_dice.From(_dice.Of(StrFilters, ListFilters, DictFilters, NumFilters))}"
+            : _dice.From(Names),
         _ => depth > 0 && _dice.One(3) ? Wild(depth) : _dice.From(Names),
     };
 
     // Of any kind at all: many of these are errors, on both sides.
     private string Wild(int depth) => _dice.To(10) switch
     {
-            0 =>
-                $"{Any(depth - 1)} "
-                    + $"{_dice.Of("+", "-", "*", "/", "//", "%", "~", "==", "<", ">=", "in", "not in", "and", "or")} "
-                    + $"{Any(depth - 1)}",
-            1 =>
-                $"{_dice.From(Names)}.{_dice.Of("a", "b", "role", "content", "items", "keys", "nope", "0", "1", "_a", "__len__", "append", "get", "copy", "index", "count", "upper", "real", "update", "values")}",
-            2 =>
-                $"{_dice.From(Names)}[{_dice.Of("0", "-1", "'a'", "1:", ":2", "::-1", "'nope'", "n", "m", "none", "1.5", "true", "n:m", "::2", "5:", "'upper'")}]",
+        0 =>
+            $"{Any(depth - 1)} "
+                + $"{_dice.Of("+", "-", "*", "/", "//", "%", "~", "==", "<", ">=", "in", "not in", "and", "or")} "
+                + $"{Any(depth - 1)}",
+        1 =>
+            $"{_dice.From(Names)}.{_dice.Of("a", "b", "role", "content", "items", "keys", "nope", "0", "1", "_a", "__len__", "append", "get", "copy", "index", "count", "upper", "real", "update", "values")}",
+        2 =>
+            $"{_dice.From(Names)}[{_dice.Of("0", "-1", "'a'", "1:", ":2", "::-1", "'nope'", "n", "m", "none", "1.5", "true", "n:m", "::2", "5:", "'upper'")}]",
         3 => $"({Any(depth - 1)}).{Pick(StrMethods, OddStrMethods)}",
-            4 =>
-                $"{_dice.From(Names)}.{_dice.Of("items()", "keys()", "values()", "get('a')", "get('zz', 1)", "append(1)", "index(1)", "count(1)", "pop()", "copy()", "items() | list", "keys() | list", "values() | first")}",
+        4 =>
+            $"{_dice.From(Names)}.{_dice.Of("items()", "keys()", "values()", "get('a')", "get('zz', 1)", "append(1)", "index(1)", "count(1)", "pop()", "copy()", "items() | list", "keys() | list", "values() | first")}",
         5 => $"({Any(depth - 1)} if {Bool(depth - 1)}{(_dice.Coin() ? $" else {Any(depth - 1)}" : "")})",
-            6 =>
-                $"{_dice.Of("range", "dict", "namespace", "joiner", "cycler", "lipsum", "strftime_now", "nope")}({_dice.Of("", "3", "1, 4", "0, 10, 3", "5, 0, -2", "a=1", "'%Y-%m-%d'", "d")})",
+        6 =>
+            $"{_dice.Of("range", "dict", "namespace", "joiner", "cycler", "lipsum", "strftime_now", "nope")}({_dice.Of("", "3", "1, 4", "0, 10, 3", "5, 0, -2", "a=1", "'%Y-%m-%d'", "d")})",
         7 => $"{Any(depth - 1)} is {(_dice.One(4) ? "not " : "")}{Pick(Tests, OddTests)}",
         8 => $"-{Any(depth - 1)}",
         _ => $"({Any(depth - 1)}, {Any(depth - 1)})",

@@ -1,8 +1,8 @@
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Formats.Chat;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers.Chat;
+using Headroom.Tokenizers;
 
 namespace Headroom.Fuzz;
 

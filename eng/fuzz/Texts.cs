@@ -90,7 +90,9 @@ internal sealed class Texts
                     text.Append(
                         dice.To(4) switch
                         {
-                            0 => dice.From(own), 1 => Character(dice), _ => dice.From(Bits),
+                            0 => dice.From(own),
+                            1 => Character(dice),
+                            _ => dice.From(Bits),
                         }
                     );
                 return text.ToString();

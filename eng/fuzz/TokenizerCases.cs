@@ -176,8 +176,12 @@ internal sealed class TokenizerCases
             ["padding"] = dice.One(10)
                 ? new JsonObject
                 {
-                    ["strategy"] = new JsonObject { ["Fixed"] = 8 }, ["direction"] = "Right",
-                    ["pad_to_multiple_of"] = null, ["pad_id"] = 0, ["pad_type_id"] = 0, ["pad_token"] = "<s>",
+                    ["strategy"] = new JsonObject { ["Fixed"] = 8 },
+                    ["direction"] = "Right",
+                    ["pad_to_multiple_of"] = null,
+                    ["pad_id"] = 0,
+                    ["pad_type_id"] = 0,
+                    ["pad_token"] = "<s>",
                 }
                 : null,
             ["added_tokens"] = added,
@@ -285,26 +289,26 @@ internal sealed class TokenizerCases
 
     private static JsonObject Normalizer(Dice dice, int depth) => dice.To(depth > 0 ? 18 : 14) switch
     {
-            0 => Item("NFC"),
-            1 => Item("NFD"),
-            2 => dice.One(6) ? Item(dice.Of("NFKC", "NFKD")) : Item("NFC"),
-            3 or 4 => Item("Lowercase"),
-            5 or 6 => Item("Strip", ("strip_left", dice.Coin()), ("strip_right", dice.Coin())),
-            7 => Item("StripAccents"),
-            8 or 9 => Item("Prepend", ("prepend", dice.Of("\u2581", " ", "ab", dice.One(40) ? "" : "a"))),
-            10 or 11 or 12 => Item(
-                "Replace", ("pattern", Pattern(dice)), ("content", dice.Of("\u2581", "", "a", "bc", " "))),
-            13 => dice.To(4) switch
-            {
-                0 => Item("Nmt"),
-                1 => Item(
-                    "BertNormalizer", ("clean_text", true), ("handle_chinese_chars", dice.Coin()),
-                    ("strip_accents", null), ("lowercase", dice.Coin())),
-                2 => Item("ByteLevel"),
-                _ => Item("Prepend", ("prepend", "\u2581")),
-            },
-            _ => Item("Sequence", ("normalizers", Several(dice, () => Normalizer(dice, depth - 1)))),
-        };
+        0 => Item("NFC"),
+        1 => Item("NFD"),
+        2 => dice.One(6) ? Item(dice.Of("NFKC", "NFKD")) : Item("NFC"),
+        3 or 4 => Item("Lowercase"),
+        5 or 6 => Item("Strip", ("strip_left", dice.Coin()), ("strip_right", dice.Coin())),
+        7 => Item("StripAccents"),
+        8 or 9 => Item("Prepend", ("prepend", dice.Of("\u2581", " ", "ab", dice.One(40) ? "" : "a"))),
+        10 or 11 or 12 => Item(
+            "Replace", ("pattern", Pattern(dice)), ("content", dice.Of("\u2581", "", "a", "bc", " "))),
+        13 => dice.To(4) switch
+        {
+            0 => Item("Nmt"),
+            1 => Item(
+                "BertNormalizer", ("clean_text", true), ("handle_chinese_chars", dice.Coin()),
+                ("strip_accents", null), ("lowercase", dice.Coin())),
+            2 => Item("ByteLevel"),
+            _ => Item("Prepend", ("prepend", "\u2581")),
+        },
+        _ => Item("Sequence", ("normalizers", Several(dice, () => Normalizer(dice, depth - 1)))),
+    };
 
     private static JsonObject Bytes(Dice dice) =>
         Item("ByteLevel", ("add_prefix_space", dice.Coin()), ("trim_offsets", dice.Coin()), ("use_regex", dice.Coin()));
@@ -320,11 +324,11 @@ internal sealed class TokenizerCases
 
     private static JsonObject Pre(Dice dice, int depth) => dice.To(depth > 0 ? 17 : 14) switch
     {
-            0 or 1 => Item(
-                "Metaspace", ("replacement", dice.Of("\u2581", "\u2581", "\u2581", "_", "a")),
-                ("prepend_scheme", dice.Of("first", "always", "never")), ("split", dice.Coin())),
-            2 or 3 or 4 => Item(
-                "Split", ("pattern", Pattern(dice)), ("behavior", dice.From(Behaviors)), ("invert", dice.One(3))),
+        0 or 1 => Item(
+            "Metaspace", ("replacement", dice.Of("\u2581", "\u2581", "\u2581", "_", "a")),
+            ("prepend_scheme", dice.Of("first", "always", "never")), ("split", dice.Coin())),
+        2 or 3 or 4 => Item(
+            "Split", ("pattern", Pattern(dice)), ("behavior", dice.From(Behaviors)), ("invert", dice.One(3))),
         5 => Item("Digits", ("individual_digits", dice.Coin())),
         6 => Item("Whitespace"),
         7 => Item("WhitespaceSplit"),
@@ -369,7 +373,9 @@ internal sealed class TokenizerCases
                     var (text, id) = Token();
                     special[text] = new JsonObject
                     {
-                        ["id"] = text, ["ids"] = new JsonArray(id), ["tokens"] = new JsonArray(text),
+                        ["id"] = text,
+                        ["ids"] = new JsonArray(id),
+                        ["tokens"] = new JsonArray(text),
                     };
                     return new JsonObject { ["SpecialToken"] = new JsonObject { ["id"] = text, ["type_id"] = 0 } };
                 }

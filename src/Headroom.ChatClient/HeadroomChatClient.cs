@@ -1,6 +1,6 @@
 using System.Runtime.CompilerServices;
 using Headroom.Core;
-using Headroom.Formats.Chat;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training;
 using Microsoft.Extensions.AI;
 using ChatMessage = Microsoft.Extensions.AI.ChatMessage;
@@ -164,9 +164,9 @@ public sealed class HeadroomChatClient : IChatClient
                 Seed = o?.Seed is { } seed ? unchecked((int)seed) : s.Seed,
             },
         };
-        var all = messages.Select(m => new Formats.Chat.ChatMessage(m.Role.Value, Text(m))).ToList();
+        var all = messages.Select(m => new Tokenizers.Chat.ChatMessage(m.Role.Value, Text(m))).ToList();
         if (!string.IsNullOrEmpty(o?.Instructions))
-            all.Insert(0, new Formats.Chat.ChatMessage("system", o.Instructions));
+            all.Insert(0, new Tokenizers.Chat.ChatMessage("system", o.Instructions));
         int[] prompt = _template.Encode(all, addGenerationPrompt: true);
         lock (_gate)
         {

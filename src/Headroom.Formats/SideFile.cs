@@ -19,6 +19,9 @@ public static class SideFile
     /// <summary>More than any index of shards has: 100,000 tensors take 10 MB.</summary>
     public const long LargestIndex = 256 << 20;
 
+    /// <summary>Of a tokenizer.json or tokenizer.model, unpacked: four times the largest known.</summary>
+    public const int LargestTokenizer = 256 << 20;
+
     /// <summary>The text of a file (UTF-8, or what its byte order mark says).</summary>
     /// <exception cref="HeadroomException">It is larger than <paramref name="most"/> bytes, or a Git LFS
     /// pointer.</exception>

@@ -2,7 +2,7 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Models;
 using Headroom.Training;
 

@@ -4,7 +4,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Models;
 using Headroom.Training;
 

@@ -1,8 +1,8 @@
 using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
-using Headroom.Formats.Chat;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers.Chat;
+using Headroom.Tokenizers;
 using Headroom.Training;
 
 namespace Headroom.Cli;

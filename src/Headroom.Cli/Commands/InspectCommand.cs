@@ -3,7 +3,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Hub;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Training;
 
 namespace Headroom.Cli;

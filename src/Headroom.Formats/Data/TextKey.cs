@@ -3,7 +3,7 @@ using System.Buffers.Binary;
 using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
-using Headroom.Formats.Tokenizers;
+using Headroom.Formats.Text;
 
 namespace Headroom.Formats.Data;
 

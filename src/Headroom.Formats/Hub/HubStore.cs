@@ -2,7 +2,6 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Formats.Tokenizers;
 
 namespace Headroom.Formats.Hub;
 
@@ -150,7 +149,7 @@ public sealed partial class HubStore : IDisposable
     private static long? Most(string file) => file switch
     {
         IndexFile => SideFile.LargestIndex,
-        "tokenizer.json" or "tokenizer.model" => TokenizerLoader.LargestFile,
+        "tokenizer.json" or "tokenizer.model" => SideFile.LargestTokenizer,
         _ when file.EndsWith(".json", StringComparison.Ordinal)
                 || file.EndsWith(".jinja", StringComparison.Ordinal) => SideFile.Largest,
         _ => null,

@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Tokenizers;
 
 namespace Headroom.Training;
 

@@ -3,8 +3,8 @@ using System.Runtime.InteropServices;
 using System.Text;
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Formats.Chat;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers.Chat;
+using Headroom.Tokenizers;
 using Headroom.Models;
 
 namespace Headroom.Training;

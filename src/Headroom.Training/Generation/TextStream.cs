@@ -1,5 +1,5 @@
 using System.Text;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 
 namespace Headroom.Training;
 

@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Models;
 
 namespace Headroom.Training;

@@ -1,5 +1,5 @@
 using Headroom.Core;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 
 namespace Headroom.Training;
 

@@ -49,7 +49,7 @@ public static class TaskTypes
         public override string Name => name;
         public override IReadOnlyList<MetricKind> Metrics => [MetricKind.Loss];
         public override string BestMetric => MetricKind.Loss.Name;
-        public override ITask Make(Recipe recipe, Formats.Tokenizers.ITokenizer tokenizer) =>
+        public override ITask Make(Recipe recipe, Tokenizers.ITokenizer tokenizer) =>
             throw new InvalidOperationException($"there is no task type {name}");
     }
 }

@@ -1,7 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Headroom.Formats.Chat;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers.Chat;
+using Headroom.Tokenizers;
 
 namespace Headroom.Tests.Chat;
 

@@ -1,7 +1,7 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats.Chat;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers.Chat;
+using Headroom.Tokenizers;
 using Headroom.Tests.Formats;
 
 namespace Headroom.Tests.Chat;

@@ -1,7 +1,7 @@
 using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Formats.Data;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Training;
 
 namespace Headroom.Tests.Data;

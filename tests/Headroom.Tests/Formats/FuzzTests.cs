@@ -2,7 +2,7 @@ using System.Text;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Parquet;
 using Parquet.Serialization;
 

@@ -1,7 +1,7 @@
 using System.Text;
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Training;
 
 namespace Headroom.Tests.Formats;

@@ -3,7 +3,7 @@ using System.Text;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Models;
 
 namespace Headroom.Tests.Formats;

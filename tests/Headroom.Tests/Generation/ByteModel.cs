@@ -1,6 +1,6 @@
 using System.Text;
 using Headroom.Core;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Models;
 using Headroom.Training;
 

@@ -1,6 +1,6 @@
 using Headroom.ChatClient;
 using Headroom.Core;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Training;
 using Microsoft.Extensions.AI;
 

@@ -1,5 +1,5 @@
 using Headroom.Core;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Training;
 
 namespace Headroom.Tests.Generation;
@@ -154,7 +154,7 @@ public sealed class GeneratorTests
     {
         Assert.Equal(
             ByteTokenizer.EndOfTurn,
-            Headroom.Formats.Chat.ChatTemplate.EndToken(ByteTokenizer.ChatMl, new ByteTokenizer()));
+            Headroom.Tokenizers.Chat.ChatTemplate.EndToken(ByteTokenizer.ChatMl, new ByteTokenizer()));
         Assert.Equal(
             [2, 257, 259],
             Generator
@@ -164,7 +164,7 @@ public sealed class GeneratorTests
         var llama3 = TokenizerLoader.Load(Shared.DataFile("tokenizers/llama3"));
         Assert.Equal(
             "<|eot_id|>",
-            llama3.IdToToken(Headroom.Formats.Chat.ChatTemplate.EndToken(llama3.ChatTemplate!, llama3)!.Value));
+            llama3.IdToToken(Headroom.Tokenizers.Chat.ChatTemplate.EndToken(llama3.ChatTemplate!, llama3)!.Value));
     }
 
     [Fact]

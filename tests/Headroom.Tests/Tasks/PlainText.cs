@@ -2,7 +2,7 @@ using System.Text;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats.Data;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Headroom.Training;
 
 namespace Headroom.Tests.Tasks;

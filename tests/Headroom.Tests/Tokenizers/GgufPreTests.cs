@@ -1,7 +1,7 @@
 using CsCheck;
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 
 namespace Headroom.Tests.Tokenizers;
 

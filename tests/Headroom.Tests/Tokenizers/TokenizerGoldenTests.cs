@@ -1,5 +1,5 @@
 using System.Text.Json;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 
 namespace Headroom.Tests.Tokenizers;
 

@@ -1,4 +1,4 @@
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 using Microsoft.ML.Tokenizers;
 
 namespace Headroom.Tests.Tokenizers;

@@ -1,7 +1,7 @@
 using System.Text;
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 
 namespace Headroom.Tests.Tokenizers;
 

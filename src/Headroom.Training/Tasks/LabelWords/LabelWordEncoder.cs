@@ -1,6 +1,6 @@
 using Headroom.Core;
 using Headroom.Formats.Data;
-using Headroom.Formats.Tokenizers;
+using Headroom.Tokenizers;
 
 namespace Headroom.Training;
 
