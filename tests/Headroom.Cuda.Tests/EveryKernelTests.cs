@@ -498,7 +498,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
                 Mode,
                 R == 0
                     ? null
-                    : new LoraSettings(
+                    : new LoraConfig(
                         R, 2 * R, 0.1f, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]),
                 Recompute,
                 32,

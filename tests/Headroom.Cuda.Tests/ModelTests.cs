@@ -36,7 +36,7 @@ public class ModelTests
             WeightStorage.NF4Double,
             WeightStorage.BF16,
             TrainMode.Adapters,
-            new LoraSettings(16, 32, dropout, All)
+            new LoraConfig(16, 32, dropout, All)
             {
                 UseDora = dora,
                 ModulesToSave = saved ? ["lm_head", "embed_tokens", "norm"] : [],

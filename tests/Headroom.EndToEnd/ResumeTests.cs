@@ -289,8 +289,8 @@ public class ResumeTests
             for (int j = 0; j < cols; j++)
             {
                 double due = w[i * cols + j];
-                for (int k = 0; k < adapter.R; k++)
-                    due += (double)adapter.LoraAlpha / adapter.R * b[i * adapter.R + k] * a[k * cols + j];
+                for (int k = 0; k < adapter.Lora.R; k++)
+                    due += (double)adapter.Lora.LoraAlpha / adapter.Lora.R * b[i * adapter.Lora.R + k] * a[k * cols + j];
                 error += (m[i * cols + j] - due) * (m[i * cols + j] - due);
                 norm += due * due;
             }

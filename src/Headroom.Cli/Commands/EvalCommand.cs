@@ -99,7 +99,7 @@ internal static class EvalCommand
         var settings = RunSettings.Of(recipe, source, device) with
         {
             Mode = TrainMode.None,
-            Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
+            Lora = adapter == null ? null : adapter.Lora,
         };
         source.Config.CheckLength(longest);
         foreach (

@@ -121,7 +121,7 @@ internal static class ExportCommand
             {
                 copy = copy.Converted();
                 session.Say(
-                    $"converted to plain LoRA of rank {copy.R} over the base "
+                    $"converted to plain LoRA of rank {copy.Lora.R} over the base "
                         + $"itself{(IsQuantized(RunFolder.Of(o.Adapter)?.Manifest.LinearStorage) ? "; over the quantized base it is near to what was trained, not equal" : "")}"
                 );
             }
@@ -277,8 +277,8 @@ internal static class ExportCommand
             if (ids.Length > 0) prompts.Add(ids.Length > most ? ids[..most] : ids);
         }
         if (prompts.Count == 0) throw new HeadroomException("The prompts have no tokens.", "Give --prompt some text.");
-        var lora = adapter == null ? null : Checkpoints.SettingsOf(adapter);
-        ModelSettings Settings(IWeightSource s, IDevice d, WeightStorage? linear, LoraSettings? l)
+        var lora = adapter?.Lora;
+        ModelSettings Settings(IWeightSource s, IDevice d, WeightStorage? linear, LoraConfig? l)
         {
             var recipe = new Recipe();
             // on a GPU too: what is compared is weights, not roundings of activations

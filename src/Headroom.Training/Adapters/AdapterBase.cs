@@ -22,7 +22,7 @@ public static class AdapterBase
     {
         _ = adapter?.Over(source.Config); // refuses tables of another size before anything is loaded
         if (adapter?.Initial is not { } initial) return source;
-        Original(source, $"the adapter's init_lora_weights ({adapter.Init})");
+        Original(source, $"the adapter's init_lora_weights ({adapter.Lora.InitLoraWeights})");
         return new ResidualSource(source, initial);
     }
 
@@ -45,11 +45,11 @@ internal sealed class ResidualSource : IWeightSource
 {
     private readonly IWeightSource _base;
     private readonly PeftAdapter _initial;
-    private readonly LoraSettings _lora;
+    private readonly LoraConfig _lora;
 
     public ResidualSource(IWeightSource source, PeftAdapter initial)
     {
-        (_base, _initial, _lora) = (source, initial, Checkpoints.SettingsOf(initial));
+        (_base, _initial, _lora) = (source, initial, initial.Lora);
         foreach (var (key, t) in initial.Tensors)
         {
             string name = key[..key.LastIndexOf(".lora_", StringComparison.Ordinal)] + ".weight";

@@ -36,12 +36,12 @@ public static class AdapterStart
     public static void Run(Engine engine, IWeightSource source, ulong seed, Action<long, long>? progress = null)
     {
         var lora = engine.Settings.Lora ?? throw new InvalidOperationException("no adapter");
-        if (!TakesWeights(lora.Init))
+        if (!TakesWeights(lora.InitLoraWeights))
         {
             engine.InitializeAdapters(seed);
             return;
         }
-        AdapterBase.Original(source, $"init_lora_weights: {lora.Init}");
+        AdapterBase.Original(source, $"init_lora_weights: {lora.InitLoraWeights}");
         var adapted = engine.Model.Projections.Where(p => p.Rank > 0).ToList();
         long total = adapted.Sum(p => (long)p.Weight.Out * p.Weight.In), done = 0;
         var taken = new Dictionary<string, (long[], float[])>();
@@ -53,13 +53,13 @@ public static class AdapterStart
             if (p.Rank > Math.Min(m, n))
                 throw new HeadroomException(
                     $"The rank {p.Rank} of {p.Path} is larger than a side of its weight [{m}, {n}].",
-                    $"With init_lora_weights: {lora.Init}, set lora.r to {Math.Min(m, n)} or less.");
+                    $"With init_lora_weights: {lora.InitLoraWeights}, set lora.r to {Math.Min(m, n)} or less.");
             if (w.Length < count) (w, work) = (new float[count], new float[count]);
             source.ReadRows(p.Path + ".weight", 0, m, w.AsSpan(0, count));
             float scaling = lora.For(p.Path).Scaling;
             ulong own = seed + (ulong)i;
             float[] a, b;
-            if (lora.Init == "loftq")
+            if (lora.InitLoraWeights == "loftq")
             {
                 for (int t = 1; ; t++)
                 {
@@ -67,7 +67,7 @@ public static class AdapterStart
                     engine.ReadBase(p, work.AsSpan(0, count));
                     for (int k = 0; k < count; k++) work[k] = w[k] - work[k];
                     (a, b) = Pair(LowRank.Decompose(work.AsMemory(0, count), m, n, p.Rank, null, own), m, n, scaling);
-                    if (t >= lora.LoftqIterations) break;
+                    if (t >= lora.LoftqConfig.LoftqIter) break;
                     Store(a, b);
                 }
             }
@@ -75,7 +75,7 @@ public static class AdapterStart
             {
                 (a, b) = Pair(
                     LowRank.Decompose(
-                        w.AsMemory(0, count), m, n, p.Rank, lora.Init == "pissa" ? null : NIter(lora.Init), own),
+                        w.AsMemory(0, count), m, n, p.Rank, lora.InitLoraWeights == "pissa" ? null : NIter(lora.InitLoraWeights), own),
                     m,
                     n,
                     scaling
@@ -99,11 +99,15 @@ public static class AdapterStart
         if (taken.Count == 0) return;
         engine.Initial = new PeftAdapter
         {
-            R = lora.R,
-            LoraAlpha = lora.Alpha,
-            UseRslora = lora.UseRsLora,
-            TargetModules = lora.TargetModules,
-            Targets = lora.Targets,
+            Lora = lora with
+            {
+                LoraDropout = 0,
+                UseDora = false,
+                InitLoraWeights = "true",
+                LoftqConfig = new(),
+                ModulesToSave = [],
+                EnsureWeightTying = false,
+            },
             Tensors = taken,
         };
     }

@@ -104,7 +104,7 @@ public sealed class Generator : IDisposable
         var modelSettings = RunSettings.Of(recipe, source, device) with
         {
             Mode = TrainMode.None,
-            Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
+            Lora = adapter?.Lora,
         };
         var engine = new Engine(device, source, modelSettings, new BatchLimits(GenerateTokens: context), progress);
         try

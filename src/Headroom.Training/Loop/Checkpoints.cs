@@ -299,35 +299,13 @@ public static partial class Checkpoints
             t => t.Name, t => (Dims(t.Weight), engine.Read(t.Weight)));
         return new PeftAdapter
         {
-            R = lora.R,
-            LoraAlpha = lora.Alpha,
-            LoraDropout = lora.DropoutP,
-            UseRslora = lora.UseRsLora,
-            UseDora = lora.UseDora,
-            ModulesToSave = lora.ModulesToSave,
-            EnsureWeightTying = lora.EnsureWeightTying,
-            Init = lora.Init,
-            LoftqIterations = lora.LoftqIterations,
+            Lora = lora,
             Initial = engine.Initial,
-            TargetModules = lora.TargetModules,
-            Targets = lora.Targets,
             BaseModel = baseModel,
             BaseHash = baseHash,
             Tensors = tensors,
         };
     }
-
-    /// <summary>Model settings that an adapter needs.</summary>
-    public static LoraSettings SettingsOf(PeftAdapter adapter) =>
-        new(adapter.R, adapter.LoraAlpha, adapter.LoraDropout, adapter.TargetModules, adapter.UseRslora)
-        {
-            Targets = adapter.Targets,
-            UseDora = adapter.UseDora,
-            ModulesToSave = adapter.ModulesToSave,
-            EnsureWeightTying = adapter.EnsureWeightTying,
-            Init = adapter.Init,
-            LoftqIterations = adapter.LoftqIterations,
-        };
 
     /// <summary>Copies an adapter into an engine; every tensor must match in name and shape.</summary>
     public static void LoadAdapter(PeftAdapter adapter, Engine engine)

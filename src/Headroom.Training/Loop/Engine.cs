@@ -187,7 +187,7 @@ public sealed partial class Engine : IDisposable
                 out var losses);
             // what is counted is a batch that is not padded
             b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) };
-            model.ForwardBackward(b, new Dropout(settings.Lora?.DropoutP ?? 0, 0, 0, 0), 1, losses);
+            model.ForwardBackward(b, new Dropout(settings.Lora?.LoraDropout ?? 0, 0, 0, 0), 1, losses);
         }
         return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
     }
@@ -238,7 +238,7 @@ public sealed partial class Engine : IDisposable
             if (p.Rank == 0) continue;
             var random = new PhiloxRandom(seed, 0x10000000 + stream);
             var values = new float[p.A.Count];
-            string init = Settings.Lora!.Init;
+            string init = Settings.Lora!.InitLoraWeights;
             float bound = 1f / MathF.Sqrt(p.Weight.In);
             for (int i = 0; i < values.Length; i++)
                 values[i] = init == "gaussian" ? random.NextNormal() / p.Rank : (2 * random.NextFloat() - 1) * bound;

@@ -104,7 +104,7 @@ public static class StepBenchmark
             o.Linear,
             embedding,
             TrainMode.Adapters,
-            new LoraSettings(o.R, 2 * o.R, o.DropoutP, ModelFamilies.Targets) { UseDora = o.UseDora },
+            new LoraConfig(o.R, 2 * o.R, o.DropoutP, ModelFamilies.Targets) { UseDora = o.UseDora },
             o.RecomputeLayers,
             o.LogitsChunk, o.Compute);
         settings = settings with

@@ -143,12 +143,11 @@ public sealed class PreparedRun : IDisposable
 
     // A pattern that no adapted module answers to is a slip of the pen: the run would go on without it. (PEFT takes it,
     // so an adapter that was made elsewhere may hold one.)
-    internal static void CheckPatterns(LoraOptions lora, ModelConfig config)
+    internal static void CheckPatterns(LoraConfig lora, ModelConfig config)
     {
-        if (lora.Targets() is not { } targets) return;
-        string[] adapted = [.. config.ProjectionPaths().Where(targets.Matches)];
+        string[] adapted = [.. config.ProjectionPaths().Where(lora.Adapts)];
         if (adapted.Length == 0) return; // the model refuses target_modules that match nothing
-        foreach (var (name, key) in targets.Unmatched(adapted))
+        foreach (var (name, key) in lora.Unmatched(adapted))
             throw new HeadroomException(
                 $"lora.{name}: '{key}' matches no module that is adapted.",
                 "Give the end of a module's path, such as q_proj or layers.0.mlp.up_proj, or a regex for it; "

@@ -43,17 +43,8 @@ public static class RunSettings
                 DType.BF16 => WeightStorage.BF16,
                 _ => WeightStorage.F32,
             };
-        var l = recipe.Lora;
-        var lora = new LoraSettings(l.R, l.LoraAlpha, l.LoraDropout, l.TargetModules, l.UseRslora)
-        {
-            Targets = l.Targets(),
-            UseDora = l.UseDora,
-            ModulesToSave = l.ModulesToSave,
-            Init = l.InitLoraWeights,
-            LoftqIterations = l.LoftqConfig.LoftqIter,
-        };
         return new ModelSettings(
-            linear, embedding, TrainMode.Adapters, lora, recipe.Training.GradientCheckpointing == true ? -1 : 0)
+            linear, embedding, TrainMode.Adapters, recipe.Lora, recipe.Training.GradientCheckpointing == true ? -1 : 0)
         {
             BlockTypes = types,
             Storages = stored.Others,

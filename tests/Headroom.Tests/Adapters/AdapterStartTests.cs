@@ -23,9 +23,9 @@ public sealed class AdapterStartTests : IDisposable
             TrainMode.Adapters,
             TinyModel.Lora(dora: dora) with
             {
-                Init = init,
-                LoftqIterations = rounds,
-                UseRsLora = true,
+                InitLoraWeights = init,
+                LoftqConfig = new() { LoftqIter = rounds },
+                UseRslora = true,
             },
             LogitsChunk: 32
         );
@@ -155,7 +155,7 @@ public sealed class AdapterStartTests : IDisposable
         var adapter = PeftAdapter.Load(checkpoint, m => Assert.Fail(m));
         Assert.Equal(
             (init, rounds, init != "loftq" || rounds > 1),
-            (adapter.Init, adapter.LoftqIterations, adapter.Initial != null));
+            (adapter.Lora.InitLoraWeights, adapter.Lora.LoftqConfig.LoftqIter, adapter.Initial != null));
         double loss = engine.Losses(Batch.Host);
         using (var resumed = Open(AdapterBase.Of(source, adapter), Settings(init, storage, rounds, dora)))
         {
@@ -191,7 +191,7 @@ public sealed class AdapterStartTests : IDisposable
             Settings(init, storage, rounds, dora) with
             {
                 Mode = TrainMode.None,
-                Lora = Checkpoints.SettingsOf(adapter),
+                Lora = adapter.Lora,
             },
             adapter
         );
@@ -210,12 +210,12 @@ public sealed class AdapterStartTests : IDisposable
         using var converted = Open(
             source,
             new ModelSettings(
-                WeightStorage.F32, WeightStorage.F32, TrainMode.None, Checkpoints.SettingsOf(plain), LogitsChunk: 32)
+                WeightStorage.F32, WeightStorage.F32, TrainMode.None, plain.Lora, LogitsChunk: 32)
         );
         Checkpoints.LoadAdapter(plain, converted);
         using MergedSource exact = new(AdapterBase.Of(source, adapter), adapter, null, null),
             same = new(source, plain, null, null);
-        Assert.Equal(2 * adapter.R, plain.R);
+        Assert.Equal(2 * adapter.Lora.R, plain.Lora.R);
         foreach (string name in Config.MatrixNames())
         {
             var (m, n) = source.ShapeOf(name);
@@ -262,7 +262,7 @@ public sealed class AdapterStartTests : IDisposable
             new RandomSource(Config),
             Settings("pissa", WeightStorage.F32) with
             {
-                Lora = TinyModel.Lora(r: 97) with { Init = "pissa" },
+                Lora = TinyModel.Lora(r: 97) with { InitLoraWeights = "pissa" },
             }
         );
         using var source = new RandomSource(Config);

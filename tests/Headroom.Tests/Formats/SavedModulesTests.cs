@@ -27,7 +27,7 @@ public sealed class SavedModulesTests : IDisposable
     public void SavedLoadedMerged(bool tied, string modules, bool dora)
     {
         var config = TinyModel.Small(2) with { TieWordEmbeddings = tied };
-        var lora = TinyModel.Lora(dora: dora) with { ModulesToSave = modules.Split(',') };
+        var lora = TinyModel.Lora(dora: dora) with { ModulesToSave = [.. modules.Split(',')] };
         var settings = new ModelSettings(
             WeightStorage.NF4, WeightStorage.BF16, TrainMode.Adapters, lora, LogitsChunk: 16);
         var batch = TinyModel.Batch(TinyModel.Rows(config, [20, 31]));
@@ -63,7 +63,7 @@ public sealed class SavedModulesTests : IDisposable
                 settings with
                 {
                     Mode = TrainMode.None,
-                    Lora = Checkpoints.SettingsOf(adapter),
+                    Lora = adapter.Lora,
                 },
                 new BatchLimits(0, 0, 0, batch.Tokens, batch.Sequences)
             )
@@ -122,10 +122,7 @@ public sealed class SavedModulesTests : IDisposable
         var adapter = Checkpoints.Adapter(engine, "tiny", "x");
         PeftAdapter With(string? remove, string? add, int rows) => new()
         {
-            R = adapter.R,
-            LoraAlpha = adapter.LoraAlpha,
-            TargetModules = adapter.TargetModules,
-            ModulesToSave = adapter.ModulesToSave,
+            Lora = adapter.Lora,
             Tensors = adapter
                     .Tensors.Where(t => t.Key != remove)
                     .Append(

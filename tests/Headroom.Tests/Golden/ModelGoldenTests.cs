@@ -55,7 +55,7 @@ public class ModelGoldenTests
         using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden-rslora.safetensors"));
         using var shared = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
         var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter-rslora"));
-        Assert.True(adapter.UseRslora);
+        Assert.True(adapter.Lora.UseRslora);
         var batch = Batch(shared, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.F32, batch);
         Checkpoints.LoadAdapter(adapter, engine);
@@ -77,7 +77,7 @@ public class ModelGoldenTests
         using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden-dora.safetensors"));
         using var shared = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
         var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter-dora"));
-        Assert.True(adapter.UseDora);
+        Assert.True(adapter.Lora.UseDora);
         var batch = Batch(shared, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.F32, batch, recompute);
         Checkpoints.LoadAdapter(adapter, engine);
@@ -151,11 +151,7 @@ public class ModelGoldenTests
                 engine.Read(p.Slot.Weight), absolute: 1e-4f);
     }
 
-    internal static LoraSettings Settings(PeftAdapter adapter) =>
-        new(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules.ToList(), adapter.UseRslora)
-        {
-            UseDora = adapter.UseDora,
-        };
+    internal static LoraConfig Settings(PeftAdapter adapter) => adapter.Lora with { LoraDropout = 0 };
 
     /// <summary>
     /// True when some projection of this model is one that bitsandbytes' AVX-512 kernel reads with the wrong absmax
@@ -258,7 +254,7 @@ public class ModelGoldenTests
     }
 
     internal static Engine Open(
-        string name, TrainMode mode, LoraSettings? lora, WeightStorage storage, MicroBatch batch, int recompute = 0,
+        string name, TrainMode mode, LoraConfig? lora, WeightStorage storage, MicroBatch batch, int recompute = 0,
         bool faulty = false)
     {
         using var checkpoint = WeightSources.Open(Shared.GoldenFile($"{Folder(name)}"));

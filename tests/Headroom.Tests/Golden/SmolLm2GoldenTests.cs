@@ -59,7 +59,7 @@ public class SmolLm2GoldenTests
         var prompt = new Prompt(Json("inference.json"));
         var adapter = PeftAdapter.Load(Shared.GoldenFile("smollm2/adapter"));
         using var grads = SafetensorsFile.Open(Shared.GoldenFile("smollm2/qlora-step0-grads.safetensors"));
-        var settings = new LoraSettings(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules, adapter.UseRslora);
+        var settings = adapter.Lora with { LoraDropout = 0 };
         using var engine = Open(WeightStorage.NF4Double, TrainMode.Adapters, settings, out _);
 
         var test = Rows("imdb-test-5k.jsonl.gz"); // B = 0 until the adapter is loaded: the scores are the bare base's
@@ -164,7 +164,7 @@ public class SmolLm2GoldenTests
         }
     }
 
-    private static Engine Open(WeightStorage storage, TrainMode mode, LoraSettings? lora, out int vocab)
+    private static Engine Open(WeightStorage storage, TrainMode mode, LoraConfig? lora, out int vocab)
     {
         using var source = WeightSources.Open(Gguf);
         vocab = source.Config.VocabSize;

@@ -44,7 +44,7 @@ public class TrainerGoldenTests
         };
         int tokens = options.PerDeviceTrainBatchSize * longest;
         var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters,
-            new LoraSettings(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules, adapter.UseRslora));
+            adapter.Lora with { LoraDropout = 0 });
         using var engine = new Engine(
             new CpuDevice(), source, settings, new BatchLimits(tokens, options.PerDeviceTrainBatchSize, tokens));
         Checkpoints.LoadAdapter(adapter, engine);

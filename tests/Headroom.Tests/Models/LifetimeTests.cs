@@ -44,7 +44,7 @@ public unsafe class LifetimeTests
                 }
             ),
         ];
-        LoraSettings[] adapters =
+        LoraConfig[] adapters =
         [
             TinyModel.Lora(0.1f), TinyModel.Lora(0, r: 16), TinyModel.Lora(0, dora: true),
             TinyModel.Lora(0.1f, dora: true), new(8, 16, 0.05f, ["q_proj", "v_proj"]),

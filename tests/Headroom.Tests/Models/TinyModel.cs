@@ -45,7 +45,7 @@ internal static class TinyModel
         RmsNormEps = 1e-5f,
     };
 
-    public static LoraSettings Lora(float dropout = 0, int r = 4, bool dora = false) =>
+    public static LoraConfig Lora(float dropout = 0, int r = 4, bool dora = false) =>
         new(r, 2 * r, dropout, AllProjections) { UseDora = dora };
 
     /// <summary>

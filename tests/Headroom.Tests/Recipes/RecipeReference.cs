@@ -7,6 +7,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using System.Xml.Linq;
+using Headroom.Core;
 using Headroom.Training;
 
 namespace Headroom.Tests.Recipes;
@@ -17,8 +18,8 @@ namespace Headroom.Tests.Recipes;
 /// </summary>
 internal static partial class RecipeReference
 {
-    private static readonly Dictionary<string, string> Summaries = XDocument
-        .Load(Path.ChangeExtension(typeof(Recipe).Assembly.Location, ".xml")).Descendants("member")
+    private static readonly Dictionary<string, string> Summaries = new[] { typeof(Recipe), typeof(LoraConfig) }
+        .SelectMany(t => XDocument.Load(Path.ChangeExtension(t.Assembly.Location, ".xml")).Descendants("member"))
         .ToDictionary(m => (string)m.Attribute("name")!, m => m.Element("summary") is { } s ? Plain(s) : "");
 
     private const string Preface = """
@@ -144,7 +145,7 @@ internal static partial class RecipeReference
         var plain = Nullable.GetUnderlyingType(type) ?? type;
         string[] kinds = plain == typeof(bool) ? ["boolean"] : plain == typeof(int) ? ["integer"]
             : plain == typeof(string)
-                ? property.Name == nameof(LoraOptions.InitLoraWeights) ? ["string", "boolean"]
+                ? property.Name == nameof(LoraConfig.InitLoraWeights) ? ["string", "boolean"]
                     : ["string"]
             : ["number"];
         if (typeof(IDictionary).IsAssignableFrom(property.PropertyType) && plain == typeof(string))
