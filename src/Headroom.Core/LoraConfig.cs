@@ -3,10 +3,10 @@ using System.Text.RegularExpressions;
 namespace Headroom.Core;
 
 /// <summary>
-/// LoRA adapters by PEFT's names and rules (<c>tuners/lora/config.py</c>): the section of a recipe, what a model is made
-/// with, and adapter_config.json. Which modules they sit on, with which rank and alpha, follows <c>tuners_utils.py</c>
-/// (check_target_module_exists) and <c>utils/other.py</c> (get_pattern_key); a module path is such as
-/// model.layers.0.self_attn.q_proj. The defaults are those of a recipe.
+/// LoRA adapters by PEFT's names and rules (<c>tuners/lora/config.py</c>): the section of a recipe, what a model is
+/// made with, and adapter_config.json. Which modules they sit on, with which rank and alpha, follows
+/// <c>tuners_utils.py</c> (check_target_module_exists) and <c>utils/other.py</c> (get_pattern_key); a module path is
+/// such as model.layers.0.self_attn.q_proj. The defaults are those of a recipe.
 /// </summary>
 public sealed record LoraConfig
 {
@@ -132,7 +132,7 @@ public sealed record LoraConfig
         return false;
     }
 
-    /// <summary>The rank that a module has if it is adapted: of the first pattern that matches its end, else r.</summary>
+    /// <summary>The rank that an adapted module has: of the first pattern that matches its end, else r.</summary>
     public int RankOf(string path) => ByPattern(RankPattern, path, R);
 
     /// <summary>Its alpha, by the same rule; not implied by its rank.</summary>

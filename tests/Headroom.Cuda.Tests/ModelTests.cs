@@ -1,9 +1,10 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Training;
 using Headroom.Tests;
+using Headroom.Training;
 
 namespace Headroom.Cuda.Tests;
 

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 using Headroom.Training;

@@ -181,7 +181,8 @@ public sealed record PeftAdapter
                     $"Give the base that was trained: with transformers resize_token_embeddings({rows}) and "
                         + $"save_pretrained of base and tokenizer."
                 );
-        if (!config.TieWordEmbeddings || !Lora.EnsureWeightTying || !Tensors.TryGetValue(head, out var own)) return this;
+        if (!config.TieWordEmbeddings || !Lora.EnsureWeightTying) return this;
+        if (!Tensors.TryGetValue(head, out var own)) return this;
         if (
             Tensors.TryGetValue(table, out var both)
             && !(both.Shape.SequenceEqual(own.Shape) && both.Values.AsSpan().SequenceEqual(own.Values))

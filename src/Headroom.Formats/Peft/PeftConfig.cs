@@ -46,7 +46,7 @@ internal static class PeftConfig
         ["FEATURE_EXTRACTION"] = "no head at all",
     };
 
-    /// <summary>The adapter's configuration, PEFT's defaults where it is silent, and its base_model_name_or_path.</summary>
+    /// <summary>What the file says, PEFT's defaults where it is silent, and its base_model_name_or_path.</summary>
     /// <param name="json">The file.</param>
     /// <param name="hasInitial">True when what an initialization took out of the base is at hand.</param>
     /// <param name="warn">Takes what is odd.</param>

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Inference;
 
 namespace Headroom.Training;
 

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 

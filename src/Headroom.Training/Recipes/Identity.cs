@@ -4,6 +4,7 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Inference.Bases;
 
 namespace Headroom.Training;
 
@@ -61,18 +62,12 @@ public static class RecipeIdentity
         ConfigIdentity.Hash(Values(recipe).Where(v => RoleOf(v.Key) == Identity.Numbers).ToDictionary());
 
     /// <summary>
-    /// The keys in which two sets of values differ, in ordinal order; "default" stands for a value that is not written.
+    /// The keys of some roles in which two sets of <see cref="Values"/> differ, in ordinal order; "default" stands for
+    /// a value that is not written.
     /// </summary>
     public static IEnumerable<(string Key, string Old, string New)> Differences(
-        IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now) =>
-        old.Keys.Union(now.Keys).Order(StringComparer.Ordinal)
-            .Select(k => (Key: k, Old: old.GetValueOrDefault(k, "default"), New: now.GetValueOrDefault(k, "default")))
-            .Where(d => d.Old != d.New);
-
-    /// <summary>The keys of some roles in which two sets of <see cref="Values"/> differ.</summary>
-    public static IEnumerable<(string Key, string Old, string New)> Differences(
         IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now, params Identity[] roles) =>
-        Differences(old, now).Where(d => roles.Contains(RoleOf(d.Key)));
+        ValueDifferences.Of(old, now).Where(d => roles.Contains(RoleOf(d.Key)));
 
     private static void Collect(object options, object defaults, string path, SortedDictionary<string, string> values)
     {

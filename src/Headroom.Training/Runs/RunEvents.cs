@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
 using Headroom.Formats.Tokenizers;
+using Headroom.Inference;
 
 namespace Headroom.Training;
 

@@ -1,6 +1,9 @@
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
@@ -165,7 +168,7 @@ public sealed class AdapterStartTests : IDisposable
             Step(engine, 3);
             Step(resumed, 3);
             Assert.Equal(Checkpoints.TrainedHash(engine), Checkpoints.TrainedHash(resumed));
-            Checkpoints.Adapter(resumed, "tiny", source.Hash).Save(Path.Combine(_folder, "again"));
+            resumed.Adapter("tiny", source.Hash).Save(Path.Combine(_folder, "again"));
             Assert.Equal(adapter.Initial != null, PeftAdapter.Load(Path.Combine(_folder, "again")).Initial != null);
         }
         using var cpu = new CpuDevice(2);
@@ -178,13 +181,13 @@ public sealed class AdapterStartTests : IDisposable
         // The bound of an export in float32 holds for what was trained, and not for the base that was never rounded.
         List<float[]> Logits(IWeightSource s, ModelSettings settings, PeftAdapter? with) =>
             ExportCheck.Logits(
-                new CpuDevice(2),
-                s,
-                settings,
-                with,
-                [
-                    [1, 5, 9, 2, 7, 3]]
-            );
+                limits =>
+                {
+                    var e = new Engine(new CpuDevice(2), s, settings, limits);
+                    if (with != null) e.LoadAdapter(with);
+                    return e;
+                },
+                Config.VocabSize, [[1, 5, 9, 2, 7, 3]]);
         var whole32 = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, LogitsChunk: 32);
         var reference = Logits(
             AdapterBase.Of(source, adapter),
@@ -212,7 +215,7 @@ public sealed class AdapterStartTests : IDisposable
             new ModelSettings(
                 WeightStorage.F32, WeightStorage.F32, TrainMode.None, plain.Lora, LogitsChunk: 32)
         );
-        Checkpoints.LoadAdapter(plain, converted);
+        converted.LoadAdapter(plain);
         using MergedSource exact = new(AdapterBase.Of(source, adapter), adapter, null, null),
             same = new(source, plain, null, null);
         Assert.Equal(2 * adapter.Lora.R, plain.Lora.R);
@@ -231,11 +234,11 @@ public sealed class AdapterStartTests : IDisposable
     public void WithoutItsStartPissaIsRefused()
     {
         using var engine = Started("pissa", WeightStorage.F32);
-        Checkpoints.Adapter(engine, "tiny", "random").Save(_folder);
+        engine.Adapter("tiny", "random").Save(_folder);
         Directory.Delete(Path.Combine(_folder, "pissa_init"), true);
         Assert.Contains("pissa", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(_folder)).Message);
         using var other = Started("pissa", WeightStorage.F32);
-        var adapter = Checkpoints.Adapter(other, "tiny", "random");
+        var adapter = other.Adapter("tiny", "random");
         adapter.Save(_folder);
         using (
             var wide = Open(
@@ -246,7 +249,7 @@ public sealed class AdapterStartTests : IDisposable
                 }
             )
         )
-            Checkpoints.Adapter(wide, "tiny", "random").Save(Path.Combine(_folder, "pissa_init"));
+            wide.Adapter("tiny", "random").Save(Path.Combine(_folder, "pissa_init"));
         Assert.Contains("pairs", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(_folder)).Message);
     }
 

@@ -3,6 +3,8 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
 using Headroom.Formats.Tokenizers;
+using Headroom.Inference;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -290,10 +292,10 @@ public sealed class ExportTests : IDisposable
         GgufExporter.Write(source, GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("good.gguf"), null);
         GgufExporter.Write(
             new Rotated(source), GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("bad.gguf"), null);
+        var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None);
         List<float[]> Logits(IWeightSource s) =>
             ExportCheck.Logits(
-                new CpuDevice(2), s, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None), null,
-                prompts);
+                limits => new Engine(new CpuDevice(2), s, settings, limits), s.Config.VocabSize, prompts);
         using IWeightSource good = WeightSources.Open(At("good.gguf")), bad = WeightSources.Open(At("bad.gguf"));
         var reference = Logits(source);
         (double, string?) Weights(IWeightSource s) =>

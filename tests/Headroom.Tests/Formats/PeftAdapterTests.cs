@@ -4,6 +4,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Generation;
 using Headroom.Training;
@@ -344,17 +345,17 @@ public sealed class PeftAdapterTests : IDisposable
             WeightStorage.F32, WeightStorage.F32, TrainMode.None, a.Lora);
         using var engine = new Engine(
             TestDevice.Open(), ByteModel.Config, settings, new BatchLimits(EvalTokens: 8, EvalSequences: 1));
-        Checkpoints.LoadAdapter(a, engine);
+        engine.LoadAdapter(a);
         Assert.Equal([4, 4, 4, 2], engine.Model.Projections.Where(p => p.Rank > 0).Select(p => p.Rank));
-        var saved = Checkpoints.Adapter(engine, "b", "hash");
+        var saved = engine.Adapter("b", "hash");
         foreach (var (key, t) in a.Tensors) Assert.Equal(t.Values, saved.Tensors[key].Values);
         // A tensor of another shape, a missing one and one too many are refused.
         Assert.Contains(
             "[4, 60]",
             Assert
                 .Throws<HeadroomException>(() =>
-                    Checkpoints.LoadAdapter(
-                        With(a, "model.layers.0.self_attn.q_proj.lora_A.weight", ([4, 60], new float[240])), engine)
+                    engine.LoadAdapter(
+                        With(a, "model.layers.0.self_attn.q_proj.lora_A.weight", ([4, 60], new float[240])))
                 )
                 .Message
         );
@@ -362,8 +363,8 @@ public sealed class PeftAdapterTests : IDisposable
             "match nothing",
             Assert
                 .Throws<HeadroomException>(() =>
-                    Checkpoints.LoadAdapter(
-                        With(a, "model.layers.9.self_attn.q_proj.lora_A.weight", ([4, 64], new float[256])), engine)
+                    engine.LoadAdapter(
+                        With(a, "model.layers.9.self_attn.q_proj.lora_A.weight", ([4, 64], new float[256])))
                 )
                 .Message
         );

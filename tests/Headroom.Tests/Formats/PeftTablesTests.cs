@@ -2,6 +2,9 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
@@ -40,16 +43,14 @@ public sealed class PeftTablesTests : IDisposable
 
     private static float[] Logits(IWeightSource source, PeftAdapter? adapter)
     {
-        var settings = Plain with { Lora = adapter == null ? null : adapter.Lora };
-        return ExportCheck
-            .Logits(
-                new CpuDevice(2),
-                source,
-                settings,
-                adapter,
-                [
-                    [1, 7, 3, 11, 5], [2, 2, 9]]
-            )
+        var settings = Plain with { Lora = adapter?.Lora };
+        Engine Load(BatchLimits limits)
+        {
+            var engine = new Engine(new CpuDevice(2), source, settings, limits);
+            if (adapter != null) engine.LoadAdapter(adapter);
+            return engine;
+        }
+        return ExportCheck.Logits(Load, source.Config.VocabSize, [[1, 7, 3, 11, 5], [2, 2, 9]])
             .SelectMany(l => l)
             .ToArray();
     }

@@ -2,6 +2,8 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
@@ -45,7 +47,7 @@ public sealed class SavedModulesTests : IDisposable
         }
         double loss = engine.Losses(batch.Host);
         Assert.True(loss < first, $"{loss} after {first}");
-        Checkpoints.Adapter(engine, "tiny", source.Hash).Save(_folder);
+        engine.Adapter("tiny", source.Hash).Save(_folder);
         using (var file = SafetensorsFile.Open(Path.Combine(_folder, "adapter_model.safetensors")))
             foreach (string name in whole) Assert.NotEqual(before[name], file.ReadF32("base_model.model." + name));
         Assert.Equal(
@@ -69,7 +71,7 @@ public sealed class SavedModulesTests : IDisposable
             )
         )
         {
-            Checkpoints.LoadAdapter(adapter, loaded);
+            loaded.LoadAdapter(adapter);
             Assert.Equal(loss, loaded.Losses(batch.Host)); // bit for bit
         }
         using var cpu = new CpuDevice(2);
@@ -119,7 +121,7 @@ public sealed class SavedModulesTests : IDisposable
             }
         );
         using var engine = TinyModel.Open(config, settings, 8, 1);
-        var adapter = Checkpoints.Adapter(engine, "tiny", "x");
+        var adapter = engine.Adapter("tiny", "x");
         PeftAdapter With(string? remove, string? add, int rows) => new()
         {
             Lora = adapter.Lora,
@@ -140,7 +142,7 @@ public sealed class SavedModulesTests : IDisposable
                 With(null, "model.embed_tokens.weight", config.VocabSize),
             }
         )
-            Assert.Throws<HeadroomException>(() => Checkpoints.LoadAdapter(wrong, engine));
+            Assert.Throws<HeadroomException>(() => engine.LoadAdapter(wrong));
         Assert.Contains(
             "lm_head",
             Assert

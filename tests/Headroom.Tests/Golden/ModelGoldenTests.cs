@@ -2,6 +2,8 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -58,7 +60,7 @@ public class ModelGoldenTests
         Assert.True(adapter.Lora.UseRslora);
         var batch = Batch(shared, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.F32, batch);
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         CompareLogits(engine, batch, golden.ReadF32("logits"), rows, length, 1e-4f);
         double loss = engine.MicroStep(batch.Host, default, 1f / batch.LabelCount) / batch.LabelCount;
         Near(golden.ReadF32("loss")[0], loss, 1e-5, $"{name} rsLoRA loss");
@@ -80,7 +82,7 @@ public class ModelGoldenTests
         Assert.True(adapter.Lora.UseDora);
         var batch = Batch(shared, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.F32, batch, recompute);
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         CompareLogits(engine, batch, golden.ReadF32("logits"), rows, length, 1e-4f);
         double loss = engine.MicroStep(batch.Host, default, 1f / batch.LabelCount) / batch.LabelCount;
         Near(golden.ReadF32("loss")[0], loss, 1e-5, $"{name} DoRA loss");
@@ -125,7 +127,7 @@ public class ModelGoldenTests
         using var engine = Open(
             name, TrainMode.Adapters, Settings(adapter), storage, batch, recompute,
             storage == WeightStorage.NF4Double && MadeByFaultyKernel(name));
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         engine.SetWeightDecay(0.01f);
         if (golden.Tensors.ContainsKey($"{kind}.logits"))
             CompareLogits(engine, batch, golden.ReadF32($"{kind}.logits"), rows, length, 1e-4f);
@@ -171,7 +173,7 @@ public class ModelGoldenTests
         var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter"));
         var batch = Batch(golden, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.NF4Double, batch);
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         return Worst(engine, batch, golden.ReadF32("qlora.logits"), rows, length) > 1e-2f;
     }
 

@@ -3,6 +3,7 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Data;
 using Headroom.Formats.Tokenizers;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -75,7 +76,7 @@ public class SmolLm2GoldenTests
                 Near((float)expected[Keys[c]]!, scores[c], 5e-3, $"row {expected["row"]} {Keys[c]} with NF4");
         }
 
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         var args = json["args"]!;
         var train = Rows("imdb-train-10k.jsonl.gz");
         var steps = json["steps"]!.AsArray();

@@ -2,6 +2,7 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -47,7 +48,7 @@ public class TrainerGoldenTests
             adapter.Lora with { LoraDropout = 0 });
         using var engine = new Engine(
             new CpuDevice(), source, settings, new BatchLimits(tokens, options.PerDeviceTrainBatchSize, tokens));
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         var trainer = new Trainer(engine, options, new RowList(rows), longest);
         var log = json["log"]!.AsArray();
         Assert.Equal((int)json["global_step"]!, trainer.TotalSteps);

@@ -1,6 +1,7 @@
 using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 

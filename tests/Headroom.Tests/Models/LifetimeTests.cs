@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 using Headroom.Training;

@@ -1,20 +1,13 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference.Export;
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Bases;
 
 /// <summary>The base that an adapter sits on: the checkpoint's own, or what its initialization left of it.</summary>
 public static class AdapterBase
 {
-    /// <summary>
-    /// Opens a base for an adapter: its quantized copy where that will do, the original where the adapter's start has
-    /// to be taken out of it.
-    /// </summary>
-    public static IWeightSource Open(
-        string path, QuantizationOptions quantization, PeftAdapter? adapter, Action<string>? say = null
-    ) => adapter?.Initial == null ? QuantizedCache.Default.Open(path, quantization, say) : WeightSources.Open(path);
-
     /// <summary>The base as the adapter needs it. The source stays the caller's.</summary>
     /// <exception cref="HeadroomException">The base is quantized already, so its weights are not known; or the adapter
     /// holds tables of another size.</exception>

@@ -5,7 +5,7 @@ using Headroom.Formats;
 using Headroom.Models;
 using Headroom.Planning;
 
-namespace Headroom.Training;
+namespace Headroom.Inference;
 
 /// <summary>
 /// A variable-length micro-batch on the host; see <see cref="BatchTensors"/> for the meaning of the arrays.
@@ -227,7 +227,7 @@ public sealed partial class Engine : IDisposable
     /// <summary>
     /// Sets random initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>) or, with gaussian,
     /// N(0, 1/r^2), B = 0 or, with false, U(-1/sqrt(r), 1/sqrt(r)); DoRA's magnitudes are the norms of the rows. Starts
-    /// from the base's weights are those of <see cref="AdapterStart"/>.
+    /// from the base's weights are another matter (Headroom.Training.AdapterStart).
     /// </summary>
     public void InitializeAdapters(ulong seed)
     {

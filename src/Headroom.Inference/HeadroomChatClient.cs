@@ -1,11 +1,10 @@
 using System.Runtime.CompilerServices;
 using Headroom.Core;
 using Headroom.Formats.Chat;
-using Headroom.Training;
 using Microsoft.Extensions.AI;
 using ChatMessage = Microsoft.Extensions.AI.ChatMessage;
 
-namespace Headroom.ChatClient;
+namespace Headroom.Inference;
 
 /// <summary>
 /// A local model behind <see cref="IChatClient"/>, for .NET applications. Requests are served one at a time; of a

@@ -3,7 +3,7 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Export;
 
 /// <summary>
 /// A base with an adapter merged into it, tensor by tensor: each projection as the run held it (dequantized NF4, or the

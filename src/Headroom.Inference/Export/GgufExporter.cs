@@ -1,7 +1,7 @@
 using Headroom.Core;
 using Headroom.Formats;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Export;
 
 /// <summary>
 /// A model as a GGUF file that llama.cpp reads (<c>convert_hf_to_gguf.py</c>): names, row order, types and
