@@ -5,6 +5,7 @@ using Headroom.Cpu;
 using Headroom.Formats;
 using Headroom.Tokenizers.Chat;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 

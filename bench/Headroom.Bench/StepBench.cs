@@ -3,6 +3,7 @@ using System.Globalization;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -30,7 +31,7 @@ public static class StepBench
         bool profile = args.Contains("--profile");
         using var source = WeightSources.Open(args[0]);
         var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
-            new LoraSettings(16, 32, 0.1f, [.. ModelFamilies.Targets]), recompute, Option("--chunk", 0));
+            new LoraConfig(16, 32, 0.1f, [.. ModelFamilies.Targets]), recompute, Option("--chunk", 0));
         var cpu = new CpuDevice(threads);
         // A busy machine disturbs processor time less than wall time, when one thread runs.
         var timing = profile ? new TimedDevice(cpu, threads == 1 ? ProcessorTime : null) { Timing = true } : null;

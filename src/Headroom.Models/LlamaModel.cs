@@ -36,7 +36,7 @@ public sealed partial class LlamaModel
         for (int i = 0; i < _layers.Length; i++) _layers[i] = new Layer(this, i);
         if (settings.Lora is { } lora && Projections.All(p => p.Rank == 0))
             throw new HeadroomException(
-                $"The adapter's target_modules ({lora.Targets?.Pattern ?? string.Join(", ", lora.TargetModules)}) "
+                $"The adapter's target_modules ({string.Join(", ", lora.TargetModules)}) "
                     + $"match no module of the model.",
                 $"Targets are {Listed([.. config.Family.Targets], "and")}; mind exclude_modules and "
                     + $"layers_to_transform too."

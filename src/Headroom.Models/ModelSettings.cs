@@ -14,7 +14,7 @@ namespace Headroom.Models;
 /// <param name="BlockTypes">The types of a GGUF base's matrices by Hugging Face name, where a storage is
 /// <see cref="WeightStorage.Gguf"/>.</param>
 public sealed record ModelSettings(
-    WeightStorage LinearStorage, WeightStorage EmbeddingStorage, TrainMode Mode, LoraSettings? Lora = null,
+    WeightStorage LinearStorage, WeightStorage EmbeddingStorage, TrainMode Mode, LoraConfig? Lora = null,
     int RecomputeLayers = 0, int LogitsChunk = 0, DType ComputeType = DType.F32,
     IReadOnlyDictionary<string, GgmlType>? BlockTypes = null)
 {

@@ -22,59 +22,6 @@ public enum TrainMode : byte
     Full,
 }
 
-/// <summary>Adapter settings of a model (PEFT <c>LoraConfig</c>).</summary>
-/// <param name="R">Rank.</param>
-/// <param name="Alpha">lora_alpha.</param>
-/// <param name="DropoutP">lora_dropout.</param>
-/// <param name="TargetModules">Projection names, such as q_proj.</param>
-/// <param name="UseRsLora">Scale by alpha / sqrt(r) in place of alpha / r.</param>
-public sealed record LoraSettings(
-    int R, float Alpha, float DropoutP, IReadOnlyList<string> TargetModules, bool UseRsLora = false)
-{
-    /// <summary>Scaling of modules without a pattern of their own: alpha / r, or alpha / sqrt(r) with rsLoRA.</summary>
-    public float Scaling => Scale(R, Alpha);
-
-    private float Scale(int r, float alpha) => UseRsLora ? alpha / MathF.Sqrt(r) : alpha / r;
-
-    /// <summary>DoRA (PEFT use_dora): rows of W + scaling * B A are scaled to a trained magnitude.</summary>
-    public bool UseDora { get; init; }
-
-    /// <summary>init_lora_weights: true, false, gaussian, pissa, pissa_niter_N or loftq.</summary>
-    public string Init { get; init; } = "true";
-
-    /// <summary>loftq_iter: rounds of quantization and decomposition.</summary>
-    public int LoftqIterations { get; init; } = 1;
-
-    /// <summary>
-    /// modules_to_save: further modules that are trained whole, in float32, and saved with the adapter: lm_head,
-    /// embed_tokens and norms, by the end of their path.
-    /// </summary>
-    public IReadOnlyList<string> ModulesToSave { get; init; } = [];
-
-    /// <summary>
-    /// ensure_weight_tying: where the table and the head of the base are one, what is trained of them stays one. Else
-    /// it is a copy, and they go separate ways.
-    /// </summary>
-    public bool EnsureWeightTying { get; init; }
-
-    /// <summary>
-    /// True when a module is trained whole (PEFT <c>utils/other.py</c>, _set_trainable: its path ends with an entry).
-    /// </summary>
-    public bool Saves(string path) => ModulesToSave.Any(m => path.EndsWith(m, StringComparison.Ordinal));
-
-    /// <summary>Finer rules than a list of names; null = <see cref="TargetModules"/> alone.</summary>
-    public LoraTargets? Targets { get; init; }
-
-    /// <summary>Rank of a module, 0 when it is not adapted, and its scaling.</summary>
-    public (int Rank, float Scaling) For(string path)
-    {
-        var targets = Targets ?? new LoraTargets { Modules = TargetModules };
-        if (!targets.Matches(path)) return (0, 0);
-        int r = targets.Rank(path, R);
-        return (r, Scale(r, targets.Alpha(path, Alpha)));
-    }
-}
-
 /// <summary>
 /// One linear layer of the model: its frozen (or fully trained) weight and, when targeted, its LoRA pair.
 /// </summary>
@@ -102,7 +49,7 @@ public sealed class Projection
         if (lora == null) return;
         (Rank, _scaling) = lora.For(path);
         if (Rank == 0) return;
-        _dropoutP = lora.DropoutP;
+        _dropoutP = lora.LoraDropout;
         A = memory.Static(MemoryCategory.Adapters, path + ".lora_A.weight", DType.F32, Shape.Of(Rank, inFeatures));
         B = memory.Static(MemoryCategory.Adapters, path + ".lora_B.weight", DType.F32, Shape.Of(outFeatures, Rank));
         if (lora.UseDora)

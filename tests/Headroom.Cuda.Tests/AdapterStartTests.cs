@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -27,10 +28,10 @@ public class AdapterStartTests
     [Theory, InlineData("pissa", 1, false), InlineData("pissa_niter_4", 1, true), InlineData("loftq", 2, false)]
     public void TheCpusBits(string init, int rounds, bool dora)
     {
-        var lora = new LoraSettings(16, 32, 0, ["q_proj", "down_proj", "up_proj"])
+        var lora = new LoraConfig(16, 32, 0, ["q_proj", "down_proj", "up_proj"])
         {
-            Init = init,
-            LoftqIterations = rounds,
+            InitLoraWeights = init,
+            LoftqConfig = new() { LoftqIter = rounds },
             UseDora = dora,
         };
         var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters, lora);

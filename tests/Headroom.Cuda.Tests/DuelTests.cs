@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Inference;
 using Headroom.Tests;
 using Headroom.Training;
 

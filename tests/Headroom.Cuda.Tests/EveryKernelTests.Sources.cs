@@ -3,6 +3,7 @@ using System.Reflection.Metadata.Ecma335;
 using System.Reflection.PortableExecutable;
 using System.Text.RegularExpressions;
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Tests;
 using Headroom.Training;
 

@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
 using Headroom.Training;
@@ -498,7 +499,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
                 Mode,
                 R == 0
                     ? null
-                    : new LoraSettings(
+                    : new LoraConfig(
                         R, 2 * R, 0.1f, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]),
                 Recompute,
                 32,

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
 using Headroom.Training;
@@ -33,7 +34,7 @@ public class ExpandedWeightsTests
     private static ModelSettings Settings(
         DType compute, WeightStorage storage, int recompute, string[] targets, int r = 16) =>
         new(
-            storage, WeightStorage.BF16, TrainMode.Adapters, new LoraSettings(r, 2 * r, 0.1f, targets), recompute, 64,
+            storage, WeightStorage.BF16, TrainMode.Adapters, new LoraConfig(r, 2 * r, 0.1f, targets), recompute, 64,
             compute);
 
     // Losses of micro-steps and evaluations, and the adapters after the last update.

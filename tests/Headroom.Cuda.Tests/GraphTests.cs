@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
 using Headroom.Training;
@@ -45,7 +46,7 @@ public class GraphTests
         bool full = o.Mode == TrainMode.Full;
         var settings = new ModelSettings(
             full ? WeightStorage.F32 : WeightStorage.NF4Double, full ? WeightStorage.F32 : WeightStorage.BF16, o.Mode,
-            full ? null : new LoraSettings(o.R, 2 * o.R, 0.1f, o.Targets ?? All) { UseDora = o.Dora }, o.Recompute, 64,
+            full ? null : new LoraConfig(o.R, 2 * o.R, 0.1f, o.Targets ?? All) { UseDora = o.Dora }, o.Recompute, 64,
             o.Compute);
         var device = TestDevice.OpenCuda(new CudaOptions(ExpandBytes: 4 << 20, ExpandAhead: o.Ahead, Graphs: graphs));
         var engine = new Engine(

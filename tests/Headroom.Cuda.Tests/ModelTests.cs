@@ -1,9 +1,10 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Training;
 using Headroom.Tests;
+using Headroom.Training;
 
 namespace Headroom.Cuda.Tests;
 
@@ -36,7 +37,7 @@ public class ModelTests
             WeightStorage.NF4Double,
             WeightStorage.BF16,
             TrainMode.Adapters,
-            new LoraSettings(16, 32, dropout, All)
+            new LoraConfig(16, 32, dropout, All)
             {
                 UseDora = dora,
                 ModulesToSave = saved ? ["lm_head", "embed_tokens", "norm"] : [],

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
 using Headroom.Training;
@@ -45,7 +46,7 @@ public class TrainerTests
             RmsNormEps = 1e-5f,
         };
         var settings = new ModelSettings(
-            WeightStorage.NF4Double, WeightStorage.F16, TrainMode.Adapters, new LoraSettings(16, 32, 0.1f, All), 0, 64,
+            WeightStorage.NF4Double, WeightStorage.F16, TrainMode.Adapters, new LoraConfig(16, 32, 0.1f, All), 0, 64,
             compute);
         var engine = new Engine(TestDevice.OpenCuda(), config, settings, new BatchLimits(400, 4, 400));
         engine.FillRandom(2);

@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Inference;
 using Headroom.Reports;
 using Headroom.Training;
 

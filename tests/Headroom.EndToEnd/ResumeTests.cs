@@ -285,12 +285,12 @@ public class ResumeTests
         original.ReadRows(name + ".weight", 0, rows, w);
         merged.ReadRows(name + ".weight", 0, rows, m);
         double error = 0, norm = 0;
+        var (r, alpha) = (adapter.Lora.R, adapter.Lora.LoraAlpha);
         for (int i = 0; i < rows; i++)
             for (int j = 0; j < cols; j++)
             {
                 double due = w[i * cols + j];
-                for (int k = 0; k < adapter.R; k++)
-                    due += (double)adapter.LoraAlpha / adapter.R * b[i * adapter.R + k] * a[k * cols + j];
+                for (int k = 0; k < r; k++) due += (double)alpha / r * b[i * r + k] * a[k * cols + j];
                 error += (m[i * cols + j] - due) * (m[i * cols + j] - due);
                 norm += due * due;
             }

@@ -5,6 +5,7 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
 using Headroom.Formats;
+using Headroom.Inference.Bases;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -119,7 +120,7 @@ internal static class BenchCommand
                 try
                 {
                     if (opened is CpuDevice) CommandLine.Refuse(p, "The CPU", graphs, expanded);
-                    var compute = RunSettings.ComputeType(p.GetValue(dtype)!, opened, "--dtype");
+                    var compute = BaseSettings.ComputeType(p.GetValue(dtype)!, opened, "--dtype");
                     var options = new StepBenchmarkOptions(
                         r,
                         n,

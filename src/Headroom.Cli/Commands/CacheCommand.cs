@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
+using Headroom.Inference.Bases;
 using Headroom.Training;
 
 namespace Headroom.Cli;

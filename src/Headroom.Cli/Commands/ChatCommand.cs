@@ -3,6 +3,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Tokenizers.Chat;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -51,11 +52,10 @@ internal static class ChatCommand
         if (context is < 2)
             throw new HeadroomException(
                 $"--context is {context}.", "Give the tokens that the conversation may take, such as 2048.");
-        var tokenizer = TokenizerLoader.Load(path);
-        var template = ChatTemplate.Of(tokenizer);
+        var model = arguments.Source(p, path);
+        var template = ChatTemplate.Of(model.Tokenizer);
         using var generator = Generator.Open(
-            session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), session.Say,
-            (d, n) => session.Progress("loading", d, n, ""));
+            session.Open(deviceName), model, context, session.Say, (d, n) => session.Progress("loading", d, n, ""));
         session.EndLine();
         bool ask = messages.Length == 0 && !Console.IsInputRedirected;
         if (ask)

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -55,7 +56,7 @@ internal static class EvalCommand
     }
 
     private static int Run(
-        string path, string? adapterFolder, string split, string[] sets, string? deviceName, bool json)
+        string path, string? adapter, string split, string[] sets, string? deviceName, bool json)
     {
         var (recipe, _) = Recipes.Load(path, sets, deviceName, null, null);
         if (recipe.Models.Count != 1)
@@ -63,85 +64,80 @@ internal static class EvalCommand
                 $"eval takes one model, the recipe names {recipe.Models.Count}.", "Give a recipe with one model.");
         using var session = new Session(json);
         Recipes.Fetch(recipe, session);
-        var model = recipe.Models[0];
         var data = DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         var rows = split == "test" ? data.Test : data.Validation;
         if (rows.Count == 0) throw new HeadroomException($"The recipe has no {split} rows.", $"Set data.{split}.");
-        var adapter = adapterFolder == null ? null : PeftAdapter.Load(adapterFolder, session.Say);
-        var run = adapterFolder == null ? null : RunFolder.Of(adapterFolder);
-        if (run is { } held && !sets.Any(s => s.TrimStart().StartsWith("quantization.", StringComparison.Ordinal)))
-        {
-            var cache = recipe.Quantization.Cache;
-            recipe.Quantization = held.Manifest.Quantization; // the values it was trained on, whatever the recipe says
-            recipe.Quantization.Cache = cache;
-        }
-        else if (
-            run is { } over
-            && (recipe.Quantization.LoadIn4bit, recipe.Quantization.LoadIn8bit)
-                != (over.Manifest.Quantization.LoadIn4bit, over.Manifest.Quantization.LoadIn8bit)
-        )
-            session.Say(
-                $"note: the adapter was trained over projections held as {over.Manifest.LinearStorage}; --set holds "
-                    + $"them otherwise"
-            );
-        using var original = AdapterBase.Open(model.Path, recipe.Quantization, adapter, session.Say);
-        var source = AdapterBase.Of(original, adapter);
-        adapter?.CheckBase(source, session.Say);
-        if (run is { } of) of.Folder.CheckConfiguration(of.Manifest, original.Config);
-        var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
-        var task = TaskTypes.Of(recipe.Task).Make(recipe, tokenizer);
+        var of = recipe.Models[0];
+        using var model = Open(recipe, of, adapter, sets, session);
+        var task = TaskTypes.Of(recipe.Task).Make(recipe, model.Tokenizer);
         var encoded = new EncodedRows(rows, task.Encode, false);
         int longest = encoded.EncodeAll(),
             batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, rows.Count),
             tokens = PreparedRun.BatchTokens(
                 batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
+        model.Config.CheckLength(longest);
         var device = session.Open(recipe.Device);
-        var settings = RunSettings.Of(recipe, source, device) with
-        {
-            Mode = TrainMode.None,
-            Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
-        };
-        source.Config.CheckLength(longest);
-        foreach (
-            string note in source
-                .Notices.Concat(tokenizer.Notices)
-                .Concat(RunNotes.Of(task, rows, longest, source.Config))
-        )
+        var settings = model.Settings(device, recipe.Training.Precision);
+        foreach (string note in model.Notices.Concat(RunNotes.Of(task, rows, longest, model.Config)))
             session.Say("note: " + note);
-        using var engine = new Engine(
-            device, source, settings,
+        using var engine = model.Load(
+            device, settings,
             new BatchLimits(EvalTokens: tokens, EvalSequences: batch, Candidates: Math.Max(1, task.Candidates)));
-        if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
-        Evaluation evaluation;
-        try
-        {
-            evaluation = task.Evaluate(engine, encoded, new(batch, tokens, (ulong)(uint)recipe.Training.Seed, (d, n) =>
+        var evaluation = Measured(json, split, rows.Count, () =>
+            task.Evaluate(engine, encoded, new(batch, tokens, (ulong)(uint)recipe.Training.Seed, (d, n) =>
             {
                 if (session.Token.IsCancellationRequested)
                     throw new StoppedException("Run it again; nothing was written.");
                 session.Progress(split, d, n, "");
-            }));
-        }
-        catch (NotFiniteException e) when (json)
-        {
-            Console.WriteLine(
-                JsonSerializer.Serialize(
-                    new
-                    {
-                        rows = rows.Count,
-                        split,
-                        error = e.Message,
-                        to_do = e.ToDo,
-                    }
-                )
-            );
-            throw;
-        }
+            })));
         string title =
-            $"{TrainRun.ModelName(model)}{(adapter == null ? "" : " with " + adapterFolder)} on {rows.Count} {split} "
-                + $"rows";
+            $"{TrainRun.ModelName(of)}{(adapter == null ? "" : " with " + adapter)} on {rows.Count} {split} rows";
         foreach (string line in task.Type.Lines(title, evaluation)) session.Say(Printable.Line(line));
         if (json) Console.WriteLine(task.Type.EvalJson(evaluation).ToJsonString());
         return 0;
+    }
+
+    /// <summary>
+    /// An adapter of a run is measured over the projections that it was trained on, whatever the recipe says, unless
+    /// --set asks for others.
+    /// </summary>
+    private static OpenModel Open(
+        Recipe recipe, ModelOptions of, string? adapter, string[] sets, Session session)
+    {
+        bool isAsked = sets.Any(s => s.TrimStart().StartsWith("quantization.", StringComparison.Ordinal));
+        var model = OpenModel.Open(
+            new ModelSource(of.Path)
+            {
+                TokenizerPath = of.Tokenizer,
+                Adapter = adapter,
+                Quantization = recipe.Quantization,
+                AsTrained = !isAsked,
+            },
+            session.Say);
+        var asked = recipe.Quantization;
+        if (
+            isAsked
+            && model.Run is { Quantization: var trained } run
+            && (asked.LoadIn4bit, asked.LoadIn8bit) != (trained.LoadIn4bit, trained.LoadIn8bit)
+        )
+            session.Say(
+                $"note: the adapter was trained over projections held as {run.LinearStorage}; --set holds them "
+                    + $"otherwise"
+            );
+        return model;
+    }
+
+    // A script is told in JSON too that there is nothing to measure.
+    private static Evaluation Measured(bool json, string split, int rows, Func<Evaluation> evaluate)
+    {
+        try
+        {
+            return evaluate();
+        }
+        catch (NotFiniteException e) when (json)
+        {
+            Console.WriteLine(JsonSerializer.Serialize(new { rows, split, error = e.Message, to_do = e.ToDo }));
+            throw;
+        }
     }
 }

@@ -5,6 +5,9 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
 using Headroom.Tokenizers;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -26,7 +29,10 @@ internal static class ExportCommand
         string[] Prompts,
         bool AcceptLoss,
         bool Overwrite,
-        string Device, bool Json);
+        string Device, bool Json)
+    {
+        public bool IsGguf => Format == "gguf";
+    }
 
     public static Command Create()
     {
@@ -110,88 +116,67 @@ internal static class ExportCommand
         using var session = new Session(o.Json);
         using var target = Target(o); // before a model is fetched or read
         o = o with { Model = session.Model(o.Model) };
-        string tokenizer = o.Tokenizer ?? o.Model;
         KeepSources(o, target);
-        if (o.Format == "adapter")
+        if (o.Format == "adapter") CopyAdapter(o, session, target);
+        else if (o.Format == "vocab") WriteVocabulary(o, session, target);
+        else WriteModel(o, session, target);
+        return 0;
+    }
+
+    private static void CopyAdapter(Options o, Session session, OutputTarget target)
+    {
+        if (o.Adapter == null)
+            throw new HeadroomException("--format adapter needs --adapter.", "Give the folder of the adapter.");
+        var copy = PeftAdapter.Load(o.Adapter);
+        if (copy.Initial != null)
         {
-            if (o.Adapter == null)
-                throw new HeadroomException("--format adapter needs --adapter.", "Give the folder of the adapter.");
-            var copy = PeftAdapter.Load(o.Adapter);
-            if (copy.Initial != null)
-            {
-                copy = copy.Converted();
-                session.Say(
-                    $"converted to plain LoRA of rank {copy.R} over the base "
-                        + $"itself{(IsQuantized(RunFolder.Of(o.Adapter)?.Manifest.LinearStorage) ? "; over the quantized base it is near to what was trained, not equal" : "")}"
-                );
-            }
-            InPlace(target, folder => copy.Save(folder));
-            session.Say($"adapter written to {o.Out}");
-            return 0;
-        }
-        if (o.Format == "vocab")
-        {
-            string arch =
-                File.Exists(Path.Combine(o.Model, "config.json"))
-                && HfConfig.Load(Path.Combine(o.Model, "config.json")).Family is var family
-                    ? family.GgufArchitecture
-                    : "llama";
-            var read = TokenizerLoader.Load(tokenizer);
-            foreach (string line in read.Notices) session.Say(line);
-            var words = GgufVocabulary.Of(tokenizer, read.VocabSize);
-            InPlace(target, temporary => GgufExporter.WriteVocabulary(arch, words, temporary));
-            session.Say($"vocabulary written to {o.Out}");
-            return 0;
-        }
-        using var original = WeightSources.Open(o.Model);
-        var adapter = o.Adapter == null ? null : PeftAdapter.Load(o.Adapter);
-        var source = AdapterBase.Of(original, adapter);
-        adapter?.CheckBase(source, session.Say);
-        bool gguf = o.Format == "gguf";
-        string type = o.Type
-            ?? (
-                gguf ? "f16"
-                : source.SourceDType(source.Config.AnyProjectionName()) == DType.F16 ? "f16"
-                : "bf16"
+            copy = copy.Converted();
+            bool rounded = IsQuantized(RunManifest.Around(o.Adapter)?.Manifest.LinearStorage);
+            session.Say(
+                $"converted to plain LoRA of rank {copy.Lora.R} over the base itself"
+                    + (rounded ? "; over the quantized base it is near to what was trained, not equal" : "")
             );
-        if (gguf ? !GgufExporter.Types.ContainsKey(type) : !CheckpointExporter.Types.ContainsKey(type))
-            throw new HeadroomException(
-                $"--type {type} is not a type of {o.Format}.",
-                $"Use {string.Join(", ", gguf ? GgufExporter.Types.Keys : CheckpointExporter.Types.Keys)}.");
-        if (
-            gguf
-            && source.Config.SlidingWindow is { } window
-            && source.Config.SlidingWindow < source.Config.MaxPositionEmbeddings
-        )
+        }
+        InPlace(target, copy.Save);
+        session.Say($"adapter written to {o.Out}");
+    }
+
+    private static void WriteVocabulary(Options o, Session session, OutputTarget target)
+    {
+        string config = Path.Combine(o.Model, "config.json");
+        string arch = File.Exists(config) ? HfConfig.Load(config).Family.GgufArchitecture : "llama";
+        string tokenizer = o.Tokenizer ?? o.Model;
+        var read = TokenizerLoader.Load(tokenizer);
+        foreach (string line in read.Notices) session.Say(line);
+        var words = GgufVocabulary.Of(tokenizer, read.VocabSize);
+        InPlace(target, temporary => GgufExporter.WriteVocabulary(arch, words, temporary));
+        session.Say($"vocabulary written to {o.Out}");
+    }
+
+    private static void WriteModel(Options o, Session session, OutputTarget target)
+    {
+        using var model = OpenModel.Open(
+            new ModelSource(o.Model) { TokenizerPath = o.Tokenizer, Adapter = o.Adapter }, session.Say);
+        model.Check();
+        string type = TypeOf(o, model);
+        if (o.IsGguf && model.Config.SlidingWindow is { } window && window < model.Config.MaxPositionEmbeddings)
             session.Say(
                 $"note: GGUF has no key for this model's sliding window; llama.cpp attends to more than {window} "
                     + $"positions."
             );
-        var storage = Trained(o, session, original) ?? Held(source, adapter);
+        var storage = Trained(o, session, model) ?? Held(model);
         using var cpu = storage == null ? null : new CpuDevice();
-        using var merged = new MergedSource(source, adapter, storage, cpu?.Ops);
-        void Progress(long done, long total)
-        {
-            session.Token.ThrowIfCancellationRequested();
-            session.Progress("export", done, total, "");
-        }
+        using var merged = new MergedSource(model.Source, model.Adapter, storage, cpu?.Ops);
         ExportComparison result = null!;
         try
         {
-            var words = TokenizerLoader.Load(tokenizer);
-            foreach (string line in source.Notices.Concat(words.Notices)) session.Say(line);
-            var vocabulary = gguf
-                ? GgufVocabulary.Of(tokenizer, source.Config.VocabSize, source.Config.PadTokenId)
-                : null;
+            foreach (string line in model.Notices) session.Say(line);
+            var write = Writer(o, session, merged, type);
             // Written and checked under another name: a file that fails is never seen under the one that was asked for.
             InPlace(target, temporary =>
             {
-                if (gguf)
-                    GgufExporter.Write(
-                        merged, vocabulary!, type, temporary, Path.GetFileName(Path.GetFullPath(o.Model).TrimEnd('/')),
-                        Progress);
-                else CheckpointExporter.Write(merged, o.Model, o.Tokenizer, type, temporary, Progress);
-                result = Check(o, session, source, merged, adapter, storage, words, temporary, type);
+                write(temporary);
+                result = Check(o, session, model, merged, storage, temporary, type);
             });
         }
         catch (OperationCanceledException)
@@ -212,27 +197,50 @@ internal static class ExportCommand
                 agreeing = result.Agreeing,
                 agreement = result.Agreement,
             }));
-        return 0;
+    }
+
+    /// <summary>The type of the matrices: --type, else f16 of a GGUF file and the base's own of a checkpoint.</summary>
+    private static string TypeOf(Options o, OpenModel model)
+    {
+        string type = o.Type
+            ?? (o.IsGguf || model.Source.SourceDType(model.Config.AnyProjectionName()) == DType.F16 ? "f16" : "bf16");
+        var types = o.IsGguf ? GgufExporter.Types.Keys : CheckpointExporter.Types.Keys;
+        return types.Contains(type)
+            ? type
+            : throw new HeadroomException(
+                $"--type {type} is not a type of {o.Format}.", $"Use {string.Join(", ", types)}.");
+    }
+
+    private static Action<string> Writer(Options o, Session session, MergedSource merged, string type)
+    {
+        void Progress(long done, long total)
+        {
+            session.Token.ThrowIfCancellationRequested();
+            session.Progress("export", done, total, "");
+        }
+        if (!o.IsGguf)
+            return folder => CheckpointExporter.Write(merged, o.Model, o.Tokenizer, type, folder, Progress);
+        var c = merged.Config;
+        var vocabulary = GgufVocabulary.Of(o.Tokenizer ?? o.Model, c.VocabSize, c.PadTokenId);
+        string name = Path.GetFileName(Path.GetFullPath(o.Model).TrimEnd('/'));
+        return file => GgufExporter.Write(merged, vocabulary, type, file, name, Progress);
     }
 
     /// <summary>
     /// The storage that the adapter was trained on, as the manifest of its run says, when it is not the file's own;
     /// null otherwise.
     /// </summary>
-    private static WeightStorage? Trained(Options o, Session session, IWeightSource source)
+    private static WeightStorage? Trained(Options o, Session session, OpenModel model)
     {
-        var run = o.Adapter == null ? null : RunFolder.Of(o.Adapter);
-        if (run is { } of) of.Folder.CheckConfiguration(of.Manifest, source.Config);
-        if (source.QuantizedAs(source.Config.AnyProjectionName()) != null)
-            return null; // its own values are what it was trained on
-        var held = IsQuantized(run?.Manifest.LinearStorage) ? run?.Manifest.LinearStorage : null;
+        if (model.IsQuantized) return null; // its own values are what it was trained on
+        var held = IsQuantized(model.Run?.LinearStorage) ? model.Run?.LinearStorage : null;
         var storage = o.In4bit switch
         {
             null => held,
             true => held is WeightStorage.NF4 ? held : WeightStorage.NF4Double,
             false => null,
         };
-        if (run != null && storage != held)
+        if (model.Run != null && storage != held)
             session.Say(
                 $"note: merged as --load-in-4bit {(o.In4bit == true ? "true" : "false")} asks, though the run trained "
                     + $"on {held?.ToString() ?? "the base's own values"}"
@@ -245,72 +253,31 @@ internal static class ExportCommand
         storage is WeightStorage.NF4 or WeightStorage.NF4Double or WeightStorage.Int8;
 
     // What an initialization left of a base in 16 bits was rounded to them again before it was trained on.
-    private static WeightStorage? Held(IWeightSource source, PeftAdapter? adapter) => adapter?.Initial == null ? null
-            : source.SourceDType(source.Config.AnyProjectionName()) switch
+    private static WeightStorage? Held(OpenModel model) => model.Adapter?.Initial == null ? null
+            : model.Source.SourceDType(model.Config.AnyProjectionName()) switch
             {
                 DType.BF16 => WeightStorage.BF16,
                 DType.F16 => WeightStorage.F16,
                 _ => null,
             };
 
+    /// <summary>The copy against the model: ids of its tokenizer, stored values, logits.</summary>
     private static ExportComparison Check(
-        Options o, Session session, IWeightSource source, MergedSource merged, PeftAdapter? adapter,
-        WeightStorage? storage, ITokenizer words, string path, string type)
+        Options o, Session session, OpenModel model, MergedSource merged, WeightStorage? storage, string path,
+        string type)
     {
-        // Beyond a sliding window, which GGUF does not hold, the copy is another model; the note says so.
-        int most = Math.Min(
-            ExportCheck.LongestPrompt,
-            Math.Min(
-                source.Config.MaxPositionEmbeddings,
-                o.Format == "gguf" ? source.Config.SlidingWindow ?? int.MaxValue : int.MaxValue)
-        );
-        string[] texts = o.Prompts.Length > 0 ? o.Prompts : [.. ExportCheck.Prompts];
-        var copied = TokenizerLoader.Load(path);
-        var prompts = new List<int[]>();
-        foreach (string text in texts)
+        using var copy = OpenModel.Open(new ModelSource(path));
+        var prompts = Prompts(o, model, copy);
+        double error = WeightError(o, merged, copy.Source, type);
+        List<float[]> Logits(OpenModel of, WeightStorage? linear)
         {
-            int[] ids = words.Encode(text, true);
-            if (!ids.AsSpan().SequenceEqual(copied.Encode(text, true)))
-                throw new HeadroomException(
-                    $"The exported tokenizer gives other ids for {JsonSerializer.Serialize(text)}.",
-                    "This is a fault of the export; nothing was kept.", 1);
-            if (ids.Length > 0) prompts.Add(ids.Length > most ? ids[..most] : ids);
-        }
-        if (prompts.Count == 0) throw new HeadroomException("The prompts have no tokens.", "Give --prompt some text.");
-        var lora = adapter == null ? null : Checkpoints.SettingsOf(adapter);
-        ModelSettings Settings(IWeightSource s, IDevice d, WeightStorage? linear, LoraSettings? l)
-        {
-            var recipe = new Recipe();
+            var device = session.Open(o.Device);
             // on a GPU too: what is compared is weights, not roundings of activations
-            recipe.Training.Precision = "fp32";
-            recipe.Quantization.LoadIn4bit = s.QuantizedAs(source.Config.AnyProjectionName()) != null;
-            var settings = RunSettings.Of(recipe, s, d) with { Mode = TrainMode.None, Lora = l };
-            return linear is { } held ? settings with { LinearStorage = held } : settings;
+            var settings = of.Settings(device, "fp32");
+            if (linear is { } held) settings = settings with { LinearStorage = held };
+            return ExportCheck.Logits(limits => of.Load(device, settings, limits), merged.Config.VocabSize, prompts);
         }
-        using var copy = WeightSources.Open(path);
-        var stored =
-            o.Format == "gguf"
-                ? GgufExporter.Types[type].Type
-                : type switch
-                {
-                    "f32" => GgmlType.F32,
-                    "f16" => GgmlType.F16,
-                    _ => GgmlType.BF16,
-                };
-        var c = merged.Config;
-        var (error, beyond) = o.Format == "gguf"
-                ? ExportCheck.Weights(
-                    merged, copy, (name, columns) => GgufExporter.TypeOf(c, name, stored, columns), GgmlType.F32)
-            : ExportCheck.Weights(merged, copy, (_, _) => stored, stored);
-        if (beyond != null)
-            throw new HeadroomException(
-                $"{beyond} of the export is further from the model than {type} rounds.",
-                "This is a fault of the export; nothing was kept.", 1);
-        var device = session.Open(o.Device);
-        var reference = ExportCheck.Logits(device, source, Settings(source, device, storage, lora), adapter, prompts);
-        device = session.Open(o.Device);
-        var exported = ExportCheck.Logits(device, copy, Settings(copy, device, null, null), null, prompts);
-        var r = ExportCheck.Compare(reference, exported, c.VocabSize);
+        var r = ExportCheck.Compare(Logits(model, storage), Logits(copy, null), merged.Config.VocabSize);
         var (difference, agreement) = ExportCheck.Bounds(type, ExportCheck.Rounding(merged));
         session.Say(
             string.Create(
@@ -322,27 +289,71 @@ internal static class ExportCommand
                     + $"{ExportCheck.Gap})"
             )
         );
-        if (r.RelativeDifference <= difference && r.Agreement >= agreement) return r;
-        string figures = string.Create(
-            CultureInfo.InvariantCulture,
-            $"relative logit difference {r.RelativeDifference:G3} (at most {difference:G3}), token agreement "
-                + $"{r.Agreement:P1} (at least {agreement:P0})"
-        );
-        if (!ExportCheck.IsLoss(type, r))
-            throw new HeadroomException($"The export is not the model: {figures}.", "Nothing was kept. "
-                    + (
-                        ExportCheck.Better(type) is { } better
-                            ? $"Export with --type {better}."
-                            : "No --type is more exact: this is a fault of the export."
-                    ),
-                1
+        if (!(r.RelativeDifference <= difference && r.Agreement >= agreement))
+        {
+            string figures = string.Create(
+                CultureInfo.InvariantCulture,
+                $"relative logit difference {r.RelativeDifference:G3} (at most {difference:G3}), token agreement "
+                    + $"{r.Agreement:P1} (at least {agreement:P0})"
             );
+            Refuse(o, type, r, figures);
+            session.Say($"kept by --accept-loss: {figures}");
+        }
+        return r;
+    }
+
+    /// <summary>Ids of the prompts, which both tokenizers must agree on.</summary>
+    private static List<int[]> Prompts(Options o, OpenModel model, OpenModel copy)
+    {
+        // Beyond a sliding window, which GGUF does not hold, the copy is another model; the note says so.
+        int window = o.IsGguf ? model.Config.SlidingWindow ?? int.MaxValue : int.MaxValue;
+        int most = Math.Min(ExportCheck.LongestPrompt, Math.Min(model.Config.MaxPositionEmbeddings, window));
+        var prompts = new List<int[]>();
+        foreach (string text in o.Prompts.Length > 0 ? o.Prompts : ExportCheck.Prompts)
+        {
+            int[] ids = model.Tokenizer.Encode(text, true);
+            if (!ids.AsSpan().SequenceEqual(copy.Tokenizer.Encode(text, true)))
+                throw new HeadroomException(
+                    $"The exported tokenizer gives other ids for {JsonSerializer.Serialize(text)}.",
+                    "This is a fault of the export; nothing was kept.", 1);
+            if (ids.Length > 0) prompts.Add(ids.Length > most ? ids[..most] : ids);
+        }
+        return prompts.Count > 0
+            ? prompts
+            : throw new HeadroomException("The prompts have no tokens.", "Give --prompt some text.");
+    }
+
+    /// <summary>How far the stored matrices are off, of which none may be further than its type rounds.</summary>
+    private static double WeightError(Options o, MergedSource merged, IWeightSource copy, string type)
+    {
+        var stored = GgufExporter.Types[type].Type; // a checkpoint's types are among them
+        var (error, beyond) = o.IsGguf
+            ? ExportCheck.Weights(
+                merged, copy, (name, columns) => GgufExporter.TypeOf(merged.Config, name, stored, columns),
+                GgmlType.F32)
+            : ExportCheck.Weights(merged, copy, (_, _) => stored, stored);
+        return beyond == null
+            ? error
+            : throw new HeadroomException(
+                $"{beyond} of the export is further from the model than {type} rounds.",
+                "This is a fault of the export; nothing was kept.", 1);
+    }
+
+    /// <summary>Throws for a copy beyond its bounds, unless four bits were asked for with what they cost.</summary>
+    private static void Refuse(Options o, string type, ExportComparison r, string figures)
+    {
+        if (!ExportCheck.IsLoss(type, r))
+            throw new HeadroomException(
+                $"The export is not the model: {figures}.",
+                "Nothing was kept. "
+                    + (ExportCheck.Better(type) is { } better
+                        ? $"Export with --type {better}."
+                        : "No --type is more exact: this is a fault of the export."),
+                1);
         if (!o.AcceptLoss)
             throw new HeadroomException(
                 $"{type} takes too much of this model: {figures}.",
                 "Nothing was kept. Export with --type q8_0, or keep it as it is with --accept-loss.", 1);
-        session.Say($"kept by --accept-loss: {figures}");
-        return r;
     }
 
     /// <summary>The place of --out, which fits what the format writes.</summary>

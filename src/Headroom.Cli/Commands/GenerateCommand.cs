@@ -3,6 +3,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Tokenizers.Chat;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -38,13 +39,12 @@ internal static class GenerateCommand
                     "There is no prompt.", "Give --prompt \"...\", or write the prompt to standard input.");
             using (session.Waiting()) prompt = Console.In.ReadToEnd();
         }
-        var tokenizer = TokenizerLoader.Load(path);
-        int[] ids = tokenizer.EncodePrompt(prompt);
+        var model = arguments.Source(p, path);
+        int[] ids = model.Tokenizer.EncodePrompt(prompt);
         if (ids.Length == 0) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
         int context = (int)Math.Min(int.MaxValue, (long)ids.Length + options.MaxNewTokens);
         using var generator = Generator.Open(
-            session.Open(deviceName), path, tokenizer, arguments.Settings(p, context), session.Say,
-            (d, n) => session.Progress("loading", d, n, ""));
+            session.Open(deviceName), model, context, session.Say, (d, n) => session.Progress("loading", d, n, ""));
         session.EndLine();
         var g = generator.Start(ids, options);
         bool more;

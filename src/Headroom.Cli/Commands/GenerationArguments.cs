@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -94,9 +95,13 @@ internal sealed class GenerationArguments(string example, int tokens)
             ? d
             : throw new HeadroomException($"--device {p.GetValue(_device)} is unknown.", "Use auto, cpu or cuda.");
 
-    /// <summary>How the model is opened.</summary>
-    public GeneratorSettings Settings(ParseResult p, int? context) =>
-        new(context, p.GetValue(_adapter), p.GetValue(_quantize));
+    /// <summary>The model at a path, with the adapter and the storage that are asked for.</summary>
+    public ModelSource Source(ParseResult p, string path) =>
+        new(path)
+        {
+            Adapter = p.GetValue(_adapter),
+            Quantization = p.GetValue(_quantize) ? new QuantizationOptions() : null,
+        };
 
     /// <summary>Options of a text, checked, over the model's own.</summary>
     public GenerationOptions Options(ParseResult p, string model)

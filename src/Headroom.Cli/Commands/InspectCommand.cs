@@ -4,6 +4,7 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Hub;
 using Headroom.Tokenizers;
+using Headroom.Inference.Bases;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -171,7 +172,7 @@ internal static class ModelPaths
         )
             return null;
         using var source = WeightSources.Open(path);
-        return RunSettings.BlockTypes(source);
+        return BaseSettings.BlockTypes(source);
     }
 
     /// <summary>

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 using Headroom.Training;
@@ -42,7 +43,7 @@ internal static class PlanCommand
             Description = "max_seq_length",
             DefaultValueFactory = _ => new TaskOptions().MaxSeqLength,
         };
-        var r = new Option<int>("--r") { Description = "LoRA rank", DefaultValueFactory = _ => new LoraOptions().R };
+        var r = new Option<int>("--r") { Description = "LoRA rank", DefaultValueFactory = _ => new LoraConfig().R };
         var vram = new Option<string?>("--vram")
         {
             Description = "Budget, such as 6GiB: as little recompute as fits is chosen.",
@@ -81,12 +82,11 @@ internal static class PlanCommand
         using var waiting = session.Waiting(); // planning changes nothing
         config.CheckRank(r, "--r is");
         config.CheckLength(length);
-        var lora = new LoraOptions { R = r };
         var settings = new ModelSettings(
             config.Quantized ?? WeightStorage.NF4Double,
             WeightStorage.BF16,
             TrainMode.Adapters,
-            new LoraSettings(r, lora.LoraAlpha, lora.LoraDropout, lora.TargetModules, lora.UseRslora));
+            new LoraConfig { R = r });
         if (ModelPaths.BlockTypes(path) is { } types) // a GGUF file keeps its own types
             settings = settings with
             {

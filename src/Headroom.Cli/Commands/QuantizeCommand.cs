@@ -2,6 +2,8 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Export;
 using Headroom.Training;
 
 namespace Headroom.Cli;
@@ -57,17 +59,18 @@ internal static class QuantizeCommand
         using var session = new Session(json);
         path = session.Model(path);
         target.KeepOff("the model", path); // four bits do not give it back
-        using var source = WeightSources.Open(path);
-        foreach (string line in source.Notices) session.Say(line);
-        var recipe = new Recipe();
-        if (flat || source.QuantizedAs(source.Config.AnyProjectionName()) == null)
-            recipe.Quantization.Bnb4bitUseDoubleQuant = !flat;
+        using var model = OpenModel.Open(new ModelSource(path)
+        {
+            Quantization = new() { Bnb4bitUseDoubleQuant = flat ? false : null },
+            OwnWeights = true,
+        });
+        foreach (string line in model.Source.Notices) session.Say(line);
         var device = session.Open(deviceName);
-        var settings = RunSettings.Of(recipe, source, device) with { Mode = Models.TrainMode.None, Lora = null };
-        using var engine = new Engine(device, source, settings, new BatchLimits(), (d, t) =>
+        var settings = model.Settings(device);
+        using var engine = model.Load(device, settings, new BatchLimits(), (d, t) =>
             session.Progress("quantizing", d, t, "")
         );
-        QuantizedCheckpoint.WriteInto(target.Temporary, engine, source, Directory.Exists(path) ? path : null);
+        QuantizedCheckpoint.WriteInto(target.Temporary, engine, model.Source, Directory.Exists(path) ? path : null);
         target.Commit();
         long bytes = new FileInfo(Path.Combine(folder, "model.safetensors")).Length;
         session.Say($"{folder}: {Units.Bytes(bytes)}");

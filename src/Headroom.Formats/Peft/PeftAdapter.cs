@@ -16,38 +16,12 @@ public sealed record PeftAdapter
     /// </summary>
     public const string MagnitudeSuffix = ".lora_magnitude_vector";
 
-    /// <summary>Rank.</summary>
-    public required int R { get; init; }
-    /// <summary>lora_alpha.</summary>
-    public required float LoraAlpha { get; init; }
-    /// <summary>lora_dropout.</summary>
-    public float LoraDropout { get; init; }
-    /// <summary>alpha / sqrt(r).</summary>
-    public bool UseRslora { get; init; }
-    /// <summary>DoRA: every pair has a magnitude [out].</summary>
-    public bool UseDora { get; init; }
     /// <summary>
-    /// modules_to_save, and what lies in the file beside it: ends of the paths of modules whose whole weight is among
-    /// <see cref="Tensors"/>.
+    /// What adapter_config.json says. modules_to_save holds, beside what is listed, the paths of further modules whose
+    /// whole weight is among <see cref="Tensors"/>, and ensure_weight_tying is true too where tables lie in the file
+    /// without being listed, which PEFT writes into the base's own tensor.
     /// </summary>
-    public IReadOnlyList<string> ModulesToSave { get; init; } = [];
-    /// <summary>
-    /// True when the saved table of a base with tied embeddings is its head too: ensure_weight_tying, or tables that
-    /// lie in the file without being listed, which PEFT writes into the base's own tensor. False = as PEFT does else:
-    /// what was trained is a copy, the other stays the base's.
-    /// </summary>
-    public bool EnsureWeightTying { get; init; }
-    /// <summary>Adapted projection names; a set, in no order that means anything.</summary>
-    public required IReadOnlyList<string> TargetModules { get; init; }
-    /// <summary>
-    /// Finer rules than a list of names (regex targets, exclude_modules, layers_to_transform, rank_pattern,
-    /// alpha_pattern); null = <see cref="TargetModules"/> alone.
-    /// </summary>
-    public LoraTargets? Targets { get; init; }
-    /// <summary>init_lora_weights: true, false, or a name.</summary>
-    public string Init { get; init; } = "true";
-    /// <summary>loftq_iter.</summary>
-    public int LoftqIterations { get; init; } = 1;
+    public required LoraConfig Lora { get; init; }
     /// <summary>
     /// What the initialization took out of the base (PiSSA, LoftQ of several iterations): the adapter sits on W -
     /// scaling * B A of these pairs. It lies in a folder of its own inside the adapter's, as PEFT's documentation saves
@@ -80,10 +54,11 @@ public sealed record PeftAdapter
                 "Pickles are not read, they can run code; save the adapter as safetensors (PEFT: save_pretrained with "
                     + "safe_serialization=True)."
             );
-        PeftConfig config;
+        LoraConfig config;
+        string? baseModel;
         try
         {
-            config = PeftConfig.Read(
+            (config, baseModel) = PeftConfig.Read(
                 JsonNode.Parse(SideFile.ReadText(configPath)) as JsonObject ?? throw new JsonException("not an object"),
                 init => HasInitial(folder, init), warn);
         }
@@ -118,32 +93,24 @@ public sealed record PeftAdapter
         if (tensors.Count == 0)
             throw new HeadroomException($"The adapter in {folder} is empty.", "Use a complete adapter.");
         // Without target_modules PEFT falls back on a list per model type; what the file holds is what was targeted.
-        var modules = config.Targets.Pattern != null || config.Targets.Modules.Count > 0 ? config.Targets.Modules
-                : tensors
-                    .Keys.Select(PeftTensors.Module)
-                    .OfType<string>()
-                    .Select(m => m.Split('.')[^1])
-                    .Distinct()
-                    .ToList();
-        var targets = config.Targets with { Modules = modules };
-        CheckPairs(tensors, targets, config);
+        if (config.TargetModules.Count == 0)
+            config.TargetModules =
+            [
+                .. tensors.Keys.Select(PeftTensors.Module).OfType<string>().Select(m => m.Split('.')[^1]).Distinct(),
+            ];
+        CheckPairs(tensors, config);
         CheckSaved(tensors, config);
+        string[] unlisted = [.. Unlisted(tensors, config)];
         return new PeftAdapter
         {
-            R = config.R,
-            LoraAlpha = config.LoraAlpha,
-            LoraDropout = config.LoraDropout,
-            UseRslora = config.UseRslora,
-            UseDora = config.UseDora,
-            ModulesToSave = [.. config.ModulesToSave, .. Unlisted(tensors, config)],
-            EnsureWeightTying =
-                config.EnsureWeightTying || Unlisted(tensors, config).Any(IsTable) && !config.ModulesToSave.Any(Names),
-            Init = config.Init,
-            LoftqIterations = config.LoftqIterations,
-            Initial = LoadInitial(folder, config.Init, tensors),
-            TargetModules = modules,
-            Targets = targets,
-            BaseModel = config.BaseModel,
+            Lora = config with
+            {
+                ModulesToSave = [.. config.ModulesToSave, .. unlisted],
+                EnsureWeightTying =
+                    config.EnsureWeightTying || unlisted.Any(IsTable) && !config.ModulesToSave.Any(Names),
+            },
+            Initial = LoadInitial(folder, config.InitLoraWeights, tensors),
+            BaseModel = baseModel,
             BaseHash = file.Metadata.GetValueOrDefault(HashKey),
             Tensors = tensors,
         };
@@ -168,11 +135,11 @@ public sealed record PeftAdapter
     // vocabulary was changed (save_and_load.py, save_embedding_layers), and loads whatever bears the name of a weight
     // of the base.
     private static IEnumerable<string> Unlisted(
-        Dictionary<string, (long[] Shape, float[] Values)> tensors, PeftConfig config) =>
+        Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraConfig config) =>
         tensors.Keys.Where(k => PeftTensors.Module(k) == null && !PeftTensors.IsListed(k, config.ModulesToSave))
             .Select(k => k[..^PeftTensors.WeightSuffix.Length]);
 
-    private static void CheckSaved(Dictionary<string, (long[] Shape, float[] Values)> tensors, PeftConfig config)
+    private static void CheckSaved(Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraConfig config)
     {
         foreach (string entry in config.ModulesToSave)
         {
@@ -193,7 +160,7 @@ public sealed record PeftAdapter
 
     /// <summary>
     /// The adapter as it goes onto a base: where the base's table and head are tied and stay so
-    /// (<see cref="EnsureWeightTying"/>), one tensor stands for both, under the table's name. Itself where nothing is
+    /// (ensure_weight_tying), one tensor stands for both, under the table's name. Itself where nothing is
     /// to be done.
     /// </summary>
     /// <exception cref="HeadroomException">A table has other rows than the base's vocabulary, or the two tables of a
@@ -214,7 +181,8 @@ public sealed record PeftAdapter
                     $"Give the base that was trained: with transformers resize_token_embeddings({rows}) and "
                         + $"save_pretrained of base and tokenizer."
                 );
-        if (!config.TieWordEmbeddings || !EnsureWeightTying || !Tensors.TryGetValue(head, out var own)) return this;
+        if (!config.TieWordEmbeddings || !Lora.EnsureWeightTying) return this;
+        if (!Tensors.TryGetValue(head, out var own)) return this;
         if (
             Tensors.TryGetValue(table, out var both)
             && !(both.Shape.SequenceEqual(own.Shape) && both.Values.AsSpan().SequenceEqual(own.Values))
@@ -275,8 +243,7 @@ public sealed record PeftAdapter
     public PeftAdapter Converted()
     {
         var initial = Initial ?? throw new InvalidOperationException("nothing to convert");
-        float factor = UseRslora ? MathF.Sqrt(2) : 2;
-        var t = Targets ?? new LoraTargets { Modules = TargetModules };
+        float factor = Lora.UseRslora ? MathF.Sqrt(2) : 2;
         var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
         foreach (var (key, (shape, values)) in Tensors)
         {
@@ -303,31 +270,31 @@ public sealed record PeftAdapter
         }
         return this with
         {
-            R = 2 * R,
-            LoraAlpha = LoraAlpha * factor,
-            Init = "true",
-            LoftqIterations = 1,
+            Lora = Lora with
+            {
+                R = 2 * Lora.R,
+                LoraAlpha = Lora.LoraAlpha * factor,
+                InitLoraWeights = "true",
+                LoftqConfig = new(),
+                RankPattern = Lora.RankPattern.ToDictionary(p => p.Key, p => 2 * p.Value),
+                AlphaPattern = Lora.AlphaPattern.ToDictionary(p => p.Key, p => p.Value * factor),
+            },
             Initial = null,
             Tensors = tensors,
-            Targets = t with
-            {
-                RankPattern = [.. t.RankPattern.Select(p => KeyValuePair.Create(p.Key, 2 * p.Value))],
-                AlphaPattern = [.. t.AlphaPattern.Select(p => KeyValuePair.Create(p.Key, p.Value * factor))],
-            },
         };
     }
 
     // Every A has its B, both of the rank that the configuration says; with DoRA a magnitude too, and only then.
     private static void CheckPairs(
-        Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraTargets targets, PeftConfig config)
+        Dictionary<string, (long[] Shape, float[] Values)> tensors, LoraConfig config)
     {
         foreach (string module in tensors.Keys.Select(PeftTensors.Module).OfType<string>().Distinct())
         {
-            if (!targets.Matches(module))
+            if (!config.Adapts(module))
                 throw new HeadroomException(
                     $"The adapter holds weights for {module}, which its target_modules do not name.",
                     "Its two files do not belong together; use a complete adapter.");
-            int rank = targets.Rank(module, config.R);
+            int rank = config.RankOf(module);
             foreach (char ab in "AB")
             {
                 string name = $"{module}.lora_{ab}.weight";
@@ -378,56 +345,15 @@ public sealed record PeftAdapter
     public void Save(string folder)
     {
         FileLayer.Current.MakeFolder(folder);
-        Initial?.Save(InitialFolder(folder, Init));
+        Initial?.Save(InitialFolder(folder, Lora.InitLoraWeights));
         var metadata = new Dictionary<string, string> { ["format"] = "pt" };
         if (BaseHash != null) metadata[HashKey] = BaseHash;
         SafetensorsWriter.WriteF32(
             Path.Combine(folder, Weights),
             Tensors.Select(t => (PeftTensors.Prefix + t.Key, t.Value.Shape, t.Value.Values)), metadata);
-        var t = Targets ?? new LoraTargets { Modules = TargetModules };
-        static JsonArray? List(IEnumerable<string> items) =>
-            items.Any() ? new JsonArray(items.Select(i => (JsonNode)i).ToArray()) : null;
-        var json = new JsonObject
-        {
-            ["alpha_pattern"] = new JsonObject(
-                t.AlphaPattern.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)p.Value))),
-            ["auto_mapping"] = null,
-            ["base_model_name_or_path"] = BaseModel,
-            ["bias"] = "none",
-            ["fan_in_fan_out"] = false,
-            ["inference_mode"] = true,
-            ["init_lora_weights"] = bool.TryParse(Init, out bool usual) ? usual : Init,
-            ["layers_pattern"] = List(t.LayersPattern),
-            ["layers_to_transform"] =
-                t.Layers == null ? null : new JsonArray(t.Layers.Select(l => (JsonNode)l).ToArray()),
-            ["loftq_config"] =
-                Init == "loftq"
-                    ? new JsonObject { ["loftq_bits"] = 4, ["loftq_iter"] = LoftqIterations }
-                    : new JsonObject(),
-            ["lora_alpha"] = LoraAlpha,
-            ["lora_dropout"] = LoraDropout,
-            ["modules_to_save"] = List(ModulesToSave),
-            ["peft_type"] = "LORA",
-            ["r"] = R,
-            ["rank_pattern"] = new JsonObject(
-                t.RankPattern.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)p.Value))),
-            ["revision"] = null,
-            ["target_modules"] = t.Pattern is { } pattern ? pattern : List(t.Modules),
-            ["task_type"] = "CAUSAL_LM",
-            ["use_dora"] = UseDora,
-            ["use_rslora"] = UseRslora,
-        };
-        // Readers before PEFT 0.14 stop at keys they do not know: only what is used is written beyond the old set.
-        if (EnsureWeightTying) json["ensure_weight_tying"] = true;
-        if (t.ExcludePattern != null) json["exclude_modules"] = t.ExcludePattern;
-        else if (List(t.Exclude) is { } exclude) json["exclude_modules"] = exclude;
-        var sorted = new JsonObject(
-            json.OrderBy(p => p.Key, StringComparer.Ordinal)
-                .Select(p => KeyValuePair.Create(p.Key, p.Value?.DeepClone()))
-        );
         AtomicFile.WriteText(
             Path.Combine(folder, Config),
-            sorted.ToJsonString(
+            PeftConfig.Write(Lora, BaseModel).ToJsonString(
                 new JsonSerializerOptions
                 {
                     WriteIndented = true,

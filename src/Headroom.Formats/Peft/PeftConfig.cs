@@ -4,21 +4,11 @@ using Headroom.Core;
 
 namespace Headroom.Formats;
 
-/// <summary>adapter_config.json as read, with PEFT's defaults (<c>tuners/lora/config.py</c>).</summary>
-internal sealed record PeftConfig(
-    int R,
-    float LoraAlpha,
-    float LoraDropout,
-    bool UseRslora,
-    bool UseDora,
-    IReadOnlyList<string> ModulesToSave,
-    string Init,
-    int LoftqIterations,
-    LoraTargets Targets,
-    string? BaseModel,
-    bool EnsureWeightTying)
+/// <summary>adapter_config.json as PEFT reads and writes it (<c>tuners/lora/config.py</c>).</summary>
+internal static class PeftConfig
 {
     private const int MostShown = 80; // characters of a value in a message
+    private const int MostRank = 1 << 16;
 
     // These change the numbers: an adapter that uses one is refused by its name.
     private static readonly string[] Unsupported =
@@ -56,10 +46,12 @@ internal sealed record PeftConfig(
         ["FEATURE_EXTRACTION"] = "no head at all",
     };
 
+    /// <summary>What the file says, PEFT's defaults where it is silent, and its base_model_name_or_path.</summary>
     /// <param name="json">The file.</param>
     /// <param name="hasInitial">True when what an initialization took out of the base is at hand.</param>
     /// <param name="warn">Takes what is odd.</param>
-    public static PeftConfig Read(JsonObject json, Predicate<string> hasInitial, Action<string>? warn)
+    public static (LoraConfig Lora, string? BaseModel) Read(
+        JsonObject json, Predicate<string> hasInitial, Action<string>? warn)
     {
         string? type = json.Text("peft_type");
         if (type != "LORA")
@@ -90,20 +82,22 @@ internal sealed record PeftConfig(
             if (Used(value) && !Known.Contains(key) && !Harmless.Contains(key) && !Unsupported.Contains(key))
                 Unknown(key, value!, warn);
 
-        int r = json.Whole("r") ?? 8;
-        float alpha = (float?)json.Number("lora_alpha") ?? 8, dropout = (float?)json.Number("lora_dropout") ?? 0;
-        if (r is < 1 or > 1 << 16) throw new FormatException($"r is {r}");
-        if (!float.IsFinite(alpha)) throw new FormatException($"lora_alpha is {alpha}");
-        if (dropout is not (>= 0 and < 1)) throw new FormatException($"lora_dropout is {dropout}");
-        var targets = new LoraTargets
+        var lora = new LoraConfig
         {
-            Modules = List(json, "target_modules", true),
-            Pattern = Text(json["target_modules"]),
-            Exclude = List(json, "exclude_modules", true),
-            ExcludePattern = Text(json["exclude_modules"]) is { Length: > 0 } e ? e : null,
-            Layers = json["layers_to_transform"] switch
+            R = json.Whole("r") ?? 8,
+            LoraAlpha = (float?)json.Number("lora_alpha") ?? 8,
+            LoraDropout = (float?)json.Number("lora_dropout") ?? 0,
+            UseRslora = json.Flag("use_rslora") ?? false,
+            UseDora = json.Flag("use_dora") ?? false,
+            ModulesToSave = List(json, "modules_to_save", false),
+            EnsureWeightTying = json.Flag("ensure_weight_tying") ?? false,
+            InitLoraWeights = start,
+            LoftqConfig = new() { LoftqIter = (json["loftq_config"] as JsonObject)?.Whole("loftq_iter") ?? 1 },
+            TargetModules = Modules(json, "target_modules"),
+            ExcludeModules = Text(json["exclude_modules"]) == "" ? [] : Modules(json, "exclude_modules"),
+            LayersToTransform = json["layers_to_transform"] switch
             {
-                null => null,
+                null => [],
                 JsonArray many => many.Select(l => JsonValues.Whole("layers_to_transform", l)).ToList(),
                 { } one => [JsonValues.Whole("layers_to_transform", one)],
             },
@@ -113,22 +107,65 @@ internal sealed record PeftConfig(
             RankPattern = Pairs(json, "rank_pattern", JsonValues.Whole),
             AlphaPattern = Pairs(json, "alpha_pattern", (k, v) => (float)JsonValues.Number(k, v)),
         };
-        if (targets.RankPattern.Any(v => v.Value is < 1 or > 1 << 16))
+        Check(lora);
+        return (lora, json.Text("base_model_name_or_path"));
+    }
+
+    private static void Check(LoraConfig lora)
+    {
+        if (lora.R is < 1 or > MostRank) throw new FormatException($"r is {lora.R}");
+        if (!float.IsFinite(lora.LoraAlpha)) throw new FormatException($"lora_alpha is {lora.LoraAlpha}");
+        if (lora.LoraDropout is not (>= 0 and < 1)) throw new FormatException($"lora_dropout is {lora.LoraDropout}");
+        if (lora.RankPattern.Values.Any(r => r is < 1 or > MostRank))
             throw new FormatException("rank_pattern holds a rank that is not positive");
-        if (targets.AlphaPattern.Any(v => !float.IsFinite(v.Value)))
+        if (lora.AlphaPattern.Values.Any(v => !float.IsFinite(v)))
             throw new FormatException("alpha_pattern holds a value that is not finite");
-        return new PeftConfig(
-            r,
-            alpha,
-            dropout,
-            json.Flag("use_rslora") ?? false,
-            json.Flag("use_dora") ?? false,
-            List(json, "modules_to_save", false),
-            start,
-            (json["loftq_config"] as JsonObject)?.Whole("loftq_iter") ?? 1,
-            targets,
-            json.Text("base_model_name_or_path"),
-            json.Flag("ensure_weight_tying") ?? false);
+    }
+
+    /// <summary>The file's keys in their order, as PEFT writes them for inference.</summary>
+    public static JsonObject Write(LoraConfig lora, string? baseModel)
+    {
+        static JsonArray? List<T>(IReadOnlyCollection<T> items) =>
+            items.Count > 0 ? new JsonArray([.. items.Select(i => JsonValue.Create(i))]) : null;
+        static JsonNode? Modules(ModuleNames names) => names.IsPattern ? names[0] : List(names);
+        static JsonObject Pairs<T>(Dictionary<string, T> pairs) =>
+            new(pairs.Select(p => KeyValuePair.Create(p.Key, (JsonNode?)JsonValue.Create(p.Value))));
+        var json = new JsonObject
+        {
+            ["alpha_pattern"] = Pairs(lora.AlphaPattern),
+            ["auto_mapping"] = null,
+            ["base_model_name_or_path"] = baseModel,
+            ["bias"] = "none",
+            ["fan_in_fan_out"] = false,
+            ["inference_mode"] = true,
+            ["init_lora_weights"] =
+                bool.TryParse(lora.InitLoraWeights, out bool usual) ? usual : lora.InitLoraWeights,
+            ["layers_pattern"] = List(lora.LayersPattern),
+            ["layers_to_transform"] = List(lora.LayersToTransform),
+            ["loftq_config"] = lora.InitLoraWeights == "loftq"
+                ? new JsonObject
+                {
+                    ["loftq_bits"] = lora.LoftqConfig.LoftqBits,
+                    ["loftq_iter"] = lora.LoftqConfig.LoftqIter,
+                }
+                : new JsonObject(),
+            ["lora_alpha"] = lora.LoraAlpha,
+            ["lora_dropout"] = lora.LoraDropout,
+            ["modules_to_save"] = List(lora.ModulesToSave),
+            ["peft_type"] = "LORA",
+            ["r"] = lora.R,
+            ["rank_pattern"] = Pairs(lora.RankPattern),
+            ["revision"] = null,
+            ["target_modules"] = Modules(lora.TargetModules),
+            ["task_type"] = "CAUSAL_LM",
+            ["use_dora"] = lora.UseDora,
+            ["use_rslora"] = lora.UseRslora,
+        };
+        // Readers before PEFT 0.14 stop at keys they do not know: only what is used is written beyond the old set.
+        if (lora.EnsureWeightTying) json["ensure_weight_tying"] = true;
+        if (lora.ExcludeModules.Count > 0) json["exclude_modules"] = Modules(lora.ExcludeModules);
+        return new(json.OrderBy(p => p.Key, StringComparer.Ordinal)
+            .Select(p => KeyValuePair.Create(p.Key, p.Value?.DeepClone())));
     }
 
     private static void Task(string? type, JsonNode? value)
@@ -182,12 +219,15 @@ internal sealed record PeftConfig(
         _ => throw new FormatException($"{key} is no list of names"),
     };
 
-    private static List<KeyValuePair<string, T>> Pairs<T>(
+    private static ModuleNames Modules(JsonObject json, string key) =>
+        Text(json[key]) is { } pattern ? ModuleNames.Of(pattern) : [.. List(json, key, false)];
+
+    private static Dictionary<string, T> Pairs<T>(
         JsonObject json, string key, Func<string, JsonNode?, T> read) =>
         json[key] switch
         {
             null => [],
-            JsonObject o => o.Select(p => KeyValuePair.Create(p.Key, read($"{key}.{p.Key}", p.Value))).ToList(),
+            JsonObject o => o.ToDictionary(p => p.Key, p => read($"{key}.{p.Key}", p.Value)),
             _ => throw new FormatException($"{key} is no map"),
         };
 }

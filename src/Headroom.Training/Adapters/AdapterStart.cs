@@ -1,6 +1,9 @@
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
+using Headroom.Inference.Export;
 using Headroom.Models;
 
 namespace Headroom.Training;
@@ -36,12 +39,13 @@ public static class AdapterStart
     public static void Run(Engine engine, IWeightSource source, ulong seed, Action<long, long>? progress = null)
     {
         var lora = engine.Settings.Lora ?? throw new InvalidOperationException("no adapter");
-        if (!TakesWeights(lora.Init))
+        string init = lora.InitLoraWeights;
+        if (!TakesWeights(init))
         {
             engine.InitializeAdapters(seed);
             return;
         }
-        AdapterBase.Original(source, $"init_lora_weights: {lora.Init}");
+        AdapterBase.Original(source, $"init_lora_weights: {init}");
         var adapted = engine.Model.Projections.Where(p => p.Rank > 0).ToList();
         long total = adapted.Sum(p => (long)p.Weight.Out * p.Weight.In), done = 0;
         var taken = new Dictionary<string, (long[], float[])>();
@@ -53,13 +57,13 @@ public static class AdapterStart
             if (p.Rank > Math.Min(m, n))
                 throw new HeadroomException(
                     $"The rank {p.Rank} of {p.Path} is larger than a side of its weight [{m}, {n}].",
-                    $"With init_lora_weights: {lora.Init}, set lora.r to {Math.Min(m, n)} or less.");
+                    $"With init_lora_weights: {init}, set lora.r to {Math.Min(m, n)} or less.");
             if (w.Length < count) (w, work) = (new float[count], new float[count]);
             source.ReadRows(p.Path + ".weight", 0, m, w.AsSpan(0, count));
             float scaling = lora.For(p.Path).Scaling;
             ulong own = seed + (ulong)i;
             float[] a, b;
-            if (lora.Init == "loftq")
+            if (init == "loftq")
             {
                 for (int t = 1; ; t++)
                 {
@@ -67,7 +71,7 @@ public static class AdapterStart
                     engine.ReadBase(p, work.AsSpan(0, count));
                     for (int k = 0; k < count; k++) work[k] = w[k] - work[k];
                     (a, b) = Pair(LowRank.Decompose(work.AsMemory(0, count), m, n, p.Rank, null, own), m, n, scaling);
-                    if (t >= lora.LoftqIterations) break;
+                    if (t >= lora.LoftqConfig.LoftqIter) break;
                     Store(a, b);
                 }
             }
@@ -75,7 +79,7 @@ public static class AdapterStart
             {
                 (a, b) = Pair(
                     LowRank.Decompose(
-                        w.AsMemory(0, count), m, n, p.Rank, lora.Init == "pissa" ? null : NIter(lora.Init), own),
+                        w.AsMemory(0, count), m, n, p.Rank, init == "pissa" ? null : NIter(init), own),
                     m,
                     n,
                     scaling
@@ -99,11 +103,15 @@ public static class AdapterStart
         if (taken.Count == 0) return;
         engine.Initial = new PeftAdapter
         {
-            R = lora.R,
-            LoraAlpha = lora.Alpha,
-            UseRslora = lora.UseRsLora,
-            TargetModules = lora.TargetModules,
-            Targets = lora.Targets,
+            Lora = lora with
+            {
+                LoraDropout = 0,
+                UseDora = false,
+                InitLoraWeights = "true",
+                LoftqConfig = new(),
+                ModulesToSave = [],
+                EnsureWeightTying = false,
+            },
             Tensors = taken,
         };
     }

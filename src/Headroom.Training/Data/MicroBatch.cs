@@ -1,3 +1,5 @@
+using Headroom.Inference;
+
 namespace Headroom.Training;
 
 /// <summary>Reusable host buffers of one variable-length micro-batch.</summary>

@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 
@@ -124,9 +125,7 @@ public static class Budget
         int rows = limits.TrainSequences,
             length = rows > 0 ? Part(limits.TrainTokens, 1, rows) : 0,
             evalRows = limits.EvalTokens > 0 && !flags ? limits.EvalSequences : 0;
-        int rank = settings.Lora is { } lora
-            ? (lora.Targets?.RankPattern ?? []).Select(p => p.Value).Append(lora.R).Max()
-            : 0;
+        int rank = settings.Lora is { } lora ? lora.RankPattern.Values.Append(lora.R).Max() : 0;
         bool wide = !flags && settings.LinearStorage is not (WeightStorage.NF4 or WeightStorage.NF4Double);
 
         // Rows of evaluation are a key of their own in a recipe; a plan without one has one number for both.
@@ -162,17 +161,11 @@ public static class Budget
         Trial Rank(Trial t, int n)
         {
             var l = t.Settings.Lora!;
-            var pattern = l.Targets?.RankPattern ?? [];
-            bool cap = pattern.Any(p => p.Value > n);
+            bool cap = l.RankPattern.Values.Any(r => r > n);
             var changed = l with
             {
                 R = Math.Min(l.R, n),
-                Targets = cap
-                    ? l.Targets! with
-                    {
-                        RankPattern = [.. pattern.Select(p => KeyValuePair.Create(p.Key, Math.Min(p.Value, n)))],
-                    }
-                    : l.Targets,
+                RankPattern = l.RankPattern.ToDictionary(p => p.Key, p => Math.Min(p.Value, n)),
             };
             string own = flags ? $"--r {n}" : $"r {n}",
                 capped = $"no rank of rank_pattern above {n}";

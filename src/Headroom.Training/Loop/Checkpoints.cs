@@ -5,6 +5,8 @@ using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
 using Headroom.Models;
 
 namespace Headroom.Training;
@@ -123,9 +125,9 @@ public static partial class Checkpoints
 
     private static void Write(string temporary, Engine engine, string? baseModel, TrainerState state)
     {
-        Adapter(engine, baseModel, state.BaseHash).Save(temporary);
+        engine.Adapter(baseModel, state.BaseHash).Save(temporary);
         SafetensorPart Moment(string name, Tensor t) =>
-            new(name, "F32", Dims(t), t.Bytes, file => engine.Read(t, file.Write));
+            new(name, "F32", Engine.Dimensions(t), t.Bytes, file => engine.Read(t, file.Write));
         SafetensorsWriter.Write(Path.Combine(temporary, MomentsFile),
             engine.Model.Trained.SelectMany(t =>
                 new[] { Moment(t.Name + ".exp_avg", t.Slot.M), Moment(t.Name + ".exp_avg_sq", t.Slot.V) }
@@ -281,7 +283,7 @@ public static partial class Checkpoints
             throw new HeadroomException(
                 "The base model is not the one that the checkpoint was made with.",
                 "Resume with the same base model, or start a new run.");
-        LoadAdapter(PeftAdapter.Load(folder), engine);
+        engine.LoadAdapter(PeftAdapter.Load(folder));
         using var moments = SafetensorsFile.Open(Path.Combine(folder, MomentsFile));
         foreach (var t in engine.Model.Trained)
         {
@@ -289,67 +291,6 @@ public static partial class Checkpoints
             engine.Write(t.Slot.V, moments.ReadF32(t.Name + ".exp_avg_sq"));
         }
         return state;
-    }
-
-    /// <summary>The adapter of an engine in PEFT form.</summary>
-    public static PeftAdapter Adapter(Engine engine, string? baseModel, string baseHash)
-    {
-        var lora = engine.Settings.Lora ?? throw new InvalidOperationException("no adapter");
-        var tensors = engine.Model.AdapterTensors.ToDictionary(
-            t => t.Name, t => (Dims(t.Weight), engine.Read(t.Weight)));
-        return new PeftAdapter
-        {
-            R = lora.R,
-            LoraAlpha = lora.Alpha,
-            LoraDropout = lora.DropoutP,
-            UseRslora = lora.UseRsLora,
-            UseDora = lora.UseDora,
-            ModulesToSave = lora.ModulesToSave,
-            EnsureWeightTying = lora.EnsureWeightTying,
-            Init = lora.Init,
-            LoftqIterations = lora.LoftqIterations,
-            Initial = engine.Initial,
-            TargetModules = lora.TargetModules,
-            Targets = lora.Targets,
-            BaseModel = baseModel,
-            BaseHash = baseHash,
-            Tensors = tensors,
-        };
-    }
-
-    /// <summary>Model settings that an adapter needs.</summary>
-    public static LoraSettings SettingsOf(PeftAdapter adapter) =>
-        new(adapter.R, adapter.LoraAlpha, adapter.LoraDropout, adapter.TargetModules, adapter.UseRslora)
-        {
-            Targets = adapter.Targets,
-            UseDora = adapter.UseDora,
-            ModulesToSave = adapter.ModulesToSave,
-            EnsureWeightTying = adapter.EnsureWeightTying,
-            Init = adapter.Init,
-            LoftqIterations = adapter.LoftqIterations,
-        };
-
-    /// <summary>Copies an adapter into an engine; every tensor must match in name and shape.</summary>
-    public static void LoadAdapter(PeftAdapter adapter, Engine engine)
-    {
-        adapter = adapter.Over(engine.Model.Config);
-        int matched = 0;
-        foreach (var (name, tensor) in engine.Model.AdapterTensors)
-        {
-            if (!adapter.Tensors.TryGetValue(name, out var t))
-                throw new HeadroomException(
-                    $"The adapter has no {name}.", "It belongs to another model or other target_modules.");
-            if (!t.Shape.SequenceEqual(Dims(tensor)))
-                throw new HeadroomException(
-                    $"The adapter's {name} is [{string.Join(", ", t.Shape)}], not {tensor.Shape}.",
-                    "It belongs to another model or rank.");
-            engine.Write(tensor, t.Values);
-            matched++;
-        }
-        if (matched != adapter.Tensors.Count)
-            throw new HeadroomException(
-                $"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.",
-                "It belongs to another model.");
     }
 
     /// <summary>SHA-256 over names and values of the trained tensors.</summary>
@@ -397,8 +338,6 @@ public static partial class Checkpoints
         FileLayer.Current.MoveFolder(folder, aside);
         return aside;
     }
-
-    private static long[] Dims(Tensor t) => t.Shape.Rank == 1 ? [t.Rows] : [t.Rows, t.Columns];
 
     [GeneratedRegex(@"^checkpoint-(\d{1,9})$")]
     private static partial Regex Name();

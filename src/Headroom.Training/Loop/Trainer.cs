@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Inference;
 
 namespace Headroom.Training;
 
@@ -199,7 +200,7 @@ public sealed class Trainer
         double weights = window.LabelWeight > 0 ? window.LabelWeight : 1;
         for (int i = 0; i < window.Count; i++, micro++)
         {
-            var dropout = new Dropout(_engine.Settings.Lora?.DropoutP ?? 0, (ulong)(uint)_o.Seed, (uint)micro, 0);
+            var dropout = new Dropout(_engine.Settings.Lora?.LoraDropout ?? 0, (ulong)(uint)_o.Seed, (uint)micro, 0);
             for (int p = 0; p < window[i].Parts; p++)
             {
                 var batch = window[i].Part(p, out float weight);
@@ -261,7 +262,7 @@ public sealed class Trainer
     {
         double loss = _engine.MicroStep(
             batch.Host,
-            new Dropout(_engine.Settings.Lora?.DropoutP ?? 0, (ulong)(uint)_o.Seed, (uint)State.MicroSteps, 0), 1);
+            new Dropout(_engine.Settings.Lora?.LoraDropout ?? 0, (ulong)(uint)_o.Seed, (uint)State.MicroSteps, 0), 1);
         _engine.ZeroGradients();
         return double.IsFinite(loss);
     }

@@ -2,6 +2,8 @@ using System.Diagnostics;
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
 using Headroom.Models;
 
 namespace Headroom.Training;
@@ -215,12 +217,7 @@ public static class LoadBenchmark
     private static Engine Load(
         IDevice device, IWeightSource source, QuantizationOptions options, CancellationToken stop)
     {
-        var settings = RunSettings.Of(new Recipe { Quantization = options }, source, device) with
-        {
-            Mode = TrainMode.None,
-            Lora = null,
-        };
-        var engine = new Engine(device, source, settings, new BatchLimits(), (_, _) =>
+        var engine = new Engine(device, source, BaseSettings.Of(source, device, options), new BatchLimits(), (_, _) =>
             stop.ThrowIfCancellationRequested()
         );
         engine.Read(engine.Model.InverseFrequencies);

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 
@@ -104,7 +105,7 @@ public static class StepBenchmark
             o.Linear,
             embedding,
             TrainMode.Adapters,
-            new LoraSettings(o.R, 2 * o.R, o.DropoutP, ModelFamilies.Targets) { UseDora = o.UseDora },
+            new LoraConfig(o.R, 2 * o.R, o.DropoutP, ModelFamilies.Targets) { UseDora = o.UseDora },
             o.RecomputeLayers,
             o.LogitsChunk, o.Compute);
         settings = settings with

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 using Headroom.Models;
 
 namespace Headroom.Training;

@@ -1,4 +1,5 @@
 using System.Reflection;
+using Headroom.Core;
 
 namespace Headroom.Training;
 

@@ -3,43 +3,10 @@ using System.Reflection;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Inference.Bases;
 
 namespace Headroom.Training;
-
-/// <summary>
-/// What a key of a recipe has to do with the numbers that a run gives, and so whether it may change between a run and
-/// its resume.
-/// </summary>
-public enum Identity : byte
-{
-    /// <summary>Changes numbers: part of the recipe's hash; a resume with another value is refused.</summary>
-    Numbers,
-    /// <summary>
-    /// Acts only by the token ids and labels of the rows, which are compared themselves: a file may move, a template
-    /// may not change.
-    /// </summary>
-    Rows,
-    /// <summary>
-    /// Means something else on another device or base (auto, null): what it came to is compared, see
-    /// <see cref="RunManifest.Resolved"/>.
-    /// </summary>
-    Resolved,
-    /// <summary>The length of the run: may be raised.</summary>
-    MayRise,
-    /// <summary>Changes no number, or is a path or a name: may change, which the log says.</summary>
-    None,
-}
-
-/// <summary>
-/// Says what an option has to do with the numbers of a run. Every option has one; a test sees to that.
-/// </summary>
-/// <param name="role">What it has to do with them.</param>
-[AttributeUsage(AttributeTargets.Property)]
-public sealed class IdentityAttribute(Identity role) : Attribute
-{
-    /// <summary>What the option has to do with the numbers of a run.</summary>
-    public Identity Role => role;
-}
 
 /// <summary>
 /// The keys of a recipe that are not at their default, as paths with canonical values: two runs with the same of
@@ -95,18 +62,12 @@ public static class RecipeIdentity
         ConfigIdentity.Hash(Values(recipe).Where(v => RoleOf(v.Key) == Identity.Numbers).ToDictionary());
 
     /// <summary>
-    /// The keys in which two sets of values differ, in ordinal order; "default" stands for a value that is not written.
+    /// The keys of some roles in which two sets of <see cref="Values"/> differ, in ordinal order; "default" stands for
+    /// a value that is not written.
     /// </summary>
     public static IEnumerable<(string Key, string Old, string New)> Differences(
-        IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now) =>
-        old.Keys.Union(now.Keys).Order(StringComparer.Ordinal)
-            .Select(k => (Key: k, Old: old.GetValueOrDefault(k, "default"), New: now.GetValueOrDefault(k, "default")))
-            .Where(d => d.Old != d.New);
-
-    /// <summary>The keys of some roles in which two sets of <see cref="Values"/> differ.</summary>
-    public static IEnumerable<(string Key, string Old, string New)> Differences(
         IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now, params Identity[] roles) =>
-        Differences(old, now).Where(d => roles.Contains(RoleOf(d.Key)));
+        ValueDifferences.Of(old, now).Where(d => roles.Contains(RoleOf(d.Key)));
 
     private static void Collect(object options, object defaults, string path, SortedDictionary<string, string> values)
     {

@@ -1,6 +1,5 @@
-using System.Text.Json;
-using System.Text.Json.Serialization;
 using Headroom.Core;
+using Headroom.Inference;
 
 namespace Headroom.Training;
 
@@ -19,7 +18,7 @@ public sealed class Recipe
     /// <summary>How the base is quantized.</summary>
     public QuantizationOptions Quantization { get; set; } = new();
     /// <summary>Adapters.</summary>
-    public LoraOptions Lora { get; set; } = new();
+    public LoraConfig Lora { get; set; } = new();
     /// <summary>Optimization.</summary>
     public TrainingOptions Training { get; set; } = new();
     /// <summary>Rows.</summary>
@@ -66,187 +65,6 @@ public sealed class ModelOptions
     /// </summary>
     public string BaseName() => HubId?.Split('@')[0] ?? TrainRun.ModelName(this);
 }
-
-/// <summary>Quantization of the frozen base (transformers <c>BitsAndBytesConfig</c>).</summary>
-public sealed class QuantizationOptions
-{
-    /// <summary>Projections in NF4.</summary>
-    [Identity(Identity.Resolved)]
-    [AlsoCalled("adapter quantization_bit finetuning_type load_4bit")]
-    public bool LoadIn4bit { get; set; } = true;
-    /// <summary>Projections in INT8.</summary>
-    [Identity(Identity.Resolved)]
-    [AlsoCalled("load_8bit int8")]
-    public bool LoadIn8bit { get; set; }
-    /// <summary>Type of the 4-bit values: nf4.</summary>
-    [Identity(Identity.Numbers)]
-    [AlsoCalled("quant_type quantization_type")]
-    public string Bnb4bitQuantType { get; set; } = "nf4";
-    /// <summary>Nested statistics; null = as a 4-bit checkpoint has them, else true.</summary>
-    [Identity(Identity.Resolved)]
-    [AlsoCalled("double_quantization use_double_quant use_nested_quant")]
-    public bool? Bnb4bitUseDoubleQuant { get; set; }
-    /// <summary>
-    /// Keep a quantized copy of the base for the next start; null = of bases of 1 GiB and more. It changes no result.
-    /// </summary>
-    [Identity(Identity.None)]
-    public bool? Cache { get; set; }
-}
-
-/// <summary>Adapters (PEFT <c>LoraConfig</c>).</summary>
-public sealed class LoraOptions
-{
-    /// <summary>Rank of the adapters.</summary>
-    [Identity(Identity.Numbers)]
-    [Range(1)]
-    [AlsoCalled("lora_r rank lora_rank peft_r")]
-    public int R { get; set; } = 16;
-    /// <summary>Numerator of the scaling, which is lora_alpha / r.</summary>
-    [Identity(Identity.Numbers)]
-    [Range(0, OpenLow = true)]
-    [AlsoCalled("alpha peft_alpha scale")]
-    public float LoraAlpha { get; set; } = 32;
-    /// <summary>Dropout on the adapter's input.</summary>
-    [Identity(Identity.Numbers)]
-    [Range(0, Dropout.MaxP)]
-    [AlsoCalled("dropout peft_dropout")]
-    public float LoraDropout { get; set; } = 0.05f;
-    /// <summary>
-    /// Adapted projections: a list of names, or a string: all-linear, or a regex for the whole path of a module.
-    /// </summary>
-    [Identity(Identity.Numbers)]
-    [AlsoCalled("lora_target_modules lora_target_linear lora_target peft_target_modules lora_layers keys")]
-    public ModuleNames TargetModules { get; set; } = [.. ModelFamilies.Targets];
-    /// <summary>Modules that stay as they are though they are named above; by the same rules.</summary>
-    [Identity(Identity.Numbers)]
-    public ModuleNames ExcludeModules { get; set; } = [];
-    /// <summary>Only these layers (a number or a list); empty = all.</summary>
-    [OneOrMore]
-    [Identity(Identity.Numbers)]
-    [Range(0)]
-    [AlsoCalled("peft_layers_to_transform num_layers")]
-    public List<int> LayersToTransform { get; set; } = [];
-    /// <summary>Names of the list of layers, for layers_to_transform; empty = any.</summary>
-    [OneOrMore]
-    [Identity(Identity.Numbers)]
-    public List<string> LayersPattern { get; set; } = [];
-    /// <summary>Rank of modules whose path ends in what a regex matches; the first that does counts.</summary>
-    [Identity(Identity.Numbers)]
-    [Range(1)]
-    public Dictionary<string, int> RankPattern { get; set; } = [];
-    /// <summary>lora_alpha, likewise.</summary>
-    [Identity(Identity.Numbers)]
-    [Range(0, OpenLow = true)]
-    public Dictionary<string, float> AlphaPattern { get; set; } = [];
-    /// <summary>alpha / sqrt(r) in place of alpha / r.</summary>
-    [Identity(Identity.Numbers)]
-    [AlsoCalled("peft_use_rslora rslora")]
-    public bool UseRslora { get; set; }
-    /// <summary>DoRA: a trained magnitude for every row of an adapted weight.</summary>
-    [Identity(Identity.Numbers)]
-    [AlsoCalled("peft_use_dora dora")]
-    public bool UseDora { get; set; }
-    /// <summary>
-    /// Start of the adapters: true (B = 0), gaussian, false (both random), pissa, pissa_niter_N or loftq; the last
-    /// three need a 16- or 32-bit checkpoint.
-    /// </summary>
-    [Identity(Identity.Numbers)]
-    [AlsoCalled("peft_init_lora_weights pissa_init")]
-    public string InitLoraWeights
-    {
-        get;
-        set =>
-            field = bool.TryParse(value, out bool usual)
-                ? usual
-                    ? "true"
-                    : "false"
-                : value;
-    } = "true"; // True and False too, as for every other key
-    /// <summary>For loftq.</summary>
-    public LoftqOptions LoftqConfig { get; set; } = new();
-    /// <summary>Modules trained whole, in float32, and saved with the adapter: lm_head, embed_tokens, norms.</summary>
-    [Identity(Identity.Numbers)]
-    [AlsoCalled("lora_modules_to_save additional_target")]
-    public List<string> ModulesToSave { get; set; } = [];
-
-    /// <summary>The rules beyond a list of names, or null when there are none.</summary>
-    public LoraTargets? Targets()
-    {
-        if (
-            !TargetModules.IsPattern
-            && ExcludeModules.Count
-                + LayersToTransform.Count
-                + LayersPattern.Count
-                + RankPattern.Count
-                + AlphaPattern.Count
-                == 0
-        )
-            return null;
-        return new()
-        {
-            Modules = TargetModules.IsPattern ? [] : TargetModules,
-            Pattern = TargetModules.IsPattern ? TargetModules[0] : null,
-            Exclude = ExcludeModules.IsPattern ? [] : ExcludeModules,
-            ExcludePattern = ExcludeModules.IsPattern ? ExcludeModules[0] : null,
-            Layers = LayersToTransform.Count > 0 ? LayersToTransform : null,
-            LayersPattern = LayersPattern,
-            RankPattern = [.. RankPattern],
-            AlphaPattern = [.. AlphaPattern],
-        };
-    }
-}
-
-/// <summary>LoftQ (PEFT <c>LoftQConfig</c>).</summary>
-public sealed class LoftqOptions
-{
-    /// <summary>Bits of the quantized base: 4.</summary>
-    [Identity(Identity.Numbers)]
-    public int LoftqBits { get; set; } = 4;
-    /// <summary>Rounds of quantization and decomposition.</summary>
-    [Identity(Identity.Numbers)]
-    [Range(1, 100)]
-    public int LoftqIter { get; set; } = 1;
-}
-
-/// <summary>
-/// Module names; or, as PEFT takes a string in their place, one pattern. JSON has an array or a string, so that a copy
-/// and the hash tell the two apart.
-/// </summary>
-[JsonConverter(typeof(Json))]
-public sealed class ModuleNames : List<string>
-{
-    /// <summary>The only entry is a regex for a whole path, or all-linear.</summary>
-    public bool IsPattern { get; private init; }
-
-    /// <summary>A pattern in the place of names.</summary>
-    public static ModuleNames Of(string pattern)
-    {
-        var names = new ModuleNames { IsPattern = true };
-        names.Add(pattern);
-        return names;
-    }
-
-    private sealed class Json : JsonConverter<ModuleNames>
-    {
-        public override ModuleNames Read(ref Utf8JsonReader reader, Type type, JsonSerializerOptions options)
-        {
-            if (reader.TokenType == JsonTokenType.String) return Of(reader.GetString()!);
-            var names = new ModuleNames();
-            names.AddRange(JsonSerializer.Deserialize<string[]>(ref reader, options)!);
-            return names;
-        }
-
-        public override void Write(Utf8JsonWriter writer, ModuleNames value, JsonSerializerOptions options)
-        {
-            if (value.IsPattern) writer.WriteStringValue(value[0]);
-            else JsonSerializer.Serialize(writer, value.ToArray(), options);
-        }
-    }
-}
-
-/// <summary>A list whose only entry may stand without brackets.</summary>
-[AttributeUsage(AttributeTargets.Property)]
-public sealed class OneOrMoreAttribute : Attribute;
 
 /// <summary>Optimization (transformers <c>TrainingArguments</c>).</summary>
 public sealed class TrainingOptions

@@ -77,21 +77,17 @@ public static partial class RecipeLoader
         Need(
             r.Lora.LayersPattern.Count == 0 || r.Lora.LayersToTransform.Count > 0,
             "lora.layers_pattern is given without layers_to_transform.", "Give the layers, or leave it out.");
-        if (r.Lora.Targets() is { } rules)
-        {
-            var paths = Enumerable.Range(0, 256).SelectMany(i => ModelFamilies.All.SelectMany(f => f.Rows)
-                .Where(row => row.Adaptable).Select(row => row.Path(i)).Distinct()).ToList();
-            Need(
-                !r.Lora.TargetModules.IsPattern
-                    || paths.Any(p => (rules with { Exclude = [], ExcludePattern = null }).Matches(p)),
-                $"lora.target_modules '{r.Lora.TargetModules[0]}' is no list, and as a regex for a whole path it "
-                    + $"matches no module.",
-                $"Write [{string.Join(", ", Projections)}] or some of them, all-linear, or a regex such as "
-                    + $".*(q|v)_proj."
-            );
-            // refuses patterns that are no regex
-            _ = (rules.Matches(paths[0]), rules.Rank(paths[0], 1), rules.Alpha(paths[0], 1));
-        }
+        var paths = Enumerable.Range(0, 256).SelectMany(i => ModelFamilies.All.SelectMany(f => f.Rows)
+            .Where(row => row.Adaptable).Select(row => row.Path(i)).Distinct());
+        Need(
+            !r.Lora.TargetModules.IsPattern || paths.Any((r.Lora with { ExcludeModules = [] }).Adapts),
+            $"lora.target_modules '{r.Lora.TargetModules[0]}' is no list, and as a regex for a whole path it "
+                + $"matches no module.",
+            $"Write [{string.Join(", ", Projections)}] or some of them, all-linear, or a regex such as "
+                + $".*(q|v)_proj."
+        );
+        string any = paths.First(); // refuses patterns that are no regex
+        _ = (r.Lora.Adapts(any), r.Lora.RankOf(any), r.Lora.AlphaOf(any));
 
         Need(
             AdapterStart.Known(r.Lora.InitLoraWeights),

@@ -153,7 +153,7 @@ public static partial class RecipeLoader
     }
 
     internal static bool IsSection(Type type) =>
-        type.Namespace == typeof(Recipe).Namespace && type.IsClass && !typeof(IList).IsAssignableFrom(type);
+        type.IsClass && !typeof(IEnumerable).IsAssignableFrom(type); // neither a text nor a list or map
 
     private static void Assign(object target, PropertyInfo property, YamlNode value, string name, string path)
     {

@@ -2,6 +2,7 @@ using System.Collections;
 using System.Globalization;
 using System.Text;
 using System.Text.RegularExpressions;
+using Headroom.Core;
 using Headroom.Formats.Hub;
 
 namespace Headroom.Training;

@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 
@@ -16,8 +17,10 @@ public sealed class PreparedRun : IDisposable
 
     /// <summary>Rows, tokenizer and token ids.</summary>
     public required RunRows Rows { get; init; }
-    /// <summary>The base model's weights, not yet read.</summary>
-    public required IWeightSource Source { get; init; }
+    /// <summary>The base model, opened and not yet read.</summary>
+    public required OpenModel Model { get; init; }
+    /// <summary>Its base.</summary>
+    public IWeightSource Source => Model.Source;
     /// <summary>Where the run takes place; the engine that is made on it owns it.</summary>
     public required IDevice Device { get; init; }
     /// <summary>Encoded training rows.</summary>
@@ -63,9 +66,8 @@ public sealed class PreparedRun : IDisposable
         var o = recipe.Training;
         rows ??= RunRows.Of(recipe, model);
         var (data, tokenizer, task) = (rows.Data, rows.Tokenizer, rows.Task);
-        var source = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights)
-            ? WeightSources.Open(model.Path)
-            : QuantizedCache.Default.Open(model.Path, recipe.Quantization, say);
+        var opened = OpenModel.Open(rows.Base, say);
+        var source = opened.Source;
         IDevice? device = null;
         try
         {
@@ -116,15 +118,14 @@ public sealed class PreparedRun : IDisposable
             return new PreparedRun
             {
                 Rows = rows,
-                Source = source,
+                Model = opened,
                 Device = device,
                 Limits = limits,
                 Settings = settings,
                 Plan = plan,
                 Notes =
                 [
-                    .. source.Notices,
-                    .. tokenizer.Notices,
+                    .. opened.Notices,
                     .. Slower(device, source.Config, settings),
                     .. RunNotes.Of(recipe, rows, source.Config),
                 ],
@@ -133,7 +134,7 @@ public sealed class PreparedRun : IDisposable
         catch
         {
             device?.Dispose();
-            source.Dispose();
+            opened.Dispose();
             throw;
         }
     }
@@ -143,12 +144,11 @@ public sealed class PreparedRun : IDisposable
 
     // A pattern that no adapted module answers to is a slip of the pen: the run would go on without it. (PEFT takes it,
     // so an adapter that was made elsewhere may hold one.)
-    internal static void CheckPatterns(LoraOptions lora, ModelConfig config)
+    internal static void CheckPatterns(LoraConfig lora, ModelConfig config)
     {
-        if (lora.Targets() is not { } targets) return;
-        string[] adapted = [.. config.ProjectionPaths().Where(targets.Matches)];
+        string[] adapted = [.. config.ProjectionPaths().Where(lora.Adapts)];
         if (adapted.Length == 0) return; // the model refuses target_modules that match nothing
-        foreach (var (name, key) in targets.Unmatched(adapted))
+        foreach (var (name, key) in lora.Unmatched(adapted))
             throw new HeadroomException(
                 $"lora.{name}: '{key}' matches no module that is adapted.",
                 "Give the end of a module's path, such as q_proj or layers.0.mlp.up_proj, or a regex for it; "
@@ -167,5 +167,5 @@ public sealed class PreparedRun : IDisposable
                 $"A batch of {rows} rows of {longest} tokens is too large.", $"Set a smaller {smaller}.");
 
     /// <summary>Closes the weights. The device belongs to whoever made an engine on it.</summary>
-    public void Dispose() => Source.Dispose();
+    public void Dispose() => Model.Dispose();
 }

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Inference.Bases;
 
 namespace Headroom.Training;
 
@@ -10,8 +11,6 @@ namespace Headroom.Training;
 /// </summary>
 internal static class RunChecks
 {
-    private const int MostNamed = 4, MostShown = 80; // differences in a message, and characters of a value
-
     /// <summary>Refuses a recipe that differs from that of a run or duel in a key that changes numbers.</summary>
     /// <exception cref="HeadroomException">It does.</exception>
     public static void SameRecipe(RunFolder folder, IReadOnlyDictionary<string, string> before, Recipe recipe)
@@ -19,7 +18,7 @@ internal static class RunChecks
         var differences = RecipeIdentity.Differences(before, RecipeIdentity.Values(recipe), Identity.Numbers).ToList();
         if (differences.Count > 0)
             throw new HeadroomException(
-                $"The recipe is not the one that {folder.Path} was started with: {Named(differences)}.",
+                $"The recipe is not the one that {folder.Path} was started with: {ValueDifferences.Named(differences)}.",
                 $"Resume with that one, which {folder.Recipe} holds, or start a new run under another --name.");
     }
 
@@ -35,9 +34,10 @@ internal static class RunChecks
     {
         foreach (string split in now.Data.Keys.Where(s => before.Data[s] != now.Data[s]))
             throw OtherRows(folder, before, now, split);
-        SameConfiguration(folder, before.Config, now.Config, ToDo("base model"));
-        if (RecipeIdentity.Differences(before.Resolved, now.Resolved).ToList() is { Count: > 0 } resolved)
-            throw new HeadroomException($"The run in {folder.Path} was started otherwise: {Named(resolved)}.",
+        ConfigIdentity.CheckSame(folder.Path, before.Config, now.Config, ToDo("base model"));
+        if (ValueDifferences.Of(before.Resolved, now.Resolved).ToList() is { Count: > 0 } resolved)
+            throw new HeadroomException(
+                $"The run in {folder.Path} was started otherwise: {ValueDifferences.Named(resolved)}.",
                 "The numbers would be others: resume with the same device and precision, or start a new run under "
                     + "another --name."
             );
@@ -46,18 +46,6 @@ internal static class RunChecks
                 $"The run in {folder.Path} has {before.TotalSteps} updates and would now have {now.TotalSteps}: it "
                     + $"may be made longer, not shorter.",
                 "Raise training.max_steps or num_train_epochs, or leave them as they were.");
-    }
-
-    /// <summary>Refuses another configuration of the base.</summary>
-    /// <exception cref="HeadroomException">It differs.</exception>
-    public static void SameConfiguration(
-        RunFolder folder, IReadOnlyDictionary<string, string> before, IReadOnlyDictionary<string, string> now,
-        string toDo)
-    {
-        if (RecipeIdentity.Differences(before, now).ToList() is { Count: > 0 } config)
-            throw new HeadroomException(
-                $"The configuration of the base is not the one that {folder.Path} was started with: {Named(config)}.",
-                toDo);
     }
 
     /// <summary>Refuses other base weights.</summary>
@@ -125,16 +113,11 @@ internal static class RunChecks
                 : $"{Text(old.Rows)} rows as before, but other texts, labels or order";
         return new(
             $"The {split} rows are not those that {folder.Path} was started with: "
-                + $"{how}{(keys.Count > 0 ? $" ({Named(keys)})" : "")}.",
+                + $"{how}{(keys.Count > 0 ? $" ({ValueDifferences.Named(keys)})" : "")}.",
             ToDo("data"));
     }
 
     private static string ToDo(string what) => $"Resume with the same {what}, or start a new run under another --name.";
-
-    private static string Named(List<(string Key, string Old, string New)> differences) =>
-        string.Join(", ", differences.Take(MostNamed).Select(d =>
-            $"{d.Key} is {HeadroomException.Value(d.New, MostShown)}, was {HeadroomException.Value(d.Old, MostShown)}"))
-        + (differences.Count > MostNamed ? $" and {differences.Count - MostNamed} more" : "");
 
     private static string Text(int value) => value.ToString(CultureInfo.InvariantCulture);
 }

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 
 namespace Headroom.Training;
 

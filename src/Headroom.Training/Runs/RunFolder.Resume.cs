@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference.Bases;
 
 namespace Headroom.Training;
 

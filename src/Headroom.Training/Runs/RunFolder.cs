@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference.Bases;
 
 namespace Headroom.Training;
 
@@ -15,15 +16,14 @@ namespace Headroom.Training;
 /// <param name="path">The folder; need not be there.</param>
 public sealed partial class RunFolder(string path)
 {
-    private const string ManifestName = "manifest.json",
-        EventsName = "events.jsonl",
+    private const string EventsName = "events.jsonl",
         BestName = "best",
         CheckpointsName = "checkpoints";
 
     /// <summary>The folder.</summary>
     public string Path { get; } = path;
     /// <summary>What was trained on what.</summary>
-    public string Manifest => At(ManifestName);
+    public string Manifest => At(RunManifest.FileName);
     /// <summary>The recipe as it was understood: running or resuming it is the same run.</summary>
     public string Recipe => At("recipe.yaml");
     /// <summary>The recipe's text as it was given.</summary>
@@ -101,28 +101,6 @@ public sealed partial class RunFolder(string path)
         && (string?)e["event"] == "duel_start"
         && e["recipe_values"] is JsonObject values
             ? values.ToDictionary(v => v.Key, v => (string)v.Value!) : null;
-
-    /// <summary>
-    /// The run that an adapter's folder lies in (<c>best/</c>, a checkpoint, a copy beside them) with its manifest;
-    /// null when it lies in none.
-    /// </summary>
-    /// <exception cref="HeadroomException">The manifest is damaged.</exception>
-    public static (RunFolder Folder, RunManifest Manifest)? Of(string adapter)
-    {
-        const int levels = 3; // run/checkpoints/checkpoint-1
-        string? place = System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(adapter));
-        for (int i = 0; i < levels && place != null; i++, place = System.IO.Path.GetDirectoryName(place))
-            if (new RunFolder(place) is var folder && folder.ReadManifest() is { } manifest) return (folder, manifest);
-        return null;
-    }
-
-    /// <summary>
-    /// Refuses a base that is understood otherwise than when the run in the folder was trained on it. (Its weights the
-    /// adapter itself knows.)
-    /// </summary>
-    /// <exception cref="HeadroomException">The configuration differs, which is named.</exception>
-    public void CheckConfiguration(RunManifest manifest, ModelConfig config) =>
-        RunChecks.SameConfiguration(this, manifest.Config, ConfigIdentity.Of(config), "Give the base as it was.");
 
     /// <summary>Hashes of the files of an adapter's folder, by their path in it.</summary>
     internal static SortedDictionary<string, string> FilesOf(string folder)

@@ -1,5 +1,7 @@
 using Headroom.Core;
 using Headroom.Tokenizers;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
 
 namespace Headroom.Training;
 
@@ -16,8 +18,10 @@ public sealed class RunRows
 
     /// <summary>Rows of each split.</summary>
     public required DataSplits Data { get; init; }
-    /// <summary>The base model's tokenizer.</summary>
-    public required ITokenizer Tokenizer { get; init; }
+    /// <summary>The base model.</summary>
+    public required ModelSource Base { get; init; }
+    /// <summary>Its tokenizer.</summary>
+    public ITokenizer Tokenizer => Base.Tokenizer;
     /// <summary>The recipe's task over that tokenizer.</summary>
     public required ITask Task { get; init; }
     /// <summary>Encoded training rows.</summary>
@@ -51,12 +55,17 @@ public sealed class RunRows
     public static RunRows Of(Recipe recipe, ModelOptions model, DataSplits? data = null)
     {
         data ??= DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
-        var tokenizer = TokenizerLoader.Load(model.Tokenizer ?? model.Path);
-        var task = TaskTypes.Of(recipe.Task).Make(recipe, tokenizer);
+        var source = new ModelSource(model.Path)
+        {
+            TokenizerPath = model.Tokenizer,
+            Quantization = recipe.Quantization,
+            OwnWeights = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights),
+        };
+        var task = TaskTypes.Of(recipe.Task).Make(recipe, source.Tokenizer);
         return new RunRows
         {
             Data = data,
-            Tokenizer = tokenizer,
+            Base = source,
             Task = task,
             Train = new(data.Train, task.Encode),
             Validation = new(data.Validation, task.Encode, false),

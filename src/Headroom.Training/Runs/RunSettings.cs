@@ -1,135 +1,19 @@
 using Headroom.Core;
+using Headroom.Inference.Bases;
 using Headroom.Models;
 
 namespace Headroom.Training;
 
-/// <summary>Recipe to model settings: the one place where precision and storage are chosen.</summary>
+/// <summary>Recipe to model settings.</summary>
 public static class RunSettings
 {
-    /// <summary>Settings of a run on a device; conflicting precisions are refused.</summary>
-    public static ModelSettings Of(Recipe recipe, IWeightSource source, IDevice device)
-    {
-        var q = recipe.Quantization;
-        var compute = ComputeType(recipe.Training.Precision, device, "training.precision");
-        // A GGUF base keeps the file's own types: nothing is rounded a second time, and nothing takes more memory than
-        // the file.
-        var types = BlockTypes(source);
-        bool gguf = types != null;
-        var own = gguf
-            ? WeightStorage.Gguf
-            : source.SourceDType(source.Config.AnyProjectionName()) switch
-            {
-                DType.BF16 => WeightStorage.BF16,
-                DType.F16 => WeightStorage.F16,
-                _ => WeightStorage.F32,
-            };
-        var stored = Stored(recipe, source);
-        var linear = stored.Linear
-            ?? (
-                q.LoadIn4bit
-                    ? q.Bnb4bitUseDoubleQuant ?? true
-                        ? WeightStorage.NF4Double
-                        : WeightStorage.NF4
-                    : q.LoadIn8bit
-                        ? WeightStorage.Int8
-                        : own
-            );
-        // 16 bits hold a Q8_0 or 16-bit table to within its own rounding; a float32 table keeps its type.
-        var embedding = gguf
-            ? WeightStorage.Gguf
-            : source.SourceDType(source.Config.TableName()) switch
-            {
-                DType.F16 => WeightStorage.F16,
-                DType.BF16 => WeightStorage.BF16,
-                _ => WeightStorage.F32,
-            };
-        var l = recipe.Lora;
-        var lora = new LoraSettings(l.R, l.LoraAlpha, l.LoraDropout, l.TargetModules, l.UseRslora)
+    /// <summary>Settings of a run on a device.</summary>
+    /// <exception cref="HeadroomException">As <see cref="BaseSettings.Of"/>.</exception>
+    public static ModelSettings Of(Recipe recipe, IWeightSource source, IDevice device) =>
+        BaseSettings.Of(source, device, recipe.Quantization, recipe.Training.Precision) with
         {
-            Targets = l.Targets(),
-            UseDora = l.UseDora,
-            ModulesToSave = l.ModulesToSave,
-            Init = l.InitLoraWeights,
-            LoftqIterations = l.LoftqConfig.LoftqIter,
+            Mode = TrainMode.Adapters,
+            Lora = recipe.Lora,
+            RecomputeLayers = recipe.Training.GradientCheckpointing == true ? -1 : 0,
         };
-        return new ModelSettings(
-            linear, embedding, TrainMode.Adapters, lora, recipe.Training.GradientCheckpointing == true ? -1 : 0)
-        {
-            BlockTypes = types,
-            Storages = stored.Others,
-            ComputeType = compute,
-        };
-    }
-
-    /// <summary>
-    /// The type of activations that a precision (auto, fp32, bf16 or fp16) means on a device; <paramref name="key"/> is
-    /// what set it.
-    /// </summary>
-    /// <exception cref="HeadroomException">The device does not compute in it, or there is no such
-    /// precision.</exception>
-    public static DType ComputeType(string precision, IDevice device, string key)
-    {
-        var preferred = device.PreferredCompute;
-        return precision switch
-        {
-            "auto" => preferred,
-            "fp32" => DType.F32,
-            "bf16" or "fp16" when preferred == DType.F32 => throw new HeadroomException(
-                $"{key} is {precision}, but the CPU computes in fp32.", $"Set {key} to auto or fp32, or use a GPU."),
-            "bf16" when preferred == DType.F16 => throw new HeadroomException(
-                $"{key} is bf16, but {device.Name} does not compute in it.", $"Set {key} to auto or fp16."),
-            "bf16" => DType.BF16,
-            "fp16" => DType.F16,
-            _ => throw new HeadroomException(
-                $"{key} is {precision}, which is unknown.", "Use auto, fp32, bf16 or fp16."),
-        };
-    }
-
-    /// <summary>Types of the matrices of a GGUF file; null for other checkpoints.</summary>
-    public static IReadOnlyDictionary<string, GgmlType>? BlockTypes(IWeightSource source) =>
-        source.BlockType(source.Config.TableName()) == null
-            ? null
-        : source.Config.MatrixNames().ToDictionary(n => n, n => source.BlockType(n)!.Value);
-
-    /// <summary>
-    /// The storage of a checkpoint that is quantized already, and the projections that it holds in another one (skipped
-    /// modules, in their own type); (null, null) for others. A recipe that asks for something else is refused: nothing
-    /// is quantized twice.
-    /// </summary>
-    private static (WeightStorage? Linear, IReadOnlyDictionary<string, WeightStorage>? Others) Stored(
-        Recipe recipe, IWeightSource source)
-    {
-        string[] names = [.. source.Config.ProjectionPaths().Select(p => p + ".weight")];
-        var kinds = names.Select(source.QuantizedAs).ToArray();
-        if (kinds.FirstOrDefault(k => k != null) is not { } linear) return (null, null);
-        var q = recipe.Quantization;
-        string has =
-            linear == WeightStorage.NF4Double
-                ? "4-bit NF4 with double-quantized statistics"
-                : "4-bit NF4 with flat statistics";
-        if (!q.LoadIn4bit)
-            throw new HeadroomException(
-                $"The checkpoint is quantized already ({has}), but quantization.load_in_4bit is false.",
-                "Set load_in_4bit to true, or give the 16-bit checkpoint.");
-        if (q.Bnb4bitUseDoubleQuant is { } asked && asked != (linear == WeightStorage.NF4Double))
-            throw new HeadroomException(
-                $"The checkpoint is quantized already ({has}), but quantization.bnb_4bit_use_double_quant is "
-                    + $"{(asked ? "true" : "false")}.",
-                "Remove that key, or give the 16-bit checkpoint.");
-        var others = names
-            .Zip(kinds)
-            .Where(n => n.Second != linear)
-            .ToDictionary(
-                n => n.First,
-                n =>
-                    n.Second
-                    ?? source.SourceDType(n.First) switch
-                    {
-                        DType.BF16 => WeightStorage.BF16,
-                        DType.F16 => WeightStorage.F16,
-                        _ => WeightStorage.F32,
-                    }
-            );
-        return (linear, others.Count > 0 ? others : null);
-    }
 }

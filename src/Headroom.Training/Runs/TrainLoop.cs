@@ -2,6 +2,8 @@ using System.Diagnostics;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
 
 namespace Headroom.Training;
 
@@ -237,11 +239,11 @@ internal sealed class TrainLoop(
         var state = trainer.State;
         if (_o.LoadBestModelAtEnd && state.BestMetric == null && _notFinite != null) throw _notFinite;
         if (!_o.LoadBestModelAtEnd || state.BestMetric == null) SaveBest(state.Step);
-        else if (state.BestStep != state.Step) Checkpoints.LoadAdapter(PeftAdapter.Load(folder.Best), engine);
+        else if (state.BestStep != state.Step) engine.LoadAdapter(PeftAdapter.Load(folder.Best));
     }
 
     private void SaveBest(int step) =>
-        folder.SaveBest(step, to => Checkpoints.Adapter(engine, model.BaseName(), manifest.BaseHash).Save(to), _log);
+        folder.SaveBest(step, to => engine.Adapter(model.BaseName(), manifest.BaseHash).Save(to), _log);
 
     private void End(string hash)
     {

@@ -1,6 +1,8 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
 using Headroom.Models;
 
 namespace Headroom.Training;

@@ -1,4 +1,5 @@
 using Headroom.Formats.Data;
+using Headroom.Inference;
 
 namespace Headroom.Training;
 

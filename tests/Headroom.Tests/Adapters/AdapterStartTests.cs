@@ -1,6 +1,9 @@
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
@@ -23,9 +26,9 @@ public sealed class AdapterStartTests : IDisposable
             TrainMode.Adapters,
             TinyModel.Lora(dora: dora) with
             {
-                Init = init,
-                LoftqIterations = rounds,
-                UseRsLora = true,
+                InitLoraWeights = init,
+                LoftqConfig = new() { LoftqIter = rounds },
+                UseRslora = true,
             },
             LogitsChunk: 32
         );
@@ -155,7 +158,7 @@ public sealed class AdapterStartTests : IDisposable
         var adapter = PeftAdapter.Load(checkpoint, m => Assert.Fail(m));
         Assert.Equal(
             (init, rounds, init != "loftq" || rounds > 1),
-            (adapter.Init, adapter.LoftqIterations, adapter.Initial != null));
+            (adapter.Lora.InitLoraWeights, adapter.Lora.LoftqConfig.LoftqIter, adapter.Initial != null));
         double loss = engine.Losses(Batch.Host);
         using (var resumed = Open(AdapterBase.Of(source, adapter), Settings(init, storage, rounds, dora)))
         {
@@ -165,7 +168,7 @@ public sealed class AdapterStartTests : IDisposable
             Step(engine, 3);
             Step(resumed, 3);
             Assert.Equal(Checkpoints.TrainedHash(engine), Checkpoints.TrainedHash(resumed));
-            Checkpoints.Adapter(resumed, "tiny", source.Hash).Save(Path.Combine(_folder, "again"));
+            resumed.Adapter("tiny", source.Hash).Save(Path.Combine(_folder, "again"));
             Assert.Equal(adapter.Initial != null, PeftAdapter.Load(Path.Combine(_folder, "again")).Initial != null);
         }
         using var cpu = new CpuDevice(2);
@@ -178,20 +181,20 @@ public sealed class AdapterStartTests : IDisposable
         // The bound of an export in float32 holds for what was trained, and not for the base that was never rounded.
         List<float[]> Logits(IWeightSource s, ModelSettings settings, PeftAdapter? with) =>
             ExportCheck.Logits(
-                new CpuDevice(2),
-                s,
-                settings,
-                with,
-                [
-                    [1, 5, 9, 2, 7, 3]]
-            );
+                limits =>
+                {
+                    var e = new Engine(new CpuDevice(2), s, settings, limits);
+                    if (with != null) e.LoadAdapter(with);
+                    return e;
+                },
+                Config.VocabSize, [[1, 5, 9, 2, 7, 3]]);
         var whole32 = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, LogitsChunk: 32);
         var reference = Logits(
             AdapterBase.Of(source, adapter),
             Settings(init, storage, rounds, dora) with
             {
                 Mode = TrainMode.None,
-                Lora = Checkpoints.SettingsOf(adapter),
+                Lora = adapter.Lora,
             },
             adapter
         );
@@ -210,12 +213,12 @@ public sealed class AdapterStartTests : IDisposable
         using var converted = Open(
             source,
             new ModelSettings(
-                WeightStorage.F32, WeightStorage.F32, TrainMode.None, Checkpoints.SettingsOf(plain), LogitsChunk: 32)
+                WeightStorage.F32, WeightStorage.F32, TrainMode.None, plain.Lora, LogitsChunk: 32)
         );
-        Checkpoints.LoadAdapter(plain, converted);
+        converted.LoadAdapter(plain);
         using MergedSource exact = new(AdapterBase.Of(source, adapter), adapter, null, null),
             same = new(source, plain, null, null);
-        Assert.Equal(2 * adapter.R, plain.R);
+        Assert.Equal(2 * adapter.Lora.R, plain.Lora.R);
         foreach (string name in Config.MatrixNames())
         {
             var (m, n) = source.ShapeOf(name);
@@ -231,11 +234,11 @@ public sealed class AdapterStartTests : IDisposable
     public void WithoutItsStartPissaIsRefused()
     {
         using var engine = Started("pissa", WeightStorage.F32);
-        Checkpoints.Adapter(engine, "tiny", "random").Save(_folder);
+        engine.Adapter("tiny", "random").Save(_folder);
         Directory.Delete(Path.Combine(_folder, "pissa_init"), true);
         Assert.Contains("pissa", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(_folder)).Message);
         using var other = Started("pissa", WeightStorage.F32);
-        var adapter = Checkpoints.Adapter(other, "tiny", "random");
+        var adapter = other.Adapter("tiny", "random");
         adapter.Save(_folder);
         using (
             var wide = Open(
@@ -246,7 +249,7 @@ public sealed class AdapterStartTests : IDisposable
                 }
             )
         )
-            Checkpoints.Adapter(wide, "tiny", "random").Save(Path.Combine(_folder, "pissa_init"));
+            wide.Adapter("tiny", "random").Save(Path.Combine(_folder, "pissa_init"));
         Assert.Contains("pairs", Assert.Throws<HeadroomException>(() => PeftAdapter.Load(_folder)).Message);
     }
 
@@ -262,7 +265,7 @@ public sealed class AdapterStartTests : IDisposable
             new RandomSource(Config),
             Settings("pissa", WeightStorage.F32) with
             {
-                Lora = TinyModel.Lora(r: 97) with { Init = "pissa" },
+                Lora = TinyModel.Lora(r: 97) with { InitLoraWeights = "pissa" },
             }
         );
         using var source = new RandomSource(Config);

@@ -4,6 +4,7 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 
 namespace Headroom.Tests.Formats;
 

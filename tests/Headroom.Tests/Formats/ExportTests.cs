@@ -3,6 +3,8 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
 using Headroom.Tokenizers;
+using Headroom.Inference;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -74,23 +76,20 @@ public sealed class ExportTests : IDisposable
             {
                 // Half the rank: the first rows of A, the first columns of B.
                 var (shape, values) = tensors[key];
-                int half = plain.R / 2;
+                int half = plain.Lora.R / 2;
                 tensors[key] = key.Contains(".lora_A.", StringComparison.Ordinal)
                     ? ([half, shape[1]], values[..(half * (int)shape[1])])
-                    : ([shape[0], half], values.Where((_, i) => i % plain.R < half).ToArray());
+                    : ([shape[0], half], values.Where((_, i) => i % plain.Lora.R < half).ToArray());
             }
             var adapter = new PeftAdapter
             {
-                R = plain.R,
-                LoraAlpha = plain.LoraAlpha,
-                UseRslora = rslora,
-                TargetModules = plain.TargetModules,
-                Tensors = tensors,
-                Targets = plain.Targets! with
+                Lora = plain.Lora with
                 {
-                    RankPattern = [new("v_proj", plain.R / 2)],
-                    AlphaPattern = [new("q_proj", 3 * plain.LoraAlpha)],
+                    UseRslora = rslora,
+                    RankPattern = new() { ["v_proj"] = plain.Lora.R / 2 },
+                    AlphaPattern = new() { ["q_proj"] = 3 * plain.Lora.LoraAlpha },
                 },
+                Tensors = tensors,
             };
             using MergedSource merged = new(source, adapter, null, null);
             foreach (string module in new[] { "q_proj", "k_proj", "v_proj" })
@@ -99,8 +98,8 @@ public sealed class ExportTests : IDisposable
                 float[] w = Read(source, path + ".weight"), m = Read(merged, path + ".weight");
                 var (a, b) = (tensors[path + ".lora_A.weight"], tensors[path + ".lora_B.weight"]);
                 int r = (int)a.Shape[0], cols = (int)a.Shape[1];
-                double scaling = plain.LoraAlpha * (module == "q_proj" ? 3 : 1) / (rslora ? Math.Sqrt(r) : r);
-                Assert.Equal(module == "v_proj" ? plain.R / 2 : plain.R, r);
+                double scaling = plain.Lora.LoraAlpha * (module == "q_proj" ? 3 : 1) / (rslora ? Math.Sqrt(r) : r);
+                Assert.Equal(module == "v_proj" ? plain.Lora.R / 2 : plain.Lora.R, r);
                 for (int i = 0; i < w.Length; i++)
                 {
                     double delta = 0;
@@ -155,7 +154,7 @@ public sealed class ExportTests : IDisposable
                 a = adapter.Tensors[module + ".lora_A.weight"].Values,
                 b = adapter.Tensors[module + ".lora_B.weight"].Values;
             int n = source.ShapeOf(name).Cols, rank = a.Length / n;
-            double scaling = Checkpoints.SettingsOf(adapter).For(module).Scaling, parts = 0, sums = 0;
+            double scaling = adapter.Lora.For(module).Scaling, parts = 0, sums = 0;
             static double Length(IEnumerable<float> values) => Math.Sqrt(values.Sum(v => (double)v * v));
             for (int i = 0; i < w.Length / n; i++)
             {
@@ -293,10 +292,10 @@ public sealed class ExportTests : IDisposable
         GgufExporter.Write(source, GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("good.gguf"), null);
         GgufExporter.Write(
             new Rotated(source), GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("bad.gguf"), null);
+        var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None);
         List<float[]> Logits(IWeightSource s) =>
             ExportCheck.Logits(
-                new CpuDevice(2), s, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None), null,
-                prompts);
+                limits => new Engine(new CpuDevice(2), s, settings, limits), s.Config.VocabSize, prompts);
         using IWeightSource good = WeightSources.Open(At("good.gguf")), bad = WeightSources.Open(At("bad.gguf"));
         var reference = Logits(source);
         (double, string?) Weights(IWeightSource s) =>

@@ -1,6 +1,7 @@
 using CsCheck;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference.Export;
 using Headroom.Training;
 
 namespace Headroom.Tests.Formats;

@@ -3,6 +3,7 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;

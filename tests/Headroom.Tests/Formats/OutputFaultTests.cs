@@ -2,6 +2,9 @@ using System.Security.Cryptography;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Loop;
 using Headroom.Training;
@@ -25,7 +28,7 @@ public sealed class OutputFaultTests : IDisposable
     {
         _source = WeightSources.Open(_model);
         var device = new CpuDevice(1);
-        var settings = RunSettings.Of(new Recipe(), _source, device) with { Mode = TrainMode.None, Lora = null };
+        var settings = BaseSettings.Of(_source, device, new QuantizationOptions());
         _engine = new Engine(device, _source, settings, new BatchLimits());
     }
 

@@ -4,6 +4,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Generation;
 using Headroom.Training;
@@ -207,9 +208,7 @@ public sealed class PeftAdapterTests : IDisposable
         var a = PeftAdapter.Load(Write("""{"base_model_name_or_path": "org/base"}""", Pair(Q0)));
         var mine = new PeftAdapter
         {
-            R = a.R,
-            LoraAlpha = a.LoraAlpha,
-            TargetModules = a.TargetModules,
+            Lora = a.Lora,
             Tensors = a.Tensors,
             BaseModel = a.BaseModel,
             BaseHash = "abc",
@@ -250,9 +249,7 @@ public sealed class PeftAdapterTests : IDisposable
         Assert.Contains("\n  \"inference_mode\": true,\n", text);
         Assert.Contains("\"lora_dropout\": 0.1", text);
         var b = PeftAdapter.Load(to, m => Assert.Fail(m));
-        Assert.Equal(a.TargetModules.ToHashSet(), b.TargetModules.ToHashSet());
-        Assert.Equal((a.R, a.LoraAlpha, a.LoraDropout, a.UseRslora), (b.R, b.LoraAlpha, b.LoraDropout, b.UseRslora));
-        Assert.Equal(JsonSerializer.Serialize(a.Targets), JsonSerializer.Serialize(b.Targets));
+        Assert.Equal(JsonSerializer.Serialize(a.Lora), JsonSerializer.Serialize(b.Lora));
         Assert.Equal(a.Tensors.Keys.Order(), b.Tensors.Keys.Order());
         foreach (var (key, t) in a.Tensors) Assert.Equal(t.Values, b.Tensors[key].Values);
         using var file = SafetensorsFile.Open(Path.Combine(to, "adapter_model.safetensors"));
@@ -271,7 +268,7 @@ public sealed class PeftAdapterTests : IDisposable
             var a = PeftAdapter.Load(from, m => Assert.Fail(m));
             a.Save(_folder);
             var b = PeftAdapter.Load(_folder);
-            Assert.Equal(name == "adapter-dora", b.UseDora);
+            Assert.Equal(name == "adapter-dora", b.Lora.UseDora);
             using (
                 SafetensorsFile theirFile = SafetensorsFile.Open(Path.Combine(from, "adapter_model.safetensors")),
                     ourFile = SafetensorsFile.Open(Path.Combine(_folder, "adapter_model.safetensors"))
@@ -297,36 +294,39 @@ public sealed class PeftAdapterTests : IDisposable
     public void Targets()
     {
         const string q = "model.layers.3.self_attn.q_proj", up = "model.layers.12.mlp.up_proj";
-        static LoraTargets List(params string[] modules) => new() { Modules = modules };
-        Assert.True(List("q_proj").Matches(q));
-        Assert.True(List("self_attn.q_proj").Matches(q));
-        Assert.True(List(q).Matches(q));
-        Assert.False(List("proj", "_proj").Matches(q)); // whole names only
-        Assert.False(List("q_proj").Matches(up));
-        Assert.True(new LoraTargets { Pattern = @".*\.(q|v)_proj" }.Matches(q));
-        Assert.False(new LoraTargets { Pattern = "q_proj" }.Matches(q)); // the whole path must match
-        Assert.True(new LoraTargets { Pattern = "All-Linear" }.Matches(up));
-        Assert.False((List("q_proj") with { Exclude = ["layers.3.self_attn.q_proj"] }).Matches(q));
-        Assert.False((List("q_proj") with { ExcludePattern = @"model\.layers\.[0-4]\..*" }).Matches(q));
-        Assert.True((List("up_proj") with { ExcludePattern = @"model\.layers\.[0-4]\..*" }).Matches(up));
-        Assert.False(new LoraTargets { Pattern = "all-linear", Exclude = ["q_proj"] }.Matches(q));
-        Assert.True((List("q_proj") with { Layers = [1, 3] }).Matches(q));
-        Assert.False((List("up_proj") with { Layers = [1, 3] }).Matches(up));
-        Assert.True((List("up_proj") with { Layers = [] }).Matches(up)); // none named: all
-        Assert.True((List("q_proj") with { Layers = [3], LayersPattern = ["layers"] }).Matches(q));
-        Assert.False((List("q_proj") with { Layers = [3], LayersPattern = ["h"] }).Matches(q));
+        static LoraConfig List(params string[] modules) => new(8, 9, 0, modules);
+        static LoraConfig Pattern(string pattern) => new() { TargetModules = ModuleNames.Of(pattern) };
+        Assert.True(List("q_proj").Adapts(q));
+        Assert.True(List("self_attn.q_proj").Adapts(q));
+        Assert.True(List(q).Adapts(q));
+        Assert.False(List("proj", "_proj").Adapts(q)); // whole names only
+        Assert.False(List("q_proj").Adapts(up));
+        Assert.True(Pattern(@".*\.(q|v)_proj").Adapts(q));
+        Assert.False(Pattern("q_proj").Adapts(q)); // the whole path must match
+        Assert.True(Pattern("All-Linear").Adapts(up));
+        Assert.False((List("q_proj") with { ExcludeModules = ["layers.3.self_attn.q_proj"] }).Adapts(q));
+        var lower = ModuleNames.Of(@"model\.layers\.[0-4]\..*");
+        Assert.False((List("q_proj") with { ExcludeModules = lower }).Adapts(q));
+        Assert.True((List("up_proj") with { ExcludeModules = lower }).Adapts(up));
+        Assert.False((Pattern("all-linear") with { ExcludeModules = ["q_proj"] }).Adapts(q));
+        Assert.True((List("q_proj") with { LayersToTransform = [1, 3] }).Adapts(q));
+        Assert.False((List("up_proj") with { LayersToTransform = [1, 3] }).Adapts(up));
+        Assert.True((List("up_proj") with { LayersToTransform = [] }).Adapts(up)); // none named: all
+        Assert.True((List("q_proj") with { LayersToTransform = [3], LayersPattern = ["layers"] }).Adapts(q));
+        Assert.False((List("q_proj") with { LayersToTransform = [3], LayersPattern = ["h"] }).Adapts(q));
         var patterns = List("q_proj") with
         {
-            RankPattern = [new("up_proj", 2), new(@"layers\.3\..*", 16), new("q_proj", 32)],
-            AlphaPattern = [new("q_proj", 5)],
+            RankPattern = new() { ["up_proj"] = 2, [@"layers\.3\..*"] = 16, ["q_proj"] = 32 },
+            AlphaPattern = new() { ["q_proj"] = 5 },
         };
         Assert.Equal(
-            (2, 16, 8), (patterns.Rank(up, 8), patterns.Rank(q, 8), patterns.Rank("model.layers.0.mlp.down_proj", 8)));
-        Assert.Equal((5f, 9f), (patterns.Alpha(q, 9), patterns.Alpha(up, 9)));
-        Assert.Equal((16, 5f / 16), new LoraSettings(8, 9, 0, []) { Targets = patterns }.For(q));
-        Assert.Equal((16, 5f / 4), new LoraSettings(8, 9, 0, [], UseRsLora: true) { Targets = patterns }.For(q));
-        Assert.Equal((8, 2f), new LoraSettings(8, 16, 0, ["q_proj"]).For(q));
-        Assert.Equal((0, 0f), new LoraSettings(8, 16, 0, ["q_proj"]).For(up));
+            (2, 16, 8),
+            (patterns.RankOf(up), patterns.RankOf(q), patterns.RankOf("model.layers.0.mlp.down_proj")));
+        Assert.Equal((5f, 9f), (patterns.AlphaOf(q), patterns.AlphaOf(up)));
+        Assert.Equal((16, 5f / 16), patterns.For(q));
+        Assert.Equal((16, 5f / 4), (patterns with { UseRslora = true }).For(q));
+        Assert.Equal((8, 2f), new LoraConfig(8, 16, 0, ["q_proj"]).For(q));
+        Assert.Equal((0, 0f), new LoraConfig(8, 16, 0, ["q_proj"]).For(up));
     }
 
     [Fact]
@@ -342,20 +342,20 @@ public sealed class PeftAdapterTests : IDisposable
             )
         );
         var settings = new ModelSettings(
-            WeightStorage.F32, WeightStorage.F32, TrainMode.None, Checkpoints.SettingsOf(a));
+            WeightStorage.F32, WeightStorage.F32, TrainMode.None, a.Lora);
         using var engine = new Engine(
             TestDevice.Open(), ByteModel.Config, settings, new BatchLimits(EvalTokens: 8, EvalSequences: 1));
-        Checkpoints.LoadAdapter(a, engine);
+        engine.LoadAdapter(a);
         Assert.Equal([4, 4, 4, 2], engine.Model.Projections.Where(p => p.Rank > 0).Select(p => p.Rank));
-        var saved = Checkpoints.Adapter(engine, "b", "hash");
+        var saved = engine.Adapter("b", "hash");
         foreach (var (key, t) in a.Tensors) Assert.Equal(t.Values, saved.Tensors[key].Values);
         // A tensor of another shape, a missing one and one too many are refused.
         Assert.Contains(
             "[4, 60]",
             Assert
                 .Throws<HeadroomException>(() =>
-                    Checkpoints.LoadAdapter(
-                        With(a, "model.layers.0.self_attn.q_proj.lora_A.weight", ([4, 60], new float[240])), engine)
+                    engine.LoadAdapter(
+                        With(a, "model.layers.0.self_attn.q_proj.lora_A.weight", ([4, 60], new float[240])))
                 )
                 .Message
         );
@@ -363,8 +363,8 @@ public sealed class PeftAdapterTests : IDisposable
             "match nothing",
             Assert
                 .Throws<HeadroomException>(() =>
-                    Checkpoints.LoadAdapter(
-                        With(a, "model.layers.9.self_attn.q_proj.lora_A.weight", ([4, 64], new float[256])), engine)
+                    engine.LoadAdapter(
+                        With(a, "model.layers.9.self_attn.q_proj.lora_A.weight", ([4, 64], new float[256])))
                 )
                 .Message
         );
@@ -376,7 +376,7 @@ public sealed class PeftAdapterTests : IDisposable
                         ByteModel.Config,
                         settings with
                         {
-                            Lora = new LoraSettings(4, 8, 0, ["lm_head"]),
+                            Lora = new LoraConfig(4, 8, 0, ["lm_head"]),
                         },
                         new BatchLimits(EvalTokens: 8, EvalSequences: 1),
                         0,
@@ -389,10 +389,7 @@ public sealed class PeftAdapterTests : IDisposable
 
     private static PeftAdapter With(PeftAdapter a, string name, (long[], float[]) tensor) => new()
     {
-        R = a.R,
-        LoraAlpha = a.LoraAlpha,
-        TargetModules = a.TargetModules,
-        Targets = a.Targets,
+        Lora = a.Lora,
         Tensors = new Dictionary<string, (long[], float[])>(a.Tensors.ToDictionary()) { [name] = tensor },
     };
 }

@@ -2,6 +2,9 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
@@ -40,16 +43,14 @@ public sealed class PeftTablesTests : IDisposable
 
     private static float[] Logits(IWeightSource source, PeftAdapter? adapter)
     {
-        var settings = Plain with { Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter) };
-        return ExportCheck
-            .Logits(
-                new CpuDevice(2),
-                source,
-                settings,
-                adapter,
-                [
-                    [1, 7, 3, 11, 5], [2, 2, 9]]
-            )
+        var settings = Plain with { Lora = adapter?.Lora };
+        Engine Load(BatchLimits limits)
+        {
+            var engine = new Engine(new CpuDevice(2), source, settings, limits);
+            if (adapter != null) engine.LoadAdapter(adapter);
+            return engine;
+        }
+        return ExportCheck.Logits(Load, source.Config.VocabSize, [[1, 7, 3, 11, 5], [2, 2, 9]])
             .SelectMany(l => l)
             .ToArray();
     }
@@ -69,8 +70,7 @@ public sealed class PeftTablesTests : IDisposable
     {
         var pairs = adapter with
         {
-            ModulesToSave = [],
-            EnsureWeightTying = false,
+            Lora = adapter.Lora with { ModulesToSave = [], EnsureWeightTying = false },
             Tensors = adapter.Tensors.Where(t => t.Key.Contains(".lora_", StringComparison.Ordinal)).ToDictionary(),
         };
         using var byHand = new Replaced(source, tied, replaced);
@@ -194,11 +194,11 @@ public sealed class PeftTablesTests : IDisposable
         using var source = new RandomSource(TinyModel.Small(2));
         Write(source, "", "", false, (norm, [96]));
         var adapter = PeftAdapter.Load(_folder, m => Assert.Fail(m));
-        Assert.Equal(["model.layers.1.input_layernorm"], adapter.ModulesToSave);
-        Assert.False(adapter.EnsureWeightTying);
+        Assert.Equal(["model.layers.1.input_layernorm"], adapter.Lora.ModulesToSave);
+        Assert.False(adapter.Lora.EnsureWeightTying);
         var pairs = adapter with
         {
-            ModulesToSave = [],
+            Lora = adapter.Lora with { ModulesToSave = [] },
             Tensors = adapter.Tensors.Where(t => t.Key != norm).ToDictionary(),
         };
         using var byHand = new Replaced(
@@ -228,7 +228,7 @@ public sealed class PeftTablesTests : IDisposable
         if (held is "h" or "both") tensors[Head] = first;
         if (held == "two") tensors[Head] = (shape, Random(c.VocabSize * c.HiddenSize, 1));
         foreach (var (name, dims) in more) tensors[name] = (dims, Random(dims.Aggregate(1L, (a, b) => a * b), 1));
-        new PeftAdapter { R = 4, LoraAlpha = 8, TargetModules = ["q_proj"], Tensors = tensors }.Save(_folder);
+        new PeftAdapter { Lora = new(4, 8, 0, ["q_proj"]), Tensors = tensors }.Save(_folder);
         string path = Path.Combine(_folder, "adapter_config.json");
         var json = JsonNode.Parse(File.ReadAllText(path))!.AsObject();
         json["modules_to_save"] =

@@ -1,6 +1,8 @@
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -52,11 +54,7 @@ public sealed class QuantizedCacheTests : IDisposable
         return new Engine(
             device,
             source,
-            RunSettings.Of(new Recipe { Quantization = options }, source, device) with
-            {
-                Mode = TrainMode.None,
-                Lora = null,
-            },
+            BaseSettings.Of(source, device, options),
             new BatchLimits(EvalTokens: 8, EvalSequences: 1)
         );
     }

@@ -1,6 +1,8 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -128,9 +130,9 @@ public sealed class Qwen3Tests : IDisposable
         var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters,
             Golden.ModelGoldenTests.Settings(adapter));
         using var engine = new Engine(TestDevice.Open(), source, settings, new BatchLimits(8, 1, 8));
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         Assert.Equal(adapter.Tensors.Keys.Order(), engine.Model.AdapterTensors.Select(t => t.Name).Order());
-        Checkpoints.Adapter(engine, null, "").Save(_folder.Path);
+        engine.Adapter(null, "").Save(_folder.Path);
         const string weights = "adapter_model.safetensors";
         using SafetensorsFile theirs = SafetensorsFile.Open(Shared.GoldenFile($"{Folder}/adapter/{weights}")),
             ours = SafetensorsFile.Open(At(weights));

@@ -2,6 +2,7 @@ using System.Text;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Tokenizers;
+using Headroom.Inference.Export;
 using Headroom.Training;
 
 namespace Headroom.Tests.Formats;

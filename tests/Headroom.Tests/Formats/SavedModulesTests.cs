@@ -2,6 +2,8 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
@@ -27,7 +29,7 @@ public sealed class SavedModulesTests : IDisposable
     public void SavedLoadedMerged(bool tied, string modules, bool dora)
     {
         var config = TinyModel.Small(2) with { TieWordEmbeddings = tied };
-        var lora = TinyModel.Lora(dora: dora) with { ModulesToSave = modules.Split(',') };
+        var lora = TinyModel.Lora(dora: dora) with { ModulesToSave = [.. modules.Split(',')] };
         var settings = new ModelSettings(
             WeightStorage.NF4, WeightStorage.BF16, TrainMode.Adapters, lora, LogitsChunk: 16);
         var batch = TinyModel.Batch(TinyModel.Rows(config, [20, 31]));
@@ -45,7 +47,7 @@ public sealed class SavedModulesTests : IDisposable
         }
         double loss = engine.Losses(batch.Host);
         Assert.True(loss < first, $"{loss} after {first}");
-        Checkpoints.Adapter(engine, "tiny", source.Hash).Save(_folder);
+        engine.Adapter("tiny", source.Hash).Save(_folder);
         using (var file = SafetensorsFile.Open(Path.Combine(_folder, "adapter_model.safetensors")))
             foreach (string name in whole) Assert.NotEqual(before[name], file.ReadF32("base_model.model." + name));
         Assert.Equal(
@@ -63,13 +65,13 @@ public sealed class SavedModulesTests : IDisposable
                 settings with
                 {
                     Mode = TrainMode.None,
-                    Lora = Checkpoints.SettingsOf(adapter),
+                    Lora = adapter.Lora,
                 },
                 new BatchLimits(0, 0, 0, batch.Tokens, batch.Sequences)
             )
         )
         {
-            Checkpoints.LoadAdapter(adapter, loaded);
+            loaded.LoadAdapter(adapter);
             Assert.Equal(loss, loaded.Losses(batch.Host)); // bit for bit
         }
         using var cpu = new CpuDevice(2);
@@ -119,13 +121,10 @@ public sealed class SavedModulesTests : IDisposable
             }
         );
         using var engine = TinyModel.Open(config, settings, 8, 1);
-        var adapter = Checkpoints.Adapter(engine, "tiny", "x");
+        var adapter = engine.Adapter("tiny", "x");
         PeftAdapter With(string? remove, string? add, int rows) => new()
         {
-            R = adapter.R,
-            LoraAlpha = adapter.LoraAlpha,
-            TargetModules = adapter.TargetModules,
-            ModulesToSave = adapter.ModulesToSave,
+            Lora = adapter.Lora,
             Tensors = adapter
                     .Tensors.Where(t => t.Key != remove)
                     .Append(
@@ -143,7 +142,7 @@ public sealed class SavedModulesTests : IDisposable
                 With(null, "model.embed_tokens.weight", config.VocabSize),
             }
         )
-            Assert.Throws<HeadroomException>(() => Checkpoints.LoadAdapter(wrong, engine));
+            Assert.Throws<HeadroomException>(() => engine.LoadAdapter(wrong));
         Assert.Contains(
             "lm_head",
             Assert

@@ -3,6 +3,8 @@ using CsCheck;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Training;
 

@@ -1,6 +1,7 @@
 using System.Text;
 using Headroom.Core;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 

@@ -1,6 +1,6 @@
-using Headroom.ChatClient;
 using Headroom.Core;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 using Headroom.Training;
 using Microsoft.Extensions.AI;
 
@@ -169,7 +169,7 @@ public sealed class ChatClientTests
     {
         string file = Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf");
         using IChatClient client = new HeadroomChatClient(
-            Generator.Open(TestDevice.Open(), file, TokenizerLoader.Load(file), new GeneratorSettings(256)), "smollm2");
+            Generator.Open(TestDevice.Open(), new ModelSource(file), 256), "smollm2");
         var history = new List<ChatMessage> { new(ChatRole.User, "What is the capital of France?") };
         var response = await client.GetResponseAsync(history, new ChatOptions { MaxOutputTokens = 12 });
         Assert.Contains("Paris", response.Text);

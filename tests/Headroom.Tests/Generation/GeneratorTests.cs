@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 using Headroom.Training;
 
 namespace Headroom.Tests.Generation;
@@ -179,8 +180,7 @@ public sealed class GeneratorTests
             .First(a => a.Count == 257 && a[0] is System.Text.Json.Nodes.JsonValue)
             .Select(v => (int)v!)
             .ToArray();
-        using var generator = Generator.Open(
-            TestDevice.Open(), folder, TokenizerLoader.Load(folder), new GeneratorSettings(300));
+        using var generator = Generator.Open(TestDevice.Open(), new ModelSource(folder), 300);
         var g = generator.Run(expected[..1], new GenerationOptions { MaxNewTokens = 256 });
         Assert.Equal(expected[1..], g.Ids);
         Assert.StartsWith("Once upon a time", g.Text.TrimStart());

@@ -3,6 +3,9 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Bases;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -23,11 +26,7 @@ public sealed class BnbGoldenTests : IDisposable
         return new Engine(
             device,
             source,
-            RunSettings.Of(new Recipe(), source, device) with
-            {
-                Mode = TrainMode.None,
-                Lora = null,
-            },
+            BaseSettings.Of(source, device, new QuantizationOptions()),
             new BatchLimits(EvalTokens: 16, EvalSequences: 1)
         );
     }

@@ -1,5 +1,7 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Training;
 

@@ -2,6 +2,8 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
+using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -55,10 +57,10 @@ public class ModelGoldenTests
         using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden-rslora.safetensors"));
         using var shared = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
         var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter-rslora"));
-        Assert.True(adapter.UseRslora);
+        Assert.True(adapter.Lora.UseRslora);
         var batch = Batch(shared, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.F32, batch);
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         CompareLogits(engine, batch, golden.ReadF32("logits"), rows, length, 1e-4f);
         double loss = engine.MicroStep(batch.Host, default, 1f / batch.LabelCount) / batch.LabelCount;
         Near(golden.ReadF32("loss")[0], loss, 1e-5, $"{name} rsLoRA loss");
@@ -77,10 +79,10 @@ public class ModelGoldenTests
         using var golden = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden-dora.safetensors"));
         using var shared = SafetensorsFile.Open(Shared.GoldenFile($"{Folder(name)}/golden.safetensors"));
         var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter-dora"));
-        Assert.True(adapter.UseDora);
+        Assert.True(adapter.Lora.UseDora);
         var batch = Batch(shared, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.F32, batch, recompute);
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         CompareLogits(engine, batch, golden.ReadF32("logits"), rows, length, 1e-4f);
         double loss = engine.MicroStep(batch.Host, default, 1f / batch.LabelCount) / batch.LabelCount;
         Near(golden.ReadF32("loss")[0], loss, 1e-5, $"{name} DoRA loss");
@@ -125,7 +127,7 @@ public class ModelGoldenTests
         using var engine = Open(
             name, TrainMode.Adapters, Settings(adapter), storage, batch, recompute,
             storage == WeightStorage.NF4Double && MadeByFaultyKernel(name));
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         engine.SetWeightDecay(0.01f);
         if (golden.Tensors.ContainsKey($"{kind}.logits"))
             CompareLogits(engine, batch, golden.ReadF32($"{kind}.logits"), rows, length, 1e-4f);
@@ -151,11 +153,7 @@ public class ModelGoldenTests
                 engine.Read(p.Slot.Weight), absolute: 1e-4f);
     }
 
-    internal static LoraSettings Settings(PeftAdapter adapter) =>
-        new(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules.ToList(), adapter.UseRslora)
-        {
-            UseDora = adapter.UseDora,
-        };
+    internal static LoraConfig Settings(PeftAdapter adapter) => adapter.Lora with { LoraDropout = 0 };
 
     /// <summary>
     /// True when some projection of this model is one that bitsandbytes' AVX-512 kernel reads with the wrong absmax
@@ -175,7 +173,7 @@ public class ModelGoldenTests
         var adapter = PeftAdapter.Load(Shared.GoldenFile($"{Folder(name)}/adapter"));
         var batch = Batch(golden, out int rows, out int length);
         using var engine = Open(name, TrainMode.Adapters, Settings(adapter), WeightStorage.NF4Double, batch);
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         return Worst(engine, batch, golden.ReadF32("qlora.logits"), rows, length) > 1e-2f;
     }
 
@@ -258,7 +256,7 @@ public class ModelGoldenTests
     }
 
     internal static Engine Open(
-        string name, TrainMode mode, LoraSettings? lora, WeightStorage storage, MicroBatch batch, int recompute = 0,
+        string name, TrainMode mode, LoraConfig? lora, WeightStorage storage, MicroBatch batch, int recompute = 0,
         bool faulty = false)
     {
         using var checkpoint = WeightSources.Open(Shared.GoldenFile($"{Folder(name)}"));

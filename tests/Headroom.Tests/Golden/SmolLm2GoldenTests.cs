@@ -3,6 +3,7 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -59,7 +60,7 @@ public class SmolLm2GoldenTests
         var prompt = new Prompt(Json("inference.json"));
         var adapter = PeftAdapter.Load(Shared.GoldenFile("smollm2/adapter"));
         using var grads = SafetensorsFile.Open(Shared.GoldenFile("smollm2/qlora-step0-grads.safetensors"));
-        var settings = new LoraSettings(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules, adapter.UseRslora);
+        var settings = adapter.Lora with { LoraDropout = 0 };
         using var engine = Open(WeightStorage.NF4Double, TrainMode.Adapters, settings, out _);
 
         var test = Rows("imdb-test-5k.jsonl.gz"); // B = 0 until the adapter is loaded: the scores are the bare base's
@@ -75,7 +76,7 @@ public class SmolLm2GoldenTests
                 Near((float)expected[Keys[c]]!, scores[c], 5e-3, $"row {expected["row"]} {Keys[c]} with NF4");
         }
 
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         var args = json["args"]!;
         var train = Rows("imdb-train-10k.jsonl.gz");
         var steps = json["steps"]!.AsArray();
@@ -164,7 +165,7 @@ public class SmolLm2GoldenTests
         }
     }
 
-    private static Engine Open(WeightStorage storage, TrainMode mode, LoraSettings? lora, out int vocab)
+    private static Engine Open(WeightStorage storage, TrainMode mode, LoraConfig? lora, out int vocab)
     {
         using var source = WeightSources.Open(Gguf);
         vocab = source.Config.VocabSize;

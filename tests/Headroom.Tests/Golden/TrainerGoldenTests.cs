@@ -2,6 +2,7 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -44,10 +45,10 @@ public class TrainerGoldenTests
         };
         int tokens = options.PerDeviceTrainBatchSize * longest;
         var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters,
-            new LoraSettings(adapter.R, adapter.LoraAlpha, 0, adapter.TargetModules, adapter.UseRslora));
+            adapter.Lora with { LoraDropout = 0 });
         using var engine = new Engine(
             new CpuDevice(), source, settings, new BatchLimits(tokens, options.PerDeviceTrainBatchSize, tokens));
-        Checkpoints.LoadAdapter(adapter, engine);
+        engine.LoadAdapter(adapter);
         var trainer = new Trainer(engine, options, new RowList(rows), longest);
         var log = json["log"]!.AsArray();
         Assert.Equal((int)json["global_step"]!, trainer.TotalSteps);

@@ -1,6 +1,7 @@
 using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -25,7 +26,7 @@ public class BudgetTests
     };
     private static readonly ModelSettings Settings = new(
         WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
-        new LoraSettings(16, 32, 0.1f, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]),
+        new LoraConfig(16, 32, 0.1f, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]),
         ComputeType: DType.BF16);
     private static readonly BatchLimits Limits = new(1024, 2, 1024);
 
@@ -335,13 +336,11 @@ public class BudgetTests
     [Fact]
     public void ARankThatIsTheCauseIsNamed()
     {
-        LoraSettings Lora(int r, int? q) =>
+        LoraConfig Lora(int r, int? q) =>
             Settings.Lora! with
             {
                 R = r,
-                Targets = q is { } rank
-                    ? new LoraTargets { Modules = Settings.Lora!.TargetModules, RankPattern = [new("q_proj", rank)] }
-                    : null,
+                RankPattern = q is { } rank ? new() { ["q_proj"] = rank } : [],
             };
         ModelSettings Of(int r, int? q = null) => Settings with { Lora = Lora(r, q) };
         BatchLimits Rows(int n) => new(n * 512, n, n * 511, n * 512, n);

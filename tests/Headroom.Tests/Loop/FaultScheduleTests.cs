@@ -79,7 +79,7 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
             Evaluate = s => (Metric[s], true),
             OnBest = s =>
             {
-                Checkpoints.Adapter(engine, "tiny", "base").Save(At("run", "best"));
+                engine.Adapter("tiny", "base").Save(At("run", "best"));
                 onBest?.Invoke(s);
             },
             BeforeCheckpoint = log.Sync,

@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;

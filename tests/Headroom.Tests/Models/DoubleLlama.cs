@@ -10,7 +10,7 @@ namespace Headroom.Tests.Models;
 /// <c>lora/layer.py</c>); only a forward pass, for losses and their central differences. Parameters by Hugging Face /
 /// PEFT name.
 /// </summary>
-internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dropout)
+internal sealed class DoubleLlama(ModelConfig c, LoraConfig? lora, Dropout dropout)
 {
     private static readonly string[] Order =
     [
@@ -77,12 +77,13 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
                 },
                 x.Length
             );
+        float scaling = lora.For(path).Scaling;
         var dropped = x.Zip(mask, (v, m) => v * m).ToArray();
         double[] b = P[path + ".lora_B.weight"],
             delta = Reference.TimesTransposed(
                 Reference.TimesTransposed(dropped, a, t, lora.R, ins), b, t, outs, lora.R);
         if (!P.TryGetValue(path + ".lora_magnitude_vector", out double[]? magnitude))
-            return Reference.Plus(y, delta.Select(v => v * lora.Scaling).ToArray());
+            return Reference.Plus(y, delta.Select(v => v * scaling).ToArray());
         // PEFT's dora.py: the norm is a constant of the gradient, here those of the first pass.
         if (!_norms.TryGetValue(path, out double[]? norms))
         {
@@ -91,7 +92,7 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
                 for (int i = 0; i < ins; i++)
                 {
                     double sum = w[o * ins + i];
-                    for (int k = 0; k < lora.R; k++) sum += lora.Scaling * b[o * lora.R + k] * a[k * ins + i];
+                    for (int k = 0; k < lora.R; k++) sum += scaling * b[o * lora.R + k] * a[k * ins + i];
                     norms[o] += sum * sum;
                 }
             _norms[path] = norms = norms.Select(Math.Sqrt).ToArray();
@@ -100,7 +101,7 @@ internal sealed class DoubleLlama(ModelConfig c, LoraSettings? lora, Dropout dro
         for (int i = 0; i < y.Length; i++)
         {
             double c = magnitude[i % outs] / norms[i % outs];
-            y[i] += (c - 1) * again[i] + c * lora.Scaling * delta[i];
+            y[i] += (c - 1) * again[i] + c * scaling * delta[i];
         }
         return y;
     }

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 using Headroom.Training;
@@ -44,7 +45,7 @@ public unsafe class LifetimeTests
                 }
             ),
         ];
-        LoraSettings[] adapters =
+        LoraConfig[] adapters =
         [
             TinyModel.Lora(0.1f), TinyModel.Lora(0, r: 16), TinyModel.Lora(0, dora: true),
             TinyModel.Lora(0.1f, dora: true), new(8, 16, 0.05f, ["q_proj", "v_proj"]),

@@ -49,8 +49,9 @@ public class ModelGradientTests
     [InlineData(0.2f)]
     public void DoraOfSomeProjectionsOnly(float dropout)
     {
-        var lora = new LoraSettings(2, 4, dropout, ["v_proj", "up_proj", "down_proj"], UseRsLora: true)
+        var lora = new LoraConfig(2, 4, dropout, ["v_proj", "up_proj", "down_proj"])
         {
+            UseRslora = true,
             UseDora = true,
         };
         Compare(
@@ -72,9 +73,9 @@ public class ModelGradientTests
     [InlineData(false, "0.self_attn.q_norm,k_norm", "qwen3")]
     public void SavedModuleGradients(bool tied, string modules, string type = "llama")
     {
-        var lora = new LoraSettings(2, 4, 0.1f, ["q_proj", "v_proj", "down_proj"])
+        var lora = new LoraConfig(2, 4, 0.1f, ["q_proj", "v_proj", "down_proj"])
         {
-            ModulesToSave = modules.Split(','),
+            ModulesToSave = [.. modules.Split(',')],
         };
         Compare(
             TinyModel.Smallest(tied, type: type),
@@ -100,7 +101,7 @@ public class ModelGradientTests
     [Fact]
     public void AdaptersOfSomeProjectionsOnly()
     {
-        var lora = new LoraSettings(2, 4, 0, ["v_proj", "down_proj"]);
+        var lora = new LoraConfig(2, 4, 0, ["v_proj", "down_proj"]);
         Compare(
             TinyModel.Smallest(),
             new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), default);

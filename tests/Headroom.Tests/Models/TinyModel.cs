@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
 
@@ -45,7 +46,7 @@ internal static class TinyModel
         RmsNormEps = 1e-5f,
     };
 
-    public static LoraSettings Lora(float dropout = 0, int r = 4, bool dora = false) =>
+    public static LoraConfig Lora(float dropout = 0, int r = 4, bool dora = false) =>
         new(r, 2 * r, dropout, AllProjections) { UseDora = dora };
 
     /// <summary>

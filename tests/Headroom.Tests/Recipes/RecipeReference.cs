@@ -7,6 +7,8 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using System.Xml.Linq;
+using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Training;
 
 namespace Headroom.Tests.Recipes;
@@ -17,14 +19,17 @@ namespace Headroom.Tests.Recipes;
 /// </summary>
 internal static partial class RecipeReference
 {
-    private static readonly Dictionary<string, string> Summaries = XDocument
-        .Load(Path.ChangeExtension(typeof(Recipe).Assembly.Location, ".xml")).Descendants("member")
+    private static readonly Dictionary<string, string> Summaries = new[]
+        {
+            typeof(Recipe), typeof(QuantizationOptions), typeof(LoraConfig),
+        }
+        .SelectMany(t => XDocument.Load(Path.ChangeExtension(t.Assembly.Location, ".xml")).Descendants("member"))
         .ToDictionary(m => (string)m.Attribute("name")!, m => m.Element("summary") is { } s ? Plain(s) : "");
 
     private const string Preface = """
         # Recipe reference
 
-        Every key of a recipe. This page is made of the option types in `src/Headroom.Training/Recipes/Recipe.cs`
+        Every key of a recipe. This page is made of the option types, from `src/Headroom.Training/Recipes/Recipe.cs` on
         (`HEADROOM_WRITE_REFERENCE=1` with the test `RecipeReferenceTests` writes it anew). Names follow transformers'
         TrainingArguments and PEFT's LoraConfig; the last column has the names of TRL, Axolotl, Unsloth, LLaMA-Factory
         and mlx-lm, for which the error of an unknown key names ours. `--set training.learning_rate=1e-4` overrides a key
@@ -144,7 +149,7 @@ internal static partial class RecipeReference
         var plain = Nullable.GetUnderlyingType(type) ?? type;
         string[] kinds = plain == typeof(bool) ? ["boolean"] : plain == typeof(int) ? ["integer"]
             : plain == typeof(string)
-                ? property.Name == nameof(LoraOptions.InitLoraWeights) ? ["string", "boolean"]
+                ? property.Name == nameof(LoraConfig.InitLoraWeights) ? ["string", "boolean"]
                     : ["string"]
             : ["number"];
         if (typeof(IDictionary).IsAssignableFrom(property.PropertyType) && plain == typeof(string))

@@ -1,5 +1,6 @@
 using System.Reflection;
 using Headroom.Core;
+using Headroom.Inference.Bases;
 using Headroom.Training;
 
 namespace Headroom.Tests.Runs;

@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Inference.Bases;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
@@ -28,7 +29,7 @@ public sealed class RunFolderTests : IDisposable
             step, step, 0.5, step, "recipe", "base", Hashes: new Dictionary<string, string> { ["train"] = "x" });
         string path = Checkpoints.Save(Folder.Checkpoints, engine, "tiny", state);
         using var log = new EventLog(Folder.Events);
-        Folder.SaveBest(step, to => Checkpoints.Adapter(engine, "tiny", "base").Save(to), log);
+        Folder.SaveBest(step, to => engine.Adapter("tiny", "base").Save(to), log);
         return path;
     }
 

@@ -3,6 +3,7 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 using Headroom.Training;
 
 namespace Headroom.Tests.Tasks;

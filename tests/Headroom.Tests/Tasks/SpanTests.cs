@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;

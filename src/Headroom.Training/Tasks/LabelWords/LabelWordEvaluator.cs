@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Inference;
 
 namespace Headroom.Training;
 

@@ -1,6 +1,7 @@
 using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
+using Headroom.Inference;
 
 namespace Headroom.Training;
 

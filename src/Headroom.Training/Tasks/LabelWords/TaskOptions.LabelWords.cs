@@ -1,3 +1,5 @@
+using Headroom.Core;
+
 namespace Headroom.Training;
 
 /// <summary>Keys of label words.</summary>

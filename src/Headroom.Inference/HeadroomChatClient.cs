@@ -5,7 +5,7 @@ using Headroom.Training;
 using Microsoft.Extensions.AI;
 using ChatMessage = Microsoft.Extensions.AI.ChatMessage;
 
-namespace Headroom.ChatClient;
+namespace Headroom.Inference;
 
 /// <summary>
 /// A local model behind <see cref="IChatClient"/>, for .NET applications. Requests are served one at a time; of a

@@ -7,7 +7,7 @@ using Headroom.Tokenizers.Chat;
 using Headroom.Tokenizers;
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Inference;
 
 /// <summary>What ends a text.</summary>
 public enum FinishReason : byte
@@ -34,13 +34,6 @@ public sealed record GenerationOptions
     /// <summary>Token ids that end the text beside the model's own.</summary>
     public IReadOnlyList<int> StopIds { get; init; } = [];
 }
-
-/// <summary>How a model is opened for generation.</summary>
-/// <param name="ContextLength">Prompt and answer together, tokens: the size of the key/value cache; null = what the
-/// model takes, at most <see cref="Generator.DefaultContext"/>.</param>
-/// <param name="Adapter">Folder of an adapter, or null.</param>
-/// <param name="LoadIn4bit">Hold the projections in NF4.</param>
-public sealed record GeneratorSettings(int? ContextLength = null, string? Adapter = null, bool LoadIn4bit = false);
 
 /// <summary>
 /// The one loop that makes text: generate, chat and <c>IChatClient</c> use it. It keeps the key/value cache between
@@ -72,45 +65,37 @@ public sealed class Generator : IDisposable
         _cache = engine.StartGeneration();
     }
 
-    /// <summary>Opens a model with an optional adapter on a device, which the generator owns from now on.</summary>
+    /// <summary>Opens a model on a device, which the generator owns from now on.</summary>
+    /// <param name="device">The device.</param>
+    /// <param name="from">Which model.</param>
+    /// <param name="contextLength">Prompt and answer together, tokens: the size of the key/value cache; null = what the
+    /// model takes, at most <see cref="DefaultContext"/>.</param>
+    /// <param name="say">Takes notes and warnings, a line each.</param>
+    /// <param name="progress">Elements loaded and in all.</param>
     /// <exception cref="HeadroomException">The model or adapter cannot be used, or the context is longer than the
     /// model's.</exception>
     public static Generator Open(
-        IDevice device, string model, ITokenizer tokenizer, GeneratorSettings settings, Action<string>? say = null,
+        IDevice device, ModelSource from, int? contextLength = null, Action<string>? say = null,
         Action<long, long>? progress = null)
     {
-        var recipe = new Recipe();
-        recipe.Quantization.LoadIn4bit = settings.LoadIn4bit;
-        var adapter = settings.Adapter == null ? null : PeftAdapter.Load(settings.Adapter, say);
-        using var original = AdapterBase.Open(model, recipe.Quantization, adapter, say);
-        var source = AdapterBase.Of(original, adapter);
-        int context = settings.ContextLength ?? Math.Min(DefaultContext, source.Config.MaxPositionEmbeddings);
-        if (context > source.Config.MaxPositionEmbeddings)
+        using var model = OpenModel.Open(from, say);
+        int most = model.Config.MaxPositionEmbeddings, context = contextLength ?? Math.Min(DefaultContext, most);
+        if (context > most)
             throw new HeadroomException(
-                $"A context of {context} tokens exceeds the model's {source.Config.MaxPositionEmbeddings}.",
+                $"A context of {context} tokens exceeds the model's {most}.",
                 "Shorten the prompt, lower max_new_tokens or the context length.");
-        adapter?.CheckBase(source, say);
-        if (settings.Adapter != null && RunFolder.Of(settings.Adapter) is { } run)
-            CheckRun(run.Folder, run.Manifest, original, settings.LoadIn4bit, say);
-        foreach (string line in source.Notices.Concat(tokenizer.Notices)) say?.Invoke(line);
-        if (GenerationConfig.Beside(model).NotFollowed is { Count: > 0 } other)
+        model.Check();
+        if (StorageNote(model) is { } note) say?.Invoke(note);
+        foreach (string line in model.Notices) say?.Invoke(line);
+        if (GenerationConfig.Beside(from.Path).NotFollowed is { Count: > 0 } other)
             say?.Invoke(
                 $"note: generation_config.json asks for what is not built, so its texts may differ from "
                     + $"transformers': {string.Join(", ", other)}"
             );
-        // A 4-bit checkpoint stays what it is.
-        recipe.Quantization.LoadIn4bit =
-            settings.LoadIn4bit || source.QuantizedAs(source.Config.AnyProjectionName()) != null;
-        var modelSettings = RunSettings.Of(recipe, source, device) with
-        {
-            Mode = TrainMode.None,
-            Lora = adapter == null ? null : Checkpoints.SettingsOf(adapter),
-        };
-        var engine = new Engine(device, source, modelSettings, new BatchLimits(GenerateTokens: context), progress);
+        var engine = model.Load(device, model.Settings(device), new BatchLimits(GenerateTokens: context), progress);
         try
         {
-            if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
-            return new Generator(engine, tokenizer, EndIds(model, source.Config, tokenizer));
+            return new Generator(engine, model.Tokenizer, EndIds(from.Path, model.Config, model.Tokenizer));
         }
         catch
         {
@@ -119,22 +104,17 @@ public sealed class Generator : IDisposable
         }
     }
 
-    // An adapter works with the base that it was trained over: another configuration is refused, other values of its
-    // projections are said.
-    private static void CheckRun(
-        RunFolder folder, RunManifest manifest, IWeightSource source, bool loadIn4bit, Action<string>? say)
+    // Projections of other values than those that the adapter was trained over are said.
+    private static string? StorageNote(OpenModel model)
     {
-        folder.CheckConfiguration(manifest, source.Config);
-        bool trained4bit = manifest.Quantization.LoadIn4bit,
-            holds4bit = loadIn4bit || source.QuantizedAs(source.Config.AnyProjectionName()) != null;
-        if (trained4bit == holds4bit) return;
-        say?.Invoke(
-            trained4bit
+        if (model.Run is not { } run) return null;
+        bool trained4bit = run.Quantization.LoadIn4bit,
+            holds4bit = model.Quantization?.LoadIn4bit == true || model.IsQuantized;
+        return trained4bit == holds4bit ? null
+            : trained4bit
                 ? "note: the adapter was trained over NF4 projections, and runs over the base's own values here; "
                     + "--load-in-4bit holds them as they were"
-                : $"note: the adapter was trained over projections held as {manifest.LinearStorage}, and runs over "
-                    + $"NF4 here"
-        );
+                : $"note: the adapter was trained over projections held as {run.LinearStorage}, and runs over NF4 here";
     }
 
     /// <summary>

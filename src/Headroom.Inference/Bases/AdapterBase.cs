@@ -1,20 +1,13 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference.Export;
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Bases;
 
 /// <summary>The base that an adapter sits on: the checkpoint's own, or what its initialization left of it.</summary>
 public static class AdapterBase
 {
-    /// <summary>
-    /// Opens a base for an adapter: its quantized copy where that will do, the original where the adapter's start has
-    /// to be taken out of it.
-    /// </summary>
-    public static IWeightSource Open(
-        string path, QuantizationOptions quantization, PeftAdapter? adapter, Action<string>? say = null
-    ) => adapter?.Initial == null ? QuantizedCache.Default.Open(path, quantization, say) : WeightSources.Open(path);
-
     /// <summary>The base as the adapter needs it. The source stays the caller's.</summary>
     /// <exception cref="HeadroomException">The base is quantized already, so its weights are not known; or the adapter
     /// holds tables of another size.</exception>
@@ -22,7 +15,7 @@ public static class AdapterBase
     {
         _ = adapter?.Over(source.Config); // refuses tables of another size before anything is loaded
         if (adapter?.Initial is not { } initial) return source;
-        Original(source, $"the adapter's init_lora_weights ({adapter.Init})");
+        Original(source, $"the adapter's init_lora_weights ({adapter.Lora.InitLoraWeights})");
         return new ResidualSource(source, initial);
     }
 
@@ -45,11 +38,11 @@ internal sealed class ResidualSource : IWeightSource
 {
     private readonly IWeightSource _base;
     private readonly PeftAdapter _initial;
-    private readonly LoraSettings _lora;
+    private readonly LoraConfig _lora;
 
     public ResidualSource(IWeightSource source, PeftAdapter initial)
     {
-        (_base, _initial, _lora) = (source, initial, Checkpoints.SettingsOf(initial));
+        (_base, _initial, _lora) = (source, initial, initial.Lora);
         foreach (var (key, t) in initial.Tensors)
         {
             string name = key[..key.LastIndexOf(".lora_", StringComparison.Ordinal)] + ".weight";

@@ -1,8 +1,9 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Inference;
 
 /// <summary>Copies of weights and trained tensors between host and device.</summary>
 public sealed partial class Engine
@@ -73,4 +74,46 @@ public sealed partial class Engine
         for (int first = 0; first < tensor.Rows; first += Math.Min(rows, tensor.Rows - first))
             yield return tensor.Slice(first, Math.Min(rows, tensor.Rows - first));
     }
+
+    /// <summary>The adapter in PEFT form.</summary>
+    public PeftAdapter Adapter(string? baseModel, string baseHash)
+    {
+        var lora = Settings.Lora ?? throw new InvalidOperationException("no adapter");
+        var tensors = Model.AdapterTensors.ToDictionary(
+            t => t.Name, t => (Dimensions(t.Weight), Read(t.Weight)));
+        return new PeftAdapter
+        {
+            Lora = lora,
+            Initial = Initial,
+            BaseModel = baseModel,
+            BaseHash = baseHash,
+            Tensors = tensors,
+        };
+    }
+
+    /// <summary>Copies an adapter's tensors to the device.</summary>
+    /// <exception cref="HeadroomException">A tensor is missing, of another shape, or one too many.</exception>
+    public void LoadAdapter(PeftAdapter adapter)
+    {
+        adapter = adapter.Over(Model.Config);
+        int matched = 0;
+        foreach (var (name, tensor) in Model.AdapterTensors)
+        {
+            if (!adapter.Tensors.TryGetValue(name, out var t))
+                throw new HeadroomException(
+                    $"The adapter has no {name}.", "It belongs to another model or other target_modules.");
+            if (!t.Shape.SequenceEqual(Dimensions(tensor)))
+                throw new HeadroomException(
+                    $"The adapter's {name} is [{string.Join(", ", t.Shape)}], not {tensor.Shape}.",
+                    "It belongs to another model or rank.");
+            Write(tensor, t.Values);
+            matched++;
+        }
+        if (matched != adapter.Tensors.Count)
+            throw new HeadroomException(
+                $"{adapter.Tensors.Count - matched} tensors of the adapter match nothing in the model.",
+                "It belongs to another model.");
+    }
+
+    internal static long[] Dimensions(Tensor t) => t.Shape.Rank == 1 ? [t.Rows] : [t.Rows, t.Columns];
 }

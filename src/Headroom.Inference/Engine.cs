@@ -5,7 +5,7 @@ using Headroom.Formats;
 using Headroom.Models;
 using Headroom.Planning;
 
-namespace Headroom.Training;
+namespace Headroom.Inference;
 
 /// <summary>
 /// A variable-length micro-batch on the host; see <see cref="BatchTensors"/> for the meaning of the arrays.
@@ -187,7 +187,7 @@ public sealed partial class Engine : IDisposable
                 out var losses);
             // what is counted is a batch that is not padded
             b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) };
-            model.ForwardBackward(b, new Dropout(settings.Lora?.DropoutP ?? 0, 0, 0, 0), 1, losses);
+            model.ForwardBackward(b, new Dropout(settings.Lora?.LoraDropout ?? 0, 0, 0, 0), 1, losses);
         }
         return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
     }
@@ -227,7 +227,7 @@ public sealed partial class Engine : IDisposable
     /// <summary>
     /// Sets random initial adapter values: A ~ U(-1/sqrt(in), 1/sqrt(in)) (torch <c>nn/init.py</c>) or, with gaussian,
     /// N(0, 1/r^2), B = 0 or, with false, U(-1/sqrt(r), 1/sqrt(r)); DoRA's magnitudes are the norms of the rows. Starts
-    /// from the base's weights are those of <see cref="AdapterStart"/>.
+    /// from the base's weights are another matter (Headroom.Training.AdapterStart).
     /// </summary>
     public void InitializeAdapters(ulong seed)
     {
@@ -238,7 +238,7 @@ public sealed partial class Engine : IDisposable
             if (p.Rank == 0) continue;
             var random = new PhiloxRandom(seed, 0x10000000 + stream);
             var values = new float[p.A.Count];
-            string init = Settings.Lora!.Init;
+            string init = Settings.Lora!.InitLoraWeights;
             float bound = 1f / MathF.Sqrt(p.Weight.In);
             for (int i = 0; i < values.Length; i++)
                 values[i] = init == "gaussian" ? random.NextNormal() / p.Rank : (2 * random.NextFloat() - 1) * bound;

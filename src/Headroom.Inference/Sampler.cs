@@ -1,7 +1,7 @@
 using Headroom.Core;
 using Headroom.Formats;
 
-namespace Headroom.Training;
+namespace Headroom.Inference;
 
 /// <summary>How the next token is chosen (transformers <c>GenerationConfig</c>).</summary>
 public sealed record SamplingOptions

@@ -5,7 +5,7 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Tokenizers;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Export;
 
 /// <summary>
 /// A model as a Hugging Face folder: model.safetensors (or shards with an index), config.json, tokenizer files,

@@ -2,7 +2,7 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Export;
 
 /// <summary>How far an export is from what it was made of, on the same tokens.</summary>
 /// <param name="Positions">Positions compared; each has a logit for every token of the vocabulary.</param>
@@ -189,15 +189,14 @@ public static class ExportCheck
         return (Math.Sqrt(error / Math.Max(norm, 1e-300)), null);
     }
 
-    /// <summary>Logits of every token at every position of each prompt, one engine for all.</summary>
-    public static List<float[]> Logits(
-        IDevice device, IWeightSource source, ModelSettings settings, PeftAdapter? adapter, IReadOnlyList<int[]> prompts
-    )
+    /// <summary>Logits [T, V] of every position of each prompt, one engine for all.</summary>
+    /// <param name="load">Loads the model for batches of a size.</param>
+    /// <param name="vocab">Tokens V of its vocabulary.</param>
+    /// <param name="prompts">Token ids.</param>
+    public static List<float[]> Logits(Func<BatchLimits, Engine> load, int vocab, IReadOnlyList<int[]> prompts)
     {
-        int vocab = source.Config.VocabSize, longest = prompts.Max(p => p.Length);
-        using var engine = new Engine(
-            device, source, settings, new BatchLimits(EvalTokens: longest, EvalSequences: longest, Candidates: vocab));
-        if (adapter != null) Checkpoints.LoadAdapter(adapter, engine);
+        int longest = prompts.Max(p => p.Length);
+        using var engine = load(new BatchLimits(EvalTokens: longest, EvalSequences: longest, Candidates: vocab));
         var all = Enumerable.Range(0, vocab).ToArray();
         var result = new List<float[]>();
         foreach (int[] ids in prompts)

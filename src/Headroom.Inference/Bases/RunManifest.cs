@@ -4,11 +4,11 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Bases;
 
 /// <summary>The encoded rows of a split.</summary>
 /// <param name="Rows">How many.</param>
-/// <param name="Hash">See <see cref="RowsHash"/>.</param>
+/// <param name="Hash">SHA-256 over what is trained of them.</param>
 public sealed record SplitIdentity(int Rows, string Hash);
 
 /// <summary>
@@ -19,6 +19,9 @@ public sealed record RunManifest
 {
     private static readonly JsonSerializerOptions Readable =
         new() { WriteIndented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
+
+    /// <summary>Its name in a run's folder.</summary>
+    public const string FileName = "manifest.json";
 
     /// <summary>Name of the run.</summary>
     public required string Name { get; init; }
@@ -38,9 +41,9 @@ public sealed record RunManifest
     public required string BaseHash { get; init; }
     /// <summary>What of the base's configuration changes numbers: see <see cref="ConfigIdentity"/>.</summary>
     public required IReadOnlyDictionary<string, string> Config { get; init; }
-    /// <summary>See <see cref="RecipeIdentity.Hash"/>.</summary>
+    /// <summary>SHA-256 over the keys of the recipe that change numbers.</summary>
     public required string RecipeHash { get; init; }
-    /// <summary>See <see cref="RecipeIdentity.Values"/>.</summary>
+    /// <summary>The keys of the recipe that are not at their default, with their values.</summary>
     public required IReadOnlyDictionary<string, string> Recipe { get; init; }
     /// <summary>What auto and null came to: device (cpu or cuda), precision, linear_storage, padded_batches.</summary>
     public required IReadOnlyDictionary<string, string> Resolved { get; init; }
@@ -72,6 +75,16 @@ public sealed record RunManifest
             _ => null,
         },
     };
+
+    /// <summary>
+    /// Refuses a base that is understood otherwise than when the run was trained on it. (Its weights the adapter itself
+    /// knows.)
+    /// </summary>
+    /// <param name="folder">Of the run.</param>
+    /// <param name="config">The base that is given.</param>
+    /// <exception cref="HeadroomException">The configuration differs, which is named.</exception>
+    public void CheckConfiguration(string folder, ModelConfig config) =>
+        ConfigIdentity.CheckSame(folder, Config, ConfigIdentity.Of(config), "Give the base as it was.");
 
     /// <summary>
     /// What a checkpoint of the run names beside the hashes of recipe and base, so that it is told from others without
@@ -118,6 +131,20 @@ public sealed record RunManifest
 
     /// <summary>Writes it, whole or not at all.</summary>
     public void Write(string path) => AtomicFile.WriteText(path, ToJson().ToJsonString(Readable) + "\n");
+
+    /// <summary>
+    /// The run that an adapter's folder lies in (<c>best/</c>, a checkpoint, a copy beside them) with its folder; null
+    /// when it lies in none.
+    /// </summary>
+    /// <exception cref="HeadroomException">The manifest is damaged.</exception>
+    public static (string Folder, RunManifest Manifest)? Around(string adapter)
+    {
+        const int levels = 3; // run/checkpoints/checkpoint-1
+        string? place = Path.TrimEndingDirectorySeparator(Path.GetFullPath(adapter));
+        for (int i = 0; i < levels && place != null; i++, place = Path.GetDirectoryName(place))
+            if (Read(Path.Combine(place, FileName)) is { } manifest) return (place, manifest);
+        return null;
+    }
 
     /// <summary>
     /// Reads it; null when there is none, or it is one of a version that did not note what was trained.

@@ -1,6 +1,6 @@
 using Headroom.Core;
 
-namespace Headroom.Training;
+namespace Headroom.Inference;
 
 /// <summary>
 /// A model whose scores are NaN or infinite: there is no evaluation in them, the largest of such numbers is any. Exit

@@ -1,8 +1,9 @@
 using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Inference.Export;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Bases;
 
 /// <summary>
 /// Quantized copies of bases, so that the second start reads a quarter: &lt;cache&gt;/quantized/&lt;base

@@ -1,7 +1,7 @@
 using System.Text;
 using Headroom.Tokenizers;
 
-namespace Headroom.Training;
+namespace Headroom.Inference;
 
 /// <summary>
 /// Tokens to text as they come: half characters wait for their other bytes, and text that may be the beginning of a

@@ -2,7 +2,7 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Tokenizers;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Export;
 
 /// <summary>
 /// A model as a GGUF file that llama.cpp reads (<c>convert_hf_to_gguf.py</c>): names, row order, types and

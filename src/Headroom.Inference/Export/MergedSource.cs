@@ -3,7 +3,7 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Export;
 
 /// <summary>
 /// A base with an adapter merged into it, tensor by tensor: each projection as the run held it (dequantized NF4, or the
@@ -17,7 +17,7 @@ public sealed class MergedSource : IWeightSource
     private readonly PeftAdapter? _adapter;
     private readonly WeightStorage? _storage;
     private readonly IOps? _ops;
-    private readonly LoraSettings? _lora;
+    private readonly LoraConfig? _lora;
     private string _cached = "";
     private float[] _values = [];
 
@@ -35,7 +35,7 @@ public sealed class MergedSource : IWeightSource
         Config = source.Config;
         if (storage != null && ops == null) throw new ArgumentNullException(nameof(ops));
         if (adapter == null) return;
-        _lora = Checkpoints.SettingsOf(adapter);
+        _lora = adapter.Lora;
         int matched = 0;
         foreach (string name in source.Config.MatrixNames())
         {
@@ -52,7 +52,7 @@ public sealed class MergedSource : IWeightSource
                     $"The adapter's pair for {name} is [{string.Join(", ", a.Shape)}] and "
                         + $"[{string.Join(", ", b.Shape)}] where the weight is [{rows}, {cols}].",
                     "It belongs to another model.");
-            matched += adapter.UseDora ? 3 : 2; // a pair has its magnitude: the adapter's loader sees to that
+            matched += adapter.Lora.UseDora ? 3 : 2; // a pair has its magnitude: the adapter's loader sees to that
         }
         foreach (
             string name in source
@@ -73,7 +73,7 @@ public sealed class MergedSource : IWeightSource
         // A tied table or head that was trained went its own way.
         if (
             source.Config.TieWordEmbeddings
-            && !adapter.EnsureWeightTying
+            && !adapter.Lora.EnsureWeightTying
             && (adapter.Tensors.ContainsKey(Config.HeadName()) || adapter.Tensors.ContainsKey(Config.TableName()))
         )
             Config = source.Config with { TieWordEmbeddings = false };
@@ -115,7 +115,7 @@ public sealed class MergedSource : IWeightSource
         AddDelta(
             a.Values, b.Values, (int)a.Shape[0], _lora!.For(Module(hfName)).Scaling, firstRow, rowCount, cols,
             destination);
-        if (_adapter!.UseDora)
+        if (_adapter!.Lora.UseDora)
             ScaleRows(
                 _adapter.Tensors[Module(hfName) + PeftAdapter.MagnitudeSuffix].Values.AsSpan(firstRow, rowCount), cols,
                 destination);

@@ -3,7 +3,7 @@ using System.Security.Cryptography;
 using System.Text;
 using Headroom.Core;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Bases;
 
 /// <summary>
 /// What of a base's configuration changes numbers, as it was understood: a config.json that was formatted anew is the
@@ -75,6 +75,22 @@ public static class ConfigIdentity
     };
 
     private static string Text(IFormattable value) => value.ToString(null, CultureInfo.InvariantCulture);
+
+    /// <summary>Refuses another configuration of the base than that of a run.</summary>
+    /// <param name="folder">Of the run.</param>
+    /// <param name="before">The configuration that it was started with.</param>
+    /// <param name="now">The one that is given.</param>
+    /// <param name="toDo">What to do about it.</param>
+    /// <exception cref="HeadroomException">They differ.</exception>
+    internal static void CheckSame(
+        string folder, IReadOnlyDictionary<string, string> before, IReadOnlyDictionary<string, string> now, string toDo)
+    {
+        if (ValueDifferences.Of(before, now).ToList() is { Count: > 0 } config)
+            throw new HeadroomException(
+                $"The configuration of the base is not the one that {folder} was started with: "
+                    + $"{ValueDifferences.Named(config)}.",
+                toDo);
+    }
 
     /// <summary>SHA-256, lower-case hex, over key=value lines in ordinal order.</summary>
     public static string Hash(IReadOnlyDictionary<string, string> fields) =>

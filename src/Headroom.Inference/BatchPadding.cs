@@ -1,6 +1,6 @@
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Inference;
 
 /// <summary>
 /// The sizes that training micro-batches are computed at. A device that replays micro-steps of a known shape wants few

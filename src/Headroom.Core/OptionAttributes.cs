@@ -1,4 +1,4 @@
-namespace Headroom.Training;
+namespace Headroom.Core;
 
 /// <summary>The values that an option of numbers takes, each of them where it is a list or a map.</summary>
 /// <param name="low">Smallest.</param>
@@ -49,4 +49,43 @@ public sealed class AlsoCalledAttribute(string names) : Attribute
 {
     /// <summary>Their names.</summary>
     public IReadOnlyList<string> Names { get; } = names.Split(' ');
+}
+
+/// <summary>A list whose only entry may stand without brackets.</summary>
+[AttributeUsage(AttributeTargets.Property)]
+public sealed class OneOrMoreAttribute : Attribute;
+
+/// <summary>
+/// What a key of a recipe has to do with the numbers that a run gives, and so whether it may change between a run and
+/// its resume.
+/// </summary>
+public enum Identity : byte
+{
+    /// <summary>Changes numbers: part of the recipe's hash; a resume with another value is refused.</summary>
+    Numbers,
+    /// <summary>
+    /// Acts only by the token ids and labels of the rows, which are compared themselves: a file may move, a template
+    /// may not change.
+    /// </summary>
+    Rows,
+    /// <summary>
+    /// Means something else on another device or base (auto, null): what it came to is compared, see the
+    /// manifest of a run.
+    /// </summary>
+    Resolved,
+    /// <summary>The length of the run: may be raised.</summary>
+    MayRise,
+    /// <summary>Changes no number, or is a path or a name: may change, which the log says.</summary>
+    None,
+}
+
+/// <summary>
+/// Says what an option has to do with the numbers of a run. Every option has one; a test sees to that.
+/// </summary>
+/// <param name="role">What it has to do with them.</param>
+[AttributeUsage(AttributeTargets.Property)]
+public sealed class IdentityAttribute(Identity role) : Attribute
+{
+    /// <summary>What the option has to do with the numbers of a run.</summary>
+    public Identity Role => role;
 }

@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Formats;
 
-namespace Headroom.Training;
+namespace Headroom.Inference.Export;
 
 /// <summary>
 /// Writes a loaded NF4 model as a bitsandbytes checkpoint folder: what is on the device, bit for bit; nothing is
