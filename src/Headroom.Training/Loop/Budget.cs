@@ -36,8 +36,8 @@ public static class Budget
 
     /// <summary>
     /// The model planned, with the number of layers that recompute and the bytes of weights that stay expanded; no
-    /// candidate is planned twice. Without a budget nothing is recomputed beyond what the settings ask for; of all layers the last, whose
-    /// activations are needed at once, is left out where that costs less than a fiftieth. Throws
+    /// candidate is planned twice. Without a budget nothing is recomputed beyond what the settings ask for; of all
+    /// layers the last, whose activations are needed at once, is left out where that costs less than a fiftieth. Throws
     /// <see cref="HeadroomException"/> when it cannot fit.
     /// </summary>
     /// <param name="config">The architecture.</param>

@@ -51,7 +51,8 @@ public sealed class PlannedModel
         if (device != null) CheckDevice(model, settings.ComputeType, device);
         if (limits.EvalTokens > 0)
         {
-            Phases.Losses(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
+            Phases.Losses(
+                memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
             model.Losses(b, losses);
             Phases.Scores(
                 memory, limits.EvalTokens, limits.EvalSequences, limits.EvalSequences, limits.Candidates, out b,
