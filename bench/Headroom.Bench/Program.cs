@@ -1,5 +1,6 @@
 using Headroom.Bench;
 using Headroom.Core;
+using Headroom.Cuda;
 
 try
 {
@@ -22,8 +23,16 @@ static int Run(string[] args) => args.FirstOrDefault() switch
     "decode" => DecodeBench.Run(args[1..]),
     "load" => LoadBench.Run(args[1..]),
     "step" => StepBench.Run(args[1..]),
+    "kernel-headers" when args.Length == 2 => KernelHeaders(args[1]),
     _ => Usage(),
 };
+
+// What kernels include and host code is the source of, for a compiler that is not run by this project.
+static int KernelHeaders(string folder)
+{
+    foreach (var (name, text) in KernelHeader.Files) File.WriteAllText(Path.Combine(folder, name), text);
+    return 0;
+}
 
 static int Usage()
 {
@@ -33,8 +42,9 @@ static int Usage()
             + "[--profile] | decode MODEL [--tokens N] [--repeats N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... "
             + "[--steps N] [--profile] [--kernels] [--answers] [--ragged] [--graphs | --no-graphs] [--no-ahead] "
             + "[--expand MIB] [--expanded MIB] [--chunk ROWS] [--dora] [--dropout P] [--out FILE] | ops-cuda [FILE] | "
-            + "tune-cuda [ROWS ...] [--seconds S]"
+            + "tune-cuda [ROWS ...] [--seconds S] | kernel-headers FOLDER"
     );
-    Console.Error.WriteLine("Each prints a table and writes a CSV under bench/results/.");
+    Console.Error.WriteLine(
+        "Each prints a table and writes a CSV under bench/results/; kernel-headers writes sources.");
     return 2;
 }

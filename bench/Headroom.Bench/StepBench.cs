@@ -103,7 +103,7 @@ public static class StepBench
         Dictionary<string, (int Calls, double Milliseconds)> best, double step, ModelConfig config,
         ModelSettings settings, BatchLimits limits)
     {
-        Engine.MakePlan(config, settings, limits, 0, out var planning);
+        var planning = PlannedModel.Make(config, settings, limits, 0);
         Console.WriteLine($"{"op",-26}{"calls",7}{"ms",9}{"share",8}{"GFLOP/s",9}");
         double total = best.Values.Sum(b => b.Milliseconds);
         foreach (var (name, b) in best.OrderByDescending(b => b.Value.Milliseconds))

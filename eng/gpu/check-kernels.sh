@@ -6,6 +6,8 @@ clang=${CLANG:-clang-16}
 command -v "$clang" >/dev/null || { echo "no $clang: kernels not checked"; exit 0; }
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
+# The sources that are made of host code.
+dotnet run --project ../../../bench/Headroom.Bench -c Release -v q -- kernel-headers "$out"
 n=0
 for arch in ${ARCHS:-75 80 90}; do
   for file in *.cu; do
@@ -16,7 +18,7 @@ for arch in ${ARCHS:-75 80 90}; do
       cat ../../../eng/gpu/cuda-shim.h common.cuh "$file" > "$out/k.cu"
       ptx=$([ "$arch" = 90 ] && echo ptx78 || echo ptx70)
       "$clang" -fno-caret-diagnostics -x cuda --cuda-device-only -nocudainc -nocudalib -std=c++17 -O2 -Xclang -target-feature -Xclang "+$ptx" --cuda-gpu-arch="sm_$arch" \
-        -I. -D__CUDA_ARCH_FEAT_SM90_ALL=1 -DACT="$act" -DRANK=16 -DHEAD=128 -Wall -Wno-unknown-cuda-version -Wno-unused-function -Wno-pass-failed -S -o "${KEEP:-$out}/$file.$arch.$act.ptx" "$out/k.cu"
+        -I. -I"$out" -D__CUDA_ARCH_FEAT_SM90_ALL=1 -DACT="$act" -DRANK=16 -DHEAD=128 -Wall -Wno-unknown-cuda-version -Wno-unused-function -Wno-pass-failed -S -o "${KEEP:-$out}/$file.$arch.$act.ptx" "$out/k.cu"
       n=$((n + 1))
     done
   done

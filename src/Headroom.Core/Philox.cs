@@ -14,11 +14,13 @@ public static class Philox
     public const uint W0 = 0x9E3779B9;
     /// <summary>Key increment (sqrt 3 - 1).</summary>
     public const uint W1 = 0xBB67AE85;
+    /// <summary>Rounds.</summary>
+    public const int Rounds = 10;
 
     /// <summary>Ten rounds over the counter under the key.</summary>
     public static (uint X0, uint X1, uint X2, uint X3) Next(uint c0, uint c1, uint c2, uint c3, uint k0, uint k1)
     {
-        for (int round = 0; round < 10; round++)
+        for (int round = 0; round < Rounds; round++)
         {
             ulong p0 = (ulong)M0 * c0, p1 = (ulong)M1 * c2;
             (c0, c1, c2, c3) = ((uint)(p1 >> 32) ^ c1 ^ k0, (uint)p1, (uint)(p0 >> 32) ^ c3 ^ k1, (uint)p0);

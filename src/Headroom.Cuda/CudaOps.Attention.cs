@@ -1,13 +1,12 @@
 using System.Numerics;
 using System.Runtime.InteropServices;
 using Headroom.Core;
+using static Headroom.Cuda.KernelConstants;
 
 namespace Headroom.Cuda;
 
 public sealed unsafe partial class CudaOps
 {
-    private const int FlashRows = 64;
-
     /// <inheritdoc/>
     public void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor o, Tensor lse)
     {
@@ -21,7 +20,7 @@ public sealed unsafe partial class CudaOps
         if (Flash(q, s))
         {
             nint f = FlashKernel(q.DType, "flash_forward", s.HeadDim, out int shared);
-            _gpu.LaunchOn(_gpu.Main, f, (Tiles(q.Rows, sequences), s.NumHeads), 128, shared,
+            _gpu.LaunchOn(_gpu.Main, f, (Tiles(q.Rows, sequences), s.NumHeads), FlashThreads, shared,
                 q,
                 k,
                 v,
@@ -38,7 +37,7 @@ public sealed unsafe partial class CudaOps
             return;
         }
         CheckHead(s);
-        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_rows"), (q.Rows, s.NumHeads), 128,
+        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_rows"), (q.Rows, s.NumHeads), RowwiseThreads,
             q,
             k,
             v,
@@ -90,7 +89,7 @@ public sealed unsafe partial class CudaOps
             nint fq = FlashKernel(q.DType, "flash_dq", s.HeadDim, out int shared),
                 fkv = FlashKernel(q.DType, "flash_dkv", s.HeadDim, out int sharedKv);
             int tiles = Tiles(q.Rows, sequences);
-            _gpu.LaunchOn(_gpu.Main, fq, (tiles, s.NumHeads), 128, shared,
+            _gpu.LaunchOn(_gpu.Main, fq, (tiles, s.NumHeads), FlashThreads, shared,
                 q,
                 k,
                 v,
@@ -106,7 +105,7 @@ public sealed unsafe partial class CudaOps
                 s.Scale,
                 dq
             );
-            _gpu.LaunchOn(_gpu.Main, fkv, (tiles, s.NumKeyValueHeads), 128, sharedKv,
+            _gpu.LaunchOn(_gpu.Main, fkv, (tiles, s.NumKeyValueHeads), FlashThreads, sharedKv,
                 q,
                 k,
                 v,
@@ -126,7 +125,7 @@ public sealed unsafe partial class CudaOps
         }
         else
         {
-            _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dq"), (q.Rows, s.NumHeads), 128,
+            _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dq"), (q.Rows, s.NumHeads), RowwiseThreads,
                 q,
                 k,
                 v,
@@ -143,7 +142,7 @@ public sealed unsafe partial class CudaOps
                 s.Scale,
                 dq
             );
-            _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dkv"), (q.Rows, s.NumKeyValueHeads), 128,
+            _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dkv"), (q.Rows, s.NumKeyValueHeads), RowwiseThreads,
                 q,
                 k,
                 v,
@@ -200,7 +199,7 @@ public sealed unsafe partial class CudaOps
     {
         _gpu.MakeCurrent();
         CheckHead(s);
-        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_rows"), (q.Rows, s.NumHeads), 128,
+        _gpu.Launch(K("attention_rows.cu", q.DType, "attention_rows"), (q.Rows, s.NumHeads), RowwiseThreads,
             q,
             kCache,
             vCache,
@@ -218,16 +217,19 @@ public sealed unsafe partial class CudaOps
         );
     }
 
+    // Of the kernels that go row by row.
+    private const int RowwiseThreads = 32 * AttentionWarps;
+
     private bool Flash(Tensor q, in AttentionShape s) => FusedKernels
         && FlashKernels.Take(s.HeadDim, q.DType, _gpu.Capability);
 
     // Lengths are known on the device only; every sequence may end in a partial tile.
-    private static int Tiles(int rows, int sequences) => rows / FlashRows + sequences;
+    private static int Tiles(int rows, int sequences) => rows / FlashTile + sequences;
 
-    // Four tiles of 64 rows in shared memory; the key kernel also keeps statistics of two tiles of 32 queries.
+    // Four tiles in shared memory; the key kernel also keeps two statistics of two steps' queries.
     private nint FlashKernel(DType act, string name, int head, out int shared)
     {
-        shared = 4 * FlashRows * head * 2 + (name == "flash_dkv" ? 4 * 32 * 4 : 0);
+        shared = 4 * FlashTile * head * 2 + (name == "flash_dkv" ? 4 * FlashQueries * 4 : 0);
         return Allowed(K("flash.cu", act, name, head), shared);
     }
 

@@ -1,14 +1,11 @@
 using Headroom.Core;
 using Headroom.Cuda.Interop;
+using static Headroom.Cuda.KernelConstants;
 
 namespace Headroom.Cuda;
 
 public sealed unsafe partial class CudaOps
 {
-    // As hopper.cuh: rows of a block and of a key tile, tiles in the ring, threads, the boundary tiles lie at.
-    private const int HopperRows = 128, HopperSlots = 4, HopperThreads = 384, HopperBoundary = 1024;
-    private const int MapBytes = 128, MapBoundary = 64, BoxSide = 64;
-
     /// <summary>Off: the kernels every card runs. For tests and comparisons.</summary>
     internal bool HopperKernels { get; set; } = true;
 
@@ -16,7 +13,7 @@ public sealed unsafe partial class CudaOps
 
     private void HopperForward(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor o, Tensor lse)
     {
-        byte* maps = stackalloc byte[3 * MapBytes + MapBoundary];
+        byte* maps = stackalloc byte[3 * TensorMapBytes + TensorMapBoundary];
         maps = Map(maps, q, 0);
         Map(maps, k, 1);
         Map(maps, v, 2);
@@ -24,8 +21,8 @@ public sealed unsafe partial class CudaOps
         _gpu.LaunchOn(
             _gpu.Main, Allowed(K("flash_hopper.cu", q.DType, "flash_hopper_forward", s.HeadDim), shared),
             (tiles * s.NumHeads, 1), HopperThreads, shared,
-            Arg.Struct(maps), Arg.Struct(maps + MapBytes), Arg.Struct(maps + 2 * MapBytes), offsets, offsets.Rows - 1,
-            tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, (long)o.Columns, lse);
+            Arg.Struct(maps), Arg.Struct(maps + TensorMapBytes), Arg.Struct(maps + 2 * TensorMapBytes), offsets,
+            offsets.Rows - 1, tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, (long)o.Columns, lse);
     }
 
     private void HopperBackward(
@@ -42,7 +39,7 @@ public sealed unsafe partial class CudaOps
         Tensor dv,
         Tensor cos, Tensor sin)
     {
-        byte* maps = stackalloc byte[4 * MapBytes + MapBoundary];
+        byte* maps = stackalloc byte[4 * TensorMapBytes + TensorMapBoundary];
         maps = Map(maps, q, 0);
         Map(maps, k, 1);
         Map(maps, v, 2);
@@ -51,9 +48,9 @@ public sealed unsafe partial class CudaOps
         nint f = Allowed(K("flash_hopper_backward.cu", q.DType, "flash_hopper_backward", s.HeadDim), shared);
         _gpu.LaunchOn(_gpu.Main, f, (tiles * (s.NumHeads + s.NumKeyValueHeads), 1), HopperThreads, shared,
             Arg.Struct(maps),
-            Arg.Struct(maps + MapBytes),
-            Arg.Struct(maps + 2 * MapBytes),
-            Arg.Struct(maps + 3 * MapBytes),
+            Arg.Struct(maps + TensorMapBytes),
+            Arg.Struct(maps + 2 * TensorMapBytes),
+            Arg.Struct(maps + 3 * TensorMapBytes),
             lse,
             delta,
             offsets,
@@ -76,22 +73,22 @@ public sealed unsafe partial class CudaOps
 
     // The rows that stay, the ring of key tiles, and room to move the start to its boundary.
     private static int HopperShared(int staying, int head) =>
-        (staying + HopperSlots * HopperRows) * head * 2 + HopperBoundary;
+        (staying + HopperSlots * HopperKeys) * head * 2 + HopperBoundary;
 
     // Describes a 16-bit matrix to the bulk copies, in boxes of 64 x 64 elements, 128-byte swizzle; the aligned start
     // of the maps is returned.
     private static byte* Map(byte* maps, Tensor x, int index)
     {
         const int halfFloat = 6, bfloat16 = 9, swizzle128 = 3, promote128 = 2;
-        maps = (byte*)(((nint)maps + MapBoundary - 1) & ~(nint)(MapBoundary - 1));
+        maps = (byte*)(((nint)maps + TensorMapBoundary - 1) & ~(nint)(TensorMapBoundary - 1));
         ulong* sizes = stackalloc ulong[] { (ulong)x.Columns, (ulong)x.Rows };
         ulong stride = (ulong)x.Columns * 2;
-        uint* box = stackalloc uint[] { BoxSide, BoxSide };
+        uint* box = stackalloc uint[] { HopperBox, HopperBox };
         uint* steps = stackalloc uint[] { 1, 1 };
         CudaException.Check(
             Driver.cuTensorMapEncodeTiled(
-                maps + index * MapBytes, x.DType == DType.BF16 ? bfloat16 : halfFloat, 2, x.Address, sizes, &stride,
-                box, steps, 0, swizzle128, promote128, 0),
+                maps + index * TensorMapBytes, x.DType == DType.BF16 ? bfloat16 : halfFloat, 2, x.Address, sizes,
+                &stride, box, steps, 0, swizzle128, promote128, 0),
             nameof(Driver.cuTensorMapEncodeTiled)
         );
         return maps;

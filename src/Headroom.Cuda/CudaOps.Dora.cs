@@ -1,14 +1,10 @@
-using System.Runtime.InteropServices;
 using Headroom.Core;
 
 namespace Headroom.Cuda;
 
 public sealed unsafe partial class CudaOps
 {
-    private const int DoraScaleRows = 16,
-        DoraColumns = 256,
-        DoraSpan = 64,
-        DoraParts = 256; // of a block of dora_scale and of dora_backward; partial sums at most
+    private const int DoraSpan = 64, DoraParts = 256; // least rows of a partial sum; partial sums at most
 
     /// <inheritdoc/>
     public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y)
@@ -18,15 +14,6 @@ public sealed unsafe partial class CudaOps
         _gpu.Launch(
             K("dora.cu", x.DType, "drop_part"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, y, x.Count, rest ? 1 : 0,
             accumulate ? 1 : 0, Arg.Struct(&mask));
-    }
-
-    /// <summary>Where the kernel reads rows of a weight, laid out as its Rows.</summary>
-    [StructLayout(LayoutKind.Sequential)]
-    private struct DoraRows
-    {
-        public nint W, Codes, Absmax, Nested, Offset, Tables;
-        public long First;
-        public int Shift;
     }
 
     /// <inheritdoc/>
@@ -41,7 +28,7 @@ public sealed unsafe partial class CudaOps
         for (int row = 0; row < w.Out; row += step)
         {
             int n = Math.Min(step, w.Out - row);
-            var rows = new DoraRows
+            var rows = new StoredRows
             {
                 W = nf4 ? 0 : _weights.Rows(w, DType.F32, row, n),
                 Codes = w.Data.Address,
@@ -54,7 +41,7 @@ public sealed unsafe partial class CudaOps
             };
             _gpu.Launch(
                 K("dora.cu", DType.F32, name),
-                ((n + DoraScaleRows - 1) / DoraScaleRows, 1),
+                ((n + KernelConstants.DoraRows - 1) / KernelConstants.DoraRows, 1),
                 256,
                 Arg.Struct(&rows),
                 a,
@@ -74,6 +61,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude)
     {
+        const int columns = KernelConstants.DoraColumns;
         int rows = dy.Rows, n = dy.Columns;
         // The parts depend on the shape alone, so equal runs add in the same order.
         int most = (int)Math.Clamp(_scratchBytes / (4L * n), 1, DoraParts),
@@ -83,7 +71,7 @@ public sealed unsafe partial class CudaOps
             throw new HeadroomException(
                 $"A row of {n} elements does not fit the scratch.", "Open the device with more scratch.");
         _gpu.Launch(
-            K("dora.cu", dy.DType, "dora_backward"), ((n + DoraColumns - 1) / DoraColumns, parts), 256, dy, u, scale,
+            K("dora.cu", dy.DType, "dora_backward"), ((n + columns - 1) / columns, parts), columns, dy, u, scale,
             du, _scratch, rows, n, span);
         _gpu.Launch(
             K("dora.cu", DType.F32, "dora_magnitude"), ((n + 255) / 256, 1), 256, _scratch, norm, dMagnitude, parts, n);

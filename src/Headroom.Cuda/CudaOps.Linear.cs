@@ -135,13 +135,13 @@ public sealed unsafe partial class CudaOps
             throw new NotSupportedException("GGUF blocks are taken from their file as they are.");
         _gpu.MakeCurrent();
         _weights.Reset();
-        int from = SourceKind(src.DType);
+        int from = KernelConstants.Kind(src.DType);
         long n = src.Count;
         if (dst.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16)
         {
             _gpu.Launch(
                 K("quantize.cu", DType.F32, "store_plain"), (_gpu.Blocks(n, 1024), 1), 256, src, from, dst.Data,
-                WeightExpander.StorageKind(dst.Storage), n);
+                KernelConstants.Kind(dst.Storage), n);
             return;
         }
         if (dst.Storage == WeightStorage.Int8)
@@ -164,11 +164,12 @@ public sealed unsafe partial class CudaOps
             K("quantize.cu", DType.F32, "store_nf4"), ((blocks + 7) / 8, 1), 256, src, from, dst.Data, absmax, _tables,
             dst.BlockSize, n, (long)blocks);
         if (!nested) return;
+        const int shared = 1 << KernelConstants.NestedShift; // blocks a statistic
         int size = blocks / 32, power = Math.Max(4, CeilLog2(size) / 4);
         _gpu.Launch(K("quantize.cu", DType.F32, "nested_mean"), (1, 1), 32, absmax, blocks, power, dst.Offset);
         _gpu.Launch(
-            K("quantize.cu", DType.F32, "nested_codes"), ((blocks + 255) / 256, 1), 256, absmax, blocks, dst.Offset,
-            _tables, dst.NestedAbsmax, dst.Absmax);
+            K("quantize.cu", DType.F32, "nested_codes"), ((blocks + shared - 1) / shared, 1), shared, absmax, blocks,
+            dst.Offset, _tables, dst.NestedAbsmax, dst.Absmax);
     }
 
     private static int CeilLog2(int n) =>
@@ -187,6 +188,4 @@ public sealed unsafe partial class CudaOps
 
     /// <summary>A stored weight in the type of <paramref name="dst"/>; for measurements.</summary>
     internal void Expand(in LinearWeight src, Tensor dst) => _weights.ExpandTo(src, dst.DType, dst.Address);
-
-    private static int SourceKind(DType t) => t switch { DType.BF16 => 1, DType.F16 => 2, _ => 0 };
 }

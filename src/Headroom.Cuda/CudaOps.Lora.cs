@@ -140,8 +140,8 @@ public sealed unsafe partial class CudaOps
         RowsInScratch(at, 1, act);
         long n = parameter.Count;
         _gpu.Launch(
-            K("quantize.cu", DType.F32, "store_plain"), (_gpu.Blocks(n, 1024), 1), 256, parameter, 0, to,
-            act == DType.BF16 ? 1 : 2, n);
+            K("quantize.cu", DType.F32, "store_plain"), (_gpu.Blocks(n, 1024), 1), 256, parameter,
+            KernelConstants.KindF32, to, KernelConstants.Kind(act), n);
         return to;
     }
 

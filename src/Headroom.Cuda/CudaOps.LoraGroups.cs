@@ -1,28 +1,10 @@
-using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 using Headroom.Core;
+using static Headroom.Cuda.KernelConstants;
 
 namespace Headroom.Cuda;
 
 public sealed unsafe partial class CudaOps
 {
-    /// <summary>Operands of one projection, laid out as the kernels' Part.</summary>
-    [StructLayout(LayoutKind.Sequential)]
-    private struct Part
-    {
-        public nint X, M, Z, Y, Out;
-        public int N, Transposed;
-        public float Scale;
-        public int Drop, Ldx, Tail;
-        public Mask Mask;
-    }
-
-    [InlineArray(6)]
-    private struct Parts
-    {
-        private Part _first;
-    }
-
     /// <inheritdoc/>
     public void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
     {
@@ -121,7 +103,7 @@ public sealed unsafe partial class CudaOps
             outers = 0;
         int pad = dx.IsNone ? 0 : dx.Columns - ins, outersB = 0;
         bool tail = products && pad >= n * r;
-        bool together = r == 16 && !dx.IsNone; // the rank that lora_backward.cu is made for
+        bool together = r == LoraGroupRank && !dx.IsNone;
         foreach (ref readonly var p in group)
         {
             tail &= WeightExpander.TakesTail(p.W);
@@ -175,22 +157,36 @@ public sealed unsafe partial class CudaOps
     private void LaunchDown(
         Parts parts, int count, int rows, int r, DType act, (int From, int To) zeros = default, bool shared = false)
     {
-        bool together = shared && count > 1 && r == 16;
+        bool together = shared && count > 1 && r == LoraGroupRank;
         int groups = together ? 1 : count;
         long full = _gpu.Processors * 7L / 8; // most of a wave
         int tile = rows / 64L * groups >= full ? 64 : rows / 32L * groups >= full ? 32 : 16;
-        string name = $"lora_down{tile}{(together ? $"_{count}" : "")}";
+        int warps = r > LoraDownFewAbove ? LoraDownFewWarps : LoraDownWarps;
         _gpu.Launch(
-            K("lora.cu", act, name, r), ((rows + tile - 1) / tile, groups), r > 32 ? 256 : 512, Arg.Struct(&parts),
-            rows, zeros.From, zeros.To);
+            K("lora.cu", act, DownKernel(tile, together ? count : 1), r), ((rows + tile - 1) / tile, groups),
+            32 * warps, Arg.Struct(&parts), rows, zeros.From, zeros.To);
     }
+
+    /// <summary>The kernel of a tile of 16, 32 or 64 rows for so many parts of one x.</summary>
+    internal static string DownKernel(int tile, int count) => (tile, count) switch
+    {
+        (16, 1) => "lora_down16",
+        (32, 1) => "lora_down32",
+        (_, 1) => "lora_down64",
+        (16, 2) => "lora_down16_2",
+        (32, 2) => "lora_down32_2",
+        (_, 2) => "lora_down64_2",
+        (16, _) => "lora_down16_3",
+        (32, _) => "lora_down32_3",
+        _ => "lora_down64_3",
+    };
 
     // Rows are shared out until three blocks a processor are there. Parts come first in the grid: those of one x run
     // side by side and read it from the second-level cache.
     private void LaunchOuter(Parts parts, int count, int rows, int widest, DType act, int r)
     {
-        const int columns = 256, tile = 32, slots = 4; // as lora_outer.cu
-        int slabs = (widest + columns - 1) / columns, shared = slots * tile * (columns + r) * 2;
+        const int columns = LoraOuterColumns, tile = LoraOuterRows;
+        int slabs = (widest + columns - 1) / columns, shared = LoraOuterSlots * tile * (columns + r) * 2;
         int splits = Math.Clamp(
             Math.Min(3 * _gpu.Processors / (slabs * count), (rows + 4 * tile - 1) / (4 * tile)), 1,
             (int)Math.Max(1, _scratchBytes / ((long)slabs * count * columns * r * 4)));
@@ -198,30 +194,31 @@ public sealed unsafe partial class CudaOps
         int share = ((rows + splits - 1) / splits + tile - 1) / tile * tile;
         splits = (rows + share - 1) / share;
         _gpu.LaunchOn(
-            _gpu.Main, Allowed(K("lora_outer.cu", act, "lora_outer", r), shared), (count, slabs), splits, 256, shared,
-            Arg.Struct(&parts), rows, share, _scratch, _counters);
+            _gpu.Main, Allowed(K("lora_outer.cu", act, "lora_outer", r), shared), (count, slabs), splits, columns,
+            shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
     }
 
     // dA and dx of a group: 87 us less of a layer at 4,096 rows than in two launches, 1.2 to 2 % of a step.
     private void LaunchBackward(Parts parts, int count, int rows, int columns, int ldy, DType act, int r)
     {
-        const int warps = 4, slots = 3, tile = 16; // as lora_backward.cu
-        int slabs = (columns + 32 * warps - 1) / (32 * warps),
-            share = RowsOfAWarp(rows, columns, slabs, 5 - count, count * r);
+        const int threads = 32 * LoraWalkWarps; // as many columns
+        int slabs = (columns + threads - 1) / threads,
+            share = RowsOfAWarp(rows, columns, slabs, LoraBackwardBlocks - count, count * r);
+        string name = count switch { 1 => "lora_backward1", 2 => "lora_backward2", _ => "lora_backward3" };
         _gpu.LaunchOn(
-            _gpu.Main,
-            K("lora_backward.cu", act, $"lora_backward{count}", r),
-            (slabs, (rows + share - 1) / share),
-            32 * warps,
-            warps * slots * (2048 + count * tile * r * 2),
-            Arg.Struct(&parts), rows, share, ldy, _scratch, _counters);
+            _gpu.Main, K("lora_backward.cu", act, name, r), (slabs, (rows + share - 1) / share), threads,
+            WalkShared(2, count, r), Arg.Struct(&parts), rows, share, ldy, _scratch, _counters);
     }
+
+    // The rings of a block's warps: tiles of so many matrices and low-rank factors.
+    private static int WalkShared(int matrices, int factors, int r) =>
+        LoraWalkWarps * LoraWalkSlots * (matrices * LoraWalkBytes + factors * LoraWalkRows * r * 2);
 
     // How many rows a warp of 32 columns walks down: every processor has as many blocks as the kernel's registers
     // allow, but a warp four tiles at least; partial sums, so many a column, fit the scratch.
     private int RowsOfAWarp(int rows, int columns, int slabs, int fit, int sums)
     {
-        const int tile = 16;
+        const int tile = LoraWalkRows;
         int splits = Math.Clamp(
             Math.Min(fit * _gpu.Processors / slabs, (rows + 4 * tile - 1) / (4 * tile)), 1,
             (int)Math.Max(1, _scratchBytes / ((long)columns * sums * 4)));
@@ -232,12 +229,13 @@ public sealed unsafe partial class CudaOps
     // count parts into one y of so many columns.
     private void LaunchUp(Parts parts, int count, int rows, int columns, DType act, int r)
     {
-        int across = (columns + 255) / 256;
+        const int threads = 32 * LoraUpWarps; // as many columns
+        int across = (columns + threads - 1) / threads;
         // about three waves of two blocks a processor
         int span = Math.Max(16, (int)((long)rows * across / (6L * _gpu.Processors) + 15) / 16 * 16);
-        string name = count == 1 ? "lora_up" : $"lora_up{count}";
+        string name = count switch { 1 => "lora_up", 2 => "lora_up2", _ => "lora_up3" };
         _gpu.Launch(
-            K("lora.cu", act, name, r), (across, (rows + span - 1) / span), 256, Arg.Struct(&parts), rows, span);
+            K("lora.cu", act, name, r), (across, (rows + span - 1) / span), threads, Arg.Struct(&parts), rows, span);
     }
 
     private static Part DownPart(Tensor x, Tensor m, bool transposed, float scale, in Dropout d, Tensor y) => new()

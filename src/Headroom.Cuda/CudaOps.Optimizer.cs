@@ -7,27 +7,6 @@ public sealed unsafe partial class CudaOps
 {
     private const int NormBlocks = 16, TensorsAtATime = 8192;
 
-    [StructLayout(LayoutKind.Sequential)]
-    private struct NormEntry
-    {
-        public nint X;
-        public long Count;
-    }
-
-    [StructLayout(LayoutKind.Sequential)]
-    private struct AdamEntry
-    {
-        public nint W, G, M, V;
-        public long Count;
-        public float Decay, Unused;
-    }
-
-    [StructLayout(LayoutKind.Sequential)]
-    private struct AdamConstants
-    {
-        public float Scale, OneMinusBeta1, Beta2, OneMinusBeta2, Root, Eps, Size;
-    }
-
     private NormEntry[] _norms = [];
     private AdamEntry[] _adams = [];
 
@@ -48,9 +27,10 @@ public sealed unsafe partial class CudaOps
         if (tensors.IsEmpty) return 0;
         _gpu.MakeCurrent();
         int n = NormTable(tensors);
-        nint partial = _meta + TensorsAtATime * 16;
-        _gpu.Launch(K("optimizer.cu", DType.F32, "sum_squares"), (NormBlocks, n), 256, _meta, partial);
-        _gpu.Launch(K("optimizer.cu", DType.F32, "sum_partials"), (1, 1), 256, partial, n * NormBlocks, _result);
+        const int threads = KernelConstants.OptimizerThreads;
+        nint partial = _meta + TensorsAtATime * sizeof(NormEntry);
+        _gpu.Launch(K("optimizer.cu", DType.F32, "sum_squares"), (NormBlocks, n), threads, _meta, partial);
+        _gpu.Launch(K("optimizer.cu", DType.F32, "sum_partials"), (1, 1), threads, partial, n * NormBlocks, _result);
         double result = 0;
         _staging.Download(_result, new Span<byte>(&result, 8));
         return result;
@@ -105,8 +85,8 @@ public sealed unsafe partial class CudaOps
         _gpu.MakeCurrent();
         Zero(new Tensor(_result, DType.I32, Shape.Of(1)));
         _gpu.Launch(
-            K("quantize.cu", DType.F32, "all_finite"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, SourceKind(x.DType),
-            x.Count, _result);
+            K("quantize.cu", DType.F32, "all_finite"), (_gpu.Blocks(x.Count, 2048), 1), 256, x,
+            KernelConstants.Kind(x.DType), x.Count, _result);
         int bad = 0;
         _staging.Download(_result, new Span<byte>(&bad, 4));
         return bad == 0;

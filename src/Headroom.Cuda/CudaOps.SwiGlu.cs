@@ -1,4 +1,5 @@
 using Headroom.Core;
+using static Headroom.Cuda.KernelConstants;
 
 namespace Headroom.Cuda;
 
@@ -19,7 +20,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public bool SwiGluGroupBackward(in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
     {
-        const int r = 16; // the rank that lora_swiglu.cu is made for
+        const int r = LoraGroupRank;
         if (
             down.DA.IsNone
             || down.DA.Rows != r
@@ -55,13 +56,13 @@ public sealed unsafe partial class CudaOps
         parts[2] = OuterPart(default, n, up.Xa, up.Scaling, default, true, up.DB);
         (parts[1].Y, parts[2].Y) = (gate.Y.Address, up.Y.Address);
         StepOf(down.Dropout, "lora_swiglu.cu", act, r);
-        const int warps = 4, slots = 3, tile = 16, fit = 3; // as lora_swiglu.cu
-        int slabs = (n + 32 * warps - 1) / (32 * warps),
-            share = RowsOfAWarp(rows, n, slabs, fit, 3 * r),
-            shared = warps * slots * (3 * 1024 + 3 * tile * r * 2);
+        const int threads = 32 * LoraWalkWarps; // as many columns
+        int slabs = (n + threads - 1) / threads,
+            share = RowsOfAWarp(rows, n, slabs, LoraSwigluBlocks, 3 * r),
+            shared = WalkShared(3, 3, r);
         _gpu.LaunchOn(
             _gpu.Main, Allowed(K("lora_swiglu.cu", act, "lora_swiglu", r), shared), (slabs, (rows + share - 1) / share),
-            32 * warps, shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
+            threads, shared, Arg.Struct(&parts), rows, share, _scratch, _counters);
         return true;
     }
 }

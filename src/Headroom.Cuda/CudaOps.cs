@@ -14,7 +14,7 @@ namespace Headroom.Cuda;
 public sealed unsafe partial class CudaOps : IOps, IDisposable
 {
     private const long MetaBytes = 4L << 20;
-    private const int TableFloats = 16 + 256 + 255;
+    private const int TableFloats = KernelConstants.TablesMiddle + 255;
     // one for each part and 256 columns of lora_outer, for each 32 columns of lora_backward and lora_swiglu
     private const int OuterCounters = 4096;
 
@@ -51,8 +51,9 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         var tables = new float[TableFloats];
         Nf4.Codes.CopyTo(tables, 0);
         float[] map = Nf4.DynamicMap();
-        map.CopyTo(tables, 16);
-        for (int i = 0; i < 255; i++) tables[272 + i] = (map[i] + map[i + 1]) * 0.5f;
+        map.CopyTo(tables, KernelConstants.TablesMap);
+        for (int i = 0; i + 1 < map.Length; i++)
+            tables[KernelConstants.TablesMiddle + i] = (map[i] + map[i + 1]) * 0.5f;
         staging.Upload(MemoryMarshal.AsBytes(tables.AsSpan()), _tables);
     }
 
@@ -74,7 +75,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     }
 
     /// <summary>ceil(2^40 / d): (n * magic) >> 40 is n / d for n below 2^40 / d.</summary>
-    internal static long Magic(int d) => d == 0 ? 0 : ((1L << 40) + d - 1) / d;
+    internal static long Magic(int d) => d == 0 ? 0 : ((1L << KernelConstants.MagicShift) + d - 1) / d;
 
     /// <summary>Adapters are about to change from outside.</summary>
     internal void ParametersChange() => _weights.Stale();
@@ -112,7 +113,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     {
         _weights.Stale();
         _gradScale.Set(BitConverter.SingleToUInt32Bits(gradScale));
-        foreach (var state in _gpu.DropoutStates) state.Set(seed, dropoutStep);
+        _gpu.SetDropout(seed, dropoutStep);
     }
 
     /// <summary>A record came to nothing.</summary>
@@ -121,17 +122,6 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     private static long Round(long bytes) => (bytes + 255) & ~255L;
 
     private nint K(string file, DType act, string name, int size = 0) => _gpu.Kernel(file, act, name, size);
-
-    /// <summary>
-    /// Constants of a dropout site, laid out as the kernels' Mask. Seed and step are no part of it: see
-    /// <see cref="StepOf"/>.
-    /// </summary>
-    [StructLayout(LayoutKind.Sequential)]
-    private struct Mask(in Dropout d)
-    {
-        public uint Site = d.Site, Threshold = d.Threshold * 0x10001;
-        public float Keep = d.Keep;
-    }
 
     // The kernels of a file are about to make masks of this dropout.
     private void StepOf(in Dropout d, string file, DType act, int size = 0)
@@ -178,13 +168,13 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
         if (table.Storage == WeightStorage.Gguf)
         {
             _gpu.Launch(
-                K("gguf.cu", y.DType, WeightExpander.GgufKernel("embed_", table)), (y.Rows, 1), RowThreads(table.In),
+                K("gguf.cu", y.DType, GgufKernels.Embed(table)), (y.Rows, 1), RowThreads(table.In),
                 ids, table.Data, y, table.BlockType.RowBytes(table.In), table.In);
             return;
         }
         _gpu.Launch(
             K("elements.cu", y.DType, "embedding"), (y.Rows, 1), 256, ids, table.Data, table.Absmax,
-            WeightExpander.StorageKind(table.Storage), y, table.In);
+            KernelConstants.Kind(table.Storage), y, table.In);
     }
 
     /// <inheritdoc/>

@@ -60,7 +60,7 @@ internal sealed class DeviceWord(Gpu gpu, nint address)
 internal sealed class DropoutState
 {
     private readonly DeviceWord _step;
-    private readonly DeviceWord[] _keys = new DeviceWord[20];
+    private readonly DeviceWord[] _keys = new DeviceWord[2 * Philox.Rounds];
 
     public DropoutState(Gpu gpu, nint step, nint keys)
     {
@@ -72,7 +72,7 @@ internal sealed class DropoutState
     public void Set(ulong seed, uint step)
     {
         _step.Set(step);
-        for (int round = 0; round < 10; round++)
+        for (int round = 0; round < Philox.Rounds; round++)
         {
             _keys[2 * round].Set((uint)seed + (uint)round * Philox.W0);
             _keys[2 * round + 1].Set((uint)(seed >> 32) + (uint)round * Philox.W1);
@@ -252,7 +252,10 @@ internal sealed unsafe class Gpu : IDisposable
     }
 
     /// <summary>The dropout of every module in use.</summary>
-    public IEnumerable<DropoutState> DropoutStates => _dropout.Values;
+    public void SetDropout(ulong seed, uint step)
+    {
+        foreach (var state in _dropout.Values) state.Set(seed, step);
+    }
 
     private CudaModule Module(string file, DType act, int size)
     {

@@ -7,8 +7,8 @@ using Headroom.Cuda.Interop;
 namespace Headroom.Cuda;
 
 /// <summary>
-/// Kernel sources (embedded) to cubins for one architecture. A cubin is cached by the hash of source, options, compiler
-/// and driver, so only the first run on a machine compiles.
+/// Kernel sources (embedded, or made by <see cref="KernelHeader"/>) to cubins for one architecture. A cubin is cached
+/// by the hash of source, options, compiler and driver, so only the first run on a machine compiles.
 /// </summary>
 internal sealed unsafe class KernelCompiler(string architecture, int driverVersion, CubinCache cache)
 {
@@ -20,8 +20,9 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
     /// <summary>The cubin of a file for an activation type; <paramref name="defines"/> as in "-DRANK=16".</summary>
     public byte[] Cubin(string file, DType act, params string[] defines)
     {
-        int number = act switch { DType.BF16 => 1, DType.F16 => 2, _ => 0 };
-        string[] options = [$"--gpu-architecture={architecture}", "--std=c++17", $"-DACT={number}", .. defines];
+        string[] options =
+        [
+            $"--gpu-architecture={architecture}", "--std=c++17", $"-DACT={KernelConstants.Kind(act)}", .. defines];
         string source = Common + Source(file);
         CheckCompiler(Nvrtc.nvrtcVersion(out int major, out int minor), nameof(Nvrtc.nvrtcVersion));
         string identity = string.Join('\n', [.. options, $"{major}.{minor}", driverVersion.ToString(), source]);
@@ -74,11 +75,12 @@ internal sealed unsafe class KernelCompiler(string architecture, int driverVersi
 
     private static string Source(string file)
     {
+        if (KernelHeader.Files.TryGetValue(file, out string? made)) return made;
         using var stream = typeof(KernelCompiler).Assembly.GetManifestResourceStream(file)
             ?? throw new InvalidOperationException($"{file} is not embedded");
         using var reader = new StreamReader(stream);
         var text = new StringBuilder();
-        while (reader.ReadLine() is { } line) // #include "name" stands for another embedded source
+        while (reader.ReadLine() is { } line) // #include "name" stands for another source
             text.Append(
                     line.StartsWith("#include \"", StringComparison.Ordinal)
                         ? Source(line[10..].TrimEnd().TrimEnd('"'))

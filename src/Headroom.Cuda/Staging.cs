@@ -14,12 +14,11 @@ namespace Headroom.Cuda;
 internal sealed unsafe class Staging : IDisposable
 {
     private const int RingBytes = 4 << 20,
-        DownloadBytes = 256 << 10,
         SlotBytes = 2 << 20,
-        Small = 1 << 20,
+        Small = 1 << 20, // a batch's ids, the logits of a token
         MostLanes = 8;
     private readonly Gpu _gpu;
-    private readonly PinnedMemory _ring = PinnedMemory.Allocate(RingBytes + DownloadBytes);
+    private readonly PinnedMemory _ring = PinnedMemory.Allocate(RingBytes + Small);
     private PinnedMemory? _lanes; // made by the first large copy
     private CudaEvent[] _free = []; // of each slot: recorded behind the last copy from or to it
     private int[] _turn = [];
@@ -86,7 +85,7 @@ internal sealed unsafe class Staging : IDisposable
     public void Download(nint source, Span<byte> destination)
     {
         _gpu.OutsideRecord();
-        if (destination.Length > DownloadBytes) DownloadLarge(source, destination);
+        if (destination.Length > Small) DownloadLarge(source, destination);
         else
         {
             nint place = _ring.Value + RingBytes;

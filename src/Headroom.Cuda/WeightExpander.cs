@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Cuda.Resources;
 
@@ -28,16 +27,6 @@ internal sealed unsafe class WeightExpander : IDisposable
     private readonly record struct Panel(nint Data, int Row, int Rows, DType Act, WeightTail Tail);
     private readonly record struct Step(Panel Panel, bool Backward);
     private readonly record struct Job(LinearWeight Weight, Step Step);
-
-    /// <summary>The kernel's Tail.</summary>
-    [StructLayout(LayoutKind.Sequential)]
-    private struct KernelTail
-    {
-        public nint B;
-        public uint Magic;
-        public int Shift, Pad, Rank, Column, Octets, Rows;
-        public float Scale;
-    }
 
     /// <summary>An expanded (or being expanded) weight in the ring.</summary>
     private sealed class Slot : IDisposable
@@ -319,7 +308,7 @@ internal sealed unsafe class WeightExpander : IDisposable
             var kernel = _gpu.Kernel("weights.cu", p.Act, "expand_nf4");
             int octets = w.In / 8,
                 shift32 = Math.Max(0, System.Numerics.BitOperations.Log2((uint)Math.Max(1, octets)) - 1);
-            var tail = new KernelTail
+            var tail = new ColumnsBehind
             {
                 B = p.Tail.Pad == 0 ? 0 : p.Tail.B + (nint)p.Row * p.Tail.R * 4,
                 Magic = octets == 0 ? 0 : (uint)(((1UL << (32 + shift32)) + (ulong)octets - 1) / (ulong)octets),
@@ -331,40 +320,27 @@ internal sealed unsafe class WeightExpander : IDisposable
                 Rows = p.Rows,
                 Scale = p.Tail.Scaling,
             };
-            // A block does 1,024 octets of codes, or of the tail.
-            int main = tailOnly ? 0 : (int)((n + 8191) / 8192), more = (int)(((long)p.Rows * p.Tail.Pad + 8191) / 8192);
+            const int each = KernelConstants.ExpandOctets * 8; // elements of a block, of codes or of the tail
+            int main = tailOnly ? 0 : (int)((n + each - 1) / each),
+                more = (int)(((long)p.Rows * p.Tail.Pad + each - 1) / each);
             _gpu.LaunchOn(
-                stream, kernel, (main + more, 1), 256, 0, w.Data, w.Absmax, w.NestedAbsmax, w.Offset, _tables, shift,
-                destination, first, n, Arg.Struct(&tail), main);
+                stream, kernel, (main + more, 1), KernelConstants.ExpandThreads, 0, w.Data, w.Absmax,
+                w.NestedAbsmax, w.Offset, _tables, shift, destination, first, n, Arg.Struct(&tail), main);
             return;
         }
         if (w.Storage == WeightStorage.Gguf)
         {
             _gpu.LaunchOn(
-                stream, _gpu.Kernel("gguf.cu", p.Act, GgufKernel("expand_", w)), (_gpu.Blocks(n, 256 * 8), 1), 256, 0,
+                stream, _gpu.Kernel("gguf.cu", p.Act, GgufKernels.Expand(w)), (_gpu.Blocks(n, 256 * 8), 1), 256, 0,
                 w.Data.Slice(p.Row, p.Rows), destination, n);
             return;
         }
-        int kind = StorageKind(w.Storage);
+        int kind = KernelConstants.Kind(w.Storage);
         nint absmax = w.Absmax.IsNone ? 0 : w.Absmax.Address + p.Row * 4;
         _gpu.LaunchOn(
             stream, _gpu.Kernel("weights.cu", p.Act, "expand_plain"), (_gpu.Blocks(n, 256 * 4), 1), 256, 0,
             w.Data.Slice(p.Row, p.Rows), absmax, kind, destination, n, w.In);
     }
-
-    /// <summary>Name of a kernel of gguf.cu for the weight's block type.</summary>
-    public static string GgufKernel(string prefix, in LinearWeight w) =>
-        prefix + w.BlockType.ToString().ToLowerInvariant();
-
-    /// <summary>The number by which kernels know a plain storage.</summary>
-    public static int StorageKind(WeightStorage s) =>
-        s switch
-        {
-            WeightStorage.F32 => 0,
-            WeightStorage.BF16 => 1,
-            WeightStorage.F16 => 2,
-            _ => 3,
-        };
 
     public void Dispose()
     {

@@ -51,26 +51,51 @@ public sealed partial class Engine : IDisposable
     private readonly IDevice _device;
     private readonly ArenaMemory _memory;
     private readonly nint _arena;
-    private readonly BatchLimits _limits;
+    private readonly PlannedModel _planned;
     private readonly float[] _losses;
     private readonly Tensor[] _grads;
     private readonly ParameterSlot[] _slots;
     private bool _adaptersChanged = true;
     private readonly int[] _hostBatch;
     private readonly BatchPadding _padding;
-    private readonly StepReplay _replay;
     private readonly Action _issue;
-    private (int Tokens, int Sequences, int Labels, Dropout Dropout, float GradScale) _step;
+    private (BatchTensors Batch, Tensor Losses, Dropout Dropout, float GradScale, int Activations) _step;
+
+    /// <summary>Reserves what was planned, and loads.</summary>
+    /// <param name="device">The device it was planned on; an engine owns its device from here on.</param>
+    /// <param name="source">Weights of the planned configuration.</param>
+    /// <param name="planned">The plan.</param>
+    /// <param name="progress">Bytes loaded, and of how many.</param>
+    public Engine(IDevice device, IWeightSource source, PlannedModel planned, Action<long, long>? progress = null)
+        : this(device, planned)
+    {
+        try
+        {
+            Load(source, progress);
+        }
+        catch
+        {
+            device.Dispose();
+            throw;
+        }
+    }
 
     /// <summary>Plans, reserves and loads.</summary>
     public Engine(
         IDevice device, IWeightSource source, ModelSettings settings, BatchLimits limits,
         Action<long, long>? progress = null)
-        : this(device, source.Config, settings, limits)
+        : this(device, source, PlanOn(device, source.Config, settings, limits), progress) { }
+
+    /// <summary>Plans and reserves; the weights are left for the caller to set (pretraining).</summary>
+    public Engine(IDevice device, ModelConfig config, ModelSettings settings, BatchLimits limits)
+        : this(device, PlanOn(device, config, settings, limits)) { }
+
+    private static PlannedModel PlanOn(
+        IDevice device, ModelConfig config, ModelSettings settings, BatchLimits limits)
     {
         try
         {
-            Load(source, progress);
+            return PlannedModel.Make(config, settings, limits, device.WorkspaceBytes, device);
         }
         catch
         {
@@ -97,26 +122,26 @@ public sealed partial class Engine : IDisposable
         else failed?.Throw();
     }
 
-    /// <summary>Plans and reserves; the weights are left for the caller to set (pretraining).</summary>
-    public Engine(IDevice device, ModelConfig config, ModelSettings settings, BatchLimits limits)
+    /// <summary>Reserves what was planned; the weights are left for the caller to set.</summary>
+    /// <param name="device">The device it was planned on; an engine owns its device from here on.</param>
+    /// <param name="planned">The plan.</param>
+    public Engine(IDevice device, PlannedModel planned)
     {
         _device = device;
-        _limits = limits;
-        Settings = settings;
+        _planned = planned;
         try
         {
-            Plan = MakePlan(config, settings, limits, device.WorkspaceBytes, out var counted, device);
-            _replay = Replay(device, counted, settings);
-            _arena = device.Reserve(Plan.ArenaBytes, _replay.Bytes);
+            _arena = device.Reserve(Plan.ArenaBytes, planned.Replay.Bytes);
             _memory = new ArenaMemory(Plan, _arena);
-            Model = new LlamaModel(config, settings, device.Ops, _memory);
+            Model = new LlamaModel(planned.Config, planned.Settings, device.Ops, _memory);
             if (!Model.ExpandedRoom.IsNone) device.KeepExpanded(Model.ExpandedRoom);
         }
         catch
         {
-            device.Dispose(); // an engine owns its device from here on
+            device.Dispose();
             throw;
         }
+        var limits = planned.Limits;
         _losses = new float[Math.Max(1, Math.Max(limits.TrainLabels, limits.EvalTokens))];
         _hostBatch = new int[
             Plan
@@ -125,7 +150,7 @@ public sealed partial class Engine : IDisposable
                 .DefaultIfEmpty()
                 .Max()
         ];
-        _padding = new BatchPadding(limits, _replay.FewShapes);
+        _padding = new BatchPadding(limits, planned.Replay.FewShapes);
         _issue = Issue;
         _slots = Model.Trained.Select(t => t.Slot).ToArray();
         _grads = _slots.Select(s => s.Grad).ToArray();
@@ -139,84 +164,15 @@ public sealed partial class Engine : IDisposable
     }
 
     /// <summary>The plan; its arena size is what was reserved.</summary>
-    public MemoryPlan Plan { get; }
+    public MemoryPlan Plan => _planned.Plan;
     /// <summary>The model.</summary>
     public LlamaModel Model { get; }
     /// <summary>Its settings.</summary>
-    public ModelSettings Settings { get; }
+    public ModelSettings Settings => _planned.Settings;
     /// <summary>The device.</summary>
     public IDevice Device => _device;
     /// <summary>Ragged batches are padded to few shapes that are replayed, which changes their rounding.</summary>
-    public bool PadsBatches => _replay.FewShapes;
-
-    /// <summary>
-    /// Runs the model over planning ops and memory: the plan, and the op counts of one full training micro-step. With a
-    /// <paramref name="device"/>, what it takes to replay micro-steps is counted too.
-    /// </summary>
-    public static MemoryPlan MakePlan(
-        ModelConfig config, ModelSettings settings, BatchLimits limits, long workspaceBytes, out PlanningOps ops,
-        IDevice? device = null)
-    {
-        var memory = new PlanningMemory();
-        ops = new PlanningOps(memory);
-        var model = new LlamaModel(config, settings, ops, memory);
-        ModelLoader.Staging(model, memory);
-        if (device != null) CheckDevice(model, settings.ComputeType, device);
-        if (limits.EvalTokens > 0)
-        {
-            LossesIn(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
-            model.Losses(b, losses);
-            ScoresIn(
-                memory, limits.EvalTokens, limits.EvalSequences, limits.EvalSequences, limits.Candidates, out b,
-                out var c, out var s, out var lse);
-            model.Scores(b, c, s, lse);
-        }
-        if (limits.GenerateTokens > 0)
-        {
-            memory.BeginPhase("generate");
-            var cache = new KvCache(model, memory, limits.GenerateTokens);
-            DecodeIn(model, memory, Math.Min(limits.PromptTokens, limits.GenerateTokens), out var b, out var logits);
-            model.Decode(b, cache, logits);
-        }
-        model.RefreshAdapters();
-        ops.ResetCounts();
-        if (limits.TrainTokens > 0)
-        {
-            TrainIn(
-                memory, limits.TrainTokens, BatchPadding.Sequences(limits), limits.TrainLabels, out var b,
-                out var losses);
-            // what is counted is a batch that is not padded
-            b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) };
-            model.ForwardBackward(b, new Dropout(settings.Lora?.LoraDropout ?? 0, 0, 0, 0), 1, losses);
-        }
-        return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
-    }
-
-    private static void CheckDevice(LlamaModel model, DType compute, IDevice device)
-    {
-        if (model.Config.HeadDim > device.LargestHead)
-            throw new HeadroomException($"The model has heads of {model.Config.HeadDim} elements; {device.Name} "
-                + $"takes {device.LargestHead} at most.", "Run with --device cpu.");
-        foreach (var p in model.Projections)
-            if (device.LargestRank(Math.Max(p.Weight.In, p.Weight.Out), compute) is var most && p.Rank > most)
-                throw new HeadroomException(
-                    $"{p.Path} has an adapter of rank {p.Rank}; {device.Name} takes {most} at most there.",
-                    $"Choose a rank of at most {most}.");
-    }
-
-    /// <summary>
-    /// Bytes that the frozen weights take in the activation type; see <see cref="LlamaModel.ExpandableBytes"/>.
-    /// </summary>
-    public static long ExpandableBytes(ModelConfig config, ModelSettings settings)
-    {
-        var memory = new PlanningMemory();
-        return new LlamaModel(config, settings, new PlanningOps(memory), memory).ExpandableBytes;
-    }
-
-    private static StepReplay Replay(IDevice device, PlanningOps counted, ModelSettings settings) =>
-        counted.Flops > 0
-            ? device.Replay(counted.Flops, counted.Counts.Values.Sum(c => c.Calls), settings.ComputeType)
-            : default;
+    public bool PadsBatches => _planned.Replay.FewShapes;
 
     /// <summary>
     /// What was taken out of the base when the adapters were started (PiSSA, LoftQ of several iterations); it is saved
@@ -266,20 +222,20 @@ public sealed partial class Engine : IDisposable
     {
         RefreshAdapters();
         var (tokens, sequences, labels) = _padding.Of(batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length);
-        TrainIn(_memory, tokens, sequences, labels, out var b, out var losses);
+        Phases.Train(_memory, tokens, sequences, labels, out var b, out var losses);
         Fill(batch, b);
-        _step = (tokens, sequences, labels, dropout, gradScale);
+        _step = (b, losses, dropout, gradScale, _memory.Taken);
         _device.MicroStep(
-            new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _replay, dropout.Step, gradScale, _issue
-        );
+            new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _planned.Replay, dropout.Step, gradScale,
+            _issue);
         return SumLosses(losses.Head(batch.Labels.Length));
     }
 
-    // The device may call it twice: the phase starts anew, at the same addresses.
+    // The device calls it once or, to replay what it recorded, not at all; twice only where a record came to nothing.
     private void Issue()
     {
-        TrainIn(_memory, _step.Tokens, _step.Sequences, _step.Labels, out var b, out var losses);
-        Model.ForwardBackward(b, _step.Dropout, _step.GradScale, losses);
+        _memory.Taken = _step.Activations;
+        Model.ForwardBackward(_step.Batch, _step.Dropout, _step.GradScale, _step.Losses);
     }
 
     /// <summary>
@@ -311,7 +267,8 @@ public sealed partial class Engine : IDisposable
     public double Losses(in HostBatch batch, Span<float> perLabel = default)
     {
         RefreshAdapters();
-        LossesIn(_memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
+        Phases.Losses(
+            _memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
         Fill(batch, b);
         Model.Losses(b, losses);
         double sum = SumLosses(losses);
@@ -325,7 +282,7 @@ public sealed partial class Engine : IDisposable
         RefreshAdapters();
         int n = batch.LabelRows.Length;
         CheckIds(candidates);
-        ScoresIn(
+        Phases.Scores(
             _memory, batch.Ids.Length, batch.Offsets.Length - 1, n, candidates.Length, out var b, out var c, out var s,
             out var lse);
         Fill(batch, b);
@@ -338,8 +295,8 @@ public sealed partial class Engine : IDisposable
     /// <summary>Starts generation: an empty cache of the planned capacity.</summary>
     public KvCache StartGeneration()
     {
-        _memory.BeginPhase("generate");
-        return new KvCache(Model, _memory, _limits.GenerateTokens);
+        _memory.BeginPhase(Phases.Generate);
+        return new KvCache(Model, _memory, _planned.Limits.GenerateTokens);
     }
 
     /// <summary>
@@ -352,15 +309,15 @@ public sealed partial class Engine : IDisposable
             throw new HeadroomException("The text is longer than the planned context.", "Raise the context length.");
         RefreshAdapters();
         Span<int> offsets = stackalloc int[2];
-        int chunk = Math.Min(_limits.PromptTokens, _limits.GenerateTokens);
+        int chunk = Math.Min(_planned.Limits.PromptTokens, _planned.Limits.GenerateTokens);
         Span<int> positions = stackalloc int[Math.Min(chunk, ids.Length)];
         Tensor last = default;
         for (int start = 0; start < ids.Length; start += chunk)
         {
             int n = Math.Min(chunk, ids.Length - start), length = cache.Length;
-            _memory.BeginPhase("generate");
+            _memory.BeginPhase(Phases.Generate);
             cache.Reserve(Model, _memory); // same addresses: the contents stay
-            DecodeIn(Model, _memory, n, out var b, out last);
+            Phases.Decode(Model, _memory, n, out var b, out last);
             for (int i = 0; i < n; i++) positions[i] = length + i;
             offsets[1] = n;
             Fill(new HostBatch(ids.Slice(start, n), positions[..n], offsets, default, default), b);
@@ -379,39 +336,6 @@ public sealed partial class Engine : IDisposable
 
     /// <inheritdoc/>
     public void Dispose() => _device.Dispose();
-
-    private static void TrainIn(
-        IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
-    {
-        memory.BeginPhase("train");
-        b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
-    }
-
-    private static void LossesIn(
-        IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
-    {
-        memory.BeginPhase("eval loss");
-        b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
-    }
-
-    private static void ScoresIn(
-        IMemory memory, int tokens, int sequences, int labels, int candidates, out BatchTensors b, out Tensor c,
-        out Tensor s, out Tensor lse)
-    {
-        memory.BeginPhase("eval");
-        b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        c = memory.Hold(MemoryCategory.Batch, "candidates", DType.I32, Shape.Of(candidates));
-        s = memory.Hold(MemoryCategory.Batch, "scores", DType.F32, Shape.Of(labels, candidates));
-        lse = memory.Hold(MemoryCategory.Batch, "log-sum-exp", DType.F32, Shape.Of(labels));
-    }
-
-    private static void DecodeIn(LlamaModel model, IMemory memory, int tokens, out BatchTensors b, out Tensor logits)
-    {
-        b = BatchTensors.Alloc(memory, tokens, 1, 0);
-        logits = memory.Hold(MemoryCategory.LogitsChunk, "logits", DType.F32, Shape.Of(1, model.Config.VocabSize));
-    }
 
     // A tokenizer may know more tokens than its model: an id beyond the table would read what lies behind it.
     private void CheckIds(ReadOnlySpan<int> ids)

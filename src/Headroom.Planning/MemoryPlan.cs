@@ -86,6 +86,11 @@ public sealed class ArenaMemory : IMemory
         _next = 0;
     }
 
+    /// <summary>
+    /// How many buffers of the phase are handed out. Set back, later ones are handed out anew, at the same addresses.
+    /// </summary>
+    public int Taken { get => _next; set => _next = value; }
+
     /// <inheritdoc/>
     public Tensor Hold(MemoryCategory category, string name, DType dtype, Shape shape) =>
         Take(_current, ref _next, name, dtype, shape);

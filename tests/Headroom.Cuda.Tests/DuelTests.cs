@@ -35,7 +35,7 @@ public class DuelTests
         recipe.Training.Precision = "fp32";
         using var run = PreparedRun.Of(
             recipe, new ModelOptions { Path = model }, () => device, null, (_, _, _, _) => { });
-        using var engine = new Engine(device, run.Source, run.Settings, run.Limits);
+        using var engine = new Engine(device, run.Source, run.Planned);
         engine.InitializeAdapters((ulong)recipe.Training.Seed);
         var trainer = new Trainer(engine, recipe.Training, run.Train, run.Longest);
         using var feed = new BatchFeed(run.Train, recipe.Training, run.Longest, 0, trainer.TotalSteps);

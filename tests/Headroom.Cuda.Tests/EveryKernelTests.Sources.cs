@@ -17,7 +17,7 @@ public sealed partial class EveryKernelTests
     public void EveryModelHasAPlan(DType t)
     {
         foreach (var m in Models)
-            Assert.True(Engine.MakePlan(m.Config, m.Settings(t), Model.Limits, 0, out _).ArenaBytes > 0);
+            Assert.True(PlannedModel.Make(m.Config, m.Settings(t), Model.Limits, 0).Plan.ArenaBytes > 0);
     }
 
     /// <summary>

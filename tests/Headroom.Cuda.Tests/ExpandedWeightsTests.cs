@@ -93,7 +93,7 @@ public class ExpandedWeightsTests
         foreach (string[] targets in new[] { All, ["q_proj", "down_proj"] })
         {
             var settings = Settings(compute, storage, recompute, targets, r);
-            long all = Engine.ExpandableBytes(Config, settings);
+            long all = PlannedModel.ExpandableBytes(Config, settings);
             foreach (long piece in new[] { 4L << 20, 64 << 10 }) // whole, and in pieces of rows
             {
                 var none = Run(settings, 0, graphs, ahead, piece);

@@ -26,6 +26,10 @@ internal sealed record SourceKernel(string File, string Name, int Size, bool Typ
 /// </summary>
 internal static partial class KernelSources
 {
+    // The one condition on a size that a kernel may stand under.
+    private static readonly string RankIsTheGroups =
+        $"#if RANK == {KernelHeader.Macro(nameof(KernelConstants.LoraGroupRank))}";
+
     /// <summary>What files are compiled for: RANK of the fused adapters, HEAD of flash attention.</summary>
     private static readonly int[] Ranks = [16, 32, 64], Heads = [64, 128];
 
@@ -60,7 +64,7 @@ internal static partial class KernelSources
             bool hopper = under.Any(c => c.Contains("__CUDA_ARCH_FEAT_SM90_ALL"));
             int only = 0;
             foreach (string c in under.Where(c => !c.Contains("__CUDA_ARCH_FEAT_SM90_ALL")))
-                only = RankIs().Match(c) is { Success: true } r ? int.Parse(r.Groups[1].Value)
+                only = c.Trim() == RankIsTheGroups ? KernelConstants.LoraGroupRank
                     : throw new InvalidOperationException(
                         $"{file}: {name} stands under a condition this test does not know: {c}");
             foreach (int size in sizes)
@@ -118,7 +122,6 @@ internal static partial class KernelSources
     [GeneratedRegex(@"\bHEAD\b")] private static partial Regex HeadWord();
     [GeneratedRegex(@"\bT\b")] private static partial Regex Type();
     [GeneratedRegex(@"\bmma(\.sync|_async)")] private static partial Regex Mma();
-    [GeneratedRegex(@"^#if RANK == (\d+)\s*$")] private static partial Regex RankIs();
 
     [GeneratedRegex(@"extern ""C"" __global__ void (?:__launch_bounds__\([^()]*\) )?(\w+)\(")]
     private static partial Regex Declaration();

@@ -96,8 +96,9 @@ internal static class PlanCommand
             };
         var limits = new BatchLimits(rows * length, rows, rows * (length - 1), rows * length, rows);
         using var cpu = new CpuDevice(); // that it is planned for
-        var (plan, fitted) = Budget.Fit(
+        var planned = Budget.Fit(
             config, settings, limits, cpu.WorkspaceBytes, vram == null ? null : Units.Parse(vram), cpu, flags: true);
+        var (plan, fitted) = (planned.Plan, planned.Settings);
         string? beyond = PlanTable.BeyondPositions($"--length is {length}", length, config);
         // The CPU has one kernel for every head size; whoever plans thinks of a card too.
         string? slower = FlashKernels.Fallback(config.HeadDim, DType.BF16, ANewCard) is { } why

@@ -1,7 +1,7 @@
-// Attention for any head size up to 256 and any T: four warps a query row and head, each over every fourth key, merged at the end.
+// Attention for any head size up to LARGEST_HEAD and any T: four warps a query row and head, each over every fourth key, merged at the end.
 // The tensor-core kernels take over where their shapes allow. Rows of o and dO are ldo elements apart: they may have further columns.
-#define WARPS 4
-#define MAX_PER_LANE 8
+#define WARPS ATTENTION_WARPS
+#define MAX_PER_LANE (LARGEST_HEAD / 32)
 
 DEV int sequence_of(const int* offsets, int sequences, int row)
 {
@@ -31,7 +31,7 @@ DEV float dot_row(const float* a, const float* b)
 extern "C" __global__ void attention_rows(const T* q, const T* k, const T* v, const int* offsets, int sequences, int past,
     int heads, int kvHeads, int d, int window, float scale, T* o, i64 ldo, float* lse)
 {
-    __shared__ float acc[WARPS][256], maxes[WARPS], sums[WARPS];
+    __shared__ float acc[WARPS][LARGEST_HEAD], maxes[WARPS], sums[WARPS];
     int row = blockIdx.x, head = blockIdx.y, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     int start = offsets ? offsets[sequence_of(offsets, sequences, row)] : 0, last = offsets ? row : past + row;
     int first = window > 0 && last - window + 1 > start ? last - window + 1 : start;
@@ -91,7 +91,7 @@ extern "C" __global__ void attention_delta(const T* o, const T* dO, i64 ldo, flo
     if (at < count && first == 0) delta[at] = s;
 }
 
-DEV void merge_rows(float (*acc)[256], int warp, int lane, int d, const float* v, float f, T* dst)
+DEV void merge_rows(float (*acc)[LARGEST_HEAD], int warp, int lane, int d, const float* v, float f, T* dst)
 {
     __syncthreads();
 #pragma unroll
@@ -108,7 +108,7 @@ DEV void merge_rows(float (*acc)[256], int warp, int lane, int d, const float* v
 extern "C" __global__ void attention_dq(const T* q, const T* k, const T* v, const float* lse, const T* dO, i64 ldo, const float* delta, const int* offsets,
     int sequences, int heads, int kvHeads, int d, int window, float scale, T* dq)
 {
-    __shared__ float acc[WARPS][256];
+    __shared__ float acc[WARPS][LARGEST_HEAD];
     int row = blockIdx.x, head = blockIdx.y, warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     int start = offsets[sequence_of(offsets, sequences, row)];
     int first = window > 0 && row - window + 1 > start ? row - window + 1 : start;
@@ -133,7 +133,7 @@ extern "C" __global__ void attention_dq(const T* q, const T* k, const T* v, cons
 extern "C" __global__ void attention_dkv(const T* q, const T* k, const T* v, const float* lse, const T* dO, i64 ldo, const float* delta, const int* offsets,
     int sequences, int heads, int kvHeads, int d, int window, float scale, T* dk, T* dv)
 {
-    __shared__ float acc[WARPS][256];
+    __shared__ float acc[WARPS][LARGEST_HEAD];
     int row = blockIdx.x, kvHead = blockIdx.y, warp = threadIdx.x >> 5, lane = threadIdx.x & 31, group = heads / kvHeads;
     int end = offsets[sequence_of(offsets, sequences, row) + 1];
     if (window > 0 && row + window < end) end = row + window;

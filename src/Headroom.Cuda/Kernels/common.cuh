@@ -1,13 +1,15 @@
 // Shared by all kernels. No CUDA headers: 16-bit types are their bits, conversions are PTX or bit arithmetic.
-// ACT chooses the activation type T: 0 float, 1 bfloat16, 2 half.
+// constants.cuh and structs.cuh are made of host code (KernelHeader.cs): what both must agree on.
+// ACT, one of the kinds, chooses the activation type T.
+#include "constants.cuh"
 #ifndef ACT
-#define ACT 0
+#define ACT KIND_F32
 #endif
 #define DEV __device__ __forceinline__
 #define INFINITY_F __uint_as_float(0x7F800000u)
 
 // float32 compute is held to float32 accuracy; 16-bit compute takes the fast exponential.
-#if ACT == 0
+#if ACT == KIND_F32
 #define EXP expf
 #else
 #define EXP __expf
@@ -25,13 +27,14 @@ struct alignas(16) V4 { u32 x, y, z, w; };
 struct alignas(16) F4 { float x, y, z, w; };
 struct alignas(8) V2 { u32 x, y; };
 
-#if ACT == 1
+#if ACT == KIND_BF16
 typedef bf16 T;
-#elif ACT == 2
+#elif ACT == KIND_F16
 typedef f16 T;
 #else
 typedef float T;
 #endif
+#include "structs.cuh"
 
 DEV float to_f(float x) { return x; }
 DEV float to_f(bf16 x) { return __uint_as_float((u32)x.u << 16); }
@@ -117,16 +120,15 @@ DEV float block_max(float x)
 
 // Philox4x32-10 (Salmon et al., SC 2011), as Headroom.Core.Philox. The micro-step's number and the keys of the rounds are words of the module and no
 // arguments: a recorded micro-step can be replayed with others, and an instruction takes them from constant memory without a register or an addition.
-extern "C" { __constant__ u32 dropout_step; __constant__ u32 dropout_keys[20]; }
-struct Mask { u32 site, threshold; float keep; }; // the threshold in both halves
+extern "C" { __constant__ u32 dropout_step; __constant__ u32 dropout_keys[2 * PHILOX_ROUNDS]; }
 // The four random words of block b: of elements 8 b .. 8 b + 7, two a word.
 DEV void philox(u64 block, u32 site, u32* out)
 {
     u32 c0 = (u32)block, c1 = (u32)(block >> 32), c2 = site, c3 = dropout_step;
 #pragma unroll
-    for (int r = 0; r < 10; r++)
+    for (int r = 0; r < PHILOX_ROUNDS; r++)
     {
-        u64 p0 = (u64)0xD2511F53u * c0, p1 = (u64)0xCD9E8D57u * c2; // one wide multiply each
+        u64 p0 = (u64)PHILOX_M0 * c0, p1 = (u64)PHILOX_M1 * c2; // one wide multiply each
         c0 = (u32)(p1 >> 32) ^ c1 ^ dropout_keys[2 * r]; c1 = (u32)p1; c2 = (u32)(p0 >> 32) ^ c3 ^ dropout_keys[2 * r + 1]; c3 = (u32)p0;
     }
     out[0] = c0; out[1] = c1; out[2] = c2; out[3] = c3;
@@ -164,9 +166,9 @@ DEV float mask1(const Mask& m, u64 index)
     return x;
 }
 
-// Of a block of NF4 codes: absmax is a float per block, or (nested) map[code] * nestedAbsmax[block / 256] + offset in two roundings.
+// Of a block of NF4 codes: absmax is a float per block, or (nested) map[code] * nestedAbsmax[block >> NESTED_SHIFT] + offset in two roundings.
 DEV float nf4_absmax(const void* absmax, const float* nested, const float* offset, const float* map, i64 block)
 {
     if (!nested) return ((const float*)absmax)[block];
-    return __fadd_rn(__fmul_rn(map[((const u8*)absmax)[block]], nested[block >> 8]), *offset);
+    return __fadd_rn(__fmul_rn(map[((const u8*)absmax)[block]], nested[block >> NESTED_SHIFT]), *offset);
 }

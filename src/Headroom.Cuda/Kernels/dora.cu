@@ -50,11 +50,11 @@ extern "C" __global__ void dora_forward(const T* u, const float* scale, const fl
     for (int i = threadIdx.x; i < n; i += blockDim.x) from_f(to_f(r[i]) * scale[i] + ((bias ? bias[i] : 0.f) + (accumulate ? to_f(d[i]) : 0.f)), d[i]);
 }
 
-// du = scale * dy, and into partial [gridDim.y, n] the column sums of dy * u over span rows. A block has 256 columns, eight a lane; its eight warps share the rows.
-extern "C" __global__ void __launch_bounds__(256) dora_backward(const T* dy, const T* u, const float* scale, T* du, float* partial, int rows, int n, int span)
+// du = scale * dy, and into partial [gridDim.y, n] the column sums of dy * u over span rows. A block has DORA_COLUMNS, eight a lane; its eight warps share the rows.
+extern "C" __global__ void __launch_bounds__(DORA_COLUMNS) dora_backward(const T* dy, const T* u, const float* scale, T* du, float* partial, int rows, int n, int span)
 {
-    __shared__ float sums[8][256];
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, col = blockIdx.x * 256 + lane * 8;
+    __shared__ float sums[8][DORA_COLUMNS];
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, col = blockIdx.x * DORA_COLUMNS + lane * 8;
     int start = blockIdx.y * span, end = start + span < rows ? start + span : rows;
     float s[8], acc[8] = {};
     bool whole = (n & 7) == 0;
@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(256) dora_backward(const T* dy, con
 #pragma unroll
     for (int k = 0; k < 8; k++) sums[warp][lane * 8 + k] = acc[k];
     __syncthreads();
-    int column = blockIdx.x * 256 + threadIdx.x;
+    int column = blockIdx.x * DORA_COLUMNS + threadIdx.x;
     if (column >= n) return;
     float sum = 0;
 #pragma unroll
@@ -102,15 +102,11 @@ extern "C" __global__ void dora_magnitude(const float* partial, const float* nor
     magnitude[i] += sum / norm[i];
 }
 
-// Where rows of a weight are read from: float32, or NF4 codes from element "first" on.
-struct Rows { const float* w; const u8* codes; const void* absmax; const float* nested; const float* offset; const float* tables; i64 first; int shift; };
-
-#define DORA_ROWS 16
 #define DORA_RANKS 32
 
 // norm = length of a row of w + s * b a, 1 for a row of zeros; scale = magnitude / norm. w [rows, n], b [rows, r], a [r, n]. A block has 16 rows, a thread V columns of each at a
 // time: an element of a is read once for 16 products. With eight rows and one column a thread this took 50 ms of an H100 for the 224 weights of a 7B model, r 16.
-template <int V, bool NF4> DEV void dora_rows(const Rows& x, const float* a, const float* b, float s, const float* magnitude, float* norm, float* scale, int rows, int n, int r)
+template <int V, bool NF4> DEV void dora_rows(const StoredRows& x, const float* a, const float* b, float s, const float* magnitude, float* norm, float* scale, int rows, int n, int r)
 {
     __shared__ float factors[DORA_RANKS][DORA_ROWS];
     __shared__ float code[16];
@@ -157,7 +153,7 @@ template <int V, bool NF4> DEV void dora_rows(const Rows& x, const float* a, con
             {
                 i64 e = x.first + at; // four neighbours lie in one block
                 u32 two = *(const u16*)(x.codes + (e >> 1));
-                float m = nf4_absmax(x.absmax, x.nested, x.offset, x.tables + 16, e >> x.shift);
+                float m = nf4_absmax(x.absmax, x.nested, x.offset, x.tables + TABLES_MAP, e >> x.shift);
                 v[0] = __fmul_rn(code[(two >> 4) & 15], m); v[V == 4 ? 1 : 0] = __fmul_rn(code[two & 15], m);
                 v[V == 4 ? 2 : 0] = __fmul_rn(code[(two >> 12) & 15], m); v[V == 4 ? 3 : 0] = __fmul_rn(code[(two >> 8) & 15], m);
             }
@@ -184,7 +180,7 @@ template <int V, bool NF4> DEV void dora_rows(const Rows& x, const float* a, con
 }
 
 #define DORA_SCALE(NAME, V, NF4) \
-    extern "C" __global__ void __launch_bounds__(256) NAME(Rows x, const float* a, const float* b, float s, const float* magnitude, float* norm, float* scale, int rows, int n, int r) \
+    extern "C" __global__ void __launch_bounds__(256) NAME(StoredRows x, const float* a, const float* b, float s, const float* magnitude, float* norm, float* scale, int rows, int n, int r) \
     { \
         dora_rows<V, NF4>(x, a, b, s, magnitude, norm, scale, rows, n, r); \
     }

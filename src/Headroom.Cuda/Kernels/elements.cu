@@ -31,17 +31,17 @@ extern "C" __global__ void scatter_rows(const T* y, const int* rows, T* x, int n
     for (int i = threadIdx.x; i < n; i += blockDim.x) d[i] = s[i];
 }
 
-// kind: 0 F32, 1 BF16, 2 F16, 3 INT8 with a row's absmax.
+// Of a table of a kind; INT8 with an absmax a row.
 extern "C" __global__ void embedding(const int* ids, const void* table, const float* absmax, int kind, T* y, int h)
 {
     i64 row = ids[blockIdx.x];
     T* d = y + (i64)blockIdx.x * h;
-    float scale = kind == 3 ? absmax[row] / 127.f : 0.f;
+    float scale = kind == KIND_INT8 ? absmax[row] / 127.f : 0.f;
     for (int i = threadIdx.x; i < h; i += blockDim.x)
     {
         i64 at = row * h + i;
-        float v = kind == 0 ? ((const float*)table)[at] : kind == 1 ? to_f(((const bf16*)table)[at])
-            : kind == 2 ? to_f(((const f16*)table)[at]) : (float)((const signed char*)table)[at] * scale;
+        float v = kind == KIND_F32 ? ((const float*)table)[at] : kind == KIND_BF16 ? to_f(((const bf16*)table)[at])
+            : kind == KIND_F16 ? to_f(((const f16*)table)[at]) : (float)((const signed char*)table)[at] * scale;
         from_f(v, d[i]);
     }
 }
@@ -109,7 +109,7 @@ extern "C" __global__ void rope(T* x, const float* co, const float* si, int head
     }
 }
 
-// Rows of y may be pad columns wider; magic = ceil(2^40 / octets of a row) finds the row.
+// Rows of y may be pad columns wider; magic = ceil(2^MAGIC_SHIFT / octets of a row) finds the row.
 extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n, int pad, u64 magic)
 {
     i64 stride = (i64)gridDim.x * blockDim.x * 8;
@@ -120,7 +120,7 @@ extern "C" __global__ void swiglu(const T* gate, const T* up, T* y, i64 n, int p
             float g[8], u[8];
             load8(gate + i, g); load8(up + i, u);
             for (int k = 0; k < 8; k++) g[k] = silu(g[k]) * u[k];
-            store8(pad ? y + i + ((u64)(i >> 3) * magic >> 40) * pad : y + i, g);
+            store8(pad ? y + i + ((u64)(i >> 3) * magic >> MAGIC_SHIFT) * pad : y + i, g);
         }
         else for (i64 k = i; k < n; k++) from_f(silu(to_f(gate[k])) * to_f(up[k]), y[k]);
     }
@@ -135,7 +135,7 @@ extern "C" __global__ void swiglu_backward(const T* gate, const T* up, const T* 
         if (i + 8 <= n)
         {
             float g[8], u[8], d[8];
-            i64 wide = pad ? i + ((u64)(i >> 3) * magic >> 40) * pad : i;
+            i64 wide = pad ? i + ((u64)(i >> 3) * magic >> MAGIC_SHIFT) * pad : i;
             load8(gate + i, g); load8(up + i, u); load8(dy + wide, d);
             for (int k = 0; k < 8; k++) swiglu_grad(g[k], u[k], d[k], g[k], u[k], d[k]);
             store8(dgate + i, g); store8(dup + i, u);

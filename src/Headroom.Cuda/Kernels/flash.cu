@@ -4,7 +4,7 @@
 #include "mma.cuh"
 #include "flash.cuh"
 
-extern "C" __global__ void __launch_bounds__(128) flash_forward(const T* q, const T* k, const T* v, const int* offsets, int sequences,
+extern "C" __global__ void __launch_bounds__(THREADS) flash_forward(const T* q, const T* k, const T* v, const int* offsets, int sequences,
     int heads, int kvHeads, int window, float scale, T* o, i64 ldo, float* lse)
 {
     extern __shared__ V4 memory[];
@@ -121,7 +121,7 @@ extern "C" __global__ void __launch_bounds__(128) flash_forward(const T* q, cons
     }
 }
 
-extern "C" __global__ void __launch_bounds__(128) flash_dq(const T* q, const T* k, const T* v, const float* lse, const T* dO, i64 ldo, const float* delta,
+extern "C" __global__ void __launch_bounds__(THREADS) flash_dq(const T* q, const T* k, const T* v, const float* lse, const T* dO, i64 ldo, const float* delta,
     const int* offsets, int sequences, int heads, int kvHeads, int window, float scale, T* dq)
 {
     extern __shared__ V4 memory[];
@@ -220,8 +220,8 @@ extern "C" __global__ void __launch_bounds__(128) flash_dq(const T* q, const T* 
     }
 }
 
-// A block owns 64 keys of one key/value head and walks the queries that see them, 32 at a time, over all query heads of the group.
-extern "C" __global__ void __launch_bounds__(128) flash_dkv(const T* q, const T* k, const T* v, const float* lse, const T* dO, i64 ldo, const float* delta,
+// A block owns 64 keys of one key/value head and walks the queries that see them, QUERIES at a time, over all query heads of the group.
+extern "C" __global__ void __launch_bounds__(THREADS) flash_dkv(const T* q, const T* k, const T* v, const float* lse, const T* dO, i64 ldo, const float* delta,
     const int* offsets, int sequences, int heads, int kvHeads, int window, float scale, T* dk, T* dv)
 {
     extern __shared__ V4 memory[];
@@ -230,10 +230,10 @@ extern "C" __global__ void __launch_bounds__(128) flash_dkv(const T* q, const T*
     i64 ldq = (i64)heads * HEAD, ldk = (i64)kvHeads * HEAD;
     u32 base = shared_address(memory);
     const u32 size = TILE * HEAD * 2, half = size / 2;
-    float* stats = (float*)((char*)memory + 4 * size); // [buffer][lse, delta][32]
+    float* stats = (float*)((char*)memory + 4 * size); // [buffer][lse, delta][QUERIES]
     int key0 = tile * TILE, key = key0 + warp * 16 + g;
     int end = window > 0 && key0 + TILE - 1 + window < length ? key0 + TILE - 1 + window : length;
-    int steps = (end - key0 + 31) / 32, total = steps * group;
+    int steps = (end - key0 + QUERIES - 1) / QUERIES, total = steps * group;
 
     load_tile<TILE>(base, k + (start + key0) * ldk + (i64)kvHead * HEAD, ldk, length - key0);
     load_tile<TILE>(base + size, v + (start + key0) * ldk + (i64)kvHead * HEAD, ldk, length - key0);
@@ -243,17 +243,17 @@ extern "C" __global__ void __launch_bounds__(128) flash_dkv(const T* q, const T*
 
     auto fetch = [&](int step)
     {
-        int buffer = step & 1, head = kvHead * group + step / steps, at = key0 + step % steps * 32;
+        int buffer = step & 1, head = kvHead * group + step / steps, at = key0 + step % steps * QUERIES;
         u32 to = base + 2 * size + buffer * size;
-        load_tile<32>(to, q + (start + at) * ldq + (i64)head * HEAD, ldq, length - at);
-        load_tile<32>(to + half, dO + (start + at) * ldo + (i64)head * HEAD, ldo, length - at);
+        load_tile<QUERIES>(to, q + (start + at) * ldq + (i64)head * HEAD, ldq, length - at);
+        load_tile<QUERIES>(to + half, dO + (start + at) * ldo + (i64)head * HEAD, ldo, length - at);
         commit();
-        if (threadIdx.x < 64)
+        if (threadIdx.x < 2 * QUERIES)
         {
-            int i = threadIdx.x & 31;
+            int i = threadIdx.x & (QUERIES - 1);
             bool in = at + i < length;
             i64 n = (i64)(start + at + i) * heads + head;
-            stats[buffer * 64 + threadIdx.x] = !in ? 0.f : threadIdx.x < 32 ? lse[n] * LOG2E : delta[n];
+            stats[buffer * 2 * QUERIES + threadIdx.x] = !in ? 0.f : threadIdx.x < QUERIES ? lse[n] * LOG2E : delta[n];
         }
     };
     fetch(0);
@@ -262,10 +262,10 @@ extern "C" __global__ void __launch_bounds__(128) flash_dkv(const T* q, const T*
         if (step + 1 < total) { fetch(step + 1); wait_async<1>(); }
         else wait_async<0>();
         __syncthreads();
-        int at = key0 + step % steps * 32;
+        int at = key0 + step % steps * QUERIES;
         u32 qt = base + 2 * size + (step & 1) * size, gt = qt + half;
-        const float* ls = stats + (step & 1) * 64;
-        bool edge = at < key0 + TILE || at + 32 > length || window > 0;
+        const float* ls = stats + (step & 1) * 2 * QUERIES;
+        bool edge = at < key0 + TILE || at + QUERIES > length || window > 0;
         // Transposed scores: rows are keys, columns queries. The four column tiles share each load of the keys.
         float s[4][4] = {}, p[4][4] = {};
 #pragma unroll
@@ -298,7 +298,7 @@ extern "C" __global__ void __launch_bounds__(128) flash_dkv(const T* q, const T*
                 float w = ex2(s[i][e] * factor - ls[col]);
                 if (edge && !visible(at + col, key + (e >> 1) * 8, length, window)) w = 0;
                 s[i][e] = w;
-                p[i][e] = w * (p[i][e] - ls[32 + col]);
+                p[i][e] = w * (p[i][e] - ls[QUERIES + col]);
             }
 #pragma unroll
         for (int n = 0; n < 2; n++)

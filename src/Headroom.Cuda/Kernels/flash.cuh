@@ -1,5 +1,7 @@
 // What the flash attention kernels of flash.cu share: shared tiles and their copies, operands from them, the block's place.
-#define TILE 64
+#define TILE FLASH_TILE
+#define THREADS FLASH_THREADS
+#define QUERIES FLASH_QUERIES
 #define CHUNKS (HEAD / 8)
 #define DS (HEAD / 16)
 #define DT (HEAD / 8)
@@ -11,9 +13,9 @@ DEV u32 place(u32 base, int row, int chunk) { return base + (row * CHUNKS + (chu
 template <int ROWS> DEV void load_tile(u32 to, const T* from, i64 stride, int valid)
 {
 #pragma unroll
-    for (int i = 0; i < ROWS * CHUNKS / 128; i++)
+    for (int i = 0; i < ROWS * CHUNKS / THREADS; i++)
     {
-        int n = i * 128 + threadIdx.x, row = n / CHUNKS, chunk = n % CHUNKS;
+        int n = i * THREADS + threadIdx.x, row = n / CHUNKS, chunk = n % CHUNKS;
         bool in = row < valid;
         copy_async(place(to, row, chunk), from + (in ? row * stride : 0) + chunk * 8, in);
     }

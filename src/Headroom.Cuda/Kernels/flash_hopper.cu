@@ -6,7 +6,7 @@
 #include "mma.cuh"
 #include "hopper.cuh"
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_forward(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk,
+extern "C" __global__ void __launch_bounds__(HOPPER_THREADS, 1) flash_hopper_forward(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk,
     const __grid_constant__ TensorMap mv, const int* offsets, int sequences, int tiles, int heads, int kvHeads, int window, float scale, T* o, i64 ldo, float* lse)
 {
     extern __shared__ V4 memory[];

@@ -217,7 +217,7 @@ DEV void key_consumer(const Backward& b, const Place& at, Ring ring, const Tiles
 }
 
 // Both halves in one launch, so that the blocks over queries fill the processors while the last blocks over keys end.
-extern "C" __global__ void __launch_bounds__(384, 1) flash_hopper_backward(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk,
+extern "C" __global__ void __launch_bounds__(HOPPER_THREADS, 1) flash_hopper_backward(const __grid_constant__ TensorMap mq, const __grid_constant__ TensorMap mk,
     const __grid_constant__ TensorMap mv, const __grid_constant__ TensorMap mg, const float* lse, const float* delta, const int* offsets, int sequences,
     int tiles, int heads, int kvHeads, int window, float scale, T* dq, T* dk, T* dv, const float* cos, const float* sin)
 {

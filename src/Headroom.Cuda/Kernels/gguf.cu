@@ -1,19 +1,6 @@
 // Blocks of GGUF files expanded to T just before their product, eight values a thread; the arithmetic is Headroom.Core.GgmlBlocks, rounding by rounding.
 // Every field lies at an even address, so bytes are read in pairs.
 
-#define Q4_0 2
-#define Q4_1 3
-#define Q5_0 6
-#define Q5_1 7
-#define Q8_0 8
-#define Q2_K 10
-#define Q3_K 11
-#define Q4_K 12
-#define Q5_K 13
-#define Q6_K 14
-#define IQ4_NL 20
-#define IQ4_XS 23
-
 DEV float half_at(const u8* p) { return to_f(*(const f16*)p); }
 
 DEV void bytes8(const u8* p, u32* q)
@@ -141,19 +128,19 @@ template <int TYPE, int VALUES, int BYTES> DEV void embed(const int* ids, const 
     }
 }
 
-#define GGUF_KERNELS(NAME, TYPE, VALUES, BYTES) \
-    extern "C" __global__ void __launch_bounds__(256) expand_##NAME(const u8* src, T* dst, i64 n) { expand<TYPE, VALUES, BYTES>(src, dst, n); } \
-    extern "C" __global__ void embed_##NAME(const int* ids, const u8* table, T* y, i64 rowBytes, int h) { embed<TYPE, VALUES, BYTES>(ids, table, y, rowBytes, h); }
+#define GGUF_KERNELS(NAME, TYPE) \
+    extern "C" __global__ void __launch_bounds__(256) expand_##NAME(const u8* src, T* dst, i64 n) { expand<TYPE, TYPE##_VALUES, TYPE##_BYTES>(src, dst, n); } \
+    extern "C" __global__ void embed_##NAME(const int* ids, const u8* table, T* y, i64 rowBytes, int h) { embed<TYPE, TYPE##_VALUES, TYPE##_BYTES>(ids, table, y, rowBytes, h); }
 
-GGUF_KERNELS(q4_0, Q4_0, 32, 18)
-GGUF_KERNELS(q4_1, Q4_1, 32, 20)
-GGUF_KERNELS(q5_0, Q5_0, 32, 22)
-GGUF_KERNELS(q5_1, Q5_1, 32, 24)
-GGUF_KERNELS(q8_0, Q8_0, 32, 34)
-GGUF_KERNELS(q2_k, Q2_K, 256, 84)
-GGUF_KERNELS(q3_k, Q3_K, 256, 110)
-GGUF_KERNELS(q4_k, Q4_K, 256, 144)
-GGUF_KERNELS(q5_k, Q5_K, 256, 176)
-GGUF_KERNELS(q6_k, Q6_K, 256, 210)
-GGUF_KERNELS(iq4_nl, IQ4_NL, 32, 18)
-GGUF_KERNELS(iq4_xs, IQ4_XS, 256, 136)
+GGUF_KERNELS(q4_0, Q4_0)
+GGUF_KERNELS(q4_1, Q4_1)
+GGUF_KERNELS(q5_0, Q5_0)
+GGUF_KERNELS(q5_1, Q5_1)
+GGUF_KERNELS(q8_0, Q8_0)
+GGUF_KERNELS(q2_k, Q2_K)
+GGUF_KERNELS(q3_k, Q3_K)
+GGUF_KERNELS(q4_k, Q4_K)
+GGUF_KERNELS(q5_k, Q5_K)
+GGUF_KERNELS(q6_k, Q6_K)
+GGUF_KERNELS(iq4_nl, IQ4_NL)
+GGUF_KERNELS(iq4_xs, IQ4_XS)

@@ -1,11 +1,11 @@
 // What the Hopper kernels share: mbarriers, bulk tensor copies into swizzled tiles, warpgroup products (wgmma), the blocks' places.
 // Compiled for sm_90a; elsewhere nothing of it exists.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define ROWS 128           // rows of a block
+#define ROWS HOPPER_ROWS   // rows of a block
 #define PANELS (HEAD / 64) // a shared tile is panels of 64 columns: rows of 128 bytes, 16-byte chunks swizzled by row & 7
-#define KEYS 128           // keys of a step over keys, QUERIES of a step over queries
-#define QUERIES 64
-#define SLOTS 4            // shared tiles of KEYS (or two of QUERIES) rows in the ring
+#define KEYS HOPPER_KEYS   // keys of a step over keys, QUERIES of a step over queries
+#define QUERIES HOPPER_QUERIES
+#define SLOTS HOPPER_SLOTS // shared tiles of KEYS (or two of QUERIES) rows in the ring
 #ifndef HEADS_AT_ONCE
 #define HEADS_AT_ONCE 8
 #endif
@@ -30,17 +30,17 @@ DEV void barrier_wait(u32 bar, u32 parity)
 DEV void barriers_ready() { asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async;" ::: "memory"); }
 DEV void sync_threads(int barrier, int count) { asm volatile("bar.sync %0, %1;" :: "r"(barrier), "r"(count) : "memory"); }
 
-struct alignas(64) TensorMap { u64 words[16]; };
+struct alignas(TENSOR_MAP_BOUNDARY) TensorMap { u64 words[TENSOR_MAP_BYTES / 8]; };
 
-// A tile of R rows and HEAD columns at (column, row) of a tensor, in boxes of 64 x 64. Rows past the tensor come as zeros.
+// A tile of R rows and HEAD columns at (column, row) of a tensor, in boxes of HOPPER_BOX x HOPPER_BOX. Rows past the tensor come as zeros.
 template <int R> DEV void fetch_tile(u32 to, const TensorMap* map, u32 bar, int column, int row)
 {
 #pragma unroll
     for (int p = 0; p < PANELS; p++)
 #pragma unroll
-        for (int r = 0; r < R; r += 64)
+        for (int r = 0; r < R; r += HOPPER_BOX)
             asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
-                :: "r"(to + p * R * 128 + r * 128), "l"(map), "r"(bar), "r"(column + p * 64), "r"(row + r) : "memory");
+                :: "r"(to + p * R * 128 + r * 128), "l"(map), "r"(bar), "r"(column + p * HOPPER_BOX), "r"(row + r) : "memory");
 }
 
 // Zeroes rows [from, R) of a tile: rows of the next sequence, whose weight is zero but which may hold anything. All 256 consumers call it.
@@ -80,7 +80,7 @@ DEV void release_all(u32 empty) { barrier_arrive(empty); }
 
 // ---- warpgroup products
 
-#if ACT == 1
+#if ACT == KIND_BF16
 #define WG_TYPES ".f32.bf16.bf16 "
 #else
 #define WG_TYPES ".f32.f16.f16 "
@@ -214,7 +214,7 @@ template <int N> DEV void hide(float (&s)[N], int query, int key0, int window, f
     }
 }
 
-// Shared memory of a block: tiles at a boundary of 1,024 bytes (the swizzle counts from there), by address and by pointer.
+// Shared memory of a block: tiles at a boundary of HOPPER_BOUNDARY bytes (the swizzle counts from there), by address and by pointer.
 struct Tiles
 {
     u32 base;
@@ -222,7 +222,7 @@ struct Tiles
     DEV Tiles(V4* memory)
     {
         u32 raw = shared_address(memory);
-        base = (raw + 1023) & ~1023u;
+        base = (raw + HOPPER_BOUNDARY - 1) & ~(u32)(HOPPER_BOUNDARY - 1);
         local = (u8*)memory + (base - raw);
     }
 };

@@ -4,7 +4,7 @@
 // (see rank_of), so that a lane reads four of them at once.
 #include "mma.cuh"
 #include "lora.cuh"
-#define LORA_WARPS (RANK > 32 ? 8 : 16)
+#define LORA_WARPS (RANK > LORA_DOWN_FEW_ABOVE ? LORA_DOWN_FEW_WARPS : LORA_DOWN_WARPS)
 
 // The rank that column i of mma tile t stands for: tiles come in pairs of 16 ranks, dealt two and two.
 DEV int rank_of(int t, int i) { return (t >> 1) * 16 + (i >> 1) * 4 + (t & 1) * 2 + (i & 1); }
@@ -135,7 +135,7 @@ template <int MT, int COUNT, int RG> DEV void down(const Part* parts, int rows, 
 DOWN(lora_down16, 1, 1, 1)
 DOWN(lora_down32, 2, 1, 1)
 DOWN(lora_down64, 2, 1, 2)
-#if RANK == 16
+#if RANK == LORA_GROUP_RANK
 // Two or three projections that read one x, for which it is loaded once.
 DOWN(lora_down16_2, 1, 2, 1)
 DOWN(lora_down32_2, 1, 2, 2)
@@ -149,10 +149,10 @@ DOWN(lora_down64_3, 2, 3, 2)
 // walks down span rows, 16 at a time: M stays in registers, the next rows of y are on their way while these are worked on.
 template <int COUNT> DEV void up(const Part* parts, int rows, int span)
 {
-    constexpr bool hold = RANK == 16 || COUNT == 1;
+    constexpr bool hold = RANK == LORA_GROUP_RANK || COUNT == 1;
     T* y = parts[0].y;
     const int n = parts[0].n, ldy = parts[0].ldx;
-    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col0 = (blockIdx.x * 8 + warp) * 32;
+    int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col0 = (blockIdx.x * LORA_UP_WARPS + warp) * 32;
     if (col0 >= n) return;
     u32 b[hold ? COUNT : 1][KS][4][2];
     if (hold)
@@ -213,10 +213,10 @@ template <int COUNT> DEV void up(const Part* parts, int rows, int span)
 }
 
 // Each part into its own y: blockIdx.z is the part.
-extern "C" __global__ void __launch_bounds__(256, 2) lora_up(const __grid_constant__ Parts parts, int rows, int span) { up<1>(parts.part + blockIdx.z, rows, span); }
+extern "C" __global__ void __launch_bounds__(LORA_UP_WARPS * 32, 2) lora_up(const __grid_constant__ Parts parts, int rows, int span) { up<1>(parts.part + blockIdx.z, rows, span); }
 // Two or three parts into one y, which is read and written once.
-extern "C" __global__ void __launch_bounds__(256, 2) lora_up2(const __grid_constant__ Parts parts, int rows, int span) { up<2>(parts.part, rows, span); }
-extern "C" __global__ void __launch_bounds__(256, 2) lora_up3(const __grid_constant__ Parts parts, int rows, int span) { up<3>(parts.part, rows, span); }
+extern "C" __global__ void __launch_bounds__(LORA_UP_WARPS * 32, 2) lora_up2(const __grid_constant__ Parts parts, int rows, int span) { up<2>(parts.part, rows, span); }
+extern "C" __global__ void __launch_bounds__(LORA_UP_WARPS * 32, 2) lora_up3(const __grid_constant__ Parts parts, int rows, int span) { up<3>(parts.part, rows, span); }
 
 // The further columns of a gradient's rows, [rows, count * RANK] from x on, to count matrices [rows, RANK]: the dxa that came with the product.
 extern "C" __global__ void lora_split(const __grid_constant__ Parts parts, int rows, int ld, int count)

@@ -4,14 +4,16 @@
 // lora.cu a lane owns eight consecutive elements of a row: the mask it draws serves dx as it lies, and the masked x as the transposed operand.
 #include "mma.cuh"
 #include "lora.cuh"
-#define WARPS 4
-#define SLOTS 3
+#define WARPS LORA_WALK_WARPS
+#define ROWS LORA_WALK_ROWS
+#define SLOTS LORA_WALK_SLOTS
+#define BYTES LORA_WALK_BYTES // of ROWS rows of 32 columns
 
 // For each of COUNT parts dA [RANK, n] += scale * z^T drop(x) and dx [rows, n] += drop(scale * z A); y is dx. Where a part has a tail, its z are columns
 // of dx from there on and go to z, which is only written then. A warp leaves its sums for dA in partial; see lora.cuh.
 template <int COUNT> DEV void backward(const Part* parts, int rows, int share, int ldy, float* partial, u32* counters)
 {
-    constexpr int zBytes = 16 * RANK * 2, slotBytes = 2048 + COUNT * zBytes; // 16 rows of 32 columns of dx, of x, of each z
+    constexpr int zBytes = ROWS * RANK * 2, zAt = 2 * BYTES, slotBytes = zAt + COUNT * zBytes; // rows of dx, of x, of each z
     extern __shared__ V4 memory[];
     const int n = parts[0].n, ldx = parts[0].ldx;
     int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3, col0 = (blockIdx.x * WARPS + warp) * 32, col = col0 + c * 8;
@@ -22,23 +24,23 @@ template <int COUNT> DEV void backward(const Part* parts, int rows, int share, i
     const int ldz = tail ? ldy : RANK, zRow = lane >> 1, zChunk = lane & 1;
     u8* local = (u8*)memory + warp * (SLOTS * slotBytes);
     u32 base = shared_address(local);
-    int start = blockIdx.y * share, end = start + share < rows ? start + share : rows, steps = (end - start + 15) / 16;
+    int start = blockIdx.y * share, end = start + share < rows ? start + share : rows, steps = (end - start + ROWS - 1) / ROWS;
     auto load = [&](int step)
     {
         u32 slot = base + step % SLOTS * slotBytes;
-        int row = start + step * 16;
+        int row = start + step * ROWS;
 #pragma unroll
         for (int h = 0; h < 2; h++) // every lane copies what it reads itself
         {
             bool there = row + g + h * 8 < end;
             i64 r = there ? row + g + h * 8 : 0;
             copy_async(slot + h * 512 + lane * 16, y + r * ldy + col, there);
-            copy_async(slot + 1024 + h * 512 + lane * 16, x + r * ldx + col, there);
+            copy_async(slot + BYTES + h * 512 + lane * 16, x + r * ldx + col, there);
         }
         bool there = row + zRow < end;
         i64 at = (i64)(there ? row + zRow : 0) * ldz + zChunk * 8;
 #pragma unroll
-        for (int q = 0; q < COUNT; q++) copy_async(slot + 2048 + q * zBytes + z_at(zRow, zChunk), (tail ? y + parts[q].tail : parts[q].z) + at, there);
+        for (int q = 0; q < COUNT; q++) copy_async(slot + zAt + q * zBytes + z_at(zRow, zChunk), (tail ? y + parts[q].tail : parts[q].z) + at, there);
     };
     for (int s = 0; s < SLOTS - 1; s++)
     {
@@ -63,25 +65,25 @@ template <int COUNT> DEV void backward(const Part* parts, int rows, int share, i
         __syncwarp(); // z is whole, and the tile before has been read by all lanes
         if (s + SLOTS - 1 < steps) load(s + SLOTS - 1);
         commit();
-        int slot = s % SLOTS * slotBytes, row0 = start + s * 16, row = row0 + g;
+        int slot = s % SLOTS * slotBytes, row0 = start + s * ROWS, row = row0 + g;
         if (tail && col0 == 0 && row0 + zRow < end)
 #pragma unroll
             for (int q = 0; q < COUNT; q++)
-                *(V4*)((T*)parts[q].z + (i64)(row0 + zRow) * RANK + zChunk * 8) = *(const V4*)(local + slot + 2048 + q * zBytes + z_at(zRow, zChunk));
+                *(V4*)((T*)parts[q].z + (i64)(row0 + zRow) * RANK + zChunk * 8) = *(const V4*)(local + slot + zAt + q * zBytes + z_at(zRow, zChunk));
         float v[2][8];
         u32 w[2][4];
 #pragma unroll
         for (int h = 0; h < 2; h++)
         {
             load8((const T*)(local + slot + h * 512 + lane * 16), v[h]);
-            V4 t = *(const V4*)(local + slot + 1024 + h * 512 + lane * 16);
+            V4 t = *(const V4*)(local + slot + BYTES + h * 512 + lane * 16);
             w[h][0] = t.x; w[h][1] = t.y; w[h][2] = t.z; w[h][3] = t.w;
         }
 #pragma unroll
         for (int q = 0; q < COUNT; q++)
         {
             const Part& p = parts[q];
-            u32 z = base + slot + 2048 + q * zBytes, a[4], at[4];
+            u32 z = base + slot + zAt + q * zBytes, a[4], at[4];
             ldmatrix(a, z + z_at((lane >> 3 & 1) * 8 + (lane & 7), lane >> 4));
             ldmatrix_t(at, z + z_at((lane >> 4) * 8 + (lane & 7), lane >> 3 & 1));
             float acc[4][4] = {};
@@ -114,14 +116,14 @@ template <int COUNT> DEV void backward(const Part* parts, int rows, int share, i
     for (int q = 0; q < COUNT; q++) add_ranks(parts[q].out, n, g, col, parts[q].drop ? parts[q].scale * parts[q].mask.keep : parts[q].scale, sum[q]);
 }
 
-#if RANK == 16
-// At the end of the name how many parts; FIT blocks a processor, which the host shares the rows out to: more of them measured slower (spills, or more partial sums).
-#define BACKWARD(COUNT, FIT) \
-    extern "C" __global__ void __launch_bounds__(WARPS * 32, FIT) lora_backward##COUNT(const __grid_constant__ Parts parts, int rows, int share, int ldy, float* partial, u32* counters) \
+#if RANK == LORA_GROUP_RANK
+// At the end of the name how many parts.
+#define BACKWARD(COUNT) \
+    extern "C" __global__ void __launch_bounds__(WARPS * 32, LORA_BACKWARD_BLOCKS - COUNT) lora_backward##COUNT(const __grid_constant__ Parts parts, int rows, int share, int ldy, float* partial, u32* counters) \
     { \
         backward<COUNT>(parts.part, rows, share, ldy, partial, counters); \
     }
-BACKWARD(1, 4)
-BACKWARD(2, 3)
-BACKWARD(3, 2)
+BACKWARD(1)
+BACKWARD(2)
+BACKWARD(3)
 #endif

@@ -2,16 +2,16 @@
 // a block takes 256 columns (rows of 512 contiguous bytes) of a share of the rows, through a ring of shared tiles filled by asynchronous copies.
 #include "mma.cuh"
 #include "lora.cuh"
-#define WIDTH 256   // columns of a block: 32 for each of its eight warps
-#define TILE 32     // rows of a tile
-#define SLOTS 4
+#define WIDTH LORA_OUTER_COLUMNS // of a block: 32 for each of its eight warps
+#define TILE LORA_OUTER_ROWS     // rows of a tile
+#define SLOTS LORA_OUTER_SLOTS
 
 // 16-byte chunks of a tile of x, swizzled as z_at.
 DEV int x_at(int row, int chunk) { return row * (WIDTH * 2) + ((chunk ^ (row & 7)) << 4); }
 
 // sum += scale * drop(x)^T z over the rows: [n, RANK] when transposed, else [RANK, n]. Blocks of one part and 256 columns leave their sums in
 // partial; the one that ends last adds them up, in the order of their rows. Its counter is zero again then.
-extern "C" __global__ void __launch_bounds__(256) lora_outer(const __grid_constant__ Parts parts, int rows, int share, float* partial, u32* counters)
+extern "C" __global__ void __launch_bounds__(WIDTH) lora_outer(const __grid_constant__ Parts parts, int rows, int share, float* partial, u32* counters)
 {
     extern __shared__ V4 memory[];
     __shared__ int last;
@@ -90,11 +90,11 @@ extern "C" __global__ void __launch_bounds__(256) lora_outer(const __grid_consta
     }
     if (gridDim.z > 1)
     {
-        const int each = 2 * NT * 256; // sums of a block, four together
+        const int each = 2 * NT * WIDTH; // sums of a block, four together
         F4* mine = (F4*)partial + (((i64)blockIdx.x * gridDim.y + blockIdx.y) * gridDim.z + blockIdx.z) * each + tid;
         const F4* all = mine - (i64)blockIdx.z * each;
 #pragma unroll
-        for (int i = 0; i < 2 * NT; i++) mine[i * 256] = { acc[i / NT][i % NT][0], acc[i / NT][i % NT][1], acc[i / NT][i % NT][2], acc[i / NT][i % NT][3] };
+        for (int i = 0; i < 2 * NT; i++) mine[i * WIDTH] = { acc[i / NT][i % NT][0], acc[i / NT][i % NT][1], acc[i / NT][i % NT][2], acc[i / NT][i % NT][3] };
         __threadfence();
         __syncthreads();
         if (tid == 0) last = atomicInc(counters + blockIdx.x * gridDim.y + blockIdx.y, gridDim.z - 1) == gridDim.z - 1;
@@ -114,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(256) lora_outer(const __grid_consta
 #pragma unroll
             for (int i = 0; i < 2 * NT; i++)
             {
-                F4 s = load_other(all + (i64)b * each + i * 256);
+                F4 s = load_other(all + (i64)b * each + i * WIDTH);
                 float* a = acc[i / NT][i % NT];
                 a[0] += s.x; a[1] += s.y; a[2] += s.z; a[3] += s.w;
             }

@@ -5,16 +5,18 @@
 #include "mma.cuh"
 #include "lora.cuh"
 #include "swiglu.cuh"
-#define WARPS 4
-#define SLOTS 3
+#define WARPS LORA_WALK_WARPS
+#define ROWS LORA_WALK_ROWS
+#define SLOTS LORA_WALK_SLOTS
+#define BYTES LORA_WALK_BYTES // of ROWS rows of 32 columns
 
-#if RANK == 16
+#if RANK == LORA_GROUP_RANK
 // Part 0 is down's: x [rows, n] the gradient of act without its adapter's share, rows ldx apart; m its A [RANK, n]; z its dxa, or columns of x from tail on; out the gradient of A.
 // Parts 1 and 2 are gate's and up's: y [rows, n] what they gave, which becomes its gradient; z their xa; out the gradient [n, RANK] of B. x is only read.
 // out += scale * sums over the rows. A warp leaves its sums in partial; see lora.cuh.
-extern "C" __global__ void __launch_bounds__(WARPS * 32, 3) lora_swiglu(const __grid_constant__ Parts parts, int rows, int share, float* partial, u32* counters)
+extern "C" __global__ void __launch_bounds__(WARPS * 32, LORA_SWIGLU_BLOCKS) lora_swiglu(const __grid_constant__ Parts parts, int rows, int share, float* partial, u32* counters)
 {
-    constexpr int zBytes = 16 * RANK * 2, zAt = 3 * 1024, slotBytes = zAt + 3 * zBytes; // 16 rows of 32 columns of gate, up and x; 16 rows of each z
+    constexpr int zBytes = ROWS * RANK * 2, zAt = 3 * BYTES, slotBytes = zAt + 3 * zBytes; // rows of gate, up and x, of each z
     extern __shared__ V4 memory[];
     const Part& p = parts.part[0];
     const int n = p.n, ldx = p.ldx;
@@ -26,11 +28,11 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 3) lora_swiglu(const __
     const int ldz = p.tail >= 0 ? ldx : RANK, zRow = lane >> 1, zChunk = lane & 1;
     u8* local = (u8*)memory + warp * (SLOTS * slotBytes);
     u32 base = shared_address(local);
-    int start = blockIdx.y * share, end = start + share < rows ? start + share : rows, steps = (end - start + 15) / 16;
+    int start = blockIdx.y * share, end = start + share < rows ? start + share : rows, steps = (end - start + ROWS - 1) / ROWS;
     auto load = [&](int step)
     {
         u32 slot = base + step % SLOTS * slotBytes;
-        int row = start + step * 16;
+        int row = start + step * ROWS;
 #pragma unroll
         for (int h = 0; h < 2; h++) // every lane copies what it reads itself
         {
@@ -38,8 +40,8 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 3) lora_swiglu(const __
             i64 r = there ? row + g + h * 8 : 0;
             u32 to = slot + h * 512 + lane * 16;
             copy_async(to, gate + r * n + col, there);
-            copy_async(to + 1024, up + r * n + col, there);
-            copy_async(to + 2048, x + r * ldx + col, there);
+            copy_async(to + BYTES, up + r * n + col, there);
+            copy_async(to + 2 * BYTES, x + r * ldx + col, there);
         }
         bool there = row + zRow < end;
         i64 r = there ? row + zRow : 0;
@@ -63,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 3) lora_swiglu(const __
         __syncwarp(); // every z is whole, and the tile before has been read by all lanes
         if (s + SLOTS - 1 < steps) load(s + SLOTS - 1);
         commit();
-        int slot = s % SLOTS * slotBytes, row = start + s * 16 + g;
+        int slot = s % SLOTS * slotBytes, row = start + s * ROWS + g;
         u32 a[4], t[3][2][4];
         ldmatrix(a, base + slot + zAt + z_at((lane >> 3 & 1) * 8 + (lane & 7), lane >> 4));
         float acc[4][4] = {};
@@ -74,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 3) lora_swiglu(const __
         {
             const u8* at = local + slot + h * 512 + lane * 16;
             float v[8], w[8], d[8];
-            load8((const T*)at, v); load8((const T*)(at + 1024), w); load8((const T*)(at + 2048), d);
+            load8((const T*)at, v); load8((const T*)(at + BYTES), w); load8((const T*)(at + 2 * BYTES), d);
             u32 k[4] = { ~0u, ~0u, ~0u, ~0u };
             if (drop) mask_words(p.mask, ((u64)(row + 8 * h) * n + col) >> 3, k);
 #pragma unroll

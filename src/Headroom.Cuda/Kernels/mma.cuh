@@ -11,7 +11,7 @@ DEV float ex2(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "
 DEV u32 pair(float lo, float hi)
 {
     u32 r;
-#if ACT == 1
+#if ACT == KIND_BF16
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
 #else
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
@@ -47,7 +47,7 @@ template <int N> DEV void wait_async() { asm volatile("cp.async.wait_group %0;" 
 // c += a b: 16 x 8 sums of 16 products each.
 DEV void mma16816(float* c, const u32* a, u32 b0, u32 b1)
 {
-#if ACT == 1
+#if ACT == KIND_BF16
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
 #else
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"

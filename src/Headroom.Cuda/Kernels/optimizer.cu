@@ -1,18 +1,15 @@
 // Multi-tensor norm and AdamW: blockIdx.y is the tensor, blocks along x stride over it.
-
-struct NormEntry { const float* x; i64 count; };
-struct AdamEntry { float *w, *g, *m, *v; i64 count; float decay; float unused; };
-struct AdamConstants { float scale, oneMinusBeta1, beta2, oneMinusBeta2, root, eps, size; };
+#define THREADS OPTIMIZER_THREADS
 
 extern "C" __global__ void sum_squares(const NormEntry* table, double* partial)
 {
-    __shared__ double part[256];
+    __shared__ double part[THREADS];
     NormEntry e = table[blockIdx.y];
     double s = 0;
-    i64 stride = (i64)gridDim.x * 256;
-    for (i64 i = (i64)blockIdx.x * 256 + threadIdx.x; i < e.count; i += stride) s += (double)e.x[i] * e.x[i];
+    i64 stride = (i64)gridDim.x * THREADS;
+    for (i64 i = (i64)blockIdx.x * THREADS + threadIdx.x; i < e.count; i += stride) s += (double)e.x[i] * e.x[i];
     part[threadIdx.x] = s;
-    for (int d = 128; d > 0; d >>= 1)
+    for (int d = THREADS / 2; d > 0; d >>= 1)
     {
         __syncthreads();
         if (threadIdx.x < d) part[threadIdx.x] += part[threadIdx.x + d];
@@ -22,11 +19,11 @@ extern "C" __global__ void sum_squares(const NormEntry* table, double* partial)
 
 extern "C" __global__ void sum_partials(const double* partial, int n, double* result)
 {
-    __shared__ double part[256];
+    __shared__ double part[THREADS];
     double s = 0;
-    for (int i = threadIdx.x; i < n; i += 256) s += partial[i];
+    for (int i = threadIdx.x; i < n; i += THREADS) s += partial[i];
     part[threadIdx.x] = s;
-    for (int d = 128; d > 0; d >>= 1)
+    for (int d = THREADS / 2; d > 0; d >>= 1)
     {
         __syncthreads();
         if (threadIdx.x < d) part[threadIdx.x] += part[threadIdx.x + d];

@@ -2,18 +2,18 @@
 
 DEV float value(const void* src, int kind, i64 i)
 {
-    return kind == 0 ? ((const float*)src)[i] : kind == 1 ? to_f(((const bf16*)src)[i]) : to_f(((const f16*)src)[i]);
+    return kind == KIND_F32 ? ((const float*)src)[i] : kind == KIND_BF16 ? to_f(((const bf16*)src)[i]) : to_f(((const f16*)src)[i]);
 }
 
-// Storage kind 0 F32, 1 BF16, 2 F16.
+// From one of the kinds of floats to another.
 extern "C" __global__ void store_plain(const void* src, int from, void* dst, int to, i64 n)
 {
     i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride)
     {
         float v = value(src, from, i);
-        if (to == 0) ((float*)dst)[i] = v;
-        else if (to == 1) from_f(v, ((bf16*)dst)[i]);
+        if (to == KIND_F32) ((float*)dst)[i] = v;
+        else if (to == KIND_BF16) from_f(v, ((bf16*)dst)[i]);
         else from_f(v, ((f16*)dst)[i]);
     }
 }
@@ -94,11 +94,11 @@ extern "C" __global__ void nested_mean(const float* absmax, int blocks, int powe
     *offset = __fdiv_rn(sum, (float)blocks);
 }
 
-// 256 blocks of statistics at a time: their largest distance from the offset, then codes by the 65,536-step look-up.
+// 2^NESTED_SHIFT blocks of statistics at a time: their largest distance from the offset, then codes by the 65,536-step look-up.
 extern "C" __global__ void nested_codes(const float* absmax, int blocks, const float* offset, const float* tables, float* nested, u8* codes)
 {
-    const float* middle = tables + 16 + 256;
-    int i = blockIdx.x * 256 + threadIdx.x;
+    const float* middle = tables + TABLES_MIDDLE;
+    int i = (blockIdx.x << NESTED_SHIFT) + threadIdx.x;
     float d = i < blocks ? __fsub_rn(absmax[i], *offset) : 0.f, max = block_max(fabsf(d));
     if (threadIdx.x == 0) nested[blockIdx.x] = max;
     if (i >= blocks) return;

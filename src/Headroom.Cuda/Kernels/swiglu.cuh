@@ -2,7 +2,7 @@
 DEV float sigmoid(float g)
 {
     float d = 1.f + EXP(-g);
-#if ACT == 0
+#if ACT == KIND_F32
     return 1.f / d;
 #else
     float r;

@@ -1,13 +1,13 @@
 // Stored weights expanded to T just before their product.
 
-// One element of storage kind 0 F32, 1 BF16, 2 F16, 3 INT8.
+// Elements of a kind; INT8 with an absmax a row.
 extern "C" __global__ void expand_plain(const void* src, const float* absmax, int kind, T* dst, i64 n, int columns)
 {
     i64 stride = (i64)gridDim.x * blockDim.x;
     for (i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += stride)
     {
-        float v = kind == 0 ? ((const float*)src)[i] : kind == 1 ? to_f(((const bf16*)src)[i])
-            : kind == 2 ? to_f(((const f16*)src)[i]) : (float)((const signed char*)src)[i] * (absmax[i / columns] / 127.f);
+        float v = kind == KIND_F32 ? ((const float*)src)[i] : kind == KIND_BF16 ? to_f(((const bf16*)src)[i])
+            : kind == KIND_F16 ? to_f(((const f16*)src)[i]) : (float)((const signed char*)src)[i] * (absmax[i / columns] / 127.f);
         from_f(v, dst[i]);
     }
 }
@@ -25,22 +25,19 @@ DEV void expand8(u32 c, float a, const float* code, T* dst)
     store8(dst, v);
 }
 
-// Further columns after each row of an expanded weight: scale * b of an adapter [rows, rank] at one place, zeros beside it.
-// An octet's row is umulhi(octet, magic) >> shift.
-struct Tail { const float* b; u32 magic; int shift, pad, rank, column, octets, rows; float scale; };
-
 // NF4: elements first .. first + n of the flattened weight, first a multiple of 8. Block sizes are powers of two (shift).
-// A block takes 1,024 octets (blocks from "main" on: of the tail) and ends; a thread has four of them in flight.
-extern "C" __global__ void __launch_bounds__(256, 6) expand_nf4(const u8* codes, const void* absmax, const float* nested, const float* offset, const float* tables,
-    int shift, T* dst, i64 first, i64 n, Tail tail, int main)
+// A block takes EXPAND_OCTETS (blocks from "main" on: of the tail) and ends; a thread has EACH of them in flight.
+#define EACH (EXPAND_OCTETS / EXPAND_THREADS)
+extern "C" __global__ void __launch_bounds__(EXPAND_THREADS, 6) expand_nf4(const u8* codes, const void* absmax, const float* nested, const float* offset, const float* tables,
+    int shift, T* dst, i64 first, i64 n, ColumnsBehind tail, int main)
 {
     __shared__ float code[16];
-    const float* map = tables + 16;
+    const float* map = tables + TABLES_MAP;
     if (threadIdx.x < 16) code[threadIdx.x] = tables[threadIdx.x];
     __syncthreads();
     if (shift < 3 || (n & 7) != 0)
     {
-        for (i64 at = (i64)blockIdx.x * 8192 + threadIdx.x; at < n && at < (i64)(blockIdx.x + 1) * 8192; at += 256)
+        for (i64 at = (i64)blockIdx.x * (EXPAND_OCTETS * 8) + threadIdx.x; at < n && at < (i64)(blockIdx.x + 1) * (EXPAND_OCTETS * 8); at += EXPAND_THREADS)
         {
             i64 e = first + at;
             u8 b = codes[e >> 1];
@@ -51,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(256, 6) expand_nf4(const u8* codes,
     if ((int)blockIdx.x >= main)
     {
         int each = tail.pad >> 3;
-        for (u32 o = (blockIdx.x - main) * 1024 + threadIdx.x, k = 0; k < 4; k++, o += 256)
+        for (u32 o = (blockIdx.x - main) * EXPAND_OCTETS + threadIdx.x, k = 0; k < EACH; k++, o += EXPAND_THREADS)
         {
             int row = o / each;
             if (row >= tail.rows) return;
@@ -68,19 +65,19 @@ extern "C" __global__ void __launch_bounds__(256, 6) expand_nf4(const u8* codes,
         return;
     }
     const u32* words = (const u32*)(codes + (first >> 1));
-    u32 octets = (u32)(n >> 3), at = blockIdx.x * 1024 + threadIdx.x, block0 = (u32)(first >> 3);
-    u32 c[4];
-    float a[4];
+    u32 octets = (u32)(n >> 3), at = blockIdx.x * EXPAND_OCTETS + threadIdx.x, block0 = (u32)(first >> 3);
+    u32 c[EACH];
+    float a[EACH];
 #pragma unroll
-    for (u32 u = 0; u < 4; u++)
-        if (at + u * 256 < octets) c[u] = words[at + u * 256];
+    for (u32 u = 0; u < EACH; u++)
+        if (at + u * EXPAND_THREADS < octets) c[u] = words[at + u * EXPAND_THREADS];
 #pragma unroll
-    for (u32 u = 0; u < 4; u++)
-        if (at + u * 256 < octets) a[u] = nf4_absmax(absmax, nested, offset, map, (block0 + at + u * 256) >> (shift - 3));
+    for (u32 u = 0; u < EACH; u++)
+        if (at + u * EXPAND_THREADS < octets) a[u] = nf4_absmax(absmax, nested, offset, map, (block0 + at + u * EXPAND_THREADS) >> (shift - 3));
 #pragma unroll
-    for (u32 u = 0; u < 4; u++)
+    for (u32 u = 0; u < EACH; u++)
     {
-        u32 o = at + u * 256;
+        u32 o = at + u * EXPAND_THREADS;
         if (o >= octets) return;
         i64 d = (i64)o * 8;
         if (tail.pad) d += (__umulhi(o, tail.magic) >> tail.shift) * tail.pad;

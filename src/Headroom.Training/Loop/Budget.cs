@@ -36,9 +36,9 @@ public static class Budget
     }
 
     /// <summary>
-    /// The plan, and the settings with the number of layers that recompute and the bytes of weights that stay expanded.
-    /// Without a budget nothing is recomputed beyond what the settings ask for; of all layers the last, whose
-    /// activations are needed at once, is left out where that costs less than a fiftieth. Throws
+    /// The model planned, with the number of layers that recompute and the bytes of weights that stay expanded; no
+    /// candidate is planned twice. Without a budget nothing is recomputed beyond what the settings ask for; of all
+    /// layers the last, whose activations are needed at once, is left out where that costs less than a fiftieth. Throws
     /// <see cref="HeadroomException"/> when it cannot fit.
     /// </summary>
     /// <param name="config">The architecture.</param>
@@ -53,7 +53,7 @@ public static class Budget
     /// <param name="flags">A plan without a recipe: a refusal names the flags of <c>headroom plan</c>, and evaluation
     /// has as many rows as training.</param>
     /// <param name="leastLength">The smallest max_seq_length that is taken.</param>
-    public static (MemoryPlan Plan, ModelSettings Settings) Fit(
+    public static PlannedModel Fit(
         ModelConfig config,
         ModelSettings settings,
         BatchLimits limits,
@@ -64,44 +64,44 @@ public static class Budget
         string allowed = "are allowed",
         bool flags = false, int leastLength = 2)
     {
-        MemoryPlan Plan(ModelSettings s, BatchLimits l) => Engine.MakePlan(config, s, l, workspace, out _, device);
-        var (plan, fitted) = Recompute(
-            config, settings, limits, budget,
-            (full, s, bytes) => Refuse(s, limits, full, bytes, allowed, flags, leastLength, Plan), Plan);
-        if (device?.ExpandsWeights != true || expanded == 0) return (plan, fitted);
-        long left = budget is { } bytes ? bytes - plan.TotalBytes : expanded ?? 0;
-        long room = Math.Min(Math.Min(left, expanded ?? left), Engine.ExpandableBytes(config, fitted)) >> 20 << 20;
-        if (room < LeastExpanded) return (plan, fitted);
-        fitted = fitted with { ExpandedBytes = room };
-        return (Plan(fitted, limits), fitted);
+        var made = new Dictionary<(ModelSettings, BatchLimits), PlannedModel>();
+        PlannedModel Plan(ModelSettings s, BatchLimits l) => made.TryGetValue((s, l), out var known)
+            ? known
+            : made[(s, l)] = PlannedModel.Make(config, s, l, workspace, device);
+        var fitted = Recompute(
+            config.NumHiddenLayers, settings, budget, n => Plan(settings with { RecomputeLayers = n }, limits),
+            (full, bytes) => Refuse(full, bytes, allowed, flags, leastLength, Plan));
+        if (device?.ExpandsWeights != true || expanded == 0) return fitted;
+        long left = budget is { } bytes ? bytes - fitted.Plan.TotalBytes : expanded ?? 0;
+        long most = PlannedModel.ExpandableBytes(config, fitted.Settings);
+        long room = Math.Min(Math.Min(left, expanded ?? left), most) >> 20 << 20;
+        return room < LeastExpanded ? fitted : Plan(fitted.Settings with { ExpandedBytes = room }, limits);
     }
 
-    private static (MemoryPlan Plan, ModelSettings Settings) Recompute(
-        ModelConfig config, ModelSettings settings, BatchLimits limits, long? budget,
-        Func<MemoryPlan, ModelSettings, long, HeadroomException> refuse,
-        Func<ModelSettings, BatchLimits, MemoryPlan> planner)
+    private static PlannedModel Recompute(
+        int layers, ModelSettings settings, long? budget, Func<int, PlannedModel> planner,
+        Func<PlannedModel, long, HeadroomException> refuse)
     {
-        int layers = config.NumHiddenLayers;
-        ModelSettings With(int n) => settings with { RecomputeLayers = n };
         int given = settings.RecomputeLayers < 0 ? layers : settings.RecomputeLayers;
-        var plan = planner(With(given), limits);
+        var planned = planner(given);
         if (
             settings.RecomputeLayers < 0
-            && planner(With(layers - 1), limits) is var but
-            && but.TotalBytes - plan.TotalBytes <= plan.TotalBytes / LastLayerShare
+            && planner(layers - 1) is var but
+            && planned.Plan.TotalBytes is var all
+            && but.Plan.TotalBytes - all <= all / LastLayerShare
         )
-            (plan, given) = (but, layers - 1);
-        if (budget is not { } bytes || plan.TotalBytes <= bytes) return (plan, With(given));
+            (planned, given) = (but, layers - 1);
+        if (budget is not { } bytes || planned.Plan.TotalBytes <= bytes) return planned;
         int low = given, high = layers; // the total falls with the number of recomputed layers
-        var full = planner(With(layers), limits);
-        if (full.TotalBytes > bytes) throw refuse(full, With(layers), bytes);
+        var full = planner(layers);
+        if (full.Plan.TotalBytes > bytes) throw refuse(full, bytes);
         while (high - low > 1)
         {
             int mid = (low + high) / 2;
-            if (planner(With(mid), limits).TotalBytes <= bytes) high = mid;
+            if (planner(mid).Plan.TotalBytes <= bytes) high = mid;
             else low = mid;
         }
-        return (planner(With(high), limits), With(high));
+        return planner(high);
     }
 
     // A run with one or more changes, and their names.
@@ -111,9 +111,10 @@ public static class Budget
     }
 
     private static HeadroomException Refuse(
-        ModelSettings settings, BatchLimits limits, MemoryPlan plan, long budget, string allowed, bool flags,
-        int leastLength, Func<ModelSettings, BatchLimits, MemoryPlan> planner)
+        PlannedModel full, long budget, string allowed, bool flags, int leastLength,
+        Func<ModelSettings, BatchLimits, PlannedModel> planner)
     {
+        var (settings, limits, plan) = (full.Settings, full.Limits, full.Plan);
         string biggest = string.Join(
             ", ",
             plan.Rows()
@@ -184,7 +185,7 @@ public static class Budget
         // Of each kind the smallest change that fits.
         string? First(IEnumerable<Trial> trials, string more = "") =>
             trials
-                .Select(t => (t.Words, planner(t.Settings, t.Limits).TotalBytes))
+                .Select(t => (t.Words, planner(t.Settings, t.Limits).Plan.TotalBytes))
                 .Where(t => t.TotalBytes <= budget)
                 .Select(t => $"{t.Words}{more} ({UpMiB(t.TotalBytes)} MiB)")
                 .FirstOrDefault();

@@ -110,14 +110,14 @@ public static class StepBenchmark
             o.LogitsChunk, o.Compute);
         settings = settings with
         {
-            ExpandedBytes = Math.Min(o.ExpandedBytes, Engine.ExpandableBytes(config, settings)),
+            ExpandedBytes = Math.Min(o.ExpandedBytes, PlannedModel.ExpandableBytes(config, settings)),
         };
         var limits = new BatchLimits(tokens, o.Rows, labels);
-        if (o.RecomputeLayers < 0)
-            (_, settings) = Budget.Fit(config, settings, limits, device.WorkspaceBytes, null, device, expanded: 0);
-        Engine.MakePlan(config, settings, limits, device.WorkspaceBytes, out PlanningOps counted);
+        var planned = o.RecomputeLayers < 0
+            ? Budget.Fit(config, settings, limits, device.WorkspaceBytes, null, device, expanded: 0)
+            : PlannedModel.Make(config, settings, limits, device.WorkspaceBytes, device);
         var timed = new TimedDevice(device);
-        using var engine = new Engine(timed, config, settings, limits);
+        using var engine = new Engine(timed, planned);
         say?.Invoke($"planned {engine.Plan.TotalBytes / 1048576.0:F0} MiB; filling with random weights");
         engine.FillRandom(1);
         engine.InitializeAdapters(1);
@@ -175,11 +175,11 @@ public static class StepBenchmark
             product = ProductRate(device, engine.TemporaryBytes, o.Compute);
         var ops = timed
             .Timed.Times.Select(t => new OpTime(
-                t.Key, t.Value.Calls, t.Value.Milliseconds, Floor(counted, t.Key, copy, product)))
+                t.Key, t.Value.Calls, t.Value.Milliseconds, Floor(planned, t.Key, copy, product)))
             .OrderByDescending(t => t.Milliseconds)
             .ToList();
         return new StepBenchmarkResult(
-            tokens * share / median * 1000, median, counted.Flops * share / median / 1e9, product, copy,
+            tokens * share / median * 1000, median, planned.Flops * share / median / 1e9, product, copy,
             engine.Plan.TotalBytes, memory, loss, ops)
         {
             MicroSteps = step,
@@ -206,11 +206,11 @@ public static class StepBenchmark
         return batch;
     }
 
-    private static double Floor(PlanningOps counted, string op, double copyTbs, double productTflops)
+    private static double Floor(PlannedModel planned, string op, double copyTbs, double productTflops)
     {
         double flops = 0, bytes = 0;
         foreach (string name in TimedOps.Counted(op))
-            if (counted.Counts.TryGetValue(name, out var c))
+            if (planned.Counts.TryGetValue(name, out var c))
             {
                 flops += c.Flops;
                 bytes += c.Bytes;

@@ -27,18 +27,20 @@ public sealed class PreparedRun : IDisposable
     public EncodedRows Train => Rows.Train;
     /// <summary>Longest row, tokens.</summary>
     public int Longest => Rows.Longest;
+    /// <summary>The model planned: what the run's engine is made of.</summary>
+    public required PlannedModel Planned { get; init; }
     /// <summary>The largest batches.</summary>
-    public required BatchLimits Limits { get; init; }
+    public BatchLimits Limits => Planned.Limits;
     /// <summary>Storage, adapters, precision and recompute.</summary>
-    public required ModelSettings Settings { get; init; }
+    public ModelSettings Settings => Planned.Settings;
+    /// <summary>The plan that a run reserves.</summary>
+    public MemoryPlan Plan => Planned.Plan;
     /// <summary>
     /// What is odd about the run but no error, a sentence or two each; to be said before step 1: how base and tokenizer
     /// were read where their files were not clear, where the device takes a slower way, and what <see cref="RunNotes"/>
     /// finds.
     /// </summary>
     public required IReadOnlyList<string> Notes { get; init; }
-    /// <summary>The plan that a run reserves.</summary>
-    public required MemoryPlan Plan { get; init; }
 
     /// <summary>
     /// Reads and encodes the rows, opens the device and plans. Throws <see cref="HeadroomException"/> for whatever is
@@ -112,7 +114,7 @@ public sealed class PreparedRun : IDisposable
             };
             // Without a budget the card's free memory is one, of which nothing is taken that the step does not need.
             var (budget, words) = Budget.Of(budgetBytes, device);
-            (var plan, settings) = Budget.Fit(
+            var planned = Budget.Fit(
                 source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words,
                 leastLength: task.LeastLength);
             return new PreparedRun
@@ -120,13 +122,11 @@ public sealed class PreparedRun : IDisposable
                 Rows = rows,
                 Model = opened,
                 Device = device,
-                Limits = limits,
-                Settings = settings,
-                Plan = plan,
+                Planned = planned,
                 Notes =
                 [
                     .. opened.Notices,
-                    .. Slower(device, source.Config, settings),
+                    .. Slower(device, source.Config, planned.Settings),
                     .. RunNotes.Of(recipe, rows, source.Config),
                 ],
             };

@@ -120,7 +120,7 @@ public static class TrainRun
         var (source, rows) = (prepared.Source, prepared.Rows);
         var resumed = start.Checkpoint == null ? null : PeftAdapter.Load(start.Checkpoint);
         using var engine = new Engine(
-            prepared.Device, AdapterBase.Of(source, resumed), prepared.Settings, prepared.Limits,
+            prepared.Device, AdapterBase.Of(source, resumed), prepared.Planned,
             (d, t) => host.Progress("loading", d, t, ""))
         {
             Initial = resumed?.Initial,

@@ -372,15 +372,14 @@ public sealed class PeftAdapterTests : IDisposable
             "match no module",
             Assert
                 .Throws<HeadroomException>(() =>
-                    Engine.MakePlan(
+                    PlannedModel.Make(
                         ByteModel.Config,
                         settings with
                         {
                             Lora = new LoraConfig(4, 8, 0, ["lm_head"]),
                         },
                         new BatchLimits(EvalTokens: 8, EvalSequences: 1),
-                        0,
-                        out _
+                        0
                     )
                 )
                 .Message

@@ -100,7 +100,7 @@ public sealed class SavedModulesTests : IDisposable
             $"'{entry}'",
             Assert
                 .Throws<HeadroomException>(() =>
-                    Engine.MakePlan(TinyModel.Smallest(), settings, new BatchLimits(8, 1, 8), 0, out _)
+                    PlannedModel.Make(TinyModel.Smallest(), settings, new BatchLimits(8, 1, 8), 0)
                 )
                 .Message
         );

@@ -58,8 +58,8 @@ public class BudgetTests
         long? budget, long? expanded = null, bool expands = true)
     {
         using var device = new Expanding(new CpuDevice(), expands);
-        var (plan, settings) = Budget.Fit(Config, Settings, Limits, device.WorkspaceBytes, budget, device, expanded);
-        return (plan.TotalBytes, settings.RecomputeLayers, settings.ExpandedBytes);
+        var fitted = Budget.Fit(Config, Settings, Limits, device.WorkspaceBytes, budget, device, expanded);
+        return (fitted.Plan.TotalBytes, fitted.Settings.RecomputeLayers, fitted.Settings.ExpandedBytes);
     }
 
     [Fact]
@@ -94,7 +94,7 @@ public class BudgetTests
     [Theory, InlineData(1408, 64), InlineData(1376, 0), InlineData(172, 0)]
     public void OddWidthsGetNoFurtherColumns(int inter, int more)
     {
-        var plan = Engine.MakePlan(Config with { IntermediateSize = inter }, Settings, Limits, 0, out _);
+        var plan = PlannedModel.Make(Config with { IntermediateSize = inter }, Settings, Limits, 0).Plan;
         Assert.Equal([inter + more], plan.Buffers.Where(b => b.Name == "swiglu").Select(b => b.Shape.D1).Distinct());
         Assert.Equal(
             [512 + 64],
@@ -110,15 +110,15 @@ public class BudgetTests
     {
         using var device = new Expanding(new CpuDevice());
         ModelSettings Of(int r) => Settings with { Lora = Settings.Lora! with { R = r } };
-        Engine.MakePlan(Config, Of(341), Limits, 0, out _, device);
-        var e = Assert.Throws<HeadroomException>(() => Engine.MakePlan(Config, Of(342), Limits, 0, out _, device));
+        PlannedModel.Make(Config, Of(341), Limits, 0, device);
+        var e = Assert.Throws<HeadroomException>(() => PlannedModel.Make(Config, Of(342), Limits, 0, device));
         Assert.Contains("mlp.gate_proj has an adapter of rank 342", e.Message);
         Assert.Contains("at most 341.", e.ToDo);
         using var cpu = new CpuDevice();
         int most = cpu.LargestRank(Config.IntermediateSize, DType.F32);
-        Engine.MakePlan(Config, Of(most) with { ComputeType = DType.F32 }, Limits, 0, out _, cpu);
+        PlannedModel.Make(Config, Of(most) with { ComputeType = DType.F32 }, Limits, 0, cpu);
         Assert.Throws<HeadroomException>(() =>
-            Engine.MakePlan(Config, Of(most + 1) with { ComputeType = DType.F32 }, Limits, 0, out _, cpu)
+            PlannedModel.Make(Config, Of(most + 1) with { ComputeType = DType.F32 }, Limits, 0, cpu)
         );
     }
 
@@ -130,7 +130,7 @@ public class BudgetTests
     {
         var limits = new BatchLimits(4096, 8, 4096);
         long Total(ModelConfig config, int layers) =>
-            Engine.MakePlan(config, Settings with { RecomputeLayers = layers }, limits, 0, out _).TotalBytes;
+            PlannedModel.Make(config, Settings with { RecomputeLayers = layers }, limits, 0).Plan.TotalBytes;
         int Chosen(ModelConfig config) =>
             Budget.Fit(config, Settings with { RecomputeLayers = -1 }, limits, 0, null).Settings.RecomputeLayers;
         Assert.InRange(Total(Config, 7), Total(Config, 8), Total(Config, 8) * 51 / 50);
@@ -173,10 +173,11 @@ public class BudgetTests
         Assert.Contains("free on", could.Words);
         Assert.Equal(could, Budget.Of(1L << 40, card)); // the card is not as free as what is allowed
         Assert.Equal((could.Bytes - MiB, "are allowed"), Budget.Of(could.Bytes - MiB, card));
-        var (plan, settings) = Budget.Fit(
+        var fitted = Budget.Fit(
             Config, Settings, Limits, card.WorkspaceBytes, Budget.Of(1L << 40, card).Bytes, card);
-        Assert.InRange(settings.ExpandedBytes, 39 * MiB, 40 * MiB);
-        Assert.True(plan.ArenaBytes <= free - 64 * MiB, $"an arena of {plan.ArenaBytes} in {free}");
+        Assert.InRange(fitted.Settings.ExpandedBytes, 39 * MiB, 40 * MiB);
+        long arena = fitted.Plan.ArenaBytes;
+        Assert.True(arena <= free - 64 * MiB, $"an arena of {arena} in {free}");
         using var full = new Expanding(new CpuDevice(), memory: new MemoryUse(1000 * MiB, 990 * MiB, -1, 0));
         Assert.Equal(0, Budget.Of(null, full).Bytes);
         foreach (MemoryUse? unknown in new MemoryUse?[] { null, new MemoryUse(-1, -1, -1, 0) })
@@ -345,7 +346,7 @@ public class BudgetTests
         ModelSettings Of(int r, int? q = null) => Settings with { Lora = Lora(r, q) };
         BatchLimits Rows(int n) => new(n * 512, n, n * 511, n * 512, n);
         long Total(ModelSettings s, int rows) =>
-            Engine.MakePlan(Config, s with { RecomputeLayers = 8 }, Rows(rows), 0, out _).TotalBytes;
+            PlannedModel.Make(Config, s with { RecomputeLayers = 8 }, Rows(rows), 0).Plan.TotalBytes;
         string Advice(ModelSettings s, int rows, long budget, bool flags) =>
             Assert.Throws<HeadroomException>(() => Budget.Fit(Config, s, Rows(rows), 0, budget, flags: flags)).ToDo;
         Assert.Contains("; r 64 (", "; " + Advice(Of(256), 2, Total(Of(64), 2), false).Split(": ")[^1]);

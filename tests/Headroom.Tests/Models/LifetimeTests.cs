@@ -111,7 +111,7 @@ public unsafe class LifetimeTests
         foreach (var (name, config, settings, limits) in Shapes())
         {
             shapes++;
-            var plan = Engine.MakePlan(config, settings, limits, 0, out _);
+            var plan = PlannedModel.Make(config, settings, limits, 0).Plan;
             foreach (string phase in plan.Phases)
             {
                 long most = Most(plan.Buffers.Where(b => b.Phase == phase).ToList()),

@@ -99,9 +99,9 @@ public class ModelIdentityTests
     {
         var config = TinyModel.Small(layers: 6);
         long Train(int recompute) =>
-            Engine
-                .MakePlan(config, Settings(0.1f, recompute), new BatchLimits(200, 4, 200), 0, out _)
-                .PhaseBytes("train");
+            PlannedModel
+                .Make(config, Settings(0.1f, recompute), new BatchLimits(200, 4, 200), 0)
+                .Plan.PhaseBytes("train");
         long[] bytes = [Train(0), Train(2), Train(4), Train(-1)];
         for (int i = 1; i < bytes.Length; i++) Assert.True(bytes[i] < bytes[i - 1], string.Join(" ", bytes));
     }
@@ -128,7 +128,7 @@ public class ModelIdentityTests
             2, 50);
         using var source = new RandomSource(config);
         var engine = new Engine(device, source, settings, limits);
-        var plan = Engine.MakePlan(config, settings, limits, device.WorkspaceBytes, out _);
+        var plan = PlannedModel.Make(config, settings, limits, device.WorkspaceBytes).Plan;
         Assert.Equal([plan.ArenaBytes], device.Reserved);
         Assert.Equal(plan.ArenaBytes + device.WorkspaceBytes, plan.TotalBytes);
         // the end is rounded up to 256 bytes, no more
