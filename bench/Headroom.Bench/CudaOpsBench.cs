@@ -1,7 +1,9 @@
 using System.Globalization;
 using Headroom.Core;
+using Headroom.Cpu;
 using Headroom.Cuda;
 using Headroom.Cuda.Resources;
+using Headroom.Reports;
 
 namespace Headroom.Bench;
 

@@ -3,10 +3,11 @@ using System.Globalization;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
-using Headroom.Tokenizers.Chat;
-using Headroom.Tokenizers;
+using Headroom.Formats.Gguf;
 using Headroom.Inference;
 using Headroom.Models;
+using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training;
 
 namespace Headroom.Bench;

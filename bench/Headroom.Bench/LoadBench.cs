@@ -3,7 +3,9 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
 using Headroom.Formats;
+using Headroom.Formats.HuggingFace;
 using Headroom.Training;
+using Headroom.Training.Measure;
 
 namespace Headroom.Bench;
 

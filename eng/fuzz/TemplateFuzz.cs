@@ -1,8 +1,9 @@
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Tokenizers.Chat;
+using Headroom.Formats;
 using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Fuzz;
 

@@ -1,4 +1,6 @@
 using Headroom.Core;
+using Headroom.Formats;
+using Headroom.Training.Events;
 
 namespace Headroom.Cli;
 

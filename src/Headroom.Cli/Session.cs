@@ -5,6 +5,8 @@ using Headroom.Cpu;
 using Headroom.Cuda;
 using Headroom.Formats.Hub;
 using Headroom.Training;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
 namespace Headroom.Cli;
 

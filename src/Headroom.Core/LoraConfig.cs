@@ -1,4 +1,5 @@
 using System.Text.RegularExpressions;
+using Headroom.Core.Families;
 
 namespace Headroom.Core;
 

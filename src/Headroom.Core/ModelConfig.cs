@@ -1,3 +1,5 @@
+using Headroom.Core.Families;
+
 namespace Headroom.Core;
 
 /// <summary>RoPE scaling of a configuration (transformers <c>modeling_rope_utils.py</c>).</summary>

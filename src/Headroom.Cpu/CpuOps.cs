@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Headroom.Core;
 
 namespace Headroom.Cpu;
 

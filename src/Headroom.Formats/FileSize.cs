@@ -1,3 +1,5 @@
+using Headroom.Core;
+
 namespace Headroom.Formats;
 
 /// <summary>

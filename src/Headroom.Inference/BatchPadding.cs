@@ -1,3 +1,4 @@
+using Headroom.Core;
 using Headroom.Models;
 
 namespace Headroom.Inference;

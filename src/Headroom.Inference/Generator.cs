@@ -3,9 +3,11 @@ using System.Runtime.InteropServices;
 using System.Text;
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Tokenizers.Chat;
-using Headroom.Tokenizers;
+using Headroom.Formats.HuggingFace;
 using Headroom.Models;
+using Headroom.Planning;
+using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Inference;
 

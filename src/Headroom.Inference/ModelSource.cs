@@ -1,4 +1,5 @@
-using Headroom.Formats.Tokenizers;
+using Headroom.Core;
+using Headroom.Tokenizers;
 
 namespace Headroom.Inference;
 

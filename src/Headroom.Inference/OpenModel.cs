@@ -1,8 +1,10 @@
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Formats.Tokenizers;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.Peft;
 using Headroom.Inference.Bases;
 using Headroom.Models;
+using Headroom.Tokenizers;
 
 namespace Headroom.Inference;
 

@@ -1,7 +1,7 @@
 using Headroom.Core;
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Inference;
 
 /// <summary>
 /// What each phase holds from its start on, for the host to write and to read: one sequence of calls for the plan and

@@ -2,7 +2,7 @@ using Headroom.Core;
 using Headroom.Models;
 using Headroom.Planning;
 
-namespace Headroom.Training;
+namespace Headroom.Inference;
 
 /// <summary>
 /// A model planned: what it was planned for, every buffer, and what a full training micro-step counts. An

@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.HuggingFace;
 
 namespace Headroom.Inference;
 

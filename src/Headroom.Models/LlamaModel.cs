@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Core.Families;
 
 namespace Headroom.Models;
 

@@ -1,4 +1,5 @@
 using Headroom.Training;
+using Headroom.Training.Intervals;
 
 namespace Headroom.Reports;
 

@@ -1,4 +1,7 @@
+using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Training;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;
 

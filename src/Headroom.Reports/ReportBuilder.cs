@@ -1,5 +1,10 @@
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Training;
+using Headroom.Training.Events;
+using Headroom.Training.Intervals;
+using Headroom.Training.Runs;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;
 

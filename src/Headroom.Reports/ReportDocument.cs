@@ -1,4 +1,9 @@
+using Headroom.Formats;
 using Headroom.Training;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;
 

@@ -1,7 +1,12 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
 using Headroom.Formats;
+using Headroom.Inference;
 using Headroom.Training;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
+using Headroom.Training.Runs;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;
 

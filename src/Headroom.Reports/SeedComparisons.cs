@@ -1,4 +1,7 @@
+using Headroom.Models;
 using Headroom.Training;
+using Headroom.Training.Intervals;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;
 

@@ -1,6 +1,9 @@
 using System.Globalization;
 using System.Text;
+using Headroom.Core;
 using Headroom.Training;
+using Headroom.Training.Intervals;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;
 

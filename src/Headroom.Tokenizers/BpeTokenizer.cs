@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.RegularExpressions;
 using Headroom.Core;
+using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tokenizers;
 

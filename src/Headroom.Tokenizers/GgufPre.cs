@@ -1,4 +1,5 @@
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
 
 namespace Headroom.Tokenizers;
 

@@ -1,5 +1,7 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
+using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tokenizers;
 

@@ -3,6 +3,8 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
+using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tokenizers;
 

@@ -2,6 +2,8 @@ using System.IO.Compression;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
+using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tokenizers;
 

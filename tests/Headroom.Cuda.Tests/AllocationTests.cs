@@ -1,7 +1,13 @@
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
+using Headroom.Tests.Formats;
+using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training;
+using Headroom.Training.Data;
+using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Cuda.Tests;
 
@@ -48,7 +54,7 @@ public class AllocationTests
         string[] all = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
         var settings = new ModelSettings(
             c.Linear, full ? WeightStorage.F32 : WeightStorage.BF16, c.Mode,
-            full ? null : new LoraSettings(c.R, 2 * c.R, 0.1f, all) { UseDora = c.Dora }, c.Recompute, 64, c.Compute);
+            full ? null : new LoraConfig(c.R, 2 * c.R, 0.1f, all) { UseDora = c.Dora }, c.Recompute, 64, c.Compute);
         var device = TestDevice.OpenCuda(new CudaOptions(ExpandBytes: 4 << 20, Graphs: c.Graphs));
         var engine = new Engine(
             device, config, settings,

@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Cpu;
 
 namespace Headroom.Cuda.Tests;
 

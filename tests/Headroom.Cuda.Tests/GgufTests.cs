@@ -1,5 +1,6 @@
 using Headroom.Core;
-using Headroom.Tests;
+using Headroom.Tests.Formats;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Cuda.Tests;
 

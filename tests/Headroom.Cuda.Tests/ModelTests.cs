@@ -5,6 +5,7 @@ using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
 using Headroom.Training;
+using Headroom.Training.Data;
 
 namespace Headroom.Cuda.Tests;
 

@@ -3,6 +3,9 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
 using Headroom.Cuda.Resources;
+using Headroom.Tests;
+using Headroom.Tests.Formats;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Cuda.Tests;
 
@@ -161,7 +164,7 @@ public sealed unsafe class Rig : IDisposable
     /// <summary>A GGUF weight of random codes and sane scales, the same bytes on both sides.</summary>
     public (LinearWeight Cpu, LinearWeight Gpu) Blocks(GgmlType type, int outs, int ins)
     {
-        byte[] bytes = Headroom.Tests.GgmlSamples.Random(type, outs * (ins / type.Block().Values), Random);
+        byte[] bytes = GgmlSamples.Random(type, outs * (ins / type.Block().Values), Random);
         var d = Raw(DType.U8, DType.U8, outs, (int)type.RowBytes(ins));
         bytes.CopyTo(new Span<byte>(d.Cpu.B, bytes.Length));
         Device.Upload(bytes, d.Gpu);

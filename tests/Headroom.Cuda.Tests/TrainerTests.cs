@@ -4,6 +4,9 @@ using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
 using Headroom.Training;
+using Headroom.Training.Data;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
 
 namespace Headroom.Cuda.Tests;
 

@@ -1,3 +1,5 @@
+using Headroom.Training.Recipes;
+
 namespace Headroom.EndToEnd;
 
 /// <summary>Bad input: two lines, exit code 2, nothing half-written.</summary>

@@ -1,4 +1,6 @@
 using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Training.Recipes;
 
 namespace Headroom.EndToEnd;
 

@@ -1,4 +1,6 @@
 using System.Diagnostics;
+using Headroom.Core;
+using Headroom.Training.Recipes;
 
 namespace Headroom.EndToEnd;
 

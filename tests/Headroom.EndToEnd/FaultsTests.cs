@@ -1,3 +1,4 @@
+using Headroom.Cli;
 using Headroom.Core;
 using Faults = Headroom.Cli.Faults;
 

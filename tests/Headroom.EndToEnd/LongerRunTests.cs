@@ -5,6 +5,9 @@ using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Reports;
 using Headroom.Training;
+using Headroom.Training.Events;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
 namespace Headroom.EndToEnd;
 

@@ -3,7 +3,10 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
 using Headroom.Formats;
+using Headroom.Formats.Safetensors;
 using Headroom.Training;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
 namespace Headroom.EndToEnd;
 

@@ -3,6 +3,8 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Training;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
 namespace Headroom.EndToEnd;
 

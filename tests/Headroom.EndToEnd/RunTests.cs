@@ -2,7 +2,11 @@ using System.Diagnostics;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Cpu;
+using Headroom.Tests;
 using Headroom.Training;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
 namespace Headroom.EndToEnd;
 

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
+using Headroom.Training.Recipes;
 using Microsoft.Win32.SafeHandles;
 
 namespace Headroom.EndToEnd;

@@ -1,4 +1,5 @@
 using Headroom.Training;
+using Headroom.Training.Loop;
 
 namespace Headroom.Tests;
 

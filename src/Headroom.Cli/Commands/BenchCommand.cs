@@ -5,10 +5,14 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.HuggingFace;
 using Headroom.Inference.Bases;
 using Headroom.Training;
+using Headroom.Training.Measure;
+using Headroom.Training.Runs;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>
 /// headroom bench: whole training steps of any architecture with random weights (step), and loading from files (load).

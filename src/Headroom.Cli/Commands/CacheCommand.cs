@@ -4,7 +4,7 @@ using Headroom.Core;
 using Headroom.Inference.Bases;
 using Headroom.Training;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>headroom cache: the quantized copies of bases.</summary>
 internal static class CacheCommand

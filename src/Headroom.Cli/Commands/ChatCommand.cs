@@ -1,12 +1,15 @@
 using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
-using Headroom.Tokenizers.Chat;
-using Headroom.Tokenizers;
+using Headroom.Formats;
 using Headroom.Inference;
+using Headroom.Reports;
+using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training;
+using Headroom.Training.Events;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>headroom chat: a conversation in the terminal, over the model's chat template.</summary>
 internal static class ChatCommand

@@ -3,8 +3,11 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Reports;
 using Headroom.Training;
+using Headroom.Training.Loop;
+using Headroom.Training.Runs;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>headroom duel: two or more base models under one recipe.</summary>
 internal static class DuelCommand

@@ -2,12 +2,16 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Tokenizers;
 using Headroom.Inference;
 using Headroom.Models;
+using Headroom.Tokenizers;
 using Headroom.Training;
+using Headroom.Training.Data;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>headroom eval: a base, or a base with an adapter, on the test or validation rows of a recipe.</summary>
 internal static class EvalCommand

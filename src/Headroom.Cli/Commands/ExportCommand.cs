@@ -4,14 +4,16 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
-using Headroom.Tokenizers;
+using Headroom.Formats.HuggingFace;
+using Headroom.Formats.Peft;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
 using Headroom.Models;
+using Headroom.Tokenizers;
 using Headroom.Training;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>
 /// headroom export: a base, or a base with an adapter merged into it, as a file that other programs read.

@@ -1,12 +1,15 @@
 using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
-using Headroom.Tokenizers.Chat;
-using Headroom.Tokenizers;
+using Headroom.Formats;
 using Headroom.Inference;
+using Headroom.Reports;
+using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training;
+using Headroom.Training.Events;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>headroom generate: text that goes on from a prompt.</summary>
 internal static class GenerateCommand

@@ -2,10 +2,13 @@ using System.CommandLine;
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.HuggingFace;
 using Headroom.Inference;
+using Headroom.Reports;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>
 /// The options that generate and chat share; what is not given comes from the model's generation_config.json.

@@ -2,12 +2,15 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
 using Headroom.Formats.Hub;
-using Headroom.Tokenizers;
+using Headroom.Formats.HuggingFace;
 using Headroom.Inference.Bases;
+using Headroom.Tokenizers;
 using Headroom.Training;
+using Headroom.Training.Events;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>headroom inspect: the true architecture of a model, parameters and bytes.</summary>
 internal static class InspectCommand

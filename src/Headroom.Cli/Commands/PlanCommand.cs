@@ -3,12 +3,17 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
+using Headroom.Formats;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 using Headroom.Training;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>
 /// headroom plan: every buffer category with its size, phases and one total, before anything is loaded.

@@ -3,8 +3,9 @@ using System.Globalization;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Training;
+using Headroom.Training.Pretraining;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>headroom pretrain: a small base from nothing.</summary>
 internal static class PretrainCommand

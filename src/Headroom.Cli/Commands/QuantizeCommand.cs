@@ -5,8 +5,9 @@ using Headroom.Formats;
 using Headroom.Inference;
 using Headroom.Inference.Export;
 using Headroom.Training;
+using Headroom.Training.Intervals;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>headroom quantize: a bitsandbytes 4-bit checkpoint of a model.</summary>
 internal static class QuantizeCommand

@@ -1,7 +1,10 @@
 using System.Text.Json.Nodes;
+using Headroom.Core;
 using Headroom.Training;
+using Headroom.Training.Runs;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>What train and duel print of metrics with --json.</summary>
 internal static class ResultJson

@@ -4,8 +4,9 @@ using Headroom.Core;
 using Headroom.Cuda;
 using Headroom.Reports;
 using Headroom.Training;
+using Headroom.Training.Data;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>headroom data: the embedded review set as files.</summary>
 internal static class DataCommand

@@ -1,8 +1,12 @@
 using System.CommandLine;
 using Headroom.Core;
+using Headroom.Reports;
 using Headroom.Training;
+using Headroom.Training.Loop;
+using Headroom.Training.Runs;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Cli;
+namespace Headroom.Cli.Commands;
 
 /// <summary>headroom train: one model under one recipe.</summary>
 internal static class TrainCommand

@@ -1,4 +1,4 @@
-namespace Headroom.Core;
+namespace Headroom.Core.Families;
 
 /// <summary>Rows that the decoders of Llama's kind share, under the names that most of them use.</summary>
 internal static class DecoderRows

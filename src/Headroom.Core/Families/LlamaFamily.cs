@@ -1,4 +1,4 @@
-namespace Headroom.Core;
+namespace Headroom.Core.Families;
 
 /// <summary>Llama (transformers <c>modeling_llama.py</c>, <c>configuration_llama.py</c>).</summary>
 internal static class LlamaFamily

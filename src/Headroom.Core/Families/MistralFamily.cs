@@ -1,4 +1,4 @@
-namespace Headroom.Core;
+namespace Headroom.Core.Families;
 
 /// <summary>
 /// Mistral (transformers <c>modeling_mistral.py</c>, <c>configuration_mistral.py</c>). GGUF files of it say llama,

@@ -1,4 +1,4 @@
-namespace Headroom.Core;
+namespace Headroom.Core.Families;
 
 /// <summary>The families that can be read. A new one is a line here.</summary>
 public static class ModelFamilies

@@ -1,4 +1,4 @@
-namespace Headroom.Core;
+namespace Headroom.Core.Families;
 
 /// <summary>Qwen2 and 2.5 (transformers <c>modeling_qwen2.py</c>, <c>configuration_qwen2.py</c>).</summary>
 internal static class Qwen2Family

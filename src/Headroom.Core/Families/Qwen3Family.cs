@@ -1,4 +1,4 @@
-namespace Headroom.Core;
+namespace Headroom.Core.Families;
 
 /// <summary>
 /// Qwen3, dense (transformers <c>modeling_qwen3.py</c>, <c>configuration_qwen3.py</c>; llama.cpp <c>qwen3</c>): each

@@ -3,8 +3,9 @@ using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
 using Headroom.Core;
+using Headroom.Formats.Safetensors;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.BitsAndBytes;
 
 /// <summary>
 /// One 4-bit weight of a bitsandbytes checkpoint (<c>functional.py</c>, QuantState.as_dict): packed codes under its own

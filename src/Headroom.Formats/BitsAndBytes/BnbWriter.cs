@@ -3,8 +3,9 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Formats.Safetensors;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.BitsAndBytes;
 
 /// <summary>
 /// Tensors and configuration of a bitsandbytes 4-bit checkpoint, as transformers saves one

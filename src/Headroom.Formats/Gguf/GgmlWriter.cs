@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using Headroom.Core;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.Gguf;
 
 /// <summary>
 /// Float32 values to ggml blocks, byte for byte as llama.cpp's converter writes them (gguf-py <c>quants.py</c>,

@@ -6,7 +6,7 @@ using System.Text;
 using Headroom.Core;
 using Microsoft.Win32.SafeHandles;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.Gguf;
 
 /// <summary>
 /// One tensor of a GGUF file; Rows x Columns in Hugging Face order (GGUF stores dimensions reversed).

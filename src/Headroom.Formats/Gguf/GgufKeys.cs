@@ -2,7 +2,7 @@ using System.Collections.Frozen;
 using System.Globalization;
 using Headroom.Core;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.Gguf;
 
 /// <summary>
 /// What is known of the keys that a GGUF file holds of its architecture, as llama.cpp reads them for llama, qwen2 and

@@ -1,4 +1,4 @@
-namespace Headroom.Formats;
+namespace Headroom.Formats.Gguf;
 
 /// <summary>
 /// Key/value pairs of a GGUF file: integers as long (u64: ulong), reals as double, flags, strings; arrays as string[],

@@ -1,6 +1,8 @@
 using Headroom.Core;
+using Headroom.Core.Families;
+using Headroom.Formats.HuggingFace;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.Gguf;
 
 /// <summary>
 /// A GGUF model under Hugging Face names; q and k rows of a family whose files rotate pairs are put back into

@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 using System.Text;
 using Headroom.Core;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.Gguf;
 
 /// <summary>
 /// One tensor about to be written: its GGUF name, type, shape in Hugging Face order, and what writes its blocks.

@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Net.Http.Headers;
 using Headroom.Core;
+using Headroom.Formats.HuggingFace;
 
 namespace Headroom.Formats.Hub;
 

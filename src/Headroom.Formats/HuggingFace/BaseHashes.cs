@@ -2,9 +2,10 @@ using System.Globalization;
 using System.Security.Cryptography;
 using System.Text;
 using Headroom.Core;
+using Headroom.Formats.Gguf;
 using Microsoft.Win32.SafeHandles;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.HuggingFace;
 
 /// <summary>
 /// SHA-256 of base weights, computed once. What is remembered is found by a fingerprint of every file: path, length,

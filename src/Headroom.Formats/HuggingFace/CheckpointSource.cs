@@ -1,8 +1,10 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Formats.BitsAndBytes;
+using Headroom.Formats.Safetensors;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.HuggingFace;
 
 /// <summary>
 /// A Hugging Face folder: config.json and model.safetensors, or shards with model.safetensors.index.json. Weights are

@@ -2,8 +2,9 @@ using System.Collections.Frozen;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Core.Families;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.HuggingFace;
 
 /// <summary>
 /// What is known of the keys of a config.json: those that are read, those that change nothing, and those that change

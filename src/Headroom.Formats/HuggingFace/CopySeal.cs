@@ -2,8 +2,10 @@ using System.Buffers.Binary;
 using System.Security.Cryptography;
 using System.Text;
 using Headroom.Core;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.Safetensors;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.HuggingFace;
 
 /// <summary>
 /// Hashes in the metadata of a quantized copy's model.safetensors, by which every byte of the copy is known to be what

@@ -2,7 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.HuggingFace;
 
 /// <summary>
 /// generation_config.json: how a model's authors sample from it (transformers <c>GenerationConfig</c>). Null = not

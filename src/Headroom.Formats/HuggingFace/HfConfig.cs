@@ -1,8 +1,9 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Core.Families;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.HuggingFace;
 
 /// <summary>
 /// Hugging Face config.json, both the v4 (rope_theta, rope_scaling) and the v5 (rope_parameters) keys.

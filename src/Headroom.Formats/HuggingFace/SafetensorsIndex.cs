@@ -1,8 +1,9 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Formats.Safetensors;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.HuggingFace;
 
 /// <summary>model.safetensors.index.json: which shard holds which tensor, and the bytes of all tensors.</summary>
 internal sealed class SafetensorsIndex

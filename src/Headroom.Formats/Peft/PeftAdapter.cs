@@ -2,8 +2,10 @@ using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Core.Families;
+using Headroom.Formats.Safetensors;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.Peft;
 
 /// <summary>A LoRA adapter folder as PEFT writes it: adapter_config.json and adapter_model.safetensors.</summary>
 public sealed record PeftAdapter

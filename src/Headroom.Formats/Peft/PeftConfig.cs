@@ -2,7 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.Peft;
 
 /// <summary>adapter_config.json as PEFT reads and writes it (<c>tuners/lora/config.py</c>).</summary>
 internal static class PeftConfig

@@ -1,6 +1,7 @@
 using Headroom.Core;
+using Headroom.Core.Families;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.Peft;
 
 /// <summary>
 /// Names of tensors in an adapter's file (PEFT <c>utils/save_and_load.py</c>): what each is, and why one cannot be

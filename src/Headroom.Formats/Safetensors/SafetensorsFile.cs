@@ -5,9 +5,10 @@ using System.Runtime.Intrinsics;
 using System.Text;
 using System.Text.Json;
 using Headroom.Core;
+using Headroom.Formats.Gguf;
 using Microsoft.Win32.SafeHandles;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.Safetensors;
 
 /// <summary>One tensor of a safetensors file: dtype name, shape, and byte range in the data buffer.</summary>
 public sealed record SafetensorInfo(string Name, string DType, long[] Shape, long Begin, long End)

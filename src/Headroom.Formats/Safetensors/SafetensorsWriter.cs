@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 using System.Text.Json;
 using Headroom.Core;
 
-namespace Headroom.Formats;
+namespace Headroom.Formats.Safetensors;
 
 /// <summary>
 /// Writes safetensors files: dtype rank descending, then name; header padded to 8 bytes; temporary file, fsync, rename.

@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Peft;
 using Headroom.Inference.Export;
 using Headroom.Models;
 

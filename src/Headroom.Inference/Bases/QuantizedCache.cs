@@ -1,6 +1,9 @@
 using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.HuggingFace;
+using Headroom.Formats.Safetensors;
 using Headroom.Inference.Export;
 
 namespace Headroom.Inference.Bases;

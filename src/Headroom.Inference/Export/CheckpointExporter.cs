@@ -3,6 +3,9 @@ using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.HuggingFace;
+using Headroom.Formats.Safetensors;
 using Headroom.Tokenizers;
 
 namespace Headroom.Inference.Export;

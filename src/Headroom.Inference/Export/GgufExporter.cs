@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
 using Headroom.Tokenizers;
 
 namespace Headroom.Inference.Export;

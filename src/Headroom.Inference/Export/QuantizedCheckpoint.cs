@@ -1,6 +1,9 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.BitsAndBytes;
+using Headroom.Formats.HuggingFace;
+using Headroom.Formats.Safetensors;
 
 namespace Headroom.Inference.Export;
 

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Text;
+using Headroom.Formats;
 
 namespace Headroom.Tokenizers.Chat;
 

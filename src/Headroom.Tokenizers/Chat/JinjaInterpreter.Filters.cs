@@ -1,5 +1,7 @@
 using System.Globalization;
 using System.Text;
+using Headroom.Core;
+using Headroom.Formats;
 
 namespace Headroom.Tokenizers.Chat;
 

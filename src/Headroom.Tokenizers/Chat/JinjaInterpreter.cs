@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Text;
 using Headroom.Core;
+using Headroom.Formats;
 
 namespace Headroom.Tokenizers.Chat;
 

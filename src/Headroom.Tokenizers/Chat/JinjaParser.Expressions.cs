@@ -1,6 +1,8 @@
 using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Text;
+using Headroom.Core;
+using Headroom.Formats;
 using static Headroom.Tokenizers.Chat.JinjaTokenKind;
 
 namespace Headroom.Tokenizers.Chat;

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Runtime.CompilerServices;
 using Headroom.Core;
+using Headroom.Formats;
 using static Headroom.Tokenizers.Chat.JinjaTokenKind;
 
 namespace Headroom.Tokenizers.Chat;

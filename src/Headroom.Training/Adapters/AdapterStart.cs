@@ -1,12 +1,13 @@
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Peft;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Adapters;
 
 /// <summary>
 /// Where adapters start (PEFT <c>lora/layer.py</c>, reset_lora_parameters): random, or from the base's own singular

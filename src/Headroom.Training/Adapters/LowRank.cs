@@ -2,7 +2,7 @@ using System.Numerics;
 using System.Runtime.InteropServices;
 using Headroom.Core;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Adapters;
 
 /// <summary>The largest singular triplets of a matrix: W ~ U diag(S) V^T.</summary>
 /// <param name="U">[r, m], left vectors as rows.</param>

@@ -1,4 +1,6 @@
-namespace Headroom.Training;
+using Headroom.Core;
+
+namespace Headroom.Training.Adapters;
 
 /// <summary>
 /// Eigenvalues and vectors of small symmetric matrices by cyclic Jacobi rotations (Golub and Van Loan, Matrix

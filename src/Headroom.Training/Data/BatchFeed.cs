@@ -1,7 +1,8 @@
 using System.Collections.Concurrent;
 using Headroom.Core;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>
 /// Rows by index, encoded when first asked for (on the feed's thread, so that tokenizing never stalls a step).

@@ -1,7 +1,11 @@
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Formats.Data;
+using Headroom.Training.Events;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>
 /// Training, validation and test rows, checked: none is empty where asked for, each is one that the task takes, and no

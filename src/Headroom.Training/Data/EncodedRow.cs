@@ -1,4 +1,4 @@
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>Tokens of a row that the loss counts, by position, never by id.</summary>
 /// <param name="Start">Index of the first; the first token of a row is never a target, whatever stands here.</param>

@@ -1,7 +1,7 @@
 using Headroom.Core;
 using Headroom.Formats.Data;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>Rows encoded when first asked for; safe for use from several threads.</summary>
 /// <param name="rows">The rows.</param>

@@ -1,6 +1,7 @@
+using Headroom.Core;
 using Headroom.Inference;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>Reusable host buffers of one variable-length micro-batch.</summary>
 public sealed class MicroBatch(int maxTokens, int maxSequences)

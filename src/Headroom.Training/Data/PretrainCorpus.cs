@@ -1,6 +1,6 @@
 using Headroom.Core;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>
 /// The seeded corpus that the two tiny bases are pretrained on: short notes about concerts, soups, trips and films,

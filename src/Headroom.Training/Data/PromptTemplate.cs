@@ -1,7 +1,8 @@
 using System.Text;
 using Headroom.Core;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>
 /// A task's template: plain text and, in braces, columns of the data. {text} is data.text_field, another name is the

@@ -1,4 +1,4 @@
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>
 /// Sentences with slots, one set for each split. {adj=} takes a word of the row's polarity, {adj!} one of the other,

@@ -1,4 +1,4 @@
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>
 /// The words of the review world. A word's place in its list says which split may use it: of every eight, four are in

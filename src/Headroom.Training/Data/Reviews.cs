@@ -4,8 +4,9 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Data;
+using Headroom.Training.Events;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>
 /// A seeded set of short English movie reviews, written for this project: balanced, in three tiers (explicit, mixed,

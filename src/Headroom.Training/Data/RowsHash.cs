@@ -1,8 +1,9 @@
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Data;
 
 /// <summary>
 /// SHA-256 over the rows of a split as they are trained or scored: token ids with what the task knows of them beside

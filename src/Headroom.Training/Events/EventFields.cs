@@ -1,6 +1,7 @@
 using System.Text.Json.Nodes;
+using Headroom.Formats;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Events;
 
 /// <summary>Lenient access to fields of an event: a missing or odd field is null.</summary>
 public static class EventFields

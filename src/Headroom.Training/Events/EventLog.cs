@@ -2,8 +2,9 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Formats;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Events;
 
 /// <summary>
 /// events.jsonl of a run: one JSON object a line, in order, each with "event" and "time"; everything shown anywhere is

@@ -3,7 +3,7 @@ using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Loop;
 
 /// <summary>
 /// Chooses as little recompute as a memory budget allows, and what to do with memory that is left; says what would fit

@@ -5,11 +5,15 @@ using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Peft;
+using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Models;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Loop;
 
 /// <summary>Where a run stands between two optimizer steps.</summary>
 /// <param name="Step">Updates done; also the data position and the RNG counter.</param>

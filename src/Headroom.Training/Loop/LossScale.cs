@@ -1,4 +1,6 @@
-namespace Headroom.Training;
+using Headroom.Training.Intervals;
+
+namespace Headroom.Training.Loop;
 
 /// <summary>
 /// Dynamic loss scaling for fp16 as a value (torch <c>amp/grad_scaler.py</c>): the loss is multiplied by

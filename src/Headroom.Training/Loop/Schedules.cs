@@ -1,7 +1,9 @@
 using System.Globalization;
 using Headroom.Core;
+using Headroom.Tokenizers.Chat;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Loop;
 
 /// <summary>
 /// Arguments of a schedule beyond warm-up and length, as lr_scheduler_kwargs gives them; the defaults are

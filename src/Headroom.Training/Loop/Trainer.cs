@@ -2,8 +2,12 @@ using System.Diagnostics;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Inference;
+using Headroom.Tokenizers.Chat;
+using Headroom.Training.Data;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Loop;
 
 /// <summary>What one optimizer step gave.</summary>
 /// <param name="Step">Number of this update, from 1.</param>

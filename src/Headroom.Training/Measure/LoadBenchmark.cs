@@ -2,11 +2,13 @@ using System.Diagnostics;
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.HuggingFace;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Models;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Measure;
 
 /// <summary>One thing that was timed.</summary>
 /// <param name="What">What was done.</param>

@@ -1,10 +1,13 @@
 using System.Diagnostics;
 using Headroom.Core;
+using Headroom.Core.Families;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
+using Headroom.Training.Data;
+using Headroom.Training.Loop;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Measure;
 
 /// <summary>What a step benchmark runs.</summary>
 /// <param name="Rows">Sequences of a micro-batch.</param>

@@ -2,8 +2,11 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.HuggingFace;
+using Headroom.Formats.Safetensors;
+using Headroom.Training.Loop;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Measure;
 
 /// <summary>Checkpoints of any architecture with random bf16 values, for measurements of loading.</summary>
 public static class SyntheticCheckpoint

@@ -1,6 +1,6 @@
 using Headroom.Core;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Measure;
 
 /// <summary>A device whose ops can be timed one by one.</summary>
 /// <param name="inner">The device.</param>

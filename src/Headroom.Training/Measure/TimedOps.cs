@@ -1,6 +1,7 @@
 using Headroom.Core;
+using Headroom.Planning;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Measure;
 
 /// <summary>
 /// Ops that time every call of the ops they wrap, by the names that <see cref="Planning.PlanningOps"/> counts under. A

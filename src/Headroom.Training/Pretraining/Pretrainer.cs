@@ -1,11 +1,17 @@
 using System.Buffers.Binary;
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Tokenizers;
+using Headroom.Formats.HuggingFace;
+using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Models;
+using Headroom.Tokenizers;
+using Headroom.Training.Data;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Pretraining;
 
 /// <summary>Shape of a small base and how long it learns.</summary>
 public sealed class PretrainOptions

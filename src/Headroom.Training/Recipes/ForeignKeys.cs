@@ -1,7 +1,8 @@
 using System.Reflection;
 using Headroom.Core;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Recipes;
 
 /// <summary>
 /// Keys that people bring from the recipes and scripts of TRL (SFTConfig, ScriptArguments), transformers

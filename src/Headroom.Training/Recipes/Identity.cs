@@ -5,8 +5,9 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Inference.Bases;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Recipes;
 
 /// <summary>
 /// The keys of a recipe that are not at their default, as paths with canonical values: two runs with the same of

@@ -1,7 +1,12 @@
 using Headroom.Core;
 using Headroom.Inference;
+using Headroom.Tokenizers.Chat;
+using Headroom.Training.Loop;
+using Headroom.Training.Runs;
+using Headroom.Training.Tasks;
+using Headroom.Training.Tasks.LabelWords;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Recipes;
 
 /// <summary>
 /// A run, as written in a YAML recipe. Property names in the file are snake_case and follow Hugging Face's

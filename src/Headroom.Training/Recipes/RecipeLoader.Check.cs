@@ -2,8 +2,13 @@ using System.Collections;
 using System.Globalization;
 using System.Reflection;
 using Headroom.Core;
+using Headroom.Core.Families;
+using Headroom.Tokenizers.Chat;
+using Headroom.Training.Adapters;
+using Headroom.Training.Loop;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Recipes;
 
 public static partial class RecipeLoader
 {

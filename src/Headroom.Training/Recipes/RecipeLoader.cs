@@ -7,7 +7,7 @@ using Headroom.Core;
 using YamlDotNet.Core;
 using YamlDotNet.RepresentationModel;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Recipes;
 
 /// <summary>
 /// YAML to <see cref="Recipe"/>: the keys are the option types' property names in snake_case; nothing is listed a

@@ -4,8 +4,10 @@ using System.Text;
 using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Formats.Hub;
+using Headroom.Training.Data;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Recipes;
 
 /// <summary>
 /// <see cref="Recipe"/> to YAML that <see cref="RecipeLoader"/> reads back as the same recipe. Every key is written, at

@@ -2,8 +2,12 @@ using System.Diagnostics;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Training.Data;
+using Headroom.Training.Events;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>How a duel ended.</summary>
 /// <param name="Completed">False when it was stopped and can be resumed.</param>

@@ -1,10 +1,11 @@
 using System.Globalization;
 using System.Text;
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>The plan as a table of plain lines, the same for <c>headroom plan</c> and before a run.</summary>
 public static class PlanTable

@@ -3,8 +3,11 @@ using Headroom.Formats;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
+using Headroom.Training.Data;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>
 /// Everything of a run that is known before a weight is read: rows, token ids, the largest batches, settings and the

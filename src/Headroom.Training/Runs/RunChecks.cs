@@ -2,8 +2,9 @@ using System.Globalization;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Inference.Bases;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>
 /// Whether a resume is the run it goes on with: what changes numbers must be the same, and what differs is named with

@@ -1,9 +1,16 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
-using Headroom.Tokenizers;
+using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Inference;
+using Headroom.Tokenizers;
+using Headroom.Training.Data;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>The events a run writes, one method a kind.</summary>
 internal static class RunEvents

@@ -1,7 +1,9 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>
 /// The end of a run that failed: the event <c>failed</c> with its reason, and words that name the checkpoint to go on

@@ -2,9 +2,13 @@ using System.Globalization;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Peft;
 using Headroom.Inference.Bases;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>Where a run begins or goes on.</summary>
 /// <param name="Checkpoint">The newest checkpoint, whole; null = the run begins.</param>
@@ -39,11 +43,11 @@ public sealed partial class RunFolder
         if (finished && !RunChecks.MayBeLonger(before!, recipe)) return new(null, before, log, true);
         string? checkpoint = Newest();
         if (checkpoint == null) CheckNothingIsLost(log);
-        else Training.Checkpoints.Verify(checkpoint, RecipeIdentity.Hash(recipe));
+        else Loop.Checkpoints.Verify(checkpoint, RecipeIdentity.Hash(recipe));
         return new(checkpoint, before, log, finished);
     }
 
-    private string? Newest() => Training.Checkpoints.All(Checkpoints) is [.., var last] ? last.Path : null;
+    private string? Newest() => Loop.Checkpoints.All(Checkpoints) is [.., var last] ? last.Path : null;
 
     /// <summary>
     /// Without a checkpoint a run can only begin anew. That loses nothing where none was due yet; where one is gone, or
@@ -124,8 +128,8 @@ public sealed partial class RunFolder
             && (known.Count == 0 ? IsAdapter(Best) : FilesOf(Best) is var now && known.Any(k => Same(k.Files, now)))
         )
             return null;
-        string kept = Training.Checkpoints.Folder(Checkpoints, bestStep);
-        if (!Directory.Exists(kept) || Training.Checkpoints.Damage(kept) != null)
+        string kept = Loop.Checkpoints.Folder(Checkpoints, bestStep);
+        if (!Directory.Exists(kept) || Loop.Checkpoints.Damage(kept) != null)
             throw new HeadroomException(
                 $"{Best} {(there ? "is not what was saved there" : "is missing")}, and no whole checkpoint of step "
                     + $"{bestStep} was kept to restore it from.",
@@ -154,7 +158,7 @@ public sealed partial class RunFolder
     private static void CopyAdapter(string checkpoint, string to)
     {
         string temporary = Temporary.Beside(to);
-        string[] names = [.. FilesOf(checkpoint).Keys.Where(n => !Training.Checkpoints.IsState(n))];
+        string[] names = [.. FilesOf(checkpoint).Keys.Where(n => !Loop.Checkpoints.IsState(n))];
         try
         {
             foreach (string name in names)

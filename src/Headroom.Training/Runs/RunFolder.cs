@@ -3,8 +3,11 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Inference.Bases;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>
 /// The folder of a run: <c>manifest.json</c> (what was trained on what), <c>recipe.yaml</c> (the recipe as it was

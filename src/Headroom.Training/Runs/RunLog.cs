@@ -1,7 +1,8 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
+using Headroom.Training.Events;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>What the log of a run says of how far it came.</summary>
 internal sealed class RunLog

@@ -1,8 +1,13 @@
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats.Data;
+using Headroom.Tokenizers.Chat;
+using Headroom.Training.Data;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>
 /// What is odd about a run but no error: said before its first step, by plan, train, duel and eval alike.

@@ -1,9 +1,13 @@
 using Headroom.Core;
-using Headroom.Tokenizers;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
+using Headroom.Tokenizers;
+using Headroom.Training.Adapters;
+using Headroom.Training.Data;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>
 /// The rows of a run as one base's tokenizer encodes them. They depend on nothing else of the base, so a duel keeps

@@ -1,8 +1,9 @@
 using Headroom.Core;
 using Headroom.Inference.Bases;
 using Headroom.Models;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>Recipe to model settings.</summary>
 public static class RunSettings

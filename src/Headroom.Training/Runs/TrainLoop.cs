@@ -2,10 +2,16 @@ using System.Diagnostics;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Peft;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
+using Headroom.Training.Data;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>
 /// A prepared run from its first event to its last: zero-shot test, training with evaluations and checkpoints, test;

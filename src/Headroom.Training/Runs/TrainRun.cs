@@ -1,11 +1,18 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.Peft;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Models;
+using Headroom.Training.Adapters;
+using Headroom.Training.Data;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Runs;
 
 /// <summary>Where a run lives, what it may use, and who listens.</summary>
 /// <param name="Folder">Run folder; must not exist unless resumed.</param>

@@ -1,6 +1,8 @@
 using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Training.Intervals;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks;
 
 /// <summary>
 /// What a task knows of an evaluation beside its metrics; its own parts of log and report are made of it.

@@ -1,7 +1,9 @@
+using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Inference;
+using Headroom.Training.Data;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks;
 
 /// <summary>
 /// A task with the options of a recipe over a tokenizer: rows to tokens with labelled spans, and a model to metrics.

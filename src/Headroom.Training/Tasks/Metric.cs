@@ -1,7 +1,8 @@
 using System.Globalization;
 using Headroom.Core;
+using Headroom.Training.Intervals;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks;
 
 /// <summary>Which way a metric is better.</summary>
 public enum Direction : byte

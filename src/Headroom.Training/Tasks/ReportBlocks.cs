@@ -1,4 +1,6 @@
-namespace Headroom.Training;
+using Headroom.Training.Intervals;
+
+namespace Headroom.Training.Tasks;
 
 /// <summary>A part of a section of a report.</summary>
 public abstract record Block;

@@ -1,7 +1,8 @@
 using Headroom.Core;
 using Headroom.Inference;
+using Headroom.Training.Data;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks;
 
 /// <summary>Loss of a row's labelled tokens.</summary>
 /// <param name="Sum">Sum of weight * loss, nats.</param>

@@ -1,7 +1,8 @@
 using System.Globalization;
 using Headroom.Core;
+using Headroom.Training.Intervals;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks;
 
 /// <summary>Numbers as text, the same in every culture.</summary>
 public static class Show

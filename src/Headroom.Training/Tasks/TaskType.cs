@@ -1,9 +1,14 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
+using Headroom.Training.Data;
+using Headroom.Training.Events;
+using Headroom.Training.Intervals;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks;
 
 /// <summary>
 /// What is known of a task without a tokenizer: its name in recipes, its metrics, the keys and rows that it takes, and

@@ -1,7 +1,10 @@
 using System.Collections.Concurrent;
 using Headroom.Core;
+using Headroom.Tokenizers;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks.LabelWords;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks;
 
 /// <summary>Where tasks are made: every type that task.type can name.</summary>
 public static class TaskTypes

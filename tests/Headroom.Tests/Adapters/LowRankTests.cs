@@ -1,6 +1,7 @@
 using Headroom.Core;
 using Headroom.Tests.Cpu;
 using Headroom.Training;
+using Headroom.Training.Adapters;
 
 namespace Headroom.Tests.Adapters;
 

@@ -3,6 +3,7 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Formats.Safetensors;
 
 namespace Headroom.Tests.Cpu;
 

@@ -1,6 +1,9 @@
 using Headroom.Core;
+using Headroom.Cpu;
 using Headroom.Formats.Data;
 using Headroom.Training;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
 namespace Headroom.Tests.Data;
 

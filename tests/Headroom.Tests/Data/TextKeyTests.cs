@@ -1,4 +1,6 @@
+using Headroom.Formats;
 using Headroom.Formats.Data;
+using Headroom.Training.Events;
 
 namespace Headroom.Tests.Data;
 

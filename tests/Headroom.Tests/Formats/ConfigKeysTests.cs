@@ -2,6 +2,8 @@ using System.Text.Json.Nodes;
 using CsCheck;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.HuggingFace;
 
 namespace Headroom.Tests.Formats;
 

@@ -1,5 +1,6 @@
 using System.Text.Json.Nodes;
 using Headroom.Training;
+using Headroom.Training.Events;
 
 namespace Headroom.Tests.Formats;
 

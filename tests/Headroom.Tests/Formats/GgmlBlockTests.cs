@@ -1,5 +1,8 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.Safetensors;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Formats;
 

@@ -1,7 +1,8 @@
 using System.Buffers.Binary;
 using Headroom.Core;
+using Headroom.Training.Tasks;
 
-namespace Headroom.Tests;
+namespace Headroom.Tests.Formats;
 
 /// <summary>Blocks of random codes whose float16 scales are ordinary numbers.</summary>
 public static class GgmlSamples

@@ -1,4 +1,5 @@
 using System.Text;
+using Headroom.Core;
 
 namespace Headroom.Tests.Formats;
 

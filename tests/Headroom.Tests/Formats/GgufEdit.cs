@@ -1,5 +1,6 @@
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
 
 namespace Headroom.Tests.Formats;
 

@@ -3,10 +3,13 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Formats.HuggingFace;
+using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
+using Headroom.Training.Measure;
 
 namespace Headroom.Tests.Formats;
 

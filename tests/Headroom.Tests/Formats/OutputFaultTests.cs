@@ -2,12 +2,14 @@ using System.Security.Cryptography;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Loop;
 using Headroom.Training;
+using Headroom.Training.Loop;
 
 namespace Headroom.Tests.Formats;
 

@@ -2,12 +2,15 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Formats.HuggingFace;
+using Headroom.Formats.Peft;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Formats;
 

@@ -1,6 +1,7 @@
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Formats.HuggingFace;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Models;

@@ -4,6 +4,7 @@ using System.Text.Json;
 using CsCheck;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Safetensors;
 
 namespace Headroom.Tests.Formats;
 

@@ -1,8 +1,9 @@
 using System.Text;
 using Headroom.Core;
-using Headroom.Tokenizers;
 using Headroom.Inference;
 using Headroom.Models;
+using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training;
 
 namespace Headroom.Tests.Generation;

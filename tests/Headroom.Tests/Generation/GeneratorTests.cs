@@ -1,7 +1,10 @@
 using Headroom.Core;
-using Headroom.Tokenizers;
+using Headroom.Formats;
 using Headroom.Inference;
+using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training;
+using Headroom.Training.Events;
 
 namespace Headroom.Tests.Generation;
 

@@ -3,11 +3,17 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Formats;
+using Headroom.Formats.BitsAndBytes;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.HuggingFace;
+using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Training;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
 namespace Headroom.Tests.Golden;
 

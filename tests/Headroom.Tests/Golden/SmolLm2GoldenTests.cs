@@ -2,10 +2,17 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Tokenizers;
+using Headroom.Formats.Gguf;
+using Headroom.Formats.Peft;
+using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Models;
+using Headroom.Tokenizers;
 using Headroom.Training;
+using Headroom.Training.Data;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
+using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Golden;
 

@@ -3,6 +3,7 @@ using System.Diagnostics;
 using System.Text;
 using Headroom.Core;
 using Headroom.Formats.Hub;
+using Headroom.Formats.Safetensors;
 
 namespace Headroom.Tests.Hub;
 
@@ -100,7 +101,7 @@ public sealed class HubPatienceTests : IDisposable
         int calls = 0;
         _hub.Intercept = r => r.Storage && Interlocked.Increment(ref calls) <= 2 ? Stalled(20) : null;
         using var store = Store();
-        using var file = Headroom.Formats.SafetensorsFile.Open(
+        using var file = Headroom.SafetensorsFile.Open(
             Path.Combine(store.Outline("org/model", Outline()), "model.safetensors"));
         Assert.Equal([50000], file.Tensors["w"].Shape);
     }

@@ -1,8 +1,11 @@
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
+using Headroom.Training.Data;
+using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Loop;
 

@@ -4,6 +4,7 @@ using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
+using Headroom.Training.Data;
 
 namespace Headroom.Tests.Loop;
 

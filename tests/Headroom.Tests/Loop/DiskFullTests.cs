@@ -3,6 +3,10 @@ using Headroom.Core;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
+using Headroom.Training.Data;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
 
 namespace Headroom.Tests.Loop;
 

@@ -3,6 +3,10 @@ using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
+using Headroom.Training.Data;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Loop;
 

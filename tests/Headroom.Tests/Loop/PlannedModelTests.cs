@@ -1,6 +1,9 @@
 using Headroom.Core;
 using Headroom.Cpu;
+using Headroom.Inference;
 using Headroom.Training;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
 namespace Headroom.Tests.Loop;
 

@@ -3,6 +3,10 @@ using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Tests.Models;
 using Headroom.Training;
+using Headroom.Training.Data;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
 namespace Headroom.Tests.Loop;
 

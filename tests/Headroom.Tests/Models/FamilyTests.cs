@@ -1,5 +1,7 @@
 using Headroom.Core;
+using Headroom.Core.Families;
 using Headroom.Formats;
+using Headroom.Formats.HuggingFace;
 using Headroom.Models;
 
 namespace Headroom.Tests.Models;

@@ -5,6 +5,7 @@ using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 using Headroom.Training;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Models;
 

@@ -1,6 +1,7 @@
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Training;
+using Headroom.Training.Measure;
 
 namespace Headroom.Tests.Models;
 

@@ -3,6 +3,7 @@ using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training;
+using Headroom.Training.Data;
 
 namespace Headroom.Tests.Models;
 

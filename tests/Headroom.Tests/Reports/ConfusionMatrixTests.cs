@@ -1,7 +1,13 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Formats.Data;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training;
+using Headroom.Training.Events;
+using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
+using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Reports;
 

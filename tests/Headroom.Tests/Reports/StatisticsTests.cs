@@ -1,6 +1,8 @@
 using Headroom.Core;
 using Headroom.Reports;
 using Headroom.Training;
+using Headroom.Training.Intervals;
+using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Reports;
 

@@ -1,8 +1,13 @@
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Inference.Bases;
 using Headroom.Models;
 using Headroom.Tests.Models;
 using Headroom.Training;
+using Headroom.Training.Events;
+using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
 
 namespace Headroom.Tests.Runs;
 

@@ -3,6 +3,9 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Reports;
 using Headroom.Training;
+using Headroom.Training.Recipes;
+using Headroom.Training.Runs;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Tasks;
 

@@ -1,6 +1,7 @@
 using CsCheck;
 using Headroom.Core;
 using Headroom.Formats;
+using Headroom.Formats.Gguf;
 using Headroom.Tokenizers;
 
 namespace Headroom.Tests.Tokenizers;

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Headroom.Tokenizers;
+using Headroom.Training.Data;
 
 namespace Headroom.Tests.Tokenizers;
 

@@ -1,8 +1,11 @@
 using System.Numerics;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Formats.Data;
+using Headroom.Training.Events;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>
 /// The baseline of every report: a logistic regression on which words occur (lower case, letters only), with L2 weight

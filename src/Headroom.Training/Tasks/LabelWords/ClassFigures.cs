@@ -1,6 +1,9 @@
 using System.Text.Json.Nodes;
+using Headroom.Core;
+using Headroom.Tokenizers.Chat;
+using Headroom.Training.Intervals;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>Figures of classes as JSON, the same in results.json and in what headroom eval prints.</summary>
 internal static class ClassFigures

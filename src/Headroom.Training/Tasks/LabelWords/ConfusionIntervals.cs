@@ -1,6 +1,7 @@
 using Headroom.Core;
+using Headroom.Training.Intervals;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>Precision, recall and F1 with their intervals, of a class or an average.</summary>
 public sealed record ScoreIntervals(Interval Precision, Interval Recall, Interval F1);

@@ -1,6 +1,8 @@
 using System.Globalization;
+using Headroom.Core;
+using Headroom.Tokenizers.Chat;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>
 /// Precision, recall and F1, of one class or averaged over classes; 0 where nothing is divided by nothing.

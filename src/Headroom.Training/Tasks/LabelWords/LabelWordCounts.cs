@@ -1,7 +1,10 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using Headroom.Formats;
+using Headroom.Training.Events;
+using Headroom.Training.Intervals;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>
 /// Counts and predictions of a test, baseline or eval event, checked against one another: a log may have been cut,

@@ -1,6 +1,7 @@
 using System.Text.Json.Nodes;
+using Headroom.Core;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>Counts of an evaluation of label words, and the predictions they come from where these are known.</summary>
 /// <param name="confusion">K x K counts; null where a log has none.</param>

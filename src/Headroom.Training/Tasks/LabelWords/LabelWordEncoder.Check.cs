@@ -1,7 +1,8 @@
 using Headroom.Core;
 using Headroom.Formats.Data;
+using Headroom.Training.Events;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 public sealed partial class LabelWordEncoder
 {

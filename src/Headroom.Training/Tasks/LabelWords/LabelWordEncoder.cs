@@ -1,8 +1,11 @@
 using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
+using Headroom.Training.Data;
+using Headroom.Training.Events;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>
 /// Turns rows into token ids by template and label words. A prompt is tokenized as one text; one that is too long in

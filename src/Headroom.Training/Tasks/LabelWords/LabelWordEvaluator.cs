@@ -1,7 +1,9 @@
 using Headroom.Core;
 using Headroom.Inference;
+using Headroom.Training.Data;
+using Headroom.Training.Intervals;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>Predictions over a set of rows, and the loss of the right label word.</summary>
 /// <param name="Labels">The K label words, in the order of label indices.</param>

@@ -1,6 +1,8 @@
 using System.Globalization;
+using Headroom.Tokenizers.Chat;
+using Headroom.Training.Intervals;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>
 /// What headroom eval says of label words: every figure with its 95 % interval, of every class and tier.

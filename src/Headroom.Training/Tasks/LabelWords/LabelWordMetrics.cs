@@ -1,4 +1,6 @@
-namespace Headroom.Training;
+using Headroom.Training.Intervals;
+
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>
 /// The metrics of label words, as scikit-learn and transformers' examples call them. f1, precision and recall alone are

@@ -1,4 +1,6 @@
-namespace Headroom.Training;
+using Headroom.Training.Data;
+
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>A prompt with the label word that answers it.</summary>
 /// <param name="Ids">Prompt and answer.</param>

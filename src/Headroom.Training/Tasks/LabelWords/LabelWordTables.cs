@@ -1,4 +1,8 @@
-namespace Headroom.Training;
+using Headroom.Core;
+using Headroom.Tokenizers.Chat;
+using Headroom.Training.Intervals;
+
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>What the report says of label words: figures of classes, for any number of them.</summary>
 internal static class LabelWordTables

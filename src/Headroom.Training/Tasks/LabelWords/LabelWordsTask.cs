@@ -1,9 +1,11 @@
 using Headroom.Core;
 using Headroom.Formats.Data;
-using Headroom.Tokenizers;
 using Headroom.Inference;
+using Headroom.Tokenizers;
+using Headroom.Training.Data;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>Label words of a recipe over a tokenizer.</summary>
 internal sealed class LabelWordsTask : ITask

@@ -1,10 +1,14 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
+using Headroom.Training.Data;
+using Headroom.Training.Events;
+using Headroom.Training.Recipes;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>
 /// Label words: a row is a prompt by task.template, its answer the word that task.labels has for its label; n classes,

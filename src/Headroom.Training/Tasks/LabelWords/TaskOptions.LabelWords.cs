@@ -1,6 +1,6 @@
 using Headroom.Core;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Recipes;
 
 /// <summary>Keys of label words.</summary>
 public sealed partial class TaskOptions

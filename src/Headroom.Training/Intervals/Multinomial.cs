@@ -1,6 +1,6 @@
 using Headroom.Core;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Intervals;
 
 /// <summary>
 /// Draws of counts. Which rows a bootstrap draws matters to a confusion matrix only by their cell, so a resample of

@@ -1,4 +1,4 @@
-namespace Headroom.Training;
+namespace Headroom.Training.Intervals;
 
 /// <summary>Student's t distribution, for intervals over few seeds.</summary>
 internal static class StudentT

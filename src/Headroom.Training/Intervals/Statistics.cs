@@ -1,6 +1,6 @@
 using Headroom.Core;
 
-namespace Headroom.Training;
+namespace Headroom.Training.Intervals;
 
 /// <summary>A value with its 95 % interval.</summary>
 public readonly record struct Interval(double Value, double Low, double High);
