@@ -101,7 +101,7 @@ public sealed class HubPatienceTests : IDisposable
         int calls = 0;
         _hub.Intercept = r => r.Storage && Interlocked.Increment(ref calls) <= 2 ? Stalled(20) : null;
         using var store = Store();
-        using var file = Headroom.SafetensorsFile.Open(
+        using var file = SafetensorsFile.Open(
             Path.Combine(store.Outline("org/model", Outline()), "model.safetensors"));
         Assert.Equal([50000], file.Tensors["w"].Shape);
     }

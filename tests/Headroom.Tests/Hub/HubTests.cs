@@ -108,10 +108,10 @@ public sealed class HubTests : IDisposable
         using var store = Store();
         string folder = store.Model("org/real");
         Assert.NotNull(new FileInfo(Path.Combine(folder, "model.safetensors")).LinkTarget);
-        using var source = Headroom.WeightSources.Open(folder);
+        using var source = WeightSources.Open(folder);
         Assert.True(source.Has("model.embed_tokens.weight"));
         Assert.Equal(
-            Headroom.BaseHashes.Compute([Shared.GoldenFile("hf/llama-mha/model.safetensors")]), source.Hash);
+            BaseHashes.Compute([Shared.GoldenFile("hf/llama-mha/model.safetensors")]), source.Hash);
         Assert.Equal(_hub.Files["org/real/model.safetensors"].Length, store.Config("org/real").WeightBytes);
     }
 
