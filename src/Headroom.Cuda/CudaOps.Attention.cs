@@ -11,6 +11,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor o, Tensor lse)
     {
+        using var _ = OpTimer.Op("attention");
         _gpu.MakeCurrent();
         int sequences = offsets.Rows - 1;
         if (Hopper(q, s))
@@ -32,7 +33,7 @@ public sealed unsafe partial class CudaOps
                 s.SlidingWindow,
                 s.Scale,
                 o,
-                (long)o.Columns,
+                (long)o.Stride,
                 lse
             );
             return;
@@ -51,7 +52,7 @@ public sealed unsafe partial class CudaOps
             s.SlidingWindow,
             s.Scale,
             o,
-            (long)o.Columns,
+            (long)o.Stride,
             lse
         );
     }
@@ -72,6 +73,7 @@ public sealed unsafe partial class CudaOps
         Tensor dv,
         Tensor cos = default, Tensor sin = default)
     {
+        using var _ = OpTimer.Op("attention_backward");
         _gpu.MakeCurrent();
         CheckHead(s);
         int sequences = offsets.Rows - 1,
@@ -79,7 +81,7 @@ public sealed unsafe partial class CudaOps
             lanes = (int)BitOperations.RoundUpToPowerOf2((uint)(s.HeadDim + 7) / 8);
         _gpu.Launch(
             K("attention_rows.cu", q.DType, "attention_delta"), ((int)(((long)count * lanes + 255) / 256), 1), 256, o,
-            dO, (long)o.Columns, delta, count, s.NumHeads, s.HeadDim, lanes);
+            dO, (long)o.Stride, delta, count, s.NumHeads, s.HeadDim, lanes);
         if (Hopper(q, s))
         {
             HopperBackward(q, k, v, lse, dO, offsets, s, delta, dq, dk, dv, cos, sin);
@@ -96,7 +98,7 @@ public sealed unsafe partial class CudaOps
                 v,
                 lse,
                 dO,
-                (long)dO.Columns,
+                (long)dO.Stride,
                 delta,
                 offsets,
                 sequences,
@@ -112,7 +114,7 @@ public sealed unsafe partial class CudaOps
                 v,
                 lse,
                 dO,
-                (long)dO.Columns,
+                (long)dO.Stride,
                 delta,
                 offsets,
                 sequences,
@@ -132,7 +134,7 @@ public sealed unsafe partial class CudaOps
                 v,
                 lse,
                 dO,
-                (long)dO.Columns,
+                (long)dO.Stride,
                 delta,
                 offsets,
                 sequences,
@@ -149,7 +151,7 @@ public sealed unsafe partial class CudaOps
                 v,
                 lse,
                 dO,
-                (long)dO.Columns,
+                (long)dO.Stride,
                 delta,
                 offsets,
                 sequences,
@@ -171,6 +173,7 @@ public sealed unsafe partial class CudaOps
     public void AttentionMaterialized(
         Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor scores, Tensor o)
     {
+        using var _ = OpTimer.Op("attention_materialized");
         _gpu.MakeCurrent();
         var starts = new int[offsets.Rows];
         _staging.Download(offsets.Address, MemoryMarshal.AsBytes(starts.AsSpan()));
@@ -191,13 +194,14 @@ public sealed unsafe partial class CudaOps
                 scores,
                 scores.Columns,
                 o,
-                (long)o.Columns
+                (long)o.Stride
             );
     }
 
     /// <inheritdoc/>
     public void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape s, Tensor o)
     {
+        using var _ = OpTimer.Op("cached_attention");
         _gpu.MakeCurrent();
         CheckHead(s);
         _gpu.Launch(K("attention_rows.cu", q.DType, "attention_rows"), (q.Rows, s.NumHeads), 128,
@@ -213,7 +217,7 @@ public sealed unsafe partial class CudaOps
             s.SlidingWindow,
             s.Scale,
             o,
-            (long)o.Columns,
+            (long)o.Stride,
             (nint)0
         );
     }

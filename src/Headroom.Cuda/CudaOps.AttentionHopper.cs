@@ -25,7 +25,7 @@ public sealed unsafe partial class CudaOps
             _gpu.Main, Allowed(K("flash_hopper.cu", q.DType, "flash_hopper_forward", s.HeadDim), shared),
             (tiles * s.NumHeads, 1), HopperThreads, shared,
             Arg.Struct(maps), Arg.Struct(maps + MapBytes), Arg.Struct(maps + 2 * MapBytes), offsets, offsets.Rows - 1,
-            tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, (long)o.Columns, lse);
+            tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, (long)o.Stride, lse);
     }
 
     private void HopperBackward(
@@ -85,7 +85,7 @@ public sealed unsafe partial class CudaOps
         const int halfFloat = 6, bfloat16 = 9, swizzle128 = 3, promote128 = 2;
         maps = (byte*)(((nint)maps + MapBoundary - 1) & ~(nint)(MapBoundary - 1));
         ulong* sizes = stackalloc ulong[] { (ulong)x.Columns, (ulong)x.Rows };
-        ulong stride = (ulong)x.Columns * 2;
+        ulong stride = (ulong)x.Stride * 2;
         uint* box = stackalloc uint[] { BoxSide, BoxSide };
         uint* steps = stackalloc uint[] { 1, 1 };
         CudaException.Check(

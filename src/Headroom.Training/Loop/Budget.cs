@@ -67,7 +67,7 @@ public static class Budget
         var (plan, fitted) = Recompute(
             config, settings, limits, budget,
             (full, s, bytes) => Refuse(s, limits, full, bytes, allowed, flags, leastLength, Plan), Plan);
-        if (device?.ExpandsWeights != true || expanded == 0) return (plan, fitted);
+        if (device is not IKeepsExpandedWeights || expanded == 0) return (plan, fitted);
         long left = budget is { } bytes ? bytes - plan.TotalBytes : expanded ?? 0;
         long room = Math.Min(Math.Min(left, expanded ?? left), Engine.ExpandableBytes(config, fitted)) >> 20 << 20;
         if (room < LeastExpanded) return (plan, fitted);

@@ -110,7 +110,8 @@ public sealed partial class Engine : IDisposable
             _arena = device.Reserve(Plan.ArenaBytes, _replay.Bytes);
             _memory = new ArenaMemory(Plan, _arena);
             Model = new LlamaModel(config, settings, device.Ops, _memory);
-            if (!Model.ExpandedRoom.IsNone) device.KeepExpanded(Model.ExpandedRoom);
+            if (!Model.ExpandedRoom.IsNone && device is IKeepsExpandedWeights keeps)
+                keeps.KeepExpanded(Model.ExpandedRoom);
         }
         catch
         {
@@ -161,7 +162,7 @@ public sealed partial class Engine : IDisposable
         ops = new PlanningOps(memory);
         var model = new LlamaModel(config, settings, ops, memory);
         ModelLoader.Staging(model, memory);
-        if (device != null) CheckDevice(model, settings.ComputeType, device);
+        if (device is IDeviceLimits most) CheckDevice(model, settings.ComputeType, device.Name, most);
         if (limits.EvalTokens > 0)
         {
             LossesIn(memory, limits.EvalTokens, limits.EvalSequences, limits.EvalTokens, out var b, out var losses);
@@ -192,15 +193,15 @@ public sealed partial class Engine : IDisposable
         return memory.Build(workspaceBytes + (device == null ? 0 : Replay(device, ops, settings).Bytes));
     }
 
-    private static void CheckDevice(LlamaModel model, DType compute, IDevice device)
+    private static void CheckDevice(LlamaModel model, DType compute, string name, IDeviceLimits device)
     {
         if (model.Config.HeadDim > device.LargestHead)
-            throw new HeadroomException($"The model has heads of {model.Config.HeadDim} elements; {device.Name} "
+            throw new HeadroomException($"The model has heads of {model.Config.HeadDim} elements; {name} "
                 + $"takes {device.LargestHead} at most.", "Run with --device cpu.");
         foreach (var p in model.Projections)
             if (device.LargestRank(Math.Max(p.Weight.In, p.Weight.Out), compute) is var most && p.Rank > most)
                 throw new HeadroomException(
-                    $"{p.Path} has an adapter of rank {p.Rank}; {device.Name} takes {most} at most there.",
+                    $"{p.Path} has an adapter of rank {p.Rank}; {name} takes {most} at most there.",
                     $"Choose a rank of at most {most}.");
     }
 
@@ -214,8 +215,8 @@ public sealed partial class Engine : IDisposable
     }
 
     private static StepReplay Replay(IDevice device, PlanningOps counted, ModelSettings settings) =>
-        counted.Flops > 0
-            ? device.Replay(counted.Flops, counted.Counts.Values.Sum(c => c.Calls), settings.ComputeType)
+        counted.Flops > 0 && device is IReplaysSteps replays
+            ? replays.Replay(counted.Flops, counted.Counts.Values.Sum(c => c.Calls), settings.ComputeType)
             : default;
 
     /// <summary>
@@ -269,9 +270,11 @@ public sealed partial class Engine : IDisposable
         TrainIn(_memory, tokens, sequences, labels, out var b, out var losses);
         Fill(batch, b);
         _step = (tokens, sequences, labels, dropout, gradScale);
-        _device.MicroStep(
-            new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _replay, dropout.Step, gradScale, _issue
-        );
+        if (_device is IReplaysSteps replays)
+            replays.MicroStep(
+                new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _replay, dropout.Step, gradScale,
+                _issue);
+        else Issue();
         return SumLosses(losses.Head(batch.Labels.Length));
     }
 
@@ -297,7 +300,7 @@ public sealed partial class Engine : IDisposable
     public void Update(in AdamWStep step)
     {
         _device.Ops.AdamW(_slots, step);
-        _adaptersChanged = true;
+        AdaptersChanged();
         ZeroGradients();
     }
 
@@ -367,6 +370,13 @@ public sealed partial class Engine : IDisposable
             Model.Decode(b, cache, last);
         }
         _device.Download(last, MemoryMarshal.AsBytes(logits[..Model.Config.VocabSize]));
+    }
+
+    // What is derived from adapters is due anew: DoRA's norms, and what a device has expanded.
+    private void AdaptersChanged()
+    {
+        _adaptersChanged = true;
+        (_device as IKeepsExpandedWeights)?.AdaptersChanged();
     }
 
     // Before the pass that needs it, outside of what a device may record and replay.
