@@ -38,11 +38,12 @@ public static class StepBench
         var settings = new ModelSettings(WeightStorage.NF4Double, WeightStorage.BF16, TrainMode.Adapters,
             new LoraConfig(16, 32, 0.1f, [.. ModelFamilies.Targets]), recompute, Option("--chunk", 0));
         var cpu = new CpuDevice(threads);
-        // A busy machine disturbs processor time less than wall time, when one thread runs.
-        var timing = profile ? new TimedDevice(cpu, threads == 1 ? ProcessorTime : null) { Timing = true } : null;
         var limits = new BatchLimits(rows * length, rows, rows * length);
-        using var engine = new Engine(timing ?? (IDevice)cpu, source, settings, limits);
+        using var engine = new Engine(cpu, source, settings, limits);
         engine.InitializeAdapters(1);
+        // A busy machine disturbs processor time less than wall time, when one thread runs.
+        var timer = profile ? new OpTimer(threads == 1 ? new ProcessorClock() : WallClock.Instance) : null;
+        timer?.Start();
         var batch = new MicroBatch(rows * length, rows);
         var random = new PhiloxRandom(1);
         for (int r = 0; r < rows; r++)
@@ -54,7 +55,7 @@ public static class StepBench
         var best = new Dictionary<string, (int Calls, double Milliseconds)>();
         for (int s = 0; s < steps + warm; s++)
         {
-            timing?.Timed.Clear();
+            timer?.Clear();
             double cpuStart = Environment.CpuUsage.TotalTime.TotalSeconds;
             long start = Stopwatch.GetTimestamp();
             double loss =
@@ -69,10 +70,11 @@ public static class StepBench
             );
             if (s < warm) continue;
             times.Add(seconds);
-            if (timing == null) continue;
-            foreach (var (name, e) in timing.Timed.Times)
+            if (timer == null) continue;
+            foreach (var (name, e) in timer.Times)
                 if (!best.TryGetValue(name, out var b) || e.Milliseconds < b.Milliseconds) best[name] = e;
         }
+        OpTimer.Stop();
         if (profile) PrintProfile(best, times.Min(), source.Config, settings, limits);
         times.Sort();
         double bestRate = rows * length / times[0], median = rows * length / times[times.Count / 2];
@@ -113,7 +115,7 @@ public static class StepBench
         double total = best.Values.Sum(b => b.Milliseconds);
         foreach (var (name, b) in best.OrderByDescending(b => b.Value.Milliseconds))
         {
-            double flops = TimedOps.Counted(name).Sum(n => planning.Counts.TryGetValue(n, out var c) ? c.Flops : 0);
+            double flops = OpTimer.Counted(name).Sum(n => planning.Counts.TryGetValue(n, out var c) ? c.Flops : 0);
             Console.WriteLine(
                 $"{name,-26}{b.Calls,7}{b.Milliseconds,9:F1}{b.Milliseconds / total,8:P1}"
                     + (flops > 0 ? $"{flops / b.Milliseconds / 1e6,9:F0}" : "")
@@ -123,11 +125,10 @@ public static class StepBench
         Console.WriteLine($"{"best step",-33}{step * 1e3,9:F1}");
     }
 
-    private static double ProcessorTime(Action work)
+    private sealed class ProcessorClock : IClock
     {
-        var start = Environment.CpuUsage.TotalTime;
-        work();
-        return (Environment.CpuUsage.TotalTime - start).TotalMilliseconds;
+        public long Start() => Environment.CpuUsage.TotalTime.Ticks;
+        public double Stop(long start) => new TimeSpan(Start() - start).TotalMilliseconds;
     }
 
     public static string CpuName() => File.Exists("/proc/cpuinfo")

@@ -47,7 +47,8 @@ public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads,
 /// <param name="Y">Output [T, out], or its gradient in the backward direction.</param>
 /// <param name="Dxa">Backward: scratch [T, r].</param>
 /// <param name="DA">Backward: gradient of A, or none when it is left to <see cref="IOps.LoraBackwardA"/>.</param>
-/// <param name="DB">Backward: gradient of B, or none when <see cref="IOps.SwiGluGroupBackward"/> has added it.</param>
+/// <param name="DB">Backward: gradient of B, or none when
+/// <see cref="GroupedOps.SwiGluGroupBackward"/> has added it.</param>
 /// <param name="Residual">Forward: what the output is added to, [T, out] and another tensor than <paramref name="Y"/>;
 /// none = nothing.</param>
 public readonly record struct AdaptedLinear(
@@ -72,8 +73,9 @@ public readonly record struct AdamWStep(
 /// output. Gradients of parameters are accumulated (+=); gradients of activations are assigned unless the method says
 /// "+=". Matrices are row-major; T is the number of tokens of a variable-length micro-batch. Activations are F32 on
 /// CPU; a GPU also takes BF16 or F16, with statistics, losses, logits and gradients of parameters in F32.
-/// Shapes are checked by the planning implementation only; the others compute. "Or wider" is by whole groups of 64
-/// columns of a matrix of whole groups of 64, in 16-bit compute only (see <see cref="LinearGroup"/>).
+/// Shapes are checked by the planning implementation only; the others compute. It says too which operands may have rows
+/// that lie apart (<see cref="Tensor.Gap"/>), in 16-bit compute only; what lies between is neither read nor written.
+/// What some ops do together is asked for through <see cref="IFusedProjections"/>.
 /// </summary>
 public interface IOps
 {
@@ -84,10 +86,7 @@ public interface IOps
     /// <summary>y += x.</summary>
     void Add(Tensor x, Tensor y);
     /// <summary>Every tensor (F32) = 0.</summary>
-    void ZeroAll(ReadOnlySpan<Tensor> tensors)
-    {
-        foreach (var x in tensors) Zero(x);
-    }
+    void ZeroAll(ReadOnlySpan<Tensor> tensors);
     /// <summary>y[i] = x[rows[i]]; x [T, n], rows I32 [N], y [N, n].</summary>
     void GatherRows(Tensor x, Tensor rows, Tensor y);
     /// <summary>
@@ -103,47 +102,45 @@ public interface IOps
     void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable);
 
     /// <summary>
-    /// RMSNorm (transformers <c>modeling_llama.py</c>): rstd = (mean(x^2) + eps)^-1/2, y = x * rstd * weight. x [T, H];
-    /// rstd F32 [T]; y [T, H], or wider: further columns are left alone (see <see cref="LinearGroup"/>). y may be x
-    /// itself where it is not wider. A norm of each head by itself is this one over [T * heads, d].
+    /// RMSNorm (transformers <c>modeling_llama.py</c>): rstd = (mean(x^2) + eps)^-1/2, y = x * rstd * weight. x and y
+    /// [T, H], rstd F32 [T]. y may be x itself. A norm of each head by itself is this one over [T * heads, d].
     /// </summary>
     void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd);
     /// <summary>Fused residual add: sum = x + branch, then RMSNorm of sum. sum may be x itself.</summary>
     void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd);
     /// <summary>
-    /// dx += gradient of RMSNorm; dWeight += sum over tokens (skipped when none). x is the norm's input; dy [T, H], or
-    /// wider: further columns are not read.
+    /// dx += gradient of RMSNorm; dWeight += sum over tokens (skipped when none). x is the norm's input; dy [T, H].
     /// </summary>
     void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight);
 
-    /// <summary>y = x W^T + bias. x [T, in], or wider: further columns are not read; y [T, out].</summary>
+    /// <summary>y = x W^T + bias. x [T, in], y [T, out].</summary>
     void Linear(Tensor x, in LinearWeight w, Tensor y);
-    /// <summary>
-    /// dx = dy W, or dx += dy W when <paramref name="accumulate"/>. dy [T, out]; dx [T, in], or wider: further columns
-    /// are left alone.
-    /// </summary>
+    /// <summary>dx = dy W, or dx += dy W when <paramref name="accumulate"/>. dy [T, out], dx [T, in].</summary>
     void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx);
     /// <summary>dW += dy^T x; dW F32 [out, in]. dBias += column sums of dy (skipped when none).</summary>
     void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias);
 
     /// <summary>
-    /// LoRA (PEFT <c>lora/layer.py</c>): xa = dropout(x) A^T, y += scaling * xa B^T. x [T, in], or wider; a [r, in], b
-    /// [out, r], xa [T, r]. Without a, xa is read instead: a recomputed layer has it from its first forward pass.
+    /// LoRA (PEFT <c>lora/layer.py</c>): xa = dropout(x) A^T, y += scaling * xa B^T. x [T, in], a [r, in], b [out,
+    /// r], xa [T, r]. Without a, xa is read instead: a recomputed layer has it from its first forward pass.
     /// </summary>
     void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y);
     /// <summary>
     /// dxa = scaling * dy B (scratch [T, r]); dB += scaling * dy^T xa; dA += dxa^T dropout(x); dx += mask * dxa A / (1
-    /// - p). Without dA, x is not read: <see cref="LoraBackwardA"/> can follow when x exists. x and dx [T, in], or
-    /// wider: further columns are neither read nor written; masks number the elements of [T, in].
+    /// - p). Without dA, x is not read: <see cref="LoraBackwardA"/> can follow when x exists. x and dx [T, in].
     /// </summary>
     void LoraBackward(
         Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA,
         Tensor dB, Tensor dx);
 
-    /// <summary>
-    /// The part of <see cref="LoraBackward"/> that needs x: dA += dxa^T dropout(x). x [T, in], or wider.
-    /// </summary>
+    /// <summary>The part of <see cref="LoraBackward"/> that needs x: dA += dxa^T dropout(x). x [T, in].</summary>
     void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA);
+
+    /// <summary>
+    /// A linear layer with its adapter (PEFT <c>lora/layer.py</c>, Linear): p.Y = x W^T + bias, plus scaling * p.Xa B^T
+    /// as <see cref="LoraForward"/> gives it where there is a B, plus the residual where there is one. x [T, in].
+    /// </summary>
+    void LoraLinear(Tensor x, in AdaptedLinear p);
 
     /// <summary>
     /// Dropout of an activation as a tensor: y = drop(x), or with <paramref name="rest"/> what it takes away, x -
@@ -169,21 +166,6 @@ public interface IOps
     void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude);
 
     /// <summary>
-    /// Linear and LoRA of every projection of a group over one x; a device may do them together. x [T, in], or [T, in +
-    /// n * 64] in 16-bit compute: the last columns then are the ops' own (a GPU puts every xa there, so that [x, xa]
-    /// [W, scaling B]^T is one product).
-    /// </summary>
-    void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group) => GroupedOps.LinearGroup(this, x, group);
-    /// <summary>
-    /// Gradients of a group: adapters +=, dx = the sum over the projections (skipped when none). Weight gradients of
-    /// the base are not in it. x may be none for projections without <see cref="AdaptedLinear.DA"/>. dx [T, in], or [T,
-    /// in + n * 64] in 16-bit compute: the last columns then are the ops' own (a GPU has every dxa come out there, as
-    /// dy [W, scaling B] is one product).
-    /// </summary>
-    void LinearGroupBackward(Tensor x, ReadOnlySpan<AdaptedLinear> group, Tensor dx) =>
-        GroupedOps.LinearGroupBackward(this, x, group, dx);
-
-    /// <summary>
     /// cos, sin [T, d/2] of position * invFreq, times attentionFactor. positions I32 [T], invFreq F32 [d/2].
     /// </summary>
     void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin);
@@ -195,13 +177,13 @@ public interface IOps
 
     /// <summary>
     /// Flash-style causal attention over packed sequences: offsets I32 [S + 1], q, o [T, heads * d], k, v [T, kv * d],
-    /// lse F32 [T, heads] (log-sum-exp of the scaled scores). Sequences never see each other. In 16-bit compute o, and
-    /// dO with it, may have further columns, which are left alone. Dao et al., 2022/2023.
+    /// lse F32 [T, heads] (log-sum-exp of the scaled scores). Sequences never see each other. Dao et al., 2022/2023.
     /// </summary>
     void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape shape, Tensor o, Tensor lse);
     /// <summary>
-    /// Gradient of <see cref="Attention"/>; delta F32 [T, heads] is scratch (rowsum(dO * O)). With the tables of
-    /// <see cref="RopeTable"/>, dq and dk are the gradients before the rotation of q and k (see <see cref="Rope"/>).
+    /// Gradient of <see cref="Attention"/>; rows of dO lie as those of o, delta F32 [T, heads] is scratch (rowsum(dO *
+    /// O)). With the tables of <see cref="RopeTable"/>, dq and dk are the gradients before the rotation of q and k (see
+    /// <see cref="Rope"/>).
     /// </summary>
     void AttentionBackward(
         Tensor q,
@@ -229,29 +211,13 @@ public interface IOps
     /// </summary>
     void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape shape, Tensor o);
 
-    /// <summary>
-    /// y = silu(gate) * up, all [T, I]. y may be gate, or wider than it: further columns are left alone.
-    /// </summary>
+    /// <summary>y = silu(gate) * up, all [T, I]. y may be gate.</summary>
     void SwiGlu(Tensor gate, Tensor up, Tensor y);
     /// <summary>
-    /// dGate, dUp from dy, and y = silu(gate) * up again (skipped when none). dGate may be gate, dUp up, and y dy; dy
-    /// and y may be wider: further columns are left alone.
+    /// dGate, dUp from dy, and y = silu(gate) * up again (skipped when none). dGate may be gate, dUp up, and y dy,
+    /// whose rows lie as those of y.
     /// </summary>
     void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default);
-
-    /// <summary>
-    /// The gradient of an MLP's output on its way through down and SwiGLU: act = silu(gate) * up, d act as
-    /// <see cref="LinearGroupBackward"/> gives it from down (adapter +=, no x), then gate.Y and up.Y [T, I], which hold
-    /// what gate and up gave, become their gradients. dAct is scratch [T, I], or [T, I + n * 64] as in
-    /// <see cref="LinearGroupBackward"/>; where down has no <see cref="AdaptedLinear.DA"/> it holds act afterwards.
-    /// True when the gradients of B of gate and up have been added too (a GPU sees what they need go by); then those
-    /// must not be asked for again.
-    /// </summary>
-    bool SwiGluGroupBackward(in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
-    {
-        GroupedOps.SwiGluGroupBackward(this, down, gate, up, dAct);
-        return false;
-    }
 
     /// <summary>
     /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already

@@ -60,7 +60,12 @@ public readonly record struct Shape(int Rank, int D0, int D1 = 1, int D2 = 1)
 /// <summary>
 /// A place in memory (host or device), a dtype and a shape. It owns nothing; <c>default</c> means "absent".
 /// </summary>
-public readonly record struct Tensor(nint Address, DType DType, Shape Shape)
+/// <param name="Address">Where the first element lies.</param>
+/// <param name="DType">Type of the elements.</param>
+/// <param name="Shape">Rows and columns.</param>
+/// <param name="Gap">Elements between the end of a row and the start of the next: 0 unless the tensor is the first
+/// columns of wider rows.</param>
+public readonly record struct Tensor(nint Address, DType DType, Shape Shape, int Gap = 0)
 {
     /// <summary>True for <c>default</c>: an optional tensor that was not given.</summary>
     public bool IsNone => Address == 0;
@@ -68,15 +73,20 @@ public readonly record struct Tensor(nint Address, DType DType, Shape Shape)
     public int Rows => Shape.D0;
     /// <summary>Columns: the product of all dimensions but the first.</summary>
     public int Columns => Shape.D1 * Shape.D2;
+    /// <summary>Elements from the start of a row to the start of the next.</summary>
+    public int Stride => Columns + Gap;
     /// <summary>Number of elements.</summary>
     public long Count => Shape.Count;
-    /// <summary>Size in bytes.</summary>
-    public long Bytes => DType.Bytes(Count);
+    /// <summary>Bytes that the rows take, gaps included.</summary>
+    public long Bytes => DType.Bytes((long)Rows * Stride);
     /// <summary>The first <paramref name="rows"/> rows of the same memory.</summary>
     public Tensor Head(int rows) => this with { Shape = Shape with { D0 = rows } };
     /// <summary><paramref name="count"/> rows from <paramref name="start"/> on, of the same memory.</summary>
     public Tensor Slice(int start, int count) =>
-        this with { Address = Address + (nint)DType.Bytes((long)start * Columns), Shape = Shape with { D0 = count } };
+        this with { Address = Address + (nint)DType.Bytes((long)start * Stride), Shape = Shape with { D0 = count } };
+    /// <summary>The first columns of every row of a matrix, of the same memory.</summary>
+    public Tensor FirstColumns(int columns) =>
+        this with { Shape = Shape.Of(Rows, columns), Gap = Stride - columns };
     /// <summary>Pointer to float32 elements (host memory only).</summary>
     public unsafe float* F => (float*)Address;
     /// <summary>Pointer to int32 elements (host memory only).</summary>

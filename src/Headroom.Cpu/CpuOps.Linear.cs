@@ -7,6 +7,7 @@ public sealed unsafe partial class CpuOps
     /// <inheritdoc cref="IOps.Linear"/>
     public void Linear(Tensor x, in LinearWeight w, Tensor y)
     {
+        using var _ = OpTimer.Op("linear");
         if (x.Rows <= RowProduct.MaxRows) RowProduct.Run(_pool, x, w, y);
         else
             Gemm.Run(
@@ -16,14 +17,18 @@ public sealed unsafe partial class CpuOps
     }
 
     /// <inheritdoc cref="IOps.LinearBackwardInput"/>
-    public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx) =>
+    public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx)
+    {
+        using var _ = OpTimer.Op("linear_backward_input");
         Gemm.Run(
             this, Operand.RowMajor(dy, w.Out), new Operand { Kind = OperandKind.Weight, W = w }, dy.Rows, w.In, w.Out,
             1, accumulate, dx.F, w.In);
+    }
 
     /// <inheritdoc cref="IOps.LinearBackwardWeight"/>
     public void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias)
     {
+        using var _ = OpTimer.Op("linear_backward_weight");
         int outs = dy.Columns, ins = x.Columns;
         Gemm.Run(this, Operand.Transposed(dy, outs), Operand.RowMajor(x, ins), outs, ins, x.Rows, 1, true, dW.F, ins);
         if (!dBias.IsNone) BiasKernels.Backward(dy, dBias);
@@ -32,6 +37,7 @@ public sealed unsafe partial class CpuOps
     /// <inheritdoc cref="IOps.LoraForward"/>
     public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
     {
+        using var _ = OpTimer.Op("lora");
         int r = b.Columns, outs = y.Columns;
         if (!a.IsNone) LoraInput(x, a, dropout, xa);
         Gemm.Run(this, Operand.RowMajor(xa, r), Operand.Transposed(b, r), x.Rows, outs, r, scaling, true, y.F, outs);
@@ -48,66 +54,81 @@ public sealed unsafe partial class CpuOps
         Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA,
         Tensor dB, Tensor dx)
     {
+        using var _ = OpTimer.Op("lora_backward");
         int r = a.Rows, outs = dy.Columns, rows = dy.Rows;
         Gemm.Run(this, Operand.RowMajor(dy, outs), Operand.RowMajor(b, r), rows, r, outs, scaling, false, dxa.F, r);
         LoraGradients.Run(this, x, a, scaling, dropout, xa, dy, dxa, dA, dB, dx);
     }
 
-    /// <inheritdoc cref="IOps.LinearGroup"/>
-    public void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
+    /// <inheritdoc cref="IOps.LoraLinear"/>
+    public void LoraLinear(Tensor x, in AdaptedLinear p)
     {
-        foreach (ref readonly var p in group)
+        using var _ = OpTimer.Op("linear");
+        int r = p.B.IsNone ? 0 : p.B.Columns;
+        if (r == 0 || r > Gemm.MaxExtra || x.Rows <= RowProduct.MaxRows)
         {
-            int r = p.B.IsNone ? 0 : p.B.Columns;
-            if (r == 0 || r > Gemm.MaxExtra || x.Rows <= RowProduct.MaxRows)
-            {
-                Linear(x, p.W, p.Y);
-                if (r > 0) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
-                if (!p.Residual.IsNone) Add(p.Residual, p.Y);
-                continue;
-            }
-            // y = [x, xa] [W, scaling * B]^T in one product: y is written once.
-            if (!p.A.IsNone) LoraInput(x, p.A, p.Dropout, p.Xa);
-            Gemm.Run(
-                this,
-                Operand.RowMajor(x, p.W.In),
-                new Operand { Kind = OperandKind.WeightTransposed, W = p.W },
-                x.Rows,
-                p.W.Out,
-                p.W.In,
-                1,
-                false,
-                p.Y.F,
-                p.W.Out,
-                new Gemm.Extra { A = p.Xa.F, B = p.B.F, Count = r, Scale = p.Scaling });
-            if (!p.W.Bias.IsNone) BiasKernels.Add(_pool, p.W.Bias, p.Y);
+            Linear(x, p.W, p.Y);
+            if (r > 0) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
             if (!p.Residual.IsNone) Add(p.Residual, p.Y);
+            return;
         }
+        // y = [x, xa] [W, scaling * B]^T in one product: y is written once.
+        if (!p.A.IsNone) LoraInput(x, p.A, p.Dropout, p.Xa);
+        Gemm.Run(
+            this,
+            Operand.RowMajor(x, p.W.In),
+            new Operand { Kind = OperandKind.WeightTransposed, W = p.W },
+            x.Rows,
+            p.W.Out,
+            p.W.In,
+            1,
+            false,
+            p.Y.F,
+            p.W.Out,
+            new Gemm.Extra { A = p.Xa.F, B = p.B.F, Count = r, Scale = p.Scaling });
+        if (!p.W.Bias.IsNone) BiasKernels.Add(_pool, p.W.Bias, p.Y);
+        if (!p.Residual.IsNone) Add(p.Residual, p.Y);
     }
 
     /// <inheritdoc cref="IOps.LoraBackwardA"/>
-    public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA) =>
+    public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA)
+    {
+        using var _ = OpTimer.Op("lora_backward");
         LoraGradients.RunA(this, x, dropout, dxa, dA);
+    }
 
     /// <inheritdoc cref="IOps.Drop"/>
-    public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y) =>
+    public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y)
+    {
+        using var _ = OpTimer.Op("dropout");
         DoraKernels.Drop(this, x, dropout, rest, accumulate, y);
+    }
     /// <inheritdoc cref="IOps.DoraScale"/>
     public void DoraScale(
-        in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale
-    ) => DoraKernels.Scale(this, w, a, b, scaling, magnitude, norm, scale);
+        in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
+    {
+        using var _ = OpTimer.Op("dora_scale");
+        DoraKernels.Scale(this, w, a, b, scaling, magnitude, norm, scale);
+    }
     /// <inheritdoc cref="IOps.DoraForward"/>
-    public void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y) =>
+    public void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y)
+    {
+        using var _ = OpTimer.Op("dora");
         DoraKernels.Forward(_pool, u, scale, bias, accumulate, y);
+    }
     /// <inheritdoc cref="IOps.DoraBackward"/>
-    public void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude) =>
+    public void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude)
+    {
+        using var _ = OpTimer.Op("dora_backward");
         DoraKernels.Backward(_pool, dy, u, scale, norm, du, dMagnitude);
+    }
 
     /// <inheritdoc cref="IOps.LinearCrossEntropy"/>
     public void LinearCrossEntropy(
         Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
         Tensor dHidden, Tensor dHead)
     {
+        using var _ = OpTimer.Op("linear_cross_entropy");
         for (int row = 0; row < hidden.Rows; row += logits.Rows)
         {
             int n = Math.Min(logits.Rows, hidden.Rows - row);
@@ -124,6 +145,7 @@ public sealed unsafe partial class CpuOps
     public void CandidateScores(
         Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
     {
+        using var _ = OpTimer.Op("candidate_scores");
         for (int row = 0; row < hidden.Rows; row += logits.Rows)
         {
             int n = Math.Min(logits.Rows, hidden.Rows - row);
@@ -134,10 +156,18 @@ public sealed unsafe partial class CpuOps
     }
 
     /// <inheritdoc cref="IOps.Quantize"/>
-    public void Quantize(Tensor src, in LinearWeight dst) => WeightWriter.Quantize(_pool, src, dst);
+    public void Quantize(Tensor src, in LinearWeight dst)
+    {
+        using var _ = OpTimer.Op("quantize");
+        WeightWriter.Quantize(_pool, src, dst);
+    }
 
     /// <inheritdoc cref="IOps.Dequantize"/>
-    public void Dequantize(in LinearWeight src, Tensor dst) => WeightWriter.Dequantize(_pool, src, dst);
+    public void Dequantize(in LinearWeight src, Tensor dst)
+    {
+        using var _ = OpTimer.Op("dequantize");
+        WeightWriter.Dequantize(_pool, src, dst);
+    }
 
     private static Operand Dropped(Tensor x, in Dropout dropout)
     {

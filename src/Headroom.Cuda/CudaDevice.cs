@@ -20,7 +20,7 @@ public sealed record CudaOptions(
     bool ExpandAhead = true, bool? Graphs = null);
 
 /// <summary>An NVIDIA GPU as a device: one arena, one workspace, and <see cref="CudaOps"/> over them.</summary>
-public sealed unsafe class CudaDevice : IDevice
+public sealed unsafe class CudaDevice : IDevice, IDeviceLimits, IKeepsExpandedWeights, IReplaysSteps
 {
     // Kernels of this project and of the matrix library, loaded at their first use.
     private const long CodeBytes = 32L << 20;
@@ -39,7 +39,7 @@ public sealed unsafe class CudaDevice : IDevice
     private readonly long _usedBefore;
     private readonly long _overhead;
     private readonly StepGraphs _graphs;
-    private CudaEvent? _from, _to;
+    private EventClock? _clock;
     private DeviceMemory? _arena;
 
     private CudaDevice(CudaOptions options, long usedBefore)
@@ -179,10 +179,21 @@ public sealed unsafe class CudaDevice : IDevice
     }
 
     /// <inheritdoc/>
-    public bool ExpandsWeights => true;
+    public void KeepExpanded(Tensor room) => _ops.KeepExpanded(room);
 
     /// <inheritdoc/>
-    public void KeepExpanded(Tensor room) => _ops.KeepExpanded(room);
+    public void AdaptersChanged()
+    {
+        _gpu.MakeCurrent();
+        _ops.AdaptersChanged();
+    }
+
+    /// <inheritdoc/>
+    public void WeightsChanged()
+    {
+        _gpu.MakeCurrent();
+        _ops.WeightsChanged();
+    }
 
     /// <inheritdoc/>
     public void Upload(ReadOnlySpan<byte> source, Tensor destination)
@@ -190,7 +201,6 @@ public sealed unsafe class CudaDevice : IDevice
         if (source.Length > destination.Bytes)
             throw new InvalidOperationException("upload is larger than its destination");
         _gpu.MakeCurrent();
-        _ops.Changes(destination.DType);
         _staging.Upload(source, destination.Address);
     }
 
@@ -198,7 +208,6 @@ public sealed unsafe class CudaDevice : IDevice
     public void Upload(RowReader read, Tensor destination)
     {
         _gpu.MakeCurrent();
-        _ops.Changes(destination.DType);
         _staging.Upload(read, destination.Rows, destination.DType.Bytes(destination.Columns), destination.Address);
     }
 
@@ -257,15 +266,13 @@ public sealed unsafe class CudaDevice : IDevice
     }
 
     /// <inheritdoc/>
-    public double Time(Action work)
+    public IClock Clock
     {
-        _gpu.MakeCurrent();
-        _from ??= CudaEvent.Create(timed: true);
-        _to ??= CudaEvent.Create(timed: true);
-        _from.Record(_gpu.Main);
-        work();
-        _to.Record(_gpu.Main);
-        return _from.To(_to);
+        get
+        {
+            _gpu.MakeCurrent();
+            return _clock ??= new EventClock(_gpu);
+        }
     }
 
     /// <inheritdoc/>
@@ -279,11 +286,34 @@ public sealed unsafe class CudaDevice : IDevice
         _ = Driver.cuStreamSynchronize(_gpu.Side.Value);
         _graphs.Dispose();
         _ops.Dispose();
-        _from?.Dispose();
-        _to?.Dispose();
+        _clock?.Dispose();
         _staging.Dispose();
         _arena?.Dispose();
         _workspace.Dispose();
         _gpu.Dispose();
+    }
+
+    /// <summary>Two events on the main stream.</summary>
+    private sealed class EventClock(Gpu gpu) : IClock, IDisposable
+    {
+        private readonly CudaEvent _from = CudaEvent.Create(timed: true), _to = CudaEvent.Create(timed: true);
+
+        public long Start()
+        {
+            _from.Record(gpu.Main);
+            return 0;
+        }
+
+        public double Stop(long start)
+        {
+            _to.Record(gpu.Main);
+            return _from.To(_to);
+        }
+
+        public void Dispose()
+        {
+            _from.Dispose();
+            _to.Dispose();
+        }
     }
 }

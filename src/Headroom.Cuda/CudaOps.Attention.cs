@@ -10,6 +10,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void Attention(Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor o, Tensor lse)
     {
+        using var _ = OpTimer.Op("attention");
         _gpu.MakeCurrent();
         int sequences = offsets.Rows - 1;
         if (Hopper(q, s))
@@ -31,7 +32,7 @@ public sealed unsafe partial class CudaOps
                 s.SlidingWindow,
                 s.Scale,
                 o,
-                (long)o.Columns,
+                (long)o.Stride,
                 lse
             );
             return;
@@ -50,7 +51,7 @@ public sealed unsafe partial class CudaOps
             s.SlidingWindow,
             s.Scale,
             o,
-            (long)o.Columns,
+            (long)o.Stride,
             lse
         );
     }
@@ -71,6 +72,7 @@ public sealed unsafe partial class CudaOps
         Tensor dv,
         Tensor cos = default, Tensor sin = default)
     {
+        using var _ = OpTimer.Op("attention_backward");
         _gpu.MakeCurrent();
         CheckHead(s);
         int sequences = offsets.Rows - 1,
@@ -78,7 +80,7 @@ public sealed unsafe partial class CudaOps
             lanes = (int)BitOperations.RoundUpToPowerOf2((uint)(s.HeadDim + 7) / 8);
         _gpu.Launch(
             K("attention_rows.cu", q.DType, "attention_delta"), ((int)(((long)count * lanes + 255) / 256), 1), 256, o,
-            dO, (long)o.Columns, delta, count, s.NumHeads, s.HeadDim, lanes);
+            dO, (long)o.Stride, delta, count, s.NumHeads, s.HeadDim, lanes);
         if (Hopper(q, s))
         {
             HopperBackward(q, k, v, lse, dO, offsets, s, delta, dq, dk, dv, cos, sin);
@@ -95,7 +97,7 @@ public sealed unsafe partial class CudaOps
                 v,
                 lse,
                 dO,
-                (long)dO.Columns,
+                (long)dO.Stride,
                 delta,
                 offsets,
                 sequences,
@@ -111,7 +113,7 @@ public sealed unsafe partial class CudaOps
                 v,
                 lse,
                 dO,
-                (long)dO.Columns,
+                (long)dO.Stride,
                 delta,
                 offsets,
                 sequences,
@@ -131,7 +133,7 @@ public sealed unsafe partial class CudaOps
                 v,
                 lse,
                 dO,
-                (long)dO.Columns,
+                (long)dO.Stride,
                 delta,
                 offsets,
                 sequences,
@@ -148,7 +150,7 @@ public sealed unsafe partial class CudaOps
                 v,
                 lse,
                 dO,
-                (long)dO.Columns,
+                (long)dO.Stride,
                 delta,
                 offsets,
                 sequences,
@@ -170,6 +172,7 @@ public sealed unsafe partial class CudaOps
     public void AttentionMaterialized(
         Tensor q, Tensor k, Tensor v, Tensor offsets, in AttentionShape s, Tensor scores, Tensor o)
     {
+        using var _ = OpTimer.Op("attention_materialized");
         _gpu.MakeCurrent();
         var starts = new int[offsets.Rows];
         _staging.Download(offsets.Address, MemoryMarshal.AsBytes(starts.AsSpan()));
@@ -190,13 +193,14 @@ public sealed unsafe partial class CudaOps
                 scores,
                 scores.Columns,
                 o,
-                (long)o.Columns
+                (long)o.Stride
             );
     }
 
     /// <inheritdoc/>
     public void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape s, Tensor o)
     {
+        using var _ = OpTimer.Op("cached_attention");
         _gpu.MakeCurrent();
         CheckHead(s);
         _gpu.Launch(K("attention_rows.cu", q.DType, "attention_rows"), (q.Rows, s.NumHeads), RowwiseThreads,
@@ -212,7 +216,7 @@ public sealed unsafe partial class CudaOps
             s.SlidingWindow,
             s.Scale,
             o,
-            (long)o.Columns,
+            (long)o.Stride,
             (nint)0
         );
     }

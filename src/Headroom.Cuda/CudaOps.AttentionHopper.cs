@@ -22,7 +22,7 @@ public sealed unsafe partial class CudaOps
             _gpu.Main, Allowed(K("flash_hopper.cu", q.DType, "flash_hopper_forward", s.HeadDim), shared),
             (tiles * s.NumHeads, 1), HopperThreads, shared,
             Arg.Struct(maps), Arg.Struct(maps + TensorMapBytes), Arg.Struct(maps + 2 * TensorMapBytes), offsets,
-            offsets.Rows - 1, tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, (long)o.Columns, lse);
+            offsets.Rows - 1, tiles, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, o, (long)o.Stride, lse);
     }
 
     private void HopperBackward(
@@ -82,7 +82,7 @@ public sealed unsafe partial class CudaOps
         const int halfFloat = 6, bfloat16 = 9, swizzle128 = 3, promote128 = 2;
         maps = (byte*)(((nint)maps + TensorMapBoundary - 1) & ~(nint)(TensorMapBoundary - 1));
         ulong* sizes = stackalloc ulong[] { (ulong)x.Columns, (ulong)x.Rows };
-        ulong stride = (ulong)x.Columns * 2;
+        ulong stride = (ulong)x.Stride * 2;
         uint* box = stackalloc uint[] { HopperBox, HopperBox };
         uint* steps = stackalloc uint[] { 1, 1 };
         CudaException.Check(

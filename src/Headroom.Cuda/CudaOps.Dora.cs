@@ -9,6 +9,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void Drop(Tensor x, in Dropout dropout, bool rest, bool accumulate, Tensor y)
     {
+        using var _ = OpTimer.Op("dropout");
         StepOf(dropout, "dora.cu", x.DType);
         var mask = new Mask(dropout);
         _gpu.Launch(
@@ -20,6 +21,7 @@ public sealed unsafe partial class CudaOps
     public void DoraScale(
         in LinearWeight w, Tensor a, Tensor b, float scaling, Tensor magnitude, Tensor norm, Tensor scale)
     {
+        using var _ = OpTimer.Op("dora_scale");
         _gpu.MakeCurrent();
         // NF4 is read as it lies; other storages are expanded piece by piece.
         bool nf4 = w.Storage is WeightStorage.NF4 or WeightStorage.NF4Double && w.In % 4 == 0 && w.BlockSize % 4 == 0;
@@ -53,14 +55,18 @@ public sealed unsafe partial class CudaOps
     }
 
     /// <inheritdoc/>
-    public void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y) =>
+    public void DoraForward(Tensor u, Tensor scale, Tensor bias, bool accumulate, Tensor y)
+    {
+        using var _ = OpTimer.Op("dora");
         _gpu.Launch(
             K("dora.cu", u.DType, "dora_forward"), (u.Rows, 1), RowThreads(u.Columns), u, scale, bias,
             accumulate ? 1 : 0, y, u.Columns);
+    }
 
     /// <inheritdoc/>
     public void DoraBackward(Tensor dy, Tensor u, Tensor scale, Tensor norm, Tensor du, Tensor dMagnitude)
     {
+        using var _ = OpTimer.Op("dora_backward");
         const int columns = KernelConstants.DoraColumns;
         int rows = dy.Rows, n = dy.Columns;
         // The parts depend on the shape alone, so equal runs add in the same order.

@@ -5,10 +5,14 @@ namespace Headroom.Cuda;
 public sealed unsafe partial class CudaOps
 {
     /// <inheritdoc/>
-    public void Linear(Tensor x, in LinearWeight w, Tensor y) => Linear(x, w, y, default);
+    public void Linear(Tensor x, in LinearWeight w, Tensor y)
+    {
+        using var _ = OpTimer.Op("linear");
+        Linear(x, w, y, default);
+    }
 
-    // With a tail, [x, xa] [W, scaling B]^T: x's own further columns hold every xa of the group. A residual is read at
-    // the end of the product.
+    // With a tail, [x, xa] [W, scaling B]^T: the room behind the rows of x holds every xa of the group. A residual is
+    // read at the end of the product.
     private void Linear(Tensor x, in LinearWeight w, Tensor y, in WeightTail tail, Tensor residual = default)
     {
         _gpu.MakeCurrent();
@@ -25,7 +29,7 @@ public sealed unsafe partial class CudaOps
                 width,
                 1,
                 x.Address,
-                x.Columns,
+                x.Stride,
                 panel,
                 width,
                 x.DType,
@@ -40,13 +44,15 @@ public sealed unsafe partial class CudaOps
     }
 
     /// <inheritdoc/>
-    public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx) =>
-        BackwardInput(dy, w.Out, w, accumulate, dx);
+    public void LinearBackwardInput(Tensor dy, in LinearWeight w, bool accumulate, Tensor dx)
+    {
+        using var _ = OpTimer.Op("linear_backward_input");
+        BackwardInput(dy, w, accumulate, dx);
+    }
 
-    // dy's rows may be farther apart than its columns: gradients of logits live in the float rows they came from.
-    // With a tail, dy [W, scaling B]: the adapter's dxa comes out in dx's own further columns.
+    // With a tail, dy [W, scaling B]: the adapter's dxa comes out in the room behind the rows of dx.
     private void BackwardInput(
-        Tensor dy, int leading, in LinearWeight w, bool accumulate, Tensor dx, in WeightTail tail = default)
+        Tensor dy, in LinearWeight w, bool accumulate, Tensor dx, in WeightTail tail = default)
     {
         _gpu.MakeCurrent();
         int step = _weights.RowsAtATime(w, dx.DType, tail), width = w.In + tail.Pad;
@@ -62,12 +68,12 @@ public sealed unsafe partial class CudaOps
                 n,
                 1,
                 dy.Address + (nint)dx.DType.Bytes(row),
-                leading,
+                dy.Stride,
                 panel,
                 width,
                 dx.DType,
                 accumulate || row > 0 ? 1 : 0,
-                dx.Address, dx.Columns, dx.DType);
+                dx.Address, dx.Stride, dx.DType);
             _weights.Release(w, dx.DType);
         }
     }
@@ -75,17 +81,18 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias)
     {
+        using var _ = OpTimer.Op("linear_backward_weight");
         _gpu.MakeCurrent();
-        BackwardWeight(x, dy, dy.Columns, dW);
+        BackwardWeight(x, dy, dW);
         if (!dBias.IsNone)
             _gpu.Launch(
                 K("elements.cu", dy.DType, "bias_backward"), ((dy.Columns + 63) / 64, 1), 64, dy, dBias, dy.Rows,
                 dy.Columns);
     }
 
-    private void BackwardWeight(Tensor x, Tensor dy, int leading, Tensor dW) =>
+    private void BackwardWeight(Tensor x, Tensor dy, Tensor dW) =>
         _gemm.Run(
-            true, false, dW.Rows, dW.Columns, x.Rows, 1, dy.Address, leading, x.Address, x.Columns, x.DType, 1,
+            true, false, dW.Rows, dW.Columns, x.Rows, 1, dy.Address, dy.Stride, x.Address, x.Stride, x.DType, 1,
             dW.Address, dW.Columns, DType.F32);
 
     /// <inheritdoc/>
@@ -93,10 +100,11 @@ public sealed unsafe partial class CudaOps
         Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
         Tensor dHidden, Tensor dHead)
     {
+        using var _ = OpTimer.Op("linear_cross_entropy");
         _gpu.MakeCurrent();
         var act = hidden.DType;
         // The gradient of a row, in the activation type, takes the front of the row's own float memory.
-        int leading = (int)(DType.F32.Bytes(head.Out) / act.Bytes(1));
+        int gap = (int)(DType.F32.Bytes(head.Out) / act.Bytes(1)) - head.Out;
         for (int row = 0; row < hidden.Rows; row += logits.Rows)
         {
             int n = Math.Min(logits.Rows, hidden.Rows - row);
@@ -107,9 +115,9 @@ public sealed unsafe partial class CudaOps
             _gpu.Launch(
                 K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), _gradScale.Address,
                 losses.Slice(row, n), head.Out, gradient ? 1 : 0);
-            var dz = new Tensor(z.Address, act, Shape.Of(n, head.Out));
-            if (!dHead.IsNone) BackwardWeight(h, dz, leading, dHead); // before dHidden, which may be hidden
-            if (!dHidden.IsNone) BackwardInput(dz, leading, head, false, dHidden.Slice(row, n));
+            var dz = new Tensor(z.Address, act, Shape.Of(n, head.Out), gap);
+            if (!dHead.IsNone) BackwardWeight(h, dz, dHead); // before dHidden, which may be hidden
+            if (!dHidden.IsNone) BackwardInput(dz, head, false, dHidden.Slice(row, n));
         }
     }
 
@@ -117,6 +125,7 @@ public sealed unsafe partial class CudaOps
     public void CandidateScores(
         Tensor hidden, in LinearWeight head, Tensor candidates, Tensor logits, Tensor scores, Tensor lse)
     {
+        using var _ = OpTimer.Op("candidate_scores");
         for (int row = 0; row < hidden.Rows; row += logits.Rows)
         {
             int n = Math.Min(logits.Rows, hidden.Rows - row);
@@ -131,10 +140,11 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void Quantize(Tensor src, in LinearWeight dst)
     {
+        using var _ = OpTimer.Op("quantize");
         if (dst.Storage == WeightStorage.Gguf)
             throw new NotSupportedException("GGUF blocks are taken from their file as they are.");
         _gpu.MakeCurrent();
-        _weights.Reset();
+        _weights.Stale(); // its ring is scratch here
         int from = KernelConstants.Kind(src.DType);
         long n = src.Count;
         if (dst.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16)
@@ -178,6 +188,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void Dequantize(in LinearWeight src, Tensor dst)
     {
+        using var _ = OpTimer.Op("dequantize");
         _gpu.MakeCurrent();
         if (src.Storage == WeightStorage.F32) Copy(src.Data, dst);
         else _weights.ExpandTo(src, DType.F32, dst.Address);

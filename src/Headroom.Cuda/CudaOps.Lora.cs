@@ -7,8 +7,9 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void LoraForward(Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor y)
     {
+        using var _ = OpTimer.Op("lora");
         _gpu.MakeCurrent();
-        if (TensorCoreLora(x.DType, b.Columns, a.IsNone ? x.Columns : a.Columns, b.Rows))
+        if (TensorCoreLora(x.DType, b.Columns, x.Columns, b.Rows))
         {
             FusedForward(x, [new AdaptedLinear(default, a, b, scaling, dropout, xa, y)]);
             return;
@@ -49,6 +50,7 @@ public sealed unsafe partial class CudaOps
         Tensor x, Tensor a, Tensor b, float scaling, in Dropout dropout, Tensor xa, Tensor dy, Tensor dxa, Tensor dA,
         Tensor dB, Tensor dx)
     {
+        using var _ = OpTimer.Op("lora_backward");
         _gpu.MakeCurrent();
         if (TensorCoreLora(dy.DType, a.Rows, a.Columns, b.Rows))
         {
@@ -68,7 +70,7 @@ public sealed unsafe partial class CudaOps
             nint dxaRows = dxa.Slice(row, n).Address, dxRows = dx.Slice(row, n).Address;
             if (dropout.P <= 0)
             {
-                _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 1, dxRows, dx.Columns, act);
+                _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 1, dxRows, dx.Stride, act);
                 continue;
             }
             _gemm.Run(false, false, n, ins, r, 1, dxaRows, r, a16, ins, act, 0, at, ins, act);
@@ -77,7 +79,7 @@ public sealed unsafe partial class CudaOps
             long count = (long)n * ins;
             _gpu.Launch(
                 K("elements.cu", act, "dropout_add"), (_gpu.Blocks(count, 1024), 1), 256, at, dxRows, (long)row * ins,
-                count, Arg.Struct(&mask), ins, dx.Columns - ins);
+                count, Arg.Struct(&mask), ins, dx.Gap);
         }
     }
 
@@ -94,6 +96,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA)
     {
+        using var _ = OpTimer.Op("lora_backward");
         _gpu.MakeCurrent();
         if (TensorCoreLora(x.DType, dA.Rows, dA.Columns, dA.Columns))
         {
@@ -148,9 +151,9 @@ public sealed unsafe partial class CudaOps
     private nint Dropped(Tensor x, int columns, int row, int rows, in Dropout dropout, nint to)
     {
         nint from = x.Slice(row, rows).Address;
-        if (x.Columns != columns)
+        if (x.Gap > 0)
         {
-            _gpu.Launch(K("elements.cu", x.DType, "pack_rows"), (rows, 1), 256, from, to, columns, x.Columns);
+            _gpu.Launch(K("elements.cu", x.DType, "pack_rows"), (rows, 1), 256, from, to, columns, x.Stride);
             from = to;
         }
         if (dropout.P <= 0) return from;

@@ -6,6 +6,13 @@ namespace Headroom.Cuda;
 public sealed unsafe partial class CudaOps
 {
     /// <inheritdoc/>
+    public void LoraLinear(Tensor x, in AdaptedLinear p)
+    {
+        using var _ = OpTimer.Op("linear");
+        LinearGroup(x, new(in p));
+    }
+
+    /// <inheritdoc/>
     public void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
     {
         if (Fusable(group))
@@ -28,7 +35,7 @@ public sealed unsafe partial class CudaOps
             FusedBackward(x, group, dx, products: true);
             return;
         }
-        GroupedOps.LinearGroupBackward(this, x, group, dx);
+        GroupedOps.OneByOne(this, x, group, dx);
     }
 
     private bool Fusable(ReadOnlySpan<AdaptedLinear> group)
@@ -52,12 +59,7 @@ public sealed unsafe partial class CudaOps
         _gpu.MakeCurrent();
         Parts down = default, up = default;
         bool known = group[0].A.IsNone;
-        int r = group[0].B.Columns,
-            ins = products ? group[0].W.In
-            : known ? x.Columns
-            : group[0].A.Columns,
-            count = group.Length,
-            pad = x.Columns - ins;
+        int r = group[0].B.Columns, ins = x.Columns, count = group.Length, pad = x.Gap;
         bool tail = products && pad >= count * r;
         foreach (ref readonly var p in group) tail &= WeightExpander.TakesTail(p.W);
         if (!known)
@@ -68,7 +70,7 @@ public sealed unsafe partial class CudaOps
                 if (tail) down[i].Tail = ins + i * r;
             }
             foreach (ref readonly var p in group) StepOf(p.Dropout, "lora.cu", x.DType, r);
-            LaunchDown(down, count, x.Rows, r, x.DType, tail ? (ins + count * r, x.Columns) : default, shared: true);
+            LaunchDown(down, count, x.Rows, r, x.DType, tail ? (ins + count * r, x.Stride) : default, shared: true);
         }
         else if (tail)
         {
@@ -76,7 +78,7 @@ public sealed unsafe partial class CudaOps
             down[0].Y = x.Address + (nint)x.DType.Bytes(ins);
             _gpu.Launch(
                 K("lora.cu", x.DType, "lora_join", r), ((int)((x.Rows * (pad / 8L) + 255) / 256), 1), 256,
-                Arg.Struct(&down), x.Rows, x.Columns, count, pad / 8);
+                Arg.Struct(&down), x.Rows, x.Stride, count, pad / 8);
         }
         for (int i = 0; i < count; i++)
         {
@@ -101,7 +103,7 @@ public sealed unsafe partial class CudaOps
             n = group.Length,
             rows = group[0].Y.Rows,
             outers = 0;
-        int pad = dx.IsNone ? 0 : dx.Columns - ins, outersB = 0;
+        int pad = dx.Gap, outersB = 0;
         bool tail = products && pad >= n * r;
         bool together = r == LoraGroupRank && !dx.IsNone;
         foreach (ref readonly var p in group)
@@ -131,14 +133,14 @@ public sealed unsafe partial class CudaOps
             ref readonly var p = ref group[i];
             if (products && !dx.IsNone)
                 BackwardInput(
-                    p.Y, p.W.Out, p.W, i > 0, dx, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default
+                    p.Y, p.W, i > 0, dx, tail ? new WeightTail(p.B.Address, r, i * r, pad, p.Scaling) : default
                 );
             if (i == 0 && outersB > 0) LaunchOuter(outerB, outersB, rows, widest, act, r);
             if (i == 0 && !tail) LaunchDown(down, n, rows, r, act);
         }
         if (together)
         {
-            LaunchBackward(both, n, rows, ins, dx.Columns, act, r);
+            LaunchBackward(both, n, rows, ins, dx.Stride, act, r);
             return;
         }
         if (tail)
@@ -146,7 +148,7 @@ public sealed unsafe partial class CudaOps
             down[0].X = dx.Address + (nint)act.Bytes(ins);
             _gpu.Launch(
                 K("lora.cu", act, "lora_split", r), ((int)(((long)rows * n * r / 8 + 255) / 256), 1), 256,
-                Arg.Struct(&down), rows, dx.Columns, n);
+                Arg.Struct(&down), rows, dx.Stride, n);
         }
         if (outers > 0) LaunchOuter(outerA, outers, rows, ins, act, r);
         if (!dx.IsNone) LaunchUp(up, n, rows, ins, act, r);
@@ -247,7 +249,7 @@ public sealed unsafe partial class CudaOps
         Transposed = transposed ? 1 : 0,
         Scale = scale,
         Drop = d.P > 0 ? 1 : 0,
-        Ldx = x.Columns,
+        Ldx = x.Stride,
         Tail = -1,
         Mask = new Mask(d),
     };
@@ -261,7 +263,7 @@ public sealed unsafe partial class CudaOps
         Transposed = transposed ? 1 : 0,
         Scale = scale,
         Drop = d.P > 0 ? 1 : 0,
-        Ldx = y.Columns,
+        Ldx = y.Stride,
         Mask = new Mask(d),
     };
 
@@ -276,7 +278,7 @@ public sealed unsafe partial class CudaOps
             Transposed = transposed ? 1 : 0,
             Scale = scale,
             Drop = d.P > 0 ? 1 : 0,
-            Ldx = x.Columns,
+            Ldx = x.Stride,
             Mask = new Mask(d),
         };
 }

@@ -24,6 +24,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public double GlobalNorm(ReadOnlySpan<Tensor> tensors)
     {
+        using var _ = OpTimer.Op("global_norm");
         if (tensors.IsEmpty) return 0;
         _gpu.MakeCurrent();
         int n = NormTable(tensors);
@@ -39,6 +40,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void ZeroAll(ReadOnlySpan<Tensor> tensors)
     {
+        using var _ = OpTimer.Op("zero");
         if (tensors.IsEmpty) return;
         _gpu.MakeCurrent();
         _gpu.Launch(K("optimizer.cu", DType.F32, "zero_all"), (NormBlocks, NormTable(tensors)), 256, _meta);
@@ -47,10 +49,10 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void AdamW(ReadOnlySpan<ParameterSlot> slots, in AdamWStep step)
     {
+        using var _ = OpTimer.Op("adamw");
         if (slots.IsEmpty) return;
         if (slots.Length > TensorsAtATime) throw new NotSupportedException("too many tensors for one update");
         _gpu.MakeCurrent();
-        _weights.Stale();
         if (_adams.Length < slots.Length) _adams = new AdamEntry[slots.Length];
         for (int i = 0; i < slots.Length; i++)
         {
@@ -82,6 +84,7 @@ public sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public bool AllFinite(Tensor x)
     {
+        using var _ = OpTimer.Op("all_finite");
         _gpu.MakeCurrent();
         Zero(new Tensor(_result, DType.I32, Shape.Of(1)));
         _gpu.Launch(

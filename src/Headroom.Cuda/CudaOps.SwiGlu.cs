@@ -6,16 +6,22 @@ namespace Headroom.Cuda;
 public sealed unsafe partial class CudaOps
 {
     /// <inheritdoc/>
-    public void SwiGlu(Tensor gate, Tensor up, Tensor y) =>
+    public void SwiGlu(Tensor gate, Tensor up, Tensor y)
+    {
+        using var _ = OpTimer.Op("swiglu");
         _gpu.Launch(
             K("elements.cu", y.DType, "swiglu"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, y, gate.Count,
-            y.Columns - gate.Columns, Magic(gate.Columns / 8));
+            y.Gap, Magic(gate.Columns / 8));
+    }
 
     /// <inheritdoc/>
-    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default) =>
+    public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default)
+    {
+        using var _ = OpTimer.Op("swiglu_backward");
         _gpu.Launch(
             K("elements.cu", dy.DType, "swiglu_backward"), (_gpu.Blocks(gate.Count, 2048), 1), 256, gate, up, dy, dGate,
-            dUp, y, gate.Count, dy.Columns - gate.Columns, Magic(gate.Columns / 8));
+            dUp, y, gate.Count, dy.Gap, Magic(gate.Columns / 8));
+    }
 
     /// <inheritdoc/>
     public bool SwiGluGroupBackward(in AdaptedLinear down, in AdaptedLinear gate, in AdaptedLinear up, Tensor dAct)
@@ -31,15 +37,15 @@ public sealed unsafe partial class CudaOps
             || !Fusable([gate, up])
         )
         {
-            GroupedOps.SwiGluGroupBackward(this, down, gate, up, dAct);
+            GroupedOps.OneByOne(this, down, gate, up, dAct);
             return false;
         }
         _gpu.MakeCurrent();
         var act = dAct.DType;
-        int rows = dAct.Rows, n = down.W.In, pad = dAct.Columns - n;
+        int rows = dAct.Rows, n = down.W.In, pad = dAct.Gap;
         bool tail = pad >= r && WeightExpander.TakesTail(down.W);
         BackwardInput(
-            down.Y, down.W.Out, down.W, false, dAct,
+            down.Y, down.W, false, dAct,
             tail ? new WeightTail(down.B.Address, r, 0, pad, down.Scaling) : default);
         Parts outer = default, parts = default;
         outer[0] = OuterPart(down.Y, down.Y.Columns, down.Xa, down.Scaling, default, true, down.DB);

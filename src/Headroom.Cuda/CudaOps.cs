@@ -11,7 +11,7 @@ namespace Headroom.Cuda;
 /// <see cref="AttentionMaterialized"/>, which takes the sequences' starts from the device, wait. No float atomics:
 /// equal runs give equal bits.
 /// </summary>
-public sealed unsafe partial class CudaOps : IOps, IDisposable
+public sealed unsafe partial class CudaOps : IFusedProjections, IDisposable
 {
     private const long MetaBytes = 4L << 20;
     private const int TableFloats = KernelConstants.TablesMiddle + 255;
@@ -77,17 +77,11 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <summary>ceil(2^40 / d): (n * magic) >> 40 is n / d for n below 2^40 / d.</summary>
     internal static long Magic(int d) => d == 0 ? 0 : ((1L << KernelConstants.MagicShift) + d - 1) / d;
 
-    /// <summary>Adapters are about to change from outside.</summary>
-    internal void ParametersChange() => _weights.Stale();
+    /// <summary>Adapters have other values than before: nothing expanded with them is of use.</summary>
+    internal void AdaptersChanged() => _weights.Stale();
 
-    /// <summary>
-    /// Something of a type is about to be uploaded: an adapter (F32), a batch (I32), or a part of a stored weight.
-    /// </summary>
-    internal void Changes(DType type)
-    {
-        if (type is DType.U4 or DType.U8 or DType.I8) _weights.Reset();
-        else if (type == DType.F32) ParametersChange();
-    }
+    /// <summary>Stored weights have other values than before.</summary>
+    internal void WeightsChanged() => _weights.Reset();
 
     /// <summary>Room for expanded weights that stay.</summary>
     internal void KeepExpanded(Tensor room) => _weights.Keep(room.Address, room.Bytes);
@@ -98,15 +92,15 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <summary>Expanded weights that stay, and their bytes.</summary>
     internal (int Count, long Bytes) Expanded => _weights.Stays;
 
-    /// <summary>False while a test's switch or a profile asks for launches one by one.</summary>
-    internal bool Recordable => FusedKernels && HopperKernels && _gpu.Profile == null;
+    /// <summary>False while a test's switch, a profile or timed ops ask for launches one by one.</summary>
+    internal bool Recordable => FusedKernels && HopperKernels && _gpu.Profile == null && !OpTimer.IsOn;
 
     /// <summary>False: weights are expanded when they are asked for, on the main stream.</summary>
     internal bool ExpandsAhead { set => _weights.Ahead = value; }
 
     /// <summary>
     /// Before a micro-step is recorded or replayed: what changes between micro-steps is on the device, and nothing is
-    /// expanded or being expanded. A record ends with <see cref="ParametersChange"/>, so that every replay starts and
+    /// expanded or being expanded. A record ends with <see cref="AdaptersChanged"/>, so that every replay starts and
     /// ends so, and the second stream has joined the main one.
     /// </summary>
     internal void BeginStep(ulong seed, uint dropoutStep, float gradScale)
@@ -132,6 +126,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <inheritdoc/>
     public void Zero(Tensor x)
     {
+        using var _ = OpTimer.Op("zero");
         _gpu.MakeCurrent();
         CudaException.Check(Driver.cuMemsetD8Async(x.Address, 0, (nuint)x.Bytes, _gpu.Main.Value), "zero");
     }
@@ -139,6 +134,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <inheritdoc/>
     public void Copy(Tensor src, Tensor dst)
     {
+        using var _ = OpTimer.Op("copy");
         if (src.Address == dst.Address) return;
         _gpu.MakeCurrent();
         CudaException.Check(
@@ -146,16 +142,23 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     }
 
     /// <inheritdoc/>
-    public void Add(Tensor x, Tensor y) =>
+    public void Add(Tensor x, Tensor y)
+    {
+        using var _ = OpTimer.Op("add");
         _gpu.Launch(K("elements.cu", x.DType, "add"), (_gpu.Blocks(x.Count, 2048), 1), 256, x, y, x.Count);
+    }
 
     /// <inheritdoc/>
-    public void GatherRows(Tensor x, Tensor rows, Tensor y) =>
+    public void GatherRows(Tensor x, Tensor rows, Tensor y)
+    {
+        using var _ = OpTimer.Op("gather");
         _gpu.Launch(K("elements.cu", x.DType, "gather_rows"), (y.Rows, 1), 256, x, rows, y, y.Columns);
+    }
 
     /// <inheritdoc/>
     public void ScatterRows(Tensor y, Tensor rows, Tensor x)
     {
+        using var _ = OpTimer.Op("scatter");
         Zero(x);
         _gpu.Launch(K("elements.cu", x.DType, "scatter_rows"), (y.Rows, 1), 256, y, rows, x, y.Columns);
     }
@@ -163,6 +166,7 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     /// <inheritdoc/>
     public void Embedding(Tensor ids, in LinearWeight table, Tensor y)
     {
+        using var _ = OpTimer.Op("embedding");
         if (table.Storage is WeightStorage.NF4 or WeightStorage.NF4Double)
             throw new NotSupportedException("An embedding table cannot be stored as NF4.");
         if (table.Storage == WeightStorage.Gguf)
@@ -178,46 +182,62 @@ public sealed unsafe partial class CudaOps : IOps, IDisposable
     }
 
     /// <inheritdoc/>
-    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable) =>
+    public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable)
+    {
+        using var _ = OpTimer.Op("embedding_backward");
         _gpu.Launch(
             K("elements.cu", dy.DType, "embedding_backward"), (dy.Rows, 1), 256, ids, dy, dTable, dy.Rows, dy.Columns);
+    }
 
     /// <inheritdoc/>
-    public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd) =>
+    public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd)
+    {
+        using var _ = OpTimer.Op("rms_norm");
         _gpu.Launch(
             K("norm.cu", x.DType, "rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, weight, eps, y, rstd, x.Columns,
-            y.Columns);
+            y.Stride);
+    }
 
     /// <inheritdoc/>
-    public void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd) =>
+    public void AddRmsNorm(Tensor x, Tensor branch, Tensor weight, float eps, Tensor sum, Tensor y, Tensor rstd)
+    {
+        using var _ = OpTimer.Op("add_rms_norm");
         _gpu.Launch(
             K("norm.cu", x.DType, "add_rms_norm"), (x.Rows, 1), RowThreads(x.Columns), x, branch, weight, eps, sum, y,
-            rstd, x.Columns, y.Columns);
+            rstd, x.Columns, y.Stride);
+    }
 
     /// <inheritdoc/>
     public void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
     {
+        using var _ = OpTimer.Op("rms_norm_backward");
         if (!dWeight.IsNone)
             _gpu.Launch(
                 K("norm.cu", x.DType, "rms_norm_weight"), ((x.Columns + 63) / 64, 1), 64, x, rstd, dy, dWeight, x.Rows,
-                x.Columns, dy.Columns);
+                x.Columns, dy.Stride);
         _gpu.Launch(
             K("norm.cu", x.DType, "rms_norm_backward"), (x.Rows, 1), RowThreads(x.Columns), x, weight, rstd, dy, dx,
-            x.Columns, dy.Columns);
+            x.Columns, dy.Stride);
     }
 
     // Eight elements a thread, whole warps.
     private static int RowThreads(int columns) => Math.Clamp((columns / 8 + 31) / 32 * 32, 32, 512);
 
     /// <inheritdoc/>
-    public void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin) =>
+    public void RopeTable(Tensor positions, Tensor invFreq, float attentionFactor, Tensor cos, Tensor sin)
+    {
+        using var _ = OpTimer.Op("rope_table");
         _gpu.Launch(
             K("elements.cu", DType.F32, "rope_table"), (cos.Rows, 1), 64, positions, invFreq, attentionFactor, cos, sin,
             cos.Columns);
+    }
 
     /// <inheritdoc/>
-    public void Rope(Tensor x, Tensor cos, Tensor sin, int headDim, bool inverse) =>
+    public void Rope(Tensor x, Tensor cos, Tensor sin, int headDim, bool inverse)
+    {
+        using var _ = OpTimer.Op("rope");
         _gpu.Launch(
             K("elements.cu", x.DType, "rope"), (x.Rows, 1), 256, x, cos, sin, x.Columns / headDim, headDim / 2,
             inverse ? -1f : 1f);
+    }
 }

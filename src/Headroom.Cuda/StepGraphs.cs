@@ -112,7 +112,7 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
                 gpu.Recording = true;
                 ops.ExpandsAhead = Ahead || !replay.FewShapes;
                 issue();
-                ops.ParametersChange();
+                ops.AdaptersChanged();
                 WhileRecording?.Invoke();
             }
             finally

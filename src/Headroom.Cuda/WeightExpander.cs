@@ -73,7 +73,7 @@ internal sealed unsafe class WeightExpander : IDisposable
     }
 
     /// <summary>
-    /// Where pieces are expanded to: for others to use on the main stream after <see cref="Reset"/>, until the next
+    /// Where pieces are expanded to: for others to use on the main stream after <see cref="Stale"/>, until the next
     /// product.
     /// </summary>
     public (nint Address, long Bytes) Ring => (_ring, _ringBytes);
@@ -240,7 +240,7 @@ internal sealed unsafe class WeightExpander : IDisposable
     private static long Size(in Panel p, in LinearWeight w) =>
         (p.Act.Bytes((long)p.Rows * (w.In + p.Tail.Pad)) + 255) & ~255L;
 
-    /// <summary>Forgets everything: weights are about to change.</summary>
+    /// <summary>Forgets everything: weights have changed.</summary>
     public void Reset()
     {
         Stale();
@@ -252,7 +252,7 @@ internal sealed unsafe class WeightExpander : IDisposable
         Changes++;
     }
 
-    /// <summary>Forgets what is expanded, with the adapters' columns: adapters are about to change.</summary>
+    /// <summary>Forgets what is expanded, with the adapters' columns: adapters have changed.</summary>
     public void Stale()
     {
         Settle();

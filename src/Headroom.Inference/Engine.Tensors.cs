@@ -65,7 +65,7 @@ public sealed partial class Engine
             ModelLoader.Upload(_device, values[..(int)part.Count], part);
             values = values[(int)part.Count..];
         }
-        _adaptersChanged = true;
+        AdaptersChanged();
     }
 
     private IEnumerable<Tensor> Slices(Tensor tensor)

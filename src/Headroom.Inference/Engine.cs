@@ -135,7 +135,8 @@ public sealed partial class Engine : IDisposable
             _arena = device.Reserve(Plan.ArenaBytes, planned.Replay.Bytes);
             _memory = new ArenaMemory(Plan, _arena);
             Model = new LlamaModel(planned.Config, planned.Settings, device.Ops, _memory);
-            if (!Model.ExpandedRoom.IsNone) device.KeepExpanded(Model.ExpandedRoom);
+            if (!Model.ExpandedRoom.IsNone && device is IKeepsExpandedWeights keeps)
+                keeps.KeepExpanded(Model.ExpandedRoom);
         }
         catch
         {
@@ -226,9 +227,11 @@ public sealed partial class Engine : IDisposable
         Phases.Train(_memory, tokens, sequences, labels, out var b, out var losses);
         Fill(batch, b);
         _step = (b, losses, dropout, gradScale, _memory.Taken);
-        _device.MicroStep(
-            new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _planned.Replay, dropout.Step, gradScale,
-            _issue);
+        if (_device is IReplaysSteps replays)
+            replays.MicroStep(
+                new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _planned.Replay, dropout.Step,
+                gradScale, _issue);
+        else Issue();
         return SumLosses(losses.Head(batch.Labels.Length));
     }
 
@@ -254,7 +257,7 @@ public sealed partial class Engine : IDisposable
     public void Update(in AdamWStep step)
     {
         _device.Ops.AdamW(_slots, step);
-        _adaptersChanged = true;
+        AdaptersChanged();
         ZeroGradients();
     }
 
@@ -325,6 +328,13 @@ public sealed partial class Engine : IDisposable
             Model.Decode(b, cache, last);
         }
         _device.Download(last, MemoryMarshal.AsBytes(logits[..Model.Config.VocabSize]));
+    }
+
+    // What is derived from adapters is due anew: DoRA's norms, and what a device has expanded.
+    private void AdaptersChanged()
+    {
+        _adaptersChanged = true;
+        (_device as IKeepsExpandedWeights)?.AdaptersChanged();
     }
 
     // Before the pass that needs it, outside of what a device may record and replay.

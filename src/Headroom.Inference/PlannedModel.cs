@@ -48,7 +48,7 @@ public sealed class PlannedModel
         var ops = new PlanningOps(memory);
         var model = new LlamaModel(config, settings, ops, memory);
         ModelLoader.Staging(model, memory);
-        if (device != null) CheckDevice(model, settings.ComputeType, device);
+        if (device is IDeviceLimits most) CheckDevice(model, settings.ComputeType, device.Name, most);
         if (limits.EvalTokens > 0)
         {
             Phases.Losses(
@@ -78,21 +78,21 @@ public sealed class PlannedModel
             // what is counted is a batch that is not padded
             b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) };
             model.ForwardBackward(b, new Dropout(settings.Lora?.LoraDropout ?? 0, 0, 0, 0), 1, losses);
-            if (device != null)
-                replay = device.Replay(ops.Flops, ops.Counts.Values.Sum(c => c.Calls), settings.ComputeType);
+            if (device is IReplaysSteps replays)
+                replay = replays.Replay(ops.Flops, ops.Counts.Values.Sum(c => c.Calls), settings.ComputeType);
         }
         return new PlannedModel(config, settings, limits, memory.Build(workspaceBytes + replay.Bytes), ops, replay);
     }
 
-    private static void CheckDevice(LlamaModel model, DType compute, IDevice device)
+    private static void CheckDevice(LlamaModel model, DType compute, string name, IDeviceLimits device)
     {
         if (model.Config.HeadDim > device.LargestHead)
-            throw new HeadroomException($"The model has heads of {model.Config.HeadDim} elements; {device.Name} "
+            throw new HeadroomException($"The model has heads of {model.Config.HeadDim} elements; {name} "
                 + $"takes {device.LargestHead} at most.", "Run with --device cpu.");
         foreach (var p in model.Projections)
             if (device.LargestRank(Math.Max(p.Weight.In, p.Weight.Out), compute) is var most && p.Rank > most)
                 throw new HeadroomException(
-                    $"{p.Path} has an adapter of rank {p.Rank}; {device.Name} takes {most} at most there.",
+                    $"{p.Path} has an adapter of rank {p.Rank}; {name} takes {most} at most there.",
                     $"Choose a rank of at most {most}.");
     }
 

@@ -103,9 +103,9 @@ public sealed partial class LlamaModel
         (s.Gate, s.Up) = (l.GateUp.Output(0, kept, "gate", tokens), l.GateUp.Output(1, kept, "up", tokens));
         s.KeptGateUp = l.GateUp.Forward(x, pass, known.KeptGateUp, [s.Gate, s.Up]);
         if (next.IsNone && !l.Down.KeepsOutput) return s;
-        // In place where gate is not needed again, unless the padding speeds up a step whose backward pass needs more
-        // memory anyway.
-        bool apart = pass.Keep || pass.Training && l.Down.Padding(training: true) > 0;
+        // In place where gate is not needed again, unless room behind the rows speeds up a step whose backward pass
+        // needs more memory anyway.
+        bool apart = pass.Keep || pass.Training && l.Down.Room(training: true) > 0;
         var act = apart ? l.Down.Input(MemoryCategory.Scratch, "swiglu", tokens, pass.Training) : s.Gate;
         _ops.SwiGlu(s.Gate, s.Up, act);
         s.KeptDown = l.Down.Forward(act, pass, known.KeptDown, [next], residual: s.Mid);

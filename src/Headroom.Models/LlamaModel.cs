@@ -99,15 +99,15 @@ public sealed partial class LlamaModel
         get
         {
             if (Settings.Mode == TrainMode.Full) return 0;
-            long Of(in LinearWeight w, int padding) =>
+            long Of(in LinearWeight w, int room) =>
                 w.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16
                     ? 0
-                : Settings.ComputeType.Bytes((long)w.Out * (w.In + padding)) + ExpandedSlack;
+                : Settings.ComputeType.Bytes((long)w.Out * (w.In + room)) + ExpandedSlack;
             long bytes = Of(_head, 0);
             foreach (var l in _layers)
             {
                 foreach (var group in new[] { l.Qkv, l.O, l.GateUp, l.Down })
-                    foreach (var p in group.Members) bytes += Of(p.Weight, group.Padding(training: false));
+                    foreach (var p in group.Members) bytes += Of(p.Weight, group.Room(training: false));
             }
             return (bytes + (1 << 20) - 1) >> 20 << 20;
         }

@@ -60,6 +60,7 @@ public static class ModelLoader
             ArrayPool<float>.Shared.Return(host);
         }
         UploadFrequencies(model, device);
+        WeightsChanged(device);
     }
 
     /// <summary>
@@ -88,6 +89,7 @@ public static class ModelLoader
         foreach (var p in model.Projections)
             if (!p.Weight.Bias.IsNone) device.Ops.Zero(p.Weight.Bias);
         UploadFrequencies(model, device);
+        WeightsChanged(device);
     }
 
     /// <summary>Fills the RoPE frequencies from the configuration.</summary>
@@ -192,6 +194,7 @@ public static class ModelLoader
             Upload(device, values.Slice(first * weight.In, rows * weight.In), part);
             device.Ops.Quantize(part, RowsOf(weight, first, rows));
         }
+        WeightsChanged(device);
     }
 
     /// <summary>The values [out, in] that a weight stands for, through the staging buffer.</summary>
@@ -206,6 +209,8 @@ public static class ModelLoader
             device.Download(part, MemoryMarshal.AsBytes(values.Slice(first * weight.In, rows * weight.In)));
         }
     }
+
+    private static void WeightsChanged(IDevice device) => (device as IKeepsExpandedWeights)?.WeightsChanged();
 
     // Storages other than NF4 are row-wise, so a table larger than the staging buffer goes through it in pieces.
     private static int PartRows(in LinearWeight weight, long room) =>

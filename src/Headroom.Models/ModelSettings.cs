@@ -26,8 +26,8 @@ public sealed record ModelSettings(
 
     /// <summary>
     /// Bytes in which a device that expands weights may keep some of them expanded
-    /// (<see cref="IDevice.KeepExpanded"/>), of which whole MiB are taken; 0 = each is expanded when its product needs
-    /// it.
+    /// (<see cref="IKeepsExpandedWeights.KeepExpanded"/>), of which whole MiB are taken; 0 = each is expanded when its
+    /// product needs it.
     /// </summary>
     public long ExpandedBytes { get; init; }
 

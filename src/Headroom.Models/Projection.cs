@@ -165,12 +165,12 @@ public sealed class Projection
         var part = ForwardPart(run, kept, y, residual);
         if (!IsDora)
         {
-            ops.LinearGroup(x, [part]);
+            ops.LoraLinear(x, part);
             return;
         }
         var site = Site(run);
         ops.Drop(x, site, rest: false, accumulate: false, dropped);
-        ops.LinearGroup(dropped, [part with { Dropout = default }]);
+        ops.LoraLinear(dropped, part with { Dropout = default });
         if (y.IsNone) return;
         ops.Drop(x, site, rest: true, accumulate: false, dropped);
         ops.Linear(dropped, part.W, y);

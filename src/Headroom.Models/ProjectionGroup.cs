@@ -27,9 +27,9 @@ internal struct GroupKept
 }
 
 /// <summary>
-/// Projections over one input: q, k and v; o; gate and up; down. It owns what goes with them: the columns after the
-/// input in which 16-bit products take the adapters along, the dropped input of DoRA, what adapters keep for the
-/// backward pass, and the scratch of their gradients.
+/// Projections over one input: q, k and v; o; gate and up; down. It owns what goes with them: the room behind the rows
+/// of the input that fused ops want, the dropped input of DoRA, what adapters keep for the backward pass, and the
+/// scratch of their gradients.
 /// </summary>
 internal sealed class ProjectionGroup
 {
@@ -40,7 +40,7 @@ internal sealed class ProjectionGroup
     private readonly DType _compute;
     private readonly bool _intoResidual, _dropsInput;
     private readonly Projection[] _members;
-    private readonly int _in, _padding;
+    private readonly int _in, _room;
 
     /// <param name="ops">The ops.</param>
     /// <param name="memory">Where buffers come from.</param>
@@ -53,10 +53,8 @@ internal sealed class ProjectionGroup
         (_ops, _memory, _compute) = (ops, memory, compute);
         (_intoResidual, _members, _in) = (intoResidual, members, members[0].Weight.In);
         _dropsInput = members.Any(p => p.DropsInput);
-        // One 16-bit product does the base weight and the adapters where rows are whole groups of 64 elements (see
-        // IOps.LinearGroup).
-        if (compute != DType.F32 && _in % 64 == 0 && members.All(p => p.Rank > 0))
-            _padding = (members.Sum(p => p.Rank) + 63) / 64 * 64;
+        if (ops is IFusedProjections fused && members.All(p => p.Rank > 0))
+            _room = fused.Room(compute, _in, members.Sum(p => p.Rank));
     }
 
     /// <summary>The projections.</summary>
@@ -69,13 +67,13 @@ internal sealed class ProjectionGroup
     public bool KeepsOutput => _members[0].IsDora;
 
     /// <summary>
-    /// Columns for every xa after those of the input; none where the products read the dropped input.
+    /// Columns of room behind the rows of the input; none where the products read the dropped input.
     /// </summary>
-    public int Padding(bool training) => training && _dropsInput ? 0 : _padding;
+    public int Room(bool training) => training && _dropsInput ? 0 : _room;
 
-    /// <summary>A buffer for the input, or its gradient: [T, in], or wider.</summary>
+    /// <summary>A buffer for the input, or its gradient: [T, in], with the room behind its rows.</summary>
     public Tensor Input(MemoryCategory category, string name, int tokens, bool training) =>
-        _memory.Alloc(category, name, _compute, Shape.Of(tokens, _in + Padding(training)));
+        _memory.Alloc(category, name, _compute, Shape.Of(tokens, _in + Room(training))).FirstColumns(_in);
 
     /// <summary>A buffer for the output of one projection, or its gradient: [T, out].</summary>
     public Tensor Output(int member, MemoryCategory category, string name, int tokens) =>

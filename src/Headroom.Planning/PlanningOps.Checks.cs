@@ -73,7 +73,7 @@ public sealed partial class PlanningOps
         Act(k, q.Rows, s.NumKeyValueHeads * s.HeadDim);
         Like(q, k);
         Same(k, v);
-        Padded(o, q.Rows, q.Columns);
+        Strided(o, q.Rows, q.Columns);
         Like(q, o);
     }
 
@@ -89,7 +89,7 @@ public sealed partial class PlanningOps
         if (!a.IsNone)
         {
             F32(a, b.Columns, a.Columns);
-            Padded(x, x.Rows, a.Columns);
+            Strided(x, x.Rows, a.Columns);
         }
         F32(b, y.Columns, b.Columns);
         Act(xa, x.Rows, b.Columns);
@@ -107,10 +107,17 @@ public sealed partial class PlanningOps
 
     private void Same(Tensor a, Tensor b)
     {
+        Dense(a);
+        Alike(a, b);
+    }
+
+    // The same in how rows lie too.
+    private void Alike(Tensor a, Tensor b)
+    {
         memory.Use(a);
         memory.Use(b);
         Require(
-            a.DType == b.DType && a.Rows == b.Rows && a.Columns == b.Columns,
+            a.DType == b.DType && a.Rows == b.Rows && a.Columns == b.Columns && a.Gap == b.Gap,
             $"{a.DType} {a.Shape} against {b.DType} {b.Shape}");
     }
 
@@ -118,7 +125,7 @@ public sealed partial class PlanningOps
     {
         memory.Use(x);
         Require(
-            x.DType == DType.F32 && x.Rows == rows && x.Columns == columns,
+            x.DType == DType.F32 && x.Rows == rows && x.Columns == columns && x.Gap == 0,
             $"{x.DType} {x.Shape} where F32 [{rows}, {columns}] is due");
     }
 
@@ -127,24 +134,19 @@ public sealed partial class PlanningOps
     {
         memory.Use(x);
         Require(
-            x.DType is DType.F32 or DType.BF16 or DType.F16 && x.Rows == rows && x.Columns == columns,
+            x.DType is DType.F32 or DType.BF16 or DType.F16 && x.Rows == rows && x.Columns == columns && x.Gap == 0,
             $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due");
     }
 
-    // As an activation, or wider by whole groups of 64 columns in 16 bit.
-    private void Padded(Tensor x, int rows, int columns)
+    // As an activation, whose rows may lie apart by whole groups of 64 elements in 16 bit: a CPU never sees that.
+    private void Strided(Tensor x, int rows, int columns)
     {
-        memory.Use(x);
-        int extra = x.Columns - columns;
-        Require(
-            x.Rows == rows
-                && (
-                    extra == 0
-                    || extra > 0 && extra % 64 == 0 && columns % 64 == 0 && (x.DType is DType.BF16 or DType.F16)
-                ),
-            $"{x.DType} {x.Shape} where an activation [{rows}, {columns}] is due"
-        );
+        Require(x.Gap == 0 || x.Gap > 0 && x.Gap % 64 == 0 && columns % 64 == 0 && x.DType is DType.BF16 or DType.F16,
+            $"{x.DType} {x.Shape} with gaps of {x.Gap}");
+        Act(x with { Gap = 0 }, rows, columns);
     }
+
+    private static void Dense(Tensor x) => Require(x.Gap == 0, $"{x.DType} {x.Shape} with gaps of {x.Gap}");
 
     private static void Like(Tensor a, Tensor b) => Require(a.DType == b.DType, $"{a.DType} beside {b.DType}");
 

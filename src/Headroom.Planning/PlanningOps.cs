@@ -18,7 +18,7 @@ public sealed class OpCount
 /// writes, from which lifetimes follow, and counts FLOPs and bytes per op.
 /// A failed check is a fault of the model code, hence <see cref="InvalidOperationException"/>.
 /// </summary>
-public sealed partial class PlanningOps(PlanningMemory memory) : IOps
+public sealed partial class PlanningOps(PlanningMemory memory) : IFusedProjections
 {
     private readonly Dictionary<string, OpCount> _counts = [];
     private string? _within; // the op whose parts are counted
@@ -32,7 +32,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     public void ResetCounts() => _counts.Clear();
 
     /// <inheritdoc/>
-    public void Zero(Tensor x) => Count("zero", 0, x);
+    public void Zero(Tensor x) { Dense(x); Count("zero", 0, x); }
     /// <inheritdoc/>
     public void Copy(Tensor src, Tensor dst) { Same(src, dst); Count("copy", 0, src, dst); }
     /// <inheritdoc/>
@@ -42,17 +42,18 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void GatherRows(Tensor x, Tensor rows, Tensor y)
     {
-        Use(x);
+        Act(x, x.Rows, y.Columns);
+        Dense(y);
         Ints(rows, y.Rows);
-        Require(x.Columns == y.Columns, "gather columns");
         Count("gather", 0, y, y, rows);
     }
 
     /// <inheritdoc/>
     public void ScatterRows(Tensor y, Tensor rows, Tensor x)
     {
+        Act(x, x.Rows, y.Columns);
+        Dense(y);
         Ints(rows, y.Rows);
-        Require(x.Columns == y.Columns, "scatter columns");
         Count("scatter", 0, y, x, rows);
     }
 
@@ -69,16 +70,16 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable)
     {
-        Use(dTable);
+        F32(dTable, dTable.Rows, dy.Columns);
+        Dense(dy);
         Ints(ids, dy.Rows);
-        Require(dTable.Columns == dy.Columns, "embedding gradient");
         Count("embedding_backward", dy.Count, dy, dy, dy);
     }
 
     /// <inheritdoc/>
     public void RmsNorm(Tensor x, Tensor weight, float eps, Tensor y, Tensor rstd)
     {
-        Padded(y, x.Rows, x.Columns);
+        Strided(y, x.Rows, x.Columns);
         Like(x, y);
         F32(weight, x.Columns);
         F32(rstd, x.Rows);
@@ -90,7 +91,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     {
         Same(x, branch);
         Same(x, sum);
-        Padded(y, x.Rows, x.Columns);
+        Strided(y, x.Rows, x.Columns);
         Like(x, y);
         F32(weight, x.Columns);
         F32(rstd, x.Rows);
@@ -100,7 +101,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void RmsNormBackward(Tensor x, Tensor weight, Tensor rstd, Tensor dy, Tensor dx, Tensor dWeight)
     {
-        Padded(dy, x.Rows, x.Columns);
+        Strided(dy, x.Rows, x.Columns);
         Like(x, dy);
         Same(x, dx);
         F32(weight, x.Columns);
@@ -113,7 +114,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     public void Linear(Tensor x, in LinearWeight w, Tensor y)
     {
         Weight(w);
-        Padded(x, x.Rows, w.In);
+        Strided(x, x.Rows, w.In);
         if (y.DType != DType.F32) Like(x, y);
         Act(y, x.Rows, w.Out);
         Count("linear", 2.0 * x.Rows * w.In * w.Out, w.Bytes, x, y);
@@ -124,7 +125,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     {
         Weight(w);
         Act(dy, dx.Rows, w.Out);
-        Padded(dx, dy.Rows, w.In);
+        Strided(dx, dy.Rows, w.In);
         Like(dy, dx);
         Count("linear_backward_input", 2.0 * dy.Rows * w.In * w.Out, w.Bytes, dy, dx);
     }
@@ -132,7 +133,8 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void LinearBackwardWeight(Tensor x, Tensor dy, Tensor dW, Tensor dBias)
     {
-        Require(x.Rows == dy.Rows, "rows of x and dy");
+        Act(x, dy.Rows, x.Columns);
+        Dense(dy);
         Like(x, dy);
         F32(dW, dy.Columns, x.Columns);
         if (!dBias.IsNone) F32(dBias, dy.Columns);
@@ -157,7 +159,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
         Same(b, dB);
         Act(xa, dy.Rows, a.Rows);
         F32(b, dy.Columns, a.Rows);
-        if (!dx.IsNone) Padded(dx, dy.Rows, a.Columns);
+        if (!dx.IsNone) Strided(dx, dy.Rows, a.Columns);
         Count(
             "lora_backward", 2.0 * dy.Rows * a.Rows * (2.0 * dy.Columns + (dx.IsNone ? 0.0 : 1.0) * a.Columns), dy, a,
             b, dB);
@@ -168,7 +170,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     /// <inheritdoc/>
     public void LoraBackwardA(Tensor x, in Dropout dropout, Tensor dxa, Tensor dA)
     {
-        Padded(x, dxa.Rows, dA.Columns);
+        Strided(x, dxa.Rows, dA.Columns);
         F32(dA, dxa.Columns, dA.Columns);
         Act(dxa, x.Rows, dxa.Columns);
         Like(x, dxa);
@@ -216,11 +218,21 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     }
 
     /// <inheritdoc/>
+    public void LoraLinear(Tensor x, in AdaptedLinear p)
+    {
+        _together++;
+        Linear(x, p.W, p.Y);
+        if (!p.B.IsNone) LoraForward(x, p.A, p.B, p.Scaling, p.Dropout, p.Xa, p.Y);
+        if (!p.Residual.IsNone) Add(p.Residual, p.Y);
+        End();
+    }
+
+    /// <inheritdoc/>
     public void LinearGroup(Tensor x, ReadOnlySpan<AdaptedLinear> group)
     {
         _together++;
         Use(group);
-        GroupedOps.LinearGroup(this, x, group);
+        foreach (ref readonly var p in group) LoraLinear(x, p);
         End();
     }
 
@@ -230,7 +242,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
         _together++;
         Use(x);
         Use(group);
-        GroupedOps.LinearGroupBackward(this, x, group, dx);
+        GroupedOps.OneByOne(this, x, group, dx);
         End();
     }
 
@@ -278,7 +290,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
         Use(offsets);
         if (!cos.IsNone) Tables(q, cos, sin, s.HeadDim);
         AttentionShapes(q, k, v, s, o);
-        Same(o, dO);
+        Alike(o, dO);
         Same(lse, delta);
         Same(q, dq);
         Same(k, dk);
@@ -300,7 +312,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     public void CachedAttention(Tensor q, Tensor kCache, Tensor vCache, int past, in AttentionShape s, Tensor o)
     {
         Act(q, q.Rows, s.NumHeads * s.HeadDim);
-        Padded(o, q.Rows, q.Columns);
+        Strided(o, q.Rows, q.Columns);
         Like(q, o);
         Same(kCache, vCache);
         Like(q, kCache);
@@ -312,7 +324,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     public void SwiGlu(Tensor gate, Tensor up, Tensor y)
     {
         Same(gate, up);
-        Padded(y, gate.Rows, gate.Columns);
+        Strided(y, gate.Rows, gate.Columns);
         Like(gate, y);
         Count("swiglu", 6.0 * y.Count, gate, up, y);
     }
@@ -320,8 +332,8 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
     public void SwiGluBackward(Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp, Tensor y = default)
     {
         Same(gate, up);
-        if (!y.IsNone) Same(dy, y);
-        Padded(dy, gate.Rows, gate.Columns);
+        if (!y.IsNone) Alike(dy, y);
+        Strided(dy, gate.Rows, gate.Columns);
         Like(gate, dy);
         Same(gate, dGate);
         Same(gate, dUp);
@@ -334,7 +346,7 @@ public sealed partial class PlanningOps(PlanningMemory memory) : IOps
         _within = "down_swiglu_backward";
         _together++;
         Use([down, gate, up]); // the gradients of B of gate and up may be added here
-        GroupedOps.SwiGluGroupBackward(this, down, gate, up, dAct);
+        GroupedOps.OneByOne(this, down, gate, up, dAct);
         _within = null;
         End();
         return false;

@@ -264,7 +264,8 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
         Covered(rig, t, Stored);
     }
 
-    // One adapter alone, with and without the gradient of A in the call; x and dx with "pad" further columns.
+    // One adapter alone, with and without the gradient of A in the call; x and dx with "pad" columns of room behind
+    // their rows.
     private static void Adapter(Rig rig, DType t, int r, int rows, int ins, int outs, int pad = 0)
     {
         var g = rig.Gpu;
@@ -279,12 +280,13 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
             dA = rig.Normal(DType.F32, r, ins),
             dB = rig.Normal(DType.F32, outs, r),
             dx = rig.Normal(t, rows, ins + pad);
-        g.LoraForward(x.Gpu, a.Gpu, b.Gpu, 2, drop, xa.Gpu, y.Gpu);
-        g.LoraForward(x.Gpu, default, b.Gpu, 2, drop, xa.Gpu, y.Gpu);
+        Tensor first = x.Gpu.FirstColumns(ins), dFirst = dx.Gpu.FirstColumns(ins);
+        g.LoraForward(first, a.Gpu, b.Gpu, 2, drop, xa.Gpu, y.Gpu);
+        g.LoraForward(first, default, b.Gpu, 2, drop, xa.Gpu, y.Gpu);
         foreach (var d in new[] { drop, drop with { P = 0 } })
-            g.LoraBackward(x.Gpu, a.Gpu, b.Gpu, 2, d, xa.Gpu, dy.Gpu, dxa.Gpu, dA.Gpu, dB.Gpu, dx.Gpu);
+            g.LoraBackward(first, a.Gpu, b.Gpu, 2, d, xa.Gpu, dy.Gpu, dxa.Gpu, dA.Gpu, dB.Gpu, dFirst);
         g.LoraBackward(default, a.Gpu, b.Gpu, 2, drop, xa.Gpu, dy.Gpu, dxa.Gpu, default, dB.Gpu, default);
-        g.LoraBackwardA(x.Gpu, drop, dxa.Gpu, dA.Gpu);
+        g.LoraBackwardA(first, drop, dxa.Gpu, dA.Gpu);
         Finite(rig, xa, y, dxa, dA, dB, dx);
     }
 
@@ -296,7 +298,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
         int pad = room ? (count * r + 63) / 64 * 64 : 0;
         Pair x = rig.Normal(t, rows, ins + pad), dx = rig.Empty(t, rows, ins + pad);
         List<AdaptedLinear> forward = [], backward = [];
-        // Further columns are left alone where no dxa comes with the product.
+        // The room is left alone where no dxa comes with the product.
         List<Pair> results =
             !room
             || ((CudaOps)rig.Gpu).FusedKernels && r >= 16 && storage is (WeightStorage.NF4 or WeightStorage.NF4Double)
@@ -320,9 +322,10 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
                 new AdaptedLinear(w, a.Gpu, b.Gpu, 2, d, xa.Gpu, dy.Gpu, dxa.Gpu, gradA ? dA.Gpu : default, dB.Gpu));
             results.AddRange([xa, y, dxa, dA, dB]);
         }
-        rig.Gpu.LinearGroup(x.Gpu, forward.ToArray());
-        rig.Gpu.LinearGroup(x.Gpu, [.. forward.Select(p => p with { A = default })]);
-        rig.Gpu.LinearGroupBackward(x.Gpu, backward.ToArray(), dx.Gpu);
+        var first = x.Gpu.FirstColumns(ins);
+        rig.Gpu.LinearGroup(first, forward.ToArray());
+        rig.Gpu.LinearGroup(first, [.. forward.Select(p => p with { A = default })]);
+        rig.Gpu.LinearGroupBackward(first, backward.ToArray(), dx.Gpu.FirstColumns(ins));
         Finite(rig, [.. results]);
     }
 
@@ -349,7 +352,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
             }
             rig.Gpu.SwiGluGroupBackward(
                 Part(down, rig.Normal(t, rows, hidden)), Part(wide, rig.Normal(t, rows, inter)),
-                Part(wide, rig.Normal(t, rows, inter)), dAct.Gpu);
+                Part(wide, rig.Normal(t, rows, inter)), dAct.Gpu.FirstColumns(inter));
             Finite(rig, [.. results]);
         }
     }
@@ -377,7 +380,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
                 foreach (bool room in t == DType.F32 ? new[] { false } : [false, true])
                     foreach (bool gradA in new[] { true, false })
                         Group(rig, t, r, 37, 128, count, WeightStorage.NF4Double, room, gradA);
-            // a weight that carries no further columns
+            // a weight that carries no adapter
             Group(rig, t, r, 70, 64, 2, WeightStorage.Int8, room: t != DType.F32);
         }
         Covered(rig, t, Adapted, k => !OfAFullCard(k) && !OfAnMlp(k));

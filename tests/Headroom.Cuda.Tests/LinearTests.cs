@@ -118,13 +118,14 @@ public class LinearTests
                     rstd = rig.Empty(DType.F32, rows),
                     x = rig.Empty(t, rows, ins),
                     wide = rig.Empty(t, rows, ins + pad);
+                var first = wide.Gpu.FirstColumns(ins);
                 rig.Cpu.RmsNorm(raw.Cpu, norm.Cpu, 1e-5f, x.Cpu, rstd.Cpu);
                 if (count == 1)
                 {
                     rig.Cpu.SwiGlu(raw.Cpu, raw.Cpu, x.Cpu);
-                    rig.Gpu.SwiGlu(raw.Gpu, raw.Gpu, wide.Gpu);
+                    rig.Gpu.SwiGlu(raw.Gpu, raw.Gpu, first);
                 }
-                else rig.Gpu.RmsNorm(raw.Gpu, norm.Gpu, 1e-5f, wide.Gpu, rstd.Gpu);
+                else rig.Gpu.RmsNorm(raw.Gpu, norm.Gpu, 1e-5f, first, rstd.Gpu);
                 List<AdaptedLinear> cpu = [], gpu = [];
                 List<(Pair Xa, Pair Y)> outputs = [];
                 for (int i = 0; i < count; i++)
@@ -143,7 +144,7 @@ public class LinearTests
                 rig.Cpu.LinearGroup(x.Cpu, cpu.ToArray());
                 for (int pass = 0; pass < 2; pass++) // the second finds the weights expanded ahead
                 {
-                    rig.Gpu.LinearGroup(wide.Gpu, gpu.ToArray());
+                    rig.Gpu.LinearGroup(first, gpu.ToArray());
                     for (int i = 0; i < count; i++)
                     {
                         rig.Close(outputs[i].Xa, tol, $"xa {i} {storage} {rows}x{ins}");
@@ -153,11 +154,11 @@ public class LinearTests
                 // A recomputed layer knows every xa already.
                 float[][] before = [.. outputs.Select(o => rig.Pull(o.Y.Gpu))];
                 foreach (var o in outputs) rig.Gpu.Zero(o.Y.Gpu);
-                rig.Gpu.LinearGroup(wide.Gpu, [.. gpu.Select(p => p with { A = default })]);
+                rig.Gpu.LinearGroup(first, [.. gpu.Select(p => p with { A = default })]);
                 for (int i = 0; i < count; i++) Assert.Equal(before[i], rig.Pull(outputs[i].Y.Gpu));
                 Pair[] residuals = [.. outputs.Select(o => rig.Normal(t, rows, o.Y.Cpu.Columns))];
                 rig.Cpu.LinearGroup(x.Cpu, [.. cpu.Select((p, i) => p with { Residual = residuals[i].Cpu })]);
-                rig.Gpu.LinearGroup(wide.Gpu, [.. gpu.Select((p, i) => p with { Residual = residuals[i].Gpu })]);
+                rig.Gpu.LinearGroup(first, [.. gpu.Select((p, i) => p with { Residual = residuals[i].Gpu })]);
                 for (int i = 0; i < count; i++) rig.Close(outputs[i].Y, tol, $"y {i} with a residual {storage} "
                     + $"{rows}x{ins}");
                 rig.Rewind();
@@ -188,6 +189,7 @@ public class LinearTests
             {
                 int pad = (count * r + 63) / 64 * 64;
                 Pair x = rig.Normal(t, rows, ins), dx = rig.Empty(t, rows, ins), wide = rig.Empty(t, rows, ins + pad);
+                var first = wide.Gpu.FirstColumns(ins);
                 List<AdaptedLinear> cpu = [], gpu = [];
                 List<(Pair Dxa, Pair DA, Pair DB)> outputs = [];
                 for (int i = 0; i < count; i++)
@@ -209,7 +211,7 @@ public class LinearTests
                     outputs.Add((dxa, dA, dB));
                 }
                 rig.Cpu.LinearGroupBackward(x.Cpu, cpu.ToArray(), dx.Cpu);
-                rig.Gpu.LinearGroupBackward(x.Gpu, gpu.ToArray(), wide.Gpu);
+                rig.Gpu.LinearGroupBackward(x.Gpu, gpu.ToArray(), first);
                 rig.CloseColumns(dx, wide.Gpu, tol, $"dx {storage} {rows}x{ins}");
                 if (count == 1) // swiglu's gradient in place; A's gradient reads the rows that it leaves
                 {
@@ -217,14 +219,14 @@ public class LinearTests
                         up = rig.Normal(t, rows, ins),
                         dGate = rig.Empty(t, rows, ins),
                         dUp = rig.Empty(t, rows, ins);
-                    rig.Gpu.SwiGluBackward(gate.Gpu, up.Gpu, wide.Gpu, dGate.Gpu, dUp.Gpu, wide.Gpu);
+                    rig.Gpu.SwiGluBackward(gate.Gpu, up.Gpu, first, dGate.Gpu, dUp.Gpu, first);
                     rig.Cpu.SwiGluBackward(gate.Cpu, up.Cpu, dx.Cpu, dGate.Cpu, dUp.Cpu, dx.Cpu);
                     rig.Close(dGate, tol, "dGate"); rig.Close(dUp, tol, "dUp");
                     rig.CloseColumns(dx, wide.Gpu, tol, "swiglu");
                     Pair ones = rig.Normal(DType.F32, r, ins);
                     rig.Cpu.LoraBackwardA(dx.Cpu, cpu[0].Dropout, cpu[0].Dxa, ones.Cpu);
-                    rig.Gpu.LoraBackwardA(wide.Gpu, gpu[0].Dropout, gpu[0].Dxa, ones.Gpu);
-                    rig.Close(ones, tol, "dA of a wide x");
+                    rig.Gpu.LoraBackwardA(first, gpu[0].Dropout, gpu[0].Dxa, ones.Gpu);
+                    rig.Close(ones, tol, "dA of an x whose rows lie apart");
                 }
                 else
                 {
@@ -233,7 +235,7 @@ public class LinearTests
                         sum = rig.Normal(t, rows, ins),
                         dNorm = rig.Normal(DType.F32, ins);
                     rig.Cpu.RmsNormBackward(x.Cpu, norm.Cpu, rstd.Cpu, dx.Cpu, sum.Cpu, dNorm.Cpu);
-                    rig.Gpu.RmsNormBackward(x.Gpu, norm.Gpu, rstd.Gpu, wide.Gpu, sum.Gpu, dNorm.Gpu);
+                    rig.Gpu.RmsNormBackward(x.Gpu, norm.Gpu, rstd.Gpu, first, sum.Gpu, dNorm.Gpu);
                     rig.Close(sum, tol, "gradient through the norm"); rig.Close(dNorm, tol, "gradient of the norm");
                 }
                 foreach (var (dxa, dA, dB) in outputs)
@@ -268,7 +270,7 @@ public class LinearTests
                 dx = rig.Empty(t, rows, ins),
                 wide = rig.Empty(t, rows, ins + pad);
             Pair one = rig.Of(DType.F32, [.. Enumerable.Repeat(1f, ins)], ins), rstd = rig.Empty(DType.F32, rows);
-            rig.Gpu.RmsNorm(x.Gpu, one.Gpu, 1e-5f, wideX.Gpu, rstd.Gpu);
+            rig.Gpu.RmsNorm(x.Gpu, one.Gpu, 1e-5f, wideX.Gpu.FirstColumns(ins), rstd.Gpu);
             var normed = rig.Empty(t, rows, ins);
             rig.Cpu.RmsNorm(x.Cpu, one.Cpu, 1e-5f, normed.Cpu, rstd.Cpu);
             List<AdaptedLinear> cpu = [], gpu = [];
@@ -293,7 +295,8 @@ public class LinearTests
             for (int pass = 0; pass < 2; pass++)
             {
                 foreach (var p in sums) rig.Push(p);
-                rig.Gpu.LinearGroupBackward(wideX.Gpu, gpu.ToArray(), wide.Gpu);
+                rig.Gpu.LinearGroupBackward(
+                    wideX.Gpu.FirstColumns(ins), gpu.ToArray(), wide.Gpu.FirstColumns(ins));
                 float[][] results =
                 [
                     .. sums.Select(p => rig.Pull(p.Gpu)),
@@ -369,7 +372,7 @@ public class LinearTests
             for (int pass = 0; pass < 2; pass++)
             {
                 foreach (var p in (Pair[])[.. sums, gateY, upY]) rig.Push(p);
-                added = rig.Gpu.SwiGluGroupBackward(down.Gpu, gate.Gpu, up.Gpu, wide.Gpu);
+                added = rig.Gpu.SwiGluGroupBackward(down.Gpu, gate.Gpu, up.Gpu, wide.Gpu.FirstColumns(inter));
                 float[][] results = [.. sums.Select(p => rig.Pull(p.Gpu)), rig.Pull(gateY.Gpu), rig.Pull(upY.Gpu)];
                 if (pass == 0) first.AddRange(results);
                 else

@@ -109,6 +109,7 @@ public sealed unsafe class Rig : IDisposable
             Device.Upload(MemoryMarshal.AsBytes(bits.AsSpan()), p.Gpu);
         }
         else Device.Upload(new ReadOnlySpan<byte>(p.Cpu.B, (int)p.Cpu.Bytes), p.Gpu);
+        Device.AdaptersChanged(); // it may be one
     }
 
     public float[] Pull(Tensor t)
@@ -155,6 +156,7 @@ public sealed unsafe class Rig : IDisposable
         var gpu = new LinearWeight(storage, outs, ins, d.Gpu, absmax.Gpu, nested.Gpu, offset.Gpu, b.Gpu);
         Cpu.Quantize(source.Cpu, cpu);
         Gpu.Quantize(source.Gpu, gpu);
+        Device.WeightsChanged();
         foreach (
             var (p, what) in new[] { (d, "codes"), (absmax, "absmax"), (nested, "nested absmax"), (offset, "offset") })
             if (!p.Cpu.IsNone) EqualBits(p, what);
@@ -168,6 +170,7 @@ public sealed unsafe class Rig : IDisposable
         var d = Raw(DType.U8, DType.U8, outs, (int)type.RowBytes(ins));
         bytes.CopyTo(new Span<byte>(d.Cpu.B, bytes.Length));
         Device.Upload(bytes, d.Gpu);
+        Device.WeightsChanged();
         return (
             new LinearWeight(WeightStorage.Gguf, outs, ins, d.Cpu, BlockType: type),
             new LinearWeight(WeightStorage.Gguf, outs, ins, d.Gpu, BlockType: type));

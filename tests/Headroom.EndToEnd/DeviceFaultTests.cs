@@ -18,7 +18,7 @@ public class DeviceFaultTests
         Hint = "If it happens again, run headroom doctor.";
 
     // A CPU whose micro-step of a number fails as a GPU's does.
-    private sealed class Failing(int at) : IDevice
+    private sealed class Failing(int at) : IDevice, IReplaysSteps
     {
         private readonly CpuDevice _cpu = new(1);
         private int _steps;
@@ -29,6 +29,7 @@ public class DeviceFaultTests
         public void Upload(ReadOnlySpan<byte> source, Tensor destination) => _cpu.Upload(source, destination);
         public void Download(Tensor source, Span<byte> destination) => _cpu.Download(source, destination);
         public void Dispose() => _cpu.Dispose();
+        public StepReplay Replay(double flops, long calls, DType compute) => default;
 
         public void MicroStep(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
         {

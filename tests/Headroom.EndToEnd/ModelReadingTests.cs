@@ -102,12 +102,13 @@ public class ModelReadingTests
     }
 
     /// <summary>A device with a slower way for some heads, and none for larger ones.</summary>
-    private sealed class Slower(int largest) : IDevice
+    private sealed class Slower(int largest) : IDevice, IDeviceLimits
     {
         private readonly CpuDevice _cpu = new(1);
         public string Name => "a slower card";
         public IOps Ops => _cpu.Ops;
         public long WorkspaceBytes => _cpu.WorkspaceBytes;
+        public int LargestRank(int widest, DType compute) => int.MaxValue;
         public int LargestHead => largest;
         public string? AttentionNotice(int headDim, DType compute) => FlashKernels.Fallback(headDim, DType.F16, 90);
         public nint Reserve(long bytes, long later = 0) => _cpu.Reserve(bytes, later);

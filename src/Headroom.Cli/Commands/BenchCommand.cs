@@ -136,7 +136,7 @@ internal static class BenchCommand
                         AnswerOnly: p.GetValue(answers), Ragged: p.GetValue(ragged))
                     { ExpandedBytes = expandedBytes };
                     var result = StepBenchmark.Run(opened, config, options, session.Say, stop: session.Token);
-                    if (opened.Notice is { } notice) session.Say(notice);
+                    if ((opened as IReplaysSteps)?.Notice is { } notice) session.Say(notice);
                     Print(result, opened.Name, r, n, p.GetValue(ragged), p.GetValue(json));
                 }
                 catch

@@ -71,7 +71,7 @@ public static class Budget
         var fitted = Recompute(
             config.NumHiddenLayers, settings, budget, n => Plan(settings with { RecomputeLayers = n }, limits),
             (full, bytes) => Refuse(full, bytes, allowed, flags, leastLength, Plan));
-        if (device?.ExpandsWeights != true || expanded == 0) return fitted;
+        if (device is not IKeepsExpandedWeights || expanded == 0) return fitted;
         long left = budget is { } bytes ? bytes - fitted.Plan.TotalBytes : expanded ?? 0;
         long most = PlannedModel.ExpandableBytes(config, fitted.Settings);
         long room = Math.Min(Math.Min(left, expanded ?? left), most) >> 20 << 20;

@@ -119,8 +119,7 @@ public static class StepBenchmark
         var planned = o.RecomputeLayers < 0
             ? Budget.Fit(config, settings, limits, device.WorkspaceBytes, null, device, expanded: 0)
             : PlannedModel.Make(config, settings, limits, device.WorkspaceBytes, device);
-        var timed = new TimedDevice(device);
-        using var engine = new Engine(timed, planned);
+        using var engine = new Engine(device, planned);
         say?.Invoke($"planned {engine.Plan.TotalBytes / 1048576.0:F0} MiB; filling with random weights");
         engine.FillRandom(1);
         engine.InitializeAdapters(1);
@@ -158,7 +157,7 @@ public static class StepBenchmark
         {
             int computed = batches[step % batches.Length].Tokens;
             long start = Stopwatch.GetTimestamp();
-            device.Time(Step); // waits for the update
+            device.Clock.Time(Step); // waits for the update
             double ms = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
             say?.Invoke($"step {s}: loss {loss:F4}, {ms:F1} ms, {computed / ms * 1000:F0} tokens/s");
             if (s < warmUp) continue;
@@ -169,15 +168,22 @@ public static class StepBenchmark
         times.Sort();
         double median = o.Ragged ? times.Average() : times[times.Count / 2],
             share = (double)timedTokens / times.Count / tokens;
-        timed.Timing = !o.Ragged;
-        Step();
-        timed.Timing = false;
+        var timer = new OpTimer(device.Clock);
+        if (!o.Ragged) timer.Start();
+        try
+        {
+            Step();
+        }
+        finally
+        {
+            OpTimer.Stop();
+        }
         stepping?.Invoke(false);
         stop.ThrowIfCancellationRequested();
         double copy = CopyRate(device, engine.TemporaryBytes),
             product = ProductRate(device, engine.TemporaryBytes, o.Compute);
-        var ops = timed
-            .Timed.Times.Select(t => new OpTime(
+        var ops = timer
+            .Times.Select(t => new OpTime(
                 t.Key, t.Value.Calls, t.Value.Milliseconds, Floor(planned, t.Key, copy, product)))
             .OrderByDescending(t => t.Milliseconds)
             .ToList();
@@ -212,7 +218,7 @@ public static class StepBenchmark
     private static double Floor(PlannedModel planned, string op, double copyTbs, double productTflops)
     {
         double flops = 0, bytes = 0;
-        foreach (string name in TimedOps.Counted(op))
+        foreach (string name in OpTimer.Counted(op))
             if (planned.Counts.TryGetValue(name, out var c))
             {
                 flops += c.Flops;
@@ -261,7 +267,7 @@ public static class StepBenchmark
     private static double Best(IDevice device, Action work)
     {
         double best = double.MaxValue;
-        for (int i = 0; i < 12; i++) best = Math.Min(best, device.Time(work));
+        for (int i = 0; i < 12; i++) best = Math.Min(best, device.Clock.Time(work));
         return best;
     }
 }

@@ -143,7 +143,7 @@ public sealed class PreparedRun : IDisposable
     }
 
     private static string[] Slower(IDevice device, ModelConfig config, ModelSettings settings) =>
-        device.AttentionNotice(config.HeadDim, settings.ComputeType) is { } slower ? [slower] : [];
+        (device as IDeviceLimits)?.AttentionNotice(config.HeadDim, settings.ComputeType) is { } slower ? [slower] : [];
 
     // A pattern that no adapted module answers to is a slip of the pen: the run would go on without it. (PEFT takes it,
     // so an adapter that was made elsewhere may hold one.)

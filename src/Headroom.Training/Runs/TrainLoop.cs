@@ -173,7 +173,7 @@ internal sealed class TrainLoop(
         _logged += s.Loss;
         _trainSeconds += seconds;
         _log.Write("step", RunEvents.Step(s, seconds, trainer.StepsPerEpoch));
-        if (engine.Device.Notice is { } said && said != _notice)
+        if ((engine.Device as IReplaysSteps)?.Notice is { } said && said != _notice)
         {
             _log.Write("notice", new() { ["at_step"] = s.Step, ["text"] = said });
             host.Say(_notice = said);

@@ -14,7 +14,7 @@ public class BatchPaddingTests
     private const int Rows = 6, Longest = 90, Answer = 3;
 
     /// <summary>A CPU that asks for few shapes, and keeps those it got.</summary>
-    private sealed class FewShapes(bool few) : IDevice
+    private sealed class FewShapes(bool few) : IDevice, IReplaysSteps
     {
         private readonly CpuDevice _cpu = new(2);
         public List<StepShape> Shapes { get; } = [];

@@ -35,20 +35,17 @@ public class BudgetTests
         ComputeType: DType.BF16);
     private static readonly BatchLimits Limits = new(1024, 2, 1024);
 
-    // A device that expands weights, of which nothing is asked but its plan.
-    private sealed class Expanding(IDevice inner, bool expands = true, MemoryUse? memory = null, long records = 0)
-        : IDevice
+    // A device of which nothing is asked but its plan.
+    private class Planned(IDevice inner, MemoryUse? memory = null, long records = 0)
+        : IDevice, IDeviceLimits, IReplaysSteps
     {
         public long Later { get; private set; }
         public MemoryUse? ReadMemory() => memory;
         public StepReplay Replay(double flops, long calls, DType compute) => new(records, false);
-        public Tensor Room { get; private set; }
         public string Name => inner.Name;
         public IOps Ops => inner.Ops;
         public long WorkspaceBytes => 3 * MiB;
-        public bool ExpandsWeights => expands;
         public int LargestRank(int widest, DType compute) => 341 * 1408 / widest;
-        public void KeepExpanded(Tensor room) => Room = room;
         public nint Reserve(long bytes, long later = 0)
         {
             Later = later;
@@ -56,13 +53,25 @@ public class BudgetTests
         }
         public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);
         public void Download(Tensor source, Span<byte> destination) => inner.Download(source, destination);
+        public void MicroStep(
+            in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue) => issue();
         public void Dispose() => inner.Dispose();
+    }
+
+    // One that expands weights.
+    private sealed class Expanding(IDevice inner, MemoryUse? memory = null, long records = 0)
+        : Planned(inner, memory, records), IKeepsExpandedWeights
+    {
+        public Tensor Room { get; private set; }
+        public void KeepExpanded(Tensor room) => Room = room;
+        public void AdaptersChanged() { }
+        public void WeightsChanged() { }
     }
 
     private static (long Total, int Recompute, long Expanded) Fit(
         long? budget, long? expanded = null, bool expands = true)
     {
-        using var device = new Expanding(new CpuDevice(), expands);
+        using var device = expands ? new Expanding(new CpuDevice()) : new Planned(new CpuDevice());
         var fitted = Budget.Fit(Config, Settings, Limits, device.WorkspaceBytes, budget, device, expanded);
         return (fitted.Plan.TotalBytes, fitted.Settings.RecomputeLayers, fitted.Settings.ExpandedBytes);
     }

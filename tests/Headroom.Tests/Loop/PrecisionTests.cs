@@ -14,7 +14,7 @@ namespace Headroom.Tests.Loop;
 public class PrecisionTests
 {
     // A device of another type of activations, of which no micro-step is run.
-    private sealed class Preferring(DType preferred) : IDevice
+    private sealed class Preferring(DType preferred) : IDevice, IReplaysSteps
     {
         private readonly CpuDevice _cpu = new(1);
         public List<float> GradScales { get; } = [];
@@ -25,6 +25,7 @@ public class PrecisionTests
         public nint Reserve(long bytes, long later = 0) => _cpu.Reserve(bytes, later);
         public void Upload(ReadOnlySpan<byte> source, Tensor destination) => _cpu.Upload(source, destination);
         public void Download(Tensor source, Span<byte> destination) => _cpu.Download(source, destination);
+        public StepReplay Replay(double flops, long calls, DType compute) => default;
 
         public void MicroStep(
             in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue
