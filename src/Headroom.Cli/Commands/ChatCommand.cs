@@ -66,6 +66,14 @@ internal static class ChatCommand
                 $"{Path.GetFileName(path.TrimEnd('/'))} on {generator.DeviceName}, {generator.ContextLength} tokens "
                     + $"of context. /reset starts a new conversation, /exit ends."
             );
+        Talk(generator, template, options, session, system, messages, ask, json);
+        return 0;
+    }
+
+    private static void Talk(
+        Generator generator, ChatTemplate template, GenerationOptions options, Session session, string? system,
+        string[] messages, bool ask, bool json)
+    {
         var history = new List<ChatMessage>();
         void Reset()
         {
@@ -80,7 +88,7 @@ internal static class ChatCommand
             switch (text.Trim())
             {
                 case "": continue;
-                case "/exit" or "/quit": return 0;
+                case "/exit" or "/quit": return;
                 case "/reset":
                     Reset();
                     if (ask) session.Say("a new conversation");
@@ -107,7 +115,6 @@ internal static class ChatCommand
                 Console.Error.WriteLine($"error: {e.Message}\n  {e.ToDo} /reset starts a new conversation.");
             }
         }
-        return 0;
     }
 
     private static string? Next(Session session, bool ask, string[] messages, int turn)

@@ -26,11 +26,7 @@ internal static class DuelCommand
             Description = "Override a key: --set training.seed=2. Repeatable.",
             DefaultValueFactory = _ => [],
         };
-        var runs = new Option<string>("--runs")
-        {
-            Description = "Folder of run folders.",
-            DefaultValueFactory = _ => "runs",
-        };
+        var runs = CommonOptions.With("--runs", "runs", "Folder of run folders.");
         var name = new Option<string?>("--name")
         {
             Description =
@@ -42,10 +38,7 @@ internal static class DuelCommand
         };
         var vram = new Option<string?>("--vram") { Description = "Budget, such as 6GiB." };
         var resume = new Option<bool>("--resume") { Description = "Go on where a stopped duel ended." };
-        var json = new Option<bool>("--json")
-        {
-            Description = "Print the result as JSON; progress goes to standard error.",
-        };
+        var json = CommonOptions.Json();
         var command = new Command("duel", "Fine-tune two or more models under one recipe and compare them.")
         {
             recipe, set, runs, name, device, vram, resume, json,

@@ -27,11 +27,7 @@ internal static class EvalCommand
         {
             Description = "Folder of an adapter (PEFT form); absent: the base alone.",
         };
-        var split = new Option<string>("--split")
-        {
-            Description = "test or validation",
-            DefaultValueFactory = _ => "test",
-        };
+        var split = CommonOptions.With("--split", "test", "test or validation");
         split.AcceptOnlyFromAmong("test", "validation");
         var set = new Option<string[]>("--set")
         {
@@ -39,10 +35,7 @@ internal static class EvalCommand
             DefaultValueFactory = _ => [],
         };
         var device = new Option<string?>("--device") { Description = "auto, cpu or cuda." };
-        var json = new Option<bool>("--json")
-        {
-            Description = "Print the result as JSON; progress goes to standard error.",
-        };
+        var json = CommonOptions.Json();
         var command = new Command(
             "eval",
             "Measure a base or an adapter: the metrics of the task with 95 % intervals; of label words accuracy, "

@@ -45,60 +45,40 @@ internal static class ExportCommand
                     + "runs/reviews/best --format gguf --type q8_0 --out tiny.gguf",
         };
         var adapter = new Option<string?>("--adapter") { Description = "Folder of an adapter (PEFT form) to merge." };
-        var format = new Option<string>("--format")
-        {
-            Description =
-                "gguf (one file), safetensors (a Hugging Face folder), adapter (a copy of the adapter) or vocab (the "
-                    + "tokenizer alone as GGUF)",
-            DefaultValueFactory = _ => "gguf",
-        };
+        var format = CommonOptions.With(
+            "--format", "gguf",
+            "gguf (one file), safetensors (a Hugging Face folder), adapter (a copy of the adapter) or vocab (the "
+                + "tokenizer alone as GGUF)");
         format.AcceptOnlyFromAmong("gguf", "safetensors", "adapter", "vocab");
-        var type = new Option<string?>("--type")
-        {
-            Description =
-                "Type of the matrices: f16, q8_0, q4_0, f32 or bf16 (gguf; f16 when absent); bf16, f16 or f32 "
-                    + "(safetensors; the base's own 16-bit type when absent).",
-        };
+        var type = CommonOptions.Of<string?>(
+            "--type",
+            "Type of the matrices: f16, q8_0, q4_0, f32 or bf16 (gguf; f16 when absent); bf16, f16 or f32 "
+                + "(safetensors; the base's own 16-bit type when absent).");
         var output = new Option<string>("--out")
         {
             Description = "File (NAME.gguf) or folder to write.",
             Required = true,
         };
-        var overwrite = new Option<bool>("--overwrite")
-        {
-            Description = "Replace a file or folder that is there; it stays whole until the new one is.",
-        };
-        var tokenizer = new Option<string?>("--tokenizer")
-        {
-            Description = "The tokenizer, when it does not lie with the model.",
-        };
-        var in4bit = new Option<bool?>("--load-in-4bit")
-        {
-            Description =
-                "Merge into the NF4 values that the adapter was trained on; absent: as the manifest of the adapter's "
-                    + "run says, else no.",
-        };
+        var overwrite = CommonOptions.Of<bool>(
+            "--overwrite", "Replace a file or folder that is there; it stays whole until the new one is.");
+        var tokenizer = CommonOptions.Of<string?>(
+            "--tokenizer", "The tokenizer, when it does not lie with the model.");
+        var in4bit = CommonOptions.Of<bool?>(
+            "--load-in-4bit",
+            "Merge into the NF4 values that the adapter was trained on; absent: as the manifest of the adapter's run "
+                + "says, else no.");
         var prompt = new Option<string[]>("--prompt")
         {
             Description = "A prompt of the check. Repeatable; absent: a few sentences.",
             DefaultValueFactory = _ => [],
         };
-        var loss = new Option<bool>("--accept-loss")
-        {
-            Description =
-                "Keep a q4_0 file even where four bits change more of the model's tokens than is taken without a "
-                    + "question.",
-        };
-        var device = new Option<string>("--device")
-        {
-            Description = "Device of the check: auto, cpu or cuda",
-            DefaultValueFactory = _ => "cpu",
-        };
+        var loss = CommonOptions.Of<bool>(
+            "--accept-loss",
+            "Keep a q4_0 file even where four bits change more of the model's tokens than is taken without a question."
+        );
+        var device = CommonOptions.With("--device", "cpu", "Device of the check: auto, cpu or cuda");
         device.AcceptOnlyFromAmong("auto", "cpu", "cuda");
-        var json = new Option<bool>("--json")
-        {
-            Description = "Print the result as JSON; progress goes to standard error.",
-        };
+        var json = CommonOptions.Json();
         var command = new Command(
             "export", "Write a model for other programs, and check the copy against the original.")
             { model, adapter, format, type, output, overwrite, tokenizer, in4bit, prompt, loss, device, json };

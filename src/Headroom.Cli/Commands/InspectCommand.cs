@@ -39,73 +39,98 @@ internal static class InspectCommand
     private static int Run(string path, bool json)
     {
         using var session = new Session(json);
-        var (c, odd) = Read(path, session);
-        var stored = Stored(path, session);
-        var (linear, embeddings, vectors) = c.Parameters;
-        long nf4 = linear / 2 + linear / 64 + linear / 64 / 256 * 4, total = linear + embeddings + vectors;
-        int[] sliding = [.. Enumerable.Range(0, c.NumHiddenLayers).Where(c.LayerSlides)];
-        if (json)
+        var (config, odd) = Read(path, session);
+        var found = new Found(config, odd, Stored(path, session));
+        if (json) PrintJson(found);
+        else Print(found);
+        return 0;
+    }
+
+    /// <summary>A model as it was found; bytes and files of its weights where they are at hand.</summary>
+    private sealed record Found(ModelConfig Config, Odd Odd, (long Bytes, string Text)? Stored)
+    {
+        public long Parameters => Config.Parameters.Linear + Config.Parameters.Embeddings + Config.Parameters.Vectors;
+
+        public long Nf4Bytes
         {
-            Console.WriteLine(JsonSerializer.Serialize(new
+            get
             {
-                architecture = c.Architecture,
-                vocab_size = c.VocabSize,
-                hidden_size = c.HiddenSize,
-                intermediate_size = c.IntermediateSize,
-                num_hidden_layers = c.NumHiddenLayers,
-                num_attention_heads = c.NumAttentionHeads,
-                num_key_value_heads = c.NumKeyValueHeads,
-                head_dim = c.HeadDim,
-                rope_theta = c.RopeTheta,
-                rope_scaling = c.RopeScaling?.Type,
-                sliding_window = sliding.Length > 0 ? c.SlidingWindow : null,
-                sliding_layers = sliding.Length,
-                attention_bias = c.AttentionBias,
-                head_norms = c.Family.NormsHeads,
-                tie_word_embeddings = c.TieWordEmbeddings,
-                quantized = c.Quantized?.ToString(),
-                parameters = total,
-                linear_parameters = linear,
-                embedding_parameters = embeddings,
-                nf4_linear_bytes = nf4,
-                embedding_bytes_16bit = embeddings * 2,
-                checkpoint_bytes = stored?.Bytes,
-                checkpoint = stored?.Text,
-                unknown_keys = odd.Keys.ToDictionary(k => k.Key, k => k.Value),
-                unclaimed_tensors = odd.Tensors,
-                notices = odd.Notices,
-            }));
-            return 0;
+                long n = Config.Parameters.Linear; // 4 bits each, a byte for 64 of them, a float32 for 256 of those
+                return n / 2 + n / 64 + n / 64 / 256 * 4;
+            }
         }
+
+        public int SlidingLayers => Enumerable.Range(0, Config.NumHiddenLayers).Count(Config.LayerSlides);
+    }
+
+    private static void PrintJson(Found m)
+    {
+        var c = m.Config;
+        var (linear, embeddings, _) = c.Parameters;
+        Console.WriteLine(JsonSerializer.Serialize(new
+        {
+            architecture = c.Architecture,
+            vocab_size = c.VocabSize,
+            hidden_size = c.HiddenSize,
+            intermediate_size = c.IntermediateSize,
+            num_hidden_layers = c.NumHiddenLayers,
+            num_attention_heads = c.NumAttentionHeads,
+            num_key_value_heads = c.NumKeyValueHeads,
+            head_dim = c.HeadDim,
+            rope_theta = c.RopeTheta,
+            rope_scaling = c.RopeScaling?.Type,
+            sliding_window = m.SlidingLayers > 0 ? c.SlidingWindow : null,
+            sliding_layers = m.SlidingLayers,
+            attention_bias = c.AttentionBias,
+            head_norms = c.Family.NormsHeads,
+            tie_word_embeddings = c.TieWordEmbeddings,
+            quantized = c.Quantized?.ToString(),
+            parameters = m.Parameters,
+            linear_parameters = linear,
+            embedding_parameters = embeddings,
+            nf4_linear_bytes = m.Nf4Bytes,
+            embedding_bytes_16bit = embeddings * 2,
+            checkpoint_bytes = m.Stored?.Bytes,
+            checkpoint = m.Stored?.Text,
+            unknown_keys = m.Odd.Keys.ToDictionary(k => k.Key, k => k.Value),
+            unclaimed_tensors = m.Odd.Tensors,
+            notices = m.Odd.Notices,
+        }));
+    }
+
+    private static void Print(Found m)
+    {
+        var c = m.Config;
+        var (linear, embeddings, vectors) = c.Parameters;
         string window =
-            sliding.Length == 0
+            m.SlidingLayers == 0
                 ? "full"
                 : $"sliding window {c.SlidingWindow} in "
-                    + $"{(sliding.Length == c.NumHiddenLayers ? "every layer" : $"{sliding.Length} of {c.NumHiddenLayers} layers")}";
+                    + $"{(m.SlidingLayers == c.NumHiddenLayers ? "every layer" : $"{m.SlidingLayers} of {c.NumHiddenLayers} layers")}";
         Console.WriteLine($"""
             {c.Architecture}: {c.NumHiddenLayers} layers, hidden {c.HiddenSize}, intermediate {c.IntermediateSize}
             attention: {c.NumAttentionHeads} heads of {c.HeadDim}, {c.NumKeyValueHeads} key/value heads, {window}{(c.AttentionBias ? ", biases on q, k and v" : "")}{(c.Family.NormsHeads ? ", a norm of each query and key" : "")}
             rope: theta {c.RopeTheta}, scaling {(c.RopeScaling is { } r ? $"{r.Type} by {r.Factor}" : "none")}; {c.MaxPositionEmbeddings} positions
             vocabulary {c.VocabSize}, embeddings {(c.TieWordEmbeddings ? "tied" : "not tied")}
-            parameters {total:N0}: linear {linear:N0}, embeddings {embeddings:N0}, norms and biases {vectors:N0}
-            bytes: linear NF4 {Units.Bytes(nf4)} (16-bit {Units.Bytes(linear * 2)}), embeddings 16-bit {Units.Bytes(embeddings * 2)}
+            parameters {m.Parameters:N0}: linear {linear:N0}, embeddings {embeddings:N0}, norms and biases {vectors:N0}
+            bytes: linear NF4 {Units.Bytes(m.Nf4Bytes)} (16-bit {Units.Bytes(linear * 2)}), embeddings 16-bit {Units.Bytes(embeddings * 2)}
             """);
         if (c.Quantized is { } q)
             Console.WriteLine(
                 $"quantized: bitsandbytes NF4, {(q == WeightStorage.NF4Double ? "double-quantized" : "flat")} "
                     + $"statistics"
             );
-        if (stored is { } s) Console.WriteLine($"checkpoint: {Units.Bytes(s.Bytes)}{s.Text}");
-        foreach (var (key, value) in odd.Keys)
+        if (m.Stored is { } s) Console.WriteLine($"checkpoint: {Units.Bytes(s.Bytes)}{s.Text}");
+        foreach (var (key, value) in m.Odd.Keys)
             Console.WriteLine(Printable.Line($"not understood, and taken to change nothing: {key} = {value}"));
-        foreach (string name in odd.Tensors.Take(MostShown))
+        foreach (string name in m.Odd.Tensors.Take(MostShown))
             Console.WriteLine(
                 Printable.Line(
                     $"tensor that belongs to nothing in the model (train, generate and export refuse it): {name}")
             );
-        if (odd.Tensors.Count > MostShown) Console.WriteLine($"and {odd.Tensors.Count - MostShown} more such tensors");
-        foreach (string line in odd.Notices) Console.WriteLine(Printable.Line(line));
-        return 0;
+        int more = m.Odd.Tensors.Count - MostShown;
+        if (more > 0) Console.WriteLine($"and {more} more such tensors");
+        foreach (string line in m.Odd.Notices) Console.WriteLine(Printable.Line(line));
     }
 
     /// <summary>What of a model is shown because it is not understood, or was not clear.</summary>

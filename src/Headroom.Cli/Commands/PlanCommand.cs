@@ -38,17 +38,10 @@ internal static class PlanCommand
             DefaultValueFactory = _ => [],
         };
         var device = new Option<string?>("--device") { Description = "With a recipe: auto, cpu or cuda." };
-        var rows = new Option<int>("--rows")
-        {
-            Description = "per_device_train_batch_size",
-            DefaultValueFactory = _ => new TrainingOptions().PerDeviceTrainBatchSize,
-        };
-        var length = new Option<int>("--length")
-        {
-            Description = "max_seq_length",
-            DefaultValueFactory = _ => new TaskOptions().MaxSeqLength,
-        };
-        var r = new Option<int>("--r") { Description = "LoRA rank", DefaultValueFactory = _ => new LoraConfig().R };
+        var rows = CommonOptions.With(
+            "--rows", new TrainingOptions().PerDeviceTrainBatchSize, "per_device_train_batch_size");
+        var length = CommonOptions.With("--length", new TaskOptions().MaxSeqLength, "max_seq_length");
+        var r = CommonOptions.With("--r", new LoraConfig().R, "LoRA rank");
         var vram = new Option<string?>("--vram")
         {
             Description = "Budget, such as 6GiB: as little recompute as fits is chosen.",

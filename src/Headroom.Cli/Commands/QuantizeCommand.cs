@@ -25,19 +25,12 @@ internal static class QuantizeCommand
         {
             Description = "Statistics in float32 in place of double-quantized ones.",
         };
-        var device = new Option<string>("--device")
-        {
-            Description = "auto, cpu or cuda",
-            DefaultValueFactory = _ => "auto",
-        };
+        var device = CommonOptions.With("--device", "auto", "auto, cpu or cuda");
         var overwrite = new Option<bool>("--overwrite")
         {
             Description = "Replace a checkpoint that is there; it stays whole until the new one is.",
         };
-        var json = new Option<bool>("--json")
-        {
-            Description = "Print the result as JSON; progress goes to standard error.",
-        };
+        var json = CommonOptions.Json();
         var command = new Command(
             "quantize", "Write a model as a bitsandbytes NF4 checkpoint that transformers and Headroom load.")
         {

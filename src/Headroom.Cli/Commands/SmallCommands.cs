@@ -19,7 +19,7 @@ internal static class DataCommand
                 "Folder to write train.jsonl, validation.jsonl and test.jsonl to. Example: headroom data reviews "
                     + "reviews/ --seed 1",
         };
-        var seed = new Option<int>("--seed") { Description = "Seed", DefaultValueFactory = _ => 1 };
+        var seed = CommonOptions.With("--seed", 1, "Seed");
         var overwrite = new Option<bool>("--overwrite") { Description = "Replace the three files of an earlier call." };
         var json = new Option<bool>("--json") { Description = "Print the result as JSON." };
         var reviews = new Command(

@@ -23,11 +23,7 @@ internal static class TrainCommand
             Description = "Override a key: --set training.seed=2. Repeatable.",
             DefaultValueFactory = _ => [],
         };
-        var runs = new Option<string>("--runs")
-        {
-            Description = "Folder of run folders.",
-            DefaultValueFactory = _ => "runs",
-        };
+        var runs = CommonOptions.With("--runs", "runs", "Folder of run folders.");
         var name = new Option<string?>("--name") { Description = "Name of the run folder; default: the recipe's." };
         var device = new Option<string?>("--device") { Description = "auto, cpu or cuda." };
         var vram = new Option<string?>("--vram") { Description = "Budget, such as 6GiB." };
@@ -39,10 +35,7 @@ internal static class TrainCommand
                 + "What changes numbers must be as it was; training.max_steps and num_train_epochs may be raised, the "
                 + "schedule is then that of the new length from the next step on.",
         };
-        var json = new Option<bool>("--json")
-        {
-            Description = "Print the result as JSON; progress goes to standard error.",
-        };
+        var json = CommonOptions.Json();
         var command = new Command("train", "Fine-tune a model as a recipe says.")
         {
             recipe, set, runs, name, device, vram, resume, json,

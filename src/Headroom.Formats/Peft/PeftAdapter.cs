@@ -56,42 +56,9 @@ public sealed record PeftAdapter
                 "Pickles are not read, they can run code; save the adapter as safetensors (PEFT: save_pretrained with "
                     + "safe_serialization=True)."
             );
-        LoraConfig config;
-        string? baseModel;
-        try
-        {
-            (config, baseModel) = PeftConfig.Read(
-                JsonNode.Parse(SideFile.ReadText(configPath)) as JsonObject ?? throw new JsonException("not an object"),
-                init => HasInitial(folder, init), warn);
-        }
-        catch (Exception e)
-            when (e
-                    is JsonException
-                        or InvalidOperationException
-                        or FormatException
-                        or OverflowException
-                        or NullReferenceException
-                        or ArgumentException
-            )
-        {
-            throw new HeadroomException(
-                $"{Config} in {folder} is damaged: {e.Message.Split('\n')[0]}", "Use a complete adapter.");
-        }
+        var (config, baseModel) = ReadConfig(folder, configPath, warn);
         using var file = SafetensorsFile.Open(weights);
-        var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
-        foreach (var (name, info) in file.Tensors)
-        {
-            PeftTensors.Check(name, config.ModulesToSave);
-            if (info.DType is not ("F32" or "F16" or "BF16"))
-                throw new HeadroomException(
-                    $"The adapter's {name} has dtype {info.DType}.", "Save the adapter as F32, BF16 or F16.");
-            float[] values = file.ReadF32(name);
-            if (values.Any(v => !float.IsFinite(v)))
-                throw new HeadroomException(
-                    $"The adapter's {name} holds NaN or infinite values.",
-                    "The run that wrote it failed; use an earlier checkpoint.");
-            tensors[name[PeftTensors.Prefix.Length..]] = (info.Shape, values);
-        }
+        var tensors = ReadTensors(file, config);
         if (tensors.Count == 0)
             throw new HeadroomException($"The adapter in {folder} is empty.", "Use a complete adapter.");
         // Without target_modules PEFT falls back on a list per model type; what the file holds is what was targeted.
@@ -116,6 +83,51 @@ public sealed record PeftAdapter
             BaseHash = file.Metadata.GetValueOrDefault(HashKey),
             Tensors = tensors,
         };
+    }
+
+    private static (LoraConfig Lora, string? BaseModel) ReadConfig(
+        string folder, string path, Action<string>? warn)
+    {
+        try
+        {
+            return PeftConfig.Read(
+                JsonNode.Parse(SideFile.ReadText(path)) as JsonObject ?? throw new JsonException("not an object"),
+                init => HasInitial(folder, init), warn);
+        }
+        catch (Exception e)
+            when (e
+                    is JsonException
+                        or InvalidOperationException
+                        or FormatException
+                        or OverflowException
+                        or NullReferenceException
+                        or ArgumentException
+            )
+        {
+            throw new HeadroomException(
+                $"{Config} in {folder} is damaged: {e.Message.Split('\n')[0]}", "Use a complete adapter.");
+        }
+    }
+
+    // By name without PEFT's prefix.
+    private static Dictionary<string, (long[] Shape, float[] Values)> ReadTensors(
+        SafetensorsFile file, LoraConfig config)
+    {
+        var tensors = new Dictionary<string, (long[] Shape, float[] Values)>();
+        foreach (var (name, info) in file.Tensors)
+        {
+            PeftTensors.Check(name, config.ModulesToSave);
+            if (info.DType is not ("F32" or "F16" or "BF16"))
+                throw new HeadroomException(
+                    $"The adapter's {name} has dtype {info.DType}.", "Save the adapter as F32, BF16 or F16.");
+            float[] values = file.ReadF32(name);
+            if (values.Any(v => !float.IsFinite(v)))
+                throw new HeadroomException(
+                    $"The adapter's {name} holds NaN or infinite values.",
+                    "The run that wrote it failed; use an earlier checkpoint.");
+            tensors[name[PeftTensors.Prefix.Length..]] = (info.Shape, values);
+        }
+        return tensors;
     }
 
     private static bool IsTable(string module) => Tables.Contains(module);

@@ -27,6 +27,7 @@ internal static partial class RecipeReference
             typeof(Recipe), typeof(QuantizationOptions), typeof(LoraConfig),
         }
         .SelectMany(t => XDocument.Load(Path.ChangeExtension(t.Assembly.Location, ".xml")).Descendants("member"))
+        .DistinctBy(m => (string)m.Attribute("name")!) // generated code is in several
         .ToDictionary(m => (string)m.Attribute("name")!, m => m.Element("summary") is { } s ? Plain(s) : "");
 
     private const string Preface = """
