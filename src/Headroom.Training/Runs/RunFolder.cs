@@ -1,5 +1,4 @@
 using System.Security.Cryptography;
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 
@@ -97,10 +96,7 @@ public sealed partial class RunFolder(string path)
     /// The recipe of the duel that begins the log, as <see cref="RecipeIdentity.Values"/>; null when it holds none.
     /// </summary>
     internal IReadOnlyDictionary<string, string>? DuelValues() => !File.Exists(Events) ? null
-        : EventLog.Read(Events).FirstOrDefault() is { } e
-        && (string?)e["event"] == "duel_start"
-        && e["recipe_values"] is JsonObject values
-            ? values.ToDictionary(v => v.Key, v => (string)v.Value!) : null;
+        : (EventLog.Read(Events).FirstOrDefault() as DuelStartEvent)?.RecipeValues;
 
     /// <summary>
     /// The run that an adapter's folder lies in (<c>best/</c>, a checkpoint, a copy beside them) with its manifest;

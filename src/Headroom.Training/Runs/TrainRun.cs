@@ -1,4 +1,3 @@
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Models;
@@ -49,8 +48,7 @@ public sealed record RunResult(
     public IReadOnlyList<Metric> TunedMetrics { get; init; } = [];
 
     /// <summary>Metrics of a test event, of one that an older version wrote too.</summary>
-    internal static IReadOnlyList<Metric> Logged(TaskType type, JsonObject? test) =>
-        test == null ? [] : type.Read(test).Metrics;
+    internal static IReadOnlyList<Metric> Logged(TaskType type, TestEvent? test) => test?.Read(type).Metrics ?? [];
 }
 
 /// <summary>
@@ -229,17 +227,17 @@ public static class TrainRun
         var (log, end) = (start.Log, start.Log.End!);
         if (log.Best.Count > 0 && folder.RestoreBest(log.Best[^1].Step, log.Best[^1].Step, log) is { } line)
             host.Say(line);
-        int steps = (int?)end["steps"] ?? start.Before!.TotalSteps;
+        int steps = end.Steps ?? start.Before!.TotalSteps;
         host.Say(
             $"the run in {folder.Path} is finished: {steps} updates, adapter in {folder.Best}; nothing was changed (a "
                 + $"larger training.max_steps would go on with it)"
         );
         var type = TaskTypes.Of(task);
-        return new RunResult(true, steps, null, null, (string?)end["adapter_sha256"] ?? "", null)
+        return new RunResult(true, steps, null, null, end.AdapterSha256 ?? "", null)
         {
             WasFinished = true,
-            ZeroShotMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault("zero-shot")),
-            TunedMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault("tuned")),
+            ZeroShotMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault(TestEvent.ZeroShot)),
+            TunedMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault(TestEvent.Tuned)),
         };
     }
 
