@@ -119,7 +119,8 @@ internal static class BenchCommand
                 try
                 {
                     if (opened is CpuDevice) CommandLine.Refuse(p, "The CPU", graphs, expanded);
-                    var compute = RunSettings.ComputeType(p.GetValue(dtype)!, opened, "--dtype");
+                    var compute = RunSettings.ComputeType(
+                        Choices.Parse<Precision>("--dtype", p.GetValue(dtype)!), opened, "--dtype");
                     var options = new StepBenchmarkOptions(
                         r,
                         n,

@@ -95,7 +95,7 @@ internal static class EvalCommand
             batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, rows.Count),
             tokens = PreparedRun.BatchTokens(
                 batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
-        var device = session.Open(recipe.Device);
+        var device = session.Open(recipe.Device.Word());
         var settings = RunSettings.Of(recipe, source, device) with
         {
             Mode = TrainMode.None,

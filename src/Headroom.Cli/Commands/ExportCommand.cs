@@ -282,7 +282,7 @@ internal static class ExportCommand
         {
             var recipe = new Recipe();
             // on a GPU too: what is compared is weights, not roundings of activations
-            recipe.Training.Precision = "fp32";
+            recipe.Training.Precision = Precision.Fp32;
             recipe.Quantization.LoadIn4bit = s.QuantizedAs(source.Config.AnyProjectionName()) != null;
             var settings = RunSettings.Of(recipe, s, d) with { Mode = TrainMode.None, Lora = l };
             return linear is { } held ? settings with { LinearStorage = held } : settings;

@@ -115,13 +115,13 @@ public static class Pretrainer
         {
             PerDeviceTrainBatchSize = o.BatchSize,
             LearningRate = o.LearningRate,
-            LrSchedulerType = "cosine",
+            LrSchedulerType = SchedulerType.Cosine,
             WarmupRatio = 0.03,
             NumTrainEpochs = o.Epochs,
             WeightDecay = 0.01,
             AdamBeta2 = 0.95,
             Seed = o.Seed,
-            SaveStrategy = "no",
+            SaveStrategy = IntervalStrategy.No,
         };
         int most = PreparedRun.BatchTokens(o.BatchSize, longest, "batch");
         var limits = new BatchLimits(most, o.BatchSize, most - o.BatchSize);

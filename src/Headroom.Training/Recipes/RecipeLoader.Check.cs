@@ -21,7 +21,7 @@ public static partial class RecipeLoader
             if (!ok) throw new HeadroomException(what, todo);
         }
         static void OneOf(string key, string value, params string[] known) =>
-            Need(known.Contains(value), $"{key} '{value}' is unknown.", $"Use {new ChoicesAttribute(known)}.");
+            Need(known.Contains(value), $"{key} '{value}' is unknown.", $"Use {Choices.List(known)}.");
 
         Need(
             IsFolderName(r.Name), $"The name '{r.Name}' cannot be a folder's.",
@@ -133,7 +133,7 @@ public static partial class RecipeLoader
     private static bool IsFolderName(string name) =>
         name.Trim().Length > 0 && name is not ("." or "..") && !name.Any(c => c is '/' or '\\' || char.IsControl(c));
 
-    /// <summary>What every option says of itself: its range and its words.</summary>
+    /// <summary>What every option says of itself: its range.</summary>
     private static void Options(object section, string path)
     {
         foreach (var (key, property) in Keys(section.GetType()))
@@ -146,11 +146,6 @@ public static partial class RecipeLoader
                     if (!range.Holds(number))
                         throw new HeadroomException(
                             FormattableString.Invariant($"{path}{key} is {number:G7}."), $"Set it to {range}.");
-            if (
-                property.GetCustomAttribute<ChoicesAttribute>() is { } choices
-                && !choices.Names.Contains((string)value)
-            )
-                throw new HeadroomException($"{path}{key} '{value}' is unknown.", $"Use {choices}.");
         }
     }
 

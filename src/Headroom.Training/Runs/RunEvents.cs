@@ -96,7 +96,8 @@ internal static class RunEvents
             " ... ", first.Spans.Select(l => tokenizer.Decode(first.Ids.AsSpan(l.Start..l.End))));
         if (shown.Length > 200) shown = shown[..120] + " ... " + shown[^70..];
         bool chosen =
-            data.Validation.Count > 0 && recipe.Training.EvalStrategy != "no" && recipe.Training.LoadBestModelAtEnd;
+            data.Validation.Count > 0
+            && recipe.Training is { EvalStrategy: not IntervalStrategy.No, LoadBestModelAtEnd: true };
         string best = chosen
             ? $"\nbest adapter: by {task.Describe(task.Type.BestOf(recipe.Training))} of the validation rows"
             : "";

@@ -116,7 +116,7 @@ internal sealed class TrainLoop(
     private TrainerHooks Hooks() => new()
     {
         OnStep = OnStep,
-        Evaluate = _rows.Validation.Count == 0 || _o.EvalStrategy == "no" ? null : Validate,
+        Evaluate = _rows.Validation.Count == 0 || _o.EvalStrategy == IntervalStrategy.No ? null : Validate,
         // Written at once, so that a later crash leaves the best adapter so far; a resumed run meets the same
         // evaluation and writes the same.
         OnBest = SaveBest,

@@ -38,7 +38,7 @@ public sealed class DiskFullTests : IDisposable
             GradientAccumulationSteps = 1,
             MaxSteps = 6,
             LearningRate = 1e-3,
-            SaveStrategy = "steps",
+            SaveStrategy = IntervalStrategy.Steps,
             SaveSteps = 1,
             SaveTotalLimit = limit,
             Seed = 3,
