@@ -96,7 +96,11 @@ internal static class MemoryTables
                 Svg.Stacked("Planned bytes by phase and category", bars),
                 categories.Select((c, i) => (i % Svg.Colours, c)).ToList()),
         ]);
+        yield return PhaseTable(runs);
+    }
 
+    private static Table PhaseTable(List<RunEntry> runs)
+    {
         var keys = runs.SelectMany(r => r.Summary.Plan!.Rows.Select(x => (x.Phase, x.Category))).Distinct().ToList();
         var rows = new List<string[]>();
         foreach (string phase in keys.Select(k => k.Phase).Distinct().OrderBy(p => p != "static"))
@@ -130,7 +134,7 @@ internal static class MemoryTables
                     ),
                 ]);
         }
-        yield return new Table(
+        return new Table(
             "Planned bytes by phase and category, MiB; static ones live as long as the model",
             "ll" + new string('r', runs.Count), ["phase", "category", .. runs.Select(r => r.Group)], rows);
     }

@@ -153,35 +153,7 @@ internal sealed record ReportDocument(
         AddScore(m, Add);
         var blocks = new List<Block> { new Figures(figures) };
         if (m.Runs.Any(r => r.Summary.Evals.Count > 0)) blocks.Add(Evaluations(m));
-        var rows = new (string Name, string Means, Func<RunEntry, string> Of)[]
-        {
-            ("last loss", "smoothed training loss at the last step", r => Show.N3(r.FinalLoss)),
-            (
-                "linearity", "R² of a straight line through the loss; healthy curves are convex, so high is not better",
-                r => Stat(r.Curve.LinearityR2)),
-            ("plateau", "first step from which the loss stays within 5 % of its whole fall above the final level", r =>
-                r.Curve.Spikes == null ? "too few steps" : Step(r.Curve.PlateauStep)
-            ),
-            ("cliff", "step of a fall that takes half of the whole fall within a tenth of the run", r =>
-                r.Curve.Spikes == null ? "too few steps" : Step(r.Curve.CliffStep)
-            ),
-            ("steepest tenth", "share of the whole fall within a tenth of the run", r => Stat(r.Curve.CliffShare)),
-            ("spikes", "steps whose loss is far above the median of the 15 before", r => r.Curve.Spikes is { } s
-                    ? s.Count == 0
-                        ? "none"
-                        : $"{s.Count} (step {string.Join(", ", s.Take(5))}{(s.Count > 5 ? ", ..." : "")})"
-                    : "too few steps"),
-            ("norm oscillation", "mean change of the gradient norm from step to step, divided by its mean", r =>
-                Stat(r.Curve.GradientOscillation)
-            ),
-            ("norm reversals", "share of these changes that turn round; 0.667 is pure noise", r =>
-                Stat(r.Curve.GradientReversals)
-            ),
-            ("skipped steps", "updates left out because of a value that is not finite", r =>
-                Show.Count(r.SkippedSteps)
-            ),
-        };
-        blocks.Add(Compare("How the curves behaved", runs, "what it says", rows));
+        blocks.Add(Compare("How the curves behaved", runs, "what it says", Behaviour));
         return new("Curves", blocks);
 
         void Add(string title, string unit, Func<StepEvent, double?> of, bool smooth, Func<EvalPoint, double?> point)
@@ -203,10 +175,40 @@ internal sealed record ReportDocument(
             }).Where(c => c.Raw.Count + c.Smooth.Count + c.Points.Count > 0).ToList();
             if (curves.Count > 0) figures.Add(new Figure(title, Svg.Lines(title, unit, curves), legend));
         }
-
-        static string Stat(double? v) => v == null ? "too few steps" : Show.N3(v);
-        static string Step(int? v) => v == null ? "none" : Show.Count(v);
     }
+
+    private static readonly (string Name, string Means, Func<RunEntry, string> Of)[] Behaviour =
+    [
+        ("last loss", "smoothed training loss at the last step", r => Show.N3(r.FinalLoss)),
+        (
+            "linearity", "R² of a straight line through the loss; healthy curves are convex, so high is not better",
+            r => Stat(r.Curve.LinearityR2)),
+        ("plateau", "first step from which the loss stays within 5 % of its whole fall above the final level", r =>
+            r.Curve.Spikes == null ? "too few steps" : Step(r.Curve.PlateauStep)
+        ),
+        ("cliff", "step of a fall that takes half of the whole fall within a tenth of the run", r =>
+            r.Curve.Spikes == null ? "too few steps" : Step(r.Curve.CliffStep)
+        ),
+        ("steepest tenth", "share of the whole fall within a tenth of the run", r => Stat(r.Curve.CliffShare)),
+        ("spikes", "steps whose loss is far above the median of the 15 before", r => r.Curve.Spikes is { } s
+                ? s.Count == 0
+                    ? "none"
+                    : $"{s.Count} (step {string.Join(", ", s.Take(5))}{(s.Count > 5 ? ", ..." : "")})"
+                : "too few steps"),
+        ("norm oscillation", "mean change of the gradient norm from step to step, divided by its mean", r =>
+            Stat(r.Curve.GradientOscillation)
+        ),
+        ("norm reversals", "share of these changes that turn round; 0.667 is pure noise", r =>
+            Stat(r.Curve.GradientReversals)
+        ),
+        ("skipped steps", "updates left out because of a value that is not finite", r =>
+            Show.Count(r.SkippedSteps)
+        ),
+    ];
+
+    private static string Stat(double? v) => v == null ? "too few steps" : Show.N3(v);
+
+    private static string Step(int? v) => v == null ? "none" : Show.Count(v);
 
     // Of what models are ranked by, the first that an evaluation has.
     private static void AddScore(

@@ -42,17 +42,7 @@ internal static class ReportJson
             ["sd"] = s.Sd,
             ["values"] = List(s.Values, v => new JsonObject { ["seed"] = v.Seed, ["value"] = v.Value }),
         }),
-        ["seed_comparisons"] = List(m.Comparisons, c => new JsonObject
-        {
-            ["first"] = c.First,
-            ["second"] = c.Second,
-            ["metric"] = c.Metric,
-            ["differences"] = List(c.Differences, d => new JsonObject { ["seed"] = d.Seed, ["value"] = d.Difference }),
-            ["mean"] = Interval(c.Mean),
-            ["p"] = c.P,
-            ["p_holm"] = c.Adjusted,
-            ["significant"] = c.Significant,
-        }),
+        ["seed_comparisons"] = List(m.Comparisons, Comparison),
         ["validation_reversals"] = List(m.Reversals, r => new JsonObject
         {
             ["first"] = r.First,
@@ -61,22 +51,36 @@ internal static class ReportJson
             ["test"] = new JsonArray(r.TestFirst, r.TestSecond),
             ["validation"] = new JsonArray(r.ValidationFirst, r.ValidationSecond),
         }),
-        ["paired_tests"] = List(m.Tests, t => new JsonObject
-        {
-            ["kind"] = t.Kind,
-            ["first"] = t.First.Name,
-            ["second"] = t.Second.Name,
-            ["seed"] = t.First.Seed,
-            ["rows"] = t.Rows,
-            ["only_first_right"] = t.FirstOnly,
-            ["only_second_right"] = t.SecondOnly,
-            ["p"] = t.P,
-            ["p_holm"] = t.Adjusted,
-            ["significant"] = t.Significant,
-        }),
+        ["paired_tests"] = List(m.Tests, Paired),
         ["runs"] = List(m.Runs, r => Run(m.Task, r)),
         ["recipes"] = List(m.Recipes, r => new JsonObject { ["of"] = r.Of, ["text"] = r.Text }),
     }.ToJsonString(Options) + "\n";
+
+    private static JsonObject Comparison(SeedComparison c) => new()
+    {
+        ["first"] = c.First,
+        ["second"] = c.Second,
+        ["metric"] = c.Metric,
+        ["differences"] = List(c.Differences, d => new JsonObject { ["seed"] = d.Seed, ["value"] = d.Difference }),
+        ["mean"] = Interval(c.Mean),
+        ["p"] = c.P,
+        ["p_holm"] = c.Adjusted,
+        ["significant"] = c.Significant,
+    };
+
+    private static JsonObject Paired(PairedTest t) => new()
+    {
+        ["kind"] = t.Kind,
+        ["first"] = t.First.Name,
+        ["second"] = t.Second.Name,
+        ["seed"] = t.First.Seed,
+        ["rows"] = t.Rows,
+        ["only_first_right"] = t.FirstOnly,
+        ["only_second_right"] = t.SecondOnly,
+        ["p"] = t.P,
+        ["p_holm"] = t.Adjusted,
+        ["significant"] = t.Significant,
+    };
 
     private static JsonObject Quality(TaskType task, ReportRow q)
     {
@@ -104,7 +108,7 @@ internal static class ReportJson
 
     private static JsonObject Run(TaskType task, RunEntry r)
     {
-        var (s, c, p) = (r.Summary, r.Curve, r.Summary.Plan);
+        var s = r.Summary;
         return new JsonObject
         {
             ["label"] = r.Label,
@@ -133,72 +137,9 @@ internal static class ReportJson
             ["resumed_at"] = List(s.Resumed, x => x),
             ["checkpoints"] = s.Checkpoints,
             ["best_step"] = s.End?.BestStep,
-            ["cost"] = new JsonObject
-            {
-                ["steps"] = r.StepsDone,
-                ["total_steps"] = s.TotalSteps,
-                ["skipped_steps"] = r.SkippedSteps,
-                ["steps_per_epoch"] = s.Start?.StepsPerEpoch,
-                ["seconds"] = s.WholeSeconds,
-                ["train_seconds"] = r.TrainSeconds,
-                ["zero_shot_test_seconds"] = s.ZeroShot?.Seconds,
-                ["tuned_test_seconds"] = s.Tuned?.Seconds,
-                ["tokens"] = r.Tokens,
-                ["tokens_per_second"] = r.TokensPerSecond,
-                ["label_tokens"] = r.LabelTokens,
-                ["effective_batch"] = s.Start?.EffectiveBatch,
-                ["train_rows"] = s.Start?.TrainRows,
-                ["validation_rows"] = s.Start?.ValidationRows,
-                ["test_rows"] = s.Start?.TestRows,
-                ["cut_texts"] = s.Start?.CutTexts,
-                ["parameters"] = s.Start?.Parameters,
-                ["trainable_parameters"] = s.Start?.TrainableParameters,
-                ["trainable_share"] = r.TrainableShare,
-                ["trainable_by_module"] = new JsonObject(
-                    r.TrainableByModule.Select(x => KeyValuePair.Create(x.Key, (JsonNode?)x.Value))),
-            },
-            ["memory"] = new JsonObject
-            {
-                ["planned_bytes"] = p?.TotalBytes,
-                ["arena_bytes"] = p?.ArenaBytes,
-                ["static_bytes"] = p?.StaticBytes,
-                ["workspace_bytes"] = p?.WorkspaceBytes,
-                ["reserved_bytes"] = s.Reserved,
-                ["peak_resident_bytes"] = s.PeakResident,
-                ["device_bytes"] = s.PeakDevice,
-                ["peak_phase"] = p?.PeakPhase,
-                ["recompute_layers"] = p?.RecomputeLayers,
-                ["layers"] = p?.Layers,
-                ["phases"] = new JsonObject(
-                    (p?.Phases ?? Enumerable.Empty<KeyValuePair<string, long>>())
-                        .Select(x => KeyValuePair.Create(x.Key, (JsonNode?)x.Value))),
-                ["rows"] = List(p?.Rows ?? [], x => new JsonObject
-                {
-                    ["phase"] = x.Phase,
-                    ["category"] = x.Category,
-                    ["bytes"] = x.Bytes,
-                }),
-                ["samples"] = List(s.Memory, x => new JsonObject
-                {
-                    ["when"] = x.When,
-                    ["reserved_bytes"] = x.ReservedBytes,
-                    ["device_bytes"] = x.DeviceProcessBytes,
-                    ["resident_bytes"] = x.ResidentBytes,
-                    ["peak_resident_bytes"] = x.PeakResidentBytes,
-                    ["managed_bytes"] = x.ManagedBytes,
-                }),
-            },
-            ["curve_statistics"] = new JsonObject
-            {
-                ["final_loss_smoothed"] = r.FinalLoss,
-                ["linearity_r2"] = c.LinearityR2,
-                ["plateau_step"] = c.PlateauStep,
-                ["cliff_step"] = c.CliffStep,
-                ["cliff_share"] = c.CliffShare,
-                ["spikes"] = c.Spikes == null ? null : List(c.Spikes, x => x),
-                ["gradient_oscillation"] = c.GradientOscillation,
-                ["gradient_reversals"] = c.GradientReversals,
-            },
+            ["cost"] = Cost(r),
+            ["memory"] = Memory(s),
+            ["curve_statistics"] = Statistics(r),
             ["curves"] = new JsonObject
             {
                 ["step"] = List(s.Steps, x => x.Step),
@@ -214,6 +155,75 @@ internal static class ReportJson
             }),
         };
     }
+
+    private static JsonObject Cost(RunEntry r) => new()
+    {
+        ["steps"] = r.StepsDone,
+        ["total_steps"] = r.Summary.TotalSteps,
+        ["skipped_steps"] = r.SkippedSteps,
+        ["steps_per_epoch"] = r.Summary.Start?.StepsPerEpoch,
+        ["seconds"] = r.Summary.WholeSeconds,
+        ["train_seconds"] = r.TrainSeconds,
+        ["zero_shot_test_seconds"] = r.Summary.ZeroShot?.Seconds,
+        ["tuned_test_seconds"] = r.Summary.Tuned?.Seconds,
+        ["tokens"] = r.Tokens,
+        ["tokens_per_second"] = r.TokensPerSecond,
+        ["label_tokens"] = r.LabelTokens,
+        ["effective_batch"] = r.Summary.Start?.EffectiveBatch,
+        ["train_rows"] = r.Summary.Start?.TrainRows,
+        ["validation_rows"] = r.Summary.Start?.ValidationRows,
+        ["test_rows"] = r.Summary.Start?.TestRows,
+        ["cut_texts"] = r.Summary.Start?.CutTexts,
+        ["parameters"] = r.Summary.Start?.Parameters,
+        ["trainable_parameters"] = r.Summary.Start?.TrainableParameters,
+        ["trainable_share"] = r.TrainableShare,
+        ["trainable_by_module"] = new JsonObject(
+            r.TrainableByModule.Select(x => KeyValuePair.Create(x.Key, (JsonNode?)x.Value))),
+    };
+
+    private static JsonObject Memory(RunSummary s) => new()
+    {
+        ["planned_bytes"] = s.Plan?.TotalBytes,
+        ["arena_bytes"] = s.Plan?.ArenaBytes,
+        ["static_bytes"] = s.Plan?.StaticBytes,
+        ["workspace_bytes"] = s.Plan?.WorkspaceBytes,
+        ["reserved_bytes"] = s.Reserved,
+        ["peak_resident_bytes"] = s.PeakResident,
+        ["device_bytes"] = s.PeakDevice,
+        ["peak_phase"] = s.Plan?.PeakPhase,
+        ["recompute_layers"] = s.Plan?.RecomputeLayers,
+        ["layers"] = s.Plan?.Layers,
+        ["phases"] = new JsonObject(
+            (s.Plan?.Phases ?? Enumerable.Empty<KeyValuePair<string, long>>())
+                .Select(x => KeyValuePair.Create(x.Key, (JsonNode?)x.Value))),
+        ["rows"] = List(s.Plan?.Rows ?? [], x => new JsonObject
+        {
+            ["phase"] = x.Phase,
+            ["category"] = x.Category,
+            ["bytes"] = x.Bytes,
+        }),
+        ["samples"] = List(s.Memory, x => new JsonObject
+        {
+            ["when"] = x.When,
+            ["reserved_bytes"] = x.ReservedBytes,
+            ["device_bytes"] = x.DeviceProcessBytes,
+            ["resident_bytes"] = x.ResidentBytes,
+            ["peak_resident_bytes"] = x.PeakResidentBytes,
+            ["managed_bytes"] = x.ManagedBytes,
+        }),
+    };
+
+    private static JsonObject Statistics(RunEntry r) => new()
+    {
+        ["final_loss_smoothed"] = r.FinalLoss,
+        ["linearity_r2"] = r.Curve.LinearityR2,
+        ["plateau_step"] = r.Curve.PlateauStep,
+        ["cliff_step"] = r.Curve.CliffStep,
+        ["cliff_share"] = r.Curve.CliffShare,
+        ["spikes"] = r.Curve.Spikes == null ? null : List(r.Curve.Spikes, x => x),
+        ["gradient_oscillation"] = r.Curve.GradientOscillation,
+        ["gradient_reversals"] = r.Curve.GradientReversals,
+    };
 
     private static double? Finite(double value) => double.IsFinite(value) ? value : null;
 

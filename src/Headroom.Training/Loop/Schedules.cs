@@ -60,6 +60,7 @@ public static class Schedules
             "num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"],
     };
 
+    private const string Key = "training.lr_scheduler_kwargs";
     private static readonly ScheduleArguments Defaults = new();
 
     /// <summary>Reads and checks lr_scheduler_kwargs.</summary>
@@ -68,12 +69,11 @@ public static class Schedules
     /// needs is missing.</exception>
     public static ScheduleArguments Arguments(TrainingOptions o)
     {
-        const string key = "training.lr_scheduler_kwargs";
         string[] takes = Takes[o.LrSchedulerType];
         foreach (string name in o.LrSchedulerKwargs.Keys)
             if (!takes.Contains(name))
                 throw new HeadroomException(
-                    $"{key}: {o.LrSchedulerType.Word()} takes no '{HeadroomException.Value(name)}'.",
+                    $"{Key}: {o.LrSchedulerType.Word()} takes no '{HeadroomException.Value(name)}'.",
                     takes.Length == 0 ? "Leave it out." : $"It takes {string.Join(", ", takes)}.");
         bool minimum = takes.Contains("min_lr"),
             lr = o.LrSchedulerKwargs.ContainsKey("min_lr"),
@@ -82,28 +82,29 @@ public static class Schedules
             throw new HeadroomException(
                 $"training.lr_scheduler_type {o.LrSchedulerType.Word()} needs "
                     + $"{(lr ? "one of min_lr and min_lr_rate, not both" : "min_lr or min_lr_rate")}.",
-                $"Write for example {key}: {{ min_lr_rate: 0.1 }}.");
+                $"Write for example {Key}: {{ min_lr_rate: 0.1 }}.");
         if (o.LrSchedulerType == SchedulerType.WarmupStableDecay && !o.LrSchedulerKwargs.ContainsKey("num_decay_steps"))
             throw new HeadroomException(
                 "training.lr_scheduler_type warmup_stable_decay needs num_decay_steps.",
-                $"Write for example {key}: {{ num_decay_steps: 100 }}.");
+                $"Write for example {Key}: {{ num_decay_steps: 100 }}.");
         bool restarts = o.LrSchedulerType == SchedulerType.CosineWithRestarts;
+        var given = new Values(o.LrSchedulerKwargs);
         var a = new ScheduleArguments
         {
-            NumCycles = restarts ? Whole("num_cycles", 1) : Number("num_cycles", 0, 1e6, openLow: true),
-            Power = Number("power", 0, 1e3, openLow: true) ?? Defaults.Power,
-            LrEnd = Number("lr_end", 0, double.MaxValue) ?? Defaults.LrEnd,
-            Timescale = Whole("timescale", 1),
+            NumCycles = restarts ? given.Whole("num_cycles", 1) : given.Number("num_cycles", 0, 1e6, openLow: true),
+            Power = given.Number("power", 0, 1e3, openLow: true) ?? Defaults.Power,
+            LrEnd = given.Number("lr_end", 0, double.MaxValue) ?? Defaults.LrEnd,
+            Timescale = given.Whole("timescale", 1),
             MinRate =
-                Number("min_lr", 0, o.LearningRate) / o.LearningRate
-                ?? Number("min_lr_rate", 0, 1)
-                ?? Number("min_lr_ratio", 0, 1)
+                given.Number("min_lr", 0, o.LearningRate) / o.LearningRate
+                ?? given.Number("min_lr_rate", 0, 1)
+                ?? given.Number("min_lr_ratio", 0, 1)
                 ?? 0,
-            WarmupRate = Number("warmup_lr_rate", 0, 1),
-            NumDecaySteps = Whole("num_decay_steps", 0) ?? 0,
-            NumStableSteps = Whole("num_stable_steps", 0),
-            WarmupType = Form("warmup_type") ?? Defaults.WarmupType,
-            DecayType = Form("decay_type") ?? Defaults.DecayType,
+            WarmupRate = given.Number("warmup_lr_rate", 0, 1),
+            NumDecaySteps = given.Whole("num_decay_steps", 0) ?? 0,
+            NumStableSteps = given.Whole("num_stable_steps", 0),
+            WarmupType = given.Form("warmup_type") ?? Defaults.WarmupType,
+            DecayType = given.Form("decay_type") ?? Defaults.DecayType,
         };
         if (o.LrSchedulerType == SchedulerType.Polynomial && a.LrEnd >= o.LearningRate)
             throw new HeadroomException(
@@ -112,16 +113,20 @@ public static class Schedules
                     $"training.lr_scheduler_type polynomial ends at lr_end {a.LrEnd}, which is not below "
                         + $"training.learning_rate {o.LearningRate}."
                 ),
-                $"Set a smaller lr_end in {key}."
+                $"Set a smaller lr_end in {Key}."
             );
         return a;
+    }
 
-        HeadroomException Wrong(string name, string todo) =>
-            new($"{key}: {name} cannot be '{HeadroomException.Value(o.LrSchedulerKwargs[name])}'.", todo);
+    /// <summary>The values of lr_scheduler_kwargs; null where one is not given.</summary>
+    private readonly struct Values(Dictionary<string, string> given)
+    {
+        private HeadroomException Wrong(string name, string todo) =>
+            new($"{Key}: {name} cannot be '{HeadroomException.Value(given[name])}'.", todo);
 
-        double? Number(string name, double low, double high, bool openLow = false)
+        public double? Number(string name, double low, double high, bool openLow = false)
         {
-            if (!o.LrSchedulerKwargs.TryGetValue(name, out string? text)) return null;
+            if (!given.TryGetValue(name, out string? text)) return null;
             bool ok =
                 double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double v)
                 && double.IsFinite(v)
@@ -140,12 +145,12 @@ public static class Schedules
                 );
         }
 
-        int? Whole(string name, int least) => !o.LrSchedulerKwargs.TryGetValue(name, out string? text) ? null
+        public int? Whole(string name, int least) => !given.TryGetValue(name, out string? text) ? null
             : int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int v) && v >= least
                 ? v
             : throw Wrong(name, $"It takes a whole number of {least} or more.");
 
-        string? Form(string name) => !o.LrSchedulerKwargs.TryGetValue(name, out string? text) ? null
+        public string? Form(string name) => !given.TryGetValue(name, out string? text) ? null
             : text is "linear" or "cosine" or "1-sqrt" ? text : throw Wrong(name, "It takes linear, cosine or 1-sqrt.");
     }
 
