@@ -15,7 +15,7 @@ internal static class Recipes
         string path, string[] sets, string? device, string? vram, string? name)
     {
         var recipe = RecipeLoader.Load(path, sets);
-        if (device != null) recipe.Device = device;
+        if (device != null) recipe.Device = Choices.Parse<DeviceChoice>("device", device);
         if (vram != null) recipe.Vram = vram;
         if (name != null) recipe.Name = name;
         RecipeLoader.Check(recipe);

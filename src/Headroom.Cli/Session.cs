@@ -174,7 +174,7 @@ internal sealed class Session : IDisposable
     /// <summary>A run's host.</summary>
     public RunHost Host(string folder, bool resume, Recipe recipe) =>
         new(
-            folder, resume, () => Open(recipe.Device, recipe.Training.CudaGraphs),
+            folder, resume, () => Open(recipe.Device.Word(), recipe.Training.CudaGraphs),
             recipe.Vram == null ? null : Units.Parse(recipe.Vram), Say, Progress)
         {
             Hold = Hold,

@@ -26,22 +26,6 @@ public sealed class RangeAttribute(double low, double high = double.PositiveInfi
             $"a number from {low}{(OpenLow ? " (but not it)" : "")} to {high}{(OpenHigh ? " (but not it)" : "")}");
 }
 
-/// <summary>The words that an option takes.</summary>
-/// <param name="names">The words; none where <see cref="From"/> has them.</param>
-[AttributeUsage(AttributeTargets.Property)]
-public sealed class ChoicesAttribute(params string[] names) : Attribute
-{
-    /// <summary>A type whose static property <c>Names</c> holds the words.</summary>
-    public Type? From { get; set; }
-    /// <summary>The words.</summary>
-    public IReadOnlyList<string> Names =>
-        From == null ? names : (IReadOnlyList<string>)From.GetProperty(nameof(Names))!.GetValue(null)!;
-
-    /// <summary>The words as a list: "a, b or c".</summary>
-    public override string ToString() =>
-        Names.Count == 1 ? Names[0] : string.Join(", ", Names.SkipLast(1)) + " or " + Names[^1];
-}
-
 /// <summary>What TRL, transformers, PEFT, Axolotl, Unsloth, LLaMA-Factory and mlx-lm call an option.</summary>
 /// <param name="names">Their names, with blanks between.</param>
 [AttributeUsage(AttributeTargets.Property)]

@@ -61,6 +61,7 @@ internal static unsafe class AttentionTile
     }
 
     // Rows past the last one repeat it and are not stored.
+    // Long: one tile, a local for each register that holds it; the JIT keeps no array of them in registers.
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Rows512(
         int rows, float* a, nint sm, nint sk, int kn, float* b, nint ldb, float* c, nint ldc, Start start, float* scale)

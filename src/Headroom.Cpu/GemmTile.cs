@@ -69,6 +69,7 @@ internal static unsafe class GemmTile
     }
 
     /// <summary>512-bit registers, the whole tile.</summary>
+    // Long: one tile, a local for each register that holds it; the JIT keeps no array of them in registers.
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Vector(int kc, float* a, float* b, float* c, long ldc, float alpha, bool accumulate)
     {

@@ -93,9 +93,9 @@ public sealed class OpenModel : IDisposable
 
     /// <summary>Settings by which the model is held on a device, of which nothing is trained.</summary>
     /// <param name="device">The device.</param>
-    /// <param name="precision">auto, fp32, bf16 or fp16.</param>
+    /// <param name="precision">Type of the activations.</param>
     /// <exception cref="HeadroomException">As <see cref="BaseSettings.Of"/>.</exception>
-    public ModelSettings Settings(IDevice device, string precision = "auto") =>
+    public ModelSettings Settings(IDevice device, Precision precision = Precision.Auto) =>
         BaseSettings.Of(Source, device, Quantization, precision) with { Lora = Adapter?.Lora };
 
     /// <summary>Plans, reserves and loads base and adapter, after <see cref="Check"/>.</summary>

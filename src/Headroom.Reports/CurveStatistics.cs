@@ -1,4 +1,5 @@
 using Headroom.Training;
+using Headroom.Training.Events;
 using Headroom.Training.Intervals;
 
 namespace Headroom.Reports;
@@ -18,7 +19,7 @@ namespace Headroom.Reports;
 /// <param name="GradientOscillation">Mean |g(t) - g(t-1)| divided by mean g.</param>
 /// <param name="GradientReversals">Share of neighbouring changes of the norm that change direction (2/3 is pure
 /// noise).</param>
-public sealed record CurveStatistics(
+internal sealed record CurveStatistics(
     double? LinearityR2, int? PlateauStep, int? CliffStep, double? CliffShare, IReadOnlyList<int>? Spikes,
     double? GradientOscillation, double? GradientReversals)
 {
@@ -26,7 +27,7 @@ public sealed record CurveStatistics(
     private const int SpikeWindow = 15;
 
     /// <summary>Of a run's steps; steps without a finite value are left out.</summary>
-    public static CurveStatistics Of(IReadOnlyList<StepPoint> steps)
+    public static CurveStatistics Of(IReadOnlyList<StepEvent> steps)
     {
         var loss = steps
             .Where(s => s.Loss is { } l && double.IsFinite(l))

@@ -35,7 +35,7 @@ internal static class Headline
                 ? $", as of {time}"
                 : "";
         if (m.Duel != null)
-            return $"{m.Runs.Count(r => r.Summary.Completed)} of {m.Duel.DuelStart.Texts("runs").Length} runs "
+            return $"{m.Runs.Count(r => r.Summary.Completed)} of {m.Duel.DuelStart!.Runs.Count} runs "
                 + $"completed{until}";
         var run = m.Runs[0];
         return $"{(m.Running ? "" : run.Summary.Failed != null ? "failed " : "stopped ")}at step {run.StepsDone} of "

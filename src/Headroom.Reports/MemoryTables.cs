@@ -25,18 +25,18 @@ internal static class MemoryTables
                 m.Runs,
                 null,
                 [
-                    ("planned total", "", r => Show.MiB(r.Summary.Plan?.Total)),
-                    ("of it arena", "", r => Show.MiB(r.Summary.Plan?.Arena)),
-                    ("of it workspace of the ops", "", r => Show.MiB(r.Summary.Plan?.Workspace)),
+                    ("planned total", "", r => Show.MiB(r.Summary.Plan?.TotalBytes)),
+                    ("of it arena", "", r => Show.MiB(r.Summary.Plan?.ArenaBytes)),
+                    ("of it workspace of the ops", "", r => Show.MiB(r.Summary.Plan?.WorkspaceBytes)),
                     ("reserved, as the run reports it", "", r => Show.MiB(r.Summary.Reserved)),
-                    ("reserved minus planned", "", r => Show.MiB(r.Summary.Reserved - r.Summary.Plan?.Total)),
+                    ("reserved minus planned", "", r => Show.MiB(r.Summary.Reserved - r.Summary.Plan?.TotalBytes)),
                     ("peak resident of the process", "", r => Show.MiB(r.Summary.PeakResident)),
                     ("resident beyond the reserved", "", r =>
                         r.OnCpu ? Show.MiB(r.Summary.PeakResident - r.Summary.Reserved) : "reserved on the device"
                     ),
                     ("device memory of the process", "", r => r.OnCpu ? "no device" : Show.MiB(r.Summary.PeakDevice)),
                     ("device memory minus planned", "", r =>
-                        r.OnCpu ? "no device" : Show.MiB(r.Summary.PeakDevice - r.Summary.Plan?.Total)
+                        r.OnCpu ? "no device" : Show.MiB(r.Summary.PeakDevice - r.Summary.Plan?.TotalBytes)
                     ),
                     ("measured phase by phase", "", _ => Show.NotMeasured),
                     ("peak phase as planned", "", r => Show.Or(r.Summary.Plan?.PeakPhase)),
@@ -60,8 +60,9 @@ internal static class MemoryTables
                             r.Summary.Memory.Select(s =>
                                 new[]
                                 {
-                                    r.Label, s.When, Show.MiB(s.Reserved), r.OnCpu ? "no device" : Show.MiB(s.Device),
-                                    Show.MiB(s.Resident), Show.MiB(s.PeakResident), Show.MiB(s.Managed),
+                                    r.Label, s.When, Show.MiB(s.ReservedBytes),
+                                    r.OnCpu ? "no device" : Show.MiB(s.DeviceProcessBytes),
+                                    Show.MiB(s.ResidentBytes), Show.MiB(s.PeakResidentBytes), Show.MiB(s.ManagedBytes),
                                 }
                             )
                         )
@@ -78,8 +79,8 @@ internal static class MemoryTables
         var bars = runs.SelectMany(r => r.Summary.Plan!.Phases.Select(p =>
         {
             var parts = r
-                .Summary.Plan.Rows.Where(x => x.Phase == "static" || x.Phase == p.Phase)
-                .Append((p.Phase, Category: "gaps", Bytes: Gaps(r, p)))
+                .Summary.Plan.Rows.Where(x => x.Phase == "static" || x.Phase == p.Key)
+                .Append(new() { Phase = p.Key, Category = "gaps", Bytes = Gaps(r, p) })
                 .Where(x => x.Bytes > 0)
                 .OrderBy(x => categories.IndexOf(x.Category))
                 .Select(x =>
@@ -88,8 +89,8 @@ internal static class MemoryTables
                         $"{x.Category}: {Show.InMiB(x.Bytes)}")
                 )
                 .ToList();
-            string label = runs.Count > 1 ? $"{r.Group}: {p.Phase}" : p.Phase,
-                peak = p.Phase == r.Summary.Plan.PeakPhase ? ", the peak" : "";
+            string label = runs.Count > 1 ? $"{r.Group}: {p.Key}" : p.Key,
+                peak = p.Key == r.Summary.Plan.PeakPhase ? ", the peak" : "";
             return (label, $"{Show.InMiB(parts.Sum(x => x.Item2))}{peak}", (IReadOnlyList<(int, double, string)>)parts);
         })).ToList();
         yield return new Figures([
@@ -98,7 +99,11 @@ internal static class MemoryTables
                 Svg.Stacked("Planned bytes by phase and category", bars),
                 categories.Select((c, i) => (i % Svg.Colours, c)).ToList()),
         ]);
+        yield return PhaseTable(runs);
+    }
 
+    private static Table PhaseTable(List<RunEntry> runs)
+    {
         var keys = runs.SelectMany(r => r.Summary.Plan!.Rows.Select(x => (x.Phase, x.Category))).Distinct().ToList();
         var rows = new List<string[]>();
         foreach (string phase in keys.Select(k => k.Phase).Distinct().OrderBy(p => p != "static"))
@@ -123,8 +128,8 @@ internal static class MemoryTables
                     "all of the phase, with gaps",
                     .. runs.Select(r =>
                         r
-                            .Summary.Plan!.Phases.Where(p => p.Phase == phase)
-                            .Select(p => (double?)p.Bytes)
+                            .Summary.Plan!.Phases.Where(p => p.Key == phase)
+                            .Select(p => (double?)p.Value)
                             .FirstOrDefault()
                             is { } b
                             ? Show.MiB(b) + (r.Summary.Plan!.PeakPhase == phase ? " (peak)" : "")
@@ -132,12 +137,12 @@ internal static class MemoryTables
                     ),
                 ]);
         }
-        yield return new Table(
+        return new Table(
             "Planned bytes by phase and category, MiB; static ones live as long as the model",
             "ll" + new string('r', runs.Count), ["phase", "category", .. runs.Select(r => r.Group)], rows);
     }
 
     // Buffers are placed at aligned offsets: a phase reaches a little higher than the sum of what is alive in it.
-    private static long Gaps(RunEntry r, (string Phase, long Bytes) p) =>
-        Math.Max(0, p.Bytes - r.Summary.Plan!.Rows.Where(x => x.Phase == p.Phase).Sum(x => x.Bytes));
+    private static long Gaps(RunEntry r, KeyValuePair<string, long> phase) =>
+        Math.Max(0, phase.Value - r.Summary.Plan!.Rows.Where(x => x.Phase == phase.Key).Sum(x => x.Bytes));
 }

@@ -3,6 +3,7 @@ using Headroom.Formats;
 using Headroom.Training;
 using Headroom.Training.Events;
 using Headroom.Training.Intervals;
+using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 using Headroom.Training.Tasks;
 
@@ -16,7 +17,7 @@ internal static class ReportBuilder
         var top = RunSummary.Read(folder);
         var notes = new List<string>();
         bool isDuel = top.DuelStart != null;
-        if (!isDuel && top.Start.Count == 0)
+        if (!isDuel && top.Start == null)
             throw new HeadroomException(
                 $"events.jsonl in {folder} has no run_start event", "Give the folder of a run or of a duel");
         var read = isDuel ? ReadRuns(folder, top, notes) : [(top.Folder, top)];
@@ -47,7 +48,7 @@ internal static class ReportBuilder
         var model = new ReportModel
         {
             Task = task,
-            Name = (isDuel ? top.DuelStart : top.Start).Text("name") ?? top.Folder,
+            Name = (isDuel ? top.DuelStart!.Name : top.Start!.Name) ?? top.Folder,
             Duel = isDuel ? top : null,
             Runs = runs,
             Quality = quality,
@@ -59,7 +60,7 @@ internal static class ReportBuilder
             Recipes = Recipes(isDuel ? top : null, runs),
             Completed =
                 runs.Count > 0
-                && runs.Count == (isDuel ? top.DuelStart.Texts("runs").Length : 1)
+                && runs.Count == (isDuel ? top.DuelStart!.Runs.Count : 1)
                 && runs.All(r => r.Summary.Completed)
                 && (!isDuel || top.DuelEnd != null),
         };
@@ -71,7 +72,7 @@ internal static class ReportBuilder
         string folder, RunSummary duel, List<string> notes)
     {
         var read = new List<(string, RunSummary)>();
-        foreach (string relative in duel.DuelStart.Texts("runs"))
+        foreach (string relative in duel.DuelStart!.Runs)
         {
             string path = Path.Combine(folder, relative);
             if (File.Exists(new RunFolder(path).Events)) read.Add((relative, RunSummary.Read(path)));
@@ -214,7 +215,7 @@ internal static class ReportBuilder
         string how =
             s.Failed is { } failed
                 ? $"It failed: "
-                    + $"{Printable.Message(failed.Text("error") ?? failed.Text("reason") ?? "no reason is given", MostReason).TrimEnd('.')}."
+                    + $"{Printable.Message(failed.Error ?? "no reason is given", MostReason).TrimEnd('.')}."
             : s.Stopped != null ? "It was stopped and can be resumed."
             : "Its log ends without a word: it was killed, or runs on another machine.";
         return $"{run.Label} is incomplete: {steps}{until}, "
@@ -235,11 +236,11 @@ internal static class ReportBuilder
 
     private static List<(string Of, string Text)> Recipes(RunSummary? duel, List<RunEntry> runs)
     {
-        var found = runs.Where(r => r.Summary.Start.Text("recipe") != null)
-            .GroupBy(r => r.Summary.Start.Text("recipe")!)
+        var found = runs.Where(r => r.Summary.Start?.Recipe != null)
+            .GroupBy(r => r.Summary.Start!.Recipe!)
             .Select(g => (string.Join("; ", g.Select(r => r.Label)), g.Key))
             .ToList();
-        if (duel?.DuelStart.Text("recipe") is { } own && found.All(f => f.Key != own))
+        if (duel?.DuelStart?.Recipe is { } own && found.All(f => f.Key != own))
             found.Insert(0, ("the duel", own));
         return found;
     }

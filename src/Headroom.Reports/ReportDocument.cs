@@ -1,3 +1,4 @@
+using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Training;
 using Headroom.Training.Events;
@@ -158,38 +159,10 @@ internal sealed record ReportDocument(
         AddScore(m, Add);
         var blocks = new List<Block> { new Figures(figures) };
         if (m.Runs.Any(r => r.Summary.Evals.Count > 0)) blocks.Add(Evaluations(m));
-        var rows = new (string Name, string Means, Func<RunEntry, string> Of)[]
-        {
-            ("last loss", "smoothed training loss at the last step", r => Show.N3(r.FinalLoss)),
-            (
-                "linearity", "R² of a straight line through the loss; healthy curves are convex, so high is not better",
-                r => Stat(r.Curve.LinearityR2)),
-            ("plateau", "first step from which the loss stays within 5 % of its whole fall above the final level", r =>
-                r.Curve.Spikes == null ? "too few steps" : Step(r.Curve.PlateauStep)
-            ),
-            ("cliff", "step of a fall that takes half of the whole fall within a tenth of the run", r =>
-                r.Curve.Spikes == null ? "too few steps" : Step(r.Curve.CliffStep)
-            ),
-            ("steepest tenth", "share of the whole fall within a tenth of the run", r => Stat(r.Curve.CliffShare)),
-            ("spikes", "steps whose loss is far above the median of the 15 before", r => r.Curve.Spikes is { } s
-                    ? s.Count == 0
-                        ? "none"
-                        : $"{s.Count} (step {string.Join(", ", s.Take(5))}{(s.Count > 5 ? ", ..." : "")})"
-                    : "too few steps"),
-            ("norm oscillation", "mean change of the gradient norm from step to step, divided by its mean", r =>
-                Stat(r.Curve.GradientOscillation)
-            ),
-            ("norm reversals", "share of these changes that turn round; 0.667 is pure noise", r =>
-                Stat(r.Curve.GradientReversals)
-            ),
-            ("skipped steps", "updates left out because of a value that is not finite", r =>
-                Show.Count(r.SkippedSteps)
-            ),
-        };
-        blocks.Add(Compare("How the curves behaved", runs, "what it says", rows));
+        blocks.Add(Compare("How the curves behaved", runs, "what it says", Behaviour));
         return new("Curves", blocks);
 
-        void Add(string title, string unit, Func<StepPoint, double?> of, bool smooth, Func<EvalPoint, double?> point)
+        void Add(string title, string unit, Func<StepEvent, double?> of, bool smooth, Func<EvalPoint, double?> point)
         {
             var curves = runs.Select(r =>
             {
@@ -208,14 +181,44 @@ internal sealed record ReportDocument(
             }).Where(c => c.Raw.Count + c.Smooth.Count + c.Points.Count > 0).ToList();
             if (curves.Count > 0) figures.Add(new Figure(title, Svg.Lines(title, unit, curves), legend));
         }
-
-        static string Stat(double? v) => v == null ? "too few steps" : Show.N3(v);
-        static string Step(int? v) => v == null ? "none" : Show.Count(v);
     }
+
+    private static readonly (string Name, string Means, Func<RunEntry, string> Of)[] Behaviour =
+    [
+        ("last loss", "smoothed training loss at the last step", r => Show.N3(r.FinalLoss)),
+        (
+            "linearity", "R² of a straight line through the loss; healthy curves are convex, so high is not better",
+            r => Stat(r.Curve.LinearityR2)),
+        ("plateau", "first step from which the loss stays within 5 % of its whole fall above the final level", r =>
+            r.Curve.Spikes == null ? "too few steps" : Step(r.Curve.PlateauStep)
+        ),
+        ("cliff", "step of a fall that takes half of the whole fall within a tenth of the run", r =>
+            r.Curve.Spikes == null ? "too few steps" : Step(r.Curve.CliffStep)
+        ),
+        ("steepest tenth", "share of the whole fall within a tenth of the run", r => Stat(r.Curve.CliffShare)),
+        ("spikes", "steps whose loss is far above the median of the 15 before", r => r.Curve.Spikes is { } s
+                ? s.Count == 0
+                    ? "none"
+                    : $"{s.Count} (step {string.Join(", ", s.Take(5))}{(s.Count > 5 ? ", ..." : "")})"
+                : "too few steps"),
+        ("norm oscillation", "mean change of the gradient norm from step to step, divided by its mean", r =>
+            Stat(r.Curve.GradientOscillation)
+        ),
+        ("norm reversals", "share of these changes that turn round; 0.667 is pure noise", r =>
+            Stat(r.Curve.GradientReversals)
+        ),
+        ("skipped steps", "updates left out because of a value that is not finite", r =>
+            Show.Count(r.SkippedSteps)
+        ),
+    ];
+
+    private static string Stat(double? v) => v == null ? "too few steps" : Show.N3(v);
+
+    private static string Step(int? v) => v == null ? "none" : Show.Count(v);
 
     // Of what models are ranked by, the first that an evaluation has.
     private static void AddScore(
-        ReportModel m, Action<string, string, Func<StepPoint, double?>, bool, Func<EvalPoint, double?>> add)
+        ReportModel m, Action<string, string, Func<StepEvent, double?>, bool, Func<EvalPoint, double?>> add)
     {
         var kinds = m
             .Task.Ranked.Select(n => m.Task.Metrics.First(k => k.Name == n))
@@ -276,27 +279,27 @@ internal sealed record ReportDocument(
             ("tokens trained on", "", r => Show.Count(r.Tokens)),
             ("tokens/s", "", r => Show.Count(r.TokensPerSecond)),
             ("label tokens", "", r => Show.Count(r.LabelTokens)),
-            ("effective batch", "", r => Number(r, "effective_batch")),
-            ("steps per epoch", "", r => Number(r, "steps_per_epoch")),
-            ("training rows", "", r => Number(r, "train_rows")),
-            ("validation rows", "", r => Number(r, "validation_rows")),
-            ("test rows", "", r => Number(r, "test_rows")),
-            ("parameters", "", r => Number(r, "parameters")),
-            ("trainable parameters", "", r => Number(r, "trainable_parameters")),
+            ("effective batch", "", r => Show.Count(r.Summary.Start?.EffectiveBatch)),
+            ("steps per epoch", "", r => Show.Count(r.Summary.Start?.StepsPerEpoch)),
+            ("training rows", "", r => Show.Count(r.Summary.Start?.TrainRows)),
+            ("validation rows", "", r => Show.Count(r.Summary.Start?.ValidationRows)),
+            ("test rows", "", r => Show.Count(r.Summary.Start?.TestRows)),
+            ("parameters", "", r => Show.Count(r.Summary.Start?.Parameters)),
+            ("trainable parameters", "", r => Show.Count(r.Summary.Start?.TrainableParameters)),
             ("trainable share", "", r => Show.Percent(r.TrainableShare)),
         };
-        foreach (string module in m.Runs.SelectMany(r => r.TrainableByModule.Select(x => x.Module)).Distinct())
+        foreach (string module in m.Runs.SelectMany(r => r.TrainableByModule.Select(x => x.Key)).Distinct())
             rows.Add(
                 ($"trainable in {module}", "", r =>
-                    Show.Count(r.TrainableByModule.Where(x => x.Module == module).Sum(x => x.Count))
+                    Show.Count(r.TrainableByModule.Where(x => x.Key == module).Sum(x => x.Value))
                 )
             );
         var blocks = new List<Block>();
         if (m.Duel != null)
             blocks.Add(
                 new Paragraph(
-                    $"The whole duel: {Show.N1(m.Duel.DuelEnd.Number("seconds"))} s; peak resident memory of its "
-                        + $"process, MiB: {Show.MiB(m.Duel.DuelEnd.Long("peak_resident_bytes"))}."
+                    $"The whole duel: {Show.N1(m.Duel.DuelEnd?.Seconds)} s; peak resident memory of its "
+                        + $"process, MiB: {Show.MiB(m.Duel.DuelEnd?.PeakResidentBytes)}."
                 )
             );
         if (m.Runs.Count > 0) blocks.Add(Compare(null, m.Runs, null, rows));
@@ -310,25 +313,25 @@ internal sealed record ReportDocument(
         [
             ("run folder", "", r => r.Folder),
             ("completed", "", r => r.Summary.Completed ? "yes" : r.Summary.Running ? "running" : "no"),
-            ("started", "", r => Show.Or(r.Summary.Start.Text("time"))),
+            ("started", "", r => Show.Or(r.Summary.Start?.Time)),
             ("last event", "", r => Show.Or(r.Summary.LastTime)),
-            ("Headroom", "", r => Recorded(r.Fact("headroom", "headroom_version"))),
-            ("command line", "", r => Recorded(r.Fact("command", "command_line"))),
-            ("device", "", r => Recorded(r.Fact("device"))),
-            ("driver", "", r => r.OnCpu ? "none" : Recorded(r.Fact("driver"))),
-            ("precision", "", r => Recorded(r.Fact("precision"))),
+            ("Headroom", "", r => Recorded(r.Fact(s => s.Headroom))),
+            ("command line", "", r => Recorded(r.Command)),
+            ("device", "", r => Recorded(r.Fact(s => s.Device))),
+            ("driver", "", r => r.OnCpu ? "none" : Recorded(r.Fact(s => s.Driver))),
+            ("precision", "", r => Recorded(r.Fact(s => s.Precision))),
             ("training rows sha256", "", r => Recorded(r.DataHash("train"))),
             ("validation rows sha256", "", r => Recorded(r.DataHash("validation"))),
             ("test rows sha256", "", r => Recorded(r.DataHash("test"))),
-            ("architecture", "", r => Show.Or(r.Summary.Start.Text("architecture"))),
+            ("architecture", "", r => Show.Or(r.Summary.Start?.Architecture)),
             ("seed", "", r => r.Summary.Seed?.ToString() ?? Show.NotMeasured),
-            ("base sha256", "", r => Show.Or(r.Summary.Start.Text("base_sha256"))),
-            ("adapter sha256", "", r => r.Summary.End.Text("adapter_sha256") ?? "no adapter written"),
-            ("best step", "", r => r.Summary.End.Long("best_step") is > 0 and var b ? Show.Count(b) : "the last"),
+            ("base sha256", "", r => Show.Or(r.Summary.Start?.BaseSha256)),
+            ("adapter sha256", "", r => r.Summary.End?.AdapterSha256 ?? "no adapter written"),
+            ("best step", "", r => r.Summary.End?.BestStep is > 0 and var b ? Show.Count(b) : "the last"),
             ("checkpoints", "", r => Show.Count(r.Summary.Checkpoints)),
             ("resumed at step", "",
                 r => r.Summary.Resumed.Count == 0 ? "never" : string.Join(", ", r.Summary.Resumed)),
-            ("cut texts", "", r => Number(r, "cut_texts")),
+            ("cut texts", "", r => Show.Count(r.Summary.Start?.CutTexts)),
         ];
         if (m.Runs.Count > 0)
             blocks.Add(Compare(null, m.Runs, null, facts) with { Align = "l" + new string('l', m.Runs.Count) });
@@ -351,6 +354,4 @@ internal sealed record ReportDocument(
         );
 
     private static string Recorded(string? fact) => fact ?? "not recorded";
-
-    private static string Number(RunEntry r, string key) => Show.Count(r.Summary.Start.Long(key));
 }

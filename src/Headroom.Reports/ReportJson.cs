@@ -33,11 +33,11 @@ internal static class ReportJson
         ["notes"] = List(m.Notes, n => n),
         ["duel"] = m.Duel == null ? null : new JsonObject
         {
-            ["models"] = List(m.Duel.DuelStart.Texts("models"), x => x),
-            ["seeds"] = m.Duel.DuelStart?["seeds"]?.DeepClone(),
-            ["runs"] = List(m.Duel.DuelStart.Texts("runs"), x => x),
-            ["seconds"] = m.Duel.DuelEnd.Number("seconds"),
-            ["peak_resident_bytes"] = m.Duel.DuelEnd.Long("peak_resident_bytes"),
+            ["models"] = List(m.Duel.DuelStart!.Models, x => x),
+            ["seeds"] = m.Duel.DuelStart.Seeds is { } seeds ? List(seeds, x => x) : null,
+            ["runs"] = List(m.Duel.DuelStart.Runs, x => x),
+            ["seconds"] = m.Duel.DuelEnd?.Seconds,
+            ["peak_resident_bytes"] = m.Duel.DuelEnd?.PeakResidentBytes,
         },
         ["quality"] = List(m.Quality, q => Quality(m.Task, q)),
         ["seed_spread"] = List(m.Spreads, s => new JsonObject
@@ -49,17 +49,7 @@ internal static class ReportJson
             ["sd"] = s.Sd,
             ["values"] = List(s.Values, v => new JsonObject { ["seed"] = v.Seed, ["value"] = v.Value }),
         }),
-        ["seed_comparisons"] = List(m.Comparisons, c => new JsonObject
-        {
-            ["first"] = c.First,
-            ["second"] = c.Second,
-            ["metric"] = c.Metric,
-            ["differences"] = List(c.Differences, d => new JsonObject { ["seed"] = d.Seed, ["value"] = d.Difference }),
-            ["mean"] = Interval(c.Mean),
-            ["p"] = c.P,
-            ["p_holm"] = c.Adjusted,
-            ["significant"] = c.Significant,
-        }),
+        ["seed_comparisons"] = List(m.Comparisons, Comparison),
         ["validation_reversals"] = List(m.Reversals, r => new JsonObject
         {
             ["first"] = r.First,
@@ -68,22 +58,36 @@ internal static class ReportJson
             ["test"] = new JsonArray(r.TestFirst, r.TestSecond),
             ["validation"] = new JsonArray(r.ValidationFirst, r.ValidationSecond),
         }),
-        ["paired_tests"] = List(m.Tests, t => new JsonObject
-        {
-            ["kind"] = t.Kind,
-            ["first"] = t.First.Name,
-            ["second"] = t.Second.Name,
-            ["seed"] = t.First.Seed,
-            ["rows"] = t.Rows,
-            ["only_first_right"] = t.FirstOnly,
-            ["only_second_right"] = t.SecondOnly,
-            ["p"] = t.P,
-            ["p_holm"] = t.Adjusted,
-            ["significant"] = t.Significant,
-        }),
+        ["paired_tests"] = List(m.Tests, Paired),
         ["runs"] = List(m.Runs, r => Run(m.Task, r)),
         ["recipes"] = List(m.Recipes, r => new JsonObject { ["of"] = r.Of, ["text"] = r.Text }),
     }.ToJsonString(Options) + "\n";
+
+    private static JsonObject Comparison(SeedComparison c) => new()
+    {
+        ["first"] = c.First,
+        ["second"] = c.Second,
+        ["metric"] = c.Metric,
+        ["differences"] = List(c.Differences, d => new JsonObject { ["seed"] = d.Seed, ["value"] = d.Difference }),
+        ["mean"] = Interval(c.Mean),
+        ["p"] = c.P,
+        ["p_holm"] = c.Adjusted,
+        ["significant"] = c.Significant,
+    };
+
+    private static JsonObject Paired(PairedTest t) => new()
+    {
+        ["kind"] = t.Kind,
+        ["first"] = t.First.Name,
+        ["second"] = t.Second.Name,
+        ["seed"] = t.First.Seed,
+        ["rows"] = t.Rows,
+        ["only_first_right"] = t.FirstOnly,
+        ["only_second_right"] = t.SecondOnly,
+        ["p"] = t.P,
+        ["p_holm"] = t.Adjusted,
+        ["significant"] = t.Significant,
+    };
 
     private static JsonObject Quality(TaskType task, ReportRow q)
     {
@@ -111,7 +115,7 @@ internal static class ReportJson
 
     private static JsonObject Run(TaskType task, RunEntry r)
     {
-        var (s, c, p) = (r.Summary, r.Curve, r.Summary.Plan);
+        var s = r.Summary;
         return new JsonObject
         {
             ["label"] = r.Label,
@@ -122,89 +126,27 @@ internal static class ReportJson
             ["completed"] = s.Completed,
             ["running"] = s.Running,
             ["last_event"] = s.LastTime,
-            ["headroom"] = r.Fact("headroom", "headroom_version"),
-            ["command"] = r.Fact("command", "command_line"),
-            ["precision"] = r.Fact("precision"),
-            ["driver"] = r.Fact("driver"),
+            ["headroom"] = r.Fact(s => s.Headroom),
+            ["command"] = r.Command,
+            ["precision"] = r.Fact(s => s.Precision),
+            ["driver"] = r.Fact(s => s.Driver),
             ["data_sha256"] = new JsonObject
             {
                 ["train"] = r.DataHash("train"),
                 ["validation"] = r.DataHash("validation"),
                 ["test"] = r.DataHash("test"),
             },
-            ["device"] = s.Start.Text("device"),
-            ["architecture"] = s.Start.Text("architecture"),
-            ["started"] = s.Start.Text("time"),
-            ["base_sha256"] = s.Start.Text("base_sha256"),
-            ["adapter_sha256"] = s.End.Text("adapter_sha256"),
+            ["device"] = s.Start?.Device,
+            ["architecture"] = s.Start?.Architecture,
+            ["started"] = s.Start?.Time,
+            ["base_sha256"] = s.Start?.BaseSha256,
+            ["adapter_sha256"] = s.End?.AdapterSha256,
             ["resumed_at"] = List(s.Resumed, x => x),
             ["checkpoints"] = s.Checkpoints,
-            ["best_step"] = s.End.Long("best_step"),
-            ["cost"] = new JsonObject
-            {
-                ["steps"] = r.StepsDone,
-                ["total_steps"] = s.TotalSteps,
-                ["skipped_steps"] = r.SkippedSteps,
-                ["steps_per_epoch"] = s.Start.Long("steps_per_epoch"),
-                ["seconds"] = s.WholeSeconds,
-                ["train_seconds"] = r.TrainSeconds,
-                ["zero_shot_test_seconds"] = s.ZeroShot?.Seconds,
-                ["tuned_test_seconds"] = s.Tuned?.Seconds,
-                ["tokens"] = r.Tokens,
-                ["tokens_per_second"] = r.TokensPerSecond,
-                ["label_tokens"] = r.LabelTokens,
-                ["effective_batch"] = s.Start.Long("effective_batch"),
-                ["train_rows"] = s.Start.Long("train_rows"),
-                ["validation_rows"] = s.Start.Long("validation_rows"),
-                ["test_rows"] = s.Start.Long("test_rows"),
-                ["cut_texts"] = s.Start.Long("cut_texts"),
-                ["parameters"] = s.Start.Long("parameters"),
-                ["trainable_parameters"] = s.Start.Long("trainable_parameters"),
-                ["trainable_share"] = r.TrainableShare,
-                ["trainable_by_module"] = new JsonObject(
-                    r.TrainableByModule.Select(x => KeyValuePair.Create(x.Module, (JsonNode?)x.Count))),
-            },
-            ["memory"] = new JsonObject
-            {
-                ["planned_bytes"] = p?.Total,
-                ["arena_bytes"] = p?.Arena,
-                ["static_bytes"] = p?.Static,
-                ["workspace_bytes"] = p?.Workspace,
-                ["reserved_bytes"] = s.Reserved,
-                ["peak_resident_bytes"] = s.PeakResident,
-                ["device_bytes"] = s.PeakDevice,
-                ["peak_phase"] = p?.PeakPhase,
-                ["recompute_layers"] = p?.RecomputeLayers,
-                ["layers"] = p?.Layers,
-                ["phases"] = new JsonObject(
-                    (p?.Phases ?? []).Select(x => KeyValuePair.Create(x.Phase, (JsonNode?)x.Bytes))),
-                ["rows"] = List(p?.Rows ?? [], x => new JsonObject
-                {
-                    ["phase"] = x.Phase,
-                    ["category"] = x.Category,
-                    ["bytes"] = x.Bytes,
-                }),
-                ["samples"] = List(s.Memory, x => new JsonObject
-                {
-                    ["when"] = x.When,
-                    ["reserved_bytes"] = x.Reserved,
-                    ["device_bytes"] = x.Device,
-                    ["resident_bytes"] = x.Resident,
-                    ["peak_resident_bytes"] = x.PeakResident,
-                    ["managed_bytes"] = x.Managed,
-                }),
-            },
-            ["curve_statistics"] = new JsonObject
-            {
-                ["final_loss_smoothed"] = r.FinalLoss,
-                ["linearity_r2"] = c.LinearityR2,
-                ["plateau_step"] = c.PlateauStep,
-                ["cliff_step"] = c.CliffStep,
-                ["cliff_share"] = c.CliffShare,
-                ["spikes"] = c.Spikes == null ? null : List(c.Spikes, x => x),
-                ["gradient_oscillation"] = c.GradientOscillation,
-                ["gradient_reversals"] = c.GradientReversals,
-            },
+            ["best_step"] = s.End?.BestStep,
+            ["cost"] = Cost(r),
+            ["memory"] = Memory(s),
+            ["curve_statistics"] = Statistics(r),
             ["curves"] = new JsonObject
             {
                 ["step"] = List(s.Steps, x => x.Step),
@@ -220,6 +162,75 @@ internal static class ReportJson
             }),
         };
     }
+
+    private static JsonObject Cost(RunEntry r) => new()
+    {
+        ["steps"] = r.StepsDone,
+        ["total_steps"] = r.Summary.TotalSteps,
+        ["skipped_steps"] = r.SkippedSteps,
+        ["steps_per_epoch"] = r.Summary.Start?.StepsPerEpoch,
+        ["seconds"] = r.Summary.WholeSeconds,
+        ["train_seconds"] = r.TrainSeconds,
+        ["zero_shot_test_seconds"] = r.Summary.ZeroShot?.Seconds,
+        ["tuned_test_seconds"] = r.Summary.Tuned?.Seconds,
+        ["tokens"] = r.Tokens,
+        ["tokens_per_second"] = r.TokensPerSecond,
+        ["label_tokens"] = r.LabelTokens,
+        ["effective_batch"] = r.Summary.Start?.EffectiveBatch,
+        ["train_rows"] = r.Summary.Start?.TrainRows,
+        ["validation_rows"] = r.Summary.Start?.ValidationRows,
+        ["test_rows"] = r.Summary.Start?.TestRows,
+        ["cut_texts"] = r.Summary.Start?.CutTexts,
+        ["parameters"] = r.Summary.Start?.Parameters,
+        ["trainable_parameters"] = r.Summary.Start?.TrainableParameters,
+        ["trainable_share"] = r.TrainableShare,
+        ["trainable_by_module"] = new JsonObject(
+            r.TrainableByModule.Select(x => KeyValuePair.Create(x.Key, (JsonNode?)x.Value))),
+    };
+
+    private static JsonObject Memory(RunSummary s) => new()
+    {
+        ["planned_bytes"] = s.Plan?.TotalBytes,
+        ["arena_bytes"] = s.Plan?.ArenaBytes,
+        ["static_bytes"] = s.Plan?.StaticBytes,
+        ["workspace_bytes"] = s.Plan?.WorkspaceBytes,
+        ["reserved_bytes"] = s.Reserved,
+        ["peak_resident_bytes"] = s.PeakResident,
+        ["device_bytes"] = s.PeakDevice,
+        ["peak_phase"] = s.Plan?.PeakPhase,
+        ["recompute_layers"] = s.Plan?.RecomputeLayers,
+        ["layers"] = s.Plan?.Layers,
+        ["phases"] = new JsonObject(
+            (s.Plan?.Phases ?? Enumerable.Empty<KeyValuePair<string, long>>())
+                .Select(x => KeyValuePair.Create(x.Key, (JsonNode?)x.Value))),
+        ["rows"] = List(s.Plan?.Rows ?? [], x => new JsonObject
+        {
+            ["phase"] = x.Phase,
+            ["category"] = x.Category,
+            ["bytes"] = x.Bytes,
+        }),
+        ["samples"] = List(s.Memory, x => new JsonObject
+        {
+            ["when"] = x.When,
+            ["reserved_bytes"] = x.ReservedBytes,
+            ["device_bytes"] = x.DeviceProcessBytes,
+            ["resident_bytes"] = x.ResidentBytes,
+            ["peak_resident_bytes"] = x.PeakResidentBytes,
+            ["managed_bytes"] = x.ManagedBytes,
+        }),
+    };
+
+    private static JsonObject Statistics(RunEntry r) => new()
+    {
+        ["final_loss_smoothed"] = r.FinalLoss,
+        ["linearity_r2"] = r.Curve.LinearityR2,
+        ["plateau_step"] = r.Curve.PlateauStep,
+        ["cliff_step"] = r.Curve.CliffStep,
+        ["cliff_share"] = r.Curve.CliffShare,
+        ["spikes"] = r.Curve.Spikes == null ? null : List(r.Curve.Spikes, x => x),
+        ["gradient_oscillation"] = r.Curve.GradientOscillation,
+        ["gradient_reversals"] = r.Curve.GradientReversals,
+    };
 
     private static double? Finite(double value) => double.IsFinite(value) ? value : null;
 

@@ -55,54 +55,40 @@ internal sealed record RunEntry(
     {
         get
         {
-            long? best = Summary.End.Long("best_step") is > 0 and var b ? b : null;
+            long? best = Summary.End?.BestStep is > 0 and var b ? b : null;
             return Summary.Evals.LastOrDefault(e => e.Split == "validation" && (best == null || e.Step == best));
         }
     }
 
     public int SkippedSteps => Summary.Steps.Count(s => s.Skipped);
     // A run without run_end still has its steps: their sums stand in for the totals.
-    public double? TrainSeconds => Summary.End.Number("train_seconds") ?? Sum(s => s.Seconds);
-    public long? Tokens => Summary.End.Long("tokens") ?? (long?)Sum(s => s.Tokens);
-    public long? LabelTokens => Summary.End.Long("label_tokens") ?? (long?)Sum(s => s.LabelTokens);
+    public double? TrainSeconds => Summary.End?.TrainSeconds ?? Sum(s => s.Seconds);
+    public long? Tokens => Summary.End?.Tokens ?? (long?)Sum(s => s.Tokens);
+    public long? LabelTokens => Summary.End?.LabelTokens ?? (long?)Sum(s => s.LabelTokens);
     public double? TokensPerSecond =>
         Summary.TokensPerSecond ?? (Tokens is { } t && TrainSeconds is > 0 and var s ? t / s : null);
     public double? TrainableShare =>
-        Summary.Start.Long("trainable_parameters") is { } t && Summary.Start.Long("parameters") is > 0 and var p
-            ? t / (double)p
-            : null;
-    public bool OnCpu => Summary.Start.Text("device")?.StartsWith("CPU", StringComparison.Ordinal) == true;
-    /// <summary>
-    /// What run_start, else manifest.json, says under the first of these keys; a list is one line. Null where nothing
-    /// is recorded.
-    /// </summary>
-    public string? Fact(params string[] keys)
-    {
-        foreach (var source in new[] { Summary.Start, Summary.Manifest })
-            foreach (string key in keys)
-                if (
-                    (
-                    source[key] is JsonArray list ? string.Join(' ', list.Select(x => x?.ToString())) : source.Text(key)
-                    ) is
-                    { Length: > 0 } text
-                )
-                    return text;
-        return null;
-    }
+        Summary.Start is { TrainableParameters: { } t, Parameters: > 0 and var p } ? t / (double)p : null;
+    public bool OnCpu => Summary.Start?.Device?.StartsWith("CPU", StringComparison.Ordinal) == true;
+    /// <summary>What run_start, else manifest.json, says; null where nothing is recorded.</summary>
+    public string? Fact(Func<RunStartEvent, string?> of) =>
+        new[] { Summary.Start, Summary.Manifest }
+            .Select(s => s == null ? null : of(s))
+            .FirstOrDefault(f => !string.IsNullOrEmpty(f));
+
+    /// <summary>The command line, likewise.</summary>
+    public string? Command => Fact(s => s.Command == null ? null : string.Join(' ', s.Command));
 
     /// <summary>SHA-256 of the encoded rows of a split, likewise.</summary>
-    public string? DataHash(string split) =>
-        new[] { Summary.Start, Summary.Manifest }
-            .Select(s => ((s["data"] as JsonObject)?[split] as JsonObject).Text("sha256"))
-            .FirstOrDefault(h => !string.IsNullOrEmpty(h));
+    public string? DataHash(string split) => Fact(s => s.Data?.GetValueOrDefault(split)?.Sha256);
 
     public double? FinalLoss => Losses is { Length: > 0 } y ? CurveStatistics.Smooth(y)[^1] : null;
-    public IEnumerable<(string Module, long Count)> TrainableByModule =>
-        Summary.Start["trainable_by_module"] is JsonObject o ? o.Select(x => (x.Key, o.Long(x.Key) ?? 0)) : [];
+    public IEnumerable<KeyValuePair<string, long>> TrainableByModule =>
+        Summary.Start?.TrainableByModule ?? Enumerable.Empty<KeyValuePair<string, long>>();
 
     private double[] Losses => Summary.Steps.Where(s => s.Loss != null).Select(s => s.Loss!.Value).ToArray();
 
-    private double? Sum(Func<StepPoint, double?> value) =>
+    private double? Sum(Func<StepEvent, double?> value) =>
         Summary.Steps.Any(s => value(s) != null) ? Summary.Steps.Sum(s => value(s) ?? 0) : null;
 }
 

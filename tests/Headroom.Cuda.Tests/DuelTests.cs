@@ -36,7 +36,7 @@ public class DuelTests
     private static double[] Losses(string recipePath, string model, IDevice device)
     {
         var recipe = RecipeLoader.Parse(File.ReadAllText(recipePath));
-        recipe.Training.Precision = "fp32";
+        recipe.Training.Precision = Precision.Fp32;
         using var run = PreparedRun.Of(
             recipe, new ModelOptions { Path = model }, () => device, null, (_, _, _, _) => { });
         using var engine = new Engine(device, run.Source, run.Planned);

@@ -316,7 +316,7 @@ public class ResumeTests
         {
             Name = "code",
             Models = [new ModelOptions { Path = Cli.Base("llama-tiny") }],
-            Device = "cpu",
+            Device = DeviceChoice.Cpu,
             Lora = new() { R = 2, RankPattern = new() { ["q_proj"] = 3 } },
             Data = new()
             {

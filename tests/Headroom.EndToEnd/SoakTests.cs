@@ -69,12 +69,12 @@ public sealed partial class SoakTests : IDisposable
 
     private string Folder(string name) => Path.Combine(_cli.Folder, "runs", name);
 
-    private static List<JsonObject> Events(string folder) =>
+    private static List<LogEvent> Events(string folder) =>
         !File.Exists(Path.Combine(folder, "events.jsonl"))
             ? []
             : [.. EventLog.Read(Path.Combine(folder, "events.jsonl"))];
 
-    private static int StepsOf(string folder) => Events(folder).Count(e => (string?)e["event"] == "step");
+    private static int StepsOf(string folder) => Events(folder).OfType<StepEvent>().Count();
 
     /// <summary>Everything of a finished run that must not depend on what was done to it.</summary>
     private static string Result(string folder)
@@ -82,17 +82,17 @@ public sealed partial class SoakTests : IDisposable
         var events = Events(folder);
         var lines = new List<string>
         {
-            $"adapter {events.Last(e => (string?)e["event"] == "run_end")["adapter_sha256"]}",
+            $"adapter {events.OfType<RunEndEvent>().Last().AdapterSha256}",
         };
         lines.AddRange(
             events
-                .Where(e => (string?)e["event"] == "step")
-                .Select(e => $"step {e["step"]} {e["loss"]} {e["grad_norm"]} {e["learning_rate"]} {e["tokens"]}")
+                .OfType<StepEvent>()
+                .Select(e => $"step {e.Step} {e.Loss:R} {e.GradNorm:R} {e.LearningRate:R} {e.Tokens}")
         );
         lines.AddRange(
             events
-                .Where(e => (string?)e["event"] == "eval")
-                .Select(e => $"eval {e["step"]} {e["loss"]} {e["accuracy"]}")
+                .OfType<EvalEvent>()
+                .Select(e => $"eval {e.Step} {string.Join(' ', e.Metrics!.Select(m => $"{m.Name} {m.Value:R}"))}")
         );
         // The state of a checkpoint that a stop wrote in the middle of an evaluation says that this one is due.
         foreach (

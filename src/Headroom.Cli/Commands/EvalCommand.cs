@@ -73,7 +73,7 @@ internal static class EvalCommand
             tokens = PreparedRun.BatchTokens(
                 batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
         model.Config.CheckLength(longest);
-        var device = session.Open(recipe.Device);
+        var device = session.Open(recipe.Device.Word());
         var settings = model.Settings(device, recipe.Training.Precision);
         foreach (string note in model.Notices.Concat(RunNotes.Of(task, rows, longest, model.Config)))
             session.Say("note: " + note);

@@ -255,7 +255,7 @@ internal static class ExportCommand
         {
             var device = session.Open(o.Device);
             // on a GPU too: what is compared is weights, not roundings of activations
-            var settings = of.Settings(device, "fp32");
+            var settings = of.Settings(device, Precision.Fp32);
             if (linear is { } held) settings = settings with { LinearStorage = held };
             return ExportCheck.Logits(limits => of.Load(device, settings, limits), merged.Config.VocabSize, prompts);
         }

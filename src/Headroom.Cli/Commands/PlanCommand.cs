@@ -141,7 +141,7 @@ internal static class PlanCommand
             foreach (var model in recipe.Models)
             {
                 using var prepared = PreparedRun.Of(
-                    recipe, model, () => session.Open(recipe.Device, recipe.Training.CudaGraphs),
+                    recipe, model, () => session.Open(recipe.Device.Word(), recipe.Training.CudaGraphs),
                     recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
                 using var device = prepared.Device;
                 var (limits, config) = (prepared.Limits, prepared.Source.Config);

@@ -27,6 +27,7 @@ internal sealed class BnbTensor
     /// Reads and checks the state of <paramref name="name"/> (…proj.weight); <paramref name="find"/> gives the file of
     /// a tensor.
     /// </summary>
+    // Long: reading and checking field by field; a constructor alone can set the fields.
     public BnbTensor(string name, string stateKey, Func<string, SafetensorsFile?> find)
     {
         _name = name;

@@ -15,6 +15,7 @@ public static partial class DataFiles
     /// Lines end in LF alone (a CR before it is dropped): a text may hold U+0085, U+2028 or a lone CR. Only where there
     /// is no LF at all do they end in CR.
     /// </summary>
+    // Long: one buffer and its marks, which an iterator cannot hand out by reference.
     private static IEnumerable<(long Number, byte[] Buffer, int Length)> Lines(string path)
     {
         using var file = Open(path);

@@ -14,6 +14,7 @@ public static partial class DataFiles
     }
 
     /// <summary>The rows of a Parquet file; <paramref name="path"/> is its name in messages.</summary>
+    // Long: an iterator; what it opens, it has to close itself.
     internal static IEnumerable<DataRow> ReadParquet(Stream file, string path, DataFileOptions options)
     {
         var footer = Guard(path, () => ParquetFooter.Read(file, path));

@@ -14,6 +14,7 @@ internal static class ParquetPages
     /// <summary>Checks the pages of a column without repetition.</summary>
     /// <returns>Where its last page ends.</returns>
     /// <exception cref="HeadroomException">A page is damaged or of a kind that is not read; exit code 2.</exception>
+    // Long: one pass over the pages; what a page must be depends on those before it.
     public static long Check(Stream file, ParquetChunk chunk, string name)
     {
         string column = string.Join('.', chunk.Leaf.Path);

@@ -76,6 +76,7 @@ internal sealed class HubDownload(
         public int Restarts;
     }
 
+    // Long: workers that share a queue, a file and a list, and how each of their ends is told.
     private async Task Fill(State state, string unfinished, string list, long piece, CancellationToken stop)
     {
         long size = state.File.Size;
@@ -142,6 +143,7 @@ internal sealed class HubDownload(
     }
 
     /// <summary>Bytes [begin, end) of the file; <paramref name="only"/> when that is all of it.</summary>
+    // Long: one loop of tries, and what each kind of answer or fault does to it.
     private async Task Piece(
         State state, SafeFileHandle handle, long begin, long end, bool only, CancellationToken stop)
     {

@@ -32,6 +32,7 @@ public sealed class HubSettings
 
     /// <summary>Reads the process's environment, or <paramref name="get"/> in its place.</summary>
     /// <exception cref="HeadroomException">A variable has a value that cannot be used.</exception>
+    // Long: a list of variables, each with what it takes.
     public static HubSettings FromEnvironment(Func<string, string?>? get = null)
     {
         get ??= Environment.GetEnvironmentVariable;

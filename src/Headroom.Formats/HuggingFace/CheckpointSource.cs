@@ -64,25 +64,7 @@ public sealed class CheckpointSource : IWeightSource
             }
             index?.Check(_where);
             Stamp = BaseHashes.Stamp(Files);
-            foreach (string key in _where.Keys)
-            {
-                if (
-                    key.EndsWith(".SCB", StringComparison.Ordinal)
-                    || key.EndsWith(".weight_format", StringComparison.Ordinal)
-                )
-                    throw new HeadroomException(
-                        $"{key} belongs to a bitsandbytes int8 checkpoint, which cannot be read.",
-                        "Use the 16-bit checkpoint (with load_in_8bit: true, if you want 8 bits).");
-                if (BnbTensor.OwnerOf(key) is not { } owner) continue;
-                if (!BnbTensor.IsComponent(key))
-                    throw new HeadroomException(
-                        $"{key} is no part of a bitsandbytes 4-bit weight.",
-                        "The checkpoint is of a kind that cannot be read; use the 16-bit one.");
-                if (!key.Contains(BnbTensor.StateKey, StringComparison.Ordinal)) continue;
-                if (!_quantized.TryAdd(owner, new BnbTensor(owner, key, _where.GetValueOrDefault)))
-                    throw new HeadroomException(
-                        $"{owner} has two quantization states.", "The checkpoint is damaged; download it again.");
-            }
+            FindQuantized();
             if (baseHash != null && _files[0].Metadata.GetValueOrDefault(BaseHashKey) != baseHash)
                 throw new HeadroomException(
                     $"The quantized copy in {folder} is of another base.", "Clear the cache: headroom cache --clear.");
@@ -101,6 +83,29 @@ public sealed class CheckpointSource : IWeightSource
         {
             Dispose();
             throw;
+        }
+    }
+
+    private void FindQuantized()
+    {
+        foreach (string key in _where.Keys)
+        {
+            if (
+                key.EndsWith(".SCB", StringComparison.Ordinal)
+                || key.EndsWith(".weight_format", StringComparison.Ordinal)
+            )
+                throw new HeadroomException(
+                    $"{key} belongs to a bitsandbytes int8 checkpoint, which cannot be read.",
+                    "Use the 16-bit checkpoint (with load_in_8bit: true, if you want 8 bits).");
+            if (BnbTensor.OwnerOf(key) is not { } owner) continue;
+            if (!BnbTensor.IsComponent(key))
+                throw new HeadroomException(
+                    $"{key} is no part of a bitsandbytes 4-bit weight.",
+                    "The checkpoint is of a kind that cannot be read; use the 16-bit one.");
+            if (!key.Contains(BnbTensor.StateKey, StringComparison.Ordinal)) continue;
+            if (!_quantized.TryAdd(owner, new BnbTensor(owner, key, _where.GetValueOrDefault)))
+                throw new HeadroomException(
+                    $"{owner} has two quantization states.", "The checkpoint is damaged; download it again.");
         }
     }
 

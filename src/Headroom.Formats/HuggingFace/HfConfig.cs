@@ -56,7 +56,7 @@ public static class HfConfig
             throw new FormatException($"{key} is not finite");
     }
 
-    private static ModelConfig Read(JsonObject json, string path)
+    private static ModelFamily Family(JsonObject json, string path)
     {
         string? architecture = json["architectures"] is JsonArray { Count: > 0 } a ? (string?)a[0] : null;
         string? type = json.Text("model_type");
@@ -66,12 +66,47 @@ public static class HfConfig
             throw new HeadroomException(
                 $"The architecture {architecture ?? type ?? "(none)"} of {path} is not supported.",
                 ModelFamilies.SupportedArchitectures);
-        var defaults = family.Defaults;
         if (type != null && type != family.ModelType)
             throw new FormatException($"model_type is {type}, but architectures names {architecture}");
         if (json.Text("hidden_act") is { } act and not ("silu" or "swish"))
             throw new HeadroomException($"The activation {act} (hidden_act) of {path} is not supported.",
                 "Supported: silu.");
+        return family;
+    }
+
+    private static (bool Attention, bool Mlp) Biases(JsonObject json, ModelFamily family, string path)
+    {
+        // Some classes have no such switches: whoever set them means another model.
+        bool bias = json.Flag("attention_bias") ?? false, mlpBias = json.Flag("mlp_bias") ?? false;
+        if (bias && family is { QkvBias: BiasRule.Never, OutputBias: BiasRule.Never })
+            throw ConfigKeys.NotBuilt("attention_bias", json["attention_bias"], path);
+        if (mlpBias && family.MlpBias == BiasRule.Never)
+            throw ConfigKeys.NotBuilt("mlp_bias", json["mlp_bias"], path);
+        return (bias, mlpBias);
+    }
+
+    private static int? Window(JsonObject json, ModelFamily family)
+    {
+        bool slides = family.Window == WindowRule.Always
+            || family.Window == WindowRule.BySwitch && json.Flag("use_sliding_window") == true;
+        return !slides ? null : json.Whole("sliding_window")
+            ?? (json.ContainsKey("sliding_window") ? null : family.Defaults.SlidingWindow);
+    }
+
+    private static bool[]? SlidingLayers(JsonObject json, string path) =>
+        json["layer_types"] is JsonArray types ? types.Select(t => (string?)t switch
+        {
+            "sliding_attention" => true,
+            "full_attention" => false,
+            var other => throw new HeadroomException(
+                $"The layer type {other} of {path} is not supported.",
+                "Supported: full_attention, sliding_attention."),
+        }).ToArray() : null;
+
+    private static ModelConfig Read(JsonObject json, string path)
+    {
+        var family = Family(json, path);
+        var defaults = family.Defaults;
         double Number(string key, double fallback) => json.Number(key) ?? fallback;
         int Int(string key, int fallback) => json.Whole(key) ?? fallback;
         bool Bool(string key, bool fallback) => json.Flag(key) ?? fallback;
@@ -86,16 +121,7 @@ public static class HfConfig
         // The class's own number where the key is absent; null means one for each head.
         int kv = Int("num_key_value_heads",
             json.ContainsKey("num_key_value_heads") ? heads : defaults.NumKeyValueHeads ?? heads);
-        // Some classes have no such switches: whoever set them means another model.
-        bool bias = Bool("attention_bias", false), mlpBias = Bool("mlp_bias", false);
-        if (bias && family is { QkvBias: BiasRule.Never, OutputBias: BiasRule.Never })
-            throw ConfigKeys.NotBuilt("attention_bias", json["attention_bias"], path);
-        if (mlpBias && family.MlpBias == BiasRule.Never)
-            throw ConfigKeys.NotBuilt("mlp_bias", json["mlp_bias"], path);
-        bool slides = family.Window == WindowRule.Always
-            || family.Window == WindowRule.BySwitch && Bool("use_sliding_window", false);
-        int? window = !slides ? null : json.Whole("sliding_window")
-            ?? (json.ContainsKey("sliding_window") ? null : defaults.SlidingWindow);
+        var (bias, mlpBias) = Biases(json, family, path);
         var config = new ModelConfig
         {
             ModelType = family.ModelType,
@@ -115,17 +141,10 @@ public static class HfConfig
             AttentionBias = family.QkvBias == BiasRule.Always || bias,
             AttentionOutputBias = family.OutputBias == BiasRule.ByKey && bias,
             MlpBias = mlpBias,
-            SlidingWindow = window,
+            SlidingWindow = Window(json, family),
             FirstSlidingLayer =
                 family.Window == WindowRule.BySwitch ? Int("max_window_layers", defaults.MaxWindowLayers) : 0,
-            SlidingLayers = json["layer_types"] is JsonArray types ? types.Select(t => (string?)t switch
-            {
-                "sliding_attention" => true,
-                "full_attention" => false,
-                var other => throw new HeadroomException(
-                    $"The layer type {other} of {path} is not supported.",
-                    "Supported: full_attention, sliding_attention."),
-            }).ToArray() : null,
+            SlidingLayers = SlidingLayers(json, path),
             BosTokenId = TokenIds.One(json, "bos_token_id"),
             EosTokenIds = TokenIds.Many(json, "eos_token_id"),
             PadTokenId = TokenIds.One(json, "pad_token_id"),

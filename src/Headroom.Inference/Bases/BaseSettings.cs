@@ -10,11 +10,11 @@ public static class BaseSettings
     /// <param name="source">The base.</param>
     /// <param name="device">Where it is held.</param>
     /// <param name="quantization">Storage of the projections; null = as the file has them.</param>
-    /// <param name="precision">auto, fp32, bf16 or fp16.</param>
+    /// <param name="precision">Type of the activations.</param>
     /// <exception cref="HeadroomException">The device does not compute in the precision, or the base is quantized
     /// already and not as is asked.</exception>
     public static ModelSettings Of(
-        IWeightSource source, IDevice device, QuantizationOptions? quantization, string precision = "auto")
+        IWeightSource source, IDevice device, QuantizationOptions? quantization, Precision precision = Precision.Auto)
     {
         var compute = ComputeType(precision, device, "training.precision");
         // A GGUF base keeps the file's own types: nothing is rounded a second time, and nothing takes more memory than
@@ -57,26 +57,22 @@ public static class BaseSettings
     }
 
     /// <summary>
-    /// The type of activations that a precision (auto, fp32, bf16 or fp16) means on a device; <paramref name="key"/> is
-    /// what set it.
+    /// The type of activations that a precision means on a device; <paramref name="key"/> is what set it.
     /// </summary>
-    /// <exception cref="HeadroomException">The device does not compute in it, or there is no such
-    /// precision.</exception>
-    public static DType ComputeType(string precision, IDevice device, string key)
+    /// <exception cref="HeadroomException">The device does not compute in it.</exception>
+    public static DType ComputeType(Precision precision, IDevice device, string key)
     {
         var preferred = device.PreferredCompute;
         return precision switch
         {
-            "auto" => preferred,
-            "fp32" => DType.F32,
-            "bf16" or "fp16" when preferred == DType.F32 => throw new HeadroomException(
-                $"{key} is {precision}, but the CPU computes in fp32.", $"Set {key} to auto or fp32, or use a GPU."),
-            "bf16" when preferred == DType.F16 => throw new HeadroomException(
+            Precision.Auto => preferred,
+            Precision.Fp32 => DType.F32,
+            Precision.Bf16 or Precision.Fp16 when preferred == DType.F32 => throw new HeadroomException(
+                $"{key} is {precision.Word()}, but the CPU computes in fp32.", $"Set {key} to auto or fp32, or use a GPU."),
+            Precision.Bf16 when preferred == DType.F16 => throw new HeadroomException(
                 $"{key} is bf16, but {device.Name} does not compute in it.", $"Set {key} to auto or fp16."),
-            "bf16" => DType.BF16,
-            "fp16" => DType.F16,
-            _ => throw new HeadroomException(
-                $"{key} is {precision}, which is unknown.", "Use auto, fp32, bf16 or fp16."),
+            Precision.Bf16 => DType.BF16,
+            _ => DType.F16,
         };
     }
 

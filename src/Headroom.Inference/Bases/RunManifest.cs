@@ -1,6 +1,9 @@
+using System.Buffers;
 using System.Globalization;
+using System.Text;
+using System.Text.Encodings.Web;
 using System.Text.Json;
-using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
 using Headroom.Core;
 using Headroom.Formats;
 
@@ -9,7 +12,7 @@ namespace Headroom.Inference.Bases;
 /// <summary>The encoded rows of a split.</summary>
 /// <param name="Rows">How many.</param>
 /// <param name="Hash">SHA-256 over what is trained of them.</param>
-public sealed record SplitIdentity(int Rows, string Hash);
+public sealed record SplitIdentity(int Rows, [property: JsonPropertyName("sha256")] string Hash);
 
 /// <summary>
 /// manifest.json of a run: what was trained on what, by what. Whatever is done with the run later (resume, eval,
@@ -17,18 +20,20 @@ public sealed record SplitIdentity(int Rows, string Hash);
 /// </summary>
 public sealed record RunManifest
 {
-    private static readonly JsonSerializerOptions Readable =
-        new() { WriteIndented = true, Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping };
-
     /// <summary>Its name in a run's folder.</summary>
     public const string FileName = "manifest.json";
 
     /// <summary>Name of the run.</summary>
     public required string Name { get; init; }
     /// <summary>Version of Headroom that started it.</summary>
+    [JsonRequired]
     public string Headroom { get; init; } = Product.Version;
     /// <summary>The command line, without the program; empty where the library was called.</summary>
+    [JsonRequired]
     public IReadOnlyList<string> Command { get; init; } = [];
+    /// <summary>When it was started, UTC.</summary>
+    [JsonRequired, JsonConverter(typeof(RoundTripTime))]
+    public DateTime Created { get; init; } = DateTime.UtcNow;
     /// <summary>The base's name in reports.</summary>
     public required string Model { get; init; }
     /// <summary>Where the base lies: folder or file.</summary>
@@ -38,32 +43,40 @@ public sealed record RunManifest
     /// <summary>The tokenizer, where it does not lie with the base.</summary>
     public string? Tokenizer { get; init; }
     /// <summary>SHA-256 of the base's weights.</summary>
+    [JsonPropertyName("base_sha256")]
     public required string BaseHash { get; init; }
     /// <summary>What of the base's configuration changes numbers: see <see cref="ConfigIdentity"/>.</summary>
     public required IReadOnlyDictionary<string, string> Config { get; init; }
+    /// <summary>Hash of <see cref="Config"/>.</summary>
+    [JsonPropertyName("config_sha256")]
+    public string ConfigHash => ConfigIdentity.Hash(Config);
     /// <summary>SHA-256 over the keys of the recipe that change numbers.</summary>
+    [JsonPropertyName("recipe_sha256")]
     public required string RecipeHash { get; init; }
     /// <summary>The keys of the recipe that are not at their default, with their values.</summary>
+    [JsonPropertyName("recipe_values")]
     public required IReadOnlyDictionary<string, string> Recipe { get; init; }
-    /// <summary>What auto and null came to: device (cpu or cuda), precision, linear_storage, padded_batches.</summary>
-    public required IReadOnlyDictionary<string, string> Resolved { get; init; }
     /// <summary>Name of the device.</summary>
     public required string Device { get; init; }
     /// <summary>Its driver, or null.</summary>
     public string? Driver { get; init; }
+    /// <summary>Type of the activations: fp32, bf16 or fp16.</summary>
+    public string Precision => Resolved["precision"];
+    /// <summary>What auto and null came to: device (cpu or cuda), precision, linear_storage, padded_batches.</summary>
+    public required IReadOnlyDictionary<string, string> Resolved { get; init; }
     /// <summary>The encoded rows: train, validation, test.</summary>
     public required IReadOnlyDictionary<string, SplitIdentity> Data { get; init; }
     /// <summary>Seed.</summary>
     public required int Seed { get; init; }
     /// <summary>Updates of the whole run.</summary>
     public required int TotalSteps { get; init; }
-    /// <summary>When it was started, UTC.</summary>
-    public DateTime Created { get; init; } = DateTime.UtcNow;
 
     /// <summary>How the projections of the base were held: the values that the adapter was trained on.</summary>
+    [JsonIgnore]
     public WeightStorage LinearStorage => Enum.Parse<WeightStorage>(Resolved["linear_storage"]);
 
     /// <summary>Options that hold the projections of a base as the run did.</summary>
+    [JsonIgnore]
     public QuantizationOptions Quantization => new()
     {
         LoadIn4bit = LinearStorage is WeightStorage.NF4 or WeightStorage.NF4Double,
@@ -90,47 +103,28 @@ public sealed record RunManifest
     /// What a checkpoint of the run names beside the hashes of recipe and base, so that it is told from others without
     /// a manifest.
     /// </summary>
+    [JsonIgnore]
     public IReadOnlyDictionary<string, string> Hashes => new SortedDictionary<string, string>(StringComparer.Ordinal)
     {
-        ["config"] = ConfigIdentity.Hash(Config),
+        ["config"] = ConfigHash,
         ["resolved"] = ConfigIdentity.Hash(Resolved),
         ["train"] = Data["train"].Hash,
         ["validation"] = Data["validation"].Hash,
         ["test"] = Data["test"].Hash,
     };
 
-    /// <summary>As JSON; run_start carries the same fields.</summary>
-    public JsonObject ToJson() => new()
+    /// <summary>The text of the file.</summary>
+    public string ToJson()
     {
-        ["name"] = Name,
-        ["headroom"] = Headroom,
-        ["command"] = new JsonArray([.. Command.Select(c => (JsonNode?)c)]),
-        ["created"] = Created.ToString("O"),
-        ["model"] = Model,
-        ["model_path"] = ModelPath,
-        ["model_hub"] = ModelHub,
-        ["tokenizer"] = Tokenizer,
-        ["base_sha256"] = BaseHash,
-        ["config"] = Object(Config),
-        ["config_sha256"] = ConfigIdentity.Hash(Config),
-        ["recipe_sha256"] = RecipeHash,
-        ["recipe_values"] = Object(Recipe),
-        ["device"] = Device,
-        ["driver"] = Driver,
-        ["precision"] = Resolved["precision"],
-        ["resolved"] = Object(Resolved),
-        ["data"] = new JsonObject(
-                Data.Select(d =>
-                    KeyValuePair.Create(
-                        d.Key, (JsonNode?)new JsonObject { ["rows"] = d.Value.Rows, ["sha256"] = d.Value.Hash })
-                )
-            ),
-        ["seed"] = Seed,
-        ["total_steps"] = TotalSteps,
-    };
+        var text = new ArrayBufferWriter<byte>();
+        using var writer = new Utf8JsonWriter(
+            text, new() { Indented = true, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
+        JsonSerializer.Serialize(writer, this, ManifestJson.Default.RunManifest);
+        return Encoding.UTF8.GetString(text.WrittenSpan) + "\n";
+    }
 
     /// <summary>Writes it, whole or not at all.</summary>
-    public void Write(string path) => AtomicFile.WriteText(path, ToJson().ToJsonString(Readable) + "\n");
+    public void Write(string path) => AtomicFile.WriteText(path, ToJson());
 
     /// <summary>
     /// The run that an adapter's folder lies in (<c>best/</c>, a checkpoint, a copy beside them) with its folder; null
@@ -164,58 +158,36 @@ public sealed record RunManifest
         }
         try
         {
-            var json = JsonNode.Parse(text) as JsonObject ?? throw new JsonException("it is no object");
-            return json.ContainsKey("recipe_values") ? Of(json) : null;
+            using var json = JsonDocument.Parse(text, new() { AllowDuplicateProperties = false });
+            if (!json.RootElement.TryGetProperty("recipe_values", out _)) return null;
+            var manifest = json.Deserialize(ManifestJson.Default.RunManifest)!;
+            _ = (manifest.LinearStorage, manifest.Hashes); // throws where something lacks
+            return manifest;
         }
         catch (Exception e)
-            when (e
-                    is JsonException
-                        or NullReferenceException
-                        or InvalidOperationException
-                        or FormatException
-                        or ArgumentException
-                        or KeyNotFoundException
-            or OverflowException)
+            when (e is JsonException or InvalidOperationException or ArgumentException or KeyNotFoundException)
         {
             throw new HeadroomException(
                 $"{path} is damaged: {e.Message.Split('\n')[0]}",
                 "Put the file back from a copy; without it nobody knows what the run was started with.");
         }
     }
+}
 
-    private static RunManifest Of(JsonObject json)
-    {
-        var manifest = new RunManifest
-        {
-            Name = (string)json["name"]!,
-            Headroom = (string)json["headroom"]!,
-            Command = [.. json["command"]!.AsArray().Select(c => (string)c!)],
-            Created = DateTime.Parse(
-                (string)json["created"]!, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal),
-            Model = (string)json["model"]!,
-            ModelPath = (string)json["model_path"]!,
-            ModelHub = (string?)json["model_hub"],
-            Tokenizer = (string?)json["tokenizer"],
-            BaseHash = (string)json["base_sha256"]!,
-            Config = Map(json["config"]!),
-            RecipeHash = (string)json["recipe_sha256"]!,
-            Recipe = Map(json["recipe_values"]!),
-            Device = (string)json["device"]!,
-            Driver = (string?)json["driver"],
-            Resolved = Map(json["resolved"]!),
-            Data = json["data"]!
-                .AsObject()
-                .ToDictionary(d => d.Key, d => new SplitIdentity((int)d.Value!["rows"]!, (string)d.Value["sha256"]!)),
-            Seed = (int)json["seed"]!,
-            TotalSteps = (int)json["total_steps"]!,
-        };
-        _ = (manifest.LinearStorage, manifest.Hashes); // throws where something lacks
-        return manifest;
-    }
+/// <summary>manifest.json: a reader refuses what lacks or is of another kind.</summary>
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, RespectNullableAnnotations = true)]
+[JsonSerializable(typeof(RunManifest))]
+internal sealed partial class ManifestJson : JsonSerializerContext;
 
-    private static JsonObject Object(IReadOnlyDictionary<string, string> map) =>
-        new(map.Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value)));
+/// <summary>A time in UTC with seven digits of a second, as <c>ToString("O")</c> writes it.</summary>
+internal sealed class RoundTripTime : JsonConverter<DateTime>
+{
+    public override DateTime Read(ref Utf8JsonReader reader, Type type, JsonSerializerOptions options) =>
+        DateTime.TryParse(
+            reader.GetString(), CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal, out var time)
+            ? time : throw new JsonException("created is no time");
 
-    private static Dictionary<string, string> Map(JsonNode node) =>
-        node.AsObject().ToDictionary(v => v.Key, v => (string)v.Value!);
+    public override void Write(Utf8JsonWriter writer, DateTime value, JsonSerializerOptions options) =>
+        writer.WriteStringValue(value.ToString("O"));
 }

@@ -100,10 +100,10 @@ public sealed class BatchFeed : IDisposable
     public static int[] Order(IRowSource rows, TrainingOptions o, int epoch)
     {
         int[] order = Enumerable.Range(0, rows.Count).ToArray();
-        if (o.TrainSamplingStrategy == "sequential") return order;
+        if (o.TrainSamplingStrategy == SamplingStrategy.Sequential) return order;
         var random = new PhiloxRandom((ulong)(uint)o.Seed, 0x20000000 + (uint)epoch);
         random.Shuffle<int>(order);
-        if (o.TrainSamplingStrategy != "group_by_length") return order;
+        if (o.TrainSamplingStrategy != SamplingStrategy.GroupByLength) return order;
         // transformers trainer_pt_utils.py: sort by length within mega-batches, longest first, and the longest of all
         // to the front.
         int batch = (int)

@@ -91,8 +91,6 @@ public sealed class DataSplits
         List<DataRow> train, List<DataRow>? validation, List<DataRow>? test, DataOptions data, TaskOptions task,
         int seed)
     {
-        if (data.OnDuplicate is not ("error" or "drop" or "allow"))
-            throw new HeadroomException($"data.on_duplicate is '{data.OnDuplicate}'", "Use error, drop or allow");
         Check(train, "train", task);
         if (validation != null) Check(validation, "validation", task);
         if (test != null) Check(test, "test", task);
@@ -115,11 +113,11 @@ public sealed class DataSplits
         }
         var parts = new Part[] { new("train", train), new("validation", validation ?? []), new("test", test ?? []) };
         int dropped = 0;
-        if (data.OnDuplicate != "allow")
+        if (data.OnDuplicate != DuplicateTexts.Allow)
             for (int i = 0; i < 2; i++)
                 for (int j = i + 1; j < 3; j++)
                     if (parts[j].Rows.Count > 0)
-                        dropped += parts[i].Without(parts[j], data.OnDuplicate == "drop", notes);
+                        dropped += parts[i].Without(parts[j], data.OnDuplicate == DuplicateTexts.Drop, notes);
         train = Take(parts[0].Rows, data.MaxTrainRows, seed, 1);
         validation = Take(parts[1].Rows, data.MaxEvalRows, seed, 2);
         var tests = Take(parts[2].Rows, data.MaxTestRows, seed, 3);

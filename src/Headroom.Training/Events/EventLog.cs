@@ -15,7 +15,7 @@ namespace Headroom.Training.Events;
 /// and <see cref="Sync"/> fails while something is left. A run syncs before it saves a checkpoint, so a checkpoint
 /// never knows of steps that the log does not hold.
 /// </remarks>
-public sealed class EventLog : IDisposable
+internal sealed class EventLog : IDisposable
 {
     private const int MostUnwritten = 64 << 20; // bytes kept for a disk that stays full: some 200,000 steps
     private readonly Stream _file;
@@ -44,9 +44,8 @@ public sealed class EventLog : IDisposable
     public static void Cut(string path, string aside, int? keepSteps)
     {
         if (!File.Exists(path)) return;
-        bool Stays(JsonObject e, int last) => !IsOfEnd(e) && ((int?)e["step"] is not { } s || s <= last);
-        var parts = Lines(path)
-            .ToLookup(l => keepSteps is { } last && l.Event is { } e && Stays(e, last), l => l.Text + "\n");
+        bool Stays(Line l) => keepSteps is { } last && l.Event is { } e && !IsOfEnd(e) && !(l.Step > last);
+        var parts = Lines(path).ToLookup(Stays, l => l.Text + "\n");
         if (!parts[false].Any()) return;
         using (var cut = FileLayer.Current.Append(aside))
         {
@@ -57,12 +56,7 @@ public sealed class EventLog : IDisposable
     }
 
     // The tuned model is tested anew at the end: a kill just now must not leave its old figures to a report.
-    private static bool IsOfEnd(JsonObject e) => (string?)e["event"] switch
-    {
-        "run_end" => true,
-        "test" => e["stage"] is JsonValue stage && stage.TryGetValue(out string? name) && name == "tuned",
-        _ => false,
-    };
+    private static bool IsOfEnd(LogEvent e) => e is RunEndEvent or TestEvent { Stage: TestEvent.Tuned };
 
     // The end of a line that a kill cut off; what is appended must not become part of it.
     private static bool EndsInside(string path)
@@ -80,17 +74,11 @@ public sealed class EventLog : IDisposable
     /// <summary>Is told, once, when the disk takes no more events.</summary>
     public Action<string>? Warn { get; set; }
 
-    /// <summary>Appends one event. What the disk does not take is kept for the next write.</summary>
+    /// <summary>Appends one event, as of now. What the disk does not take is kept for the next write.</summary>
     /// <exception cref="HeadroomException">More is kept than memory should hold.</exception>
-    public void Write(string kind, JsonObject fields)
+    public void Write(LogEvent e)
     {
-        var line = new JsonObject { ["event"] = kind, ["time"] = DateTime.UtcNow.ToString("O") };
-        foreach (var (key, value) in fields.ToList())
-        {
-            fields.Remove(key);
-            line[key] = value;
-        }
-        _unwritten.Write(Encoding.UTF8.GetBytes(line.ToJsonString()));
+        _unwritten.Write((e with { Time = DateTime.UtcNow.ToString("O") }).ToLine());
         _unwritten.WriteByte((byte)'\n');
         if (Append() is not { } fault)
         {
@@ -156,32 +144,44 @@ public sealed class EventLog : IDisposable
         new($"Cannot write {Path}: {fault.Message}", "Free some space or mend the disk.", 1, fault);
 
     /// <summary>Reads events; a half-written last line (a kill), and a line that is no event, is ignored.</summary>
-    public static IEnumerable<JsonObject> Read(string path) =>
-        Lines(path).Where(l => l.Event != null).Select(l => l.Event!);
+    public static IEnumerable<LogEvent> Read(string path) => Lines(path).Select(l => l.Event).OfType<LogEvent>();
 
-    private static IEnumerable<(string Text, JsonObject? Event)> Lines(string path)
+    // The step is that of an event of any kind, of one that this version does not know too.
+    private readonly record struct Line(string Text, LogEvent? Event, int? Step);
+
+    private static IEnumerable<Line> Lines(string path)
     {
         RegularFile.Check(path);
         // a run may be writing
         using var reader = new StreamReader(new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite));
-        while (reader.ReadLine() is { } line)
-        {
-            JsonObject? e = null;
-            try
-            {
-                e = JsonNode.Parse(line, null, OnceEach) as JsonObject;
-            }
-            catch (JsonException)
-            {
-            }
-            yield return (line, e != null && IsEvent(e) ? e : null);
-        }
+        while (reader.ReadLine() is { } line) yield return Parse(line);
     }
 
-    private static bool IsEvent(JsonObject e) =>
-        e["event"] is JsonValue kind
-        && kind.TryGetValue(out string? _)
-        && (e["step"] is not { } step || step is JsonValue number && number.TryGetValue(out int _));
+    private static Line Parse(string line)
+    {
+        try
+        {
+            using var json = JsonDocument.Parse(line, OnceEach);
+            var root = json.RootElement;
+            if (root.ValueKind != JsonValueKind.Object || !root.TryGetProperty("event", out var kind)
+                || kind.ValueKind != JsonValueKind.String)
+                return new Line(line, null, null);
+            int? step = null;
+            if (root.TryGetProperty("step", out var at) && at.ValueKind != JsonValueKind.Null)
+            {
+                if (at.ValueKind != JsonValueKind.Number || !at.TryGetInt32(out int whole))
+                    return new Line(line, null, null);
+                step = whole;
+            }
+            var e = root.Deserialize(EventJson.Default.LogEvent);
+            if (e is EvaluationEvent evaluation) e = evaluation with { Fields = JsonObject.Create(root.Clone())! };
+            return new Line(line, e, step);
+        }
+        catch (JsonException)
+        {
+            return new Line(line, null, null);
+        }
+    }
 
     /// <inheritdoc/>
     public void Dispose()

@@ -1,7 +1,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
-using System.Text.Json.Nodes;
+using System.Text.Json.Serialization;
 using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Formats;
@@ -44,7 +44,6 @@ public readonly record struct TrainerState(
 /// </summary>
 public static partial class Checkpoints
 {
-    private static readonly JsonSerializerOptions Indented = new() { WriteIndented = true };
     private const string StateFile = "trainer_state.json"; // written last, with the hashes of the others
     private const string MomentsFile = "optimizer.safetensors";
     private const string SealKey = ",\n  \"sha256\": \"";
@@ -141,21 +140,24 @@ public static partial class Checkpoints
             .GetFiles(temporary, "*", SearchOption.AllDirectories)
             .Order(StringComparer.Ordinal)
             .ToDictionary(f => Path.GetRelativePath(temporary, f).Replace('\\', '/'), Sha256);
-        AtomicFile.WriteText(Path.Combine(temporary, StateFile), Sealed(JsonSerializer.Serialize(new
+        var written = new CheckpointState
         {
-            best_global_step = state.BestStep,
-            best_metric = state.BestMetric,
-            base_sha256 = state.BaseHash,
-            evaluation_due = state.EvaluationDue,
-            files,
-            global_step = state.Step,
-            hashes = state.Hashes,
-            micro_steps = state.MicroSteps,
-            loss_scale = state.LossScale?.Scale,
-            loss_scale_good_steps = state.LossScale?.GoodSteps,
-            recipe_sha256 = state.RecipeHash,
-            skipped_steps = state.SkippedSteps,
-        }, Indented)));
+            BestGlobalStep = state.BestStep,
+            BestMetric = state.BestMetric,
+            BaseSha256 = state.BaseHash,
+            EvaluationDue = state.EvaluationDue,
+            Files = files,
+            GlobalStep = state.Step,
+            Hashes = state.Hashes,
+            MicroSteps = state.MicroSteps,
+            LossScale = state.LossScale?.Scale,
+            LossScaleGoodSteps = state.LossScale?.GoodSteps,
+            RecipeSha256 = state.RecipeHash,
+            SkippedSteps = state.SkippedSteps,
+        };
+        AtomicFile.WriteText(
+            Path.Combine(temporary, StateFile),
+            Sealed(JsonSerializer.Serialize(written, CheckpointJson.Default.CheckpointState)));
     }
 
     // The state's own hash is its last field, over the text before it: any other byte is found too.
@@ -167,6 +169,10 @@ public static partial class Checkpoints
 
     private static bool IsSealed(string text) =>
         text.LastIndexOf(SealKey, StringComparison.Ordinal) is > 0 and var at && text == Sealed(text[..at] + "}");
+
+    private static CheckpointState Parse(string text) =>
+        JsonSerializer.Deserialize(text, CheckpointJson.Default.CheckpointState)
+        ?? throw new JsonException("it is null");
 
     /// <summary>Whether a file of a checkpoint's folder is no part of the adapter in it.</summary>
     internal static bool IsState(string name) => name is StateFile or MomentsFile;
@@ -180,14 +186,14 @@ public static partial class Checkpoints
         try
         {
             string text = File.ReadAllText(Path.Combine(folder, StateFile));
-            var json = JsonNode.Parse(text)!;
+            var state = Parse(text);
             if (
                 !IsSealed(text)
-                || (int)json["global_step"]! != int.Parse(Name().Match(Path.GetFileName(folder)).Groups[1].Value)
+                || state.GlobalStep != int.Parse(Name().Match(Path.GetFileName(folder)).Groups[1].Value)
             )
                 return what;
-            foreach (var (file, hash) in json["files"]!.AsObject())
-                if (Sha256(Path.Combine(folder, what = file)) != (string?)hash) return file;
+            foreach (var (file, hash) in state.Files)
+                if (Sha256(Path.Combine(folder, what = file)) != hash) return file;
             return null;
         }
         catch (Exception e) when (IsUnreadable(e))
@@ -210,10 +216,7 @@ public static partial class Checkpoints
     private static bool IsUnreadable(Exception e) =>
         e
             is JsonException
-                or NullReferenceException
-                or InvalidOperationException
                 or FormatException
-                or OverflowException
                 or ArgumentException
                 or IOException
                 or UnauthorizedAccessException;
@@ -258,19 +261,12 @@ public static partial class Checkpoints
     {
         try
         {
-            var json = JsonNode.Parse(File.ReadAllText(Path.Combine(folder, StateFile)))!;
+            var state = Parse(File.ReadAllText(Path.Combine(folder, StateFile)));
             return new TrainerState(
-                (int)json["global_step"]!,
-                (long)json["micro_steps"]!,
-                (double?)json["best_metric"],
-                (int)json["best_global_step"]!,
-                (string)json["recipe_sha256"]!, (string)json["base_sha256"]!, (int?)json["skipped_steps"] ?? 0,
-                (double?)json["loss_scale"] is { } scale
-                    ? new LossScale(scale, (int?)json["loss_scale_good_steps"] ?? 0)
-                    : null,
-                (bool?)json["evaluation_due"] ?? false,
-                json["hashes"]?.AsObject().ToDictionary(h => h.Key, h => (string)h.Value!)
-            );
+                state.GlobalStep, state.MicroSteps, state.BestMetric, state.BestGlobalStep, state.RecipeSha256,
+                state.BaseSha256, state.SkippedSteps,
+                state.LossScale is { } scale ? new LossScale(scale, state.LossScaleGoodSteps ?? 0) : null,
+                state.EvaluationDue, state.Hashes);
         }
         catch (Exception e) when (IsUnreadable(e))
         {
@@ -346,3 +342,31 @@ public static partial class Checkpoints
     [GeneratedRegex(@"^checkpoint-(\d{1,9})$")]
     private static partial Regex Name();
 }
+
+/// <summary>
+/// trainer_state.json but its seal: <see cref="TrainerState"/>, with the hashes of the other files. What is not
+/// required earlier versions did not write.
+/// </summary>
+internal sealed record CheckpointState
+{
+    public required int BestGlobalStep { get; init; }
+    public double? BestMetric { get; init; }
+    public required string BaseSha256 { get; init; }
+    public bool EvaluationDue { get; init; }
+    /// <summary>SHA-256 of the other files by their path in the folder.</summary>
+    public required IReadOnlyDictionary<string, string> Files { get; init; }
+    public required int GlobalStep { get; init; }
+    public IReadOnlyDictionary<string, string>? Hashes { get; init; }
+    public required long MicroSteps { get; init; }
+    public double? LossScale { get; init; }
+    public int? LossScaleGoodSteps { get; init; }
+    public required string RecipeSha256 { get; init; }
+    public int SkippedSteps { get; init; }
+}
+
+/// <summary>The state of a checkpoint from and to JSON; what lacks is refused.</summary>
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, WriteIndented = true,
+    RespectNullableAnnotations = true)]
+[JsonSerializable(typeof(CheckpointState))]
+internal sealed partial class CheckpointJson : JsonSerializerContext;

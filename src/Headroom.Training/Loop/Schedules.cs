@@ -1,5 +1,6 @@
 using System.Globalization;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Tokenizers.Chat;
 using Headroom.Training.Recipes;
 
@@ -46,87 +47,89 @@ public static class Schedules
     /// The arguments that each schedule takes; those with a minimum need one of two, warmup_stable_decay its
     /// num_decay_steps.
     /// </summary>
-    private static readonly Dictionary<string, string[]> Takes = new(StringComparer.Ordinal)
+    private static readonly Dictionary<SchedulerType, string[]> Takes = new()
     {
-        ["linear"] = [],
-        ["cosine"] = ["num_cycles"],
-        ["constant"] = [],
-        ["constant_with_warmup"] = [],
-        ["cosine_with_restarts"] = ["num_cycles"],
-        ["polynomial"] = ["lr_end", "power"],
-        ["inverse_sqrt"] = ["timescale"],
-        ["cosine_with_min_lr"] = ["min_lr", "min_lr_rate", "num_cycles"],
-        ["cosine_warmup_with_min_lr"] = ["min_lr", "min_lr_rate", "warmup_lr_rate", "num_cycles"],
-        ["warmup_stable_decay"] =
+        [SchedulerType.Linear] = [],
+        [SchedulerType.Cosine] = ["num_cycles"],
+        [SchedulerType.Constant] = [],
+        [SchedulerType.ConstantWithWarmup] = [],
+        [SchedulerType.CosineWithRestarts] = ["num_cycles"],
+        [SchedulerType.Polynomial] = ["lr_end", "power"],
+        [SchedulerType.InverseSqrt] = ["timescale"],
+        [SchedulerType.CosineWithMinLr] = ["min_lr", "min_lr_rate", "num_cycles"],
+        [SchedulerType.CosineWarmupWithMinLr] = ["min_lr", "min_lr_rate", "warmup_lr_rate", "num_cycles"],
+        [SchedulerType.WarmupStableDecay] =
         [
             "num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles"],
     };
 
+    private const string Key = "training.lr_scheduler_kwargs";
     private static readonly ScheduleArguments Defaults = new();
-
-    /// <summary>Names that <see cref="Factor"/> knows.</summary>
-    public static IReadOnlyList<string> Names { get; } = [.. Takes.Keys];
 
     /// <summary>Reads and checks lr_scheduler_kwargs.</summary>
     /// <param name="o">Names the schedule, its arguments and the learning rate.</param>
-    /// <exception cref="HeadroomException">The schedule is unknown, an argument is not one of its own or out of range,
-    /// or one that it needs is missing.</exception>
+    /// <exception cref="HeadroomException">An argument is not one of the schedule's own or out of range, or one that it
+    /// needs is missing.</exception>
     public static ScheduleArguments Arguments(TrainingOptions o)
     {
-        const string key = "training.lr_scheduler_kwargs";
-        if (!Takes.TryGetValue(o.LrSchedulerType, out string[]? takes)) throw Unknown(o.LrSchedulerType);
+        string[] takes = Takes[o.LrSchedulerType];
         foreach (string name in o.LrSchedulerKwargs.Keys)
             if (!takes.Contains(name))
                 throw new HeadroomException(
-                    $"{key}: {o.LrSchedulerType} takes no '{HeadroomException.Value(name)}'.",
+                    $"{Key}: {o.LrSchedulerType.Word()} takes no '{HeadroomException.Value(name)}'.",
                     takes.Length == 0 ? "Leave it out." : $"It takes {string.Join(", ", takes)}.");
         bool minimum = takes.Contains("min_lr"),
             lr = o.LrSchedulerKwargs.ContainsKey("min_lr"),
             rate = o.LrSchedulerKwargs.ContainsKey("min_lr_rate");
         if (minimum && lr == rate)
             throw new HeadroomException(
-                $"training.lr_scheduler_type {o.LrSchedulerType} needs "
+                $"training.lr_scheduler_type {o.LrSchedulerType.Word()} needs "
                     + $"{(lr ? "one of min_lr and min_lr_rate, not both" : "min_lr or min_lr_rate")}.",
-                $"Write for example {key}: {{ min_lr_rate: 0.1 }}.");
-        if (o.LrSchedulerType == "warmup_stable_decay" && !o.LrSchedulerKwargs.ContainsKey("num_decay_steps"))
+                $"Write for example {Key}: {{ min_lr_rate: 0.1 }}.");
+        if (o.LrSchedulerType == SchedulerType.WarmupStableDecay && !o.LrSchedulerKwargs.ContainsKey("num_decay_steps"))
             throw new HeadroomException(
                 "training.lr_scheduler_type warmup_stable_decay needs num_decay_steps.",
-                $"Write for example {key}: {{ num_decay_steps: 100 }}.");
-        bool restarts = o.LrSchedulerType == "cosine_with_restarts";
+                $"Write for example {Key}: {{ num_decay_steps: 100 }}.");
+        bool restarts = o.LrSchedulerType == SchedulerType.CosineWithRestarts;
+        var given = new Values(o.LrSchedulerKwargs);
         var a = new ScheduleArguments
         {
-            NumCycles = restarts ? Whole("num_cycles", 1) : Number("num_cycles", 0, 1e6, openLow: true),
-            Power = Number("power", 0, 1e3, openLow: true) ?? Defaults.Power,
-            LrEnd = Number("lr_end", 0, double.MaxValue) ?? Defaults.LrEnd,
-            Timescale = Whole("timescale", 1),
+            NumCycles = restarts ? given.Whole("num_cycles", 1) : given.Number("num_cycles", 0, 1e6, openLow: true),
+            Power = given.Number("power", 0, 1e3, openLow: true) ?? Defaults.Power,
+            LrEnd = given.Number("lr_end", 0, double.MaxValue) ?? Defaults.LrEnd,
+            Timescale = given.Whole("timescale", 1),
             MinRate =
-                Number("min_lr", 0, o.LearningRate) / o.LearningRate
-                ?? Number("min_lr_rate", 0, 1)
-                ?? Number("min_lr_ratio", 0, 1)
+                given.Number("min_lr", 0, o.LearningRate) / o.LearningRate
+                ?? given.Number("min_lr_rate", 0, 1)
+                ?? given.Number("min_lr_ratio", 0, 1)
                 ?? 0,
-            WarmupRate = Number("warmup_lr_rate", 0, 1),
-            NumDecaySteps = Whole("num_decay_steps", 0) ?? 0,
-            NumStableSteps = Whole("num_stable_steps", 0),
-            WarmupType = Form("warmup_type") ?? Defaults.WarmupType,
-            DecayType = Form("decay_type") ?? Defaults.DecayType,
+            WarmupRate = given.Number("warmup_lr_rate", 0, 1),
+            NumDecaySteps = given.Whole("num_decay_steps", 0) ?? 0,
+            NumStableSteps = given.Whole("num_stable_steps", 0),
+            WarmupType = given.Form("warmup_type") ?? Defaults.WarmupType,
+            DecayType = given.Form("decay_type") ?? Defaults.DecayType,
         };
-        if (o.LrSchedulerType == "polynomial" && a.LrEnd >= o.LearningRate)
+        if (o.LrSchedulerType == SchedulerType.Polynomial && a.LrEnd >= o.LearningRate)
             throw new HeadroomException(
                 string.Create(
                     CultureInfo.InvariantCulture,
                     $"training.lr_scheduler_type polynomial ends at lr_end {a.LrEnd}, which is not below "
                         + $"training.learning_rate {o.LearningRate}."
                 ),
-                $"Set a smaller lr_end in {key}."
+                $"Set a smaller lr_end in {Key}."
             );
         return a;
+    }
 
-        HeadroomException Wrong(string name, string todo) =>
-            new($"{key}: {name} cannot be '{HeadroomException.Value(o.LrSchedulerKwargs[name])}'.", todo);
+    /// <summary>The values of lr_scheduler_kwargs; null where one is not given.</summary>
+    private readonly struct Values(Dictionary<string, string> given)
+    {
+        private HeadroomException Wrong(string name, string todo) =>
+            new($"{Key}: {name} cannot be '{HeadroomException.Value(given[name])}'.", todo);
 
-        double? Number(string name, double low, double high, bool openLow = false)
+        public double? Number(string name, double low, double high, bool openLow = false)
         {
-            if (!o.LrSchedulerKwargs.TryGetValue(name, out string? text)) return null;
+            if (!given.TryGetValue(name, out string? text)) return null;
             bool ok =
                 double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double v)
                 && double.IsFinite(v)
@@ -145,12 +148,12 @@ public static class Schedules
                 );
         }
 
-        int? Whole(string name, int least) => !o.LrSchedulerKwargs.TryGetValue(name, out string? text) ? null
+        public int? Whole(string name, int least) => !given.TryGetValue(name, out string? text) ? null
             : int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int v) && v >= least
                 ? v
             : throw Wrong(name, $"It takes a whole number of {least} or more.");
 
-        string? Form(string name) => !o.LrSchedulerKwargs.TryGetValue(name, out string? text) ? null
+        public string? Form(string name) => !given.TryGetValue(name, out string? text) ? null
             : text is "linear" or "cosine" or "1-sqrt" ? text : throw Wrong(name, "It takes linear, cosine or 1-sqrt.");
     }
 
@@ -158,45 +161,39 @@ public static class Schedules
     /// f(s) for update number <paramref name="s"/> (from 0), <paramref name="warmup"/> warm-up updates of
     /// <paramref name="total"/>.
     /// </summary>
-    /// <param name="name">lr_scheduler_type.</param>
+    /// <param name="type">lr_scheduler_type.</param>
     /// <param name="s">Updates done.</param>
     /// <param name="warmup">Warm-up updates.</param>
     /// <param name="total">All updates.</param>
     /// <param name="baseLr">Base learning rate; polynomial needs it for its end value.</param>
     /// <param name="a">The other arguments; null = their defaults.</param>
     public static double Factor(
-        string name, int s, int warmup, int total, double baseLr = 1, ScheduleArguments? a = null)
+        SchedulerType type, int s, int warmup, int total, double baseLr = 1, ScheduleArguments? a = null)
     {
         a ??= Defaults;
-        if (name == "constant") return 1;
-        if (name == "warmup_stable_decay") return StableDecay(s, warmup, total, a);
-        if (name == "cosine_warmup_with_min_lr") return CosineBothWays(s, warmup, total, a);
+        if (type == SchedulerType.Constant) return 1;
+        if (type == SchedulerType.WarmupStableDecay) return StableDecay(s, warmup, total, a);
+        if (type == SchedulerType.CosineWarmupWithMinLr) return CosineBothWays(s, warmup, total, a);
         if (s < warmup) return (double)s / Math.Max(1, warmup);
         double p = (double)(s - warmup) / Math.Max(1, total - warmup);
-        switch (name)
+        switch (type)
         {
-            case "constant_with_warmup": return 1;
-            case "linear": return Math.Max(0, (double)(total - s) / Math.Max(1, total - warmup));
-            case "cosine": return Math.Max(0, Wave(a, p));
-            case "cosine_with_min_lr": return Math.Max(0, Above(Wave(a, p), a));
-            case "cosine_with_restarts":
+            case SchedulerType.ConstantWithWarmup: return 1;
+            case SchedulerType.Linear: return Math.Max(0, (double)(total - s) / Math.Max(1, total - warmup));
+            case SchedulerType.Cosine: return Math.Max(0, Wave(a, p));
+            case SchedulerType.CosineWithMinLr: return Math.Max(0, Above(Wave(a, p), a));
+            case SchedulerType.CosineWithRestarts:
                 return p >= 1 ? 0 : Math.Max(0, 0.5 * (1 + Math.Cos(Math.PI * ((a.NumCycles ?? 1) * p % 1))));
-            case "polynomial":
+            case SchedulerType.Polynomial:
                 if (s > total) return a.LrEnd / baseLr;
                 double remaining = 1 - (double)(s - warmup) / (total - warmup);
                 return ((baseLr - a.LrEnd) * Math.Pow(remaining, a.Power) + a.LrEnd) / baseLr;
-            case "inverse_sqrt":
+            case SchedulerType.InverseSqrt:
                 int scale = a.Timescale ?? (warmup > 0 ? warmup : 10_000);
                 return 1 / Math.Sqrt(((double)s + scale - warmup) / scale);
-            default:
-                throw Unknown(name);
+            default: throw new ArgumentOutOfRangeException(nameof(type));
         }
     }
-
-    private static HeadroomException Unknown(string name) =>
-        new(
-            $"Unknown lr_scheduler_type '{HeadroomException.Value(name)}'.",
-            "Use one of: " + string.Join(", ", Names) + ".");
 
     private static double Wave(ScheduleArguments a, double p) =>
         0.5 * (1 + Math.Cos(Math.PI * (a.NumCycles ?? 0.5) * 2 * p));

@@ -131,7 +131,9 @@ public sealed class Trainer
             bool finite = !Due(_o.EvalStrategy, _o.EvalSteps) || Evaluate(hooks, stop);
             bool end = State.Step == TotalSteps || stop.IsCancellationRequested;
             bool due =
-                Due(_o.SaveStrategy, _o.SaveSteps) || end && _o.SaveStrategy != "no" || stop.IsCancellationRequested;
+                Due(_o.SaveStrategy, _o.SaveSteps)
+                || end && _o.SaveStrategy != IntervalStrategy.No
+                || stop.IsCancellationRequested;
             if (
                 checkpointRoot != null
                 && due
@@ -271,10 +273,10 @@ public sealed class Trainer
         return double.IsFinite(loss);
     }
 
-    private bool Due(string strategy, int every) => strategy switch
+    private bool Due(IntervalStrategy strategy, int every) => strategy switch
     {
-        "steps" => State.Step % Math.Max(1, every) == 0,
-        "epoch" => State.Step % StepsPerEpoch == 0 || State.Step == TotalSteps,
+        IntervalStrategy.Steps => State.Step % Math.Max(1, every) == 0,
+        IntervalStrategy.Epoch => State.Step % StepsPerEpoch == 0 || State.Step == TotalSteps,
         _ => false,
     };
 

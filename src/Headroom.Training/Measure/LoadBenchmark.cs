@@ -74,6 +74,7 @@ public static class LoadBenchmark
     /// <param name="say">A line of progress.</param>
     /// <param name="stop">Ends it with an <see cref="OperationCanceledException"/>; looked at between pieces of files
     /// and tensors, though not within a hash.</param>
+    // Long: what is timed in a round, in its order; the timers between share the table of times.
     public static LoadBenchmarkResult Run(
         string model, Func<IDevice> open, string work, int rounds, Action<string>? say = null,
         CancellationToken stop = default)

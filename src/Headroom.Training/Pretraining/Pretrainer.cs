@@ -97,20 +97,7 @@ public static class Pretrainer
         var tokenizer = TokenizerJson.Load(bpe);
         int bos = tokenizer.TokenToId(bytes ? Begin : "<s>")!.Value,
             eos = tokenizer.TokenToId(bytes ? End : "</s>")!.Value;
-        var config = new ModelConfig
-        {
-            VocabSize = (tokenizer.VocabSize + 63) / 64 * 64,
-            HiddenSize = o.HiddenSize,
-            IntermediateSize = o.IntermediateSize,
-            NumHiddenLayers = o.NumHiddenLayers,
-            NumAttentionHeads = o.NumAttentionHeads,
-            NumKeyValueHeads = o.NumAttentionHeads,
-            HeadDim = o.HiddenSize / o.NumAttentionHeads,
-            MaxPositionEmbeddings = 512,
-            RmsNormEps = 1e-5f,
-            BosTokenId = bos,
-            EosTokenIds = [eos],
-        };
+        var config = Config(o, tokenizer.VocabSize, bos, eos);
         var rows = new EncodedRow[texts.Count];
         Parallel.For(0, rows.Length, i =>
         {
@@ -118,18 +105,6 @@ public static class Pretrainer
             rows[i] = new EncodedRow(ids.Length > MaxTokens ? ids[..MaxTokens] : ids, 1);
         });
         int longest = rows.Max(r => r.Ids.Length);
-        var training = new TrainingOptions
-        {
-            PerDeviceTrainBatchSize = o.BatchSize,
-            LearningRate = o.LearningRate,
-            LrSchedulerType = "cosine",
-            WarmupRatio = 0.03,
-            NumTrainEpochs = o.Epochs,
-            WeightDecay = 0.01,
-            AdamBeta2 = 0.95,
-            Seed = o.Seed,
-            SaveStrategy = "no",
-        };
         int most = PreparedRun.BatchTokens(o.BatchSize, longest, "batch");
         var limits = new BatchLimits(most, o.BatchSize, most - o.BatchSize);
         using var engine = new Engine(
@@ -142,7 +117,7 @@ public static class Pretrainer
                 + $"{rows.Average(r => r.Ids.Length):F1} tokens on average; planned "
                 + $"{engine.Plan.TotalBytes / 1048576.0:F1} MiB"
         );
-        var trainer = new Trainer(engine, training, new RowList(rows), longest);
+        var trainer = new Trainer(engine, Training(o), new RowList(rows), longest);
         var clock = System.Diagnostics.Stopwatch.StartNew();
         long tokens = 0;
         double sum = 0;
@@ -166,6 +141,34 @@ public static class Pretrainer
         AtomicFile.WriteText(Path.Combine(folder, "config.json"), HfConfig.Write(config));
         return sum / Math.Max(1, counted);
     }
+
+    private static ModelConfig Config(PretrainOptions o, int vocabulary, int bos, int eos) => new()
+    {
+        VocabSize = (vocabulary + 63) / 64 * 64,
+        HiddenSize = o.HiddenSize,
+        IntermediateSize = o.IntermediateSize,
+        NumHiddenLayers = o.NumHiddenLayers,
+        NumAttentionHeads = o.NumAttentionHeads,
+        NumKeyValueHeads = o.NumAttentionHeads,
+        HeadDim = o.HiddenSize / o.NumAttentionHeads,
+        MaxPositionEmbeddings = 512,
+        RmsNormEps = 1e-5f,
+        BosTokenId = bos,
+        EosTokenIds = [eos],
+    };
+
+    private static TrainingOptions Training(PretrainOptions o) => new()
+    {
+        PerDeviceTrainBatchSize = o.BatchSize,
+        LearningRate = o.LearningRate,
+        LrSchedulerType = SchedulerType.Cosine,
+        WarmupRatio = 0.03,
+        NumTrainEpochs = o.Epochs,
+        WeightDecay = 0.01,
+        AdamBeta2 = 0.95,
+        Seed = o.Seed,
+        SaveStrategy = IntervalStrategy.No,
+    };
 
     private static long[] Shape(Tensor t) => t.Shape.Rank == 1 ? [t.Count] : [t.Rows, t.Count / t.Rows];
 

@@ -32,9 +32,8 @@ public sealed class Recipe
     public TaskOptions Task { get; set; } = new();
     /// <summary>Where it runs; auto takes a GPU when there is one.</summary>
     [Identity(Identity.Resolved)]
-    [Choices("auto", "cpu", "cuda")]
     [AlsoCalled("use_cpu no_cuda device_map use_mps_device")]
-    public string Device { get; set; } = "auto";
+    public DeviceChoice Device { get; set; }
     /// <summary>Budget for the whole process, such as 24GiB; null = what the device has.</summary>
     [Identity(Identity.None)]
     [AlsoCalled("max_memory gpu_memory_limit gpu_memory_utilization memory_limit")]
@@ -126,11 +125,10 @@ public sealed class TrainingOptions
     [Identity(Identity.MayRise)]
     [AlsoCalled("iters num_steps num_training_steps total_steps max_iters")]
     public int MaxSteps { get; set; } = -1;
-    /// <summary>See <see cref="Schedules.Names"/>.</summary>
+    /// <summary>See the schedules of transformers.</summary>
     [Identity(Identity.Numbers)]
-    [Choices(From = typeof(Schedules))]
     [AlsoCalled("lr_scheduler scheduler lr_schedule")]
-    public string LrSchedulerType { get; set; } = "linear";
+    public SchedulerType LrSchedulerType { get; set; }
     /// <summary>
     /// Arguments of the schedule, by name: min_lr or min_lr_rate, num_cycles, power, lr_end, timescale, num_decay_steps
     /// and so on.
@@ -158,9 +156,8 @@ public sealed class TrainingOptions
     public int LoggingSteps { get; set; }
     /// <summary>When it evaluates: never, every eval_steps updates, or after each epoch.</summary>
     [Identity(Identity.Numbers)]
-    [Choices("no", "steps", "epoch")]
     [AlsoCalled("evaluation_strategy do_eval evals_per_epoch eval_on_start")]
-    public string EvalStrategy { get; set; } = "no";
+    public IntervalStrategy EvalStrategy { get; set; }
     /// <summary>Updates between evaluations.</summary>
     [Identity(Identity.Numbers)]
     [Range(1)]
@@ -168,8 +165,7 @@ public sealed class TrainingOptions
     public int EvalSteps { get; set; } = 500;
     /// <summary>When it saves a checkpoint: never, every save_steps updates, or after each epoch.</summary>
     [Identity(Identity.None)]
-    [Choices("no", "steps", "epoch")]
-    public string SaveStrategy { get; set; } = "steps";
+    public IntervalStrategy SaveStrategy { get; set; } = IntervalStrategy.Steps;
     /// <summary>Updates between checkpoints.</summary>
     [Identity(Identity.None)]
     [Range(1)]
@@ -198,15 +194,13 @@ public sealed class TrainingOptions
     public bool? GradientCheckpointing { get; set; }
     /// <summary>Type of the activations; auto is fp32 on a CPU, and on a GPU bf16 or what it has.</summary>
     [Identity(Identity.Resolved)]
-    [Choices("auto", "fp32", "bf16", "fp16")]
     [AlsoCalled("bf16 fp16 bfloat16 float16 torch_dtype dtype bnb_4bit_compute_dtype half_precision_backend "
         + "bf16_full_eval fp16_full_eval mixed_precision autocast_adapter_dtype")]
-    public string Precision { get; set; } = "auto";
+    public Precision Precision { get; set; }
     /// <summary>Order of the training rows.</summary>
     [Identity(Identity.Numbers)]
-    [Choices("random", "sequential", "group_by_length")]
     [AlsoCalled("group_by_length length_column_name shuffle shuffle_dataset")]
-    public string TrainSamplingStrategy { get; set; } = "random";
+    public SamplingStrategy TrainSamplingStrategy { get; set; }
     /// <summary>
     /// On a GPU, replay micro-steps of a shape that was seen before as CUDA graphs; null = where launching them takes
     /// longer than they do. Ragged batches are padded to few shapes there, which changes their rounding.
@@ -277,8 +271,7 @@ public sealed class DataOptions
     public int MaxTestRows { get; set; }
     /// <summary>What happens to texts that two splits hold: an error, dropped from training, or allowed.</summary>
     [Identity(Identity.Rows)]
-    [Choices("error", "drop", "allow")]
-    public string OnDuplicate { get; set; } = "error";
+    public DuplicateTexts OnDuplicate { get; set; }
     /// <summary>The hub name that <see cref="Train"/> was resolved from. A field: it is no key of a recipe.</summary>
     public string? TrainHub;
     /// <summary>The same for <see cref="Validation"/>.</summary>

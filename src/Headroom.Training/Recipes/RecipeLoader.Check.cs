@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Reflection;
 using Headroom.Core;
 using Headroom.Core.Families;
+using Headroom.Inference;
 using Headroom.Tokenizers.Chat;
 using Headroom.Training.Adapters;
 using Headroom.Training.Loop;
@@ -21,13 +22,6 @@ public static partial class RecipeLoader
     /// <exception cref="HeadroomException">A value is unknown, out of its range, or conflicts with another.</exception>
     public static void Check(Recipe r)
     {
-        static void Need(bool ok, string what, string todo)
-        {
-            if (!ok) throw new HeadroomException(what, todo);
-        }
-        static void OneOf(string key, string value, params string[] known) =>
-            Need(known.Contains(value), $"{key} '{value}' is unknown.", $"Use {new ChoicesAttribute(known)}.");
-
         Need(
             IsFolderName(r.Name), $"The name '{r.Name}' cannot be a folder's.",
             "Give a plain name without slashes, such as name: first-run (or --name).");
@@ -58,53 +52,8 @@ public static partial class RecipeLoader
         Need(
             q.Bnb4bitQuantType == "nf4", $"quantization.bnb_4bit_quant_type '{q.Bnb4bitQuantType}' is not supported.",
             "Use nf4.");
-
-        Need(
-            r.Lora.TargetModules.Count > 0, "lora.target_modules is empty.",
-            $"Name one or more of {string.Join(", ", Projections)}.");
-        // As in PEFT an entry is the end of a module's path, so self_attn.q_proj and layers.3.mlp.up_proj are entries
-        // too.
-        foreach (string module in r.Lora.TargetModules.IsPattern ? [] : r.Lora.TargetModules)
-            OneOf("lora.target_modules:", module[(module.LastIndexOf('.') + 1)..], [.. Projections]);
-        foreach (string module in r.Lora.ExcludeModules.IsPattern ? [] : r.Lora.ExcludeModules)
-            OneOf(
-                "lora.exclude_modules:", module[(module.LastIndexOf('.') + 1)..],
-                [.. Projections, .. ModelFamilies.Tables.Reverse()]);
-        foreach (string module in r.Lora.TargetModules.Concat(r.Lora.ExcludeModules))
-            Need(
-                module.Length > 0, "lora.target_modules or lora.exclude_modules holds an empty name.",
-                $"Name one or more of {string.Join(", ", Projections)}.");
-        // As PEFT: a pattern names layers itself.
-        Need(!r.Lora.TargetModules.IsPattern || r.Lora.LayersToTransform.Count + r.Lora.LayersPattern.Count == 0,
-            "lora.layers_to_transform and layers_pattern go with a list of target_modules, not with a string.",
-            "Name the layers in the pattern, or the modules in a list."
-        );
-        Need(
-            r.Lora.LayersPattern.Count == 0 || r.Lora.LayersToTransform.Count > 0,
-            "lora.layers_pattern is given without layers_to_transform.", "Give the layers, or leave it out.");
-        var paths = Enumerable.Range(0, 256).SelectMany(i => ModelFamilies.All.SelectMany(f => f.Rows)
-            .Where(row => row.Adaptable).Select(row => row.Path(i)).Distinct());
-        Need(
-            !r.Lora.TargetModules.IsPattern || paths.Any((r.Lora with { ExcludeModules = [] }).Adapts),
-            $"lora.target_modules '{r.Lora.TargetModules[0]}' is no list, and as a regex for a whole path it "
-                + $"matches no module.",
-            $"Write [{string.Join(", ", Projections)}] or some of them, all-linear, or a regex such as "
-                + $".*(q|v)_proj."
-        );
-        string any = paths.First(); // refuses patterns that are no regex
-        _ = (r.Lora.Adapts(any), r.Lora.RankOf(any), r.Lora.AlphaOf(any));
-
-        Need(
-            AdapterStart.Known(r.Lora.InitLoraWeights),
-            $"lora.init_lora_weights '{r.Lora.InitLoraWeights}' is unknown.",
-            $"Use {string.Join(", ", AdapterStart.Names)}.");
-        Need(
-            r.Lora.LoftqConfig.LoftqBits == 4, $"lora.loftq_config.loftq_bits is {r.Lora.LoftqConfig.LoftqBits}.",
-            "Set it to 4.");
-        Need(
-            r.Lora.InitLoraWeights != "loftq" || q.LoadIn4bit,
-            "lora.init_lora_weights is loftq, but quantization.load_in_4bit is false.",
-            "LoftQ makes up for what 4 bits lose: set load_in_4bit to true, or another init_lora_weights.");
+        CheckTargets(r.Lora);
+        CheckStart(r.Lora, q);
 
         var t = r.Training;
         Need(
@@ -124,6 +73,67 @@ public static partial class RecipeLoader
         type.Check(r);
     }
 
+    private static void CheckTargets(LoraConfig l)
+    {
+        Need(
+            l.TargetModules.Count > 0, "lora.target_modules is empty.",
+            $"Name one or more of {string.Join(", ", Projections)}.");
+        // As in PEFT an entry is the end of a module's path, so self_attn.q_proj and layers.3.mlp.up_proj are entries
+        // too.
+        foreach (string module in l.TargetModules.IsPattern ? [] : l.TargetModules)
+            OneOf("lora.target_modules:", module[(module.LastIndexOf('.') + 1)..], [.. Projections]);
+        foreach (string module in l.ExcludeModules.IsPattern ? [] : l.ExcludeModules)
+            OneOf(
+                "lora.exclude_modules:", module[(module.LastIndexOf('.') + 1)..],
+                [.. Projections, .. ModelFamilies.Tables.Reverse()]);
+        foreach (string module in l.TargetModules.Concat(l.ExcludeModules))
+            Need(
+                module.Length > 0, "lora.target_modules or lora.exclude_modules holds an empty name.",
+                $"Name one or more of {string.Join(", ", Projections)}.");
+        // As PEFT: a pattern names layers itself.
+        Need(!l.TargetModules.IsPattern || l.LayersToTransform.Count + l.LayersPattern.Count == 0,
+            "lora.layers_to_transform and layers_pattern go with a list of target_modules, not with a string.",
+            "Name the layers in the pattern, or the modules in a list."
+        );
+        Need(
+            l.LayersPattern.Count == 0 || l.LayersToTransform.Count > 0,
+            "lora.layers_pattern is given without layers_to_transform.", "Give the layers, or leave it out.");
+        var paths = Enumerable.Range(0, 256).SelectMany(i => ModelFamilies.All.SelectMany(f => f.Rows)
+            .Where(row => row.Adaptable).Select(row => row.Path(i)).Distinct());
+        Need(
+            !l.TargetModules.IsPattern || paths.Any((l with { ExcludeModules = [] }).Adapts),
+            $"lora.target_modules '{l.TargetModules[0]}' is no list, and as a regex for a whole path it "
+                + $"matches no module.",
+            $"Write [{string.Join(", ", Projections)}] or some of them, all-linear, or a regex such as "
+                + $".*(q|v)_proj."
+        );
+        string any = paths.First(); // refuses patterns that are no regex
+        _ = (l.Adapts(any), l.RankOf(any), l.AlphaOf(any));
+    }
+
+    private static void CheckStart(LoraConfig l, QuantizationOptions quantization)
+    {
+        Need(
+            AdapterStart.Known(l.InitLoraWeights),
+            $"lora.init_lora_weights '{l.InitLoraWeights}' is unknown.",
+            $"Use {string.Join(", ", AdapterStart.Names)}.");
+        Need(
+            l.LoftqConfig.LoftqBits == 4, $"lora.loftq_config.loftq_bits is {l.LoftqConfig.LoftqBits}.",
+            "Set it to 4.");
+        Need(
+            l.InitLoraWeights != "loftq" || quantization.LoadIn4bit,
+            "lora.init_lora_weights is loftq, but quantization.load_in_4bit is false.",
+            "LoftQ makes up for what 4 bits lose: set load_in_4bit to true, or another init_lora_weights.");
+    }
+
+    private static void Need(bool ok, string what, string todo)
+    {
+        if (!ok) throw new HeadroomException(what, todo);
+    }
+
+    private static void OneOf(string key, string value, params string[] known) =>
+        Need(known.Contains(value), $"{key} '{value}' is unknown.", $"Use {Choices.List(known)}.");
+
     // Every task has a length; the other keys of the section, and the fields of a row, are those of the tasks that name
     // them.
     private static bool IsOfSomeTasks(string key) =>
@@ -134,7 +144,7 @@ public static partial class RecipeLoader
     private static bool IsFolderName(string name) =>
         name.Trim().Length > 0 && name is not ("." or "..") && !name.Any(c => c is '/' or '\\' || char.IsControl(c));
 
-    /// <summary>What every option says of itself: its range and its words.</summary>
+    /// <summary>What every option says of itself: its range.</summary>
     private static void Options(object section, string path)
     {
         foreach (var (key, property) in Keys(section.GetType()))
@@ -147,11 +157,6 @@ public static partial class RecipeLoader
                     if (!range.Holds(number))
                         throw new HeadroomException(
                             FormattableString.Invariant($"{path}{key} is {number:G7}."), $"Set it to {range}.");
-            if (
-                property.GetCustomAttribute<ChoicesAttribute>() is { } choices
-                && !choices.Names.Contains((string)value)
-            )
-                throw new HeadroomException($"{path}{key} '{value}' is unknown.", $"Use {choices}.");
         }
     }
 

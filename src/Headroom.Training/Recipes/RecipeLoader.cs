@@ -218,10 +218,10 @@ public static partial class RecipeLoader
             none = plain && text is "null" or "~" or "Null" or "NULL";
         if (nullable && (none || plain && text.Length == 0)) return null;
         var t = Nullable.GetUnderlyingType(type) ?? type;
-        if (t == typeof(string))
-            return none
-                ? throw At(node, name, $"'{path}' cannot be null", "Give it a value, or leave the key out.")
-                : text;
+        if (none && (t == typeof(string) || t.IsEnum))
+            throw At(node, name, $"'{path}' cannot be null", "Give it a value, or leave the key out.");
+        if (t == typeof(string)) return text;
+        if (t.IsEnum) return Choices.Parse(t, path, text);
         // No thousands separators: 1,5 is not fifteen. No infinities either: no option means one.
         if (t == typeof(bool) && bool.TryParse(text, out bool flag)) return flag;
         if (

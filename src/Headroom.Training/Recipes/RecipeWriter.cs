@@ -115,6 +115,7 @@ public static partial class RecipeWriter
     {
         null => "null",
         string s => Quoted(s),
+        Enum choice => Quoted(choice.Word()),
         bool b => b ? "true" : "false",
         ModuleNames { IsPattern: true } pattern => Quoted(pattern[0]),
         IDictionary => "{}",

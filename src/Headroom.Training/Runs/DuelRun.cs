@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Training.Data;
@@ -81,12 +80,12 @@ public static class DuelRun
         own.WriteRecipe(recipe, recipeText);
         var clock = Stopwatch.StartNew();
         using var log = new EventLog(own.Events);
-        log.Write("duel_start", Start(recipe, File.ReadAllText(own.Recipe), seeds, plan, host(folder, resume).Command));
+        log.Write(Start(recipe, File.ReadAllText(own.Recipe), seeds, plan, host(folder, resume).Command));
         var runs = new List<(string, int, string, RunResult?)>();
         try
         {
             if (data.Test.Count > 0 && TaskTypes.Of(recipe.Task).Baseline(recipe, data, stop) is { } baseline)
-                log.Write("baseline", RunEvents.Baseline(baseline.Name, baseline.Evaluation));
+                log.Write(new BaselineEvent(baseline.Name).With(baseline.Evaluation, rows: true));
         }
         catch (OperationCanceledException)
         {
@@ -99,7 +98,7 @@ public static class DuelRun
             if (!result.Completed) return new DuelResult(false, runs);
         }
         var (_, peak) = ProcessMemory.Read();
-        log.Write("duel_end", new() { ["seconds"] = clock.Elapsed.TotalSeconds, ["peak_resident_bytes"] = peak });
+        log.Write(new DuelEndEvent(clock.Elapsed.TotalSeconds, peak));
         return new DuelResult(true, runs);
     }
 
@@ -156,26 +155,25 @@ public static class DuelRun
     }
 
     private static bool IsFinished(RunFolder folder, Planned[] plan, Recipe recipe) =>
-        File.Exists(folder.Events) && (string?)EventLog.Read(folder.Events).LastOrDefault()?["event"] == "duel_end"
+        File.Exists(folder.Events) && EventLog.Read(folder.Events).LastOrDefault() is DuelEndEvent
         && plan.All(p =>
             p.Folder.ReadManifest() is { } manifest
             && RunLog.Read(p.Folder.Events).End != null
             && !RunChecks.MayBeLonger(manifest, recipe)
         );
 
-    private static JsonObject Start(
+    private static DuelStartEvent Start(
         Recipe recipe, string text, int[] seeds, Planned[] plan, IReadOnlyList<string> command) =>
         new()
         {
-            ["name"] = recipe.Name,
-            ["task"] = recipe.Task.Type,
-            ["models"] = new JsonArray([.. recipe.Models.Select(m => (JsonNode)TrainRun.ModelName(m))]),
-            ["seeds"] = new JsonArray([.. seeds.Select(s => (JsonNode)s)]),
-            ["recipe"] = text,
-            ["recipe_values"] = new JsonObject(
-                RecipeIdentity.Values(recipe).Select(v => KeyValuePair.Create(v.Key, (JsonNode?)v.Value))),
-            ["headroom"] = Product.Version,
-            ["command"] = new JsonArray([.. command.Select(c => (JsonNode?)c)]),
-            ["runs"] = new JsonArray([.. plan.Select(p => (JsonNode)Path.GetFileName(p.Folder.Path))]),
+            Name = recipe.Name,
+            Task = recipe.Task.Type,
+            Models = [.. recipe.Models.Select(TrainRun.ModelName)],
+            Seeds = seeds,
+            Recipe = text,
+            RecipeValues = RecipeIdentity.Values(recipe),
+            Headroom = Product.Version,
+            Command = command,
+            Runs = [.. plan.Select(p => Path.GetFileName(p.Folder.Path))],
         };
 }

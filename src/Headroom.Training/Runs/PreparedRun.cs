@@ -88,9 +88,9 @@ public sealed class PreparedRun : IDisposable
             foreach (var (pattern, rank) in recipe.Lora.RankPattern)
                 source.Config.CheckRank(rank, $"lora.rank_pattern gives {pattern} the rank");
             CheckPatterns(recipe.Lora, source.Config);
-            if (o.EvalStrategy != "no" && data.Validation.Count == 0)
+            if (o.EvalStrategy != IntervalStrategy.No && data.Validation.Count == 0)
                 throw new HeadroomException(
-                    $"training.eval_strategy is {o.EvalStrategy}, but there are no validation rows.",
+                    $"training.eval_strategy is {o.EvalStrategy.Word()}, but there are no validation rows.",
                     "Set data.validation or data.validation_fraction, or eval_strategy to no.");
             // No batch holds more rows than there are.
             int trainRows = Math.Min(o.PerDeviceTrainBatchSize, data.Train.Count),

@@ -1,7 +1,7 @@
 using System.Globalization;
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Inference.Bases;
+using Headroom.Training.Events;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Runs;
@@ -76,7 +76,7 @@ internal static class RunChecks
     }
 
     /// <summary>What differs and may: every other key of the recipe, the device's name, the version.</summary>
-    public static JsonArray Changes(RunManifest? before, RunManifest now)
+    public static IReadOnlyList<ChangedValue> Changes(RunManifest? before, RunManifest now)
     {
         if (before == null) return [];
         var changes = RecipeIdentity
@@ -91,17 +91,7 @@ internal static class RunChecks
         Add("driver", before.Driver ?? "none", now.Driver ?? "none");
         Add("headroom", before.Headroom, now.Headroom);
         Add("total_steps", Text(before.TotalSteps), Text(now.TotalSteps));
-        return new JsonArray([
-            .. changes
-                .DistinctBy(c => c.Key)
-                .Select(c =>
-                    (JsonNode)
-                        new JsonObject
-                        {
-                            ["key"] = c.Key, ["old"] = c.Old, ["new"] = c.New,
-                        }
-                ),
-        ]);
+        return [.. changes.DistinctBy(c => c.Key).Select(c => new ChangedValue(c.Key, c.Old, c.New))];
     }
 
     private static HeadroomException OtherRows(RunFolder folder, RunManifest before, RunManifest now, string split)

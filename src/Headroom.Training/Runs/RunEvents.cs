@@ -3,6 +3,7 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Inference;
+using Headroom.Inference.Bases;
 using Headroom.Tokenizers;
 using Headroom.Training.Data;
 using Headroom.Training.Events;
@@ -12,113 +13,103 @@ using Headroom.Training.Tasks;
 
 namespace Headroom.Training.Runs;
 
-/// <summary>The events a run writes, one method a kind.</summary>
+/// <summary>What a run says of itself: the events that take more than their fields, and the first lines.</summary>
 internal static class RunEvents
 {
-    public static JsonObject Start(
-        Recipe recipe, string text, string model, string baseHash, Engine engine, Trainer trainer, DataSplits data,
-        ITask task)
+    public static RunStartEvent Start(
+        RunManifest manifest, string recipe, Engine engine, Trainer trainer, RunRows rows, TrainingOptions training)
     {
         var c = engine.Model.Config;
         var plan = engine.Plan;
-        return new JsonObject
+        return new RunStartEvent
         {
-            ["name"] = recipe.Name,
-            ["task"] = task.Type.Name,
-            ["model"] = model,
-            ["base_sha256"] = baseHash,
-            ["seed"] = recipe.Training.Seed,
-            ["device"] = engine.Device.Name,
-            ["architecture"] = c.Architecture,
-            ["parameters"] = c.Parameters.Linear + c.Parameters.Embeddings + c.Parameters.Vectors,
-            ["trainable_parameters"] = engine.Model.Trained.Sum(t => t.Slot.Weight.Count),
-            ["trainable_by_module"] = ByModule(engine),
-            ["effective_batch"] = EffectiveBatch(recipe.Training),
-            ["total_steps"] = trainer.TotalSteps,
-            ["steps_per_epoch"] = trainer.StepsPerEpoch,
-            ["train_rows"] = data.Train.Count,
-            ["validation_rows"] = data.Validation.Count,
-            ["test_rows"] = data.Test.Count,
-            ["cut_texts"] = task.CutTexts,
-            ["recipe"] = text,
-            ["plan"] = new JsonObject
+            Name = manifest.Name,
+            Model = manifest.Model,
+            BaseSha256 = manifest.BaseHash,
+            Seed = manifest.Seed,
+            Device = manifest.Device,
+            Headroom = manifest.Headroom,
+            Command = manifest.Command,
+            Created = manifest.Created.ToString("O"),
+            ModelPath = manifest.ModelPath,
+            ModelHub = manifest.ModelHub,
+            Tokenizer = manifest.Tokenizer,
+            Config = manifest.Config,
+            ConfigSha256 = manifest.ConfigHash,
+            RecipeSha256 = manifest.RecipeHash,
+            RecipeValues = manifest.Recipe,
+            Driver = manifest.Driver,
+            Precision = manifest.Precision,
+            Resolved = manifest.Resolved,
+            Data = manifest.Data.ToDictionary(d => d.Key, d => new SplitFields(d.Value.Rows, d.Value.Hash)),
+            Task = rows.Task.Type.Name,
+            Architecture = c.Architecture,
+            Parameters = c.Parameters.Linear + c.Parameters.Embeddings + c.Parameters.Vectors,
+            TrainableParameters = engine.Model.Trained.Sum(t => t.Slot.Weight.Count),
+            TrainableByModule = ByModule(engine),
+            EffectiveBatch = EffectiveBatch(training),
+            TotalSteps = trainer.TotalSteps,
+            StepsPerEpoch = trainer.StepsPerEpoch,
+            TrainRows = rows.Data.Train.Count,
+            ValidationRows = rows.Data.Validation.Count,
+            TestRows = rows.Data.Test.Count,
+            CutTexts = rows.Task.CutTexts,
+            Recipe = recipe,
+            Plan = new PlanFields
             {
-                ["total_bytes"] = plan.TotalBytes,
-                ["arena_bytes"] = plan.ArenaBytes,
-                ["static_bytes"] = plan.StaticBytes,
-                ["workspace_bytes"] = plan.WorkspaceBytes,
-                ["peak_phase"] = plan.PeakPhase,
-                ["recompute_layers"] = engine.Settings.RecomputeLayers,
-                ["layers"] = c.NumHiddenLayers,
-                ["phases"] = new JsonObject(
-                    plan.Phases.Select(p => KeyValuePair.Create(p, (JsonNode?)plan.PhaseBytes(p)))),
-                ["rows"] = new JsonArray([
-                    .. plan.Rows()
-                        .Select(r =>
-                            (JsonNode)
-                                new JsonObject
-                                {
-                                    ["phase"] = r.Phase, ["category"] = r.Category.ToString(), ["buffers"] = r.Buffers,
-                                    ["bytes"] = r.Bytes,
-                                }
-                        ),
-                ]),
+                TotalBytes = plan.TotalBytes,
+                ArenaBytes = plan.ArenaBytes,
+                StaticBytes = plan.StaticBytes,
+                WorkspaceBytes = plan.WorkspaceBytes,
+                PeakPhase = plan.PeakPhase,
+                RecomputeLayers = engine.Settings.RecomputeLayers,
+                Layers = c.NumHiddenLayers,
+                Phases = plan.Phases.ToDictionary(p => p, plan.PhaseBytes),
+                Rows =
+                [
+                    .. plan.Rows().Select(r => new PlanRowFields
+                    {
+                        Phase = r.Phase,
+                        Category = r.Category.ToString(),
+                        Buffers = r.Buffers,
+                        Bytes = r.Bytes,
+                    }),
+                ],
             },
         };
     }
 
-    public static JsonObject Step(StepResult s, double seconds, int stepsPerEpoch) => new()
+    public static StepEvent Step(StepResult s, double seconds, int stepsPerEpoch) => new()
     {
-        ["step"] = s.Step,
-        ["epoch"] = s.Step / (double)stepsPerEpoch,
-        ["loss"] = Finite(s.Loss),
-        ["grad_norm"] = Finite(s.GradNorm),
-        ["learning_rate"] = s.LearningRate,
-        ["tokens"] = s.Tokens,
-        ["label_tokens"] = s.LabelTokens,
-        ["seconds"] = seconds,
-        ["skipped"] = s.Skipped,
-        ["loss_scale"] = s.LossScale,
+        Step = s.Step,
+        Epoch = s.Step / (double)stepsPerEpoch,
+        Loss = s.Loss,
+        GradNorm = s.GradNorm,
+        LearningRate = s.LearningRate,
+        Tokens = s.Tokens,
+        LabelTokens = s.LabelTokens,
+        Seconds = seconds,
+        Skipped = s.Skipped,
+        LossScale = s.LossScale,
     };
 
-    public static JsonObject Eval(int step, string split, Evaluation evaluation, double seconds)
-    {
-        var e = evaluation.ToJson(false);
-        (e["seconds"], e["step"], e["split"]) = (seconds, step, split);
-        return e;
-    }
-
-    public static JsonObject Test(string stage, Evaluation evaluation, double seconds)
-    {
-        var e = evaluation.ToJson(true);
-        (e["seconds"], e["stage"]) = (seconds, stage);
-        return e;
-    }
-
-    public static JsonObject Baseline(string name, Evaluation evaluation)
-    {
-        var e = evaluation.ToJson(true);
-        e["name"] = name;
-        return e;
-    }
-
-    public static void Memory(EventLog log, string when, Engine engine, int? step = null)
+    public static MemoryEvent Memory(string when, Engine engine, int? step = null)
     {
         var (resident, peak) = ProcessMemory.Read();
         var device = engine.Device.ReadMemory();
-        log.Write("memory", new()
+        return new MemoryEvent
         {
-            ["step"] = step,
-            ["device_total_bytes"] = device?.Total,
-            ["device_used_bytes"] = device?.Used,
-            ["device_process_bytes"] = device?.Process,
-            ["arena_bytes"] = engine.Plan.ArenaBytes,
-            ["when"] = when,
-            ["reserved_bytes"] = engine.Plan.TotalBytes,
-            ["resident_bytes"] = resident,
-            ["peak_resident_bytes"] = peak,
-            ["managed_bytes"] = GC.GetTotalMemory(false),
-        });
+            Step = step,
+            DeviceTotalBytes = device?.Total,
+            DeviceUsedBytes = device?.Used,
+            DeviceProcessBytes = device?.Process,
+            ArenaBytes = engine.Plan.ArenaBytes,
+            When = when,
+            ReservedBytes = engine.Plan.TotalBytes,
+            ResidentBytes = resident,
+            PeakResidentBytes = peak,
+            ManagedBytes = GC.GetTotalMemory(false),
+        };
     }
 
     public static string Describe(
@@ -127,14 +118,15 @@ internal static class RunEvents
     {
         var first = train[0];
         var by = ByModule(engine)
-            .Select(m => $"{m.Key} {((long)m.Value!).ToString("N0", CultureInfo.InvariantCulture)}");
+            .Select(m => $"{m.Key} {m.Value.ToString("N0", CultureInfo.InvariantCulture)}");
         string shown = tokenizer.Decode(
             first.Ids.AsSpan(0, first.Spans.Count == 0 ? first.Ids.Length : first.Spans[0].Start));
         string answer = string.Join(
             " ... ", first.Spans.Select(l => tokenizer.Decode(first.Ids.AsSpan(l.Start..l.End))));
         if (shown.Length > 200) shown = shown[..120] + " ... " + shown[^70..];
         bool chosen =
-            data.Validation.Count > 0 && recipe.Training.EvalStrategy != "no" && recipe.Training.LoadBestModelAtEnd;
+            data.Validation.Count > 0
+            && recipe.Training is { EvalStrategy: not IntervalStrategy.No, LoadBestModelAtEnd: true };
         string best = chosen
             ? $"\nbest adapter: by {task.Describe(task.Type.BestOf(recipe.Training))} of the validation rows"
             : "";
@@ -151,19 +143,16 @@ internal static class RunEvents
         Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
     };
 
-    private static JsonObject ByModule(Engine engine) =>
-        new(
-            engine
-                .Model.Projections.Where(p => p.Rank > 0)
-                .Select(p => (p.Path, Count: p.A.Count + p.B.Count + p.Magnitude.Count))
-                .Concat(engine.Model.SavedModules.Select(m => (Path: m.Name[..^".weight".Length], m.Weight.Count)))
-                .GroupBy(p => p.Path.Split('.')[^1])
-        .Select(g => KeyValuePair.Create(g.Key, (JsonNode?)g.Sum(p => p.Count))));
+    private static Dictionary<string, long> ByModule(Engine engine) =>
+        engine
+            .Model.Projections.Where(p => p.Rank > 0)
+            .Select(p => (p.Path, Count: p.A.Count + p.B.Count + p.Magnitude.Count))
+            .Concat(engine.Model.SavedModules.Select(m => (Path: m.Name[..^".weight".Length], m.Weight.Count)))
+            .GroupBy(p => p.Path.Split('.')[^1])
+            .ToDictionary(g => g.Key, g => g.Sum(p => p.Count));
 
     private static long EffectiveBatch(TrainingOptions o) =>
         (long)o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps;
-
-    private static JsonNode? Finite(double v) => double.IsFinite(v) ? v : null;
 }
 
 /// <summary>Resident memory of this process.</summary>

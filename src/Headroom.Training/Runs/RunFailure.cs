@@ -1,4 +1,3 @@
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Training.Events;
 using Headroom.Training.Loop;
@@ -23,13 +22,12 @@ internal static class RunFailure
     {
         while (e is AggregateException { InnerExceptions.Count: 1 } several) e = several.InnerException!;
         var told = Told(e, step, GoOn(checkpoints));
-        var failed = new JsonObject { ["at_step"] = step };
-        if (e is DeviceException device) failed["call"] = device.Call;
-        failed["error"] = e is HeadroomException ? e.Message : told?.Message ?? $"{e.GetType().Name}: {e.Message}";
-        failed["to_do"] = (told ?? e as HeadroomException)?.ToDo;
         try
         {
-            log.Write("failed", failed);
+            log.Write(new FailedEvent(
+                step, (e as DeviceException)?.Call,
+                e is HeadroomException ? e.Message : told?.Message ?? $"{e.GetType().Name}: {e.Message}",
+                (told ?? e as HeadroomException)?.ToDo));
         }
         catch (HeadroomException)
         {

@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Peft;
@@ -39,7 +38,7 @@ public sealed partial class RunFolder
             throw new HeadroomException($"{Path} holds a duel, not a run.", "Go on with headroom duel --resume.");
         if (before != null) RunChecks.SameRecipe(this, before.Recipe, recipe);
         // A kill while a run is made longer may leave the end that it had before.
-        bool finished = before != null && log.End is { } end && (int?)end["steps"] >= before.TotalSteps;
+        bool finished = before != null && log.End is { } end && end.Steps >= before.TotalSteps;
         if (finished && !RunChecks.MayBeLonger(before!, recipe)) return new(null, before, log, true);
         string? checkpoint = Newest();
         if (checkpoint == null) CheckNothingIsLost(log);
@@ -96,14 +95,7 @@ public sealed partial class RunFolder
             throw;
         }
         var files = FilesOf(temporary);
-        log.Write(
-            "best",
-            new()
-            {
-                ["step"] = step,
-                ["files"] = new JsonObject(files.Select(f => KeyValuePair.Create(f.Key, (JsonNode?)f.Value))),
-            }
-        );
+        log.Write(new BestEvent(step, files));
         log.Sync();
         MoveFiles(temporary, Best, files.Keys);
     }

@@ -1,5 +1,4 @@
 using System.Security.Cryptography;
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Inference.Bases;
@@ -100,10 +99,7 @@ public sealed partial class RunFolder(string path)
     /// The recipe of the duel that begins the log, as <see cref="RecipeIdentity.Values"/>; null when it holds none.
     /// </summary>
     internal IReadOnlyDictionary<string, string>? DuelValues() => !File.Exists(Events) ? null
-        : EventLog.Read(Events).FirstOrDefault() is { } e
-        && (string?)e["event"] == "duel_start"
-        && e["recipe_values"] is JsonObject values
-            ? values.ToDictionary(v => v.Key, v => (string)v.Value!) : null;
+        : (EventLog.Read(Events).FirstOrDefault() as DuelStartEvent)?.RecipeValues;
 
     /// <summary>Hashes of the files of an adapter's folder, by their path in it.</summary>
     internal static SortedDictionary<string, string> FilesOf(string folder)

@@ -1,5 +1,3 @@
-using System.Globalization;
-using System.Text.Json.Nodes;
 using Headroom.Training.Events;
 
 namespace Headroom.Training.Runs;
@@ -12,11 +10,11 @@ internal sealed class RunLog
     /// <summary>A checkpoint was written.</summary>
     public bool HadCheckpoint { get; private set; }
     /// <summary>run_end, when nothing was resumed after it.</summary>
-    public JsonObject? End { get; private set; }
+    public RunEndEvent? End { get; private set; }
     /// <summary>The last results on the test rows: zero-shot and tuned.</summary>
-    public Dictionary<string, JsonObject> Tests { get; } = [];
+    public Dictionary<string, TestEvent> Tests { get; } = [];
     /// <summary>Files with their hashes that <c>best/</c> was given, by step, in order.</summary>
-    public List<(int Step, SortedDictionary<string, string> Files)> Best { get; } = [];
+    public List<(int Step, IReadOnlyDictionary<string, string> Files)> Best { get; } = [];
     /// <summary>What was wrong with the last evaluation that gave no numbers; null when all did.</summary>
     public string? EvalFailed { get; private set; }
     /// <summary>It is a duel's.</summary>
@@ -35,21 +33,13 @@ internal sealed class RunLog
         DateTime? first = null, last = null;
         foreach (var e in EventLog.Read(path))
         {
-            string kind = (string)e["event"]!;
-            if (kind is "run_start" or "resumed")
+            if (e is RunStartEvent or ResumedEvent)
             {
-                log.Seconds =
-                    e["seconds_before"] is JsonValue before && before.TryGetValue(out double known)
-                        ? known
-                        : log.Seconds + Between(first, last);
+                log.Seconds = (e as ResumedEvent)?.SecondsBefore ?? log.Seconds + Between(first, last);
                 first = null;
             }
-            if (e["time"] is JsonValue value && value.TryGetValue(out string? written)
-                && DateTime.TryParse(
-                    written, CultureInfo.InvariantCulture, DateTimeStyles.AdjustToUniversal, out var time)
-            )
-                (first, last) = (first ?? time, time);
-            log.Add(kind, e);
+            if (e.At is { } time) (first, last) = (first ?? time, time);
+            log.Add(e);
         }
         log.Seconds += Between(first, last);
         return log;
@@ -58,41 +48,34 @@ internal sealed class RunLog
     private static double Between(DateTime? first, DateTime? last) =>
         first is { } f && last is { } l ? Math.Max(0, (l - f).TotalSeconds) : 0;
 
-    private void Add(string kind, JsonObject e)
+    private void Add(LogEvent e)
     {
-        switch (kind)
+        switch (e)
         {
-            case "duel_start":
+            case DuelStartEvent:
                 IsDuel = true;
                 break;
-            case "step":
+            case StepEvent:
                 Steps++;
                 break;
-            case "checkpoint":
+            case CheckpointEvent:
                 HadCheckpoint = true;
                 break;
-            case "resumed":
+            case ResumedEvent:
                 End = null;
-                Tests.Remove("tuned"); // tested anew at the end
+                Tests.Remove(TestEvent.Tuned); // tested anew at the end
                 break;
-            case "eval_failed":
-                EvalFailed =
-                    e["error"] is JsonValue error && error.TryGetValue(out string? text)
-                        ? text
-                        : "The evaluation gave no numbers.";
+            case EvalFailedEvent failed:
+                EvalFailed = failed.Error ?? "The evaluation gave no numbers.";
                 break;
-            case "run_end":
-                End = e;
+            case RunEndEvent end:
+                End = end;
                 break;
-            case "test" when e["stage"] is JsonValue stage && stage.TryGetValue(out string? name):
-                Tests[name!] = e;
+            case TestEvent { Stage: { } stage } test:
+                Tests[stage] = test;
                 break;
-            case "best"
-                when e["step"] is JsonValue step
-                    && e["files"] is JsonObject files
-                    && files.All(f => f.Value is JsonValue v && v.TryGetValue(out string? _)):
-                Best.Add(
-                    ((int)step, new(files.ToDictionary(f => f.Key, f => (string)f.Value!), StringComparer.Ordinal)));
+            case BestEvent { Files: { } files } best:
+                Best.Add((best.Step, files));
                 break;
         }
     }

@@ -49,7 +49,7 @@ public static class RunNotes
                 + $"{batch} rows is larger than the {rows} training rows: every update sees them all, once.";
         int total = BatchFeed.TotalSteps(rows, o), warmup = Schedules.WarmupSteps(o.WarmupSteps, o.WarmupRatio, total);
         string updates = total == 1 ? "one update" : $"{total} updates";
-        if (o.LrSchedulerType == "constant" && warmup > 0)
+        if (o.LrSchedulerType == SchedulerType.Constant && warmup > 0)
             yield return "lr_scheduler_type constant has no warm-up: the recipe's is left out (constant_with_warmup "
                 + "has one).";
         else if (warmup >= total && warmup > 0)
@@ -62,7 +62,7 @@ public static class RunNotes
                     + $"{most:P0} of {o.LearningRate:G4} and never falls."
             );
         }
-        if (o.LrSchedulerType != "warmup_stable_decay") yield break;
+        if (o.LrSchedulerType != SchedulerType.WarmupStableDecay) yield break;
         var a = Schedules.Arguments(o);
         long stages = (long)warmup + (a.NumStableSteps ?? 0) + a.NumDecaySteps;
         if (stages > total)
@@ -82,9 +82,9 @@ public static class RunNotes
             yield break;
         }
         int total = BatchFeed.TotalSteps(data.Train.Count, o);
-        if (o.EvalStrategy == "no")
+        if (o.EvalStrategy == IntervalStrategy.No)
             yield return $"The {data.Validation.Count} validation rows will not be used: training.eval_strategy is no.";
-        else if (o.EvalStrategy == "steps" && o.EvalSteps > total)
+        else if (o.EvalStrategy == IntervalStrategy.Steps && o.EvalSteps > total)
             yield return $"training.eval_steps is {o.EvalSteps}, the run has {total} updates: the "
                 + $"{data.Validation.Count} validation rows will not be used.";
     }

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Peft;
@@ -48,13 +47,13 @@ internal sealed class TrainLoop(
         try
         {
             Begin();
-            if (start.Checkpoint == null && _rows.Test.Count > 0) _zero = Test("zero-shot", "zero-shot test");
+            if (start.Checkpoint == null && _rows.Test.Count > 0) _zero = Test(TestEvent.ZeroShot, "zero-shot test");
             _last = _clock.Elapsed.TotalSeconds;
             if (!trainer.Run(Hooks(), folder.Checkpoints, model.BaseName(), stop)) return Stopped();
             KeepBest();
-            if (_rows.Test.Count > 0) _tuned = Test("tuned", "test");
+            if (_rows.Test.Count > 0) _tuned = Test(TestEvent.Tuned, "test");
             string hash = Checkpoints.TrainedHash(engine);
-            RunEvents.Memory(log, "end", engine);
+            log.Write(RunEvents.Memory("end", engine));
             End(hash);
             return Result(true, hash);
         }
@@ -85,11 +84,11 @@ internal sealed class TrainLoop(
     {
         if (start.Checkpoint == null) BeginAnew();
         else GoOn();
-        RunEvents.Memory(_log, "loaded", engine);
+        _log.Write(RunEvents.Memory("loaded", engine));
         host.Say(PlanTable.Text(engine.Plan, prepared.Settings.RecomputeLayers, engine.Model.Config.NumHiddenLayers));
         foreach (string note in prepared.Notes)
         {
-            _log.Write("notice", new() { ["at_step"] = trainer.State.Step, ["text"] = note });
+            _log.Write(new NoticeEvent(trainer.State.Step, note));
             host.Say("note: " + note);
         }
         host.Say(
@@ -106,28 +105,15 @@ internal sealed class TrainLoop(
                 $"no checkpoint had been written when the run ended: it begins anew; the log of its {start.Log.Steps} "
                     + $"steps is kept in {folder.CutEvents}"
             );
-        var first = RunEvents.Start(
-            recipe, File.ReadAllText(folder.Recipe), TrainRun.ModelName(model), manifest.BaseHash, engine, trainer,
-            _rows.Data, _rows.Task);
-        foreach (var (key, value) in manifest.ToJson())
-            if (!first.ContainsKey(key)) first[key] = value?.DeepClone();
-        _log.Write("run_start", first);
+        _log.Write(RunEvents.Start(manifest, File.ReadAllText(folder.Recipe), engine, trainer, _rows, _o));
     }
 
     private void GoOn()
     {
         int step = trainer.State.Step;
         var changed = RunChecks.Changes(start.Before, manifest with { Headroom = Product.Version });
-        _log.Write("resumed", new()
-        {
-            ["step"] = step,
-            ["total_steps"] = trainer.TotalSteps,
-            ["seconds_before"] = Before,
-            ["changed"] = changed,
-            ["command"] = new JsonArray([.. host.Command.Select(c => (JsonNode?)c)]),
-        });
-        foreach (var c in changed)
-            host.Say($"changed since the run was started: {c!["key"]} is {c["new"]}, was {c["old"]}");
+        _log.Write(new ResumedEvent(step, trainer.TotalSteps, Before, changed, host.Command));
+        foreach (var c in changed) host.Say($"changed since the run was started: {c.Key} is {c.New}, was {c.Old}");
         if (start.Before is { } before && trainer.TotalSteps > before.TotalSteps)
             host.Say(
                 $"the run is made longer, from {before.TotalSteps} to {trainer.TotalSteps} updates: from step "
@@ -138,7 +124,7 @@ internal sealed class TrainLoop(
     private TrainerHooks Hooks() => new()
     {
         OnStep = OnStep,
-        Evaluate = _rows.Validation.Count == 0 || _o.EvalStrategy == "no" ? null : Validate,
+        Evaluate = _rows.Validation.Count == 0 || _o.EvalStrategy == IntervalStrategy.No ? null : Validate,
         // Written at once, so that a later crash leaves the best adapter so far; a resumed run meets the same
         // evaluation and writes the same.
         OnBest = SaveBest,
@@ -146,19 +132,19 @@ internal sealed class TrainLoop(
         OnCheckpointFailed = CheckpointFailed,
         OnWarning = (step, text) =>
         {
-            _log.Write("notice", new() { ["at_step"] = step, ["text"] = text });
+            _log.Write(new NoticeEvent(step, text));
             host.Say($"WARNING: step {step}: {text}");
         },
         OnCheckpoint = (step, path) =>
         {
-            _log.Write("checkpoint", new() { ["step"] = step, ["path"] = Path.GetRelativePath(host.Folder, path) });
+            _log.Write(new CheckpointEvent(step, Path.GetRelativePath(host.Folder, path)));
             _last = _clock.Elapsed.TotalSeconds;
         },
     };
 
     private void CheckpointFailed(int step, string why)
     {
-        _log.Write("checkpoint_failed", new() { ["step"] = step, ["error"] = why });
+        _log.Write(new CheckpointFailedEvent(step, why));
         host.Say(
             $"WARNING: step {step}: {why} The run goes on without it. Free some space, or a kill costs what was "
                 + $"learned since "
@@ -172,15 +158,15 @@ internal sealed class TrainLoop(
         _tokens += s.Tokens;
         _logged += s.Loss;
         _trainSeconds += seconds;
-        _log.Write("step", RunEvents.Step(s, seconds, trainer.StepsPerEpoch));
+        _log.Write(RunEvents.Step(s, seconds, trainer.StepsPerEpoch));
         if ((engine.Device as IReplaysSteps)?.Notice is { } said && said != _notice)
         {
-            _log.Write("notice", new() { ["at_step"] = s.Step, ["text"] = said });
+            _log.Write(new NoticeEvent(s.Step, said));
             host.Say(_notice = said);
         }
         if (now >= _nextMemory)
         {
-            RunEvents.Memory(_log, "training", engine, s.Step);
+            _log.Write(RunEvents.Memory("training", engine, s.Step));
             _nextMemory = now + MemorySeconds;
         }
         if (_o.LoggingSteps > 0 && s.Step % _o.LoggingSteps == 0)
@@ -207,12 +193,12 @@ internal sealed class TrainLoop(
         }
         catch (NotFiniteException why)
         {
-            _log.Write("eval_failed", new() { ["step"] = step, ["split"] = "validation", ["error"] = why.Message });
+            _log.Write(new EvalFailedEvent(step, "validation", why.Message));
             host.Say($"WARNING: step {step}: {why.Message} It is no candidate for the best.");
             _notFinite = why;
             return (double.NaN, true);
         }
-        _log.Write("eval", RunEvents.Eval(step, "validation", e, _clock.Elapsed.TotalSeconds - at));
+        _log.Write(new EvalEvent(_clock.Elapsed.TotalSeconds - at, step, "validation").With(e, rows: false));
         string shown = e.Text(_rows.Task.Type.Shown);
         host.Say(
             $"step {step}: validation loss {e.Value(MetricKind.Loss.Name):F4}{(shown.Length > 0 ? ", " + shown : "")}");
@@ -225,7 +211,7 @@ internal sealed class TrainLoop(
     {
         double at = _clock.Elapsed.TotalSeconds;
         var e = Evaluate(progress, _rows.Test);
-        _log.Write("test", RunEvents.Test(stage, e, _clock.Elapsed.TotalSeconds - at));
+        _log.Write(new TestEvent(_clock.Elapsed.TotalSeconds - at, stage).With(e, rows: true));
         string shown = e.Text(_rows.Task.Type.Shown);
         host.Say($"{stage}: {(shown.Length > 0 ? shown : e[MetricKind.Loss.Name])} on {_rows.Test.Count} test rows");
         return e;
@@ -254,34 +240,34 @@ internal sealed class TrainLoop(
     private void End(string hash)
     {
         // Over all steps of the log, those before a resume too.
-        var steps = EventLog.Read(folder.Events).Where(e => (string?)e["event"] == "step").ToList();
-        long Sum(string key) => steps.Sum(e => (long?)e[key] ?? 0);
-        double seconds = steps.Sum(e => (double?)e["seconds"] ?? 0);
-        _log.Write("run_end", new()
+        var steps = EventLog.Read(folder.Events).OfType<StepEvent>().ToList();
+        long tokens = steps.Sum(e => e.Tokens ?? 0);
+        double seconds = steps.Sum(e => e.Seconds ?? 0);
+        _log.Write(new RunEndEvent
         {
-            ["completed"] = true,
-            ["steps"] = trainer.State.Step,
-            ["seconds"] = Before + _clock.Elapsed.TotalSeconds,
-            ["train_seconds"] = seconds,
-            ["tokens"] = Sum("tokens"),
-            ["label_tokens"] = Sum("label_tokens"),
-            ["tokens_per_second"] = seconds > 0 ? Sum("tokens") / seconds : null,
-            ["adapter_sha256"] = hash,
-            ["best_step"] = trainer.State.BestStep,
+            Completed = true,
+            Steps = trainer.State.Step,
+            Seconds = Before + _clock.Elapsed.TotalSeconds,
+            TrainSeconds = seconds,
+            Tokens = tokens,
+            LabelTokens = steps.Sum(e => e.LabelTokens ?? 0),
+            TokensPerSecond = seconds > 0 ? tokens / seconds : null,
+            AdapterSha256 = hash,
+            BestStep = trainer.State.BestStep,
         });
         _log.Sync();
     }
 
     private RunResult Stopped()
     {
-        _log.Write("stopped", new() { ["at_step"] = trainer.State.Step });
+        _log.Write(new StoppedEvent(trainer.State.Step));
         return Result(false, "");
     }
 
     private RunResult Result(bool completed, string hash)
     {
         var type = _rows.Task.Type;
-        var logged = start.Checkpoint != null && start.Log.Tests.TryGetValue("zero-shot", out var test) ? test : null;
+        var logged = start.Checkpoint == null ? null : start.Log.Tests.GetValueOrDefault(TestEvent.ZeroShot);
         return new(completed, trainer.State.Step, _zero, _tuned, hash, _rows.Data)
         {
             ZeroShotMetrics = _zero?.Metrics ?? RunResult.Logged(type, logged),

@@ -1,4 +1,3 @@
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Gguf;
@@ -8,6 +7,7 @@ using Headroom.Inference.Bases;
 using Headroom.Models;
 using Headroom.Training.Adapters;
 using Headroom.Training.Data;
+using Headroom.Training.Events;
 using Headroom.Training.Loop;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks;
@@ -58,8 +58,7 @@ public sealed record RunResult(
     public IReadOnlyList<Metric> TunedMetrics { get; init; } = [];
 
     /// <summary>Metrics of a test event, of one that an older version wrote too.</summary>
-    internal static IReadOnlyList<Metric> Logged(TaskType type, JsonObject? test) =>
-        test == null ? [] : type.Read(test).Metrics;
+    internal static IReadOnlyList<Metric> Logged(TaskType type, TestEvent? test) => test?.Read(type).Metrics ?? [];
 }
 
 /// <summary>
@@ -238,17 +237,17 @@ public static class TrainRun
         var (log, end) = (start.Log, start.Log.End!);
         if (log.Best.Count > 0 && folder.RestoreBest(log.Best[^1].Step, log.Best[^1].Step, log) is { } line)
             host.Say(line);
-        int steps = (int?)end["steps"] ?? start.Before!.TotalSteps;
+        int steps = end.Steps ?? start.Before!.TotalSteps;
         host.Say(
             $"the run in {folder.Path} is finished: {steps} updates, adapter in {folder.Best}; nothing was changed (a "
                 + $"larger training.max_steps would go on with it)"
         );
         var type = TaskTypes.Of(task);
-        return new RunResult(true, steps, null, null, (string?)end["adapter_sha256"] ?? "", null)
+        return new RunResult(true, steps, null, null, end.AdapterSha256 ?? "", null)
         {
             WasFinished = true,
-            ZeroShotMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault("zero-shot")),
-            TunedMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault("tuned")),
+            ZeroShotMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault(TestEvent.ZeroShot)),
+            TunedMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault(TestEvent.Tuned)),
         };
     }
 

@@ -1,5 +1,7 @@
+using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
+using Headroom.Training.Events;
 using Headroom.Training.Intervals;
 
 namespace Headroom.Training.Tasks;
@@ -9,10 +11,12 @@ namespace Headroom.Training.Tasks;
 /// </summary>
 public interface IEvaluationDetail
 {
-    /// <summary>Adds its fields to an event of the log.</summary>
-    /// <param name="e">The event.</param>
+    /// <summary>
+    /// Its fields in an event of the log, which <see cref="TaskType.Read"/> takes back; none is called as a field that
+    /// every event or evaluation has.
+    /// </summary>
     /// <param name="rows">With what is known of every row, which a validation while training leaves out.</param>
-    void Write(JsonObject e, bool rows);
+    JsonObject Fields(bool rows);
 }
 
 /// <summary>
@@ -56,25 +60,27 @@ public sealed record Evaluation
     public JsonObject ToJson(bool rows)
     {
         var e = new JsonObject { ["rows"] = Rows };
-        Detail?.Write(e, rows);
-        e["metrics"] = new JsonArray([.. Metrics.Select(m => (JsonNode?)Field(m, rows))]);
+        foreach (var (key, value) in Detail?.Fields(rows) ?? []) e[key] = value?.DeepClone();
+        e["metrics"] = new JsonArray([
+            .. ToFields(rows).Select(m => JsonSerializer.SerializeToNode(m, EventJson.Default.MetricFields)),
+        ]);
         return e;
     }
 
-    private static JsonObject Field(Metric m, bool interval)
-    {
-        var field = new JsonObject
+    /// <summary>The metrics as fields of an event.</summary>
+    /// <param name="intervals">With the intervals.</param>
+    internal IReadOnlyList<MetricFields> ToFields(bool intervals) =>
+    [
+        .. Metrics.Select(m => new MetricFields
         {
-            ["name"] = m.Name,
-            ["value"] = Finite(m.Value),
-            ["better"] = m.Direction == Direction.Higher ? "higher" : "lower",
-        };
-        if (m.Label != m.Name) field["label"] = m.Label;
-        if (interval && m.Interval is { } i) (field["low"], field["high"]) = (Finite(i.Low), Finite(i.High));
-        return field;
-    }
-
-    private static JsonNode? Finite(double value) => double.IsFinite(value) ? value : null;
+            Name = m.Name,
+            Value = m.Value,
+            Better = m.Direction == Direction.Higher ? "higher" : "lower",
+            Label = m.Label == m.Name ? null : m.Label,
+            Low = intervals ? m.Low : null,
+            High = intervals ? m.High : null,
+        }),
+    ];
 }
 
 /// <summary>How an evaluation is run.</summary>

@@ -88,31 +88,11 @@ public abstract class TaskType
     public virtual (string Name, Evaluation Evaluation)? Baseline(
         Recipe recipe, DataSplits data, CancellationToken stop) => null;
 
-    /// <summary>
-    /// An evaluation as an event of the log has it (<see cref="Evaluation.ToJson"/>), of a log that was cut or edited
-    /// too.
-    /// </summary>
-    public virtual Evaluation Read(JsonObject e)
-    {
-        var found = new List<Metric>();
-        var odd = new List<string>();
-        foreach (var m in (e["metrics"] as JsonArray ?? []).OfType<JsonObject>())
-        {
-            if (m.Text("name") is not { } name || m.Number("value") is not { } value || found.Any(f => f.Name == name))
-            {
-                odd.Add("a metric has no name or no number of its own");
-                continue;
-            }
-            var kind = Metrics.FirstOrDefault(k => k.Name == name)
-                ?? new MetricKind(name, m.Text("better") == "lower" ? Direction.Lower : Direction.Higher);
-            found.Add(new Metric(kind, value, Interval(m, value), m.Text("label")));
-        }
-        string? oddities = odd.Count == 0 ? null : string.Join("; ", odd.Distinct());
-        return new Evaluation { Rows = e.Long("rows"), Metrics = found, Odd = oddities };
-
-        static Func<Interval?>? Interval(JsonObject m, double value) =>
-            m.Number("low") is { } low && m.Number("high") is { } high ? () => new Interval(value, low, high) : null;
-    }
+    /// <summary>An evaluation of a log, of one that was cut or edited too.</summary>
+    /// <param name="logged">Rows and metrics, and what of them was odd.</param>
+    /// <param name="fields">The whole event, with the fields of the task (<see cref="IEvaluationDetail.Fields"/>) where
+    /// it has some.</param>
+    public virtual Evaluation Read(Evaluation logged, JsonObject fields) => logged;
 
     /// <summary>What the report says of quality: before all else, one row an evaluation on the test rows.</summary>
     /// <param name="rows">At least one.</param>

@@ -92,13 +92,13 @@ public class DataSplitsTests
         Refuses(
             Rows("a", 40), [.. Rows("c", 10), train[5]], Rows("b", 20), null,
             "1 of 40 train texts are also among the 11 validation texts");
-        var dropped = DataSplits.Split(train, null, test, new DataOptions { OnDuplicate = "drop" }, Task, 1);
+        var dropping = new DataOptions { OnDuplicate = DuplicateTexts.Drop };
+        var dropped = DataSplits.Split(train, null, test, dropping, Task, 1);
         // the later split keeps its rows
         Assert.Equal((37, 23, 3), (dropped.Train.Count, dropped.Test.Count, dropped.Dropped));
         Assert.Equal(
-            40, DataSplits.Split(train, null, test, new DataOptions { OnDuplicate = "allow" }, Task, 1).Train.Count);
-        Refuses(train, null, test, new DataOptions { OnDuplicate = "ignore" }, "data.on_duplicate is 'ignore'");
-        Refuses(train[..5], null, train, new DataOptions { OnDuplicate = "drop" }, "No training rows are left");
+            40, DataSplits.Split(train, null, test, new DataOptions { OnDuplicate = DuplicateTexts.Allow }, Task, 1).Train.Count);
+        Refuses(train[..5], null, train, dropping, "No training rows are left");
         Assert.Contains("case and spacing ignored", e.Message, StringComparison.Ordinal);
         Assert.Equal(
             "3 of 40 train rows were dropped: their texts are also among the test texts (case and spacing ignored).",
@@ -117,7 +117,7 @@ public class DataSplitsTests
     public void TextsThatDifferInSignsAloneAreNoLeak(string name, bool noted)
     {
         List<DataRow> Rows(string part) => [.. DataFiles.Read(Shared.CaseFile($"overlap-key/{part}_{name}.jsonl"))];
-        foreach (string how in new[] { "error", "drop" })
+        foreach (var how in new[] { DuplicateTexts.Error, DuplicateTexts.Drop })
         {
             var s = DataSplits.Split(Rows("train"), null, Rows("test"), new DataOptions { OnDuplicate = how }, Task, 1);
             Assert.Equal((Rows("train").Count, 0), (s.Train.Count, s.Dropped));
@@ -146,7 +146,7 @@ public class DataSplitsTests
             Pair("A MAN  eats", "he is hungry", "1"), Pair("a man eats", "He runs", "0"), Pair("a", "bc", "0")];
         Refuses(train, null, test, null, "1 of 3 train texts are also among the 3 test texts");
         Assert.Equal(
-            2, DataSplits.Split(train, null, test, new DataOptions { OnDuplicate = "drop" }, Task, 1).Train.Count);
+            2, DataSplits.Split(train, null, test, new DataOptions { OnDuplicate = DuplicateTexts.Drop }, Task, 1).Train.Count);
         train[0] = Pair(" ", "He is hungry", "1");
         Assert.Contains(
             "1 of 3 train rows have an empty text among theirs (the first is row 1).",

@@ -36,7 +36,7 @@ public sealed class RunNotesTests : IDisposable
 
     private IReadOnlyList<string> Notes(Action<Recipe>? change = null, string model = "deepseek-tiny")
     {
-        var recipe = new Recipe { Models = [new() { Path = Model(model) }], Device = "cpu" };
+        var recipe = new Recipe { Models = [new() { Path = Model(model) }], Device = DeviceChoice.Cpu };
         recipe.Data.Train = Rows("train", 40);
         recipe.Data.Test = Rows("test", 10);
         recipe.Training.PerDeviceTrainBatchSize = 4;
@@ -53,7 +53,7 @@ public sealed class RunNotesTests : IDisposable
     {
         Assert.Empty(Notes());
         Assert.Empty(Notes(model: "llama-tiny"));
-        Assert.Empty(Notes(r => (r.Data.ValidationFraction, r.Training.EvalStrategy) = (0.2, "epoch")));
+        Assert.Empty(Notes(r => (r.Data.ValidationFraction, r.Training.EvalStrategy) = (0.2, IntervalStrategy.Epoch)));
     }
 
     [Fact]
@@ -77,7 +77,7 @@ public sealed class RunNotesTests : IDisposable
                 + "and never falls.",
             r => r.Training.WarmupRatio = 1);
         Said("lr_scheduler_type constant has no warm-up: the recipe's is left out (constant_with_warmup has one).", r =>
-            (r.Training.LrSchedulerType, r.Training.WarmupSteps) = ("constant", 3)
+            (r.Training.LrSchedulerType, r.Training.WarmupSteps) = (SchedulerType.Constant, 3)
         );
         Said("All 40 training rows have the label '1': there is nothing to tell apart.", r =>
             r.Data.Train = Rows("train", 40, _ => 1)
@@ -88,14 +88,14 @@ public sealed class RunNotesTests : IDisposable
             r.Data.ValidationFraction = 0.2
         );
         Said("training.eval_steps is 500, the run has 24 updates: the 8 validation rows will not be used.", r =>
-            (r.Data.ValidationFraction, r.Training.EvalStrategy) = (0.2, "steps")
+            (r.Data.ValidationFraction, r.Training.EvalStrategy) = (0.2, IntervalStrategy.Steps)
         );
         Said(
             "Warm-up, stable part and decay of warmup_stable_decay are 40 updates, the run has 30 updates: it does "
                 + "not reach its end as written.",
             r =>
                 (r.Training.LrSchedulerType, r.Training.LrSchedulerKwargs) = (
-                    "warmup_stable_decay", new() { ["num_decay_steps"] = "40" })
+                    SchedulerType.WarmupStableDecay, new() { ["num_decay_steps"] = "40" })
         );
         Said(
             "The longest row has 600 tokens, beyond the 512 positions that the model was made for "

@@ -11,6 +11,7 @@ using Headroom.Models;
 using Headroom.Training;
 using Headroom.Training.Data;
 using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
 using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Golden;
@@ -149,7 +150,7 @@ public class ModelGoldenTests
                         engine.Read(p.Slot.Grad), relative: 1e-4f);
             double norm = engine.GradientNorm();
             Near((double)step["grad_norm"]!, norm, 1e-4, $"{name} {kind} gradient norm of step {t}");
-            double lr = 1e-2 * Schedules.Factor("cosine", t, 2, 6);
+            double lr = 1e-2 * Schedules.Factor(SchedulerType.Cosine, t, 2, 6);
             engine.Update(new AdamWStep(lr, 0.9, 0.999, 1e-8, t + 1, (float)Math.Min(1, 0.3 / (norm + 1e-6))));
             t++;
         }

@@ -17,12 +17,12 @@ public class ScheduleTests
         foreach (var (key, entry) in json)
         {
             var kwargs = entry!["kwargs"]?["scheduler_specific_kwargs"] as JsonObject ?? [];
-            string name = Schedules
-                .Names.OrderByDescending(n => n.Length)
-                .First(n => key.StartsWith(n, StringComparison.Ordinal));
+            var type = Choices.Parse<SchedulerType>("key", Choices.Of(typeof(SchedulerType))
+                .OrderByDescending(n => n.Length)
+                .First(n => key.StartsWith(n, StringComparison.Ordinal)));
             var arguments = Schedules.Arguments(new()
             {
-                LrSchedulerType = name,
+                LrSchedulerType = type,
                 LearningRate = (double)entry["base_lr"]!,
                 LrSchedulerKwargs = kwargs.ToDictionary(p => p.Key, p => p.Value!.ToString()),
             });
@@ -33,7 +33,7 @@ public class ScheduleTests
                 double lr =
                     baseLr
                     * Schedules.Factor(
-                        name, s, (int?)entry["num_warmup_steps"] ?? 0, (int?)entry["num_training_steps"] ?? 50, baseLr,
+                        type, s, (int?)entry["num_warmup_steps"] ?? 0, (int?)entry["num_training_steps"] ?? 50, baseLr,
                         arguments);
                 Assert.True(
                     Math.Abs(lr - expected[s]) <= 1e-12 * Math.Abs(expected[s]) + 1e-18,
@@ -46,7 +46,7 @@ public class ScheduleTests
 
     private static TrainingOptions Of(string name, string kwargs) => new()
     {
-        LrSchedulerType = name,
+        LrSchedulerType = Choices.Parse<SchedulerType>("lr_scheduler_type", name),
         LearningRate = 2e-4,
         LrSchedulerKwargs = kwargs
                 .Split(' ', StringSplitOptions.RemoveEmptyEntries)
@@ -103,9 +103,10 @@ public class ScheduleTests
         0.9975923633360985, 0.735698368412999)]
     public void ArgumentsCount(string name, string kwargs, params double[] expected)
     {
-        var a = Schedules.Arguments(Of(name, kwargs));
+        var o = Of(name, kwargs);
+        var a = Schedules.Arguments(o);
         for (int i = 0; i < Steps.Length; i++)
-            Assert.Equal(expected[i], Schedules.Factor(name, Steps[i], 4, 20, 2e-4, a), 1e-12);
+            Assert.Equal(expected[i], Schedules.Factor(o.LrSchedulerType, Steps[i], 4, 20, 2e-4, a), 1e-12);
     }
 
     [Theory]
@@ -124,7 +125,7 @@ public class ScheduleTests
     [InlineData("inverse_sqrt", "timescale=0", "timescale cannot be '0'")]
     [InlineData("linear", "min_lr=1e-5", "linear takes no 'min_lr'")]
     [InlineData("cosine", "min_lr_rate=0.1", "cosine takes no 'min_lr_rate'")]
-    [InlineData("reduce_lr_on_plateau", "", "Unknown lr_scheduler_type")]
+    [InlineData("reduce_lr_on_plateau", "", "lr_scheduler_type 'reduce_lr_on_plateau' is unknown")]
     public void WhatAScheduleDoesNotTakeOrLacksIsRefused(string name, string kwargs, string why)
     {
         var e = Assert.Throws<HeadroomException>(() => Schedules.Arguments(Of(name, kwargs)));

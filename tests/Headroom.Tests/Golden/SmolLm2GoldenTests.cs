@@ -12,6 +12,7 @@ using Headroom.Training;
 using Headroom.Training.Data;
 using Headroom.Training.Events;
 using Headroom.Training.Loop;
+using Headroom.Training.Recipes;
 using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Golden;
@@ -108,9 +109,8 @@ public class SmolLm2GoldenTests
             Near(expected, loss, 1e-3 * expected, $"loss of step {t}");
             Near(expectedNorm, norm, 1e-3 * expectedNorm, $"gradient norm of step {t}");
             if (t == 0) CompareGradients(engine, grads);
-            double lr =
-                baseLr
-                * Schedules.Factor((string)args["lr_scheduler_type"]!, t, (int)args["warmup_steps"]!, steps.Count);
+            var schedule = Choices.Parse<SchedulerType>("lr_scheduler_type", (string)args["lr_scheduler_type"]!);
+            double lr = baseLr * Schedules.Factor(schedule, t, (int)args["warmup_steps"]!, steps.Count);
             Near((double)steps[t]!["lr"]!, lr, 1e-12, $"learning rate of step {t}");
             engine.Update(new AdamWStep(lr, 0.9, 0.999, 1e-8, t + 1, (float)Math.Min(1, clip / (norm + 1e-6))));
         }

@@ -45,9 +45,9 @@ public class TrainerGoldenTests
             LearningRate = (double)args["learning_rate"]!,
             WeightDecay = (double)args["weight_decay"]!,
             MaxGradNorm = (double)args["max_grad_norm"]!,
-            LrSchedulerType = (string)args["lr_scheduler_type"]!,
+            LrSchedulerType = Choices.Parse<SchedulerType>("lr_scheduler_type", (string)args["lr_scheduler_type"]!),
             WarmupSteps = (int)args["warmup_steps"]!,
-            TrainSamplingStrategy = "sequential",
+            TrainSamplingStrategy = SamplingStrategy.Sequential,
         };
         int tokens = options.PerDeviceTrainBatchSize * longest;
         var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters,

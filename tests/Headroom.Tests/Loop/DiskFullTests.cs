@@ -1,4 +1,3 @@
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Models;
 using Headroom.Tests.Models;
@@ -43,7 +42,7 @@ public sealed class DiskFullTests : IDisposable
             GradientAccumulationSteps = 1,
             MaxSteps = 6,
             LearningRate = 1e-3,
-            SaveStrategy = "steps",
+            SaveStrategy = IntervalStrategy.Steps,
             SaveSteps = 1,
             SaveTotalLimit = limit,
             Seed = 3,
@@ -124,7 +123,7 @@ public sealed class DiskFullTests : IDisposable
             using (var log = new EventLog(path) { Warn = said.Add })
             {
                 int written = 0;
-                while (disk.Operations < 12) log.Write("step", new JsonObject { ["step"] = ++written });
+                while (disk.Operations < 12) log.Write(new StepEvent { Step = ++written });
                 Assert.Single(said);
                 Assert.Contains("No space left", said[0], StringComparison.Ordinal);
                 var e = Assert.Throws<HeadroomException>(log.Sync);
@@ -132,9 +131,9 @@ public sealed class DiskFullTests : IDisposable
                 Assert.Contains(path, e.Message, StringComparison.Ordinal);
                 // no half line
                 Assert.All(File.ReadLines(path), l => Assert.EndsWith("}", l, StringComparison.Ordinal));
-                while (disk.Operations < 40) log.Write("step", new JsonObject { ["step"] = ++written });
+                while (disk.Operations < 40) log.Write(new StepEvent { Step = ++written });
                 log.Sync();
-                Assert.Equal(Enumerable.Range(1, written), EventLog.Read(path).Select(x => (int)x["step"]!));
+                Assert.Equal(Enumerable.Range(1, written), EventLog.Read(path).Select(e => ((StepEvent)e).Step));
             }
         }
     }

@@ -1,5 +1,4 @@
 using System.Security.Cryptography;
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Models;
 using Headroom.Tests.Models;
@@ -45,9 +44,9 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
             GradientAccumulationSteps = 1,
             MaxSteps = Steps,
             LearningRate = 1e-2,
-            EvalStrategy = "steps",
+            EvalStrategy = IntervalStrategy.Steps,
             EvalSteps = 1,
-            SaveStrategy = "steps",
+            SaveStrategy = IntervalStrategy.Steps,
             SaveSteps = 1,
             SaveTotalLimit = limit,
             Seed = 3,
@@ -71,16 +70,7 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
         using var log = new EventLog(At("run", "events.jsonl"));
         trainer.Run(new TrainerHooks
         {
-            OnStep = s =>
-                log.Write(
-                    "step",
-                    new JsonObject
-                    {
-                        ["step"] = s.Step,
-                        ["loss"] = s.Loss,
-                        ["grad_norm"] = s.GradNorm,
-                    }
-                ),
+            OnStep = s => log.Write(new StepEvent { Step = s.Step, Loss = s.Loss, GradNorm = s.GradNorm }),
             Evaluate = s => (Metric[s], true),
             OnBest = s =>
             {
@@ -102,8 +92,9 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
                 '\n',
                 EventLog
                     .Read(At("run", "events.jsonl"))
-                    .Where(e => (int?)e["step"] <= last)
-        .Select(e => $"{e["step"]} {e["loss"]} {e["grad_norm"]}"));
+                    .OfType<StepEvent>()
+                    .Where(e => e.Step <= last)
+                    .Select(e => $"{e.Step} {e.Loss:R} {e.GradNorm:R}"));
 
     private static string Hash(string file) => Convert.ToHexStringLower(SHA256.HashData(File.ReadAllBytes(file)));
 

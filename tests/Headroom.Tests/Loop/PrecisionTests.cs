@@ -36,7 +36,7 @@ public class PrecisionTests
     private static Recipe With(string precision)
     {
         var recipe = new Recipe();
-        recipe.Training.Precision = precision;
+        recipe.Training.Precision = Choices.Parse<Precision>("training.precision", precision);
         return recipe;
     }
 
@@ -70,7 +70,7 @@ public class PrecisionTests
     [InlineData(
         DType.F32, "fp16", "training.precision is fp16, but the CPU computes in fp32.",
         "Set training.precision to auto or fp32, or use a GPU.")]
-    [InlineData(DType.BF16, "fp8", "training.precision is fp8, which is unknown.", "Use auto, fp32, bf16 or fp16.")]
+    [InlineData(DType.BF16, "fp8", "training.precision 'fp8' is unknown.", "Use auto, fp32, bf16 or fp16.")]
     public void WhatTheDeviceHasNotIsRefused(DType preferred, string precision, string message, string toDo)
     {
         var e = Assert.Throws<HeadroomException>(() => Chosen(precision, preferred));

@@ -18,9 +18,9 @@ public sealed class ResumeTests : IDisposable
         GradientAccumulationSteps = 1,
         MaxSteps = 6,
         LearningRate = 1e-2,
-        EvalStrategy = "steps",
+        EvalStrategy = IntervalStrategy.Steps,
         EvalSteps = 2,
-        SaveStrategy = "steps",
+        SaveStrategy = IntervalStrategy.Steps,
         SaveSteps = 100,
         Seed = 3,
     };

@@ -33,10 +33,10 @@ public class AllocationTests
     }
 
     [Theory]
-    [InlineData("linear", TrainMode.Adapters, false)]
-    [InlineData("linear", TrainMode.Adapters, true)]
-    [InlineData("cosine", TrainMode.Full, false)]
-    public void TrainerStep(string schedule, TrainMode mode, bool dora)
+    [InlineData(SchedulerType.Linear, TrainMode.Adapters, false)]
+    [InlineData(SchedulerType.Linear, TrainMode.Adapters, true)]
+    [InlineData(SchedulerType.Cosine, TrainMode.Full, false)]
+    public void TrainerStep(SchedulerType schedule, TrainMode mode, bool dora)
     {
         var config = TinyModel.Small();
         var rows = TinyModel.Rows(config, Enumerable.Range(0, 64).Select(i => 5 + i % 30).ToArray());

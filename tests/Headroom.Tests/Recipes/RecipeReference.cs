@@ -152,6 +152,7 @@ internal static partial class RecipeReference
                 && new NullabilityInfoContext().Create(property).WriteState == NullabilityState.Nullable;
         var plain = Nullable.GetUnderlyingType(type) ?? type;
         string[] kinds = plain == typeof(bool) ? ["boolean"] : plain == typeof(int) ? ["integer"]
+            : plain.IsEnum ? ["string"]
             : plain == typeof(string)
                 ? property.Name == nameof(LoraConfig.InitLoraWeights) ? ["string", "boolean"]
                     : ["string"]
@@ -163,8 +164,7 @@ internal static partial class RecipeReference
         {
             ["type"] = kinds.Length == 1 ? kinds[0] : new JsonArray([.. kinds.Select(k => (JsonNode)k)]),
         };
-        if (property.GetCustomAttribute<ChoicesAttribute>() is { } choices)
-            node["enum"] = new JsonArray([.. choices.Names.Select(n => (JsonNode)n)]);
+        if (plain.IsEnum) node["enum"] = new JsonArray([.. Choices.Of(plain).Select(n => (JsonNode)n)]);
         if (property.GetCustomAttribute<RangeAttribute>() is { } range)
         {
             node[range.OpenLow ? "exclusiveMinimum" : "minimum"] = range.Low;
@@ -184,8 +184,7 @@ internal static partial class RecipeReference
     {
         var type = Element(p.PropertyType);
         string one =
-            p.GetCustomAttribute<ChoicesAttribute>() is { } choices
-                ? string.Join(", ", choices.Names.Select(n => $"`{n}`"))
+            type.IsEnum ? string.Join(", ", Choices.Of(type).Select(n => $"`{n}`"))
             : p.GetCustomAttribute<RangeAttribute>() is { } range ? range.ToString()
             : (Nullable.GetUnderlyingType(type) ?? type) == typeof(bool) ? "true, false"
             : type == typeof(string) ? "text"
@@ -201,7 +200,7 @@ internal static partial class RecipeReference
         string json = JsonSerializer.Serialize(
             value, new JsonSerializerOptions { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
         if (value is float f) json = f.ToString(CultureInfo.InvariantCulture);
-        return $"`{Cell(value is string && !json.Contains('\\', StringComparison.Ordinal) ? json.Trim('"') : json)}`";
+        return $"`{Cell(value is string or Enum && !json.Contains('\\', StringComparison.Ordinal) ? json.Trim('"') : json)}`";
     }
 
     private static string Resume(PropertyInfo p) => p.GetCustomAttribute<IdentityAttribute>()!.Role switch
@@ -229,9 +228,8 @@ internal static partial class RecipeReference
         return Blanks().Replace(System.Net.WebUtility.HtmlDecode(text), " ").Trim();
     }
 
-    // A reference to a list of words says those; to an option, its key.
-    private static string Name(string cref) => cref.EndsWith("Schedules.Names", StringComparison.Ordinal)
-        ? "the schedules of transformers" : RecipeLoader.Key(cref[(cref.LastIndexOf('.') + 1)..]);
+    // A reference to an option says its key.
+    private static string Name(string cref) => RecipeLoader.Key(cref[(cref.LastIndexOf('.') + 1)..]);
 
     [GeneratedRegex(@"\s+")]
     private static partial Regex Blanks();

@@ -518,8 +518,8 @@ public sealed class ClassReportTests : IDisposable
     private static JsonObject Test(int[] gold, int[] predicted, string[]? words)
     {
         var p = new Predictions(words ?? ["", "", ""], gold, predicted, null, new string?[gold.Length], 0.5);
-        var e = RunEvents.Test("tuned", p.ToEvaluation(), 1);
-        e["event"] = "test";
+        var test = new TestEvent(1, TestEvent.Tuned).With(p.ToEvaluation(), rows: true);
+        var e = JsonNode.Parse(test.ToLine())!.AsObject();
         if (words == null) e.Remove("labels");
         return e;
     }

@@ -1,6 +1,7 @@
 using Headroom.Core;
 using Headroom.Reports;
 using Headroom.Training;
+using Headroom.Training.Events;
 using Headroom.Training.Intervals;
 using Headroom.Training.Tasks.LabelWords;
 
@@ -207,7 +208,7 @@ public class StatisticsTests
             CurveStatistics.Of(
                 Enumerable
                     .Range(1, 200)
-                    .Select(i => new StepPoint(i, f(i), 1 + 0.1 * (i % 2), 1e-4, 1, false))
+                    .Select(i => new StepEvent { Step = i, Loss = f(i), GradNorm = 1 + 0.1 * (i % 2) })
                     .ToArray()
             );
         var line = Of(i => 3 - 0.01 * i);

@@ -139,7 +139,7 @@ public class IdentityTests
         {
             Name = "n" + random.Next(100),
             Vram = Coin() ? "6.5GiB" : null,
-            Device = Coin() ? "cpu" : "auto",
+            Device = Coin() ? DeviceChoice.Cpu : DeviceChoice.Auto,
             Seeds = Coin() ? [1, -2] : [],
         };
         r.Models =

@@ -267,7 +267,7 @@ public sealed class RunFolderTests : IDisposable
         Assert.Null(Folder.ReadManifest());
         manifest.Write(Folder.Manifest);
         var read = Folder.ReadManifest()!;
-        Assert.Equal(manifest.ToJson().ToJsonString(), read.ToJson().ToJsonString());
+        Assert.Equal(manifest.ToJson(), read.ToJson());
         Assert.Equal(WeightStorage.NF4, read.LinearStorage);
         Assert.False(read.Quantization.Bnb4bitUseDoubleQuant);
         foreach (

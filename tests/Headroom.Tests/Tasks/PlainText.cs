@@ -36,7 +36,8 @@ public sealed class PlainTextType : TaskType
     public override IReadOnlyList<string> Keys => ["data.text_field"];
     public override ITask Make(Recipe recipe, ITokenizer tokenizer) => new Encoded(this, recipe.Task, tokenizer);
 
-    public override Evaluation Read(JsonObject e) => base.Read(e) with { Detail = new Detail(e.Long("bytes") ?? 0) };
+    public override Evaluation Read(Evaluation logged, JsonObject fields) =>
+        logged with { Detail = new Detail((long)fields["bytes"]!) };
 
     public override IReadOnlyList<Section> Sections(IReadOnlyList<ReportRow> rows) =>
         [
@@ -52,7 +53,7 @@ public sealed class PlainTextType : TaskType
 
     private sealed record Detail(long Bytes) : IEvaluationDetail
     {
-        public void Write(JsonObject e, bool rows) => e["bytes"] = Bytes;
+        public JsonObject Fields(bool rows) => new() { ["bytes"] = Bytes };
     }
 
     private sealed record Row(int[] All, int Bytes) : EncodedRow(All)

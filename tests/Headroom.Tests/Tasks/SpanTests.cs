@@ -68,7 +68,7 @@ public class SpanTests
             LearningRate = 1e-2,
             MaxGradNorm = 0,
             Seed = 3,
-            LrSchedulerType = "constant",
+            LrSchedulerType = SchedulerType.Constant,
         };
         Engine Open() =>
             TinyModel.Open(

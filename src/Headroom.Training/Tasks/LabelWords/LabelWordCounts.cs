@@ -15,7 +15,29 @@ internal sealed class LabelWordCounts
     private const int MostClasses = 2000; // a table of the square of it is kept
     private readonly List<string> _odd = [];
 
-    private LabelWordCounts() { }
+    private readonly Evaluation _logged;
+    private readonly LabelWordFields _fields;
+
+    /// <summary>Checks what a log holds of an evaluation.</summary>
+    /// <param name="logged">Rows and metrics, and what of them was odd.</param>
+    /// <param name="fields">The task's own fields.</param>
+    public LabelWordCounts(Evaluation logged, LabelWordFields fields)
+    {
+        (_logged, _fields, Rows) = (logged, fields, logged.Rows);
+        if (logged.Odd != null) Refuse(logged.Odd);
+        long[]? counts = Table(fields.Confusion);
+        string[]? labels = Words(fields.Labels);
+        ReadRows(counts, labels);
+        if (Gold != null) CountAnew(Gold, Predicted!, counts, labels);
+        else if (counts != null) TakeCounts(counts, labels);
+        if (labels != null && Confusion is { Labels: null })
+            Refuse("labels has another number of words than there are classes");
+        Rows = Confusion?.Rows ?? Rows;
+        double? share = fields.Accuracy is { ValueKind: JsonValueKind.Number } a && a.TryGetDouble(out double d)
+            && d is >= 0 and <= 1 ? d : null;
+        Accuracy = Confusion is { Rows: > 0 } whole ? whole.Accuracy : share;
+        if (fields.Accuracy != null && Accuracy == null && Rows != 0) Refuse("accuracy is no share");
+    }
 
     /// <summary>What cannot be used, as the end of a sentence; null when all can.</summary>
     public string? Odd => _odd.Count == 0 ? null : string.Join("; ", _odd);
@@ -37,42 +59,29 @@ internal sealed class LabelWordCounts
     /// </summary>
     public double? Trusted(double? figure) => _odd.Count == 0 ? figure : null;
 
-    public static LabelWordCounts Of(JsonObject e)
+    private void CountAnew(int[] gold, int[] predicted, long[]? counts, string[]? labels)
     {
-        var c = new LabelWordCounts { Rows = e.Long("rows") };
-        if (e["rows"] != null && c.Rows is null or < 0) c.Refuse("rows is no number of rows", () => c.Rows = null);
-        var counts = c.Table(e["confusion"]);
-        var labels = c.Words(e["labels"]);
-        c.ReadRows(e, counts, labels);
-        if (c.Gold != null)
-        {
-            // a class may be without a row
-            int named = labels?.Length ?? (counts?.Sum() == c.Gold.Length ? (int)Math.Sqrt(counts.Length) : 2);
-            int classes = Math.Max(named, Math.Max(c.Gold.Max(), c.Predicted!.Max()) + 1);
-            c.Confusion = ConfusionMatrix.Of(c.Gold, c.Predicted, classes, labels?.Length == classes ? labels : null);
-            if (counts != null && !c.Confusion.Counts.SequenceEqual(counts))
-                c.Refuse("confusion is not what gold and predicted give; it was counted anew");
-        }
-        else if (counts != null)
-        {
-            var m = new ConfusionMatrix(counts);
-            if (c.Rows is { } rows && rows != m.Rows)
-                c.Refuse(
-                    $"confusion holds {Show.Count(m.Rows)} rows, rows says {Show.Count(rows)}; figures of classes are "
-                        + $"left out"
-                );
-            else c.Confusion = labels != null && labels.Length == m.Classes ? new ConfusionMatrix(counts, labels) : m;
-        }
-        if (labels != null && c.Confusion is { Labels: null })
-            c.Refuse("labels has another number of words than there are classes");
-        c.Rows = c.Confusion?.Rows ?? c.Rows;
-        c.Accuracy = c.Confusion is { Rows: > 0 } whole ? whole.Accuracy : e.Share("accuracy");
-        if (e["accuracy"] != null && c.Accuracy == null && c.Rows != 0) c.Refuse("accuracy is no share");
-        return c;
+        // a class may be without a row
+        int named = labels?.Length ?? (counts?.Sum() == gold.Length ? (int)Math.Sqrt(counts.Length) : 2);
+        int classes = Math.Max(named, Math.Max(gold.Max(), predicted.Max()) + 1);
+        Confusion = ConfusionMatrix.Of(gold, predicted, classes, labels?.Length == classes ? labels : null);
+        if (counts != null && !Confusion.Counts.SequenceEqual(counts))
+            Refuse("confusion is not what gold and predicted give; it was counted anew");
+    }
+
+    private void TakeCounts(long[] counts, string[]? labels)
+    {
+        var m = new ConfusionMatrix(counts);
+        if (Rows is { } rows && rows != m.Rows)
+            Refuse(
+                $"confusion holds {Show.Count(m.Rows)} rows, rows says {Show.Count(rows)}; figures of classes are "
+                    + $"left out"
+            );
+        else Confusion = labels != null && labels.Length == m.Classes ? new ConfusionMatrix(counts, labels) : m;
     }
 
     /// <summary>The event's evaluation.</summary>
-    public Evaluation ToEvaluation(JsonObject e)
+    public Evaluation ToEvaluation()
     {
         long? correct = Confusion?.Correct ?? (Accuracy is { } a && Rows is { } n ? (long)Math.Round(a * n) : null);
         // A fixed seed: the same log gives the same report.
@@ -93,27 +102,16 @@ internal sealed class LabelWordCounts
             Detail = detail,
             Outcomes = detail.Outcomes,
             Odd = Odd,
-            Metrics = LabelWordMetrics.Of(detail, accuracy, e.Number("loss"), LossInterval(e), name =>
-                Trusted(e.Share(name))
-            ),
+            Metrics = LabelWordMetrics.Of(
+                detail, accuracy, _fields.Loss, _logged.Find(MetricKind.Loss.Name)?.Interval,
+                name => Trusted(_fields.Share(name))),
         };
     }
 
-    private static Interval? LossInterval(JsonObject e) =>
-        (e["metrics"] as JsonArray ?? [])
-            .OfType<JsonObject>()
-            .FirstOrDefault(m => m.Text("name") == MetricKind.Loss.Name)
-            is { } loss
-        && loss.Number("value") is { } value
-        && loss.Number("low") is { } low
-        && loss.Number("high") is { } high
-            ? new Interval(value, low, high)
-            : null;
-
-    private void ReadRows(JsonObject e, long[]? counts, string[]? labels)
+    private void ReadRows(long[]? counts, string[]? labels)
     {
-        if (e["gold"] == null && e["predicted"] == null) return;
-        int[]? gold = Indices(e["gold"]), predicted = Indices(e["predicted"]);
+        if (_fields.Gold == null && _fields.Predicted == null) return;
+        int[]? gold = Indices(_fields.Gold), predicted = Indices(_fields.Predicted);
         if (
             gold == null
             || predicted == null
@@ -132,64 +130,63 @@ internal sealed class LabelWordCounts
         }
         // Counts of two classes where there are more: the rows know better.
         (Gold, Predicted) = (gold, predicted);
-        if (e["tiers"] is not JsonArray tiers) return;
-        if (tiers.Count == gold.Length && tiers.All(t => t is null or JsonValue))
-            Tiers = [.. tiers.Select(t => t?.ToString())];
+        if (_fields.Tiers is not { ValueKind: JsonValueKind.Array } tiers) return;
+        if (
+            tiers.GetArrayLength() == gold.Length
+            && tiers.EnumerateArray().All(t => t.ValueKind is not (JsonValueKind.Array or JsonValueKind.Object))
+        )
+            Tiers = [.. tiers.EnumerateArray().Select(t => t.ValueKind == JsonValueKind.Null ? null : t.ToString())];
         else Refuse("tiers is not one word for each row");
     }
 
     // K rows of K counts, or K * K counts in one row.
-    private long[]? Table(JsonNode? node)
+    private long[]? Table(JsonElement? table)
     {
-        if (node == null) return null;
-        var cells =
-            node is not JsonArray a ? null
-            : a.All(x => x is JsonArray row && row.Count == a.Count) ? a.SelectMany(x => x!.AsArray()).ToList()
-            : a.ToList();
-        int classes = cells == null ? 0 : (int)Math.Sqrt(cells.Count);
+        if (table is not { } rows) return null;
+        List<JsonElement> cells = rows.ValueKind == JsonValueKind.Array ? [.. rows.EnumerateArray()] : [];
+        if (cells.All(r => r.ValueKind == JsonValueKind.Array && r.GetArrayLength() == cells.Count))
+            cells = [.. cells.SelectMany(r => r.EnumerateArray())];
+        int classes = (int)Math.Sqrt(cells.Count);
         long[]? counts =
-            cells != null && classes is >= 2 and <= MostClasses && classes * classes == cells.Count
+            classes is >= 2 and <= MostClasses && classes * classes == cells.Count
                 ? Whole(cells, long.MaxValue / 1024 / cells.Count)
                 : null;
         if (counts == null) Refuse("confusion is no table of counts");
         return counts;
     }
 
-    private string[]? Words(JsonNode? node)
+    private string[]? Words(JsonElement? list)
     {
-        if (node == null) return null;
+        if (list is not { } words) return null;
         if (
-            node is JsonArray { Count: >= 2 and <= MostClasses } a
-            && a.All(x => x is JsonValue v && v.GetValueKind() == JsonValueKind.String)
+            words.ValueKind == JsonValueKind.Array
+            && words.GetArrayLength() is >= 2 and <= MostClasses
+            && words.EnumerateArray().All(w => w.ValueKind == JsonValueKind.String)
         )
-            return [.. a.Select(x => (string)x!)];
+            return [.. words.EnumerateArray().Select(w => w.GetString()!)];
         Refuse("labels are no words");
         return null;
     }
 
-    private static int[]? Indices(JsonNode? node) =>
-        node is JsonArray a && Whole(a, MostClasses - 1) is { } whole ? [.. whole.Select(v => (int)v)] : null;
+    private static int[]? Indices(JsonElement? list) =>
+        list is { ValueKind: JsonValueKind.Array } a && Whole([.. a.EnumerateArray()], MostClasses - 1) is { } whole
+            ? [.. whole.Select(v => (int)v)] : null;
 
-    private static long[]? Whole(IList<JsonNode?> nodes, long most)
+    private static long[]? Whole(List<JsonElement> cells, long most)
     {
-        var whole = new long[nodes.Count];
+        var whole = new long[cells.Count];
         int i = 0;
-        foreach (var node in nodes)
+        foreach (var cell in cells)
         {
             if (
-                node is not JsonValue v
-                || v.GetValueKind() != JsonValueKind.Number
-                || v.GetValue<double>() is var d && !(d >= 0 && d <= most && d == Math.Floor(d))
+                cell.ValueKind != JsonValueKind.Number
+                || cell.GetDouble() is var d && !(d >= 0 && d <= most && d == Math.Floor(d))
             )
                 return null;
-            whole[i++] = (long)v.GetValue<double>();
+            whole[i++] = (long)d;
         }
         return whole;
     }
 
-    private void Refuse(string what, Action? then = null)
-    {
-        _odd.Add(what);
-        then?.Invoke();
-    }
+    private void Refuse(string what) => _odd.Add(what);
 }

@@ -48,25 +48,27 @@ public sealed class LabelWordDetail(ConfusionMatrix? confusion, ulong seed) : IE
             .Select(g => (g.Key, ConfusionMatrix.Of(
                 [.. g.Select(i => gold[i])], [.. g.Select(i => predicted[i])], m.Classes, m.Labels)))];
 
-    // Beside the metrics by name: these fields are what versions before task types wrote, and logs of theirs are read
-    // by them.
-    void IEvaluationDetail.Write(JsonObject e, bool rows)
+    JsonObject IEvaluationDetail.Fields(bool rows)
     {
-        if (confusion is not { } m) return;
-        if (!double.IsNaN(Loss)) e["loss"] = Finite(Loss);
-        (e["accuracy"], e["precision"]) = (Finite(m.Accuracy), m.Main.Precision);
-        (e["recall"], e["f1"]) = (m.Main.Recall, m.Main.F1);
-        (e["average"], e["f1_macro"], e["f1_weighted"]) = (m.IsBinary ? "binary" : "macro", m.Macro.F1, m.Weighted.F1);
-        if (m.Labels != null) e["labels"] = new JsonArray([.. m.Labels.Select(l => (JsonNode?)l)]);
-        var classes = Enumerable.Range(0, m.Classes).ToList();
-        e["confusion"] = new JsonArray(
-            [.. classes.Select(g => (JsonNode?)new JsonArray([.. classes.Select(c => (JsonNode?)m[g, c])]))]);
-        if (!rows || Gold == null || Predicted == null) return;
-        (e["gold"], e["predicted"]) = (Array(Gold), Array(Predicted));
-        e["tiers"] = Tiers == null ? null : new JsonArray([.. Tiers.Select(t => (JsonNode?)t)]);
+        if (confusion is not { } m) return [];
+        rows &= Gold != null && Predicted != null;
+        long[][] counts = [.. Enumerable.Range(0, m.Classes)
+            .Select(g => (long[])[.. Enumerable.Range(0, m.Classes).Select(p => m[g, p])])];
+        return LabelWordFields.ToJson(new()
+        {
+            Loss = double.IsNaN(Loss) ? null : Loss,
+            Accuracy = LabelWordFields.Value<double?>(double.IsFinite(m.Accuracy) ? m.Accuracy : null),
+            Precision = m.Main.Precision,
+            Recall = m.Main.Recall,
+            F1 = m.Main.F1,
+            Average = m.IsBinary ? "binary" : "macro",
+            F1Macro = m.Macro.F1,
+            F1Weighted = m.Weighted.F1,
+            Labels = m.Labels == null ? null : LabelWordFields.Value<string?[]>([.. m.Labels]),
+            Confusion = LabelWordFields.Value(counts),
+            Gold = rows ? LabelWordFields.Value(Gold) : null,
+            Predicted = rows ? LabelWordFields.Value(Predicted) : null,
+            Tiers = rows ? LabelWordFields.Value(Tiers) : null,
+        });
     }
-
-    private static JsonArray Array(int[] values) => new([.. values.Select(v => (JsonNode?)v)]);
-
-    private static JsonNode? Finite(double v) => double.IsFinite(v) ? v : null;
 }

@@ -34,8 +34,6 @@ public sealed partial class LabelWordEncoder
             throw new HeadroomException(
                 $"task.labels holds {task.Labels.Count} label words",
                 "Give a word for each of at least two label values");
-        if (task.Loss is not ("answer" or "all"))
-            throw new HeadroomException($"task.loss is '{task.Loss}'", "Use answer or all");
         _bos = tokenizer.AddBos && tokenizer.BosId is { } bos ? [bos] : [];
         int columns = _template.Columns.Count;
         _heads = [.. _template.Heads.Take(columns).Select((h, i) => i == 0 ? tokenizer.Encode(h) : After("x", h))];
@@ -127,7 +125,7 @@ public sealed partial class LabelWordEncoder
         int label = LabelIndex(row.Label);
         int[] prompt = Prompt(row.Texts);
         return new(
-            [.. prompt, .. Answers[label]], training && _task.Loss == "all" ? 1 : prompt.Length, label, row.Tier);
+            [.. prompt, .. Answers[label]], training && _task.Loss == LossTokens.All ? 1 : prompt.Length, label, row.Tier);
     }
 
     /// <summary>

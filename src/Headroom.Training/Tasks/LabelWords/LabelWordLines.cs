@@ -1,4 +1,5 @@
 using System.Globalization;
+using Headroom.Core;
 using Headroom.Tokenizers.Chat;
 using Headroom.Training.Intervals;
 

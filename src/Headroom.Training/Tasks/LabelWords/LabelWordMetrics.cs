@@ -1,3 +1,4 @@
+using Headroom.Core;
 using Headroom.Training.Intervals;
 
 namespace Headroom.Training.Tasks.LabelWords;

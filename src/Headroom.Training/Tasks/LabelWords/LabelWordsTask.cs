@@ -27,7 +27,8 @@ internal sealed class LabelWordsTask : ITask
     public int Candidates => _encoder.Candidates.Length;
     public IReadOnlyList<int[]> SharedIds => _encoder.Answers;
 
-    public int MostLabels(int longest) => _options.Loss == "all" ? longest : _encoder.Answers.Max(a => a.Length);
+    public int MostLabels(int longest) =>
+        _options.Loss == LossTokens.All ? longest : _encoder.Answers.Max(a => a.Length);
 
     public EncodedRow Encode(DataRow row, bool training) => _encoder.Encode(row, training);
 

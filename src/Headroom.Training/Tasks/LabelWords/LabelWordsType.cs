@@ -85,7 +85,8 @@ internal sealed class LabelWordsType : TaskType
         (BagOfWords.Name, BagOfWords.Run(data.Train, data.Validation, data.Test, recipe.Task.Labels,
             recipe.Training.Seed, stop).ToEvaluation());
 
-    public override Evaluation Read(JsonObject e) => LabelWordCounts.Of(e).ToEvaluation(e);
+    public override Evaluation Read(Evaluation logged, JsonObject fields) =>
+        new LabelWordCounts(logged, LabelWordFields.Read(fields)).ToEvaluation();
 
     public override Section Quality(IReadOnlyList<ReportRow> rows) => LabelWordTables.Of(rows);
 

@@ -1,3 +1,4 @@
+using System.Text.Json.Serialization;
 using Headroom.Core;
 
 namespace Headroom.Training.Recipes;
@@ -19,11 +20,20 @@ public sealed partial class TaskOptions
     public Dictionary<string, string> Labels { get; set; } = new() { ["0"] = " negative", ["1"] = " positive" };
     /// <summary>Which tokens the loss counts: the answer's, or all.</summary>
     [Identity(Identity.Rows)]
-    [Choices("answer", "all")]
     [AlsoCalled("train_on_inputs completion_only_loss assistant_only_loss train_on_responses_only mask_prompt "
         + "train_on_prompt roles_to_train train_on_eos")]
-    public string Loss { get; set; } = "answer";
+    public LossTokens Loss { get; set; }
     /// <summary>Replacements in the text before tokenizing.</summary>
     [Identity(Identity.Rows)]
     public Dictionary<string, string> Replace { get; set; } = [];
+}
+
+/// <summary>Which tokens of a row the loss counts.</summary>
+[JsonConverter(typeof(SnakeCaseEnum<LossTokens>))]
+public enum LossTokens : byte
+{
+    /// <summary>Those of the answer.</summary>
+    Answer,
+    /// <summary>Every one.</summary>
+    All,
 }
