@@ -78,7 +78,8 @@ internal sealed class BenchStepCommand
             try
             {
                 if (device is CpuDevice) CommandLine.Refuse(p, "The CPU", _graphs, _expanded);
-                var compute = BaseSettings.ComputeType(Choices.Parse<Precision>("--dtype", p.GetValue(_dtype)!), device, "--dtype");
+                var precision = Choices.Parse<Precision>("--dtype", p.GetValue(_dtype)!);
+                var compute = BaseSettings.ComputeType(precision, device, "--dtype");
                 var options = new StepBenchmarkOptions(
                     rows, length, layers, compute, p.GetValue(_steps), p.GetValue(_rank), p.GetValue(_dropout),
                     AnswerOnly: p.GetValue(_answers), Ragged: p.GetValue(_ragged))

@@ -13,7 +13,7 @@ public sealed class PlannedModelTests : IDisposable
     private readonly string _folder = Directory.CreateTempSubdirectory("headroom-planned-").FullName;
 
     /// <summary>A CPU that is asked by every plan how it replays a micro-step, and keeps what it was asked.</summary>
-    private sealed class Asked : IDevice
+    private sealed class Asked : IDevice, IReplaysSteps
     {
         private readonly CpuDevice _cpu = new(1);
         public List<(double Flops, long Calls)> Plans { get; } = [];
@@ -30,6 +30,9 @@ public sealed class PlannedModelTests : IDisposable
             Plans.Add((flops, calls));
             return default;
         }
+
+        public void MicroStep(
+            in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue) => issue();
     }
 
     private static Recipe Recipe() => RecipeLoader.Parse($$"""
