@@ -20,7 +20,7 @@ public static class CudaOpsBench
         nint arena = device.Reserve(6L << 30), next = arena;
         Tensor New(DType t, int rows, int columns = 1)
         {
-            var x = new Tensor(next, t, Shape.Of(rows, columns));
+            var x = new Tensor(next, t, new Shape(rows, columns));
             next += (nint)((x.Bytes + 255) & ~255L);
             return x;
         }
@@ -60,7 +60,7 @@ public static class CudaOpsBench
                 int n = (int)Math.Min(bits.Length * 2, t.Bytes - at);
                 device.Upload(
                     System.Runtime.InteropServices.MemoryMarshal.AsBytes(bits.AsSpan())[..n],
-                    new Tensor(t.Address + (nint)at, DType.U8, Shape.Of(n)));
+                    new Tensor(t.Address + (nint)at, DType.U8, new Shape(n)));
             }
         }
 
@@ -74,7 +74,7 @@ public static class CudaOpsBench
         int o = 11008, h = 4096, blocks = o * h / 64;
         Tensor source = New(DType.F32, o, h), dst = New(DType.BF16, o, h);
         // the upper halves make random floats
-        Random(new Tensor(source.Address, DType.BF16, Shape.Of(o, h * 2)), 0.02f);
+        Random(new Tensor(source.Address, DType.BF16, new Shape(o, h * 2)), 0.02f);
         var w = new LinearWeight(
             WeightStorage.NF4Double, o, h, New(DType.U4, o, h), New(DType.U8, blocks),
             New(DType.F32, (blocks + 255) / 256), New(DType.F32, 1));

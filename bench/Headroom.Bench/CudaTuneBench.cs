@@ -25,7 +25,7 @@ public static class CudaTuneBench
         for (long at = 0; at < 2L << 30; at += bits.Length * 2)
             device.Upload(
                 System.Runtime.InteropServices.MemoryMarshal.AsBytes(bits.AsSpan()),
-                new Tensor(arena + (nint)at, DType.U8, Shape.Of(bits.Length * 2)));
+                new Tensor(arena + (nint)at, DType.U8, new Shape(bits.Length * 2)));
         long start = arena;
         nint a = arena, b = (nint)(start + (1L << 30)), c = (nint)(start + (4L << 30));
         double seconds = 0;

@@ -77,18 +77,18 @@ public static class DecodeBench
             return t;
         }
         int blocks = LinearWeight.Blocks((long)outs * ins, 64);
-        var source = Take(DType.F32, Shape.Of(outs, ins));
+        var source = Take(DType.F32, new Shape(outs, ins));
         var random = new PhiloxRandom(1);
         for (long i = 0; i < source.Count; i++) source.F[i] = random.NextFloat() - 0.5f;
         var w = storage == WeightStorage.NF4Double
                 ? new LinearWeight(
-                    storage, outs, ins, Take(DType.U4, Shape.Of(outs, ins)), Take(DType.U8, Shape.Of(blocks)),
-                    Take(DType.F32, Shape.Of(LinearWeight.Blocks(blocks, 256))), Take(DType.F32, Shape.Of(1)))
+                    storage, outs, ins, Take(DType.U4, new Shape(outs, ins)), Take(DType.U8, new Shape(blocks)),
+                    Take(DType.F32, new Shape(LinearWeight.Blocks(blocks, 256))), Take(DType.F32, new Shape(1)))
                 : new LinearWeight(
-                    storage, outs, ins, Take(storage == WeightStorage.F32 ? DType.F32 : DType.BF16, Shape.Of(outs, ins))
+                    storage, outs, ins, Take(storage == WeightStorage.F32 ? DType.F32 : DType.BF16, new Shape(outs, ins))
                 );
         device.Ops.Quantize(source, w);
-        Tensor x = Take(DType.F32, Shape.Of(rows, ins)), y = Take(DType.F32, Shape.Of(rows, outs));
+        Tensor x = Take(DType.F32, new Shape(rows, ins)), y = Take(DType.F32, new Shape(rows, outs));
         for (long i = 0; i < x.Count; i++) x.F[i] = random.NextFloat() - 0.5f;
         double best = double.MaxValue;
         for (int i = 0; i < repeats; i++)

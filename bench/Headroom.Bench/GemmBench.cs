@@ -47,7 +47,7 @@ public static unsafe partial class GemmBench
         {
             Tensor New(DType t, int rows, int cols) =>
                 new(
-                    (nint)NativeMemory.AlignedAlloc((nuint)t.Bytes((long)rows * cols) + 64, 64), t, Shape.Of(rows, cols)
+                    (nint)NativeMemory.AlignedAlloc((nuint)t.Bytes((long)rows * cols) + 64, 64), t, new Shape(rows, cols)
                 );
             Tensor x = New(DType.F32, m, k), y = New(DType.F32, m, n), w = New(DType.F32, n, k);
             var random = new PhiloxRandom(3);

@@ -20,6 +20,6 @@ internal sealed class Dice(ulong seed, long group)
     /// <summary>True once in n times.</summary>
     public bool One(int n) => To(n) == 0;
     public bool Coin() => To(2) == 0;
-    public T Of<T>(params T[] items) => items[To(items.Length)];
+    public T Pick<T>(params T[] items) => items[To(items.Length)];
     public T From<T>(IReadOnlyList<T> items) => items[To(items.Count)];
 }

@@ -167,7 +167,7 @@ internal sealed class TemplateCases
         {
             0 => _dice.Between(-3, 9),
             1 when _dice.One(3) => "#2.0",
-            1 => _dice.Of(0.5, -2.5, 1e16, 3.14159, 1e-7, 100.0, 0.1),
+            1 => _dice.Pick(0.5, -2.5, 1e16, 3.14159, 1e-7, 100.0, 0.1),
             2 => _dice.Coin(),
             _ => Word(),
         };
@@ -184,13 +184,13 @@ internal sealed class TemplateCases
         ["eos_token"] = "</s>",
         ["s"] = Word(),
         ["t"] = Word() + Word(),
-        ["n"] = _dice.Of(0, 1, 2, 3, -1, 7, 100),
+        ["n"] = _dice.Pick(0, 1, 2, 3, -1, 7, 100),
         ["m"] = _dice.Between(-5, 5),
         ["f"] = _dice.To(5) switch
         {
             0 => "#2.0",
             1 => "#1e3",
-            _ => _dice.Of(0.5, -1.5, 2.5, 2.5, 1e20, 1e-5, 3.14159, 0.1, 123456.789),
+            _ => _dice.Pick(0.5, -1.5, 2.5, 2.5, 1e20, 1e-5, 3.14159, 0.1, 123456.789),
         },
         ["b"] = _dice.Coin(),
         ["l"] = new JsonArray(Enumerable.Range(0, _dice.To(5)).Select(_ => (JsonNode)_dice.Between(-2, 4)).ToArray()),
@@ -217,7 +217,7 @@ internal sealed class TemplateCases
     {
         var d = new JsonObject();
         for (int n = _dice.To(4); n > 0; n--)
-            d[_dice.Of("a", "b", "k", "B", "items", "\u00e9", "x y", "")] =
+            d[_dice.Pick("a", "b", "k", "B", "items", "\u00e9", "x y", "")] =
                 depth > 0 && _dice.One(3) ? Dict(depth - 1)
                 : depth > 0 && _dice.One(4) ? new JsonArray(Scalar(), Scalar())
                 : Scalar();
@@ -231,7 +231,7 @@ internal sealed class TemplateCases
         {
             var m = new JsonObject
             {
-                ["role"] = _dice.Of("user", "assistant", "system", "tool", "user", "assistant"),
+                ["role"] = _dice.Pick("user", "assistant", "system", "tool", "user", "assistant"),
                 ["content"] =
                     _dice.One(8) ? null
                     : _dice.One(8) ? new JsonArray(new JsonObject { ["type"] = "text", ["text"] = Word() })
@@ -278,7 +278,7 @@ internal sealed class TemplateCases
     private string Tag(string inside) => $"{{%{Sign()} {inside} {Sign()}%}}";
 
     private string Gap() =>
-        _dice.Of(
+        _dice.Pick(
             "", "", "", " ", "\n", "  ", "\n  ", "\n\n", "\t", " \n", "x", "a\n", " b ", "\u00e9", "\r\n", "#", "{",
             "}", "%", "{ {", "\u00a0");
 
@@ -300,25 +300,25 @@ internal sealed class TemplateCases
                 if (_dice.Coin()) branches += Tag("else") + Body(depth, loop);
                 return branches + Tag("endif");
             case 3 or 4 or 5 or 6:
-                string names = _dice.Of("x", "x", "y", "x, y", "(x, y)", "s"),
+                string names = _dice.Pick("x", "x", "y", "x, y", "(x, y)", "s"),
                     source = names.Contains(',')
-                        ? _dice.Of(
+                        ? _dice.Pick(
                             "d.items()", "d | items", "ld | map('list')", "[(1, 2), ('a', 'b')]", "d | dictsort", "ls",
                             Any(1))
-                        : _dice.Of(List(1), List(1), "messages", "ls", "d", "range(3)", Any(1));
+                        : _dice.Pick(List(1), List(1), "messages", "ls", "d", "range(3)", Any(1));
                 string condition = _dice.One(5) ? $" if {Bool(1)}" : "", recursive = _dice.One(60) ? " recursive" : "";
                 return Tag($"for {names} in {source}{condition}{recursive}")
                     + Body(depth, true)
                     + (_dice.One(4) ? Tag("else") + Body(depth, loop) : "")
                     + Tag("endfor");
-            case 7 or 8 or 9: return Tag($"set {_dice.Of("x", "y", "s", "n", "l")} = {Any(2)}") + Output();
-            case 10: return Tag($"set x, y = {_dice.Of("1, 2", "[1, 'a']", "'ab'", "l", Any(1))}") + Output();
+            case 7 or 8 or 9: return Tag($"set {_dice.Pick("x", "y", "s", "n", "l")} = {Any(2)}") + Output();
+            case 10: return Tag($"set x, y = {_dice.Pick("1, 2", "[1, 'a']", "'ab'", "l", Any(1))}") + Output();
             case 11:
                 return Tag(
                         "set x"
                             + (
                                 _dice.Coin()
-                                    ? " | " + _dice.Of("trim", "upper", "length", "indent(2)", "replace('a', 'b')")
+                                    ? " | " + _dice.Pick("trim", "upper", "length", "indent(2)", "replace('a', 'b')")
                                     : ""
                             )
                     )
@@ -328,25 +328,25 @@ internal sealed class TemplateCases
             case 12 or 13:
                 return Tag($"set ns = namespace(v={Any(1)}, w=0)")
                     + Tag($"for x in {List(1)}")
-                    + Tag($"set ns.v = {_dice.Of("x", "ns.v ~ x", "loop.index", "ns.w + 1", Any(1))}")
+                    + Tag($"set ns.v = {_dice.Pick("x", "ns.v ~ x", "loop.index", "ns.w + 1", Any(1))}")
                     + Tag("endfor")
-                    + $"{{{{ {_dice.Of("ns.v", "ns.w", "ns['v']", "ns.nope", "ns.v is defined")} }}}}";
+                    + $"{{{{ {_dice.Pick("ns.v", "ns.w", "ns['v']", "ns.nope", "ns.v is defined")} }}}}";
             case 14 or 15:
-                string parameters = _dice.Of("", "a", "a, b='z'", "a, b=n", "a=1, b=2");
+                string parameters = _dice.Pick("", "a", "a, b='z'", "a, b=n", "a=1, b=2");
                 return Tag($"macro mm({parameters})")
                     + Body(depth, false)
                         .Replace(
-                            "missing", _dice.Of("a", "b", "caller()", "varargs", "kwargs"), StringComparison.Ordinal)
+                            "missing", _dice.Pick("a", "b", "caller()", "varargs", "kwargs"), StringComparison.Ordinal)
                     + Tag("endmacro")
-                    + $"{{{{ mm({_dice.Of("", Any(1), $"{Any(1)}, {Any(1)}", $"b={Any(1)}", $"a={Any(1)}", "1, 2, 3")}) {_dice.Of("", "| trim", "| upper", "~ 'z'", "| length")} }}}}";
+                    + $"{{{{ mm({_dice.Pick("", Any(1), $"{Any(1)}, {Any(1)}", $"b={Any(1)}", $"a={Any(1)}", "1, 2, 3")}) {_dice.Pick("", "| trim", "| upper", "~ 'z'", "| length")} }}}}";
             case 16:
                 return _dice.One(3)
                     ? Tag("call(q) mm(1)") + "{{ q }}" + Tag("endcall")
                     : Tag("call mm()") + Body(depth, false) + Tag("endcall");
-            case 17: return Tag("raw") + _dice.Of("{{ x }}", "{% if %}", "a\n  b", " ", "{# c #}") + Tag("endraw");
-            case 18: return $"{{#{Sign()} {_dice.Of("note", "{{ x }}", "a\nb", "")} {Sign()}#}}";
+            case 17: return Tag("raw") + _dice.Pick("{{ x }}", "{% if %}", "a\n  b", " ", "{# c #}") + Tag("endraw");
+            case 18: return $"{{#{Sign()} {_dice.Pick("note", "{{ x }}", "a\nb", "")} {Sign()}#}}";
             case 19: return Tag("generation") + Body(depth, loop) + Tag("endgeneration");
-            case 20: return loop ? Tag($"if {Bool(1)}") + Tag(_dice.Of("break", "continue")) + Tag("endif") : Output();
+            case 20: return loop ? Tag($"if {Bool(1)}") + Tag(_dice.Pick("break", "continue")) + Tag("endif") : Output();
             case 21:
                 return _dice.One(3)
                     ? Tag($"with z = {Any(1)}") + "{{ z }}" + Tag("endwith")
@@ -354,13 +354,13 @@ internal sealed class TemplateCases
             case 22:
                 return _dice.One(4)
                     ? Tag(
-                        _dice.Of(
+                        _dice.Pick(
                             "include 'a'", "import 'a' as b", "do 1", "autoescape true", "block q", "trans", "debug",
                             "endif", "else", "extends 'a'", "")
                     )
                     : Output();
             case 23 when loop:
-                return $"{{{{ loop.{_dice.Of("index", "index0", "first", "last", "length", "revindex", "revindex0", "previtem", "nextitem", "depth", "depth0", "cycle('a', 'b')", "changed(x)", "nope", "cycle()")} }}}}";
+                return $"{{{{ loop.{_dice.Pick("index", "index0", "first", "last", "length", "revindex", "revindex0", "previtem", "nextitem", "depth", "depth0", "cycle('a', 'b')", "changed(x)", "nope", "cycle()")} }}}}";
             case 24 when _dice.One(8): return "{{ raise_exception('no') }}";
             default: return Output();
         }
@@ -380,7 +380,7 @@ internal sealed class TemplateCases
         5 => List(depth),
         6 => Map(depth),
         7 => depth > 0
-            ? $"{Any(depth - 1)} | {_dice.From(_dice.Of(StrFilters, ListFilters, DictFilters, NumFilters))}"
+            ? $"{Any(depth - 1)} | {_dice.From(_dice.Pick(StrFilters, ListFilters, DictFilters, NumFilters))}"
             : _dice.From(Names),
         _ => depth > 0 && _dice.One(3) ? Wild(depth) : _dice.From(Names),
     };
@@ -390,18 +390,18 @@ internal sealed class TemplateCases
     {
         0 =>
             $"{Any(depth - 1)} "
-                + $"{_dice.Of("+", "-", "*", "/", "//", "%", "~", "==", "<", ">=", "in", "not in", "and", "or")} "
+                + $"{_dice.Pick("+", "-", "*", "/", "//", "%", "~", "==", "<", ">=", "in", "not in", "and", "or")} "
                 + $"{Any(depth - 1)}",
         1 =>
-            $"{_dice.From(Names)}.{_dice.Of("a", "b", "role", "content", "items", "keys", "nope", "0", "1", "_a", "__len__", "append", "get", "copy", "index", "count", "upper", "real", "update", "values")}",
+            $"{_dice.From(Names)}.{_dice.Pick("a", "b", "role", "content", "items", "keys", "nope", "0", "1", "_a", "__len__", "append", "get", "copy", "index", "count", "upper", "real", "update", "values")}",
         2 =>
-            $"{_dice.From(Names)}[{_dice.Of("0", "-1", "'a'", "1:", ":2", "::-1", "'nope'", "n", "m", "none", "1.5", "true", "n:m", "::2", "5:", "'upper'")}]",
+            $"{_dice.From(Names)}[{_dice.Pick("0", "-1", "'a'", "1:", ":2", "::-1", "'nope'", "n", "m", "none", "1.5", "true", "n:m", "::2", "5:", "'upper'")}]",
         3 => $"({Any(depth - 1)}).{Pick(StrMethods, OddStrMethods)}",
         4 =>
-            $"{_dice.From(Names)}.{_dice.Of("items()", "keys()", "values()", "get('a')", "get('zz', 1)", "append(1)", "index(1)", "count(1)", "pop()", "copy()", "items() | list", "keys() | list", "values() | first")}",
+            $"{_dice.From(Names)}.{_dice.Pick("items()", "keys()", "values()", "get('a')", "get('zz', 1)", "append(1)", "index(1)", "count(1)", "pop()", "copy()", "items() | list", "keys() | list", "values() | first")}",
         5 => $"({Any(depth - 1)} if {Bool(depth - 1)}{(_dice.Coin() ? $" else {Any(depth - 1)}" : "")})",
         6 =>
-            $"{_dice.Of("range", "dict", "namespace", "joiner", "cycler", "lipsum", "strftime_now", "nope")}({_dice.Of("", "3", "1, 4", "0, 10, 3", "5, 0, -2", "a=1", "'%Y-%m-%d'", "d")})",
+            $"{_dice.Pick("range", "dict", "namespace", "joiner", "cycler", "lipsum", "strftime_now", "nope")}({_dice.Pick("", "3", "1, 4", "0, 10, 3", "5, 0, -2", "a=1", "'%Y-%m-%d'", "d")})",
         7 => $"{Any(depth - 1)} is {(_dice.One(4) ? "not " : "")}{Pick(Tests, OddTests)}",
         8 => $"-{Any(depth - 1)}",
         _ => $"({Any(depth - 1)}, {Any(depth - 1)})",
@@ -410,15 +410,15 @@ internal sealed class TemplateCases
     private string Literal()
     {
         string w = Word();
-        char quote = _dice.Of('\'', '"');
+        char quote = _dice.Pick('\'', '"');
         var text = new StringBuilder().Append(quote);
         foreach (char c in w)
             if (c == quote || c == '\\') text.Append('\\').Append(c);
-            else if (c == '\n') text.Append(_dice.Of("\\n", "\n"));
+            else if (c == '\n') text.Append(_dice.Pick("\\n", "\n"));
             else text.Append(c);
         if (_dice.One(12))
             text.Append(
-                _dice.Of(
+                _dice.Pick(
                     "\\t", "\\x41", "\\u00e9", "\\q", "\\101", "\\U0001F600", "\\N{DIGIT ONE}", "\\'", "\\\"", "\\x4",
                     "\\a", "\\0")
             );
@@ -432,24 +432,24 @@ internal sealed class TemplateCases
             {
                 0 => "s",
                 1 => "t",
-                2 => _dice.Of(
+                2 => _dice.Pick(
                     "eos_token", "(messages | first).role", "messages[0].content", "messages[0]['role']", "x"),
                 _ => Literal(),
             };
         return _dice.To(12) switch
         {
-            0 or 1 => $"{Str(depth - 1)} {_dice.Of("~", "+", "~")} {Str(depth - 1)}",
+            0 or 1 => $"{Str(depth - 1)} {_dice.Pick("~", "+", "~")} {Str(depth - 1)}",
             2 or 3 => $"{Str(depth - 1)} | {Pick(StrFilters, OddStrFilters)}",
             4 or 5 => $"{(depth > 1 ? $"({Str(depth - 1)})" : Str(0))}.{Pick(StrMethods, OddStrMethods)}",
-            6 => $"{Str(0)}[{_dice.Of("0", "-1", "1:", ":-1", "::-1", "n", "1:3", "m:", "::2", "-2:", "100")}]",
+            6 => $"{Str(0)}[{_dice.Pick("0", "-1", "1:", ":-1", "::-1", "n", "1:3", "m:", "::2", "-2:", "100")}]",
             7 => $"({Str(depth - 1)} if {Bool(depth - 1)} else {Str(depth - 1)})",
             8 => !_dice.One(6)
                 ? Literal()
-                : $"{_dice.Of("'%s' % s", "'%d|%5.2f' % (n, f)", "'%s %s' % (s, l)", "'%(a)s' % d", "'%05d' % n", "'%x' % 255", "'%-5s|' % s", "'%r' % s", "'%%' % ()", "s % n", "'%c' % 65", "'%e' % f", "'%g' % f", "'%i' % f", "'%s' % (l,)")}",
+                : $"{_dice.Pick("'%s' % s", "'%d|%5.2f' % (n, f)", "'%s %s' % (s, l)", "'%(a)s' % d", "'%05d' % n", "'%x' % 255", "'%-5s|' % s", "'%r' % s", "'%%' % ()", "s % n", "'%c' % 65", "'%e' % f", "'%g' % f", "'%i' % f", "'%s' % (l,)")}",
             9 => !_dice.One(6)
                 ? "s"
-                : $"{_dice.Of("'{}-{}'.format(s, n)", "'{0}{1}{0}'.format(s, t)", "'{:>8}|'.format(s)", "'{:05d}'.format(n)", "'{:.2f}'.format(f)", "'{a}'.format(a=s)", "'{!r}'.format(s)", "'{:,}'.format(1234567)", "'{{}}'.format()", "'{:%}'.format(f)", "'{x.y}'.format(x=d)", "'{0[a]}'.format(d)")}",
-            10 => $"{Str(depth - 1)} * {_dice.Of("2", "n", "0", "-1", "m")}",
+                : $"{_dice.Pick("'{}-{}'.format(s, n)", "'{0}{1}{0}'.format(s, t)", "'{:>8}|'.format(s)", "'{:05d}'.format(n)", "'{:.2f}'.format(f)", "'{a}'.format(a=s)", "'{!r}'.format(s)", "'{:,}'.format(1234567)", "'{{}}'.format()", "'{:%}'.format(f)", "'{x.y}'.format(x=d)", "'{0[a]}'.format(d)")}",
+            10 => $"{Str(depth - 1)} * {_dice.Pick("2", "n", "0", "-1", "m")}",
             _ => $"{Any(depth - 1)} | string",
         };
     }
@@ -462,15 +462,15 @@ internal sealed class TemplateCases
                 0 => "n",
                 1 => "m",
                 2 => "f",
-                _ => _dice.Of(
+                _ => _dice.Pick(
                     "0", "1", "2", "7", "-3", "1.5", "0.1", "1e3", "10", "1_000", "1e16", "123456789012", "2.0",
                     "0.1e1", "9007199254740993", "4611686018427387904", "0x1f", "0b11", "0o17", "00", "1E5", "1.5e-7"),
             };
         return _dice.To(9) switch
         {
             0 or 1 or 2 =>
-                $"{Num(depth - 1)} {_dice.Of("+", "-", "*", "+", "-", _dice.Of("/", "//", "%"))} {Num(depth - 1)}",
-            3 => $"{_dice.Of("2", "n", "3", "10", "0.5", "-2", "m")} ** {_dice.Of("2", "n", "0", "-1", "0.5", "10")}",
+                $"{Num(depth - 1)} {_dice.Pick("+", "-", "*", "+", "-", _dice.Pick("/", "//", "%"))} {Num(depth - 1)}",
+            3 => $"{_dice.Pick("2", "n", "3", "10", "0.5", "-2", "m")} ** {_dice.Pick("2", "n", "0", "-1", "0.5", "10")}",
             4 => $"{Any(depth - 1)} | length",
             5 => $"({Num(depth - 1)}) | {Pick(NumFilters, OddNumFilters)}",
             6 => $"({Str(depth - 1)}) | int",
@@ -482,19 +482,19 @@ internal sealed class TemplateCases
     private string Bool(int depth)
     {
         if (depth <= 0)
-            return _dice.Of(
+            return _dice.Pick(
                 "b", "true", "false", "add_generation_prompt", "not b", "n", "s", "missing", "l", "True", "none",
                 "loop.first");
         return _dice.To(10) switch
         {
-            0 => $"{Num(depth - 1)} {_dice.Of("==", "!=", "<", "<=", ">", ">=")} {Num(depth - 1)}",
-            1 => $"{Str(depth - 1)} {_dice.Of("==", "!=", "<", ">", "in", "not in")} {Str(depth - 1)}",
+            0 => $"{Num(depth - 1)} {_dice.Pick("==", "!=", "<", "<=", ">", ">=")} {Num(depth - 1)}",
+            1 => $"{Str(depth - 1)} {_dice.Pick("==", "!=", "<", ">", "in", "not in")} {Str(depth - 1)}",
             2 => $"{Any(depth - 1)} is {(_dice.One(4) ? "not " : "")}{Pick(Tests, OddTests)}",
-            3 => $"{Bool(depth - 1)} {_dice.Of("and", "or")} {Bool(depth - 1)}",
+            3 => $"{Bool(depth - 1)} {_dice.Pick("and", "or")} {Bool(depth - 1)}",
             4 => $"not {Bool(depth - 1)}",
-            5 => $"{Any(depth - 1)} {_dice.Of("in", "not in", "==", "!=")} {Any(depth - 1)}",
+            5 => $"{Any(depth - 1)} {_dice.Pick("in", "not in", "==", "!=")} {Any(depth - 1)}",
             6 =>
-                $"{Num(depth - 1)} {_dice.Of("<", "<=", "==")} {Num(depth - 1)} {_dice.Of("<", "<=", "!=")} "
+                $"{Num(depth - 1)} {_dice.Pick("<", "<=", "==")} {Num(depth - 1)} {_dice.Pick("<", "<=", "!=")} "
                     + $"{Num(depth - 1)}",
             7 => $"({Bool(depth - 1)})",
             8 => $"{_dice.From(Names)} is defined and {Bool(depth - 1)}",
@@ -505,24 +505,24 @@ internal sealed class TemplateCases
     private string List(int depth)
     {
         if (depth <= 0)
-            return _dice.Of(
+            return _dice.Pick(
                 "l", "ls", "ld", "e", "messages", "[]", "[1, 2, 3]", "['a', 'B', 'c']", "(1, 2)", "range(3)", "tools",
                 "[3, 1, 2]", "[none, 1]", "['a', 1]", "[[1, 2], [3, 4]]", "[{'a': 1}, {'a': 2}, {'b': 3}]");
         return _dice.To(8) switch
         {
             0 or 1 or 2 => $"{List(depth - 1)} | {Pick(ListFilters, OddListFilters)}",
             3 => $"{List(depth - 1)} + {List(depth - 1)}",
-            4 => $"{List(0)}[{_dice.Of("1:", ":-1", "::-1", "0", "-1", "n:", "::2", "1:2")}]",
+            4 => $"{List(0)}[{_dice.Pick("1:", ":-1", "::-1", "0", "-1", "n:", "::2", "1:2")}]",
             5 => $"[{Any(depth - 1)}, {Any(depth - 1)}]",
-            6 => $"{Str(0)}.split({_dice.Of("", "','", "' '", "'a'")})",
-            _ => $"{List(0)} * {_dice.Of("2", "0", "n")}",
+            6 => $"{Str(0)}.split({_dice.Pick("", "','", "' '", "'a'")})",
+            _ => $"{List(0)} * {_dice.Pick("2", "0", "n")}",
         };
     }
 
     private string Map(int depth)
     {
         if (depth <= 0)
-            return _dice.Of(
+            return _dice.Pick(
                 "d", "{}", "{'a': 1}", "{'b': [1, 2.5], 'a': none, 'c': 'x'}", "messages[0]", "dict(a=1)", "{'k': d}",
                 "{1: 'a'}", "{none: 1}", "{'a': 1, 'a': 2}");
         return _dice.To(4) switch
@@ -530,7 +530,7 @@ internal sealed class TemplateCases
             0 or 1 => $"{Map(depth - 1)} | {Pick(DictFilters, OddDictFilters)}",
             2 => $"{{'a': {Any(depth - 1)}, {Literal()}: {Any(depth - 1)}}}",
             _ =>
-                $"{Map(0)}.{_dice.Of("items()", "keys()", "values()", "get('a')", "get('b', 'q')", "a", "items() | list", "keys() | list", "values() | list", "items() | first", "nope", "get('a').b", "items() | length", "keys() | join", "pop('a')", "copy()", "update({})")}",
+                $"{Map(0)}.{_dice.Pick("items()", "keys()", "values()", "get('a')", "get('b', 'q')", "a", "items() | list", "keys() | list", "values() | list", "items() | first", "nope", "get('a').b", "items() | length", "keys() | join", "pop('a')", "copy()", "update({})")}",
         };
     }
 

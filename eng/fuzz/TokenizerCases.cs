@@ -115,7 +115,7 @@ internal sealed class TokenizerCases
                 case 4: json["model"]!["fuse_unk"] = dice.Coin(); break;
                 case 5:
                     foreach (var t in json["added_tokens"]!.AsArray())
-                        if (dice.One(4)) t![dice.Of("lstrip", "rstrip", "single_word", "normalized")] = dice.Coin();
+                        if (dice.One(4)) t![dice.Pick("lstrip", "rstrip", "single_word", "normalized")] = dice.Coin();
                     break;
                 default: if (!bytes) json["model"]!["byte_fallback"] = dice.Coin(); break;
             }
@@ -205,7 +205,7 @@ internal sealed class TokenizerCases
         {
             ["type"] = "BPE",
             ["dropout"] = null,
-            ["unk_token"] = dice.Of<string?>(
+            ["unk_token"] = dice.Pick<string?>(
                 null, vocab.ContainsKey("<unk>") ? "<unk>" : null, vocab.ContainsKey("<unk>") ? "<unk>" : null,
                 dice.One(10) ? "<none>" : null, dice.One(4) && joined.Count > 0 ? dice.From(joined) : null),
             ["continuing_subword_prefix"] = dice.One(60) ? "##" : dice.One(4) ? "" : null,
@@ -292,13 +292,13 @@ internal sealed class TokenizerCases
     {
         0 => Item("NFC"),
         1 => Item("NFD"),
-        2 => dice.One(6) ? Item(dice.Of("NFKC", "NFKD")) : Item("NFC"),
+        2 => dice.One(6) ? Item(dice.Pick("NFKC", "NFKD")) : Item("NFC"),
         3 or 4 => Item("Lowercase"),
         5 or 6 => Item("Strip", ("strip_left", dice.Coin()), ("strip_right", dice.Coin())),
         7 => Item("StripAccents"),
-        8 or 9 => Item("Prepend", ("prepend", dice.Of("\u2581", " ", "ab", dice.One(40) ? "" : "a"))),
+        8 or 9 => Item("Prepend", ("prepend", dice.Pick("\u2581", " ", "ab", dice.One(40) ? "" : "a"))),
         10 or 11 or 12 => Item(
-            "Replace", ("pattern", Pattern(dice)), ("content", dice.Of("\u2581", "", "a", "bc", " "))),
+            "Replace", ("pattern", Pattern(dice)), ("content", dice.Pick("\u2581", "", "a", "bc", " "))),
         13 => dice.To(4) switch
         {
             0 => Item("Nmt"),
@@ -326,8 +326,8 @@ internal sealed class TokenizerCases
     private static JsonObject Pre(Dice dice, int depth) => dice.To(depth > 0 ? 17 : 14) switch
     {
         0 or 1 => Item(
-            "Metaspace", ("replacement", dice.Of("\u2581", "\u2581", "\u2581", "_", "a")),
-            ("prepend_scheme", dice.Of("first", "always", "never")), ("split", dice.Coin())),
+            "Metaspace", ("replacement", dice.Pick("\u2581", "\u2581", "\u2581", "_", "a")),
+            ("prepend_scheme", dice.Pick("first", "always", "never")), ("split", dice.Coin())),
         2 or 3 or 4 => Item(
             "Split", ("pattern", Pattern(dice)), ("behavior", dice.From(Behaviors)), ("invert", dice.One(3))),
         5 => Item("Digits", ("individual_digits", dice.Coin())),
@@ -335,7 +335,7 @@ internal sealed class TokenizerCases
         7 => Item("WhitespaceSplit"),
         8 => Item("Punctuation", ("behavior", dice.From(Behaviors))),
         9 => Item("BertPreTokenizer"),
-        10 => Item("CharDelimiterSplit", ("delimiter", dice.Of(" ", "a", "-"))),
+        10 => Item("CharDelimiterSplit", ("delimiter", dice.Pick(" ", "a", "-"))),
         11 => dice.One(8) ? Item("UnicodeScripts") : Item("FixedLength", ("length", dice.Between(1, 5))),
         12 => Item("BertPreTokenizer"),
         13 => Item("Punctuation"),
@@ -414,15 +414,15 @@ internal sealed class TokenizerCases
             1 => Item("ByteFallback"),
             2 => Item("Fuse"),
             3 => Item(
-                "Strip", ("content", dice.Of(" ", "a", "\u2581")), ("start", dice.To(3)),
+                "Strip", ("content", dice.Pick(" ", "a", "\u2581")), ("start", dice.To(3)),
                 ("stop", dice.One(200) ? 1 : 0)),
-            4 or 5 => Item("Replace", ("pattern", Pattern(dice)), ("content", dice.Of(" ", "", "a"))),
+            4 or 5 => Item("Replace", ("pattern", Pattern(dice)), ("content", dice.Pick(" ", "", "a"))),
             6 or 7 => Item(
-                "Metaspace", ("replacement", dice.Of("\u2581", "_")),
-                ("prepend_scheme", dice.Of("first", "always", "never")), ("split", dice.Coin())),
+                "Metaspace", ("replacement", dice.Pick("\u2581", "_")),
+                ("prepend_scheme", dice.Pick("first", "always", "never")), ("split", dice.Coin())),
             8 => Item("WordPiece", ("prefix", "##"), ("cleanup", dice.Coin())),
             9 => dice.To(8) > 0
-                ? Item("BPEDecoder", ("suffix", dice.Of("</w>", "a")))
+                ? Item("BPEDecoder", ("suffix", dice.Pick("</w>", "a")))
                 : Item("CTC", ("pad_token", "<pad>"), ("word_delimiter_token", "|"), ("cleanup", true)),
             _ => Item("Sequence", ("decoders", Several(dice, () => Decoder(dice, depth - 1, bytes)))),
         };

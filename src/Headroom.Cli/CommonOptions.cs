@@ -10,7 +10,7 @@ internal static class CommonOptions
         new("--json") { Description = "Print the result as JSON; progress goes to standard error." };
 
     /// <summary>An option that is absent unless it is given.</summary>
-    public static Option<T> Of<T>(string name, string description) => new(name) { Description = description };
+    public static Option<T> Make<T>(string name, string description) => new(name) { Description = description };
 
     /// <summary>An option with a default.</summary>
     public static Option<T> With<T>(string name, T usual, string description) =>

@@ -11,7 +11,7 @@ internal static class Faults
     /// The fault itself where it is one of ours; else what stands for it. Threads that work together hand over their
     /// faults in an <see cref="AggregateException"/>: of several, one that a user can act on counts.
     /// </summary>
-    public static HeadroomException Of(Exception e)
+    public static HeadroomException Describe(Exception e)
     {
         Exception[] all = e is AggregateException several ? [.. several.Flatten().InnerExceptions] : [e];
         if (all.OfType<HeadroomException>().FirstOrDefault() is { } ours) return ours;

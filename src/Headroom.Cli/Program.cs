@@ -46,7 +46,7 @@ catch (OutputClosedException e)
 }
 catch (Exception e)
 {
-    var fault = Faults.Of(e);
+    var fault = Faults.Describe(e);
     Console.Error.WriteLine($"error: {fault.Message}\n  {fault.ToDo}");
     if (parsed.GetValue(verbose)) Console.Error.WriteLine(e);
     return fault.ExitCode;

@@ -10,7 +10,7 @@ namespace Headroom.Core;
 public static class Choices
 {
     /// <summary>The words of an enum, in its order.</summary>
-    public static IReadOnlyList<string> Of(Type type) =>
+    public static IReadOnlyList<string> Words(Type type) =>
         [.. Enum.GetNames(type).Select(JsonNamingPolicy.SnakeCaseLower.ConvertName)];
 
     /// <summary>The word of a value.</summary>
@@ -23,7 +23,7 @@ public static class Choices
     /// <exception cref="HeadroomException">It is none of the enum's words, which are named.</exception>
     public static object Parse(Type type, string key, string word)
     {
-        var words = Of(type);
+        var words = Words(type);
         int at = words.ToList().IndexOf(word);
         if (at < 0)
             throw new HeadroomException($"{key} '{HeadroomException.Value(word)}' is unknown.", $"Use {List(words)}.");

@@ -27,7 +27,7 @@ public readonly partial record struct FileIdentity(
     private const long WindowsEpoch = 116_444_736_000_000_000; // 1970 in units of 100 ns since 1601
 
     /// <summary>Of an open file; null where the system cannot tell.</summary>
-    public static FileIdentity? Of(SafeFileHandle file)
+    public static FileIdentity? Read(SafeFileHandle file)
     {
         if (OperatingSystem.IsLinux()) return Linux((int)file.DangerousGetHandle(), "", EmptyPath)?.Identity;
         return OperatingSystem.IsWindows() ? Windows(file) : null;

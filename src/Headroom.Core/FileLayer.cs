@@ -91,7 +91,7 @@ public class FileLayer
             if (Directory.Exists(path)) DeleteFolder(path);
             else if (File.Exists(path)) Delete(path);
         }
-        catch (Exception e) when (DiskFault.Of(e) != null)
+        catch (Exception e) when (DiskFault.Find(e) != null)
         {
         }
     }
@@ -107,10 +107,10 @@ public static class DiskFault
         WindowsHandleFull = 0x27; // ENOSPC, EDQUOT
 
     /// <summary>The fault of a file or disk that an exception is, or that it was made from; null for others.</summary>
-    public static Exception? Of(Exception? e) => e switch
+    public static Exception? Find(Exception? e) => e switch
     {
         IOException or UnauthorizedAccessException => e,
-        HeadroomException { InnerException: { } inner } => Of(inner),
+        HeadroomException { InnerException: { } inner } => Find(inner),
         _ => null,
     };
 
@@ -118,6 +118,6 @@ public static class DiskFault
     /// True when there was no room on the disk, or none that this user may use: deleting something helps.
     /// </summary>
     public static bool IsFull(Exception? e) =>
-        Of(e) is IOException io
+        Find(e) is IOException io
         && (io.HResult & 0xFFFF) is NoSpace or Quota or MacQuota or WindowsFull or WindowsHandleFull;
 }

@@ -85,7 +85,7 @@ public sealed record ModelConfig
 
     /// <summary>The family: the table of the model's weights, and its rules.</summary>
     /// <exception cref="HeadroomException">There is none of this <see cref="ModelType"/>.</exception>
-    public ModelFamily Family => ModelFamilies.Of(ModelType);
+    public ModelFamily Family => ModelFamilies.Get(ModelType);
 
     /// <summary>
     /// Hugging Face names of the tensors that a linear product or a look-up reads: embedding table, projections in

@@ -14,7 +14,7 @@ public sealed class ModuleNames : List<string>
     public bool IsPattern { get; private init; }
 
     /// <summary>A pattern in the place of names.</summary>
-    public static ModuleNames Of(string pattern)
+    public static ModuleNames Parse(string pattern)
     {
         var names = new ModuleNames { IsPattern = true };
         names.Add(pattern);
@@ -34,7 +34,7 @@ public sealed class ModuleNames : List<string>
     {
         public override ModuleNames Read(ref Utf8JsonReader reader, Type type, JsonSerializerOptions options)
         {
-            if (reader.TokenType == JsonTokenType.String) return Of(reader.GetString()!);
+            if (reader.TokenType == JsonTokenType.String) return Parse(reader.GetString()!);
             var names = new ModuleNames();
             names.AddRange(JsonSerializer.Deserialize<string[]>(ref reader, options)!);
             return names;

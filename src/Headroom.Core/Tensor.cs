@@ -37,14 +37,25 @@ public static class DTypes
 }
 
 /// <summary>Shape of up to three dimensions, row-major; trailing dimensions are contiguous.</summary>
-public readonly record struct Shape(int Rank, int D0, int D1 = 1, int D2 = 1)
+public readonly record struct Shape
 {
+    private Shape(int rank, int d0, int d1, int d2) => (Rank, D0, D1, D2) = (rank, d0, d1, d2);
+
     /// <summary>A vector.</summary>
-    public static Shape Of(int d0) => new(1, d0);
+    public Shape(int d0) : this(1, d0, 1, 1) { }
     /// <summary>A matrix [rows, columns].</summary>
-    public static Shape Of(int d0, int d1) => new(2, d0, d1);
+    public Shape(int d0, int d1) : this(2, d0, d1, 1) { }
     /// <summary>A rank-3 block.</summary>
-    public static Shape Of(int d0, int d1, int d2) => new(3, d0, d1, d2);
+    public Shape(int d0, int d1, int d2) : this(3, d0, d1, d2) { }
+
+    /// <summary>Number of dimensions.</summary>
+    public int Rank { get; }
+    /// <summary>First dimension.</summary>
+    public int D0 { get; init; }
+    /// <summary>Second dimension, or 1.</summary>
+    public int D1 { get; init; }
+    /// <summary>Third dimension, or 1.</summary>
+    public int D2 { get; init; }
     /// <summary>Number of elements.</summary>
     public long Count => (long)D0 * D1 * D2;
     /// <inheritdoc/>
@@ -86,7 +97,7 @@ public readonly record struct Tensor(nint Address, DType DType, Shape Shape, int
         this with { Address = Address + (nint)DType.Bytes((long)start * Stride), Shape = Shape with { D0 = count } };
     /// <summary>The first columns of every row of a matrix, of the same memory.</summary>
     public Tensor FirstColumns(int columns) =>
-        this with { Shape = Shape.Of(Rows, columns), Gap = Stride - columns };
+        this with { Shape = new Shape(Rows, columns), Gap = Stride - columns };
     /// <summary>Pointer to float32 elements (host memory only).</summary>
     public unsafe float* F => (float*)Address;
     /// <summary>Pointer to int32 elements (host memory only).</summary>

@@ -14,8 +14,8 @@ internal sealed class CubinCache(string folder)
     {
         try
         {
-            if (!File.Exists(Of(key))) return null;
-            byte[] stored = File.ReadAllBytes(Of(key));
+            if (!File.Exists(PathOf(key))) return null;
+            byte[] stored = File.ReadAllBytes(PathOf(key));
             int length = stored.Length - SHA256.HashSizeInBytes;
             return length > 0 && SHA256.HashData(stored.AsSpan(0, length)).AsSpan().SequenceEqual(stored.AsSpan(length))
                 ? stored[..length]
@@ -35,12 +35,12 @@ internal sealed class CubinCache(string folder)
         try
         {
             Directory.CreateDirectory(folder);
-            string temporary = $"{Of(key)}.{Environment.ProcessId}.tmp";
+            string temporary = $"{PathOf(key)}.{Environment.ProcessId}.tmp";
             File.WriteAllBytes(temporary, [.. cubin, .. SHA256.HashData(cubin)]);
-            File.Move(temporary, Of(key), overwrite: true);
+            File.Move(temporary, PathOf(key), overwrite: true);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException) { } // compiled again next time
     }
 
-    private string Of(string key) => Path.Combine(folder, key + ".cubin");
+    private string PathOf(string key) => Path.Combine(folder, key + ".cubin");
 }

@@ -25,7 +25,7 @@ public sealed class CudaException(string call, string status, string todo)
     /// <summary>Throws unless a driver status is 0.</summary>
     internal static void Check(int status, string call)
     {
-        if (status != 0) throw Of(status, call);
+        if (status != 0) throw Make(status, call);
     }
 
     /// <summary>Throws unless a cuBLASLt status is 0.</summary>
@@ -35,7 +35,7 @@ public sealed class CudaException(string call, string status, string todo)
     }
 
     /// <summary>The failure of a driver call.</summary>
-    internal static CudaException Of(int status, string call) =>
+    internal static CudaException Make(int status, string call) =>
         new(call, Text(status) + Before(), ToDoFor(status)) { Status = status };
 
     /// <summary>
@@ -44,7 +44,7 @@ public sealed class CudaException(string call, string status, string todo)
     /// </summary>
     internal static CudaException OfLt(int status, string call) =>
         Driver.cuMemGetInfo(out _, out _) is not 0 and var fault
-        ? Of(fault, call)
+        ? Make(fault, call)
             : new CudaException(
                 call, $"cuBLAS status {status}{Before()}",
                 "Run headroom doctor; a product that the library cannot do is a fault to report.");

@@ -115,7 +115,7 @@ public sealed unsafe partial class CudaOps
             _gpu.Launch(
                 K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), _gradScale.Address,
                 losses.Slice(row, n), head.Out, gradient ? 1 : 0);
-            var dz = new Tensor(z.Address, act, Shape.Of(n, head.Out), gap);
+            var dz = new Tensor(z.Address, act, new Shape(n, head.Out), gap);
             if (!dHead.IsNone) BackwardWeight(h, dz, dHead); // before dHidden, which may be hidden
             if (!dHidden.IsNone) BackwardInput(dz, head, false, dHidden.Slice(row, n));
         }

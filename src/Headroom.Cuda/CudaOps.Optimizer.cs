@@ -86,7 +86,7 @@ public sealed unsafe partial class CudaOps
     {
         using var _ = OpTimer.Op("all_finite");
         _gpu.MakeCurrent();
-        Zero(new Tensor(_result, DType.I32, Shape.Of(1)));
+        Zero(new Tensor(_result, DType.I32, new Shape(1)));
         _gpu.Launch(
             K("quantize.cu", DType.F32, "all_finite"), (_gpu.Blocks(x.Count, 2048), 1), 256, x,
             KernelConstants.Kind(x.DType), x.Count, _result);

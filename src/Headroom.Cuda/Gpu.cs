@@ -313,7 +313,7 @@ internal sealed unsafe class Gpu : IDisposable
             int status = Driver.cuLaunchKernel(
                 kernel, (uint)grid.X, (uint)grid.Y, (uint)gridZ, (uint)block, 1, 1, (uint)shared, stream.Value,
                 parameters, null);
-            if (status != 0) throw CudaException.Of(status, $"{nameof(Driver.cuLaunchKernel)} of {_names[kernel]}");
+            if (status != 0) throw CudaException.Make(status, $"{nameof(Driver.cuLaunchKernel)} of {_names[kernel]}");
             _last = (Issue.Kernel, kernel, 0, 0, 0);
         }
         if (Profile != null)

@@ -9,7 +9,7 @@ namespace Headroom.Formats;
 public static class FileSize
 {
     /// <summary>Bytes of the file that the path leads to.</summary>
-    public static long Of(string path)
+    public static long Measure(string path)
     {
         Core.RegularFile.Check(path);
         using var handle = File.OpenHandle(path);

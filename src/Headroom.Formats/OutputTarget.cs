@@ -130,13 +130,13 @@ public sealed class OutputTarget : IDisposable
             FileLayer.Current.MoveFolder(_final, Aside);
             FileLayer.Current.MoveFolder(Temporary, _final);
         }
-        catch (Exception e) when (DiskFault.Of(e) != null)
+        catch (Exception e) when (DiskFault.Find(e) != null)
         {
             try
             {
                 if (IsAside) FileLayer.Current.MoveFolder(Aside, _final);
             }
-            catch (Exception again) when (DiskFault.Of(again) != null)
+            catch (Exception again) when (DiskFault.Find(again) != null)
             {
                 // the next write does it
             }
@@ -154,7 +154,7 @@ public sealed class OutputTarget : IDisposable
         {
             if (IsAside) FileLayer.Current.MoveFolder(Aside, _final);
         }
-        catch (Exception e) when (DiskFault.Of(e) != null)
+        catch (Exception e) when (DiskFault.Find(e) != null)
         {
             throw new HeadroomException($"The output {_asked} cannot be written: {e.Message}",
                 $"What was there is in {Aside}: move it back, or mend the disk.", 1, e);
@@ -171,7 +171,7 @@ public sealed class OutputTarget : IDisposable
         {
             FileLayer.Current.MoveFolder(Aside, going);
         }
-        catch (Exception e) when (DiskFault.Of(e) != null)
+        catch (Exception e) when (DiskFault.Find(e) != null)
         {
             // the next write does it
         }
@@ -301,8 +301,8 @@ public sealed class OutputTarget : IDisposable
         if (!File.Exists(one) || !File.Exists(other)) return false;
         using var a = File.OpenHandle(one);
         using var b = File.OpenHandle(other);
-        return FileIdentity.Of(a) is { } x
-            && FileIdentity.Of(b) is { } y
+        return FileIdentity.Read(a) is { } x
+            && FileIdentity.Read(b) is { } y
             && (x.Device, x.Inode, x.InodeHigh) == (y.Device, y.Inode, y.InodeHigh);
     }
 }

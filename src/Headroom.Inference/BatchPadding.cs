@@ -28,7 +28,7 @@ internal sealed class BatchPadding(BatchLimits limits, bool pads)
     public static int Sequences(BatchLimits limits) => limits.TrainSequences + 1;
 
     /// <summary>Tokens, sequences and labels that a batch of these is computed at.</summary>
-    public (int Tokens, int Sequences, int Labels) Of(int tokens, int sequences, int labels)
+    public (int Tokens, int Sequences, int Labels) Pad(int tokens, int sequences, int labels)
     {
         if (!pads || tokens >= limits.TrainTokens || labels == 0)
             return (tokens, sequences, labels); // the largest batch is a shape that comes again as it is

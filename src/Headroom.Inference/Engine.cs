@@ -223,7 +223,7 @@ public sealed partial class Engine : IDisposable
     public double MicroStep(in HostBatch batch, in Dropout dropout, float gradScale)
     {
         RefreshAdapters();
-        var (tokens, sequences, labels) = _padding.Of(batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length);
+        var (tokens, sequences, labels) = _padding.Pad(batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length);
         Phases.Train(_memory, tokens, sequences, labels, out var b, out var losses);
         Fill(batch, b);
         _step = (b, losses, dropout, gradScale, _memory.Taken);
@@ -248,7 +248,7 @@ public sealed partial class Engine : IDisposable
     internal Tensor TemporaryBytes =>
         new(
             _arena + (nint)Plan.StaticBytes, DType.U8,
-            Shape.Of((int)Math.Min(int.MaxValue & ~4095, Plan.ArenaBytes - Plan.StaticBytes)));
+            new Shape((int)Math.Min(int.MaxValue & ~4095, Plan.ArenaBytes - Plan.StaticBytes)));
 
     /// <summary>Gradient norm before clipping.</summary>
     public double GradientNorm() => _device.Ops.GlobalNorm(_grads);

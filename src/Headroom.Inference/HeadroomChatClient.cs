@@ -29,12 +29,12 @@ public sealed class HeadroomChatClient : IChatClient
     /// <param name="generator">The model.</param>
     /// <param name="modelId">Its name in metadata and responses.</param>
     /// <param name="defaults">What counts where <see cref="ChatOptions"/> says nothing, such as
-    /// <c>SamplingOptions.Of(GenerationConfig.Beside(path))</c>; null = greedy, 256 tokens.</param>
+    /// <c>SamplingOptions.Take(GenerationConfig.Beside(path))</c>; null = greedy, 256 tokens.</param>
     /// <exception cref="HeadroomException">The model has no chat template, or one that cannot be used.</exception>
     public HeadroomChatClient(Generator generator, string? modelId = null, GenerationOptions? defaults = null)
     {
         _generator = generator;
-        _template = ChatTemplate.Of(generator.Tokenizer);
+        _template = ChatTemplate.Get(generator.Tokenizer);
         _defaults = defaults ?? new GenerationOptions();
         _metadata = new ChatClientMetadata("headroom", defaultModelId: modelId);
     }

@@ -26,7 +26,7 @@ public sealed class OpenModel : IDisposable
     {
         (_from, _base, _run, _say) = (from, source, run, say);
         (Adapter, Quantization) = (adapter, quantization);
-        Source = AdapterBase.Of(source, adapter);
+        Source = AdapterBase.Subtract(source, adapter);
     }
 
     /// <summary>
@@ -94,9 +94,9 @@ public sealed class OpenModel : IDisposable
     /// <summary>Settings by which the model is held on a device, of which nothing is trained.</summary>
     /// <param name="device">The device.</param>
     /// <param name="precision">Type of the activations.</param>
-    /// <exception cref="HeadroomException">As <see cref="BaseSettings.Of"/>.</exception>
+    /// <exception cref="HeadroomException">As <see cref="BaseSettings.Choose"/>.</exception>
     public ModelSettings Settings(IDevice device, Precision precision = Precision.Auto) =>
-        BaseSettings.Of(Source, device, Quantization, precision) with { Lora = Adapter?.Lora };
+        BaseSettings.Choose(Source, device, Quantization, precision) with { Lora = Adapter?.Lora };
 
     /// <summary>Plans, reserves and loads base and adapter, after <see cref="Check"/>.</summary>
     /// <param name="device">Belongs to the engine from now on.</param>

@@ -27,7 +27,7 @@ internal static class Phases
     {
         memory.BeginPhase(phase);
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
+        losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, new Shape(labels));
     }
 
     /// <summary>
@@ -40,15 +40,15 @@ internal static class Phases
     {
         memory.BeginPhase("eval");
         b = BatchTensors.Alloc(memory, tokens, sequences, labels);
-        c = memory.Hold(MemoryCategory.Batch, "candidates", DType.I32, Shape.Of(candidates));
-        s = memory.Hold(MemoryCategory.Batch, "scores", DType.F32, Shape.Of(labels, candidates));
-        lse = memory.Hold(MemoryCategory.Batch, "log-sum-exp", DType.F32, Shape.Of(labels));
+        c = memory.Hold(MemoryCategory.Batch, "candidates", DType.I32, new Shape(candidates));
+        s = memory.Hold(MemoryCategory.Batch, "scores", DType.F32, new Shape(labels, candidates));
+        lse = memory.Hold(MemoryCategory.Batch, "log-sum-exp", DType.F32, new Shape(labels));
     }
 
     /// <summary>Behind the cache: one sequence's next tokens, and the logits of the last of them, F32 [1, V].</summary>
     public static void Decode(LlamaModel model, IMemory memory, int tokens, out BatchTensors b, out Tensor logits)
     {
         b = BatchTensors.Alloc(memory, tokens, 1, 0);
-        logits = memory.Hold(MemoryCategory.LogitsChunk, "logits", DType.F32, Shape.Of(1, model.Config.VocabSize));
+        logits = memory.Hold(MemoryCategory.LogitsChunk, "logits", DType.F32, new Shape(1, model.Config.VocabSize));
     }
 }

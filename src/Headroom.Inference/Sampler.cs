@@ -24,7 +24,7 @@ public sealed record SamplingOptions
     public int Seed { get; set; } = 42;
 
     /// <summary>What a model's generation_config.json asks for; greedy unless do_sample is set.</summary>
-    public static SamplingOptions Of(GenerationConfig c)
+    public static SamplingOptions Take(GenerationConfig c)
     {
         var d = new SamplingOptions();
         return d with

@@ -19,7 +19,7 @@ public static unsafe class HostWeights
             new ModelSettings(storage, storage, TrainMode.None), storage, false);
         fixed (float* p = values)
         {
-            var plain = new Tensor((nint)p, DType.F32, Shape.Of(rows, columns));
+            var plain = new Tensor((nint)p, DType.F32, new Shape(rows, columns));
             ops.Quantize(plain, weight);
             ops.Dequantize(weight, plain);
         }

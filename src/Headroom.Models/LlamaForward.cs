@@ -24,9 +24,9 @@ public sealed class KvCache
         for (int i = 0; i < Keys.Length; i++)
         {
             Keys[i] = memory.Hold(
-                MemoryCategory.KvCache, "key cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
+                MemoryCategory.KvCache, "key cache", model.Settings.ComputeType, new Shape(Capacity, width));
             Values[i] = memory.Hold(
-                MemoryCategory.KvCache, "value cache", model.Settings.ComputeType, Shape.Of(Capacity, width));
+                MemoryCategory.KvCache, "value cache", model.Settings.ComputeType, new Shape(Capacity, width));
         }
     }
 

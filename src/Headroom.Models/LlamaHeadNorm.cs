@@ -46,11 +46,11 @@ public sealed partial class LlamaModel
     }
 
     private Tensor HeadRstd(string name, Tensor x) =>
-        _memory.Alloc(MemoryCategory.Scratch, name, DType.F32, Shape.Of(Heads(x).Rows));
+        _memory.Alloc(MemoryCategory.Scratch, name, DType.F32, new Shape(Heads(x).Rows));
 
     // [T, heads * d] as rows of one head each, [T * heads, d].
     private Tensor Heads(Tensor x) =>
-        x with { Shape = Shape.Of(checked((int)(x.Count / Config.HeadDim)), Config.HeadDim) };
+        x with { Shape = new Shape(checked((int)(x.Count / Config.HeadDim)), Config.HeadDim) };
 
     /// <summary>Rotated queries and keys.</summary>
     /// <param name="Q">[T, heads * d].</param>

@@ -50,11 +50,11 @@ public sealed partial class LlamaModel
         HasOwnHead = !config.TieWordEmbeddings || !StaysTied && (Saves(_embeddingPath) || Saves(_headPath));
         if (HasOwnHead) _head = Table(_headPath, config.TieWordEmbeddings ? _embeddingPath : _headPath, out _gradHead);
         InverseFrequencies = memory.Static(
-            MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, Shape.Of(config.HeadDim / 2));
+            MemoryCategory.BaseWeights, "rope inv_freq", DType.F32, new Shape(config.HeadDim / 2));
         config.InverseFrequencies(out _ropeFactor);
         if ((int)(settings.ExpandedBytes >> 20) is > 0 and var mib)
             ExpandedRoom = memory.Static(
-                MemoryCategory.ExpandedWeights, "expanded weights", DType.U8, Shape.Of(mib, 1 << 20));
+                MemoryCategory.ExpandedWeights, "expanded weights", DType.U8, new Shape(mib, 1 << 20));
         _saved = new Saved[_layers.Length];
     }
 
@@ -99,15 +99,15 @@ public sealed partial class LlamaModel
         get
         {
             if (Settings.Mode == TrainMode.Full) return 0;
-            long Of(in LinearWeight w, int room) =>
+            long Expanded(in LinearWeight w, int room) =>
                 w.Storage is WeightStorage.F32 or WeightStorage.BF16 or WeightStorage.F16
                     ? 0
                 : Settings.ComputeType.Bytes((long)w.Out * (w.In + room)) + ExpandedSlack;
-            long bytes = Of(_head, 0);
+            long bytes = Expanded(_head, 0);
             foreach (var l in _layers)
             {
                 foreach (var group in new[] { l.Qkv, l.O, l.GateUp, l.Down })
-                    foreach (var p in group.Members) bytes += Of(p.Weight, group.Room(training: false));
+                    foreach (var p in group.Members) bytes += Expanded(p.Weight, group.Room(training: false));
             }
             return (bytes + (1 << 20) - 1) >> 20 << 20;
         }
@@ -176,19 +176,19 @@ public sealed partial class LlamaModel
     {
         var row = Config.Family[role];
         string name = row.Weight(layer);
-        var weight = _memory.Static(MemoryCategory.BaseWeights, name, DType.F32, Shape.Of(row.Shape(Config).Rows));
+        var weight = _memory.Static(MemoryCategory.BaseWeights, name, DType.F32, new Shape(row.Shape(Config).Rows));
         grad = Trains(row.Path(layer)) ? WeightAllocation.Train(_memory, _trained, name, weight, false) : default;
         return weight;
     }
 
     private Tensor Temp(MemoryCategory category, string name, int rows, int columns) =>
-        _memory.Alloc(category, name, Settings.ComputeType, Shape.Of(rows, columns));
+        _memory.Alloc(category, name, Settings.ComputeType, new Shape(rows, columns));
 
     private Tensor Rstd(MemoryCategory category, int rows) =>
-        _memory.Alloc(category, "rstd", DType.F32, Shape.Of(rows));
+        _memory.Alloc(category, "rstd", DType.F32, new Shape(rows));
 
     private Tensor Temp32(MemoryCategory category, string name, int rows, int columns) =>
-        _memory.Alloc(category, name, DType.F32, Shape.Of(rows, columns));
+        _memory.Alloc(category, name, DType.F32, new Shape(rows, columns));
 
     /// <summary>The seven projections of a layer, by what they share as input, and its norms.</summary>
     private sealed class Layer

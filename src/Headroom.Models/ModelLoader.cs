@@ -23,7 +23,7 @@ public static class ModelLoader
         // Row-wise storages go through it in pieces of whole rows; only NF4 statistics need the whole tensor.
         if (!model.Projections.Any(p => p.Weight.Storage is WeightStorage.NF4 or WeightStorage.NF4Double))
             largest = Math.Min(largest, Math.Max(ChunkElements, model.Projections.Max(p => p.Weight.In)));
-        return memory.Hold(MemoryCategory.Scratch, "load staging", DType.F32, Shape.Of(checked((int)largest)));
+        return memory.Hold(MemoryCategory.Scratch, "load staging", DType.F32, new Shape(checked((int)largest)));
     }
 
     /// <summary>
@@ -82,7 +82,7 @@ public static class ModelLoader
             for (int first = 0, step = (int)Math.Min(w.Out, staging.Count / w.In); first < w.Out; first += step)
             {
                 int rows = Math.Min(step, w.Out - first);
-                device.Ops.Quantize(staging with { Shape = Shape.Of(rows, w.In) }, RowsOf(w, first, rows));
+                device.Ops.Quantize(staging with { Shape = new Shape(rows, w.In) }, RowsOf(w, first, rows));
             }
         foreach (var (_, weight) in model.Norms)
             Upload(device, Enumerable.Repeat(1f, (int)weight.Count).ToArray(), weight);
@@ -135,7 +135,7 @@ public static class ModelLoader
         for (int first = 0; first < weight.Out; first += rowsPerPart)
         {
             int rows = Math.Min(rowsPerPart, weight.Out - first), start = first;
-            var part = new Tensor(staging.Address, type, Shape.Of(rows, weight.In));
+            var part = new Tensor(staging.Address, type, new Shape(rows, weight.In));
             if (raw != null) device.Upload((r, n, to) => Read(start + r, n, to), part);
             else UploadValues(name, first, source, device, part, ref host);
             if (!device.Ops.AllFinite(part)) throw NonFinite(name);
@@ -172,7 +172,7 @@ public static class ModelLoader
                 source.ReadBlocks(name, first, rows, span);
                 var part = RowsOf(weight, first, rows);
                 device.Upload(span, part.Data);
-                var values = staging with { Shape = Shape.Of(rows, weight.In) };
+                var values = staging with { Shape = new Shape(rows, weight.In) };
                 device.Ops.Dequantize(part, values);
                 if (!device.Ops.AllFinite(values)) throw NonFinite(name);
             }
@@ -190,7 +190,7 @@ public static class ModelLoader
         for (int first = 0; first < weight.Out; first += step)
         {
             int rows = Math.Min(step, weight.Out - first);
-            var part = staging with { Shape = Shape.Of(rows, weight.In) };
+            var part = staging with { Shape = new Shape(rows, weight.In) };
             Upload(device, values.Slice(first * weight.In, rows * weight.In), part);
             device.Ops.Quantize(part, RowsOf(weight, first, rows));
         }
@@ -204,7 +204,7 @@ public static class ModelLoader
         for (int first = 0; first < weight.Out; first += step)
         {
             int rows = Math.Min(step, weight.Out - first);
-            var part = staging with { Shape = Shape.Of(rows, weight.In) };
+            var part = staging with { Shape = new Shape(rows, weight.In) };
             device.Ops.Dequantize(RowsOf(weight, first, rows), part);
             device.Download(part, MemoryMarshal.AsBytes(values.Slice(first * weight.In, rows * weight.In)));
         }

@@ -94,7 +94,7 @@ public readonly record struct BatchTensors(
             starts[i] = at;
             at += (sizes[i] + 15) & ~15;
         }
-        var all = memory.Hold(MemoryCategory.Batch, "batch", DType.I32, Shape.Of(at));
+        var all = memory.Hold(MemoryCategory.Batch, "batch", DType.I32, new Shape(at));
         return new(
             all.Slice(0, tokens), all.Slice(starts[1], tokens), all.Slice(starts[2], sequences + 1),
             all.Slice(starts[3], labels), all.Slice(starts[4], labels))

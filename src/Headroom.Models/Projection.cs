@@ -50,14 +50,14 @@ public sealed class Projection
         (Rank, _scaling) = lora.For(path);
         if (Rank == 0) return;
         _dropoutP = lora.LoraDropout;
-        A = memory.Static(MemoryCategory.Adapters, path + ".lora_A.weight", DType.F32, Shape.Of(Rank, inFeatures));
-        B = memory.Static(MemoryCategory.Adapters, path + ".lora_B.weight", DType.F32, Shape.Of(outFeatures, Rank));
+        A = memory.Static(MemoryCategory.Adapters, path + ".lora_A.weight", DType.F32, new Shape(Rank, inFeatures));
+        B = memory.Static(MemoryCategory.Adapters, path + ".lora_B.weight", DType.F32, new Shape(outFeatures, Rank));
         if (lora.UseDora)
         {
             Magnitude = memory.Static(
-                MemoryCategory.Adapters, path + ".lora_magnitude_vector", DType.F32, Shape.Of(outFeatures));
-            _norm = memory.Static(MemoryCategory.Adapters, path + ".dora norm", DType.F32, Shape.Of(outFeatures));
-            _scale = memory.Static(MemoryCategory.Adapters, path + ".dora scale", DType.F32, Shape.Of(outFeatures));
+                MemoryCategory.Adapters, path + ".lora_magnitude_vector", DType.F32, new Shape(outFeatures));
+            _norm = memory.Static(MemoryCategory.Adapters, path + ".dora norm", DType.F32, new Shape(outFeatures));
+            _scale = memory.Static(MemoryCategory.Adapters, path + ".dora scale", DType.F32, new Shape(outFeatures));
         }
         if (mode != TrainMode.Adapters) return;
         GradA = WeightAllocation.Train(memory, trained, path + ".lora_A.weight", A, decays: true);
@@ -108,11 +108,11 @@ public sealed class Projection
         if (Rank == 0) return default;
         bool isKnown = !known.Xa.IsNone;
         var category = pass.Training ? MemoryCategory.SavedActivations : MemoryCategory.Scratch;
-        var xa = isKnown ? known.Xa : memory.Alloc(category, "lora xa", compute, Shape.Of(tokens, Rank));
+        var xa = isKnown ? known.Xa : memory.Alloc(category, "lora xa", compute, new Shape(tokens, Rank));
         // Scaled in place where nothing reads it again.
         bool scaledApart = IsDora && (pass.Keep || pass.Training && DropsInput);
         var u = scaledApart
-            ? memory.Alloc(pass.Category, "dora output", compute, Shape.Of(tokens, Weight.Out))
+            ? memory.Alloc(pass.Category, "dora output", compute, new Shape(tokens, Weight.Out))
             : default;
         return new Kept(xa, u, isKnown);
     }
@@ -189,7 +189,7 @@ public sealed class Projection
     /// </summary>
     internal AdaptedLinear BackwardPart(IMemory memory, in Dropout run, in Kept kept, Tensor dy, Tensor scaled,
         bool gradA = true, bool gradB = true) => new(Weight, A, B, _scaling, Site(run), kept.Xa, IsDora ? scaled : dy,
-        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", dy.DType, Shape.Of(dy.Rows, Rank)),
+        Rank == 0 ? default : memory.Alloc(MemoryCategory.Scratch, "lora dxa", dy.DType, new Shape(dy.Rows, Rank)),
         gradA ? GradA : default, gradB ? GradB : default);
 
     /// <summary>From the gradient of DoRA's output to the one of what was scaled; nothing without DoRA.</summary>
@@ -261,25 +261,25 @@ internal static class WeightAllocation
             _ => DType.U4,
         };
         int columns = storage == WeightStorage.Gguf ? checked((int)type.RowBytes(inFeatures)) : inFeatures;
-        var data = memory.Static(category, name, dtype, Shape.Of(outFeatures, columns));
+        var data = memory.Static(category, name, dtype, new Shape(outFeatures, columns));
         Tensor absmax = default, nested = default, offset = default;
         switch (storage)
         {
             case WeightStorage.Int8:
-                absmax = memory.Static(category, name + ".absmax", DType.F32, Shape.Of(outFeatures));
+                absmax = memory.Static(category, name + ".absmax", DType.F32, new Shape(outFeatures));
                 break;
             case WeightStorage.NF4:
-                absmax = memory.Static(category, name + ".absmax", DType.F32, Shape.Of(blocks));
+                absmax = memory.Static(category, name + ".absmax", DType.F32, new Shape(blocks));
                 break;
             case WeightStorage.NF4Double:
-                absmax = memory.Static(category, name + ".absmax", DType.U8, Shape.Of(blocks));
+                absmax = memory.Static(category, name + ".absmax", DType.U8, new Shape(blocks));
                 nested = memory.Static(
-                    category, name + ".nested_absmax", DType.F32, Shape.Of(LinearWeight.Blocks(blocks, 256)));
-                offset = memory.Static(category, name + ".nested_offset", DType.F32, Shape.Of(1));
+                    category, name + ".nested_absmax", DType.F32, new Shape(LinearWeight.Blocks(blocks, 256)));
+                offset = memory.Static(category, name + ".nested_offset", DType.F32, new Shape(1));
                 break;
         }
         var b = bias
-            ? memory.Static(category, name.Replace(".weight", ".bias"), DType.F32, Shape.Of(outFeatures))
+            ? memory.Static(category, name.Replace(".weight", ".bias"), DType.F32, new Shape(outFeatures))
             : default;
         return new LinearWeight(storage, outFeatures, inFeatures, data, absmax, nested, offset, b, BlockType: type);
     }

@@ -73,11 +73,11 @@ internal sealed class ProjectionGroup
 
     /// <summary>A buffer for the input, or its gradient: [T, in], with the room behind its rows.</summary>
     public Tensor Input(MemoryCategory category, string name, int tokens, bool training) =>
-        _memory.Alloc(category, name, _compute, Shape.Of(tokens, _in + Room(training))).FirstColumns(_in);
+        _memory.Alloc(category, name, _compute, new Shape(tokens, _in + Room(training))).FirstColumns(_in);
 
     /// <summary>A buffer for the output of one projection, or its gradient: [T, out].</summary>
     public Tensor Output(int member, MemoryCategory category, string name, int tokens) =>
-        _memory.Alloc(category, name, _compute, Shape.Of(tokens, _members[member].Weight.Out));
+        _memory.Alloc(category, name, _compute, new Shape(tokens, _members[member].Weight.Out));
 
     /// <summary>
     /// Every output, plus <paramref name="residual"/> where there is one; an output that is none is wanted for what
@@ -169,5 +169,5 @@ internal sealed class ProjectionGroup
 
     // Scratch of a group whose adapters need the dropped input as a tensor (DoRA with dropout).
     private Tensor Dropped(int tokens) =>
-        _memory.Alloc(MemoryCategory.Scratch, "dropped input", _compute, Shape.Of(tokens, _in));
+        _memory.Alloc(MemoryCategory.Scratch, "dropped input", _compute, new Shape(tokens, _in));
 }

@@ -27,7 +27,7 @@ internal sealed record CurveStatistics(
     private const int SpikeWindow = 15;
 
     /// <summary>Of a run's steps; steps without a finite value are left out.</summary>
-    public static CurveStatistics Of(IReadOnlyList<StepEvent> steps)
+    public static CurveStatistics Compute(IReadOnlyList<StepEvent> steps)
     {
         var loss = steps
             .Where(s => s.Loss is { } l && double.IsFinite(l))

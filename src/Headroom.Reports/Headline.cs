@@ -10,7 +10,7 @@ namespace Headroom.Reports;
 /// <summary>The finding, in one sentence.</summary>
 internal static class Headline
 {
-    public static string Of(ReportModel m)
+    public static string Write(ReportModel m)
     {
         string finding = m.Duel == null ? OfRun(m) : OfDuel(m);
         return m.Completed ? finding : $"{(m.Running ? "Running" : "Incomplete")}: {Progress(m)}. {finding}";

@@ -8,7 +8,7 @@ namespace Headroom.Reports;
 /// <summary>Plan against measured.</summary>
 internal static class MemoryTables
 {
-    public static Section Of(ReportModel m)
+    public static Section Build(ReportModel m)
     {
         var blocks = new List<Block>();
         if (m.Runs.Count == 0) return new("Memory", blocks);

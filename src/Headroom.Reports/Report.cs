@@ -24,7 +24,7 @@ public static class Report
         if (!File.Exists(files.Events))
             throw new HeadroomException($"No events.jsonl in {folder}", "Give the folder of a run or of a duel");
         var model = ReportBuilder.Build(folder);
-        var document = ReportDocument.Of(model);
+        var document = ReportDocument.Build(model);
         var paths = PathsOf(folder);
         AtomicFile.WriteText(paths.Html, ReportHtml.Render(document));
         AtomicFile.WriteText(paths.Markdown, ReportMarkdown.Render(document));

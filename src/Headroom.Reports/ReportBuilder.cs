@@ -54,7 +54,7 @@ internal static class ReportBuilder
             Quality = quality,
             Spreads = Spread(task, quality),
             Tests = PairedTests(task, quality, notes),
-            Comparisons = SeedComparisons.Of(task, quality),
+            Comparisons = SeedComparisons.Compare(task, quality),
             Reversals = reversals,
             Notes = notes,
             Recipes = Recipes(isDuel ? top : null, runs),
@@ -64,7 +64,7 @@ internal static class ReportBuilder
                 && runs.All(r => r.Summary.Completed)
                 && (!isDuel || top.DuelEnd != null),
         };
-        model.Headline = Headline.Of(model);
+        model.Headline = Headline.Write(model);
         return model;
     }
 
@@ -95,7 +95,7 @@ internal static class ReportBuilder
                 (r, i) =>
                     new RunEntry(
                         groups.Count(g => g == groups[i]) > 1 ? $"{groups[i]}, seed {r.Summary.Seed}" : groups[i],
-                        groups[i], order.IndexOf(groups[i]), r.Folder, r.Summary, CurveStatistics.Of(r.Summary.Steps))
+                        groups[i], order.IndexOf(groups[i]), r.Folder, r.Summary, CurveStatistics.Compute(r.Summary.Steps))
             )
             .ToList();
     }

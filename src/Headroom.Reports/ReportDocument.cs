@@ -22,7 +22,7 @@ internal sealed record ReportDocument(
     string Title, string Kind, string Headline, bool Completed, IReadOnlyList<string> Notes,
     IReadOnlyList<Section> Sections)
 {
-    public static ReportDocument Of(ReportModel m) =>
+    public static ReportDocument Build(ReportModel m) =>
         new(
             m.Name,
             m.Duel == null ? "Run" : "Duel",
@@ -31,7 +31,7 @@ internal sealed record ReportDocument(
             m.Notes,
             new[] { Quality(m), Seeds(m), Tests(m) }
                 .Concat(m.Quality.Count == 0 ? [] : m.Task.Sections(m.Quality))
-                .Concat([Curves(m), MemoryTables.Of(m), Cost(m), Provenance(m)])
+                .Concat([Curves(m), MemoryTables.Build(m), Cost(m), Provenance(m)])
             .Where(s => s.Blocks.Count > 0).Select(Drawn).ToList());
 
     // A task names the values of its charts; drawing them is the report's.

@@ -12,7 +12,7 @@ internal static class SeedComparisons
     /// Every two models with two seeds or more in common, by each metric that the task ranks models by; p-values are
     /// adjusted by Holm's method for each of these.
     /// </summary>
-    public static IReadOnlyList<SeedComparison> Of(TaskType task, IReadOnlyList<ReportRow> quality)
+    public static IReadOnlyList<SeedComparison> Compare(TaskType task, IReadOnlyList<ReportRow> quality)
     {
         var found = new List<SeedComparison>();
         foreach (var (first, second) in Pairs(quality))

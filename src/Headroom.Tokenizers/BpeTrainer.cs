@@ -37,7 +37,7 @@ public static class BpeTrainer
             idOf[ByteAlphabet.ToByte(c)] = pieces.Count;
             pieces.Add(c.ToString());
         }
-        PreStep[] steps = [new CutStep(SplitStep.Of(@"\p{N}")), new CutStep(SplitStep.Of(KnownSplits.Gpt2))];
+        PreStep[] steps = [new CutStep(SplitStep.Make(@"\p{N}")), new CutStep(SplitStep.Make(KnownSplits.Gpt2))];
         var words = new Dictionary<string, long>(StringComparer.Ordinal);
         var find = words.GetAlternateLookup<ReadOnlySpan<char>>();
         List<(int Start, int Length)> a = [], b = [];

@@ -27,7 +27,7 @@ internal static class GgufPre
     /// The name, and a line for the user where the file has none; (null, a loud line) where it cannot be told.
     /// </summary>
     /// <param name="file">The file's pairs.</param>
-    public static (string? Pre, string? Notice) Of(GgufMetadata file)
+    public static (string? Pre, string? Notice) Find(GgufMetadata file)
     {
         if (file.TryGetValue(Key, out object? named))
             return named is not string pre ? throw new FormatException($"{Key} is not of the right type")

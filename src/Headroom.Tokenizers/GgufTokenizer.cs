@@ -66,7 +66,7 @@ internal static class GgufTokenizer
         }
         else
         {
-            (string? pre, string? unnamed) = GgufPre.Of(file);
+            (string? pre, string? unnamed) = GgufPre.Find(file);
             if (unnamed != null) notices.Add(unnamed);
             string[] splits = KnownSplits.ByName(pre);
             string[] lines = Get<string[]>(file, "tokenizer.ggml.merges")
@@ -99,7 +99,7 @@ internal static class GgufTokenizer
             var steps = new List<PreStep>();
             if (file.Flag("tokenizer.ggml.add_space_prefix") == true)
                 steps.Add(new ByteLevelStep(prefix: true, split: false));
-            foreach (string s in splits) steps.Add(new CutStep(SplitStep.Of(s)));
+            foreach (string s in splits) steps.Add(new CutStep(SplitStep.Make(s)));
             int bos = Id("bos_token_id", -1), eos = Id("eos_token_id", -1);
             bool wholeWords = KnownSplits.WholeWordsFirst(pre);
             parts = new TokenizerParts

@@ -31,7 +31,7 @@ public static class GgufVocabulary
     /// The pre-tokenizer is named by behaviour: the first known name whose rules give the same ids on
     /// <see cref="Probes"/>. Throws <see cref="HeadroomException"/> when none does.
     /// </summary>
-    public static IReadOnlyList<KeyValuePair<string, object>> Of(string path, int vocabSize, int? pad = null)
+    public static IReadOnlyList<KeyValuePair<string, object>> Build(string path, int vocabSize, int? pad = null)
     {
         if (path.EndsWith(".gguf", StringComparison.OrdinalIgnoreCase)) return Copy(path);
         var tokenizer = TokenizerLoader.LoadBpe(path);
@@ -180,7 +180,7 @@ public static class GgufVocabulary
             throw new HeadroomException(
                 $"{Path.GetFileName(path)} holds no tokenizer.", "Give the model's Hugging Face folder.");
         // What the file did not say, and is known, the copy says.
-        if (GgufPre.Of(file.Metadata) is { Pre: { } pre, Notice: not null })
+        if (GgufPre.Find(file.Metadata) is { Pre: { } pre, Notice: not null })
         {
             pairs.RemoveAll(p => p.Key == "tokenizer.ggml.pre");
             pairs.Add(new("tokenizer.ggml.pre", pre));

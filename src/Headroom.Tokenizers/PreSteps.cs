@@ -52,7 +52,7 @@ internal sealed class CutStep(SplitStep split) : PreStep
 /// <summary>Byte-level step: an optional blank in front, then the GPT-2 expression.</summary>
 internal sealed class ByteLevelStep(bool prefix, bool split) : PreStep
 {
-    private readonly SplitStep? _split = split ? SplitStep.Of(KnownSplits.Gpt2) : null;
+    private readonly SplitStep? _split = split ? SplitStep.Make(KnownSplits.Gpt2) : null;
 
     public override string Apply(
         string text, List<(int Start, int Length)> input, List<(int Start, int Length)> output, bool atStart)

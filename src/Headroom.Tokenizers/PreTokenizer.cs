@@ -126,7 +126,7 @@ internal sealed class RegexMatcher : Matcher
         StringComparer.Ordinal);
 
     /// <summary>The matcher of a pattern. Compiling one takes milliseconds, so the first few dozen are kept.</summary>
-    public static RegexMatcher Of(string pattern)
+    public static RegexMatcher Make(string pattern)
     {
         if (Made.TryGetValue(pattern, out var made)) return made;
         made = new RegexMatcher(pattern);
@@ -328,7 +328,7 @@ internal sealed class SplitStep(Matcher matcher, SplitBehavior behavior = SplitB
     [ThreadStatic] private static List<(int Start, int End)>? _matches;
 
     /// <summary>Isolates the matches of an expression.</summary>
-    public static SplitStep Of(string pattern) => new(RegexMatcher.Of(pattern));
+    public static SplitStep Make(string pattern) => new(RegexMatcher.Make(pattern));
 
     /// <summary>Splits text[start..start+length] and appends the parts.</summary>
     public void Split(ReadOnlySpan<char> text, int start, int length, List<(int Start, int Length)> parts)

@@ -55,7 +55,7 @@ public static partial class TokenizerJson
         // Added tokens too: those that the vocabulary lacks are numbered anew behind it by whoever reads the file
         // (added_vocabulary.rs, add_tokens).
         for (int i = 0; i < parts.Pieces.Length; i++) vocab.TryAdd(parts.Pieces[i], i);
-        string? pre = bytes ? GgufPre.Of(gguf).Pre : null;
+        string? pre = bytes ? GgufPre.Find(gguf).Pre : null;
         string? unk = parts.Model.UnknownId >= 0 ? parts.Pieces[parts.Model.UnknownId] : null;
         bool prefix = gguf.Flag("tokenizer.ggml.add_space_prefix") ?? !bytes;
         return new JsonObject

@@ -198,7 +198,7 @@ public static partial class TokenizerJson
                 // Where the expression matches the empty text, tokenizers counts the letters that stand there as
                 // letters of the bytes behind them.
                 steps.Add(literal && pattern.Length > 0 ? Normalizers.Replace(pattern, content)
-                    : Normalizers.Replace(RegexMatcher.Of(pattern), content, emptyAllowed: !byteLevel));
+                    : Normalizers.Replace(RegexMatcher.Make(pattern), content, emptyAllowed: !byteLevel));
                 break;
             case "Strip":
                 bool left = Flag(e, "strip_left") ?? true;
@@ -241,7 +241,7 @@ public static partial class TokenizerJson
                 steps.Add(
                     new CutStep(
                         new SplitStep(
-                            literal && pattern.Length > 0 ? new LiteralMatcher(pattern) : RegexMatcher.Of(pattern),
+                            literal && pattern.Length > 0 ? new LiteralMatcher(pattern) : RegexMatcher.Make(pattern),
                             Behavior(e), Flag(e, "invert") ?? false)
                     )
                 );
@@ -323,7 +323,7 @@ public static partial class TokenizerJson
                 var (pattern, literal) = Pattern(e);
                 string content = Text(e, "content") ?? "";
                 var matcher =
-                    literal && pattern.Length > 0 ? (Matcher)new LiteralMatcher(pattern) : RegexMatcher.Of(pattern);
+                    literal && pattern.Length > 0 ? (Matcher)new LiteralMatcher(pattern) : RegexMatcher.Make(pattern);
                 steps.Add(Decoders.Replace(Normalizers.Replace(matcher, content)));
                 break;
             case "Strip":

@@ -37,7 +37,7 @@ public class DuelTests
     {
         var recipe = RecipeLoader.Parse(File.ReadAllText(recipePath));
         recipe.Training.Precision = Precision.Fp32;
-        using var run = PreparedRun.Of(
+        using var run = PreparedRun.Prepare(
             recipe, new ModelOptions { Path = model }, () => device, null, (_, _, _, _) => { });
         using var engine = new Engine(device, run.Source, run.Planned);
         engine.InitializeAdapters((ulong)recipe.Training.Seed);

@@ -68,7 +68,7 @@ public sealed unsafe class Rig : IDisposable
 
     private Pair Raw(DType gpu, DType cpu, int rows, int columns)
     {
-        var shape = Shape.Of(rows, columns);
+        var shape = new Shape(rows, columns);
         nint device = Place(gpu.Bytes(shape.Count));
         nint host = (nint)NativeMemory.AlignedAlloc((nuint)(cpu.Bytes(shape.Count) + 64), 64);
         _host.Add(host);

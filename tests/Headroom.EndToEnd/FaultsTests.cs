@@ -14,12 +14,12 @@ public class FaultsTests
     {
         var ours = new HeadroomException("Row 3 is odd.", "Mend it.");
         Assert.Same(
-            ours, Faults.Of(new AggregateException(new AggregateException(new InvalidOperationException("x"), ours))));
-        Assert.Contains("not enough memory", Faults.Of(new AggregateException(new OutOfMemoryException())).Message);
+            ours, Faults.Describe(new AggregateException(new AggregateException(new InvalidOperationException("x"), ours))));
+        Assert.Contains("not enough memory", Faults.Describe(new AggregateException(new OutOfMemoryException())).Message);
         Assert.Contains(
-            "not enough memory", Faults.Of(new TypeInitializationException("T", new OutOfMemoryException())).Message);
-        var file = Faults.Of(new AggregateException(new IOException("No space left on device : 'x\u001b'")));
+            "not enough memory", Faults.Describe(new TypeInitializationException("T", new OutOfMemoryException())).Message);
+        var file = Faults.Describe(new AggregateException(new IOException("No space left on device : 'x\u001b'")));
         Assert.Equal(("No space left on device : 'x\\u001b'.", 1), (file.Message, file.ExitCode));
-        Assert.Contains("fault of Headroom", Faults.Of(new AggregateException(new KeyNotFoundException())).ToDo);
+        Assert.Contains("fault of Headroom", Faults.Describe(new AggregateException(new KeyNotFoundException())).ToDo);
     }
 }

@@ -124,7 +124,7 @@ public class ModelReadingTests
         var recipe = RecipeLoader.Load(cli.Recipe(Cli.Base("llama-tiny")));
         (recipe.Data.Train, recipe.Data.Test) = (Path.Combine(cli.Folder, "train.jsonl"),
             Path.Combine(cli.Folder, "test.jsonl"));
-        using (var prepared = PreparedRun.Of(recipe, recipe.Models[0], () => new Slower(256), null, (_, _, _, _) =>
+        using (var prepared = PreparedRun.Prepare(recipe, recipe.Models[0], () => new Slower(256), null, (_, _, _, _) =>
             { }))
         using (prepared.Device)
             Assert.Single(prepared.Notes, n => n.Contains("(head_dim) of 32", StringComparison.Ordinal));
@@ -134,7 +134,7 @@ public class ModelReadingTests
         Assert.True(TrainRun.Run(recipe, "", recipe.Models[0], host, TestContext.Current.CancellationToken).Completed);
         Assert.Contains(said, s => s.Contains("(head_dim) of 32", StringComparison.Ordinal));
         var e = Assert.Throws<HeadroomException>(() =>
-            PreparedRun.Of(recipe, recipe.Models[0], () => new Slower(16), null, (_, _, _, _) => { }));
+            PreparedRun.Prepare(recipe, recipe.Models[0], () => new Slower(16), null, (_, _, _, _) => { }));
         Assert.Contains("heads of 32", e.Message);
     }
 }

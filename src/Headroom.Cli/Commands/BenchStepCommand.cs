@@ -30,13 +30,13 @@ internal sealed class BenchStepCommand
     private readonly Option<float> _dropout = CommonOptions.With("--dropout", 0.1f, "lora_dropout.");
     private readonly Option<string> _dtype = CommonOptions.With("--dtype", "auto", "auto, fp32, bf16 or fp16.");
     private readonly Option<string> _device = CommonOptions.With("--device", "auto", "auto, cpu or cuda.");
-    private readonly Option<bool> _answers = CommonOptions.Of<bool>(
+    private readonly Option<bool> _answers = CommonOptions.Make<bool>(
         "--answer-only", "Label only the last token of each sequence.");
-    private readonly Option<bool> _ragged = CommonOptions.Of<bool>(
+    private readonly Option<bool> _ragged = CommonOptions.Make<bool>(
         "--ragged",
         "Every step a new batch of sequences as long as film reviews are (lognormal around 225 tokens), at most "
             + "--length.");
-    private readonly Option<bool?> _graphs = CommonOptions.Of<bool?>(
+    private readonly Option<bool?> _graphs = CommonOptions.Make<bool?>(
         "--graphs",
         "On a GPU, true or false: replay micro-steps as CUDA graphs; default: where launching them takes longer than "
             + "they do.");

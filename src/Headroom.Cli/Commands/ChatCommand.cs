@@ -56,7 +56,7 @@ internal static class ChatCommand
             throw new HeadroomException(
                 $"--context is {context}.", "Give the tokens that the conversation may take, such as 2048.");
         var model = arguments.Source(p, path);
-        var template = ChatTemplate.Of(model.Tokenizer);
+        var template = ChatTemplate.Get(model.Tokenizer);
         using var generator = Generator.Open(
             session.Open(deviceName), model, context, session.Say, (d, n) => session.Progress("loading", d, n, ""));
         session.EndLine();

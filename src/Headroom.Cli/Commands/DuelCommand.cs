@@ -83,7 +83,7 @@ internal static class DuelCommand
                         .. result.Runs.Select(r =>
                             (JsonNode?)
                                 ResultJson.Metrics(
-                                    TaskTypes.Of(recipe.Task),
+                                    TaskTypes.Get(recipe.Task),
                                     r.Result,
                                     new()
                                     {

@@ -66,7 +66,7 @@ internal static class EvalCommand
         if (rows.Count == 0) throw new HeadroomException($"The recipe has no {split} rows.", $"Set data.{split}.");
         var of = recipe.Models[0];
         using var model = Open(recipe, of, adapter, sets, session);
-        var task = TaskTypes.Of(recipe.Task).Make(recipe, model.Tokenizer);
+        var task = TaskTypes.Get(recipe.Task).Make(recipe, model.Tokenizer);
         var encoded = new EncodedRows(rows, task.Encode, false);
         int longest = encoded.EncodeAll(),
             batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, rows.Count),
@@ -75,7 +75,7 @@ internal static class EvalCommand
         model.Config.CheckLength(longest);
         var device = session.Open(recipe.Device.Word());
         var settings = model.Settings(device, recipe.Training.Precision);
-        foreach (string note in model.Notices.Concat(RunNotes.Of(task, rows, longest, model.Config)))
+        foreach (string note in model.Notices.Concat(RunNotes.Find(task, rows, longest, model.Config)))
             session.Say("note: " + note);
         using var engine = model.Load(
             device, settings,

@@ -50,7 +50,7 @@ internal static class ExportCommand
             "gguf (one file), safetensors (a Hugging Face folder), adapter (a copy of the adapter) or vocab (the "
                 + "tokenizer alone as GGUF)");
         format.AcceptOnlyFromAmong("gguf", "safetensors", "adapter", "vocab");
-        var type = CommonOptions.Of<string?>(
+        var type = CommonOptions.Make<string?>(
             "--type",
             "Type of the matrices: f16, q8_0, q4_0, f32 or bf16 (gguf; f16 when absent); bf16, f16 or f32 "
                 + "(safetensors; the base's own 16-bit type when absent).");
@@ -59,11 +59,11 @@ internal static class ExportCommand
             Description = "File (NAME.gguf) or folder to write.",
             Required = true,
         };
-        var overwrite = CommonOptions.Of<bool>(
+        var overwrite = CommonOptions.Make<bool>(
             "--overwrite", "Replace a file or folder that is there; it stays whole until the new one is.");
-        var tokenizer = CommonOptions.Of<string?>(
+        var tokenizer = CommonOptions.Make<string?>(
             "--tokenizer", "The tokenizer, when it does not lie with the model.");
-        var in4bit = CommonOptions.Of<bool?>(
+        var in4bit = CommonOptions.Make<bool?>(
             "--load-in-4bit",
             "Merge into the NF4 values that the adapter was trained on; absent: as the manifest of the adapter's run "
                 + "says, else no.");
@@ -72,7 +72,7 @@ internal static class ExportCommand
             Description = "A prompt of the check. Repeatable; absent: a few sentences.",
             DefaultValueFactory = _ => [],
         };
-        var loss = CommonOptions.Of<bool>(
+        var loss = CommonOptions.Make<bool>(
             "--accept-loss",
             "Keep a q4_0 file even where four bits change more of the model's tokens than is taken without a question."
         );
@@ -130,7 +130,7 @@ internal static class ExportCommand
         string tokenizer = o.Tokenizer ?? o.Model;
         var read = TokenizerLoader.Load(tokenizer);
         foreach (string line in read.Notices) session.Say(line);
-        var words = GgufVocabulary.Of(tokenizer, read.VocabSize);
+        var words = GgufVocabulary.Build(tokenizer, read.VocabSize);
         InPlace(target, temporary => GgufExporter.WriteVocabulary(arch, words, temporary));
         session.Say($"vocabulary written to {o.Out}");
     }
@@ -203,7 +203,7 @@ internal static class ExportCommand
         if (!o.IsGguf)
             return folder => CheckpointExporter.Write(merged, o.Model, o.Tokenizer, type, folder, Progress);
         var c = merged.Config;
-        var vocabulary = GgufVocabulary.Of(o.Tokenizer ?? o.Model, c.VocabSize, c.PadTokenId);
+        var vocabulary = GgufVocabulary.Build(o.Tokenizer ?? o.Model, c.VocabSize, c.PadTokenId);
         string name = Path.GetFileName(Path.GetFullPath(o.Model).TrimEnd('/'));
         return file => GgufExporter.Write(merged, vocabulary, type, file, name, Progress);
     }

@@ -110,7 +110,7 @@ internal sealed class GenerationArguments(string example, int tokens)
     public GenerationOptions Options(ParseResult p, string model)
     {
         var config = GenerationConfig.Beside(model);
-        var s = SamplingOptions.Of(config);
+        var s = SamplingOptions.Take(config);
         s = s with
         {
             Temperature = p.GetValue(_temperature) ?? s.Temperature,

@@ -170,7 +170,7 @@ internal static class InspectCommand
             && !path.EndsWith(".json", StringComparison.OrdinalIgnoreCase)
             && !path.EndsWith(".safetensors", StringComparison.OrdinalIgnoreCase)
         )
-            return (FileSize.Of(path), " in one file");
+            return (FileSize.Measure(path), " in one file");
         if (!Directory.Exists(path) || !Directory.EnumerateFiles(path, "*.safetensors").Any()) return null;
         using var source = new CheckpointSource(path);
         var (bytes, files) = source.Stored;

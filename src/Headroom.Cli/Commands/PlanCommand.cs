@@ -140,7 +140,7 @@ internal static class PlanCommand
             using var waiting = session.Waiting(() => outlines.Delete(true)); // planning changes nothing
             foreach (var model in recipe.Models)
             {
-                using var prepared = PreparedRun.Of(
+                using var prepared = PreparedRun.Prepare(
                     recipe, model, () => session.Open(recipe.Device.Word(), recipe.Training.CudaGraphs),
                     recipe.Vram == null ? null : Units.Parse(recipe.Vram), session.Progress);
                 using var device = prepared.Device;

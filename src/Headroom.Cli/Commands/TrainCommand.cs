@@ -70,7 +70,7 @@ internal static class TrainCommand
         if (!result.WasFinished || Reports.Report.Find(folder) == null)
             session.Say($"report: {Reports.Report.Write(folder).Html}");
         if (json)
-            Console.WriteLine(ResultJson.Metrics(TaskTypes.Of(recipe.Task), result,
+            Console.WriteLine(ResultJson.Metrics(TaskTypes.Get(recipe.Task), result,
                         new()
                         {
                             ["folder"] = folder,

@@ -11,7 +11,7 @@ public static class ModelFamilies
 
     /// <summary>The family of a model_type.</summary>
     /// <exception cref="HeadroomException">There is none.</exception>
-    public static ModelFamily Of(string modelType) => All.FirstOrDefault(f => f.ModelType == modelType)
+    public static ModelFamily Get(string modelType) => All.FirstOrDefault(f => f.ModelType == modelType)
         ?? throw new HeadroomException($"The model_type {modelType} is not supported.", SupportedArchitectures);
 
     /// <summary>The family of an entry of architectures, or null.</summary>

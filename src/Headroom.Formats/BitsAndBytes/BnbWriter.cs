@@ -87,7 +87,7 @@ public static class BnbWriter
         for (long at = 0; at < tensor.Bytes; at += buffer.Length)
         {
             int n = (int)Math.Min(buffer.Length, tensor.Bytes - at);
-            read(new Tensor(tensor.Address + (nint)at, DType.U8, Shape.Of(n)), buffer.AsSpan(0, n));
+            read(new Tensor(tensor.Address + (nint)at, DType.U8, new Shape(n)), buffer.AsSpan(0, n));
             file.Write(buffer, 0, n);
         }
     });

@@ -14,7 +14,7 @@ namespace Headroom.Formats.Data;
 /// </summary>
 public static class TextKey
 {
-    /// <summary>What <see cref="Of"/> does not look at, for messages.</summary>
+    /// <summary>What <see cref="Compute"/> does not look at, for messages.</summary>
     public const string Ignores = "case and spacing ignored";
 
     private const string Plain = " abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"()-/<>";
@@ -69,14 +69,14 @@ public static class TextKey
     };
 
     /// <summary>The identity of texts that belong together: a hash of each one's <see cref="Fold"/>.</summary>
-    public static UInt128 Of(params ReadOnlySpan<string> texts) => Hash(Fold, texts);
+    public static UInt128 Compute(params ReadOnlySpan<string> texts) => Hash(Fold, texts);
 
     /// <summary>
     /// The same of letters, digits and marks alone: texts that differ in punctuation and symbols only have one.
     /// </summary>
     public static UInt128 OfLetters(params ReadOnlySpan<string> texts) => Hash(static t => Letters(Fold(t)), texts);
 
-    /// <summary><see cref="Of"/> and <see cref="OfLetters"/>, for which each text is folded once.</summary>
+    /// <summary><see cref="Compute"/> and <see cref="OfLetters"/>, for which each text is folded once.</summary>
     public static (UInt128 Full, UInt128 Letters) Both(params ReadOnlySpan<string> texts)
     {
         var folded = new string[texts.Length];

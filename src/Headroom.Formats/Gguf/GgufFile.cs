@@ -35,7 +35,7 @@ public sealed unsafe class GgufFile : IDisposable
         Path = path;
         if (!File.Exists(path))
             throw new HeadroomException($"There is no file {path}.", "Check the path of the model.");
-        _length = FileSize.Of(path);
+        _length = FileSize.Measure(path);
         GitLfs.Refuse(path);
         if (_length < 24) throw Bad("it has fewer than 24 bytes");
         _handle = File.OpenHandle(path);

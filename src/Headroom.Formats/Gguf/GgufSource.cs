@@ -22,7 +22,7 @@ public sealed class GgufSource : IWeightSource
     internal GgufSource(GgufFile file)
     {
         File = file;
-        _hash = new(() => Task.Run(() => BaseHashes.Default.Of([File.Path])));
+        _hash = new(() => Task.Run(() => BaseHashes.Default.Get([File.Path])));
         try
         {
             Config = ReadConfig(File);

@@ -80,7 +80,7 @@ public sealed partial class HubStore : IDisposable
         string config = (await One(repo, "config.json", true, stop).ConfigureAwait(false))!;
         if (await Index(repo, stop).ConfigureAwait(false) is { } index) return (config, TotalSize(index));
         var (path, remote) = await repo.Find("model.safetensors", false, stop).ConfigureAwait(false);
-        return (config, path != null ? FileSize.Of(path) : remote?.Size);
+        return (config, path != null ? FileSize.Measure(path) : remote?.Size);
     }, stop);
 
     /// <summary>A folder with the tokenizer files of a model.</summary>

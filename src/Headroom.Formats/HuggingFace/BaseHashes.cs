@@ -40,7 +40,7 @@ public sealed class BaseHashes(string folder, long minimumBytes)
     public static BaseHashes Default => new(Path.Combine(HeadroomCache.Folder, "hashes"), Worthwhile);
 
     /// <summary>Lower-case hex SHA-256 of one file's content, or of the hashes of several in order.</summary>
-    public string Of(IReadOnlyList<string> files)
+    public string Get(IReadOnlyList<string> files)
     {
         if (Known(files) is { } known) return known;
         string? stamp = Stamp(files);
@@ -165,7 +165,7 @@ public sealed class BaseHashes(string folder, long minimumBytes)
     {
         try
         {
-            return Exact.Contains(new DriveInfo(Target(file).FullName).DriveFormat) ? FileIdentity.Of(handle) : null;
+            return Exact.Contains(new DriveInfo(Target(file).FullName).DriveFormat) ? FileIdentity.Read(handle) : null;
         }
         catch (Exception e) when (e is ArgumentException or IOException or UnauthorizedAccessException)
         {

@@ -40,7 +40,7 @@ public sealed class CheckpointSource : IWeightSource
         string folder, CheckpointSource? original, string? baseHash, Func<IWeightSource>? instead = null)
     {
         (_folder, _instead) = (folder, instead);
-        _hash = new(() => baseHash != null ? Task.FromResult(baseHash) : Task.Run(() => BaseHashes.Default.Of(Files)));
+        _hash = new(() => baseHash != null ? Task.FromResult(baseHash) : Task.Run(() => BaseHashes.Default.Get(Files)));
         try
         {
             if (baseHash != null && !HeaderIsWhole(folder))

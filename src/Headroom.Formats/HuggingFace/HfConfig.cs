@@ -228,13 +228,13 @@ public static class HfConfig
     /// </summary>
     private static JsonObject? Rope(JsonObject json, string path)
     {
-        JsonObject? Of(string key) => json[key] switch
+        JsonObject? Section(string key) => json[key] switch
         {
             null => null,
             JsonObject o => o.Count > 0 ? o : null,
             var other => throw ConfigKeys.NotBuilt(key, other, path),
         };
-        JsonObject? scaling = Of("rope_scaling"), parameters = Of("rope_parameters");
+        JsonObject? scaling = Section("rope_scaling"), parameters = Section("rope_parameters");
         if (scaling != null && parameters != null && !SameRope(scaling, parameters))
             throw new HeadroomException($"rope_scaling and rope_parameters of {path} differ.",
                 "Remove the one that is wrong.");

@@ -220,7 +220,7 @@ internal static class PeftConfig
     };
 
     private static ModuleNames Modules(JsonObject json, string key) =>
-        Text(json[key]) is { } pattern ? ModuleNames.Of(pattern) : [.. List(json, key, false)];
+        Text(json[key]) is { } pattern ? ModuleNames.Parse(pattern) : [.. List(json, key, false)];
 
     private static Dictionary<string, T> Pairs<T>(
         JsonObject json, string key, Func<string, JsonNode?, T> read) =>

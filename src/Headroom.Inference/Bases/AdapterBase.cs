@@ -12,7 +12,7 @@ public static class AdapterBase
     /// <summary>The base as the adapter needs it. The source stays the caller's.</summary>
     /// <exception cref="HeadroomException">The base is quantized already, so its weights are not known; or the adapter
     /// holds tables of another size.</exception>
-    public static IWeightSource Of(IWeightSource source, PeftAdapter? adapter)
+    public static IWeightSource Subtract(IWeightSource source, PeftAdapter? adapter)
     {
         _ = adapter?.Over(source.Config); // refuses tables of another size before anything is loaded
         if (adapter?.Initial is not { } initial) return source;

@@ -13,7 +13,7 @@ public static class BaseSettings
     /// <param name="precision">Type of the activations.</param>
     /// <exception cref="HeadroomException">The device does not compute in the precision, or the base is quantized
     /// already and not as is asked.</exception>
-    public static ModelSettings Of(
+    public static ModelSettings Choose(
         IWeightSource source, IDevice device, QuantizationOptions? quantization, Precision precision = Precision.Auto)
     {
         var compute = ComputeType(precision, device, "training.precision");

@@ -29,7 +29,7 @@ public static class ConfigIdentity
     ];
 
     /// <summary>The fields, by the names of config.json.</summary>
-    public static SortedDictionary<string, string> Of(ModelConfig c)
+    public static SortedDictionary<string, string> List(ModelConfig c)
     {
         var fields = new SortedDictionary<string, string>(StringComparer.Ordinal)
         {
@@ -85,7 +85,7 @@ public static class ConfigIdentity
     internal static void CheckSame(
         string folder, IReadOnlyDictionary<string, string> before, IReadOnlyDictionary<string, string> now, string toDo)
     {
-        if (ValueDifferences.Of(before, now).ToList() is { Count: > 0 } config)
+        if (ValueDifferences.Find(before, now).ToList() is { Count: > 0 } config)
             throw new HeadroomException(
                 $"The configuration of the base is not the one that {folder} was started with: "
                     + $"{ValueDifferences.Named(config)}.",

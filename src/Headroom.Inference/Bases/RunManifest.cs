@@ -97,7 +97,7 @@ public sealed record RunManifest
     /// <param name="config">The base that is given.</param>
     /// <exception cref="HeadroomException">The configuration differs, which is named.</exception>
     public void CheckConfiguration(string folder, ModelConfig config) =>
-        ConfigIdentity.CheckSame(folder, Config, ConfigIdentity.Of(config), "Give the base as it was.");
+        ConfigIdentity.CheckSame(folder, Config, ConfigIdentity.List(config), "Give the base as it was.");
 
     /// <summary>
     /// What a checkpoint of the run names beside the hashes of recipe and base, so that it is told from others without

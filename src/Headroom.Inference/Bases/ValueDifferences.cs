@@ -10,7 +10,7 @@ internal static class ValueDifferences
     /// <summary>
     /// The keys in which two sets of values differ, in ordinal order; "default" stands for a value that is not written.
     /// </summary>
-    public static IEnumerable<(string Key, string Old, string New)> Of(
+    public static IEnumerable<(string Key, string Old, string New)> Find(
         IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now) =>
         old.Keys.Union(now.Keys).Order(StringComparer.Ordinal)
             .Select(k => (Key: k, Old: old.GetValueOrDefault(k, "default"), New: now.GetValueOrDefault(k, "default")))

@@ -35,7 +35,7 @@ public sealed class ChatTemplate
     }
 
     /// <summary>The template of a tokenizer. Throws <see cref="HeadroomException"/> when it has none.</summary>
-    public static ChatTemplate Of(ITokenizer tokenizer) =>
+    public static ChatTemplate Get(ITokenizer tokenizer) =>
         tokenizer.ChatTemplate is { } source
             ? new ChatTemplate(source, tokenizer)
             : throw new HeadroomException(

@@ -36,7 +36,7 @@ internal sealed class JinjaNames
         }
     }
 
-    public static JinjaTemplate Of(List<Stmt> body)
+    public static JinjaTemplate Collect(List<Stmt> body)
     {
         var names = new JinjaNames();
         names.Scope(body, null, []);

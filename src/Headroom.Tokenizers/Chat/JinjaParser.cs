@@ -22,7 +22,7 @@ internal sealed partial class JinjaParser
     {
         var parser = new JinjaParser(JinjaLexer.Read(source));
         var body = parser.Body(out string? end);
-        return end == null ? JinjaNames.Of(body) : throw parser.Bad($"{end} closes nothing");
+        return end == null ? JinjaNames.Collect(body) : throw parser.Bad($"{end} closes nothing");
     }
 
     private JinjaToken Now => _tokens[_at];

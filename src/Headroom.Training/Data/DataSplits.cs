@@ -57,7 +57,7 @@ public sealed class DataSplits
     /// <exception cref="HeadroomException">The source cannot be read, or has no such column.</exception>
     public static List<DataRow> Read(string source, DataOptions data, TaskOptions? task = null)
     {
-        var type = task == null ? null : TaskTypes.Of(task);
+        var type = task == null ? null : TaskTypes.Get(task);
         if (!source.StartsWith(Reviews.Name, StringComparison.Ordinal))
             return
             [
@@ -160,9 +160,9 @@ public sealed class DataSplits
     }
 
     /// <summary>Identity of a text for the overlap check; see <see cref="TextKey"/>.</summary>
-    public static UInt128 Key(string text) => TextKey.Of(text);
+    public static UInt128 Key(string text) => TextKey.Compute(text);
 
-    private static UInt128 Key(DataRow row) => TextKey.Of([.. row.Texts]);
+    private static UInt128 Key(DataRow row) => TextKey.Compute([.. row.Texts]);
 
     private static T[] Each<T>(List<DataRow> rows, Func<DataRow, T> make) =>
         [.. rows.AsParallel().AsOrdered().Select(make)];
@@ -220,7 +220,7 @@ public sealed class DataSplits
                 $"{empty} of {rows.Count} {name} rows have an empty text (the first is row "
                     + $"{rows.FindIndex(Blank) + 1})",
                 "Drop them from the file");
-        TaskTypes.Of(task).CheckRows(rows, name, task);
+        TaskTypes.Get(task).CheckRows(rows, name, task);
     }
 
     private static void NeedRows(List<DataRow> rows, string name, TaskOptions task)
@@ -228,7 +228,7 @@ public sealed class DataSplits
         if (rows.Count == 0)
             throw new HeadroomException(
                 $"No {name} rows are left", "Every text of it is also in another split, or the limit is too small");
-        TaskTypes.Of(task).CheckEvaluation(rows, name);
+        TaskTypes.Get(task).CheckEvaluation(rows, name);
     }
 
     /// <summary>Holds out a stratified share; equal texts stay together.</summary>

@@ -15,7 +15,7 @@ public static class RowsHash
     /// <summary>Lower-case hex; "" for no rows.</summary>
     /// <param name="rows">The rows.</param>
     /// <param name="shared">Ids that all rows share: <see cref="ITask.SharedIds"/>.</param>
-    public static string Of(IRowSource rows, IReadOnlyList<int[]> shared)
+    public static string Compute(IRowSource rows, IReadOnlyList<int[]> shared)
     {
         if (rows.Count == 0) return "";
         using var sha = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);

@@ -103,7 +103,7 @@ internal sealed class EventLog : IDisposable
             if (Append() is { } fault) throw fault;
             FileLayer.Current.Flush(_file);
         }
-        catch (Exception e) when (DiskFault.Of(e) is { } fault)
+        catch (Exception e) when (DiskFault.Find(e) is { } fault)
         {
             throw Unwritable(fault);
         }
@@ -121,7 +121,7 @@ internal sealed class EventLog : IDisposable
             _unwritten.SetLength(0);
             return null;
         }
-        catch (Exception e) when (DiskFault.Of(e) is { } fault)
+        catch (Exception e) when (DiskFault.Find(e) is { } fault)
         {
             Shorten();
             return fault;
@@ -134,7 +134,7 @@ internal sealed class EventLog : IDisposable
         {
             _file.SetLength(_whole);
         }
-        catch (Exception e) when (DiskFault.Of(e) != null)
+        catch (Exception e) when (DiskFault.Find(e) != null)
         {
             // the half line is overwritten by the next write, or left out by readers
         }

@@ -28,7 +28,7 @@ public static class Budget
     /// </summary>
     /// <param name="allowed">Bytes that the user allows the process; null = no limit.</param>
     /// <param name="device">The device, with its workspace and without an arena.</param>
-    public static (long? Bytes, string Words) Of(long? allowed, IDevice device)
+    public static (long? Bytes, string Words) Resolve(long? allowed, IDevice device)
     {
         if (device.ReadMemory() is not { Total: > 0 } m) return (allowed, "are allowed");
         long could = Math.Max(0, m.Total - m.Used + device.WorkspaceBytes - LeftFree);

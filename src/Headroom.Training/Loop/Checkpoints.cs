@@ -87,7 +87,7 @@ public static partial class Checkpoints
             if (old != null) files.DeleteFolder(old); // not before the new one has its name on the disk
             return folder;
         }
-        catch (Exception e) when (DiskFault.Of(e) is { } fault)
+        catch (Exception e) when (DiskFault.Find(e) is { } fault)
         {
             files.Discard(temporary);
             if (!Directory.Exists(folder) && Directory.Exists(folder + Replaced)) GiveBack(folder);
@@ -120,7 +120,7 @@ public static partial class Checkpoints
         {
             FileLayer.Current.MoveFolder(folder + Replaced, folder);
         }
-        catch (Exception e) when (DiskFault.Of(e) != null)
+        catch (Exception e) when (DiskFault.Find(e) != null)
         {
             // the next save or start does it
         }

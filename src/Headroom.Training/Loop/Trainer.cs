@@ -161,7 +161,7 @@ public sealed class Trainer
             hooks.BeforeCheckpoint?.Invoke();
             written = Checkpoints.Save(root, _engine, baseModel, State);
         }
-        catch (HeadroomException e) when (DiskFault.Of(e) != null)
+        catch (HeadroomException e) when (DiskFault.Find(e) != null)
         {
             if (DiskFault.IsFull(e) && Freed(root)) return Save(hooks, root, baseModel, last);
             if (last) throw;
@@ -173,7 +173,7 @@ public sealed class Trainer
         {
             Checkpoints.Prune(root, _o.SaveTotalLimit, State.BestStep, _sound);
         }
-        catch (Exception e) when (DiskFault.Of(e) is { } fault)
+        catch (Exception e) when (DiskFault.Find(e) is { } fault)
         {
             hooks.OnWarning?.Invoke(
                 State.Step, $"Checkpoints beyond save_total_limit cannot be deleted: {fault.Message}");
@@ -190,7 +190,7 @@ public sealed class Trainer
         {
             Checkpoints.Prune(root, Math.Max(1, _o.SaveTotalLimit - 1), State.BestStep, _sound);
         }
-        catch (Exception e) when (DiskFault.Of(e) != null)
+        catch (Exception e) when (DiskFault.Find(e) != null)
         {
         }
         return Checkpoints.All(root).Count < before;

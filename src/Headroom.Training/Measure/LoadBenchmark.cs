@@ -220,7 +220,7 @@ public static class LoadBenchmark
     private static Engine Load(
         IDevice device, IWeightSource source, QuantizationOptions options, CancellationToken stop)
     {
-        var engine = new Engine(device, source, BaseSettings.Of(source, device, options), new BatchLimits(), (_, _) =>
+        var engine = new Engine(device, source, BaseSettings.Choose(source, device, options), new BatchLimits(), (_, _) =>
             stop.ThrowIfCancellationRequested()
         );
         engine.Read(engine.Model.InverseFrequencies);

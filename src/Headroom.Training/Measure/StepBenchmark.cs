@@ -239,7 +239,7 @@ public static class StepBenchmark
         while (type.Bytes(3L * n * n) > bytes.Count) n /= 2;
         if (type == DType.F32) n = Math.Min(n, 1024);
         long each = type.Bytes((long)n * n);
-        Tensor At(int i) => new(bytes.Address + (nint)(i * each), type, Shape.Of(n, n));
+        Tensor At(int i) => new(bytes.Address + (nint)(i * each), type, new Shape(n, n));
         // Small random numbers: zeros would draw less power and run faster than a step can.
         var values = new ushort[each / 2];
         var random = new PhiloxRandom(7);

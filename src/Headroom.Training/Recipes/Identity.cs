@@ -68,7 +68,7 @@ public static class RecipeIdentity
     /// </summary>
     public static IEnumerable<(string Key, string Old, string New)> Differences(
         IReadOnlyDictionary<string, string> old, IReadOnlyDictionary<string, string> now, params Identity[] roles) =>
-        ValueDifferences.Of(old, now).Where(d => roles.Contains(RoleOf(d.Key)));
+        ValueDifferences.Find(old, now).Where(d => roles.Contains(RoleOf(d.Key)));
 
     private static void Collect(object options, object defaults, string path, SortedDictionary<string, string> values)
     {

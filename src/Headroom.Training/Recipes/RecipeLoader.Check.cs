@@ -60,7 +60,7 @@ public static partial class RecipeLoader
             t.MaxSteps is -1 or > 0, $"training.max_steps is {t.MaxSteps}.",
             "Set it to 1 or more, or to -1 to train by num_train_epochs.");
         Schedules.Arguments(t);
-        var type = TaskTypes.Of(r.Task);
+        var type = TaskTypes.Get(r.Task);
         OneOf("training.metric_for_best_model", type.BestOf(t), [.. type.Metrics.Select(m => m.Name)]);
 
         var d = r.Data;

@@ -171,7 +171,7 @@ public static partial class RecipeLoader
             }).ToList());
         }
         else if (type == typeof(ModuleNames) && value is YamlScalarNode)
-            property.SetValue(target, ModuleNames.Of((string)Scalar(typeof(string), false, value, name, path)!));
+            property.SetValue(target, ModuleNames.Parse((string)Scalar(typeof(string), false, value, name, path)!));
         else if (typeof(IList).IsAssignableFrom(type))
         {
             var list = (IList)Activator.CreateInstance(type)!;

@@ -53,7 +53,7 @@ public static partial class RecipeWriter
     {
         var copy = RecipeLoader.Copy(recipe);
         Resolve(copy, Directory.GetCurrentDirectory());
-        copy.Training.MetricForBestModel ??= TaskTypes.Of(copy.Task).BestMetric; // in words, as every default
+        copy.Training.MetricForBestModel ??= TaskTypes.Get(copy.Task).BestMetric; // in words, as every default
         foreach (var m in copy.Models)
         {
             m.Path = Pinned(m.HubId, m.Path)!;

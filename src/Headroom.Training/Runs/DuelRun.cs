@@ -70,7 +70,7 @@ public static class DuelRun
             // A folder that its run never wrote to is begun in, whatever became of the duel.
             return TrainRun.Run(
                 one, recipeText, p.Model, host(p.Folder.Path, p.Folder.HasRun), stop,
-                rows ?? RunRows.Of(one, p.Model, split.Data));
+                rows ?? RunRows.Read(one, p.Model, split.Data));
         }
         if (resume && IsFinished(own, plan, recipe))
             return new DuelResult(true, [.. plan.Select(p => (p.Name, p.Seed, p.Folder.Path, (RunResult?)One(p)))])
@@ -84,7 +84,7 @@ public static class DuelRun
         var runs = new List<(string, int, string, RunResult?)>();
         try
         {
-            if (data.Test.Count > 0 && TaskTypes.Of(recipe.Task).Baseline(recipe, data, stop) is { } baseline)
+            if (data.Test.Count > 0 && TaskTypes.Get(recipe.Task).Baseline(recipe, data, stop) is { } baseline)
                 log.Write(new BaselineEvent(baseline.Name).With(baseline.Evaluation, rows: true));
         }
         catch (OperationCanceledException)
@@ -142,8 +142,8 @@ public static class DuelRun
         var notes = new List<(string Model, string Text)>();
         foreach (var m in recipe.Models)
         {
-            using var prepared = PreparedRun.Of(
-                one, m, host.OpenDevice, host.BudgetBytes, host.Progress, rows: encoded[m] = RunRows.Of(one, m, data));
+            using var prepared = PreparedRun.Prepare(
+                one, m, host.OpenDevice, host.BudgetBytes, host.Progress, rows: encoded[m] = RunRows.Read(one, m, data));
             prepared.Device.Dispose();
             notes.AddRange(prepared.Notes.Select(n => (TrainRun.ModelName(m), n)));
         }

@@ -58,7 +58,7 @@ public sealed class PreparedRun : IDisposable
     /// longer than the weights.</param>
     /// <param name="rows">The rows, when they were read before.</param>
     /// <param name="say">Is told of a quantized copy that cannot be used.</param>
-    public static PreparedRun Of(
+    public static PreparedRun Prepare(
         Recipe recipe,
         ModelOptions model,
         Func<IDevice> openDevice,
@@ -69,7 +69,7 @@ public sealed class PreparedRun : IDisposable
         Action<string>? say = null)
     {
         var o = recipe.Training;
-        rows ??= RunRows.Of(recipe, model);
+        rows ??= RunRows.Read(recipe, model);
         var (data, tokenizer, task) = (rows.Data, rows.Tokenizer, rows.Task);
         var opened = OpenModel.Open(rows.Base, say);
         var source = opened.Source;
@@ -108,7 +108,7 @@ public sealed class PreparedRun : IDisposable
             var limits = new BatchLimits(
                 trainTokens, trainRows, labels, evalTokens, evalRows, Math.Max(1, task.Candidates));
             device = openDevice();
-            var settings = RunSettings.Of(recipe, source, device);
+            var settings = RunSettings.Choose(recipe, source, device);
             long? expanded = o.ExpandedWeights switch
             {
                 "auto" => budgetBytes == null ? 0 : null,
@@ -116,7 +116,7 @@ public sealed class PreparedRun : IDisposable
                 var size => Units.Parse(size),
             };
             // Without a budget the card's free memory is one, of which nothing is taken that the step does not need.
-            var (budget, words) = Budget.Of(budgetBytes, device);
+            var (budget, words) = Budget.Resolve(budgetBytes, device);
             var planned = Budget.Fit(
                 source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words,
                 leastLength: task.LeastLength);
@@ -130,7 +130,7 @@ public sealed class PreparedRun : IDisposable
                 [
                     .. opened.Notices,
                     .. Slower(device, source.Config, planned.Settings),
-                    .. RunNotes.Of(recipe, rows, source.Config),
+                    .. RunNotes.Find(recipe, rows, source.Config),
                 ],
             };
         }

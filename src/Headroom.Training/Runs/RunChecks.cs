@@ -36,7 +36,7 @@ internal static class RunChecks
         foreach (string split in now.Data.Keys.Where(s => before.Data[s] != now.Data[s]))
             throw OtherRows(folder, before, now, split);
         ConfigIdentity.CheckSame(folder.Path, before.Config, now.Config, ToDo("base model"));
-        if (ValueDifferences.Of(before.Resolved, now.Resolved).ToList() is { Count: > 0 } resolved)
+        if (ValueDifferences.Find(before.Resolved, now.Resolved).ToList() is { Count: > 0 } resolved)
             throw new HeadroomException(
                 $"The run in {folder.Path} was started otherwise: {ValueDifferences.Named(resolved)}.",
                 "The numbers would be others: resume with the same device and precision, or start a new run under "

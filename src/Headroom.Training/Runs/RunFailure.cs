@@ -18,7 +18,7 @@ internal static class RunFailure
     /// <param name="log">The run's log.</param>
     /// <param name="step">Updates done.</param>
     /// <param name="checkpoints">The run's folder of checkpoints.</param>
-    public static HeadroomException? Of(Exception e, EventLog log, int step, string checkpoints)
+    public static HeadroomException? Describe(Exception e, EventLog log, int step, string checkpoints)
     {
         while (e is AggregateException { InnerExceptions.Count: 1 } several) e = several.InnerException!;
         var told = Told(e, step, GoOn(checkpoints));
@@ -42,7 +42,7 @@ internal static class RunFailure
         OutOfMemoryException => new(
             $"{At(step)}There is not enough memory.", $"{goOn} Give it more memory, or a --vram budget.", 1, e),
         _ when DiskFault.IsFull(e) => new(At(step) + e.Message, $"Free some space. {goOn}", 1, e),
-        _ when DiskFault.Of(e) != null => new(At(step) + e.Message, $"Look after the disk. {goOn}", 1, e),
+        _ when DiskFault.Find(e) != null => new(At(step) + e.Message, $"Look after the disk. {goOn}", 1, e),
         _ => null,
     };
 
@@ -55,7 +55,7 @@ internal static class RunFailure
             if (Checkpoints.Latest(checkpoints) is { } good)
                 return $"The last good checkpoint is {good}: go on with --resume.";
         }
-        catch (Exception e) when (DiskFault.Of(e) != null)
+        catch (Exception e) when (DiskFault.Find(e) != null)
         {
             return "Go on with --resume when the run folder can be read again.";
         }

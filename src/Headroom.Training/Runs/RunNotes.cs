@@ -18,7 +18,7 @@ public static class RunNotes
     /// <param name="recipe">The recipe.</param>
     /// <param name="rows">Its rows as the base's tokenizer encodes them.</param>
     /// <param name="config">The base.</param>
-    public static IReadOnlyList<string> Of(Recipe recipe, RunRows rows, ModelConfig config)
+    public static IReadOnlyList<string> Find(Recipe recipe, RunRows rows, ModelConfig config)
     {
         var data = rows.Data;
         return
@@ -34,7 +34,7 @@ public static class RunNotes
     /// <param name="rows">The rows that are evaluated.</param>
     /// <param name="longest">The longest of them, tokens.</param>
     /// <param name="config">The model.</param>
-    public static IReadOnlyList<string> Of(ITask task, IReadOnlyList<DataRow> rows, int longest, ModelConfig config) =>
+    public static IReadOnlyList<string> Find(ITask task, IReadOnlyList<DataRow> rows, int longest, ModelConfig config) =>
         [.. task.Notes(null, rows), .. Positions(longest, config)];
 
     // Whether rows go beyond the positions of the base.

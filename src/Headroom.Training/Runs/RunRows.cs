@@ -46,9 +46,9 @@ public sealed class RunRows
     /// </summary>
     public IReadOnlyDictionary<string, SplitIdentity> Identities => _identities ??= new()
     {
-        ["train"] = new(Train.Count, RowsHash.Of(Train, Task.SharedIds)),
-        ["validation"] = new(Validation.Count, RowsHash.Of(Validation, Task.SharedIds)),
-        ["test"] = new(Test.Count, RowsHash.Of(Test, Task.SharedIds)),
+        ["train"] = new(Train.Count, RowsHash.Compute(Train, Task.SharedIds)),
+        ["validation"] = new(Validation.Count, RowsHash.Compute(Validation, Task.SharedIds)),
+        ["test"] = new(Test.Count, RowsHash.Compute(Test, Task.SharedIds)),
     };
 
     /// <summary>Reads the rows and the tokenizer; nothing is encoded yet.</summary>
@@ -56,7 +56,7 @@ public sealed class RunRows
     /// <param name="model">The base.</param>
     /// <param name="data">The rows, when they were read before.</param>
     /// <exception cref="HeadroomException">Data or tokenizer cannot be used.</exception>
-    public static RunRows Of(Recipe recipe, ModelOptions model, DataSplits? data = null)
+    public static RunRows Read(Recipe recipe, ModelOptions model, DataSplits? data = null)
     {
         data ??= DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         var source = new ModelSource(model.Path)
@@ -65,7 +65,7 @@ public sealed class RunRows
             Quantization = recipe.Quantization,
             OwnWeights = AdapterStart.TakesWeights(recipe.Lora.InitLoraWeights),
         };
-        var task = TaskTypes.Of(recipe.Task).Make(recipe, source.Tokenizer);
+        var task = TaskTypes.Get(recipe.Task).Make(recipe, source.Tokenizer);
         return new RunRows
         {
             Data = data,

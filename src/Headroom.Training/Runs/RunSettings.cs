@@ -9,9 +9,9 @@ namespace Headroom.Training.Runs;
 public static class RunSettings
 {
     /// <summary>Settings of a run on a device.</summary>
-    /// <exception cref="HeadroomException">As <see cref="BaseSettings.Of"/>.</exception>
-    public static ModelSettings Of(Recipe recipe, IWeightSource source, IDevice device) =>
-        BaseSettings.Of(source, device, recipe.Quantization, recipe.Training.Precision) with
+    /// <exception cref="HeadroomException">As <see cref="BaseSettings.Choose"/>.</exception>
+    public static ModelSettings Choose(Recipe recipe, IWeightSource source, IDevice device) =>
+        BaseSettings.Choose(source, device, recipe.Quantization, recipe.Training.Precision) with
         {
             Mode = TrainMode.Adapters,
             Lora = recipe.Lora,

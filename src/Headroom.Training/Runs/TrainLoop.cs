@@ -63,7 +63,7 @@ internal sealed class TrainLoop(
         }
         catch (Exception e)
         {
-            if (RunFailure.Of(e, log, trainer.State.Step, folder.Checkpoints) is { } told) throw told;
+            if (RunFailure.Describe(e, log, trainer.State.Step, folder.Checkpoints) is { } told) throw told;
             throw;
         }
     }

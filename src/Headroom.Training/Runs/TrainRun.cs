@@ -91,7 +91,7 @@ public static class TrainRun
             if (rows != null) CheckFinished(folder, start.Before!, model, rows);
             return Finished(folder, start, host, recipe.Task);
         }
-        using var prepared = PreparedRun.Of(
+        using var prepared = PreparedRun.Prepare(
             recipe, model, host.OpenDevice, host.BudgetBytes, host.Progress, hash: true, rows, host.Say);
         RunManifest manifest;
         try
@@ -126,7 +126,7 @@ public static class TrainRun
         var (source, rows) = (prepared.Source, prepared.Rows);
         var resumed = start.Checkpoint == null ? null : PeftAdapter.Load(start.Checkpoint);
         using var engine = new Engine(
-            prepared.Device, AdapterBase.Of(source, resumed), prepared.Planned,
+            prepared.Device, AdapterBase.Subtract(source, resumed), prepared.Planned,
             (d, t) => host.Progress("loading", d, t, ""))
         {
             Initial = resumed?.Initial,
@@ -182,7 +182,7 @@ public static class TrainRun
             ModelHub = model.HubId,
             Tokenizer = model.Tokenizer == null ? null : Path.GetFullPath(model.Tokenizer),
             BaseHash = before?.BaseHash ?? "",
-            Config = ConfigIdentity.Of(prepared.Source.Config),
+            Config = ConfigIdentity.List(prepared.Source.Config),
             RecipeHash = RecipeIdentity.Hash(recipe),
             Recipe = RecipeIdentity.Values(recipe),
             // Whether batches are padded is known when the engine is there.
@@ -226,7 +226,7 @@ public static class TrainRun
             before with
             {
                 Data = rows.Identities,
-                Config = ConfigIdentity.Of(source.Config),
+                Config = ConfigIdentity.List(source.Config),
             }
         );
         RunChecks.SameBase(folder, before.BaseHash, source.Hash);
@@ -242,7 +242,7 @@ public static class TrainRun
             $"the run in {folder.Path} is finished: {steps} updates, adapter in {folder.Best}; nothing was changed (a "
                 + $"larger training.max_steps would go on with it)"
         );
-        var type = TaskTypes.Of(task);
+        var type = TaskTypes.Get(task);
         return new RunResult(true, steps, null, null, end.AdapterSha256 ?? "", null)
         {
             WasFinished = true,

@@ -14,7 +14,7 @@ public static class RowLosses
 {
     /// <summary>The loss of every row, in batches.</summary>
     /// <exception cref="NotFiniteException">One is NaN or infinite.</exception>
-    public static IReadOnlyList<RowLoss> Of(Engine engine, IRowSource rows, EvaluationOptions options)
+    public static IReadOnlyList<RowLoss> Measure(Engine engine, IRowSource rows, EvaluationOptions options)
     {
         int n = rows.Count, batchRows = Math.Min(options.BatchRows, n), bad = 0, firstBad = 0;
         var batch = new MicroBatch(options.MaxTokens, batchRows);
@@ -29,7 +29,7 @@ public static class RowLosses
             if (batch.LabelCount > 0) engine.Losses(batch.Host, perLabel);
             for (int i = first, at = 0; i < next; i++)
             {
-                losses[i] = Of(rows[i], perLabel, ref at);
+                losses[i] = Measure(rows[i], perLabel, ref at);
                 if (!double.IsFinite(losses[i].Sum) && bad++ == 0) firstBad = i + 1;
             }
             options.Progress?.Invoke(next, n);
@@ -43,7 +43,7 @@ public static class RowLosses
     }
 
     // The labels of a batch are those of its rows, in order.
-    private static RowLoss Of(EncodedRow row, float[] perLabel, ref int at)
+    private static RowLoss Measure(EncodedRow row, float[] perLabel, ref int at)
     {
         double sum = 0, weight = 0;
         foreach (var span in row.Spans)

@@ -33,7 +33,7 @@ public static class TaskTypes
 
     /// <summary>The type that task.type names.</summary>
     /// <exception cref="HeadroomException">There is none.</exception>
-    public static TaskType Of(TaskOptions task) => Find(task.Type)
+    public static TaskType Get(TaskOptions task) => Find(task.Type)
         ?? throw new HeadroomException($"task.type '{HeadroomException.Value(task.Type)}' is unknown.",
             $"Use {string.Join(" or ", Names)}.");
 

@@ -164,7 +164,7 @@ public sealed class AdapterStartTests : IDisposable
             (init, rounds, init != "loftq" || rounds > 1),
             (adapter.Lora.InitLoraWeights, adapter.Lora.LoftqConfig.LoftqIter, adapter.Initial != null));
         double loss = engine.Losses(Batch.Host);
-        using (var resumed = Open(AdapterBase.Of(source, adapter), Settings(init, storage, rounds, dora)))
+        using (var resumed = Open(AdapterBase.Subtract(source, adapter), Settings(init, storage, rounds, dora)))
         {
             resumed.Initial = adapter.Initial;
             Checkpoints.Load(checkpoint, resumed, "recipe", source.Hash);
@@ -176,7 +176,7 @@ public sealed class AdapterStartTests : IDisposable
             Assert.Equal(adapter.Initial != null, PeftAdapter.Load(Path.Combine(_folder, "again")).Initial != null);
         }
         using var cpu = new CpuDevice(2);
-        using var merged = new MergedSource(AdapterBase.Of(source, adapter), adapter, storage, cpu.Ops);
+        using var merged = new MergedSource(AdapterBase.Subtract(source, adapter), adapter, storage, cpu.Ops);
         using (
             var whole = Open(
                 merged, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, LogitsChunk: 32))
@@ -194,7 +194,7 @@ public sealed class AdapterStartTests : IDisposable
                 Config.VocabSize, [[1, 5, 9, 2, 7, 3]]);
         var whole32 = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None, LogitsChunk: 32);
         var reference = Logits(
-            AdapterBase.Of(source, adapter),
+            AdapterBase.Subtract(source, adapter),
             Settings(init, storage, rounds, dora) with
             {
                 Mode = TrainMode.None,
@@ -206,7 +206,7 @@ public sealed class AdapterStartTests : IDisposable
         Assert.InRange(
             ExportCheck.Compare(reference, Logits(merged, whole32, null), Config.VocabSize).RelativeDifference, 0, bound
         );
-        using (MergedSource unrounded = new(AdapterBase.Of(source, adapter), adapter, null, null))
+        using (MergedSource unrounded = new(AdapterBase.Subtract(source, adapter), adapter, null, null))
             Assert.True(
                 ExportCheck.Compare(reference, Logits(unrounded, whole32, null), Config.VocabSize).RelativeDifference
                     > bound
@@ -220,7 +220,7 @@ public sealed class AdapterStartTests : IDisposable
                 WeightStorage.F32, WeightStorage.F32, TrainMode.None, plain.Lora, LogitsChunk: 32)
         );
         converted.LoadAdapter(plain);
-        using MergedSource exact = new(AdapterBase.Of(source, adapter), adapter, null, null),
+        using MergedSource exact = new(AdapterBase.Subtract(source, adapter), adapter, null, null),
             same = new(source, plain, null, null);
         Assert.Equal(2 * adapter.Lora.R, plain.Lora.R);
         foreach (string name in Config.MatrixNames())

@@ -22,7 +22,7 @@ public sealed class ChatTemplateGoldenTests
             .ToArray();
         Assert.SkipWhen(cases.Length == 0, $"no case of {model} in chat-templates.json");
         var tokenizer = TokenizerLoader.Load(Shared.DataFile("tokenizers/" + model));
-        var template = ChatTemplate.Of(tokenizer);
+        var template = ChatTemplate.Get(tokenizer);
         foreach (var c in cases)
         {
             string text = template.Render(
@@ -45,8 +45,8 @@ public sealed class ChatTemplateGoldenTests
             Shared.DataFile("models/SmolLM2-135M-Instruct/SmolLM2-135M-Instruct.Q4_1.gguf"));
         var json = TokenizerLoader.Load(Shared.DataFile("tokenizers/smollm2"));
         ChatMessage[] messages = [new("user", "Name three colours."), new("assistant", "Red."), new("user", "日本語 😀")];
-        string text = ChatTemplate.Of(gguf).Render(messages, true);
-        Assert.Equal(ChatTemplate.Of(json).Render(messages, true), text);
+        string text = ChatTemplate.Get(gguf).Render(messages, true);
+        Assert.Equal(ChatTemplate.Get(json).Render(messages, true), text);
         Assert.Equal(json.Encode(text), gguf.Encode(text));
     }
 
@@ -62,7 +62,7 @@ public sealed class ChatTemplateGoldenTests
         Assert.Equal(bos, ids[0]);
         Assert.Equal(1, ids.Count(i => i == bos));
         Assert.Equal(bos, tokenizer.EncodePrompt("Hi")[0]);
-        var llama3 = ChatTemplate.Of(TokenizerLoader.Load(Shared.DataFile("tokenizers/llama3")));
+        var llama3 = ChatTemplate.Get(TokenizerLoader.Load(Shared.DataFile("tokenizers/llama3")));
         Assert.Equal(1, llama3.Encode([new("user", "Hi")], true).Count(i => i == 128000));
     }
 

@@ -277,7 +277,7 @@ public sealed class JinjaTests
         var tools = JsonNode
             .Parse("""{"tools": [{"type": "function", "function": {"name": "w"}}], "enable_thinking": false}""")!
             .AsObject();
-        string text = ChatTemplate.Of(tokenizer).Render(JsonNode.Parse(calls)!.AsArray(), true, tools);
+        string text = ChatTemplate.Get(tokenizer).Render(JsonNode.Parse(calls)!.AsArray(), true, tools);
         Assert.Contains("<tools>\n{\"type\": \"function\", \"function\": {\"name\": \"w\"}}\n</tools>", text);
         Assert.Contains(
             "<tool_call>\n{\"name\": \"w\", \"arguments\": {\"city\": "

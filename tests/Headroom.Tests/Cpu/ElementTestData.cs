@@ -22,9 +22,9 @@ internal sealed unsafe class ElementTestData : IDisposable
     {
         var s = shape.Length switch
         {
-            1 => Shape.Of(shape[0]),
-            2 => Shape.Of(shape[0], shape[1]),
-            _ => Shape.Of(shape[0], shape[1], shape[2]),
+            1 => new Shape(shape[0]),
+            2 => new Shape(shape[0], shape[1]),
+            _ => new Shape(shape[0], shape[1], shape[2]),
         };
         nint p = (nint)NativeMemory.AllocZeroed((nuint)dtype.Bytes(s.Count) + 64);
         _blocks.Add(p);

@@ -80,7 +80,7 @@ public sealed unsafe class GgufStorageTests : IDisposable
 
     private Tensor New(DType type, int rows, int columns)
     {
-        var shape = Shape.Of(rows, columns);
+        var shape = new Shape(rows, columns);
         nint p = (nint)NativeMemory.AlignedAlloc((nuint)type.Bytes(shape.Count) + 64, 64);
         _memory.Add(p);
         return new Tensor(p, type, shape);

@@ -70,7 +70,7 @@ public sealed class LanesTests
     public unsafe void AnUploadAsksForEachRowOnce(int rows, int columns)
     {
         using var device = new CpuDevice(3);
-        var tensor = new Tensor(device.Reserve((long)rows * columns * 2), DType.BF16, Shape.Of(rows, columns));
+        var tensor = new Tensor(device.Reserve((long)rows * columns * 2), DType.BF16, new Shape(rows, columns));
         var asked = new int[rows];
         device.Upload((first, count, to) =>
         {

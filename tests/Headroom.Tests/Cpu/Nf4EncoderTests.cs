@@ -115,8 +115,8 @@ public sealed unsafe class Nf4EncoderTests
         var random = new PhiloxRandom(9);
         using var cpu = new CpuOps(2);
         byte* memory = (byte*)NativeMemory.AllocZeroed((nuint)(n * 16 + 65536));
-        Tensor plain = new((nint)memory, DType.F32, Shape.Of(rows, cols)),
-            narrow = new((nint)(memory + 4 * n), type, Shape.Of(rows, cols));
+        Tensor plain = new((nint)memory, DType.F32, new Shape(rows, cols)),
+            narrow = new((nint)(memory + 4 * n), type, new Shape(rows, cols));
         for (int i = 0; i < n; i++)
         {
             float v = random.NextNormal() * (i % 64 == 0 ? 3 : 0.02f);
@@ -135,7 +135,7 @@ public sealed unsafe class Nf4EncoderTests
             new Span<byte>(at, n * 8 + 65536).Clear();
             Tensor Take(DType t, int count)
             {
-                var taken = new Tensor((nint)at, t, Shape.Of(count));
+                var taken = new Tensor((nint)at, t, new Shape(count));
                 at += (taken.Bytes + 63) / 64 * 64;
                 return taken;
             }

@@ -30,8 +30,8 @@ public unsafe class Nf4GoldenTests
         using var cpu = new CpuOps(2);
         var dtype = info.DType switch { "BF16" => DType.BF16, "F16" => DType.F16, _ => DType.F32 };
         Tensor Buffer(DType t, int count) =>
-            new((nint)NativeMemory.AllocZeroed((nuint)(count * 4 + 64)), t, Shape.Of(count));
-        var src = Buffer(dtype, n) with { Shape = Shape.Of(rows, cols) };
+            new((nint)NativeMemory.AllocZeroed((nuint)(count * 4 + 64)), t, new Shape(count));
+        var src = Buffer(dtype, n) with { Shape = new Shape(rows, cols) };
         golden.Bytes("input").CopyTo(new Span<byte>((void*)src.Address, (int)src.Bytes));
         var w = new LinearWeight(nested ? WeightStorage.NF4Double : WeightStorage.NF4, rows, cols, Buffer(DType.U4, n),
             Buffer(nested ? DType.U8 : DType.F32, blocks),
@@ -49,7 +49,7 @@ public unsafe class Nf4GoldenTests
         }
         Assert.Equal(
             golden.Bytes("absmax").ToArray(), new ReadOnlySpan<byte>(w.Absmax.B, (int)w.Absmax.Bytes).ToArray());
-        var back = Buffer(DType.F32, n) with { Shape = Shape.Of(rows, cols) };
+        var back = Buffer(DType.F32, n) with { Shape = new Shape(rows, cols) };
         cpu.Dequantize(w, back);
         float[] expected = golden.ReadF32("dequant");
         for (int i = 0; i < n; i++)

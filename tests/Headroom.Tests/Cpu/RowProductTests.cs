@@ -29,10 +29,10 @@ public sealed unsafe class RowProductTests
                     return t;
                 }
                 int blocks = LinearWeight.Blocks((long)outs * ins, 64);
-                Tensor source = Take(DType.F32, Shape.Of(outs, ins)),
-                    plain = Take(DType.F32, Shape.Of(outs, ins)),
-                    x = Take(DType.F32, Shape.Of(rows, ins)),
-                    y = Take(DType.F32, Shape.Of(rows, outs));
+                Tensor source = Take(DType.F32, new Shape(outs, ins)),
+                    plain = Take(DType.F32, new Shape(outs, ins)),
+                    x = Take(DType.F32, new Shape(rows, ins)),
+                    y = Take(DType.F32, new Shape(rows, outs));
                 var data = Take(
                     storage switch
                     {
@@ -42,20 +42,20 @@ public sealed unsafe class RowProductTests
                         WeightStorage.Int8 => DType.I8,
                         _ => DType.U4,
                     },
-                    Shape.Of(outs, ins)
+                    new Shape(outs, ins)
                 );
                 var absmax = storage switch
                 {
-                    WeightStorage.Int8 => Take(DType.F32, Shape.Of(outs)),
-                    WeightStorage.NF4 => Take(DType.F32, Shape.Of(blocks)),
-                    WeightStorage.NF4Double => Take(DType.U8, Shape.Of(blocks)),
+                    WeightStorage.Int8 => Take(DType.F32, new Shape(outs)),
+                    WeightStorage.NF4 => Take(DType.F32, new Shape(blocks)),
+                    WeightStorage.NF4Double => Take(DType.U8, new Shape(blocks)),
                     _ => default,
                 };
                 bool nested = storage == WeightStorage.NF4Double;
                 var w = new LinearWeight(
                     storage, outs, ins, data, absmax,
-                    nested ? Take(DType.F32, Shape.Of(LinearWeight.Blocks(blocks, 256))) : default,
-                    nested ? Take(DType.F32, Shape.Of(1)) : default);
+                    nested ? Take(DType.F32, new Shape(LinearWeight.Blocks(blocks, 256))) : default,
+                    nested ? Take(DType.F32, new Shape(1)) : default);
                 var random = new PhiloxRandom((ulong)seed);
                 for (long i = 0; i < source.Count; i++) source.F[i] = random.NextFloat() - 0.5f;
                 for (long i = 0; i < x.Count; i++) x.F[i] = random.NextFloat() - 0.5f;

@@ -42,7 +42,7 @@ public sealed class RunNotesTests : IDisposable
         recipe.Training.PerDeviceTrainBatchSize = 4;
         change?.Invoke(recipe);
         RecipeLoader.Check(recipe);
-        using var run = PreparedRun.Of(
+        using var run = PreparedRun.Prepare(
             recipe, recipe.Models[0], () => new Headroom.Cpu.CpuDevice(), null, (_, _, _, _) => { });
         run.Device.Dispose();
         return run.Notes;

@@ -295,9 +295,9 @@ public sealed class ExportTests : IDisposable
         using var source = WeightSources.Open(path);
         var words = TokenizerLoader.Load(path);
         var prompts = ExportCheck.Prompts.Select(p => words.Encode(p, true)).ToList();
-        GgufExporter.Write(source, GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("good.gguf"), null);
+        GgufExporter.Write(source, GgufVocabulary.Build(path, source.Config.VocabSize), "f32", At("good.gguf"), null);
         GgufExporter.Write(
-            new Rotated(source), GgufVocabulary.Of(path, source.Config.VocabSize), "f32", At("bad.gguf"), null);
+            new Rotated(source), GgufVocabulary.Build(path, source.Config.VocabSize), "f32", At("bad.gguf"), null);
         var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.None);
         List<float[]> Logits(IWeightSource s) =>
             ExportCheck.Logits(
@@ -435,7 +435,7 @@ public sealed class ExportTests : IDisposable
     {
         string path = Shared.DataFile($"tokenizers/{folder}/{file}");
         var tokenizer = TokenizerLoader.Load(path);
-        GgufExporter.WriteVocabulary("llama", GgufVocabulary.Of(path, tokenizer.VocabSize), At("v.gguf"));
+        GgufExporter.WriteVocabulary("llama", GgufVocabulary.Build(path, tokenizer.VocabSize), At("v.gguf"));
         using (var f = new GgufFile(At("v.gguf"))) Assert.Equal(pre, f.Text("tokenizer.ggml.pre"));
         var back = TokenizerLoader.Load(At("v.gguf"));
         Assert.Equal(
@@ -468,7 +468,7 @@ public sealed class ExportTests : IDisposable
     public void SentencePieceThroughGgufToTokenizerJson()
     {
         string path = Shared.DataFile("models/stories260K/hf");
-        GgufExporter.WriteVocabulary("llama", GgufVocabulary.Of(path, 512), At("v.gguf"));
+        GgufExporter.WriteVocabulary("llama", GgufVocabulary.Build(path, 512), At("v.gguf"));
         var json = Directory.CreateDirectory(At("json")).FullName;
         using (var f = new GgufFile(At("v.gguf"))) TokenizerJson.WriteFromGguf(json, f);
         Assert.Equal(

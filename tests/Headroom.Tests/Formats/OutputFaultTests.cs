@@ -30,7 +30,7 @@ public sealed class OutputFaultTests : IDisposable
     {
         _source = WeightSources.Open(_model);
         var device = new CpuDevice(1);
-        var settings = BaseSettings.Of(_source, device, new QuantizationOptions());
+        var settings = BaseSettings.Choose(_source, device, new QuantizationOptions());
         _engine = new Engine(device, _source, settings, new BatchLimits());
     }
 
@@ -106,7 +106,7 @@ public sealed class OutputFaultTests : IDisposable
             {
                 var e = Assert.IsType<HeadroomException>(error);
                 Assert.NotEmpty(e.ToDo);
-                Assert.NotNull(DiskFault.Of(e));
+                Assert.NotNull(DiskFault.Find(e));
                 errors++;
             }
             else whole++;

@@ -298,7 +298,7 @@ public sealed class PeftAdapterTests : IDisposable
     {
         const string q = "model.layers.3.self_attn.q_proj", up = "model.layers.12.mlp.up_proj";
         static LoraConfig List(params string[] modules) => new(8, 9, 0, modules);
-        static LoraConfig Pattern(string pattern) => new() { TargetModules = ModuleNames.Of(pattern) };
+        static LoraConfig Pattern(string pattern) => new() { TargetModules = ModuleNames.Parse(pattern) };
         Assert.True(List("q_proj").Adapts(q));
         Assert.True(List("self_attn.q_proj").Adapts(q));
         Assert.True(List(q).Adapts(q));
@@ -308,7 +308,7 @@ public sealed class PeftAdapterTests : IDisposable
         Assert.False(Pattern("q_proj").Adapts(q)); // the whole path must match
         Assert.True(Pattern("All-Linear").Adapts(up));
         Assert.False((List("q_proj") with { ExcludeModules = ["layers.3.self_attn.q_proj"] }).Adapts(q));
-        var lower = ModuleNames.Of(@"model\.layers\.[0-4]\..*");
+        var lower = ModuleNames.Parse(@"model\.layers\.[0-4]\..*");
         Assert.False((List("q_proj") with { ExcludeModules = lower }).Adapts(q));
         Assert.True((List("up_proj") with { ExcludeModules = lower }).Adapts(up));
         Assert.False((Pattern("all-linear") with { ExcludeModules = ["q_proj"] }).Adapts(q));

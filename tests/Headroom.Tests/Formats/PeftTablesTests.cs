@@ -146,7 +146,7 @@ public sealed class PeftTablesTests : IDisposable
         var adapter = PeftAdapter.Load(Write(source, held, listed, ensure), m => Assert.Fail(m));
         if (result == "differ")
         {
-            Assert.Contains("differ", Assert.Throws<HeadroomException>(() => AdapterBase.Of(source, adapter)).Message);
+            Assert.Contains("differ", Assert.Throws<HeadroomException>(() => AdapterBase.Subtract(source, adapter)).Message);
             Assert.Contains(
                 "differ", Assert.Throws<HeadroomException>(() => new MergedSource(source, adapter, null, null)).Message
             );
@@ -179,7 +179,7 @@ public sealed class PeftTablesTests : IDisposable
         foreach (
             var use in new Action[]
             {
-                () => AdapterBase.Of(source, adapter), () => new MergedSource(source, adapter, null, null),
+                () => AdapterBase.Subtract(source, adapter), () => new MergedSource(source, adapter, null, null),
             }
         )
         {

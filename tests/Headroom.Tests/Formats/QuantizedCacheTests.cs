@@ -55,7 +55,7 @@ public sealed class QuantizedCacheTests : IDisposable
         return new Engine(
             device,
             source,
-            BaseSettings.Of(source, device, options),
+            BaseSettings.Choose(source, device, options),
             new BatchLimits(EvalTokens: 8, EvalSequences: 1)
         );
     }
@@ -365,12 +365,12 @@ public sealed class QuantizedCacheTests : IDisposable
     public void AHashIsRememberedOnlyForFilesThatRest()
     {
         var hashes = new BaseHashes(Path.Combine(_root, "hashes"), 0);
-        string hash = hashes.Of([Weights]);
+        string hash = hashes.Get([Weights]);
         Assert.Equal(BaseHashes.Compute([Weights]), hash);
         Assert.Equal(hash, hashes.Known([Weights]));
         File.SetLastWriteTimeUtc(Weights, DateTime.UtcNow);
         Assert.Null(hashes.Known([Weights]));
-        hashes.Of([Weights]);
+        hashes.Get([Weights]);
         Assert.Null(hashes.Known([Weights])); // it may change once more in this very second
     }
 

@@ -91,6 +91,6 @@ internal static class Samples
     {
         using var folder = new TempFolder();
         using var weights = new Weights(Config());
-        GgufExporter.Write(weights, GgufVocabulary.Of(Tokenizer(folder.Path), 260), type, path, "sample");
+        GgufExporter.Write(weights, GgufVocabulary.Build(Tokenizer(folder.Path), 260), type, path, "sample");
     }
 }

@@ -131,18 +131,18 @@ public sealed class SamplerTests
         try
         {
             string file = Path.Combine(folder, "generation_config.json");
-            Assert.Equal(0, SamplingOptions.Of(GenerationConfig.Beside(folder)).Temperature);
+            Assert.Equal(0, SamplingOptions.Take(GenerationConfig.Beside(folder)).Temperature);
             File.WriteAllText(
                 file,
                 """{"do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1, "eos_token_id": [3, 4], "max_new_tokens": 9}"""
             );
             var c = GenerationConfig.Beside(Path.Combine(folder, "model.gguf"));
-            var s = SamplingOptions.Of(c);
+            var s = SamplingOptions.Take(c);
             Assert.Equal(
                 (0.6f, 0.9f, 20, 1.1f, 9), (s.Temperature, s.TopP, s.TopK, s.RepetitionPenalty, c.MaxNewTokens));
             Assert.Equal([3, 4], c.EosTokenIds);
             File.WriteAllText(file, """{"temperature": 0.6, "eos_token_id": 2}""");
-            Assert.Equal(0, SamplingOptions.Of(GenerationConfig.Beside(folder)).Temperature); // do_sample is off
+            Assert.Equal(0, SamplingOptions.Take(GenerationConfig.Beside(folder)).Temperature); // do_sample is off
             foreach (string bad in new[] { "{", "[]", """{"top_k": "many"}""", """{"eos_token_id": ["x"]}""" })
             {
                 File.WriteAllText(file, bad);

@@ -63,10 +63,10 @@ internal sealed unsafe class Avx512DequantizedSource(IWeightSource inner) : IWei
         fixed (byte* c = codes, a = absmax)
         {
             var w = new LinearWeight(
-                WeightStorage.NF4Double, rows, columns, new Tensor((nint)c, DType.U4, Shape.Of(rows, columns)),
-                new Tensor((nint)a, DType.U8, Shape.Of(blocks)), new Tensor((nint)n, DType.F32, Shape.Of(groups)),
-                new Tensor((nint)o, DType.F32, Shape.Of(1)));
-            var x = new Tensor((nint)v, DType.F32, Shape.Of(rows, columns));
+                WeightStorage.NF4Double, rows, columns, new Tensor((nint)c, DType.U4, new Shape(rows, columns)),
+                new Tensor((nint)a, DType.U8, new Shape(blocks)), new Tensor((nint)n, DType.F32, new Shape(groups)),
+                new Tensor((nint)o, DType.F32, new Shape(1)));
+            var x = new Tensor((nint)v, DType.F32, new Shape(rows, columns));
             cpu.Quantize(x, w);
             cpu.Dequantize(w, x);
         }

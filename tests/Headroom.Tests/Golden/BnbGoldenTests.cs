@@ -32,7 +32,7 @@ public sealed class BnbGoldenTests : IDisposable
         return new Engine(
             device,
             source,
-            BaseSettings.Of(source, device, new QuantizationOptions()),
+            BaseSettings.Choose(source, device, new QuantizationOptions()),
             new BatchLimits(EvalTokens: 16, EvalSequences: 1)
         );
     }
@@ -95,7 +95,7 @@ public sealed class BnbGoldenTests : IDisposable
         using var first = new Engine(
             device,
             source,
-            RunSettings.Of(recipe, source, device) with
+            RunSettings.Choose(recipe, source, device) with
             {
                 Mode = TrainMode.None,
                 Lora = null,
@@ -135,7 +135,7 @@ public sealed class BnbGoldenTests : IDisposable
         recipe.Quantization.LoadIn4bit = !not4 || asked;
         if (!not4 || asked) recipe.Quantization.Bnb4bitUseDoubleQuant = name == "qwen2-bias";
         using var device = new CpuDevice(1);
-        var e = Assert.Throws<HeadroomException>(() => RunSettings.Of(recipe, source, device));
+        var e = Assert.Throws<HeadroomException>(() => RunSettings.Choose(recipe, source, device));
         Assert.Contains(says, e.Message, StringComparison.Ordinal);
         Assert.Equal(2, e.ExitCode);
     }
@@ -314,7 +314,7 @@ public sealed class BnbGoldenTests : IDisposable
     {
         var values = new float[w.Out * w.In];
         fixed (float* p = values)
-            engine.Device.Ops.Dequantize(w, new Tensor((nint)p, DType.F32, Shape.Of(w.Out, w.In)));
+            engine.Device.Ops.Dequantize(w, new Tensor((nint)p, DType.F32, new Shape(w.Out, w.In)));
         return values;
     }
 

@@ -27,7 +27,7 @@ public class GgufBaseTests
         recipe.Quantization.LoadIn4bit = false;
         recipe.Lora.TargetModules = ["q_proj", "v_proj"];
         recipe.Lora.LoraDropout = 0;
-        return RunSettings.Of(recipe, source, device) with { Mode = mode };
+        return RunSettings.Choose(recipe, source, device) with { Mode = mode };
     }
 
     [Fact]

@@ -17,7 +17,7 @@ public class ScheduleTests
         foreach (var (key, entry) in json)
         {
             var kwargs = entry!["kwargs"]?["scheduler_specific_kwargs"] as JsonObject ?? [];
-            var type = Choices.Parse<SchedulerType>("key", Choices.Of(typeof(SchedulerType))
+            var type = Choices.Parse<SchedulerType>("key", Choices.Words(typeof(SchedulerType))
                 .OrderByDescending(n => n.Length)
                 .First(n => key.StartsWith(n, StringComparison.Ordinal)));
             var arguments = Schedules.Arguments(new()

@@ -182,23 +182,23 @@ public class BudgetTests
         var least = Budget.Fit(Config, Settings, Limits, open.WorkspaceBytes, null, open, 0).Plan;
         long free = least.ArenaBytes + 40 * MiB + 64 * MiB; // 64 MiB are left free
         using var card = new Expanding(new CpuDevice(), memory: new MemoryUse(1000 * MiB + free, 1000 * MiB, -1, 0));
-        var could = Budget.Of(null, card);
+        var could = Budget.Resolve(null, card);
         Assert.Equal(least.ArenaBytes + 40 * MiB + card.WorkspaceBytes, could.Bytes);
         Assert.Contains("free on", could.Words);
-        Assert.Equal(could, Budget.Of(1L << 40, card)); // the card is not as free as what is allowed
-        Assert.Equal((could.Bytes - MiB, "are allowed"), Budget.Of(could.Bytes - MiB, card));
+        Assert.Equal(could, Budget.Resolve(1L << 40, card)); // the card is not as free as what is allowed
+        Assert.Equal((could.Bytes - MiB, "are allowed"), Budget.Resolve(could.Bytes - MiB, card));
         var fitted = Budget.Fit(
-            Config, Settings, Limits, card.WorkspaceBytes, Budget.Of(1L << 40, card).Bytes, card);
+            Config, Settings, Limits, card.WorkspaceBytes, Budget.Resolve(1L << 40, card).Bytes, card);
         Assert.InRange(fitted.Settings.ExpandedBytes, 39 * MiB, 40 * MiB);
         long arena = fitted.Plan.ArenaBytes;
         Assert.True(arena <= free - 64 * MiB, $"an arena of {arena} in {free}");
         using var full = new Expanding(new CpuDevice(), memory: new MemoryUse(1000 * MiB, 990 * MiB, -1, 0));
-        Assert.Equal(0, Budget.Of(null, full).Bytes);
+        Assert.Equal(0, Budget.Resolve(null, full).Bytes);
         foreach (MemoryUse? unknown in new MemoryUse?[] { null, new MemoryUse(-1, -1, -1, 0) })
         {
             using var device = new Expanding(new CpuDevice(), memory: unknown);
-            Assert.Equal((null, "are allowed"), Budget.Of(null, device));
-            Assert.Equal((5 * MiB, "are allowed"), Budget.Of(5 * MiB, device));
+            Assert.Equal((null, "are allowed"), Budget.Resolve(null, device));
+            Assert.Equal((5 * MiB, "are allowed"), Budget.Resolve(5 * MiB, device));
         }
     }
 
@@ -295,7 +295,7 @@ public class BudgetTests
                     task: { template: "Review: {text}\nSentiment:", labels: { "0": " negative", "1": " positive" } }
                     training: { per_device_train_batch_size: 16 }
                     """, [.. sizes, .. sets]);
-                var prepared = PreparedRun.Of(
+                var prepared = PreparedRun.Prepare(
                     recipe, new ModelOptions { Path = model }, () => new CpuDevice(1), budget, (_, _, _, _) => { });
                 prepared.Device.Dispose();
                 return prepared;

@@ -200,7 +200,7 @@ public sealed class FaultScheduleTests(ITestOutputHelper output) : IDisposable
                     disk.PowerCut();
                     cuts++;
                 }
-                catch (Exception e) when (DiskFault.Of(e) != null)
+                catch (Exception e) when (DiskFault.Find(e) != null)
                 {
                     errors++;
                 }

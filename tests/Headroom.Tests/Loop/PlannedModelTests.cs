@@ -46,7 +46,7 @@ public sealed class PlannedModelTests : IDisposable
     private PreparedRun Prepare(IDevice device, long? budget)
     {
         var recipe = Recipe();
-        return PreparedRun.Of(recipe, recipe.Models[0], () => device, budget, (_, _, _, _) => { });
+        return PreparedRun.Prepare(recipe, recipe.Models[0], () => device, budget, (_, _, _, _) => { });
     }
 
     [Fact]

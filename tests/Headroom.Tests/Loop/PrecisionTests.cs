@@ -44,7 +44,7 @@ public class PrecisionTests
     {
         using var source = new RandomSource(TinyModel.Small());
         using var device = new Preferring(preferred);
-        return RunSettings.Of(With(precision), source, device).ComputeType;
+        return RunSettings.Choose(With(precision), source, device).ComputeType;
     }
 
     [Theory]
@@ -84,7 +84,7 @@ public class PrecisionTests
         {
             var source = new RandomSource(TinyModel.Small());
             var device = new Preferring(preferred);
-            var settings = RunSettings.Of(With("auto"), source, device);
+            var settings = RunSettings.Choose(With("auto"), source, device);
             using var engine = new Engine(device, source, settings, new BatchLimits(32, 2, 32));
             var rows = new RowList(TinyModel.Rows(source.Config, [9, 12]));
             var options = new TrainingOptions

@@ -170,7 +170,7 @@ public unsafe class LifetimeTests
             Poison();
             engine.Losses(batch.Host, expected);
             var b = Batch(batch.Host);
-            var t = apart.Hold(MemoryCategory.Batch, "losses", DType.F32, Shape.Of(labels));
+            var t = apart.Hold(MemoryCategory.Batch, "losses", DType.F32, new Shape(labels));
             model.Losses(b, t);
             device.Download(t, MemoryMarshal.AsBytes(losses.AsSpan()));
             Assert.Equal(expected, losses);
@@ -196,7 +196,7 @@ public unsafe class LifetimeTests
         var cache = engine.StartGeneration();
         engine.Decode(ref cache, ids, logits);
         var kv = new KvCache(model, apart, 50);
-        var last = apart.Hold(MemoryCategory.LogitsChunk, "logits", DType.F32, Shape.Of(1, config.VocabSize));
+        var last = apart.Hold(MemoryCategory.LogitsChunk, "logits", DType.F32, new Shape(1, config.VocabSize));
         foreach (var (start, n) in new[] { (0, 16), (16, 5) })
             model.Decode(Batch(new HostBatch(ids.AsSpan(start, n), Enumerable.Range(start, n).ToArray(), [0, n],
                 default, default)), kv, last);
@@ -230,11 +230,11 @@ public unsafe class LifetimeTests
         const int T = 8, H = 64, V = 32, R = 4;
         var shape = new AttentionShape(4, 2, 16, 0);
         Tensor X(int rows, int columns = 1) =>
-            memory.Alloc(MemoryCategory.Scratch, "x", DType.F32, Shape.Of(rows, columns));
-        Tensor I(int n) => memory.Alloc(MemoryCategory.Scratch, "rows", DType.I32, Shape.Of(n));
+            memory.Alloc(MemoryCategory.Scratch, "x", DType.F32, new Shape(rows, columns));
+        Tensor I(int n) => memory.Alloc(MemoryCategory.Scratch, "rows", DType.I32, new Shape(n));
         LinearWeight W(int o = H) => new(WeightStorage.NF4Double, o, H,
-            memory.Alloc(MemoryCategory.Scratch, "codes", DType.U4, Shape.Of(o, H)),
-            memory.Alloc(MemoryCategory.Scratch, "absmax", DType.U8, Shape.Of(o)),
+            memory.Alloc(MemoryCategory.Scratch, "codes", DType.U4, new Shape(o, H)),
+            memory.Alloc(MemoryCategory.Scratch, "absmax", DType.U8, new Shape(o)),
             X(1), X(1), X(o));
         LinearWeight Table() => new(WeightStorage.F32, V, H, X(V, H));
         AdaptedLinear Part(bool backward) => new(W(), X(R, H), X(H, R), 1, default, X(T, R), X(T, H),

@@ -164,7 +164,7 @@ internal static partial class RecipeReference
         {
             ["type"] = kinds.Length == 1 ? kinds[0] : new JsonArray([.. kinds.Select(k => (JsonNode)k)]),
         };
-        if (plain.IsEnum) node["enum"] = new JsonArray([.. Choices.Of(plain).Select(n => (JsonNode)n)]);
+        if (plain.IsEnum) node["enum"] = new JsonArray([.. Choices.Words(plain).Select(n => (JsonNode)n)]);
         if (property.GetCustomAttribute<RangeAttribute>() is { } range)
         {
             node[range.OpenLow ? "exclusiveMinimum" : "minimum"] = range.Low;
@@ -184,7 +184,7 @@ internal static partial class RecipeReference
     {
         var type = Element(p.PropertyType);
         string one =
-            type.IsEnum ? string.Join(", ", Choices.Of(type).Select(n => $"`{n}`"))
+            type.IsEnum ? string.Join(", ", Choices.Words(type).Select(n => $"`{n}`"))
             : p.GetCustomAttribute<RangeAttribute>() is { } range ? range.ToString()
             : (Nullable.GetUnderlyingType(type) ?? type) == typeof(bool) ? "true, false"
             : type == typeof(string) ? "text"

@@ -38,7 +38,7 @@ public class ConfusionMatrixTests
             Same(reference["micro"]!, m.Micro);
             for (int c = 0; c < m.Classes; c++)
             {
-                Same(reference["classes"]![c]!, m.Of(c));
+                Same(reference["classes"]![c]!, m.ForClass(c));
                 Assert.Equal((long)reference["classes"]![c]![3]!, m.Gold(c));
                 if (!m.Occurs(c)) absent++;
                 else if (m.Gold(c) == 0) emptyRows++;

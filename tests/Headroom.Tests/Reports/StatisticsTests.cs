@@ -40,9 +40,9 @@ public class StatisticsTests
     public void BootstrapIsSeededAndNearTheDeltaMethod()
     {
         var confusion = new ConfusionMatrix([450, 50, 50, 450]);
-        var a = ConfusionIntervals.Of(confusion, 1).Main;
-        Assert.Equal(a, ConfusionIntervals.Of(confusion, 1).Main);
-        Assert.NotEqual(a, ConfusionIntervals.Of(confusion, 2).Main);
+        var a = ConfusionIntervals.Resample(confusion, 1).Main;
+        Assert.Equal(a, ConfusionIntervals.Resample(confusion, 1).Main);
+        Assert.NotEqual(a, ConfusionIntervals.Resample(confusion, 2).Main);
         Assert.Equal(0.9, a.F1.Value, 12);
         // Precision 450 / 500: sd = sqrt(.9 * .1 / 500) = 0.0134.
         Assert.InRange(a.Precision.Low, 0.9 - 0.030, 0.9 - 0.023);
@@ -65,11 +65,11 @@ public class StatisticsTests
             var drawn = new long[9];
             for (int k = 0; k < cells.Length; k++) drawn[cells[random.Next(cells.Length)]]++;
             var resample = new ConfusionMatrix(drawn);
-            (macro[i], recall[i]) = (resample.Macro.F1, resample.Of(2).Recall);
+            (macro[i], recall[i]) = (resample.Macro.F1, resample.ForClass(2).Recall);
         }
         Array.Sort(macro);
         Array.Sort(recall);
-        var own = ConfusionIntervals.Of(m, 3, 4000);
+        var own = ConfusionIntervals.Resample(m, 3, 4000);
         Assert.InRange(own.Macro.F1.Low, macro[100] - 0.008, macro[100] + 0.008);
         Assert.InRange(own.Macro.F1.High, macro[3900] - 0.008, macro[3900] + 0.008);
         Assert.InRange(own.Classes[2].Recall.Low, recall[100] - 0.03, recall[100] + 0.03);
@@ -131,13 +131,13 @@ public class StatisticsTests
     {
         // Ten of ten: [1, 1] would be certainty. statsmodels: proportion_confint(10, 10, method="wilson") = (0.7224672,
         // 1).
-        var all = ConfusionIntervals.Of(new ConfusionMatrix([12, 0, 0, 10]), 3);
+        var all = ConfusionIntervals.Resample(new ConfusionMatrix([12, 0, 0, 10]), 3);
         Assert.Equal(
             (1, 0.7224672, 1), (all.Main.Recall.Value, Math.Round(all.Main.Recall.Low, 7), all.Main.Recall.High));
         Assert.Equal(2 * 0.7224672 / 1.7224672, all.Main.F1.Low, 6);
         Assert.InRange(all.Macro.F1.Low, 0.83, 0.87);
         // Never predicted: nothing is known of its precision.
-        var none = ConfusionIntervals.Of(new ConfusionMatrix([10, 0, 5, 0]), 3).Main;
+        var none = ConfusionIntervals.Resample(new ConfusionMatrix([10, 0, 5, 0]), 3).Main;
         Assert.Equal(new Interval(0, 0, 1), none.Precision);
         Assert.Equal((0, 0), (none.F1.Value, none.F1.Low));
         Assert.InRange(none.F1.High, 0.4, 0.7);
@@ -150,7 +150,7 @@ public class StatisticsTests
         // The rows of labels 0 and 1 are all right and 47 % of all rows are not: F1 was 1.000 [1.000, 1.000] when two
         // labels were counted.
         var m = new ConfusionMatrix([27, 0, 0, 0, 26, 0, 24, 23, 0], ["a", "b", "c"]);
-        var i = ConfusionIntervals.Of(m, 1);
+        var i = ConfusionIntervals.Resample(m, 1);
         Assert.Equal(0.53, m.Accuracy, 12);
         // By hand: F1 of a 2 * 27 / (27 + 51), of b 2 * 26 / (26 + 49), of c 0.
         Assert.Equal((54 / 78.0 + 52 / 75.0) / 3, i.Main.F1.Value, 12);
@@ -164,7 +164,7 @@ public class StatisticsTests
         var large = new long[400];
         for (int c = 0; c < 400; c++) large[c] = c % 21 == 0 ? 1_000_000_000 : 3 + c % 7;
         var watch = System.Diagnostics.Stopwatch.StartNew();
-        var i = ConfusionIntervals.Of(new ConfusionMatrix(large), 1);
+        var i = ConfusionIntervals.Resample(new ConfusionMatrix(large), 1);
         Assert.True(watch.Elapsed.TotalSeconds < 20, $"{watch.Elapsed}"); // about 0.1 s; drawing rows would take days
         Assert.Equal(20, i.Classes.Count);
         Assert.All(i.Classes, c => Assert.InRange(c.F1.Value, c.F1.Low, c.F1.High));
@@ -205,7 +205,7 @@ public class StatisticsTests
     public void CurveFindsLineCliffPlateauAndSpike()
     {
         static CurveStatistics Of(Func<int, double> f) =>
-            CurveStatistics.Of(
+            CurveStatistics.Compute(
                 Enumerable
                     .Range(1, 200)
                     .Select(i => new StepEvent { Step = i, Loss = f(i), GradNorm = 1 + 0.1 * (i % 2) })
@@ -222,6 +222,6 @@ public class StatisticsTests
         Assert.InRange(cliff.CliffStep!.Value, 35, 60);
         Assert.InRange(cliff.PlateauStep!.Value, 60, 90);
         Assert.Equal([150], Of(i => i == 150 ? 9 : 3 - 0.01 * i).Spikes!);
-        Assert.Null(CurveStatistics.Of([]).LinearityR2);
+        Assert.Null(CurveStatistics.Compute([]).LinearityR2);
     }
 }

@@ -161,11 +161,11 @@ public class IdentityTests
         r.Lora.LoraDropout = random.NextSingle() / 2;
         r.Lora.TargetModules = random.Next(3) switch
         {
-            0 => ModuleNames.Of(".*(q|v)_proj"),
+            0 => ModuleNames.Parse(".*(q|v)_proj"),
             1 => ["q_proj"],
             _ => [.. modules],
         };
-        if (Coin()) r.Lora.ExcludeModules = Coin() ? ModuleNames.Of(@".*\.0\..*") : ["k_proj"];
+        if (Coin()) r.Lora.ExcludeModules = Coin() ? ModuleNames.Parse(@".*\.0\..*") : ["k_proj"];
         if (Coin())
             r.Lora.RankPattern = new() { [@"^model\.layers\.(0|1): #q_proj"] = 3, ["'v\"_proj"] = random.Next(1, 9) };
         if (Coin()) r.Lora.AlphaPattern = new() { [new string('x', 1500)] = random.NextSingle() + 0.1f };
@@ -249,7 +249,7 @@ public class IdentityTests
             _ => Config with { },
         };
         Assert.Equal(
-            another, ConfigIdentity.Hash(ConfigIdentity.Of(changed)) != ConfigIdentity.Hash(ConfigIdentity.Of(Config)));
+            another, ConfigIdentity.Hash(ConfigIdentity.List(changed)) != ConfigIdentity.Hash(ConfigIdentity.List(Config)));
     }
 
     /// <summary>
@@ -291,7 +291,7 @@ public class IdentityTests
     {
         int[][] answers = [[7], [8]];
         LabelWordRow[] rows = [new([1, 2, 7], 2, 0), new([1, 3, 8], 2, 1, "hard")];
-        string Of(params LabelWordRow[] r) => RowsHash.Of(new RowList(r), answers);
+        string Of(params LabelWordRow[] r) => RowsHash.Compute(new RowList(r), answers);
         Assert.Equal("", Of());
         // of manifests that are there: never change it
         Assert.Equal("98e1e46530ffd0eb85c0356dbbe6a13bfeb09f053db1e2dd5a0664aefad8e0cc", Of(rows));
@@ -304,6 +304,6 @@ public class IdentityTests
         Assert.NotEqual(
             Of(new LabelWordRow([1, 2], 1, 0), new LabelWordRow([3], 1, 0)),
             Of(new LabelWordRow([1], 1, 0), new LabelWordRow([2, 3], 1, 0)));
-        Assert.NotEqual(RowsHash.Of(new RowList(rows), answers), RowsHash.Of(new RowList(rows), [[7], [8], [9]]));
+        Assert.NotEqual(RowsHash.Compute(new RowList(rows), answers), RowsHash.Compute(new RowList(rows), [[7], [8], [9]]));
     }
 }

@@ -83,7 +83,7 @@ public sealed class PlainTextType : TaskType
 
         public Evaluation Evaluate(Engine engine, IRowSource rows, EvaluationOptions o)
         {
-            var losses = RowLosses.Of(engine, rows, o);
+            var losses = RowLosses.Measure(engine, rows, o);
             int[] bytes = [.. Enumerable.Range(0, rows.Count).Select(i => ((Row)rows[i]).Bytes)];
             double sum = losses.Sum(l => l.Sum), perByte = sum / bytes.Sum();
             double[] each = [.. losses.Select((l, i) => l.Sum / bytes[i])];

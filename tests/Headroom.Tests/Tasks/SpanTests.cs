@@ -121,7 +121,7 @@ public class SpanTests
         );
         EncodedRow[] rows = [new(Ids, [new(1, 3, 2), new(5, 8)]), new(Ids[..4], 1), new(Ids[..2], []), new(Ids, 4)];
         int told = 0;
-        var all = RowLosses.Of(engine, new RowList(rows), new(3, 20, Progress: (d, _) => told = d));
+        var all = RowLosses.Measure(engine, new RowList(rows), new(3, 20, Progress: (d, _) => told = d));
         Assert.Equal(4, told);
         Assert.Equal([7.0, 3, 0, 4], all.Select(l => l.Weight));
         for (int i = 0; i < rows.Length; i++)

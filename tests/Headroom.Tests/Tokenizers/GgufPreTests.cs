@@ -42,10 +42,10 @@ public class GgufPreTests
     {
         path = Shared.DataFile("tokenizers/" + path);
         var original = TokenizerLoader.Load(path);
-        var file = Metadata(GgufVocabulary.Of(path, original.VocabSize));
-        Assert.Equal((pre, null), GgufPre.Of(file));
+        var file = Metadata(GgufVocabulary.Build(path, original.VocabSize));
+        Assert.Equal((pre, null), GgufPre.Find(file));
         file.Remove("tokenizer.ggml.pre");
-        var (told, notice) = GgufPre.Of(file);
+        var (told, notice) = GgufPre.Find(file);
         Assert.Equal(pre, told);
         Assert.Contains(pre, notice, StringComparison.Ordinal);
         var read = new BpeTokenizer(GgufTokenizer.Read(file));
@@ -54,7 +54,7 @@ public class GgufPreTests
         // Another model's special tokens on top change nothing; a merge less, and it is not sure.
         var merges = (string[])file["tokenizer.ggml.merges"];
         file["tokenizer.ggml.merges"] = merges[..^1];
-        (told, notice) = GgufPre.Of(file);
+        (told, notice) = GgufPre.Find(file);
         Assert.Null(told);
         Assert.StartsWith("WARNING", notice, StringComparison.Ordinal);
     }
@@ -67,7 +67,7 @@ public class GgufPreTests
         Assert.Equal(["199", "9"], read.Encode("1999").Select(read.IdToToken));
         SameIds(TokenizerLoader.Load(Shared.DataFile("tokenizers/llama3/tokenizer.json.gz")), read);
         // A copy says what its source did not.
-        Assert.Contains(GgufVocabulary.Of(Shared.CaseFile("gguf-no-pre/vocab.gguf"), 128256), p =>
+        Assert.Contains(GgufVocabulary.Build(Shared.CaseFile("gguf-no-pre/vocab.gguf"), 128256), p =>
             p is { Key: "tokenizer.ggml.pre", Value: "llama-bpe" });
     }
 
@@ -82,7 +82,7 @@ public class GgufPreTests
         foreach (string rule in KnownSplits.ByName(null))
         {
             var next = new List<(int, int)>();
-            foreach (var (start, length) in parts) SplitStep.Of(rule).Split(text, start, length, next);
+            foreach (var (start, length) in parts) SplitStep.Make(rule).Split(text, start, length, next);
             parts = next;
         }
         Assert.Equal(due, string.Join('|', parts.Select(p => text.Substring(p.Start, p.Length))));
@@ -107,6 +107,6 @@ public class GgufPreTests
         file["tokenizer.ggml.normalizer.lowercase"] = true;
         Assert.Contains("lowercase", Assert.Throws<HeadroomException>(() => GgufTokenizer.Read(file)).Message,
             StringComparison.Ordinal);
-        Assert.Equal((null, null), GgufPre.Of(new GgufMetadata { ["tokenizer.ggml.model"] = "llama" }));
+        Assert.Equal((null, null), GgufPre.Find(new GgufMetadata { ["tokenizer.ggml.model"] = "llama" }));
     }
 }

@@ -25,7 +25,7 @@ public sealed record ConfusionIntervals(
     /// J / (1 + J) of J = right / (rows that are or were called so); averages then take the mean of their classes'
     /// bounds.
     /// </summary>
-    public static ConfusionIntervals Of(ConfusionMatrix m, ulong seed, int resamples = Statistics.Resamples)
+    public static ConfusionIntervals Resample(ConfusionMatrix m, ulong seed, int resamples = Statistics.Resamples)
     {
         int figures = 3 * (m.Classes + 2);
         var samples = new double[figures][];
@@ -49,13 +49,13 @@ public sealed record ConfusionIntervals(
     // The classes, then macro and weighted.
     private static (double, double, double) Figures(ConfusionMatrix m, int k)
     {
-        var s = k < m.Classes ? m.Of(k) : k == m.Classes ? m.Macro : m.Weighted;
+        var s = k < m.Classes ? m.ForClass(k) : k == m.Classes ? m.Macro : m.Weighted;
         return (s.Precision, s.Recall, s.F1);
     }
 
     private static ScoreIntervals OfClass(ConfusionMatrix m, int c, ReadOnlySpan<double[]> sorted)
     {
-        var s = m.Of(c);
+        var s = m.ForClass(c);
         long right = m[c, c], gold = m.Gold(c), predicted = m.Predicted(c);
         var share = Statistics.Wilson(right, gold + predicted - right);
         return new ScoreIntervals(

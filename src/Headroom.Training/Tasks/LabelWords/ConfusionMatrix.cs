@@ -56,7 +56,7 @@ public sealed class ConfusionMatrix
     /// <param name="predicted">Predicted index of each row, likewise.</param>
     /// <param name="classes">K.</param>
     /// <param name="labels">The K label words, or null.</param>
-    public static ConfusionMatrix Of(
+    public static ConfusionMatrix Count(
         ReadOnlySpan<int> gold, ReadOnlySpan<int> predicted, int classes, IReadOnlyList<string>? labels = null)
     {
         var counts = new long[classes * classes];
@@ -91,7 +91,7 @@ public sealed class ConfusionMatrix
     public bool Occurs(int c) => _gold[c] + _predicted[c] > 0;
 
     /// <summary>Scores of a class against all others.</summary>
-    public Scores Of(int c)
+    public Scores ForClass(int c)
     {
         double right = this[c, c];
         return new Scores(
@@ -110,7 +110,7 @@ public sealed class ConfusionMatrix
     /// What "precision", "recall" and "F1" mean without another word: of the positive class for two classes,
     /// else macro.
     /// </summary>
-    public Scores Main => IsBinary ? Of(1) : Macro;
+    public Scores Main => IsBinary ? ForClass(1) : Macro;
 
     /// <summary>A class as text: its label word in quotes, or its number.</summary>
     public string Name(int c) =>
@@ -144,7 +144,7 @@ public sealed class ConfusionMatrix
         for (int c = 0; c < Classes; c++)
         {
             double w = weight(c);
-            var s = Of(c);
+            var s = ForClass(c);
             (all, precision, recall, f1) = (all + w, precision + w * s.Precision, recall + w * s.Recall, f1 + w * s.F1);
         }
         return new Scores(Ratio(precision, all), Ratio(recall, all), Ratio(f1, all), Rows);

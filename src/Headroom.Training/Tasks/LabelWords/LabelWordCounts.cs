@@ -64,7 +64,7 @@ internal sealed class LabelWordCounts
         // a class may be without a row
         int named = labels?.Length ?? (counts?.Sum() == gold.Length ? (int)Math.Sqrt(counts.Length) : 2);
         int classes = Math.Max(named, Math.Max(gold.Max(), predicted.Max()) + 1);
-        Confusion = ConfusionMatrix.Of(gold, predicted, classes, labels?.Length == classes ? labels : null);
+        Confusion = ConfusionMatrix.Count(gold, predicted, classes, labels?.Length == classes ? labels : null);
         if (counts != null && !Confusion.Counts.SequenceEqual(counts))
             Refuse("confusion is not what gold and predicted give; it was counted anew");
     }
@@ -102,7 +102,7 @@ internal sealed class LabelWordCounts
             Detail = detail,
             Outcomes = detail.Outcomes,
             Odd = Odd,
-            Metrics = LabelWordMetrics.Of(
+            Metrics = LabelWordMetrics.Compute(
                 detail, accuracy, _fields.Loss, _logged.Find(MetricKind.Loss.Name)?.Interval,
                 name => Trusted(_fields.Share(name))),
         };

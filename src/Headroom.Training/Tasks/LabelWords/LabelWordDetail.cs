@@ -9,7 +9,7 @@ namespace Headroom.Training.Tasks.LabelWords;
 public sealed class LabelWordDetail(ConfusionMatrix? confusion, ulong seed) : IEvaluationDetail
 {
     private readonly Lazy<ConfusionIntervals?> _intervals =
-        new(() => confusion is { Rows: > 0 } ? ConfusionIntervals.Of(confusion, seed) : null);
+        new(() => confusion is { Rows: > 0 } ? ConfusionIntervals.Resample(confusion, seed) : null);
 
     /// <summary>K x K counts.</summary>
     public ConfusionMatrix? Confusion => confusion;
@@ -45,7 +45,7 @@ public sealed class LabelWordDetail(ConfusionMatrix? confusion, ulong seed) : IE
                     .Range(0, tiers.Length)
                     .GroupBy(i => tiers[i] ?? "(none)")
                     .OrderBy(g => g.Key, StringComparer.Ordinal)
-            .Select(g => (g.Key, ConfusionMatrix.Of(
+            .Select(g => (g.Key, ConfusionMatrix.Count(
                 [.. g.Select(i => gold[i])], [.. g.Select(i => predicted[i])], m.Classes, m.Labels)))];
 
     JsonObject IEvaluationDetail.Fields(bool rows)

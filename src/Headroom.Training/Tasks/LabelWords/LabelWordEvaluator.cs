@@ -17,7 +17,7 @@ public sealed record Predictions(
     IReadOnlyList<string> Labels, int[] Gold, int[] Predicted, float[]? Margin, string?[] Tiers, double Loss)
 {
     /// <summary>K x K counts of gold and predicted labels, and all figures that follow from them.</summary>
-    public ConfusionMatrix Confusion => field ??= ConfusionMatrix.Of(Gold, Predicted, Labels.Count, Labels);
+    public ConfusionMatrix Confusion => field ??= ConfusionMatrix.Count(Gold, Predicted, Labels.Count, Labels);
     /// <summary>Share that is right.</summary>
     public double Accuracy => Confusion.Accuracy;
     /// <summary>Precision of label 1 where there are two, else macro; 0 when it was never predicted.</summary>
@@ -48,7 +48,7 @@ public sealed record Predictions(
         return new Evaluation
         {
             Rows = Gold.Length,
-            Metrics = LabelWordMetrics.Of(detail, accuracy, Loss, LossInterval),
+            Metrics = LabelWordMetrics.Compute(detail, accuracy, Loss, LossInterval),
             Detail = detail,
             Outcomes = detail.Outcomes,
         };

@@ -12,7 +12,7 @@ internal static class LabelWordLines
 {
     private const int MostLines = 20; // of classes and of tiers on a console; --json has all
 
-    public static IEnumerable<string> Of(string title, LabelWordDetail detail)
+    public static IEnumerable<string> Write(string title, LabelWordDetail detail)
     {
         var (m, i, tiers) = (detail.Confusion!, detail.Intervals!, detail.ByTier);
         string average = m.IsBinary ? "" : "macro ";

@@ -40,7 +40,7 @@ internal static class LabelWordMetrics
     /// <param name="loss">Mean loss; null or NaN = not measured.</param>
     /// <param name="lossInterval">Its interval, or null.</param>
     /// <param name="logged">A figure of the log where there are no counts; null = none.</param>
-    public static IReadOnlyList<Metric> Of(
+    public static IReadOnlyList<Metric> Compute(
         LabelWordDetail d, Interval? accuracy, double? loss, Interval? lossInterval,
         Func<string, double?>? logged = null)
     {

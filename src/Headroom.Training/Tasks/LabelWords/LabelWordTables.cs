@@ -12,7 +12,7 @@ internal static class LabelWordTables
         MostCells = 30; // a larger confusion matrix is shown by its largest cells off the diagonal
     private const int ColumnLetters = 14, RowLetters = 48, NumberedLetters = 24, MostWords = 8;
 
-    public static Section Of(IReadOnlyList<ReportRow> rows)
+    public static Section Build(IReadOnlyList<ReportRow> rows)
     {
         var of = rows.Select(q => Detail(q).Confusion).OfType<ConfusionMatrix>().DistinctBy(What).ToList();
         string which =
@@ -110,14 +110,14 @@ internal static class LabelWordTables
                         q.Label,
                         q.Stage,
                         Show.Count(q.Evaluation.Rows),
-                        Of(q, "accuracy"),
+                        Cell(q, "accuracy"),
                         What(Detail(q).Confusion),
-                        Of(q, "f1"),
-                        Of(q, "precision"),
-                        Of(q, "recall"),
+                        Cell(q, "f1"),
+                        Cell(q, "precision"),
+                        Cell(q, "recall"),
         }.Where((_, i) => of || i != 4).ToArray()).ToList());
 
-    private static string Of(ReportRow row, string metric) => Show.Metric(row.Evaluation.Find(metric));
+    private static string Cell(ReportRow row, string metric) => Show.Metric(row.Evaluation.Find(metric));
 
     private static LabelWordDetail Detail(ReportRow row) => (LabelWordDetail)row.Evaluation.Detail!;
 

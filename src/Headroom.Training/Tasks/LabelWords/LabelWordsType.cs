@@ -88,7 +88,7 @@ internal sealed class LabelWordsType : TaskType
     public override Evaluation Read(Evaluation logged, JsonObject fields) =>
         new LabelWordCounts(logged, LabelWordFields.Read(fields)).ToEvaluation();
 
-    public override Section Quality(IReadOnlyList<ReportRow> rows) => LabelWordTables.Of(rows);
+    public override Section Quality(IReadOnlyList<ReportRow> rows) => LabelWordTables.Build(rows);
 
     public override IReadOnlyList<Section> Sections(IReadOnlyList<ReportRow> rows) =>
         [LabelWordTables.Tiers(rows), LabelWordTables.Classes(rows)];
@@ -96,7 +96,7 @@ internal sealed class LabelWordsType : TaskType
     public override JsonObject Json(Evaluation evaluation) => ClassFigures.Report(evaluation);
 
     public override IEnumerable<string> Lines(string title, Evaluation evaluation) =>
-        LabelWordLines.Of(title, (LabelWordDetail)evaluation.Detail!);
+        LabelWordLines.Write(title, (LabelWordDetail)evaluation.Detail!);
 
     public override JsonObject EvalJson(Evaluation evaluation) => ClassFigures.Eval(evaluation);
 
