@@ -7,7 +7,7 @@ namespace Headroom.Core;
 /// Options that take one of several words are enums. Their words are the members' names in snake_case, the same in
 /// YAML, in --set, in JSON, in the reference and in messages.
 /// </summary>
-public static class Choices
+internal static class Choices
 {
     /// <summary>The words of an enum, in its order.</summary>
     public static IReadOnlyList<string> Words(Type type) =>
@@ -39,5 +39,5 @@ public static class Choices
 }
 
 /// <summary>An enum as its word in JSON.</summary>
-public sealed class SnakeCaseEnum<T>() : JsonStringEnumConverter<T>(JsonNamingPolicy.SnakeCaseLower, false)
+internal sealed class SnakeCaseEnum<T>() : JsonStringEnumConverter<T>(JsonNamingPolicy.SnakeCaseLower, false)
     where T : struct, Enum;

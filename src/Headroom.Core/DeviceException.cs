@@ -17,4 +17,4 @@ public class DeviceException(string call, string message, string toDo) : Headroo
 /// <param name="Used">Used by all processes.</param>
 /// <param name="Process">Used by this process.</param>
 /// <param name="Reserved">Reserved by this device object: arena and workspace.</param>
-public readonly record struct MemoryUse(long Total, long Used, long Process, long Reserved);
+internal readonly record struct MemoryUse(long Total, long Used, long Process, long Reserved);

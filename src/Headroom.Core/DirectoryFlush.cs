@@ -6,7 +6,7 @@ namespace Headroom.Core;
 /// fsync of a directory. A rename or a new file survives a loss of power only when the directory that names it has been
 /// written too (fsync(2)); .NET has no call for it.
 /// </summary>
-public static partial class DirectoryFlush
+internal static partial class DirectoryFlush
 {
     private const int Invalid = 22; // EINVAL: this file system has nothing to flush for a directory
 

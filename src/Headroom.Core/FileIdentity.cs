@@ -13,7 +13,7 @@ namespace Headroom.Core;
 /// <param name="InodeHigh">Upper half of a 128-bit file id (Windows), else 0.</param>
 /// <param name="ChangedNanoseconds">ctime, nanoseconds since 1970.</param>
 /// <param name="IsRegular">False for pipes, devices and sockets.</param>
-public readonly partial record struct FileIdentity(
+internal readonly partial record struct FileIdentity(
     ulong Device, ulong Inode, ulong InodeHigh, long ChangedNanoseconds, bool IsRegular)
 {
     private const int EmptyPath = 0x1000, WorkingFolder = -100; // AT_EMPTY_PATH, AT_FDCWD

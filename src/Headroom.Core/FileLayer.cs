@@ -10,7 +10,7 @@ namespace Headroom.Core;
 /// <see cref="FlushFolder"/> of the folder that holds them. Every method throws <see cref="IOException"/> or
 /// <see cref="UnauthorizedAccessException"/>.
 /// </remarks>
-public class FileLayer
+internal class FileLayer
 {
     private static readonly AsyncLocal<FileLayer?> Replaced = new();
     private static readonly FileLayer Plain = new();
@@ -98,7 +98,7 @@ public class FileLayer
 }
 
 /// <summary>Tells faults of files and disks from all others.</summary>
-public static class DiskFault
+internal static class DiskFault
 {
     private const int NoSpace = 28,
         Quota = 122,

@@ -4,7 +4,7 @@ using System.Runtime.InteropServices;
 namespace Headroom.Core;
 
 /// <summary>Whether numbers are numbers.</summary>
-public static class Finite
+internal static class Finite
 {
     /// <summary>
     /// True when none of the values is NaN or infinite: x - x is 0 for every other float32. One pass, with vectors.

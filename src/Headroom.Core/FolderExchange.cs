@@ -6,7 +6,7 @@ namespace Headroom.Core;
 /// Two folders (or files) of one file system change their names at once: renameat2(2) with RENAME_EXCHANGE. So that at
 /// every instant, also at that of a kill, either the old or the new one has the name. .NET has no call for it.
 /// </summary>
-public static partial class FolderExchange
+internal static partial class FolderExchange
 {
     private const int WorkingFolder = -100; // AT_FDCWD
     private const uint Exchange = 2; // RENAME_EXCHANGE

@@ -3,7 +3,7 @@ namespace Headroom.Core;
 /// <summary>
 /// Tensor types of GGUF that can be read, with ggml's numbers (llama.cpp <c>ggml.h</c>, <c>ggml-common.h</c>).
 /// </summary>
-public enum GgmlType
+internal enum GgmlType
 {
     /// <summary>float32.</summary>
     F32 = 0,
@@ -38,7 +38,7 @@ public enum GgmlType
 }
 
 /// <summary>Sizes of <see cref="GgmlType"/>.</summary>
-public static class GgmlTypes
+internal static class GgmlTypes
 {
     /// <summary>Values of the largest block.</summary>
     public const int LargestBlock = 256;

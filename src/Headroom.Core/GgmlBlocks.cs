@@ -7,7 +7,7 @@ namespace Headroom.Core;
 /// arithmetic is float32 with a rounding after every operation. Each type has a scalar form here and a vector form in
 /// <see cref="GgmlVectors"/>; both give the same bits.
 /// </summary>
-public static unsafe class GgmlBlocks
+internal static unsafe class GgmlBlocks
 {
     /// <summary>The 16 values of IQ4_NL and IQ4_XS.</summary>
     public static ReadOnlySpan<sbyte> Iq4Values =>

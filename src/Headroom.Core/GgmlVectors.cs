@@ -8,7 +8,7 @@ namespace Headroom.Core;
 /// Vector forms of <see cref="GgmlBlocks"/>: 16 codes are made as bytes, widened to float32 and scaled. A product and a
 /// sum are two roundings (no fused multiply-add), so the bits are those of the scalar form.
 /// </summary>
-public static unsafe class GgmlVectors
+internal static unsafe class GgmlVectors
 {
     /// <summary>
     /// dst[0 .. count) from consecutive blocks of a quantized type; <paramref name="count"/> is whole blocks.

@@ -4,7 +4,7 @@ namespace Headroom.Core;
 /// Ops of a whole group of projections over one input: fused where the ops can (<see cref="IFusedProjections"/>), else
 /// one op at a time.
 /// </summary>
-public static class GroupedOps
+internal static class GroupedOps
 {
     /// <summary><see cref="IOps.LoraLinear"/> of every projection. x [T, in].</summary>
     public static void LinearGroup(this IOps ops, Tensor x, ReadOnlySpan<AdaptedLinear> group)

@@ -1,7 +1,7 @@
 namespace Headroom.Core;
 
 /// <summary>Headroom's own cache folder: HEADROOM_CACHE, else headroom in the user's cache folder.</summary>
-public static class HeadroomCache
+internal static class HeadroomCache
 {
     /// <summary>The folder; it need not exist.</summary>
     public static string Folder

@@ -3,7 +3,7 @@ using System.Diagnostics;
 namespace Headroom.Core;
 
 /// <summary>Time of work on a device; one measurement at a time.</summary>
-public interface IClock
+internal interface IClock
 {
     /// <summary>Begins; returns what <see cref="Stop"/> wants.</summary>
     long Start();
@@ -19,7 +19,7 @@ public interface IClock
 }
 
 /// <summary>The host's clock, of work that is done when its call returns.</summary>
-public sealed class WallClock : IClock
+internal sealed class WallClock : IClock
 {
     /// <summary>It has no state.</summary>
     public static readonly WallClock Instance = new();

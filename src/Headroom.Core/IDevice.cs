@@ -3,7 +3,7 @@ namespace Headroom.Core;
 /// <summary>
 /// Writes rows [first, first + count) of something into <paramref name="destination"/>, which holds just them.
 /// </summary>
-public delegate void RowReader(int first, int count, Span<byte> destination);
+internal delegate void RowReader(int first, int count, Span<byte> destination);
 
 /// <summary>
 /// One device: its ops, one reserved arena, and copies to and from it. What only some devices have is asked for through
@@ -16,33 +16,33 @@ public interface IDevice : IDisposable
     /// <summary>cpu or cuda: whose arithmetic it is.</summary>
     string Kind => "cpu";
     /// <summary>The driver with its version, for reports; null where there is none.</summary>
-    string? DriverVersion => null;
+    internal string? DriverVersion => null;
     /// <summary>The ops.</summary>
-    IOps Ops { get; }
+    internal IOps Ops { get; }
     /// <summary>
     /// Bytes of the device that the process holds beside the arena: the ops' workspace and, on a GPU, context and code.
     /// </summary>
-    long WorkspaceBytes { get; }
+    internal long WorkspaceBytes { get; }
     /// <summary>
     /// The type of activations that precision "auto" means: BF16 on a GPU that has it, F16 on one that has not, F32 on
     /// a CPU, which computes in nothing else.
     /// </summary>
-    DType PreferredCompute => DType.F32;
+    internal DType PreferredCompute => DType.F32;
     /// <summary>
     /// Reserves the arena of <paramref name="bytes"/>, once; returns its base address (64-byte aligned at least).
     /// Throws <see cref="HeadroomException"/> when the device has not enough free, <paramref name="later"/> counted:
     /// bytes that the plan leaves for what the device makes for itself during the run
     /// (<see cref="StepReplay.Bytes"/>).
     /// </summary>
-    nint Reserve(long bytes, long later = 0);
+    internal nint Reserve(long bytes, long later = 0);
     /// <summary>Host to device. Of a weight or an adapter: see <see cref="IKeepsExpandedWeights"/>.</summary>
-    void Upload(ReadOnlySpan<byte> source, Tensor destination);
+    internal void Upload(ReadOnlySpan<byte> source, Tensor destination);
     /// <summary>
     /// Fills a tensor with what <paramref name="read"/> gives, piece by piece: each row is asked for once, from several
     /// threads at a time where the device can use them, and nothing of the tensor's size lies between. An exception of
     /// the reader comes out as it is.
     /// </summary>
-    void Upload(RowReader read, Tensor destination)
+    internal void Upload(RowReader read, Tensor destination)
     {
         int rowBytes = (int)destination.DType.Bytes(destination.Columns),
             step = Math.Max(1, (1 << 20) / Math.Max(1, rowBytes));
@@ -56,9 +56,9 @@ public interface IDevice : IDisposable
         }
     }
     /// <summary>Device to host.</summary>
-    void Download(Tensor source, Span<byte> destination);
+    internal void Download(Tensor source, Span<byte> destination);
     /// <summary>The time that the device takes for what it is given. For measurements.</summary>
-    IClock Clock => WallClock.Instance;
+    internal IClock Clock => WallClock.Instance;
     /// <summary>Bytes in use now, or null where the device has no memory of its own.</summary>
-    MemoryUse? ReadMemory() => null;
+    internal MemoryUse? ReadMemory() => null;
 }

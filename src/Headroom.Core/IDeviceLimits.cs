@@ -1,7 +1,7 @@
 namespace Headroom.Core;
 
 /// <summary>A device whose ops do not take every model, or take some of them a slower way.</summary>
-public interface IDeviceLimits
+internal interface IDeviceLimits
 {
     /// <summary>
     /// Largest rank of an adapter of a matrix whose wider side has so many elements, in a type of activations.

@@ -6,7 +6,7 @@ namespace Headroom.Core;
 /// behind the rows of dx, as dy [W, scaling B] is one too. Call the extensions of <see cref="GroupedOps"/>, which do
 /// one op at a time on other ops.
 /// </summary>
-public interface IFusedProjections : IOps
+internal interface IFusedProjections : IOps
 {
     /// <summary>
     /// Columns of room wanted behind the rows of a group's input and of its gradient; they are the fused ops' own, and

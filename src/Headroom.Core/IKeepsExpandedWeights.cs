@@ -5,7 +5,7 @@ namespace Headroom.Core;
 /// product, with the adapter beside it, and keep it for the next, so whoever writes weights or adapters says so, after
 /// they are written and before an op reads them: the loader, the engine, an update.
 /// </summary>
-public interface IKeepsExpandedWeights
+internal interface IKeepsExpandedWeights
 {
     /// <summary>
     /// Room of the arena, U8, in which expanded frozen weights may stay between products; what is computed does not

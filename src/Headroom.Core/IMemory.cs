@@ -1,7 +1,7 @@
 namespace Headroom.Core;
 
 /// <summary>Rows of the memory plan.</summary>
-public enum MemoryCategory : byte
+internal enum MemoryCategory : byte
 {
     /// <summary>Frozen linear weights with their quantization statistics.</summary>
     BaseWeights,
@@ -37,7 +37,7 @@ public enum MemoryCategory : byte
 /// the planned offsets, so a run cannot use what was not planned. Sizes in a run may be smaller than planned (shorter
 /// batches), never larger.
 /// </summary>
-public interface IMemory
+internal interface IMemory
 {
     /// <summary>A buffer that lives as long as the model.</summary>
     Tensor Static(MemoryCategory category, string name, DType dtype, Shape shape);

@@ -11,7 +11,7 @@ namespace Headroom.Core;
 /// <param name="Seed">64-bit key.</param>
 /// <param name="Step">Counter word: micro-step number.</param>
 /// <param name="Site">Counter word: layer and projection.</param>
-public readonly record struct Dropout(float P, ulong Seed, uint Step, uint Site)
+internal readonly record struct Dropout(float P, ulong Seed, uint Step, uint Site)
 {
     /// <summary>Largest p: above it the compared numbers would be NaN.</summary>
     public const float MaxP = 0.96875f;
@@ -27,7 +27,7 @@ public readonly record struct Dropout(float P, ulong Seed, uint Step, uint Site)
 /// heads).</param>
 /// <param name="HeadDim">head_dim.</param>
 /// <param name="SlidingWindow">Positions visible including the current one; 0 = all.</param>
-public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads, int HeadDim, int SlidingWindow)
+internal readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads, int HeadDim, int SlidingWindow)
 {
     /// <summary>Softmax scale, head_dim^-0.5.</summary>
     public float Scale => 1f / MathF.Sqrt(HeadDim);
@@ -51,12 +51,12 @@ public readonly record struct AttentionShape(int NumHeads, int NumKeyValueHeads,
 /// <see cref="GroupedOps.SwiGluGroupBackward"/> has added it.</param>
 /// <param name="Residual">Forward: what the output is added to, [T, out] and another tensor than <paramref name="Y"/>;
 /// none = nothing.</param>
-public readonly record struct AdaptedLinear(
+internal readonly record struct AdaptedLinear(
     LinearWeight W, Tensor A, Tensor B, float Scaling, Dropout Dropout, Tensor Xa, Tensor Y, Tensor Dxa = default,
     Tensor DA = default, Tensor DB = default, Tensor Residual = default);
 
 /// <summary>One trained tensor with its gradient and AdamW moments, all F32 of one shape.</summary>
-public readonly record struct ParameterSlot(Tensor Weight, Tensor Grad, Tensor M, Tensor V, float WeightDecay);
+internal readonly record struct ParameterSlot(Tensor Weight, Tensor Grad, Tensor M, Tensor V, float WeightDecay);
 
 /// <summary>AdamW's constants for one update (torch <c>optim/adamw.py</c>).</summary>
 /// <param name="LearningRate">Learning rate of this update.</param>
@@ -65,7 +65,7 @@ public readonly record struct ParameterSlot(Tensor Weight, Tensor Grad, Tensor M
 /// <param name="Epsilon">Added to the denominator after bias correction.</param>
 /// <param name="Step">Update number t, from 1.</param>
 /// <param name="GradScale">Gradients are multiplied by this first (clip coefficient and loss scale).</param>
-public readonly record struct AdamWStep(
+internal readonly record struct AdamWStep(
     double LearningRate, double Beta1, double Beta2, double Epsilon, int Step, float GradScale);
 
 /// <summary>
@@ -77,7 +77,7 @@ public readonly record struct AdamWStep(
 /// that lie apart (<see cref="Tensor.Gap"/>), in 16-bit compute only; what lies between is neither read nor written.
 /// What some ops do together is asked for through <see cref="IFusedProjections"/>.
 /// </summary>
-public interface IOps
+internal interface IOps
 {
     /// <summary>x = 0.</summary>
     void Zero(Tensor x);

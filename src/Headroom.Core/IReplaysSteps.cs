@@ -6,16 +6,16 @@ namespace Headroom.Core;
 /// <param name="Labels">Labelled rows N.</param>
 /// <param name="DropoutP">Dropout.P.</param>
 /// <param name="Seed">Dropout.Seed.</param>
-public readonly record struct StepShape(int Tokens, int Sequences, int Labels, float DropoutP, ulong Seed);
+internal readonly record struct StepShape(int Tokens, int Sequences, int Labels, float DropoutP, ulong Seed);
 
 /// <summary>How a device replays training micro-steps; default: it does not.</summary>
 /// <param name="Bytes">Bytes of the device that records may take, 0 = none are made.</param>
 /// <param name="FewShapes">Issuing the ops takes longer than they do, so that padding ragged batches to few shapes
 /// pays.</param>
-public readonly record struct StepReplay(long Bytes, bool FewShapes);
+internal readonly record struct StepReplay(long Bytes, bool FewShapes);
 
 /// <summary>A device that can record the ops of a training micro-step and replay them.</summary>
-public interface IReplaysSteps
+internal interface IReplaysSteps
 {
     /// <summary>
     /// Whether the device would replay training micro-steps, of which the largest takes so many FLOPs in so many ops.

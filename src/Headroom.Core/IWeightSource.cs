@@ -4,7 +4,7 @@ namespace Headroom.Core;
 /// A checkpoint to read weights from, always under Hugging Face names and in Hugging Face row order, whatever the file
 /// format.
 /// </summary>
-public interface IWeightSource : IDisposable
+internal interface IWeightSource : IDisposable
 {
     /// <summary>The architecture.</summary>
     ModelConfig Config { get; }
@@ -74,7 +74,7 @@ public interface IWeightSource : IDisposable
 /// <param name="absmax">NF4: float32 [blocks]; NF4Double: 8-bit codes [blocks].</param>
 /// <param name="nestedAbsmax">NF4Double: [ceil(blocks / 256)]; else empty.</param>
 /// <param name="offset">NF4Double: the mean that was subtracted.</param>
-public readonly ref struct QuantizedParts(
+internal readonly ref struct QuantizedParts(
     ReadOnlySpan<byte> codes, ReadOnlySpan<byte> absmax, ReadOnlySpan<float> nestedAbsmax, float offset)
 {
     /// <summary>Packed codes.</summary>

@@ -5,7 +5,7 @@ namespace Headroom.Core;
 /// <summary>
 /// Pieces of work that a few threads of the pool take in turn: copies and reads, which need no fixed order.
 /// </summary>
-public static class Lanes
+internal static class Lanes
 {
     /// <summary>
     /// Threads that together copy at the speed of the memory: half of the processors, at least one, at most

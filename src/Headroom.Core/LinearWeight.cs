@@ -1,7 +1,7 @@
 namespace Headroom.Core;
 
 /// <summary>How the weight of a linear layer (or an embedding table) is stored.</summary>
-public enum WeightStorage : byte
+internal enum WeightStorage : byte
 {
     /// <summary>float32.</summary>
     F32,
@@ -33,7 +33,7 @@ public enum WeightStorage : byte
 /// <param name="Bias">F32 [out], or none.</param>
 /// <param name="BlockSize">NF4 block size, 64 by default.</param>
 /// <param name="BlockType">Gguf: the block type; Data is U8 [out, bytes of a row], rows are whole blocks.</param>
-public readonly record struct LinearWeight(
+internal readonly record struct LinearWeight(
     WeightStorage Storage, int Out, int In, Tensor Data, Tensor Absmax = default, Tensor NestedAbsmax = default,
     Tensor Offset = default, Tensor Bias = default, int BlockSize = 64, GgmlType BlockType = GgmlType.F32)
 {

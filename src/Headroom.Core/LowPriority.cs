@@ -8,7 +8,7 @@ namespace Headroom.Core;
 /// nice value of its own (setpriority(2)), and 10 more of it give it about a tenth of a processor that another thread
 /// wants.
 /// </summary>
-public static partial class LowPriority
+internal static partial class LowPriority
 {
     private const int Nice = 10, Few = 4;
     private static int s_held;

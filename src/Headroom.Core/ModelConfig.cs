@@ -12,7 +12,7 @@ namespace Headroom.Core;
 /// <param name="BetaSlow">yarn: beta_slow.</param>
 /// <param name="AttentionFactor">Multiplies cos and sin; null = 1, with yarn <see cref="AttentionScale"/>. Files of
 /// Hugging Face have it with yarn only, GGUF with any type.</param>
-public sealed record RopeScaling(
+internal sealed record RopeScaling(
     string Type, double Factor = 1, double LowFreqFactor = 1, double HighFreqFactor = 4,
     int? OriginalMaxPositionEmbeddings = null, double BetaFast = 32, double BetaSlow = 1, double? AttentionFactor = null
 )
@@ -26,7 +26,7 @@ public sealed record RopeScaling(
 }
 
 /// <summary>Architecture of a Llama-class model, in the words of Hugging Face's config.json.</summary>
-public sealed record ModelConfig
+internal sealed record ModelConfig
 {
     /// <summary>model_type: that of one of <see cref="ModelFamilies"/>.</summary>
     public string ModelType { get; init; } = "llama";

@@ -7,7 +7,7 @@ namespace Headroom.Core;
 /// <summary>
 /// What a weight does in the decoder: how <c>LlamaModel</c> finds its weights, whatever a family calls them.
 /// </summary>
-public enum WeightRole : byte
+internal enum WeightRole : byte
 {
     /// <summary>The embedding table.</summary>
     Embedding,
@@ -40,7 +40,7 @@ public enum WeightRole : byte
 }
 
 /// <summary>What a weight is.</summary>
-public enum WeightKind : byte
+internal enum WeightKind : byte
 {
     /// <summary>A table or head [vocabulary, hidden].</summary>
     Embedding,
@@ -58,7 +58,7 @@ public enum WeightKind : byte
 /// <param name="Module">Path of the module in Hugging Face's classes, with {layer} for the layer's number.</param>
 /// <param name="GgufModule">Its name in GGUF, likewise.</param>
 /// <param name="Shape">[rows, columns] of its weight; a vector is [n, 1].</param>
-public sealed record WeightRow(
+internal sealed record WeightRow(
     WeightRole Role, WeightKind Kind, string Module, string GgufModule, Func<ModelConfig, (int Rows, int Cols)> Shape)
 {
     private const string LayerMark = "{layer}";
@@ -103,7 +103,7 @@ public sealed record WeightRow(
 /// <param name="Row">The row.</param>
 /// <param name="Layer">The layer, 0 outside of them.</param>
 /// <param name="IsBias">True for the module's bias, false for its weight.</param>
-public readonly record struct ModelWeight(WeightRow Row, int Layer, bool IsBias)
+internal readonly record struct ModelWeight(WeightRow Row, int Layer, bool IsBias)
 {
     internal const string WeightSuffix = ".weight", BiasSuffix = ".bias";
 
@@ -121,7 +121,7 @@ public readonly record struct ModelWeight(WeightRow Row, int Layer, bool IsBias)
 }
 
 /// <summary>Where biases are.</summary>
-public enum BiasRule : byte
+internal enum BiasRule : byte
 {
     /// <summary>Nowhere; the class has no key for them.</summary>
     Never,
@@ -132,7 +132,7 @@ public enum BiasRule : byte
 }
 
 /// <summary>Whether sliding_window of config.json counts.</summary>
-public enum WindowRule : byte
+internal enum WindowRule : byte
 {
     /// <summary>The class has no window.</summary>
     Never,
@@ -154,7 +154,7 @@ public enum WindowRule : byte
 /// <param name="HeadDim">head_dim; null = hidden_size / num_attention_heads.</param>
 /// <param name="SlidingWindow">sliding_window, where the class has one.</param>
 /// <param name="MaxWindowLayers">max_window_layers, where use_sliding_window is a key of the class.</param>
-public sealed record ConfigDefaults(int VocabSize, int IntermediateSize, int MaxPositionEmbeddings,
+internal sealed record ConfigDefaults(int VocabSize, int IntermediateSize, int MaxPositionEmbeddings,
     int? NumKeyValueHeads = null, int? HeadDim = null, int SlidingWindow = 4096, int MaxWindowLayers = 28)
 {
     /// <summary>hidden_size.</summary>
@@ -174,7 +174,7 @@ public sealed record ConfigDefaults(int VocabSize, int IntermediateSize, int Max
 /// row order in GGUF, shapes, parameter counts, modules that an adapter can sit on, and the defaults of config.json
 /// all follow from it; a new family is a file in <c>Families</c>, a line in <see cref="ModelFamilies"/> and a test.
 /// </summary>
-public sealed class ModelFamily
+internal sealed class ModelFamily
 {
     private readonly FrozenDictionary<string, WeightRow> _byModule;
     private readonly FrozenDictionary<WeightRole, WeightRow> _byRole;

@@ -6,7 +6,7 @@ namespace Headroom.Core;
 /// What the numbers of a configuration may be: the one table of it, for config.json and GGUF alike. A number outside of
 /// it is no model's: with rms_norm_eps -1 a norm is NaN, with rope_theta 0 every position is, and neither says so.
 /// </summary>
-public static class ModelRanges
+internal static class ModelRanges
 {
     private const int MostVocabulary = (1 << 24) - 1,
         MostHidden = (1 << 20) - 1,

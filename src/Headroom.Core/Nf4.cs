@@ -3,7 +3,7 @@ namespace Headroom.Core;
 /// <summary>
 /// NF4's code table and the signed dynamic 8-bit map of double quantization (bitsandbytes <c>functional.py</c>).
 /// </summary>
-public static class Nf4
+internal static class Nf4
 {
     private static readonly uint[] CodeBits =
     [

@@ -5,7 +5,7 @@ namespace Headroom.Core;
 /// its name, which costs a look at a static field while nobody measures; an op within another is a part of it.
 /// </summary>
 /// <param name="clock">The device's clock, or another.</param>
-public sealed class OpTimer(IClock clock)
+internal sealed class OpTimer(IClock clock)
 {
     [ThreadStatic] private static OpTimer? _current;
     private readonly Dictionary<string, (int Calls, double Milliseconds)> _times = [];

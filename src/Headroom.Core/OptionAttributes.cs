@@ -4,7 +4,7 @@ namespace Headroom.Core;
 /// <param name="low">Smallest.</param>
 /// <param name="high">Largest.</param>
 [AttributeUsage(AttributeTargets.Property)]
-public sealed class RangeAttribute(double low, double high = double.PositiveInfinity) : Attribute
+internal sealed class RangeAttribute(double low, double high = double.PositiveInfinity) : Attribute
 {
     /// <summary>The smallest value, or what all are larger than.</summary>
     public double Low => low;
@@ -29,7 +29,7 @@ public sealed class RangeAttribute(double low, double high = double.PositiveInfi
 /// <summary>What TRL, transformers, PEFT, Axolotl, Unsloth, LLaMA-Factory and mlx-lm call an option.</summary>
 /// <param name="names">Their names, with blanks between.</param>
 [AttributeUsage(AttributeTargets.Property)]
-public sealed class AlsoCalledAttribute(string names) : Attribute
+internal sealed class AlsoCalledAttribute(string names) : Attribute
 {
     /// <summary>Their names.</summary>
     public IReadOnlyList<string> Names { get; } = names.Split(' ');
@@ -37,13 +37,13 @@ public sealed class AlsoCalledAttribute(string names) : Attribute
 
 /// <summary>A list whose only entry may stand without brackets.</summary>
 [AttributeUsage(AttributeTargets.Property)]
-public sealed class OneOrMoreAttribute : Attribute;
+internal sealed class OneOrMoreAttribute : Attribute;
 
 /// <summary>
 /// What a key of a recipe has to do with the numbers that a run gives, and so whether it may change between a run and
 /// its resume.
 /// </summary>
-public enum Identity : byte
+internal enum Identity : byte
 {
     /// <summary>Changes numbers: part of the recipe's hash; a resume with another value is refused.</summary>
     Numbers,
@@ -68,7 +68,7 @@ public enum Identity : byte
 /// </summary>
 /// <param name="role">What it has to do with them.</param>
 [AttributeUsage(AttributeTargets.Property)]
-public sealed class IdentityAttribute(Identity role) : Attribute
+internal sealed class IdentityAttribute(Identity role) : Attribute
 {
     /// <summary>What the option has to do with the numbers of a run.</summary>
     public Identity Role => role;

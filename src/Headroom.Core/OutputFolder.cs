@@ -1,7 +1,7 @@
 namespace Headroom.Core;
 
 /// <summary>Folders that a user asked for.</summary>
-public static class OutputFolder
+internal static class OutputFolder
 {
     /// <summary>Makes a folder and what is missing above it.</summary>
     /// <param name="path">The folder.</param>

@@ -4,7 +4,7 @@ namespace Headroom.Core;
 /// Philox4x32-10 (Salmon et al., SC 2011): a counter-based generator, so any mask can be recomputed from its key and
 /// counter.
 /// </summary>
-public static class Philox
+internal static class Philox
 {
     /// <summary>First multiplier.</summary>
     public const uint M0 = 0xD2511F53;
@@ -37,7 +37,7 @@ public static class Philox
 /// <summary>
 /// A sequential generator over Philox for shuffles and initial values; its whole state is (seed, stream, position).
 /// </summary>
-public sealed class PhiloxRandom(ulong seed, uint stream = 0)
+internal sealed class PhiloxRandom(ulong seed, uint stream = 0)
 {
     private (uint, uint, uint, uint) _block;
     private ulong _cached = ulong.MaxValue;

@@ -8,7 +8,7 @@ namespace Headroom.Core;
 /// characters that steer a terminal or turn the direction of writing are spelled out as escapes, such as \u001b, so
 /// that what is shown is what is there.
 /// </summary>
-public static class Printable
+internal static class Printable
 {
     private const string Cut = " ... ";
 

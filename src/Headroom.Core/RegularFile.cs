@@ -4,7 +4,7 @@ namespace Headroom.Core;
 /// Whether a path leads to a file with a beginning and an end. To open a named pipe waits for its other end, a socket
 /// cannot be opened, and a device such as /dev/zero never ends: none of them is a recipe, a data set or a model.
 /// </summary>
-public static class RegularFile
+internal static class RegularFile
 {
     /// <summary>
     /// Refuses a pipe, socket or device, without opening it. A path that is not there, or is a folder, is left to who

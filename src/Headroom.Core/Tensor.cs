@@ -3,7 +3,7 @@ namespace Headroom.Core;
 /// <summary>
 /// Element types of buffers. <see cref="U4"/> is two codes a byte, high nibble first (bitsandbytes packing).
 /// </summary>
-public enum DType : byte
+internal enum DType : byte
 {
     /// <summary>IEEE-754 single precision, 4 bytes.</summary>
     F32,
@@ -22,7 +22,7 @@ public enum DType : byte
 }
 
 /// <summary>Sizes of <see cref="DType"/>.</summary>
-public static class DTypes
+internal static class DTypes
 {
     /// <summary>
     /// Bytes that <paramref name="count"/> elements take; an odd 4-bit count is rounded up to a whole byte.
@@ -37,7 +37,7 @@ public static class DTypes
 }
 
 /// <summary>Shape of up to three dimensions, row-major; trailing dimensions are contiguous.</summary>
-public readonly record struct Shape
+internal readonly record struct Shape
 {
     private Shape(int rank, int d0, int d1, int d2) => (Rank, D0, D1, D2) = (rank, d0, d1, d2);
 
@@ -76,7 +76,7 @@ public readonly record struct Shape
 /// <param name="Shape">Rows and columns.</param>
 /// <param name="Gap">Elements between the end of a row and the start of the next: 0 unless the tensor is the first
 /// columns of wider rows.</param>
-public readonly record struct Tensor(nint Address, DType DType, Shape Shape, int Gap = 0)
+internal readonly record struct Tensor(nint Address, DType DType, Shape Shape, int Gap = 0)
 {
     /// <summary>True for <c>default</c>: an optional tensor that was not given.</summary>
     public bool IsNone => Address == 0;

@@ -3,7 +3,7 @@ using System.Globalization;
 namespace Headroom.Core;
 
 /// <summary>Numbers for people.</summary>
-public static class Units
+internal static class Units
 {
     /// <summary>Bytes in binary units.</summary>
     public static string Bytes(long bytes) => bytes switch

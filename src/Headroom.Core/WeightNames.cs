@@ -4,7 +4,7 @@ namespace Headroom.Core;
 /// Which tensors of a checkpoint a model claims. One that nobody claims is an error: left out without a word, what is
 /// computed would be another model.
 /// </summary>
-public static class WeightNames
+internal static class WeightNames
 {
     private const int Named = 4; // tensors that a refusal names
 

@@ -4,7 +4,7 @@ using Headroom.Core;
 namespace Headroom.Cpu;
 
 /// <summary>The CPU as a device: one arena from the C allocator, and <see cref="CpuOps"/> over it.</summary>
-public sealed unsafe partial class CpuDevice : IDevice, IDeviceLimits
+internal sealed unsafe partial class CpuDevice : IDevice, IDeviceLimits
 {
     private const int Piece = 1 << 20, Reach = 16 << 20, HugePage = 2 << 20;
     private readonly CpuOps _ops;

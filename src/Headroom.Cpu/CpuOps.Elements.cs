@@ -2,7 +2,7 @@ using Headroom.Core;
 
 namespace Headroom.Cpu;
 
-public sealed unsafe partial class CpuOps
+internal sealed unsafe partial class CpuOps
 {
     /// <inheritdoc cref="IOps.Zero"/>
     public void Zero(Tensor x)

@@ -7,7 +7,7 @@ namespace Headroom.Cpu;
 /// The ops on the CPU, float32 activations. Every method runs on the worker pool and allocates nothing:
 /// scratch comes from one native block, allocated here and sized by <see cref="WorkspaceBytes"/>.
 /// </summary>
-public sealed unsafe partial class CpuOps : Core.IOps, IDisposable
+internal sealed unsafe partial class CpuOps : Core.IOps, IDisposable
 {
     /// <summary>Bytes of the packed left operand that all workers share.</summary>
     internal const long SharedBytes = 8L << 20;

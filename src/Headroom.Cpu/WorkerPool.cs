@@ -9,7 +9,7 @@ namespace Headroom.Cpu;
 /// delays nobody. Idle workers spin for a moment (calls of a training step follow one another within
 /// microseconds), then sleep.
 /// </summary>
-public sealed unsafe class WorkerPool : IDisposable
+internal sealed unsafe class WorkerPool : IDisposable
 {
     private static readonly long SpinTicks = Stopwatch.Frequency / 20_000; // 50 us
     private readonly Thread[] _threads;

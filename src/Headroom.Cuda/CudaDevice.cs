@@ -20,7 +20,7 @@ public sealed record CudaOptions(
     bool ExpandAhead = true, bool? Graphs = null);
 
 /// <summary>An NVIDIA GPU as a device: one arena, one workspace, and <see cref="CudaOps"/> over them.</summary>
-public sealed unsafe class CudaDevice : IDevice, IDeviceLimits, IKeepsExpandedWeights, IReplaysSteps
+internal sealed unsafe class CudaDevice : IDevice, IDeviceLimits, IKeepsExpandedWeights, IReplaysSteps
 {
     // Kernels of this project and of the matrix library, loaded at their first use.
     private const long CodeBytes = 32L << 20;

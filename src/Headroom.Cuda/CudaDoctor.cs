@@ -4,7 +4,7 @@ using Headroom.Cuda.Interop;
 namespace Headroom.Cuda;
 
 /// <summary>What was found of the driver and the vendor's libraries, and the first thing that is missing.</summary>
-public sealed class CudaReport
+internal sealed class CudaReport
 {
     /// <summary>Lines "what: where or version", in the order they were looked for.</summary>
     public IReadOnlyList<(string What, string Found)> Items { get; init; } = [];
@@ -24,7 +24,7 @@ public sealed class CudaReport
 /// Looks for everything the CUDA path needs, without keeping any of it open; for <c>headroom doctor</c> and for opening
 /// a device.
 /// </summary>
-public static unsafe class CudaDoctor
+internal static unsafe class CudaDoctor
 {
     private const string Wheels = "pip install nvidia-cuda-nvrtc-cu12 nvidia-cublas-cu12 (in a virtual environment)";
     private const string InstallLibraries =

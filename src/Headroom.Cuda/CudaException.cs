@@ -8,7 +8,7 @@ namespace Headroom.Cuda;
 /// A call of the driver, the compiler or the matrix library that failed, with the call's name and the vendor's word for
 /// the status.
 /// </summary>
-public sealed class CudaException(string call, string status, string todo)
+internal sealed class CudaException(string call, string status, string todo)
     : DeviceException(call, $"{call} failed: {status}.", todo)
 {
     /// <summary>The driver's status; 0 = another library's.</summary>

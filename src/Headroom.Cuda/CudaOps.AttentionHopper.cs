@@ -4,7 +4,7 @@ using static Headroom.Cuda.KernelConstants;
 
 namespace Headroom.Cuda;
 
-public sealed unsafe partial class CudaOps
+internal sealed unsafe partial class CudaOps
 {
     /// <summary>Off: the kernels every card runs. For tests and comparisons.</summary>
     internal bool HopperKernels { get; set; } = true;

@@ -2,7 +2,7 @@ using Headroom.Core;
 
 namespace Headroom.Cuda;
 
-public sealed unsafe partial class CudaOps
+internal sealed unsafe partial class CudaOps
 {
     private const int DoraSpan = 64, DoraParts = 256; // least rows of a partial sum; partial sums at most
 

@@ -2,7 +2,7 @@ using Headroom.Core;
 
 namespace Headroom.Cuda;
 
-public sealed unsafe partial class CudaOps
+internal sealed unsafe partial class CudaOps
 {
     /// <inheritdoc/>
     public void Linear(Tensor x, in LinearWeight w, Tensor y)

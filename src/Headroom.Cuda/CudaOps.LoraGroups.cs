@@ -3,7 +3,7 @@ using static Headroom.Cuda.KernelConstants;
 
 namespace Headroom.Cuda;
 
-public sealed unsafe partial class CudaOps
+internal sealed unsafe partial class CudaOps
 {
     /// <inheritdoc/>
     public void LoraLinear(Tensor x, in AdaptedLinear p)

@@ -3,7 +3,7 @@ using Headroom.Core;
 
 namespace Headroom.Cuda;
 
-public sealed unsafe partial class CudaOps
+internal sealed unsafe partial class CudaOps
 {
     private const int NormBlocks = 16, TensorsAtATime = 8192;
 

@@ -3,7 +3,7 @@ using static Headroom.Cuda.KernelConstants;
 
 namespace Headroom.Cuda;
 
-public sealed unsafe partial class CudaOps
+internal sealed unsafe partial class CudaOps
 {
     /// <inheritdoc/>
     public void SwiGlu(Tensor gate, Tensor up, Tensor y)

@@ -11,7 +11,7 @@ namespace Headroom.Cuda;
 /// <see cref="AttentionMaterialized"/>, which takes the sequences' starts from the device, wait. No float atomics:
 /// equal runs give equal bits.
 /// </summary>
-public sealed unsafe partial class CudaOps : IFusedProjections, IDisposable
+internal sealed unsafe partial class CudaOps : IFusedProjections, IDisposable
 {
     private const long MetaBytes = 4L << 20;
     private const int TableFloats = KernelConstants.TablesMiddle + 255;

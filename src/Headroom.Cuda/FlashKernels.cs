@@ -6,7 +6,7 @@ namespace Headroom.Cuda;
 /// Which attention the flash kernels compute; the rest falls to one kernel that goes row by row: the same result, in
 /// the same memory, but slower.
 /// </summary>
-public static class FlashKernels
+internal static class FlashKernels
 {
     private const int LeastCapability = 80;
     private static readonly int[] HeadSizes = [64, 128];

@@ -6,7 +6,7 @@ namespace Headroom.Formats;
 /// <summary>
 /// Files that are whole or not there: temporary file in the same folder, fsync, rename, fsync of the folder.
 /// </summary>
-public static class AtomicFile
+internal static class AtomicFile
 {
     /// <summary>Writes through <paramref name="write"/>.</summary>
     /// <exception cref="HeadroomException">It cannot be written; exit code 1. What was there under its name is there

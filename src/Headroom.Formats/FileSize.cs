@@ -6,7 +6,7 @@ namespace Headroom.Formats;
 /// Sizes of files, links followed: FileInfo.Length of a link is the length of the link, and a snapshot of the hub cache
 /// holds links.
 /// </summary>
-public static class FileSize
+internal static class FileSize
 {
     /// <summary>Bytes of the file that the path leads to.</summary>
     public static long Measure(string path)

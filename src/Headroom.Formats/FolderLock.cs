@@ -12,7 +12,7 @@ namespace Headroom.Formats;
 /// (flock on Unix, an exclusive handle on Windows), so that a kill frees it; a second file says who holds it, because
 /// one that is locked exclusively cannot be read. Both go when the lock is given back.
 /// </summary>
-public sealed class FolderLock : IDisposable
+internal sealed class FolderLock : IDisposable
 {
     /// <summary>Name of the lock in a folder.</summary>
     public const string FileName = "lock";

@@ -8,7 +8,7 @@ namespace Headroom.Formats;
 /// Nothing that is there is replaced unasked, a folder only when all in it is of the kind that is written, and one
 /// process at a time writes to a place.
 /// </summary>
-public sealed class OutputTarget : IDisposable
+internal sealed class OutputTarget : IDisposable
 {
     private const int MostNamed = 5;
     private readonly string _asked; // as the user wrote it

@@ -8,7 +8,7 @@ namespace Headroom.Formats;
 /// Small text files beside a model (configurations, indexes, templates): read whole, but never more than such a file
 /// can need.
 /// </summary>
-public static class SideFile
+internal static class SideFile
 {
     /// <summary>
     /// More than any configuration has: the largest known ones, of vocabularies with thousands of added tokens, hold 2

@@ -13,7 +13,7 @@ namespace Headroom.Formats;
 /// target, and naming their writer (host and process). So what a killed writer left is known as such, and goes with the
 /// next write into the same folder.
 /// </summary>
-public static partial class Temporary
+internal static partial class Temporary
 {
     private static readonly TimeSpan Abandoned = TimeSpan.FromDays(1);
     // Linux tells a start by its ticks since boot, which drift from the clock

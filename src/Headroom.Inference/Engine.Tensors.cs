@@ -7,7 +7,7 @@ using Headroom.Models;
 namespace Headroom.Inference;
 
 /// <summary>Copies of weights and trained tensors between host and device.</summary>
-public sealed partial class Engine
+internal sealed partial class Engine
 {
     /// <summary>The values [out, in] that the device holds for a projection's base weight.</summary>
     public void ReadBase(Projection p, Span<float> values) =>

@@ -11,7 +11,7 @@ namespace Headroom.Inference;
 /// <summary>
 /// A variable-length micro-batch on the host; see <see cref="BatchTensors"/> for the meaning of the arrays.
 /// </summary>
-public readonly ref struct HostBatch(
+internal readonly ref struct HostBatch(
     ReadOnlySpan<int> ids, ReadOnlySpan<int> positions, ReadOnlySpan<int> offsets, ReadOnlySpan<int> labelRows,
     ReadOnlySpan<int> labels)
 {
@@ -36,7 +36,7 @@ public readonly ref struct HostBatch(
 /// <param name="Candidates">Label words scored in evaluation.</param>
 /// <param name="GenerateTokens">Capacity of the key/value cache.</param>
 /// <param name="PromptTokens">Longest chunk of a prompt processed at once in generation.</param>
-public sealed record BatchLimits(
+internal sealed record BatchLimits(
     int TrainTokens = 0,
     int TrainSequences = 0,
     int TrainLabels = 0,
@@ -47,7 +47,7 @@ public sealed record BatchLimits(
 /// <summary>
 /// A model on a device: planned, reserved once, loaded; then micro-steps, scores and generation within the plan.
 /// </summary>
-public sealed partial class Engine : IDisposable
+internal sealed partial class Engine : IDisposable
 {
     private readonly IDevice _device;
     private readonly ArenaMemory _memory;

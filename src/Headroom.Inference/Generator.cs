@@ -58,7 +58,7 @@ public sealed class Generator : IDisposable
     /// <param name="engine">Engine with <see cref="BatchLimits.GenerateTokens"/>.</param>
     /// <param name="tokenizer">Its tokenizer.</param>
     /// <param name="ends">Ids that end every text.</param>
-    public Generator(Engine engine, ITokenizer tokenizer, IEnumerable<int> ends)
+    internal Generator(Engine engine, ITokenizer tokenizer, IEnumerable<int> ends)
     {
         _engine = engine;
         Tokenizer = tokenizer;
@@ -123,7 +123,7 @@ public sealed class Generator : IDisposable
     /// Everything that ends a text of a model: eos_token_id of generation_config.json and config.json, the tokenizer's
     /// EOS, and the token with which the chat template closes the assistant's turn.
     /// </summary>
-    public static IReadOnlyList<int> EndIds(string model, ModelConfig config, ITokenizer tokenizer)
+    internal static IReadOnlyList<int> EndIds(string model, ModelConfig config, ITokenizer tokenizer)
     {
         var ids = new HashSet<int>([.. GenerationConfig.Beside(model).EosTokenIds, .. config.EosTokenIds]);
         if (tokenizer.EosId is { } eos) ids.Add(eos);
@@ -134,7 +134,7 @@ public sealed class Generator : IDisposable
     /// <summary>The tokenizer.</summary>
     public ITokenizer Tokenizer { get; }
     /// <summary>The plan of the engine.</summary>
-    public Planning.MemoryPlan Plan => _engine.Plan;
+    internal Planning.MemoryPlan Plan => _engine.Plan;
     /// <summary>Name of the device.</summary>
     public string DeviceName => _engine.Device.Name;
     /// <summary>Longest prompt and answer together.</summary>

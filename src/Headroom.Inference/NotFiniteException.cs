@@ -7,6 +7,6 @@ namespace Headroom.Inference;
 /// code 1.
 /// </summary>
 /// <param name="what">One line: what is wrong.</param>
-public sealed class NotFiniteException(string what)
+internal sealed class NotFiniteException(string what)
     : HeadroomException(what, "Weights of the model or adapter are NaN or infinite, or its activations overflow: take "
         + "another checkpoint, or with fp16 set training.precision to bf16 or fp32.", 1);

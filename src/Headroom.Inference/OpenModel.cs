@@ -12,7 +12,7 @@ namespace Headroom.Inference;
 /// A base with its adapter, opened and not yet read: the one way in which training, evaluation, generation and export
 /// come to a model. Closes the files when it is disposed; an engine that was loaded needs them no more.
 /// </summary>
-public sealed class OpenModel : IDisposable
+internal sealed class OpenModel : IDisposable
 {
     private readonly ModelSource _from;
     private readonly IWeightSource _base;
@@ -62,13 +62,13 @@ public sealed class OpenModel : IDisposable
     }
 
     /// <summary>The base as the adapter needs it: less what the adapter's start took out of it.</summary>
-    public IWeightSource Source { get; }
+    internal IWeightSource Source { get; }
     /// <summary>Its configuration.</summary>
-    public ModelConfig Config => Source.Config;
+    internal ModelConfig Config => Source.Config;
     /// <summary>The adapter, or null.</summary>
-    public PeftAdapter? Adapter { get; }
+    internal PeftAdapter? Adapter { get; }
     /// <summary>What the run that the adapter lies in says of it; null where it lies in none.</summary>
-    public RunManifest? Run => _run?.Manifest;
+    internal RunManifest? Run => _run?.Manifest;
     /// <summary>Storage of the projections; null = as the file has them.</summary>
     public QuantizationOptions? Quantization { get; }
     /// <summary>The tokenizer.</summary>
@@ -95,7 +95,7 @@ public sealed class OpenModel : IDisposable
     /// <param name="device">The device.</param>
     /// <param name="precision">Type of the activations.</param>
     /// <exception cref="HeadroomException">As <see cref="BaseSettings.Choose"/>.</exception>
-    public ModelSettings Settings(IDevice device, Precision precision = Precision.Auto) =>
+    internal ModelSettings Settings(IDevice device, Precision precision = Precision.Auto) =>
         BaseSettings.Choose(Source, device, Quantization, precision) with { Lora = Adapter?.Lora };
 
     /// <summary>Plans, reserves and loads base and adapter, after <see cref="Check"/>.</summary>
@@ -104,7 +104,7 @@ public sealed class OpenModel : IDisposable
     /// <param name="limits">The largest batches.</param>
     /// <param name="progress">Elements done and in all.</param>
     /// <exception cref="HeadroomException">The base is another, or a weight is missing or not finite.</exception>
-    public Engine Load(
+    internal Engine Load(
         IDevice device, ModelSettings settings, BatchLimits limits, Action<long, long>? progress = null)
     {
         Check();

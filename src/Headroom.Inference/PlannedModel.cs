@@ -8,7 +8,7 @@ namespace Headroom.Inference;
 /// A model planned: what it was planned for, every buffer, and what a full training micro-step counts. An
 /// <see cref="Engine"/> made of it reserves just that and plans nothing again.
 /// </summary>
-public sealed class PlannedModel
+internal sealed class PlannedModel
 {
     private PlannedModel(
         ModelConfig config, ModelSettings settings, BatchLimits limits, MemoryPlan plan, PlanningOps counted,

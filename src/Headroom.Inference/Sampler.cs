@@ -61,7 +61,7 @@ public sealed record SamplingOptions
 /// repetition penalty, then temperature, top_k (ties with the k-th stay), top_p over the softmax of what is left,
 /// min_p, softmax, one draw. Greedy takes the first of equal logits.
 /// </summary>
-public sealed class Sampler
+internal sealed class Sampler
 {
     // any lower one is greedy too, and a logit over it may be more than a float holds
     private const float LeastTemperature = 1e-6f;

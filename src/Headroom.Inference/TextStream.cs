@@ -8,7 +8,7 @@ namespace Headroom.Inference;
 /// stop string waits until it is decided. Only a window of the last tokens is decoded again, so the cost of a token
 /// does not grow with the text.
 /// </summary>
-public sealed class TextStream
+internal sealed class TextStream
 {
     private const int LeadTokens = 6; // of the prompt: enough that a first piece keeps its leading blank
     private const int LongestHalf = 8; // tokens; a character has at most four bytes

@@ -4,7 +4,7 @@ using Headroom.Core;
 namespace Headroom.Models;
 
 /// <summary>Single weights in host memory, for work on files outside a model.</summary>
-public static unsafe class HostWeights
+internal static unsafe class HostWeights
 {
     /// <summary>
     /// What a model that holds the weight in <paramref name="storage"/> computes with: <paramref name="values"/> [rows,

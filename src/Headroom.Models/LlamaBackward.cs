@@ -2,7 +2,7 @@ using Headroom.Core;
 
 namespace Headroom.Models;
 
-public sealed partial class LlamaModel
+internal sealed partial class LlamaModel
 {
     /// <summary>
     /// From dh, the gradient of the last residual stream (changed in place), to the gradient of every trained tensor.

@@ -3,7 +3,7 @@ using Headroom.Core;
 namespace Headroom.Models;
 
 /// <summary>Keys and values of one sequence, a pair of [capacity, kv * d] buffers a layer.</summary>
-public sealed class KvCache
+internal sealed class KvCache
 {
     /// <summary>Reserves the cache in the current phase.</summary>
     public KvCache(LlamaModel model, IMemory memory, int capacity)
@@ -38,7 +38,7 @@ public sealed class KvCache
     internal Tensor[] Values { get; }
 }
 
-public sealed partial class LlamaModel
+internal sealed partial class LlamaModel
 {
     private Tensor _cos, _sin, _rstdFinal;
 

@@ -2,7 +2,7 @@ using Headroom.Core;
 
 namespace Headroom.Models;
 
-public sealed partial class LlamaModel
+internal sealed partial class LlamaModel
 {
     /// <summary>
     /// Queries and keys as attention reads them: rotated, and in families that do so (transformers

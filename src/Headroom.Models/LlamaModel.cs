@@ -8,7 +8,7 @@ namespace Headroom.Models;
 /// written once for every device: it calls named ops on buffers that <see cref="IMemory"/> hands out and owns nothing.
 /// Run over planning ops and memory, the same calls yield the plan.
 /// </summary>
-public sealed partial class LlamaModel
+internal sealed partial class LlamaModel
 {
     private readonly IOps _ops;
     private readonly IMemory _memory;

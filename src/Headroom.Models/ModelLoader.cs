@@ -8,7 +8,7 @@ namespace Headroom.Models;
 /// Streams weights from a source into a model: one tensor at a time, quantized on the device, so the peak is the final
 /// size plus one tensor.
 /// </summary>
-public static class ModelLoader
+internal static class ModelLoader
 {
     private const int ChunkElements = 1 << 20; // 4 MB of float32 between file and device
 

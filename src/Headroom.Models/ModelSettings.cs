@@ -13,7 +13,7 @@ namespace Headroom.Models;
 /// <param name="ComputeType">Type of activations and their gradients: F32 on CPU; BF16 or F16 also on a GPU.</param>
 /// <param name="BlockTypes">The types of a GGUF base's matrices by Hugging Face name, where a storage is
 /// <see cref="WeightStorage.Gguf"/>.</param>
-public sealed record ModelSettings(
+internal sealed record ModelSettings(
     WeightStorage LinearStorage, WeightStorage EmbeddingStorage, TrainMode Mode, LoraConfig? Lora = null,
     int RecomputeLayers = 0, int LogitsChunk = 0, DType ComputeType = DType.F32,
     IReadOnlyDictionary<string, GgmlType>? BlockTypes = null)
@@ -67,7 +67,7 @@ public sealed record ModelSettings(
 /// <param name="Offsets">[S + 1] sequence starts, then T.</param>
 /// <param name="LabelRows">[N] rows whose next token is labelled.</param>
 /// <param name="Labels">[N] that next token.</param>
-public readonly record struct BatchTensors(
+internal readonly record struct BatchTensors(
     Tensor Ids, Tensor Positions, Tensor Offsets, Tensor LabelRows, Tensor Labels)
 {
     /// <summary>Tokens T.</summary>

@@ -9,10 +9,10 @@ namespace Headroom.Models;
 /// ".bias".</param>
 /// <param name="Slot">Weight, gradient, moments and weight decay (set per run).</param>
 /// <param name="Decays">False for norms and biases (transformers <c>trainer.py</c>, parameter groups).</param>
-public sealed record TrainedParameter(string Name, ParameterSlot Slot, bool Decays);
+internal sealed record TrainedParameter(string Name, ParameterSlot Slot, bool Decays);
 
 /// <summary>What of a model is trained.</summary>
-public enum TrainMode : byte
+internal enum TrainMode : byte
 {
     /// <summary>Nothing: inference only, no gradients are reserved.</summary>
     None,
@@ -25,7 +25,7 @@ public enum TrainMode : byte
 /// <summary>
 /// One linear layer of the model: its frozen (or fully trained) weight and, when targeted, its LoRA pair.
 /// </summary>
-public sealed class Projection
+internal sealed class Projection
 {
     private readonly uint _site;
     private readonly float _scaling, _dropoutP;

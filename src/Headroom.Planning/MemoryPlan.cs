@@ -3,10 +3,10 @@ using Headroom.Core;
 namespace Headroom.Planning;
 
 /// <summary>One row of the plan's table: bytes of a category at the peak of a phase.</summary>
-public sealed record PlanRow(string Phase, MemoryCategory Category, int Buffers, long Bytes);
+internal sealed record PlanRow(string Phase, MemoryCategory Category, int Buffers, long Bytes);
 
 /// <summary>Every buffer with its offset, and the arena's size in bytes.</summary>
-public sealed class MemoryPlan
+internal sealed class MemoryPlan
 {
     internal MemoryPlan(IReadOnlyList<PlannedBuffer> buffers, long staticBytes, long arenaBytes, long workspaceBytes)
     {
@@ -17,7 +17,7 @@ public sealed class MemoryPlan
     }
 
     /// <summary>All buffers.</summary>
-    public IReadOnlyList<PlannedBuffer> Buffers { get; }
+    internal IReadOnlyList<PlannedBuffer> Buffers { get; }
     /// <summary>Bytes that live as long as the model.</summary>
     public long StaticBytes { get; }
     /// <summary>Size of the one allocation.</summary>
@@ -40,7 +40,7 @@ public sealed class MemoryPlan
     /// <summary>
     /// Rows: static categories, then for each phase the categories alive at the tick where most bytes are alive.
     /// </summary>
-    public IReadOnlyList<PlanRow> Rows()
+    internal IReadOnlyList<PlanRow> Rows()
     {
         var rows = Buffers.Where(b => b.Phase == "static").GroupBy(b => b.Category)
             .Select(g => new PlanRow("static", g.Key, g.Count(), g.Sum(b => b.Bytes))).ToList();
@@ -59,7 +59,7 @@ public sealed class MemoryPlan
 }
 
 /// <summary>Replays a plan over real memory: the n-th buffer of a phase gets the n-th planned offset.</summary>
-public sealed class ArenaMemory : IMemory
+internal sealed class ArenaMemory : IMemory
 {
     private readonly nint _base;
     private readonly PlannedBuffer[] _static;

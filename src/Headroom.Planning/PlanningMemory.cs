@@ -3,7 +3,7 @@ using Headroom.Core;
 namespace Headroom.Planning;
 
 /// <summary>One planned buffer.</summary>
-public sealed record PlannedBuffer(
+internal sealed record PlannedBuffer(
     string Phase, MemoryCategory Category, string Name, DType DType, Shape Shape, long Bytes)
 {
     /// <summary>
@@ -21,7 +21,7 @@ public sealed record PlannedBuffer(
 /// Records every buffer and, from the ops' uses, its birth and death. Addresses are fake: (ordinal + 1) &lt;&lt; 36,
 /// so that a slice of a tensor still names its buffer.
 /// </summary>
-public sealed class PlanningMemory : IMemory
+internal sealed class PlanningMemory : IMemory
 {
     /// <summary>
     /// Alignment of every buffer: one AVX-512 cache line on CPU, one 128-bit vector access and more on a GPU.

@@ -3,7 +3,7 @@ using Headroom.Core;
 namespace Headroom.Planning;
 
 // What the ops check, and the FLOPs of attention.
-public sealed partial class PlanningOps
+internal sealed partial class PlanningOps
 {
     private void Weight(in LinearWeight w)
     {

@@ -3,7 +3,7 @@ using Headroom.Core;
 namespace Headroom.Planning;
 
 /// <summary>FLOPs and bytes that one op kind was counted with.</summary>
-public sealed class OpCount
+internal sealed class OpCount
 {
     /// <summary>Calls.</summary>
     public long Calls { get; set; }
@@ -18,7 +18,7 @@ public sealed class OpCount
 /// writes, from which lifetimes follow, and counts FLOPs and bytes per op.
 /// A failed check is a fault of the model code, hence <see cref="InvalidOperationException"/>.
 /// </summary>
-public sealed partial class PlanningOps(PlanningMemory memory) : IFusedProjections
+internal sealed partial class PlanningOps(PlanningMemory memory) : IFusedProjections
 {
     private readonly Dictionary<string, OpCount> _counts = [];
     private string? _within; // the op whose parts are counted

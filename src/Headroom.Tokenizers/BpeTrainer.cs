@@ -7,12 +7,12 @@ namespace Headroom.Tokenizers;
 /// <param name="Merges">Pairs of pieces, first merged first.</param>
 /// <param name="Specials">Special tokens, at ids 0, 1, ...</param>
 /// <param name="ByteLevel">Byte-level; otherwise SentencePiece style.</param>
-public sealed record TrainedBpe(
+internal sealed record TrainedBpe(
     IReadOnlyList<string> Pieces, IReadOnlyList<(string Left, string Right)> Merges, IReadOnlyList<string> Specials,
     bool ByteLevel);
 
 /// <summary>Learns byte pair vocabularies. The same texts in the same order always give the same vocabulary.</summary>
-public static class BpeTrainer
+internal static class BpeTrainer
 {
     private const int LongestPiece = 32;
 

@@ -6,7 +6,7 @@ using Headroom.Tokenizers.Chat;
 namespace Headroom.Tokenizers;
 
 /// <summary>A tokenizer as GGUF metadata (llama.cpp <c>llama-vocab.cpp</c>, gguf-py <c>vocab.py</c>).</summary>
-public static class GgufVocabulary
+internal static class GgufVocabulary
 {
     /// <summary>Names of pre-tokenizers that are tried, the plainer first.</summary>
     private static readonly string[] PreNames = ["gpt-2", "smollm", "llama-bpe", "qwen2", "deepseek-llm",

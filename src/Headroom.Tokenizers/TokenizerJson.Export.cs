@@ -8,7 +8,7 @@ using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tokenizers;
 
-public static partial class TokenizerJson
+internal static partial class TokenizerJson
 {
     /// <summary>
     /// Writes the tokenizer of a GGUF file as tokenizer.json and tokenizer_config.json, and reads it back: a tokenizer

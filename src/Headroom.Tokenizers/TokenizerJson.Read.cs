@@ -8,7 +8,7 @@ using Headroom.Formats.Text;
 namespace Headroom.Tokenizers;
 
 /// <summary>The Hugging Face tokenizer.json format.</summary>
-public static partial class TokenizerJson
+internal static partial class TokenizerJson
 {
     private const int MostAdded = 1024; // models add one or two
 

@@ -5,7 +5,7 @@ using Headroom.Formats;
 
 namespace Headroom.Tokenizers;
 
-public static partial class TokenizerJson
+internal static partial class TokenizerJson
 {
     /// <summary>Writes a trained vocabulary as tokenizer.json, and tokenizer_config.json beside it.</summary>
     /// <param name="path">A folder, or the path of the tokenizer.json to write.</param>

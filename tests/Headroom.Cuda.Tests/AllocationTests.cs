@@ -16,7 +16,7 @@ public class AllocationTests
 {
     private const int Rows = 4, Length = 96, Vocabulary = 80_000; // logits of a token: 312 KiB
 
-    public sealed record Case(
+    internal sealed record Case(
         DType Compute, WeightStorage Linear = WeightStorage.NF4Double, int R = 16, int HeadDim = 64,
         bool Graphs = false, bool Dora = false, bool Plain = false, int Recompute = 1,
         TrainMode Mode = TrainMode.Adapters)
@@ -34,7 +34,7 @@ public class AllocationTests
         new(DType.BF16, WeightStorage.Int8), new(DType.BF16, WeightStorage.BF16), new(DType.BF16, Recompute: 0),
         new(DType.BF16, WeightStorage.F32, Mode: TrainMode.Full)];
 
-    public static TheoryData<Case> Cases => new(s_cases);
+    internal static TheoryData<Case> Cases => new(s_cases);
 
     private static Engine Open(Case c)
     {
@@ -79,7 +79,7 @@ public class AllocationTests
     }
 
     [Theory, MemberData(nameof(Cases))]
-    public void WarmWorkTakesNothingFromTheCollector(Case c)
+    internal void WarmWorkTakesNothingFromTheCollector(Case c)
     {
         using var engine = Open(c);
         MicroBatch batch = Batch(answers: false), answers = Batch(answers: true);

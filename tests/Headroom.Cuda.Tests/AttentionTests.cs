@@ -12,7 +12,7 @@ public class AttentionTests
     /// </summary>
     public enum Kernels { Rows, TensorCore, Hopper }
 
-    public static TheoryData<DType, int, Kernels> Cases
+    internal static TheoryData<DType, int, Kernels> Cases
     {
         get
         {
@@ -37,7 +37,7 @@ public class AttentionTests
     }
 
     [Theory, MemberData(nameof(Cases))]
-    public void ForwardAndBackward(DType t, int d, Kernels kernels)
+    internal void ForwardAndBackward(DType t, int d, Kernels kernels)
     {
         using var rig = new Rig();
         Choose(rig, kernels);
@@ -149,7 +149,7 @@ public class AttentionTests
     [
         InlineData(DType.BF16, 128, Kernels.TensorCore), InlineData(DType.F16, 64, Kernels.TensorCore),
         InlineData(DType.BF16, 128, Kernels.Hopper), InlineData(DType.F16, 64, Kernels.Hopper)]
-    public void RowsOutsideASequenceHaveNoWeight(DType t, int d, Kernels kernels)
+    internal void RowsOutsideASequenceHaveNoWeight(DType t, int d, Kernels kernels)
     {
         using var rig = new Rig();
         Choose(rig, kernels);

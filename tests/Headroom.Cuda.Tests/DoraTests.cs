@@ -8,7 +8,7 @@ public class DoraTests
     private static readonly (int Rows, int Columns)[] Shapes = [(1, 64), (37, 200), (300, 576), (9, 13), (2100, 1000)];
 
     [Theory, InlineData(DType.F32), InlineData(DType.BF16), InlineData(DType.F16)]
-    public void Drop(DType t)
+    internal void Drop(DType t)
     {
         using var rig = new Rig();
         foreach (var (rows, columns) in Shapes)
@@ -29,7 +29,7 @@ public class DoraTests
     [
         Theory, InlineData(WeightStorage.F32), InlineData(WeightStorage.BF16), InlineData(WeightStorage.F16),
         InlineData(WeightStorage.Int8), InlineData(WeightStorage.NF4), InlineData(WeightStorage.NF4Double)]
-    public void Scale(WeightStorage storage)
+    internal void Scale(WeightStorage storage)
     {
         // A small expansion buffer: the larger weights go through in pieces.
         using var rig = new Rig(new CudaOptions(ExpandBytes: 64 << 10));
@@ -48,7 +48,7 @@ public class DoraTests
     }
 
     [Theory, InlineData(DType.F32), InlineData(DType.BF16), InlineData(DType.F16)]
-    public void ForwardAndBackward(DType t)
+    internal void ForwardAndBackward(DType t)
     {
         using var rig = new Rig(new CudaOptions(ScratchBytes: 1 << 20));
         double tol = Rig.Tolerance(t);

@@ -16,7 +16,7 @@ public sealed partial class EveryKernelTests
 {
     /// <summary>Runs everywhere: what <see cref="MicroSteps"/> trains is a model that can be planned.</summary>
     [Theory, MemberData(nameof(Types))]
-    public void EveryModelHasAPlan(DType t)
+    internal void EveryModelHasAPlan(DType t)
     {
         foreach (var m in Models)
             Assert.True(PlannedModel.Make(m.Config, m.Settings(t), Model.Limits, 0).Plan.ArenaBytes > 0);

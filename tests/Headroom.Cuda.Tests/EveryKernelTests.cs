@@ -33,7 +33,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
         Attended = ["attention_rows.cu", "flash.cu", "flash_hopper.cu", "flash_hopper_backward.cu"],
         Dora = ["dora.cu"];
 
-    public static TheoryData<DType> Types => [DType.F32, DType.BF16, DType.F16];
+    internal static TheoryData<DType> Types => [DType.F32, DType.BF16, DType.F16];
 
     private static Rig Open(long scratch = 4 << 20)
     {
@@ -82,7 +82,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     }
 
     [Theory, MemberData(nameof(Types))]
-    public void DoraAndDropout(DType t)
+    internal void DoraAndDropout(DType t)
     {
         using var rig = Open();
         var g = rig.Gpu;
@@ -125,7 +125,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     }
 
     [Theory, MemberData(nameof(Types))]
-    public void ElementsNormsLossOptimizer(DType t)
+    internal void ElementsNormsLossOptimizer(DType t)
     {
         using var rig = Open();
         var g = rig.Gpu;
@@ -219,7 +219,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     }
 
     [Theory, MemberData(nameof(Types))]
-    public void Storages(DType t)
+    internal void Storages(DType t)
     {
         using var rig = Open();
         var g = rig.Gpu;
@@ -366,7 +366,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
         && !k.Name.StartsWith("lora_down16", StringComparison.Ordinal);
 
     [Theory, MemberData(nameof(Types))]
-    public void Adapters(DType t)
+    internal void Adapters(DType t)
     {
         using var rig = Open();
         var ops = (CudaOps)rig.Gpu;
@@ -387,7 +387,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     }
 
     [Theory, MemberData(nameof(Types))]
-    public void AdaptersOfAnMlp(DType t)
+    internal void AdaptersOfAnMlp(DType t)
     {
         using var rig = Open();
         foreach (int r in t == DType.F32 ? new[] { 8 } : [16, 32])
@@ -400,7 +400,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     }
 
     [Theory, InlineData(DType.BF16), InlineData(DType.F16)]
-    public void AdaptersOfAFullCard(DType t)
+    internal void AdaptersOfAFullCard(DType t)
     {
         using var rig = Open();
         var ops = (CudaOps)rig.Gpu;
@@ -419,7 +419,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     }
 
     [Theory, MemberData(nameof(Types))]
-    public void Attention(DType t)
+    internal void Attention(DType t)
     {
         using var rig = Open();
         var ops = (CudaOps)rig.Gpu;
@@ -525,7 +525,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     ];
 
     /// <summary>A case for each type and model: each has its engine, and its own line in a log.</summary>
-    public static TheoryData<DType, int> TypesAndModels =>
+    internal static TheoryData<DType, int> TypesAndModels =>
         [
             .. from t in new[] { DType.F32, DType.BF16, DType.F16 }
             from m in Enumerable.Range(0, Models.Length)
@@ -534,7 +534,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
 
     /// <summary>Whole micro-steps, issued, recorded and replayed, with updates, scores and generation.</summary>
     [Theory, MemberData(nameof(TypesAndModels))]
-    public void MicroSteps(DType t, int model)
+    internal void MicroSteps(DType t, int model)
     {
         var m = Models[model];
         var device = TestDevice.OpenCuda(

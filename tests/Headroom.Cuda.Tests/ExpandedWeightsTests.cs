@@ -77,7 +77,7 @@ public class ExpandedWeightsTests
             device.Expanded.Bytes);
     }
 
-    public static TheoryData<DType, WeightStorage, int, bool, bool, int> Cases => new()
+    internal static TheoryData<DType, WeightStorage, int, bool, bool, int> Cases => new()
     {
             { DType.BF16, WeightStorage.NF4Double, 0, false, true, 16 },
             { DType.BF16, WeightStorage.NF4Double, -1, false, true, 16 },
@@ -88,7 +88,7 @@ public class ExpandedWeightsTests
     };
 
     [Theory, MemberData(nameof(Cases))]
-    public void RoomChangesNoBit(DType compute, WeightStorage storage, int recompute, bool graphs, bool ahead, int r)
+    internal void RoomChangesNoBit(DType compute, WeightStorage storage, int recompute, bool graphs, bool ahead, int r)
     {
         // Half of the projections have adapters in the second round: groups with and without further columns.
         foreach (string[] targets in new[] { All, ["q_proj", "down_proj"] })

@@ -9,10 +9,10 @@ namespace Headroom.Cuda.Tests;
 /// </summary>
 public class GgufTests
 {
-    public static TheoryData<GgmlType> Types() => [.. GgmlSamples.Quantized];
+    internal static TheoryData<GgmlType> Types() => [.. GgmlSamples.Quantized];
 
     [Theory, MemberData(nameof(Types))]
-    public void AsOnTheCpu(GgmlType type)
+    internal void AsOnTheCpu(GgmlType type)
     {
         // A small expansion buffer: the larger weight goes through in pieces.
         using var rig = new Rig(new CudaOptions(ExpandBytes: 256 << 10));

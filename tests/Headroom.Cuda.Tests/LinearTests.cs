@@ -6,7 +6,7 @@ namespace Headroom.Cuda.Tests;
 /// <summary>Products over every storage, LoRA with dropout, quantization bits.</summary>
 public class LinearTests
 {
-    public static TheoryData<WeightStorage, DType> Storages
+    internal static TheoryData<WeightStorage, DType> Storages
     {
         get
         {
@@ -18,7 +18,7 @@ public class LinearTests
     }
 
     [Theory, MemberData(nameof(Storages))]
-    public void Linear(WeightStorage storage, DType t)
+    internal void Linear(WeightStorage storage, DType t)
     {
         // A small expansion buffer: the larger weights go through in pieces.
         using var rig = new Rig(new CudaOptions(ExpandBytes: 256 << 10));
@@ -52,7 +52,7 @@ public class LinearTests
         }
     }
 
-    public static TheoryData<DType, int, float, bool> Loras
+    internal static TheoryData<DType, int, float, bool> Loras
     {
         get
         {
@@ -67,7 +67,7 @@ public class LinearTests
     }
 
     [Theory, MemberData(nameof(Loras))]
-    public void Lora(DType t, int r, float p, bool fused)
+    internal void Lora(DType t, int r, float p, bool fused)
     {
         using var rig = new Rig(new CudaOptions(ExpandBytes: 1 << 20, ScratchBytes: 1 << 20));
         ((CudaOps)rig.Gpu).FusedKernels = fused;
@@ -99,7 +99,7 @@ public class LinearTests
     [
         Theory, InlineData(DType.BF16, 16, 3), InlineData(DType.BF16, 16, 2), InlineData(DType.F16, 32, 3),
         InlineData(DType.BF16, 64, 1), InlineData(DType.F16, 16, 1)]
-    public void GroupWithRoomForItsAdapters(DType t, int r, int count)
+    internal void GroupWithRoomForItsAdapters(DType t, int r, int count)
     {
         using var rig = new Rig(new CudaOptions(ExpandBytes: 1 << 20));
         double tol = Rig.Tolerance(t);
@@ -173,7 +173,7 @@ public class LinearTests
         Theory, InlineData(DType.BF16, 16, 3, true), InlineData(DType.BF16, 16, 2, true),
         InlineData(DType.F16, 32, 3, true), InlineData(DType.BF16, 64, 1, true), InlineData(DType.F16, 16, 1, true),
         InlineData(DType.BF16, 16, 2, false)]
-    public void GroupGradientsWithRoomForTheAdapters(DType t, int r, int count, bool fused)
+    internal void GroupGradientsWithRoomForTheAdapters(DType t, int r, int count, bool fused)
     {
         using var rig = new Rig(new CudaOptions(ExpandBytes: 1 << 20));
         ((CudaOps)rig.Gpu).FusedKernels = fused;
@@ -256,7 +256,7 @@ public class LinearTests
         InlineData(DType.BF16, 3, 0.1f, true), InlineData(DType.F16, 3, 0.1f, true),
         InlineData(DType.BF16, 3, 0f, true), InlineData(DType.BF16, 2, 0.1f, false),
         InlineData(DType.F16, 3, 0.1f, false), InlineData(DType.F16, 1, 0f, true)]
-    public void GradientsOfAAndOfXTogether(DType t, int count, float drop, bool room)
+    internal void GradientsOfAAndOfXTogether(DType t, int count, float drop, bool room)
     {
         using var rig = new Rig(new CudaOptions(ExpandBytes: 1 << 20));
         double tol = Rig.Tolerance(t);
@@ -332,7 +332,7 @@ public class LinearTests
         InlineData(DType.BF16, 16, 0.1f, false),
         InlineData(DType.F16, 16, 0f, false),
         InlineData(DType.BF16, 32, 0.1f, true), InlineData(DType.F32, 16, 0.1f, false)]
-    public void GradientsThroughSwiGlu(DType t, int r, float drop, bool room)
+    internal void GradientsThroughSwiGlu(DType t, int r, float drop, bool room)
     {
         using var rig = new Rig(new CudaOptions(ExpandBytes: 1 << 20));
         double tol = Rig.Tolerance(t);

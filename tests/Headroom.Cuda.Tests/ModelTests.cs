@@ -83,7 +83,7 @@ public class ModelTests
         InlineData(DType.BF16, 128, true, 0.1f)]
     [InlineData(DType.BF16, 64, false, 0.1f, true)]
     [InlineData(DType.F32, 64, false, 0.1f, false, "qwen3"), InlineData(DType.BF16, 128, true, 0.1f, true, "qwen3")]
-    public void TwoRunsAreEqualBitForBit(
+    internal void TwoRunsAreEqualBitForBit(
         DType compute, int headDim, bool dora, float dropout, bool saved = false, string type = "llama")
     {
         (float Loss, float[][] Grads, float[][] Weights) Again(int recompute, bool ahead = true) =>
@@ -110,7 +110,7 @@ public class ModelTests
         InlineData(DType.BF16, 64, true, 0f), InlineData(DType.F16, 128, true, 0.1f),
         InlineData(DType.BF16, 128, true, 0.1f), InlineData(DType.BF16, 64, false, 0f, true)]
     [InlineData(DType.BF16, 128, false, 0.1f, false, "qwen3"), InlineData(DType.F16, 64, false, 0.1f, true, "qwen3")]
-    public void SixteenBitIsNearFloat(
+    internal void SixteenBitIsNearFloat(
         DType compute, int headDim, bool dora, float dropout, bool saved = false, string type = "llama")
     {
         var a = Run(DType.F32, headDim, 0, dora: dora, dropout: dropout, saved: saved, type: type);

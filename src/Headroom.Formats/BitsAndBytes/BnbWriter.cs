@@ -11,7 +11,7 @@ namespace Headroom.Formats.BitsAndBytes;
 /// Tensors and configuration of a bitsandbytes 4-bit checkpoint, as transformers saves one
 /// (<c>integrations/bitsandbytes.py</c>).
 /// </summary>
-public static class BnbWriter
+internal static class BnbWriter
 {
     /// <summary>
     /// The tensors of one NF4 weight [out, in]; <paramref name="read"/> copies a part of it to the host.

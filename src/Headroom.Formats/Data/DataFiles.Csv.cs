@@ -3,7 +3,7 @@ using Headroom.Core;
 
 namespace Headroom.Formats.Data;
 
-public static partial class DataFiles
+internal static partial class DataFiles
 {
     private const string Separators = ",;\t|", FastText = "__label__";
 

@@ -3,7 +3,7 @@ using Headroom.Core;
 
 namespace Headroom.Formats.Data;
 
-public static partial class DataFiles
+internal static partial class DataFiles
 {
     private const int LargestObject = 64 << 20; // of a file that is looked at whole, to say what it holds
 

@@ -4,7 +4,7 @@ using Headroom.Core;
 
 namespace Headroom.Formats.Data;
 
-public static partial class DataFiles
+internal static partial class DataFiles
 {
     /// <summary>
     /// A file without LF in its first bytes, but with CR, ends its lines in CR (as old spreadsheets write them).

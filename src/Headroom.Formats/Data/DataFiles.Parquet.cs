@@ -4,7 +4,7 @@ using Parquet.Schema;
 
 namespace Headroom.Formats.Data;
 
-public static partial class DataFiles
+internal static partial class DataFiles
 {
     private static IEnumerable<DataRow> ReadParquet(string path, DataFileOptions options)
     {

@@ -11,7 +11,7 @@ namespace Headroom.Formats.Data;
 /// <param name="Label">The label value as text: "0", "1", "pos", "true".</param>
 /// <param name="Tier">Kind or difficulty of the row, when the file names one.</param>
 /// <param name="Id">Identifier of the row, when the file names one.</param>
-public sealed record DataRow(string Text, string Label, string? Tier = null, string? Id = null)
+internal sealed record DataRow(string Text, string Label, string? Tier = null, string? Id = null)
 {
     /// <summary>
     /// The texts of <see cref="DataFileOptions.MoreFields"/>, in their order; null when there are none.
@@ -23,7 +23,7 @@ public sealed record DataRow(string Text, string Label, string? Tier = null, str
 }
 
 /// <summary>Which fields of a data file hold what.</summary>
-public sealed record DataFileOptions
+internal sealed record DataFileOptions
 {
     /// <summary>Field with the text.</summary>
     public string TextField { get; init; } = "text";
@@ -49,7 +49,7 @@ public sealed record DataFileOptions
 /// Reads labelled texts from JSON (lines or one array), CSV, TSV, plain text (each also gzipped), Parquet, and the
 /// folders of the Large Movie Review Dataset. Text is UTF-8, or UTF-16 with a byte order mark.
 /// </summary>
-public static partial class DataFiles
+internal static partial class DataFiles
 {
     /// <summary>
     /// The rows of a file or folder, in a stable order. The kind goes by the name: .jsonl, .json, .csv, .tsv, .txt,

@@ -12,7 +12,7 @@ namespace Headroom.Formats.Data;
 /// and F: ß = ss, a final sigma is a sigma), the result is composed (NFC), and runs of white space are one blank, and
 /// what is not seen is left out. Marks, symbols and punctuation stay: C++ is not C#, and 5 not -5.
 /// </summary>
-public static class TextKey
+internal static class TextKey
 {
     /// <summary>What <see cref="Compute"/> does not look at, for messages.</summary>
     public const string Ignores = "case and spacing ignored";

@@ -8,7 +8,7 @@ namespace Headroom.Formats.Gguf;
 /// <c>ggml-quants.c</c> reference functions): codes come from the unrounded float32 scale, the scale is rounded to
 /// float16 afterwards.
 /// </summary>
-public static class GgmlWriter
+internal static class GgmlWriter
 {
     /// <summary>Types that can be written.</summary>
     public static IReadOnlyList<GgmlType> Types { get; } =

@@ -11,7 +11,7 @@ namespace Headroom.Formats.Gguf;
 /// <summary>
 /// One tensor of a GGUF file; Rows x Columns in Hugging Face order (GGUF stores dimensions reversed).
 /// </summary>
-public sealed record GgufTensor(string Name, GgmlType Type, int Rows, int Columns, long Offset)
+internal sealed record GgufTensor(string Name, GgmlType Type, int Rows, int Columns, long Offset)
 {
     /// <summary>Bytes of one row.</summary>
     public long RowBytes => Type.RowBytes(Columns);
@@ -22,7 +22,7 @@ public sealed record GgufTensor(string Name, GgmlType Type, int Rows, int Column
 /// parsed from a mapping; tensors are read through the handle, because touched pages of a mapping count as resident
 /// memory of the process until it ends.
 /// </summary>
-public sealed unsafe class GgufFile : IDisposable
+internal sealed unsafe class GgufFile : IDisposable
 {
     private readonly SafeFileHandle? _handle; // none over memory
     private byte* _start; // of the mapping, while the header is parsed; or of the caller's memory

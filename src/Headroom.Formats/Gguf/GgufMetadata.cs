@@ -4,7 +4,7 @@ namespace Headroom.Formats.Gguf;
 /// Key/value pairs of a GGUF file: integers as long (u64: ulong), reals as double, flags, strings; arrays as string[],
 /// long[], float[] or bool[].
 /// </summary>
-public sealed class GgufMetadata : Dictionary<string, object>
+internal sealed class GgufMetadata : Dictionary<string, object>
 {
     /// <summary>An integer, or null.</summary>
     public long? Int(string key) =>

@@ -8,7 +8,7 @@ namespace Headroom.Formats.Gguf;
 /// A GGUF model under Hugging Face names; q and k rows of a family whose files rotate pairs are put back into
 /// half-split order.
 /// </summary>
-public sealed class GgufSource : IWeightSource
+internal sealed class GgufSource : IWeightSource
 {
     private const string Divisor = "rope_freqs.weight";
     private readonly Lazy<Task<string>> _hash;
@@ -274,7 +274,7 @@ public sealed class GgufSource : IWeightSource
 }
 
 /// <summary>Opens whatever a path holds.</summary>
-public static class WeightSources
+internal static class WeightSources
 {
     /// <summary>
     /// A folder with config.json, or a .gguf file. Its tensors are the model's, all of them and no others

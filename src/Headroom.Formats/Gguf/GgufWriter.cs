@@ -12,7 +12,7 @@ namespace Headroom.Formats.Gguf;
 /// <param name="Rows">Rows; 0 for a vector.</param>
 /// <param name="Columns">Columns, whole blocks.</param>
 /// <param name="Write">Writes every row in order.</param>
-public sealed record GgufEntry(string Name, GgmlType Type, int Rows, int Columns, Action<Stream> Write)
+internal sealed record GgufEntry(string Name, GgmlType Type, int Rows, int Columns, Action<Stream> Write)
 {
     /// <summary>Bytes without padding.</summary>
     public long Bytes => Math.Max(1, Rows) * Type.RowBytes(Columns);
@@ -22,7 +22,7 @@ public sealed record GgufEntry(string Name, GgmlType Type, int Rows, int Columns
 /// Writes GGUF v3 (llama.cpp <c>gguf.cpp</c>): header, tensor table, data, tensor by tensor; temporary file, fsync,
 /// rename.
 /// </summary>
-public static class GgufWriter
+internal static class GgufWriter
 {
     private const int Alignment = 32, LongestName = 63;
 

@@ -6,7 +6,7 @@ namespace Headroom.Formats.Hub;
 /// The shared cache of one repository: blobs/, refs/, snapshots/, .no_exist/ and locks, as huggingface_hub lays them
 /// out (<c>file_download.py</c>). Readers look in snapshots/ only: without symbolic links blobs/ may be empty.
 /// </summary>
-public sealed class HubCache
+internal sealed class HubCache
 {
     private static readonly TimeSpan LockPoll = TimeSpan.FromMilliseconds(100);
     private readonly string _root, _locks;

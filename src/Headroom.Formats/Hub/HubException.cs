@@ -5,7 +5,7 @@ using Headroom.Core;
 namespace Headroom.Formats.Hub;
 
 /// <summary>What the hub's answer means.</summary>
-public enum HubFault : byte
+internal enum HubFault : byte
 {
     /// <summary>No such branch, tag or commit.</summary>
     RevisionNotFound,
@@ -36,7 +36,7 @@ public enum HubFault : byte
 }
 
 /// <summary>A fault of a hub request, in the user's terms.</summary>
-public sealed class HubException(HubFault fault, string what, string todo, Exception? inner = null)
+internal sealed class HubException(HubFault fault, string what, string todo, Exception? inner = null)
     : HeadroomException(what, todo, ExitOf(fault), inner)
 {
     /// <summary>What it means.</summary>

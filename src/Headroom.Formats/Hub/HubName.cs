@@ -4,7 +4,7 @@ using Headroom.Core;
 namespace Headroom.Formats.Hub;
 
 /// <summary>What a repository holds; decides its addresses and its folder in the cache.</summary>
-public enum HubKind : byte
+internal enum HubKind : byte
 {
     /// <summary>A model: no prefix.</summary>
     Model,
@@ -16,7 +16,7 @@ public enum HubKind : byte
 /// <param name="Kind">Model or data set.</param>
 /// <param name="Id">org/name.</param>
 /// <param name="Revision">Branch, tag or commit; main unless named.</param>
-public sealed partial record HubName(HubKind Kind, string Id, string Revision)
+internal sealed partial record HubName(HubKind Kind, string Id, string Revision)
 {
     private static readonly string[] FileEndings =
     [

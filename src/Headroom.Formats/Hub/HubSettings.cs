@@ -6,7 +6,7 @@ namespace Headroom.Formats.Hub;
 /// Where the hub is, where its cache lies and who asks: the environment variables that huggingface_hub reads
 /// (<c>constants.py</c>, <c>utils/_auth.py</c>), so that one cache and one token serve .NET and Python alike.
 /// </summary>
-public sealed class HubSettings
+internal sealed class HubSettings
 {
     /// <summary>Endpoint when HF_ENDPOINT is not set.</summary>
     public const string DefaultEndpoint = "https://huggingface.co";

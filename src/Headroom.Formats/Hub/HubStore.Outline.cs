@@ -5,7 +5,7 @@ using Headroom.Formats.HuggingFace;
 
 namespace Headroom.Formats.Hub;
 
-public sealed partial class HubStore
+internal sealed partial class HubStore
 {
     private const int FirstBytes = 1 << 17;     // the header of a shard of a 7B model takes about 30 KB
     private const int LongestHeader = 100_000_000; // the safetensors library's own limit

@@ -7,7 +7,7 @@ using Headroom.Formats.HuggingFace;
 namespace Headroom.Formats.Hub;
 
 /// <summary>Models and data sets by name: found in the cache shared with Python users, or downloaded into it.</summary>
-public sealed partial class HubStore : IDisposable
+internal sealed partial class HubStore : IDisposable
 {
     private const string WholeFile = "model.safetensors", IndexFile = "model.safetensors.index.json";
     private const int Connections = 8;

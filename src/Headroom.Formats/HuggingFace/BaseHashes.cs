@@ -22,7 +22,7 @@ namespace Headroom.Formats.HuggingFace;
 /// are looked at.
 /// </para>
 /// </summary>
-public sealed class BaseHashes(string folder, long minimumBytes)
+internal sealed class BaseHashes(string folder, long minimumBytes)
 {
     /// <summary>Below this a hash is made faster than it is worth remembering.</summary>
     private const long Worthwhile = 64 << 20;

@@ -11,7 +11,7 @@ namespace Headroom.Formats.HuggingFace;
 /// 16 or 32 bit, or 4-bit as bitsandbytes writes them; which one is told tensor by tensor, by the presence of a
 /// quant_state key.
 /// </summary>
-public sealed class CheckpointSource : IWeightSource
+internal sealed class CheckpointSource : IWeightSource
 {
     private readonly Dictionary<string, SafetensorsFile> _where = [];
     private readonly Dictionary<string, BnbTensor> _quantized = [];
@@ -278,7 +278,7 @@ public sealed class CheckpointSource : IWeightSource
 }
 
 /// <summary>Shapes that a configuration asks for, by Hugging Face name.</summary>
-public static class WeightShapes
+internal static class WeightShapes
 {
     /// <summary>[rows, columns] that the configuration expects; null for names it does not know.</summary>
     public static (int Rows, int Cols)? Expected(ModelConfig c, string hfName) => c.Family.Find(hfName)?.Shape(c);

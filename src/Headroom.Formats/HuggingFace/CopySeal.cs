@@ -13,7 +13,7 @@ namespace Headroom.Formats.HuggingFace;
 /// zeros), looked at before anything is taken from it. data_sha256 is that of the hashes of the data's
 /// pieces of 8 MiB, which many threads make beside the loading.
 /// </summary>
-public static class CopySeal
+internal static class CopySeal
 {
     private const string HeaderKey = "header_sha256",
         DataKey = "data_sha256",

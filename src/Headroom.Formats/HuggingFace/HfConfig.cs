@@ -8,7 +8,7 @@ namespace Headroom.Formats.HuggingFace;
 /// <summary>
 /// Hugging Face config.json, both the v4 (rope_theta, rope_scaling) and the v5 (rope_parameters) keys.
 /// </summary>
-public static class HfConfig
+internal static class HfConfig
 {
     private static readonly string[] RopeTypes = ["default", "linear", "dynamic", "llama3", "yarn"];
 

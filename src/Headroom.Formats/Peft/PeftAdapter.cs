@@ -8,7 +8,7 @@ using Headroom.Formats.Safetensors;
 namespace Headroom.Formats.Peft;
 
 /// <summary>A LoRA adapter folder as PEFT writes it: adapter_config.json and adapter_model.safetensors.</summary>
-public sealed record PeftAdapter
+internal sealed record PeftAdapter
 {
     private const string Config = "adapter_config.json", Weights = "adapter_model.safetensors", HashKey = "base_sha256";
     private const string Pissa = "pissa_init", Loftq = "loftq_init"; // folders of what was taken out of the base

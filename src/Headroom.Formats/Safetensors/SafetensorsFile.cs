@@ -11,7 +11,7 @@ using Microsoft.Win32.SafeHandles;
 namespace Headroom.Formats.Safetensors;
 
 /// <summary>One tensor of a safetensors file: dtype name, shape, and byte range in the data buffer.</summary>
-public sealed record SafetensorInfo(string Name, string DType, long[] Shape, long Begin, long End)
+internal sealed record SafetensorInfo(string Name, string DType, long[] Shape, long Begin, long End)
 {
     /// <summary>Number of elements.</summary>
     public long Count => Shape.Aggregate(1L, (a, b) => a * b);
@@ -22,7 +22,7 @@ public sealed record SafetensorInfo(string Name, string DType, long[] Shape, lon
 /// and stricter: duplicate keys are refused. Nothing is allocated from numbers of the file before they are checked
 /// against its length.
 /// </summary>
-public sealed unsafe class SafetensorsFile : IDisposable
+internal sealed unsafe class SafetensorsFile : IDisposable
 {
     internal const long MaxHeader = 100_000_000;
     private const int Piece = 1 << 24; // elements that are widened at a time: a span of bytes holds less than 2 GiB

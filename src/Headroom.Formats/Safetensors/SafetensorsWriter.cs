@@ -8,7 +8,7 @@ namespace Headroom.Formats.Safetensors;
 /// <summary>
 /// Writes safetensors files: dtype rank descending, then name; header padded to 8 bytes; temporary file, fsync, rename.
 /// </summary>
-public static class SafetensorsWriter
+internal static class SafetensorsWriter
 {
     private const int Piece = 1 << 24; // elements; a span of bytes holds less than a large array of floats
 
@@ -100,4 +100,4 @@ public static class SafetensorsWriter
 /// A tensor to be written: its bytes are asked for when its place in the file is reached, so that a large model never
 /// lies in memory twice.
 /// </summary>
-public sealed record SafetensorPart(string Name, string DType, long[] Shape, long Bytes, Action<Stream> Write);
+internal sealed record SafetensorPart(string Name, string DType, long[] Shape, long Bytes, Action<Stream> Write);

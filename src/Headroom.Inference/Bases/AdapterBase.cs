@@ -7,7 +7,7 @@ using Headroom.Models;
 namespace Headroom.Inference.Bases;
 
 /// <summary>The base that an adapter sits on: the checkpoint's own, or what its initialization left of it.</summary>
-public static class AdapterBase
+internal static class AdapterBase
 {
     /// <summary>The base as the adapter needs it. The source stays the caller's.</summary>
     /// <exception cref="HeadroomException">The base is quantized already, so its weights are not known; or the adapter

@@ -4,7 +4,7 @@ using Headroom.Models;
 namespace Headroom.Inference.Bases;
 
 /// <summary>How a base is held on a device: the one place where precision and storage are chosen.</summary>
-public static class BaseSettings
+internal static class BaseSettings
 {
     /// <summary>Settings of a base of which nothing is trained.</summary>
     /// <param name="source">The base.</param>

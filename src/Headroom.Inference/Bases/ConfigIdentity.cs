@@ -10,7 +10,7 @@ namespace Headroom.Inference.Bases;
 /// same, another rope_theta is not. A field that is at the value it has where it is absent is not written, so that one
 /// that is read in a later version is in none of the old ones.
 /// </summary>
-public static class ConfigIdentity
+internal static class ConfigIdentity
 {
     /// <summary>
     /// Properties of <see cref="ModelConfig"/> that change no number of a training run by themselves: what they stand

@@ -15,7 +15,7 @@ namespace Headroom.Inference.Bases;
 /// Every byte of it is checked against the hashes in its metadata when it is read (<see cref="CopySeal"/>); one that is
 /// damaged is thrown away, and the base is read again.
 /// </summary>
-public sealed partial class QuantizedCache(string root, long minimumBytes)
+internal sealed partial class QuantizedCache(string root, long minimumBytes)
 {
     /// <summary>Bases below this load fast enough.</summary>
     private const long Worthwhile = 1L << 30;
@@ -275,4 +275,4 @@ public sealed partial class QuantizedCache(string root, long minimumBytes)
 /// <param name="Deleted">Copies and remembered hashes that are gone, as paths in the cache.</param>
 /// <param name="InUse">Copies that a living process reads or writes, which stay.</param>
 /// <param name="Left">What lies in the cache's folders and is not of the cache, as full paths.</param>
-public sealed record CacheCleared(List<string> Deleted, List<string> InUse, List<string> Left);
+internal sealed record CacheCleared(List<string> Deleted, List<string> InUse, List<string> Left);

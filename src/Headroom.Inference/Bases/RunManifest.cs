@@ -12,13 +12,13 @@ namespace Headroom.Inference.Bases;
 /// <summary>The encoded rows of a split.</summary>
 /// <param name="Rows">How many.</param>
 /// <param name="Hash">SHA-256 over what is trained of them.</param>
-public sealed record SplitIdentity(int Rows, [property: JsonPropertyName("sha256")] string Hash);
+internal sealed record SplitIdentity(int Rows, [property: JsonPropertyName("sha256")] string Hash);
 
 /// <summary>
 /// manifest.json of a run: what was trained on what, by what. Whatever is done with the run later (resume, eval,
 /// export, report) takes it from here, and what differs from it is refused by name.
 /// </summary>
-public sealed record RunManifest
+internal sealed record RunManifest
 {
     /// <summary>Its name in a run's folder.</summary>
     public const string FileName = "manifest.json";

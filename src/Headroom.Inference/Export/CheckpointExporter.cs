@@ -14,7 +14,7 @@ namespace Headroom.Inference.Export;
 /// A model as a Hugging Face folder: model.safetensors (or shards with an index), config.json, tokenizer files,
 /// generation_config.json.
 /// </summary>
-public static partial class CheckpointExporter
+internal static partial class CheckpointExporter
 {
     private const long ShardBytes = 5_000_000_000; // transformers' default
     private const int ChunkElements = 1 << 20;

@@ -12,7 +12,7 @@ namespace Headroom.Inference.Export;
 /// <param name="Decided">Positions where the reference's best token leads by at least
 /// <see cref="ExportCheck.Gap"/>.</param>
 /// <param name="Agreeing">Those of them where the export's best token is the same.</param>
-public sealed record ExportComparison(
+internal sealed record ExportComparison(
     int Positions, float LargestDifference, double RelativeDifference, int Decided, int Agreeing)
 {
     /// <summary>Share of decided positions with the same best token; 1 when none is decided.</summary>
@@ -20,7 +20,7 @@ public sealed record ExportComparison(
 }
 
 /// <summary>Runs the same prompts through two models and compares every logit.</summary>
-public static class ExportCheck
+internal static class ExportCheck
 {
     /// <summary>A best token counts as decided when it leads by this much.</summary>
     public const float Gap = 0.3f;

@@ -9,7 +9,7 @@ namespace Headroom.Inference.Export;
 /// A model as a GGUF file that llama.cpp reads (<c>convert_hf_to_gguf.py</c>): names, row order, types and
 /// hyperparameters of the family.
 /// </summary>
-public static class GgufExporter
+internal static class GgufExporter
 {
     private const int ChunkElements = 1 << 20;
 

@@ -12,7 +12,7 @@ namespace Headroom.Inference.Export;
 /// its rows scaled to their magnitudes (<c>lora/dora.py</c>). Nothing is rounded here; whoever writes it rounds once.
 /// Holds one tensor at a time.
 /// </summary>
-public sealed class MergedSource : IWeightSource
+internal sealed class MergedSource : IWeightSource
 {
     private readonly IWeightSource _base;
     private readonly PeftAdapter? _adapter;

@@ -11,7 +11,7 @@ namespace Headroom.Inference.Export;
 /// Writes a loaded NF4 model as a bitsandbytes checkpoint folder: what is on the device, bit for bit; nothing is
 /// quantized again.
 /// </summary>
-public static class QuantizedCheckpoint
+internal static class QuantizedCheckpoint
 {
     private static readonly string[] Beside =
     [

@@ -133,7 +133,7 @@ public sealed class ChatTemplate
 }
 
 /// <summary>Prompts to ids.</summary>
-public static class PromptEncoding
+internal static class PromptEncoding
 {
     /// <summary>
     /// Encodes a prompt with the special tokens that the tokenizer adds, but never a second BOS: a text that starts

@@ -14,7 +14,7 @@ namespace Headroom.Training.Adapters;
 /// vectors. PiSSA (Meng et al., 2024) gives the adapter the leading triplets of each weight and takes them out of the
 /// base; LoftQ (Li et al., 2023) gives it the leading triplets of what quantization loses.
 /// </summary>
-public static class AdapterStart
+internal static class AdapterStart
 {
     private const string Iterations = "pissa_niter_";
 

@@ -8,7 +8,7 @@ namespace Headroom.Training.Adapters;
 /// <param name="U">[r, m], left vectors as rows.</param>
 /// <param name="S">[r], falling.</param>
 /// <param name="V">[r, n], right vectors as rows.</param>
-public sealed record SingularTriplets(float[] U, float[] S, float[] V);
+internal sealed record SingularTriplets(float[] U, float[] S, float[] V);
 
 /// <summary>
 /// Truncated singular value decompositions by random projection. To convergence: block Krylov with restarts (Musco and
@@ -16,7 +16,7 @@ public sealed record SingularTriplets(float[] U, float[] S, float[] V);
 /// algorithm 4.4; torch <c>_lowrank.py</c>, svd_lowrank). The same seed gives the same bits whatever the number of
 /// threads.
 /// </summary>
-public static class LowRank
+internal static class LowRank
 {
     private const int Oversampling = 8, MaxRestarts = 12;
     // relative growth of the captured energy that ends the restarts: a flat spectrum, as quantization errors have,

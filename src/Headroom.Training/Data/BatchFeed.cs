@@ -7,7 +7,7 @@ namespace Headroom.Training.Data;
 /// <summary>
 /// Rows by index, encoded when first asked for (on the feed's thread, so that tokenizing never stalls a step).
 /// </summary>
-public interface IRowSource
+internal interface IRowSource
 {
     /// <summary>Number of rows.</summary>
     int Count { get; }
@@ -16,7 +16,7 @@ public interface IRowSource
 }
 
 /// <summary>Rows that are already encoded.</summary>
-public sealed class RowList(IReadOnlyList<EncodedRow> rows) : IRowSource
+internal sealed class RowList(IReadOnlyList<EncodedRow> rows) : IRowSource
 {
     /// <inheritdoc/>
     public int Count => rows.Count;
@@ -25,7 +25,7 @@ public sealed class RowList(IReadOnlyList<EncodedRow> rows) : IRowSource
 }
 
 /// <summary>The micro-batches of one optimizer step. Give it back with <see cref="BatchFeed.Recycle"/>.</summary>
-public sealed class Window
+internal sealed class Window
 {
     internal Window(int batches, int maxTokens, int rows)
     {
@@ -51,7 +51,7 @@ public sealed class Window
 /// The order of epoch e is a permutation keyed by (seed, e); windows never cross an epoch (transformers
 /// <c>trainer.py</c>), so a step number is a data position.
 /// </summary>
-public sealed class BatchFeed : IDisposable
+internal sealed class BatchFeed : IDisposable
 {
     private readonly IRowSource _rows;
     private readonly TrainingOptions _options;

@@ -11,7 +11,7 @@ namespace Headroom.Training.Data;
 /// Training, validation and test rows, checked: none is empty where asked for, each is one that the task takes, and no
 /// text is in two of them.
 /// </summary>
-public sealed class DataSplits
+internal sealed class DataSplits
 {
     /// <summary>Training rows.</summary>
     public IReadOnlyList<DataRow> Train { get; private init; } = [];

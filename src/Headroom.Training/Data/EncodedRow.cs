@@ -5,12 +5,12 @@ namespace Headroom.Training.Data;
 /// <param name="End">Index behind the last.</param>
 /// <param name="Weight">Factor of each token's loss, above 0; the loss of an update is sum(weight * loss) /
 /// sum(weight).</param>
-public readonly record struct LabelSpan(int Start, int End, float Weight = 1);
+internal readonly record struct LabelSpan(int Start, int End, float Weight = 1);
 
 /// <summary>A row as token ids with its labelled spans.</summary>
 /// <param name="Ids">All tokens, labelled or not.</param>
 /// <param name="Tier">Difficulty tier, or null.</param>
-public record EncodedRow(int[] Ids, string? Tier = null)
+internal record EncodedRow(int[] Ids, string? Tier = null)
 {
     private readonly IReadOnlyList<LabelSpan> _spans = [];
 

@@ -7,7 +7,7 @@ namespace Headroom.Training.Data;
 /// <param name="rows">The rows.</param>
 /// <param name="encode">Encodes one, for training or for evaluation; from several threads.</param>
 /// <param name="training">Which of the two.</param>
-public sealed class EncodedRows(
+internal sealed class EncodedRows(
     IReadOnlyList<DataRow> rows, Func<DataRow, bool, EncodedRow> encode, bool training = true) : IRowSource
 {
     private readonly EncodedRow?[] _encoded = new EncodedRow?[rows.Count];

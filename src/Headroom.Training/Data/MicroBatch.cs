@@ -4,7 +4,7 @@ using Headroom.Inference;
 namespace Headroom.Training.Data;
 
 /// <summary>Reusable host buffers of one variable-length micro-batch.</summary>
-public sealed class MicroBatch(int maxTokens, int maxSequences)
+internal sealed class MicroBatch(int maxTokens, int maxSequences)
 {
     private readonly int[] _ids = new int[maxTokens],
         _positions = new int[maxTokens],

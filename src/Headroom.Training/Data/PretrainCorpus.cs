@@ -9,7 +9,7 @@ namespace Headroom.Training.Data;
 /// of the review set, and none of its sentences; the form of the duel's task ("Sentiment:" and one word) is
 /// not in it, so that is left to fine-tuning.
 /// </summary>
-public static class PretrainCorpus
+internal static class PretrainCorpus
 {
     private static readonly string[] Things =
     [

@@ -13,7 +13,7 @@ namespace Headroom.Training.Data;
 /// sarcasm). The splits share no sentence template, and a part of every word list is held out for each, so a test score
 /// measures generalization. Nothing is stored: the rows are generated.
 /// </summary>
-public static class Reviews
+internal static class Reviews
 {
     /// <summary>The name a recipe gives as data.train.</summary>
     public const string Name = "embedded:reviews";

@@ -10,7 +10,7 @@ namespace Headroom.Training.Data;
 /// (where labels start, which label word it is), and before them the ids that all rows share. A file that was moved,
 /// renamed or written in another form is the same; other labels, texts, templates, tokenizers and orders are not.
 /// </summary>
-public static class RowsHash
+internal static class RowsHash
 {
     /// <summary>Lower-case hex; "" for no rows.</summary>
     /// <param name="rows">The rows.</param>

@@ -6,7 +6,7 @@ namespace Headroom.Training.Intervals;
 public readonly record struct Interval(double Value, double Low, double High);
 
 /// <summary>The few statistics a comparison of classifiers needs.</summary>
-public static class Statistics
+internal static class Statistics
 {
     private const double Z95 = 1.959963984540054;
 

@@ -9,7 +9,7 @@ namespace Headroom.Training.Loop;
 /// Chooses as little recompute as a memory budget allows, and what to do with memory that is left; says what would fit
 /// when nothing does.
 /// </summary>
-public static class Budget
+internal static class Budget
 {
     // What is left of a budget is not worth a row of the plan below this.
     private const long LeastExpanded = 16L << 20;

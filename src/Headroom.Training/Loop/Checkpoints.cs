@@ -27,7 +27,7 @@ namespace Headroom.Training.Loop;
 /// <param name="LossScale">fp16: where the loss scaling stands; null = not started or not used.</param>
 /// <param name="EvaluationDue">The evaluation of this step was cut off by a stop; a resumed run begins with it.</param>
 /// <param name="Hashes">What else the run was made with: <see cref="RunManifest.Hashes"/>; null = not noted.</param>
-public readonly record struct TrainerState(
+internal readonly record struct TrainerState(
     int Step,
     long MicroSteps,
     double? BestMetric,
@@ -42,7 +42,7 @@ public readonly record struct TrainerState(
 /// <summary>
 /// Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.
 /// </summary>
-public static partial class Checkpoints
+internal static partial class Checkpoints
 {
     private const string StateFile = "trainer_state.json"; // written last, with the hashes of the others
     private const string MomentsFile = "optimizer.safetensors";

@@ -9,7 +9,7 @@ namespace Headroom.Training.Loop;
 /// </summary>
 /// <param name="Scale">Factor of the loss.</param>
 /// <param name="GoodSteps">Updates with finite gradients since the factor last changed.</param>
-public readonly record struct LossScale(double Scale, int GoodSteps)
+internal readonly record struct LossScale(double Scale, int GoodSteps)
 {
     /// <summary>Where every run begins.</summary>
     public static LossScale Start => new(65536, 0);

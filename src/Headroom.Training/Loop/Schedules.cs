@@ -10,7 +10,7 @@ namespace Headroom.Training.Loop;
 /// Arguments of a schedule beyond warm-up and length, as lr_scheduler_kwargs gives them; the defaults are
 /// transformers'.
 /// </summary>
-public sealed record ScheduleArguments
+internal sealed record ScheduleArguments
 {
     /// <summary>Waves of cosine (0.5) or restarts (1); null = the default.</summary>
     public double? NumCycles { get; init; }
@@ -41,7 +41,7 @@ public sealed record ScheduleArguments
 /// Learning-rate schedules of transformers (<c>optimization.py</c>): lr = base * f(s), s = number of updates already
 /// done.
 /// </summary>
-public static class Schedules
+internal static class Schedules
 {
     /// <summary>
     /// The arguments that each schedule takes; those with a minimum need one of two, warmup_stable_decay its

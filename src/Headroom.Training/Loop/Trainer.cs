@@ -19,12 +19,12 @@ namespace Headroom.Training.Loop;
 /// <param name="LabelTokens">Tokens the loss counts.</param>
 /// <param name="Skipped">True when the gradient was not finite and the update was left out.</param>
 /// <param name="LossScale">fp16: factor that the loss of this step was scaled by.</param>
-public readonly record struct StepResult(
+internal readonly record struct StepResult(
     int Step, double Loss, double GradNorm, double LearningRate, long Tokens, long LabelTokens, bool Skipped,
     double? LossScale = null);
 
 /// <summary>What a trainer does beside stepping.</summary>
-public sealed class TrainerHooks
+internal sealed class TrainerHooks
 {
     /// <summary>After each update.</summary>
     public Action<StepResult>? OnStep { get; init; }
@@ -50,7 +50,7 @@ public sealed class TrainerHooks
 /// The training loop: windows of micro-batches, token-weighted loss, clipping, AdamW, schedule, evaluation and
 /// checkpoints, in the order of transformers' Trainer (<c>trainer.py</c>): update -> log -> evaluate -> save.
 /// </summary>
-public sealed class Trainer
+internal sealed class Trainer
 {
     private const int MaxBadSteps = 3; // a single overflow may pass; three in a row do not heal
     private readonly Engine _engine;

@@ -15,7 +15,7 @@ namespace Headroom.Training.Measure;
 /// <param name="Bytes">Bytes of files that it read or wrote.</param>
 /// <param name="Seconds">Median of the rounds.</param>
 /// <param name="Best">The fastest round.</param>
-public sealed record LoadTime(string What, long Bytes, double Seconds, double Best)
+internal sealed record LoadTime(string What, long Bytes, double Seconds, double Best)
 {
     /// <summary>Bytes over the median, GB/s.</summary>
     public double GbPerSecond => Bytes / 1e9 / Seconds;
@@ -31,7 +31,7 @@ public sealed record LoadTime(string What, long Bytes, double Seconds, double Be
 /// <param name="LargestTensorBytes">The largest tensor that is quantized, as float32.</param>
 /// <param name="Memory">The device's memory after a load; null on a CPU.</param>
 /// <param name="PlannedBytes">Everything the plan says that the process takes of the device.</param>
-public sealed record LoadBenchmarkResult(
+internal sealed record LoadBenchmarkResult(
     string Device, IReadOnlyList<LoadTime> Times, double HashCost, long WeightBytes, long StagingBytes,
     long LargestTensorBytes, MemoryUse? Memory, long PlannedBytes)
 {
@@ -62,7 +62,7 @@ public sealed record LoadBenchmarkResult(
 /// page cache gives, what the source gives, whole loads with and without the hash beside them in turns, the quantized
 /// copy, and the second start, which reads that.
 /// </summary>
-public static class LoadBenchmark
+internal static class LoadBenchmark
 {
     private const int Piece = 4 << 20, MostThreads = 8;
 

@@ -21,7 +21,7 @@ namespace Headroom.Training.Measure;
 /// <param name="AnswerOnly">Label only the last token of each sequence, as a classification task does.</param>
 /// <param name="Ragged">Every step a new batch of sequences as long as film reviews are: lognormal around 225 tokens,
 /// at most <paramref name="Length"/>.</param>
-public sealed record StepBenchmarkOptions(
+internal sealed record StepBenchmarkOptions(
     int Rows,
     int Length,
     int RecomputeLayers,
@@ -50,7 +50,7 @@ public sealed record StepBenchmarkOptions(
 /// <param name="Milliseconds">Measured, each call alone.</param>
 /// <param name="FloorMilliseconds">The larger of FLOPs over the product rate and fewest bytes over the copy rate, both
 /// measured on this device.</param>
-public sealed record OpTime(string Op, int Calls, double Milliseconds, double FloorMilliseconds);
+internal sealed record OpTime(string Op, int Calls, double Milliseconds, double FloorMilliseconds);
 
 /// <summary>Result of a step benchmark.</summary>
 /// <param name="TokensPerSecond">Of the median step; of all steps when they are ragged. Tokens of the batch, without
@@ -65,7 +65,7 @@ public sealed record OpTime(string Op, int Calls, double Milliseconds, double Fl
 /// <param name="Memory">Measured afterwards; null on a CPU.</param>
 /// <param name="Loss">Loss of the last step.</param>
 /// <param name="Ops">Time per op, slowest first; empty when batches are ragged.</param>
-public sealed record StepBenchmarkResult(
+internal sealed record StepBenchmarkResult(
     double TokensPerSecond,
     double StepMilliseconds,
     double Tflops,
@@ -87,7 +87,7 @@ public sealed record StepBenchmarkResult(
 /// Whole QLoRA steps of any architecture with random weights and random tokens on any device; then one more step with
 /// every op timed alone.
 /// </summary>
-public static class StepBenchmark
+internal static class StepBenchmark
 {
     // Ragged batches warm up longer: a device that replays shapes has to meet them first.
     private const int WarmUp = 3, RaggedWarmUp = 96;

@@ -9,7 +9,7 @@ using Headroom.Training.Loop;
 namespace Headroom.Training.Measure;
 
 /// <summary>Checkpoints of any architecture with random bf16 values, for measurements of loading.</summary>
-public static class SyntheticCheckpoint
+internal static class SyntheticCheckpoint
 {
     private const int Noise = 8 << 20; // bytes of values that are repeated
 

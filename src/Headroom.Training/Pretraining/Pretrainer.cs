@@ -14,7 +14,7 @@ using Headroom.Training.Runs;
 namespace Headroom.Training.Pretraining;
 
 /// <summary>Shape of a small base and how long it learns.</summary>
-public sealed class PretrainOptions
+internal sealed class PretrainOptions
 {
     /// <summary>sentencepiece (Llama-2's way) or byte-level (DeepSeek's way).</summary>
     public string Tokenizer { get; set; } = "sentencepiece";
@@ -41,7 +41,7 @@ public sealed class PretrainOptions
 }
 
 /// <summary>Trains a small Llama-class base from nothing and writes it as a Hugging Face folder in bf16.</summary>
-public static class Pretrainer
+internal static class Pretrainer
 {
     private const string Begin = "<|begin_of_sentence|>", End = "<|end_of_sentence|>"; // of a byte-level tokenizer
     private const int MaxTokens = 128; // the longest note has about 90 tokens

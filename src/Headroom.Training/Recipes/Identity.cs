@@ -13,7 +13,7 @@ namespace Headroom.Training.Recipes;
 /// The keys of a recipe that are not at their default, as paths with canonical values: two runs with the same of
 /// <see cref="Identity.Numbers"/> are one recipe.
 /// </summary>
-public static class RecipeIdentity
+internal static class RecipeIdentity
 {
     private static readonly JsonSerializerOptions Text = new()
     {

@@ -14,7 +14,7 @@ namespace Headroom.Training.Recipes;
 /// its default or not, so that the text means the same when a default changes; only null is left out where it is the
 /// default. Local paths are absolute; what came from the hub has its name there, with the commit it was resolved to.
 /// </summary>
-public static partial class RecipeWriter
+internal static partial class RecipeWriter
 {
     private const int LongKey = 128; // above it a key is written with "? ", because YAML's simple keys are short
 

@@ -69,8 +69,8 @@ public static class DuelRun
             if (split.Seed != p.Seed) split = (p.Seed, DataSplits.Load(one.Data, one.Task, p.Seed));
             // A folder that its run never wrote to is begun in, whatever became of the duel.
             return TrainRun.Run(
-                one, recipeText, p.Model, host(p.Folder.Path, p.Folder.HasRun), stop,
-                rows ?? RunRows.Read(one, p.Model, split.Data));
+                one, recipeText, p.Model, host(p.Folder.Path, p.Folder.HasRun),
+                rows ?? RunRows.Read(one, p.Model, split.Data), stop);
         }
         if (resume && IsFinished(own, plan, recipe))
             return new DuelResult(true, [.. plan.Select(p => (p.Name, p.Seed, p.Folder.Path, (RunResult?)One(p)))])

@@ -8,7 +8,7 @@ using Headroom.Planning;
 namespace Headroom.Training.Runs;
 
 /// <summary>The plan as a table of plain lines, the same for <c>headroom plan</c> and before a run.</summary>
-public static class PlanTable
+internal static class PlanTable
 {
     /// <summary>
     /// What a plan is for, in one line: device, type of the activations, rows and tokens of a micro-batch, recompute.

@@ -14,7 +14,7 @@ namespace Headroom.Training.Runs;
 /// plan. <c>headroom plan</c> stops here,
 /// <c>headroom train</c> goes on, so both speak of the same bytes.
 /// </summary>
-public sealed class PreparedRun : IDisposable
+internal sealed class PreparedRun : IDisposable
 {
     private PreparedRun() { }
 

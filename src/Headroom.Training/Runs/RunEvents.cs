@@ -156,7 +156,7 @@ internal static class RunEvents
 }
 
 /// <summary>Resident memory of this process.</summary>
-public static class ProcessMemory
+internal static class ProcessMemory
 {
     /// <summary>Bytes resident now and at the peak; from /proc where there is one, else from the runtime.</summary>
     public static (long Resident, long Peak) Read()

@@ -17,7 +17,7 @@ namespace Headroom.Training.Runs;
 /// longer.</param>
 internal sealed record RunStart(string? Checkpoint, RunManifest? Before, RunLog Log, bool IsFinished);
 
-public sealed partial class RunFolder
+internal sealed partial class RunFolder
 {
     /// <summary>Where a new run begins: in an empty folder.</summary>
     /// <exception cref="HeadroomException">There is something in it.</exception>

@@ -16,7 +16,7 @@ namespace Headroom.Training.Runs;
 /// lock are used.
 /// </summary>
 /// <param name="path">The folder; need not be there.</param>
-public sealed partial class RunFolder(string path)
+internal sealed partial class RunFolder(string path)
 {
     private const string EventsName = "events.jsonl",
         BestName = "best",

@@ -12,7 +12,7 @@ namespace Headroom.Training.Runs;
 /// <summary>
 /// What is odd about a run but no error: said before its first step, by plan, train, duel and eval alike.
 /// </summary>
-public static class RunNotes
+internal static class RunNotes
 {
     /// <summary>All notes of a run, a sentence or two each.</summary>
     /// <param name="recipe">The recipe.</param>

@@ -13,7 +13,7 @@ namespace Headroom.Training.Runs;
 /// The rows of a run as one base's tokenizer encodes them. They depend on nothing else of the base, so a duel keeps
 /// them from its first look to the run itself.
 /// </summary>
-public sealed class RunRows
+internal sealed class RunRows
 {
     private int? _longest;
     private Dictionary<string, SplitIdentity>? _identities;

@@ -6,7 +6,7 @@ using Headroom.Training.Recipes;
 namespace Headroom.Training.Runs;
 
 /// <summary>Recipe to model settings.</summary>
-public static class RunSettings
+internal static class RunSettings
 {
     /// <summary>Settings of a run on a device.</summary>
     /// <exception cref="HeadroomException">As <see cref="BaseSettings.Choose"/>.</exception>

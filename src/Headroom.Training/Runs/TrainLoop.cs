@@ -268,8 +268,11 @@ internal sealed class TrainLoop(
     {
         var type = _rows.Task.Type;
         var logged = start.Checkpoint == null ? null : start.Log.Tests.GetValueOrDefault(TestEvent.ZeroShot);
-        return new(completed, trainer.State.Step, _zero, _tuned, hash, _rows.Data)
+        return new(completed, trainer.State.Step, hash)
         {
+            ZeroShot = _zero,
+            Tuned = _tuned,
+            Test = _rows.Data,
             ZeroShotMetrics = _zero?.Metrics ?? RunResult.Logged(type, logged),
             TunedMetrics = _tuned?.Metrics ?? [],
         };

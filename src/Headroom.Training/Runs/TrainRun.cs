@@ -40,13 +40,15 @@ public sealed record RunHost(
 /// <summary>How a run ended.</summary>
 /// <param name="Completed">False when it was stopped and can be resumed.</param>
 /// <param name="Step">Updates done.</param>
-/// <param name="ZeroShot">The base on the test rows, when there are any and this process scored them.</param>
-/// <param name="Tuned">The adapter on the test rows, likewise.</param>
 /// <param name="AdapterHash">SHA-256 of the trained tensors.</param>
-/// <param name="Test">The test rows; null when the run was finished before and they were not read.</param>
-public sealed record RunResult(
-    bool Completed, int Step, Evaluation? ZeroShot, Evaluation? Tuned, string AdapterHash, DataSplits? Test)
+public sealed record RunResult(bool Completed, int Step, string AdapterHash)
 {
+    /// <summary>The base on the test rows, when there are any and this process scored them.</summary>
+    internal Evaluation? ZeroShot { get; init; }
+    /// <summary>The adapter on the test rows, likewise.</summary>
+    internal Evaluation? Tuned { get; init; }
+    /// <summary>The test rows; null when the run was finished before and they were not read.</summary>
+    internal DataSplits? Test { get; init; }
     /// <summary>The run had reached its end before; nothing was done.</summary>
     public bool WasFinished { get; init; }
     /// <summary>
@@ -74,12 +76,15 @@ public static class TrainRun
     /// <param name="model">The base.</param>
     /// <param name="host">Folder, device and listeners.</param>
     /// <param name="stop">Ends the run with a checkpoint.</param>
-    /// <param name="rows">Those of the recipe and the model, when they were read before.</param>
     /// <exception cref="HeadroomException">Something cannot be used, the folder is another's, or a resume is not the
     /// run it goes on with.</exception>
     public static RunResult Run(
-        Recipe recipe, string? recipeText, ModelOptions model, RunHost host, CancellationToken stop,
-        RunRows? rows = null)
+        Recipe recipe, string? recipeText, ModelOptions model, RunHost host, CancellationToken stop) =>
+        Run(recipe, recipeText, model, host, null, stop);
+
+    // With the rows of recipe and model, when they were read before.
+    internal static RunResult Run(
+        Recipe recipe, string? recipeText, ModelOptions model, RunHost host, RunRows? rows, CancellationToken stop)
     {
         var folder = new RunFolder(host.Folder);
         if (host.Resume && !folder.HasRun) throw RunsBeside.None("run", host.Folder, RunsBeside.OfRecipe(recipe));
@@ -243,7 +248,7 @@ public static class TrainRun
                 + $"larger training.max_steps would go on with it)"
         );
         var type = TaskTypes.Get(task);
-        return new RunResult(true, steps, null, null, end.AdapterSha256 ?? "", null)
+        return new RunResult(true, steps, end.AdapterSha256 ?? "")
         {
             WasFinished = true,
             ZeroShotMetrics = RunResult.Logged(type, log.Tests.GetValueOrDefault(TestEvent.ZeroShot)),

@@ -9,7 +9,7 @@ namespace Headroom.Training.Tasks;
 /// <summary>
 /// What a task knows of an evaluation beside its metrics; its own parts of log and report are made of it.
 /// </summary>
-public interface IEvaluationDetail
+internal interface IEvaluationDetail
 {
     /// <summary>
     /// Its fields in an event of the log, which <see cref="TaskType.Read"/> takes back; none is called as a field that
@@ -25,10 +25,10 @@ public interface IEvaluationDetail
 /// <param name="Rows">Tells the rows apart from those of another set: two evaluations are compared where these are
 /// equal.</param>
 /// <param name="Right">Whether each is right.</param>
-public sealed record Outcomes(int[] Rows, bool[] Right);
+internal sealed record Outcomes(int[] Rows, bool[] Right);
 
 /// <summary>Metrics of a model, or of a baseline, over some rows: just measured, or read from a log.</summary>
-public sealed record Evaluation
+internal sealed record Evaluation
 {
     /// <summary>Rows; null where a log does not say.</summary>
     public long? Rows { get; init; }
@@ -88,4 +88,4 @@ public sealed record Evaluation
 /// <param name="MaxTokens">Most tokens of a batch; no row is longer.</param>
 /// <param name="Seed">Of the intervals that are found by drawing rows.</param>
 /// <param name="Progress">Is told of rows done, and of all.</param>
-public sealed record EvaluationOptions(int BatchRows, int MaxTokens, ulong Seed = 1, Action<int, int>? Progress = null);
+internal sealed record EvaluationOptions(int BatchRows, int MaxTokens, ulong Seed = 1, Action<int, int>? Progress = null);

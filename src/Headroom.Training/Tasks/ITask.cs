@@ -9,7 +9,7 @@ namespace Headroom.Training.Tasks;
 /// A task with the options of a recipe over a tokenizer: rows to tokens with labelled spans, and a model to metrics.
 /// Encoding is safe from several threads.
 /// </summary>
-public interface ITask
+internal interface ITask
 {
     /// <summary>Its type.</summary>
     TaskType Type { get; }

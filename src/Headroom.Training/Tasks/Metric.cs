@@ -16,7 +16,7 @@ public enum Direction : byte
 /// <summary>A metric that a task has: what a recipe, the log and reports call it, and which way it is better.</summary>
 /// <param name="Name">Name, in snake_case.</param>
 /// <param name="Direction">Which way it is better.</param>
-public sealed record MetricKind(string Name, Direction Direction)
+internal sealed record MetricKind(string Name, Direction Direction)
 {
     private const string Prefix = "eval_";
 
@@ -34,25 +34,31 @@ public sealed record MetricKind(string Name, Direction Direction)
 }
 
 /// <summary>A metric's value in one evaluation.</summary>
-/// <param name="kind">The metric.</param>
-/// <param name="value">Its value; NaN is never the best.</param>
-/// <param name="interval">Gives its 95 % interval when it is asked for, since that may take longer than the evaluation;
-/// null = there is none.</param>
-/// <param name="label">In words, where this evaluation has more to say than the kind: "F1 of ' positive'".</param>
-public sealed class Metric(MetricKind kind, double value, Func<Interval?>? interval = null, string? label = null)
+public sealed class Metric
 {
-    private readonly Lazy<Interval?> _interval = new(() => interval?.Invoke());
+    private readonly Lazy<Interval?> _interval;
+
+    /// <param name="kind">The metric.</param>
+    /// <param name="value">Its value; NaN is never the best.</param>
+    /// <param name="interval">Gives its 95 % interval when it is asked for, since that may take longer than the
+    /// evaluation; null = there is none.</param>
+    /// <param name="label">In words, where this evaluation has more to say than the kind: "F1 of ' positive'".</param>
+    internal Metric(MetricKind kind, double value, Func<Interval?>? interval = null, string? label = null)
+    {
+        (Kind, Value, Label) = (kind, value, label ?? kind.Label);
+        _interval = new(() => interval?.Invoke());
+    }
 
     /// <summary>Name.</summary>
-    public string Name => kind.Name;
+    public string Name => Kind.Name;
     /// <summary>In words.</summary>
-    public string Label { get; } = label ?? kind.Label;
+    public string Label { get; }
     /// <summary>Value.</summary>
-    public double Value => value;
+    public double Value { get; }
     /// <summary>Which way it is better.</summary>
-    public Direction Direction => kind.Direction;
+    public Direction Direction => Kind.Direction;
     /// <summary>The kind.</summary>
-    public MetricKind Kind => kind;
+    internal MetricKind Kind { get; }
     /// <summary>95 % interval, or null.</summary>
     public Interval? Interval => _interval.Value;
     /// <summary>Lower end of the interval.</summary>

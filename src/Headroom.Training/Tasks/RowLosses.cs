@@ -7,10 +7,10 @@ namespace Headroom.Training.Tasks;
 /// <summary>Loss of a row's labelled tokens.</summary>
 /// <param name="Sum">Sum of weight * loss, nats.</param>
 /// <param name="Weight">Sum of the weights; 0 for a row without a label.</param>
-public readonly record struct RowLoss(double Sum, double Weight);
+internal readonly record struct RowLoss(double Sum, double Weight);
 
 /// <summary>Losses of rows without training, for tasks whose metrics are made of them.</summary>
-public static class RowLosses
+internal static class RowLosses
 {
     /// <summary>The loss of every row, in batches.</summary>
     /// <exception cref="NotFiniteException">One is NaN or infinite.</exception>

@@ -5,7 +5,7 @@ using Headroom.Training.Intervals;
 namespace Headroom.Training.Tasks;
 
 /// <summary>Numbers as text, the same in every culture.</summary>
-public static class Show
+internal static class Show
 {
     /// <summary>What stands for a number that was not measured.</summary>
     public const string NotMeasured = "not measured";

@@ -14,7 +14,7 @@ namespace Headroom.Training.Tasks;
 /// What is known of a task without a tokenizer: its name in recipes, its metrics, the keys and rows that it takes, and
 /// its part of reports. What a type does not say about reports is made of its metrics alone.
 /// </summary>
-public abstract class TaskType
+internal abstract class TaskType
 {
     /// <summary>Value of task.type, in snake_case.</summary>
     public abstract string Name { get; }

@@ -7,7 +7,7 @@ using Headroom.Training.Tasks.LabelWords;
 namespace Headroom.Training.Tasks;
 
 /// <summary>Where tasks are made: every type that task.type can name.</summary>
-public static class TaskTypes
+internal static class TaskTypes
 {
     private static readonly ConcurrentDictionary<string, TaskType> Types = new(StringComparer.Ordinal);
 

@@ -122,7 +122,7 @@ public sealed class AdapterStartTests : IDisposable
     [Theory]
     [InlineData(WeightStorage.NF4)]
     [InlineData(WeightStorage.NF4Double)]
-    public void LoftqComesNearerWithEveryRound(WeightStorage storage)
+    internal void LoftqComesNearerWithEveryRound(WeightStorage storage)
     {
         using Engine plain = Started("true", storage),
             pissa = Started("pissa", storage),
@@ -147,7 +147,7 @@ public sealed class AdapterStartTests : IDisposable
     [InlineData("pissa_niter_3", WeightStorage.BF16, 1, true)]
     [InlineData("loftq", WeightStorage.NF4, 3, false)]
     [InlineData("loftq", WeightStorage.NF4, 1, false)]
-    public void SavedLoadedResumedMerged(string init, WeightStorage storage, int rounds, bool dora)
+    internal void SavedLoadedResumedMerged(string init, WeightStorage storage, int rounds, bool dora)
     {
         using var source = new RandomSource(Config);
         using var engine = Started(init, storage, rounds, dora);

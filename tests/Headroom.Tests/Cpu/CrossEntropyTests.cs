@@ -27,7 +27,7 @@ public unsafe class CrossEntropyTests
     [InlineData(WeightStorage.BF16, 11, 4, 20, 35)]
     [InlineData(WeightStorage.NF4Double, 9, 9, 22, 30)]
     [InlineData(WeightStorage.Int8, 5, 8, 13, 19)]
-    public void LossesAndGradientsMatchDifferences(WeightStorage storage, int n, int chunk, int h, int v)
+    internal void LossesAndGradientsMatchDifferences(WeightStorage storage, int n, int chunk, int h, int v)
     {
         using var d = new ElementTestData();
         var head = new StoredWeight(d, storage, v, h);
@@ -84,7 +84,7 @@ public unsafe class CrossEntropyTests
     }
 
     [Theory, InlineData(WeightStorage.F32), InlineData(WeightStorage.NF4Double)]
-    public void RowsWithANegativeLabelDoNotCount(WeightStorage storage)
+    internal void RowsWithANegativeLabelDoNotCount(WeightStorage storage)
     {
         using var d = new ElementTestData();
         const int N = 7, H = 48, V = 70;
@@ -127,7 +127,7 @@ public unsafe class CrossEntropyTests
     [Theory]
     [InlineData(WeightStorage.F32)]
     [InlineData(WeightStorage.NF4Double)]
-    public void CandidateScoresMatchTheFullLogits(WeightStorage storage)
+    internal void CandidateScoresMatchTheFullLogits(WeightStorage storage)
     {
         using var d = new ElementTestData();
         const int N = 9, H = 50, V = 77;

@@ -8,7 +8,7 @@ namespace Headroom.Tests.Cpu;
 /// </summary>
 public unsafe class DoraTests
 {
-    public static TheoryData<WeightStorage, int, int, int> Cases()
+    internal static TheoryData<WeightStorage, int, int, int> Cases()
     {
         var data = new TheoryData<WeightStorage, int, int, int>();
         foreach (var storage in Enum.GetValues<WeightStorage>().Where(s => s != WeightStorage.Gguf))
@@ -17,7 +17,7 @@ public unsafe class DoraTests
     }
 
     [Theory, MemberData(nameof(Cases))]
-    public void ScaleIsMagnitudeOverTheNormOfTheAdaptedRow(WeightStorage storage, int outs, int ins, int r)
+    internal void ScaleIsMagnitudeOverTheNormOfTheAdaptedRow(WeightStorage storage, int outs, int ins, int r)
     {
         using var d = new ElementTestData();
         var w = new StoredWeight(d, storage, outs, ins, bias: true);

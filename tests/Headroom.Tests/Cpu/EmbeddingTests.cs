@@ -11,7 +11,7 @@ public unsafe class EmbeddingTests
     [InlineData(WeightStorage.BF16)]
     [InlineData(WeightStorage.F16)]
     [InlineData(WeightStorage.Int8)]
-    public void LooksUpEveryStorage(WeightStorage storage)
+    internal void LooksUpEveryStorage(WeightStorage storage)
     {
         using var d = new ElementTestData();
         const int V = 11, H = 37;

@@ -17,7 +17,7 @@ public sealed unsafe class GemmTests : IDisposable
     [Theory]
     [InlineData(WeightStorage.NF4Double)]
     [InlineData(WeightStorage.F32)]
-    public void ARowDependsNeitherOnTheOthersNorOnThreads(WeightStorage storage)
+    internal void ARowDependsNeitherOnTheOthersNorOnThreads(WeightStorage storage)
     {
         const int M = 40, N = 130, K = 1300;
         var weight = new StoredWeight(_data, storage, N, K).W;
@@ -39,7 +39,7 @@ public sealed unsafe class GemmTests : IDisposable
     [InlineData(WeightStorage.BF16, 29, 64)]
     [InlineData(WeightStorage.F32, 29, 70)] // a rank that does not join the product
     [InlineData(WeightStorage.F32, 3, 8)]   // few rows
-    public void AGroupIsItsMembersOneByOne(WeightStorage storage, int m, int r)
+    internal void AGroupIsItsMembersOneByOne(WeightStorage storage, int m, int r)
     {
         const int Ins = 1200;
         var dropout = new Dropout(0.2f, 11, 2, 1);

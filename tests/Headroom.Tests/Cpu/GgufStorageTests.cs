@@ -16,10 +16,10 @@ public sealed unsafe class GgufStorageTests : IDisposable
     private readonly List<nint> _memory = [];
     private readonly PhiloxRandom _random = new(11);
 
-    public static TheoryData<GgmlType> Types() => [.. GgmlSamples.Quantized];
+    internal static TheoryData<GgmlType> Types() => [.. GgmlSamples.Quantized];
 
     [Theory, MemberData(nameof(Types))]
-    public void AsInFloat32(GgmlType type)
+    internal void AsInFloat32(GgmlType type)
     {
         int ins = type.Block().Values == 32 ? 352 : 768,
             outs = 500; // 352: blocks end inside the products' pieces of 256

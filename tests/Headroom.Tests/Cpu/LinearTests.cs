@@ -9,7 +9,7 @@ namespace Headroom.Tests.Cpu;
 /// </summary>
 public unsafe class LinearTests
 {
-    public static TheoryData<WeightStorage, int, int, int> Cases()
+    internal static TheoryData<WeightStorage, int, int, int> Cases()
     {
         var data = new TheoryData<WeightStorage, int, int, int>();
         // GGUF blocks are never made from float32 by the ops; GgufStorageTests has them.
@@ -25,7 +25,7 @@ public unsafe class LinearTests
     }
 
     [Theory, MemberData(nameof(Cases))]
-    public void ForwardInputAndWeightGradients(WeightStorage storage, int tokens, int outs, int ins)
+    internal void ForwardInputAndWeightGradients(WeightStorage storage, int tokens, int outs, int ins)
     {
         using var d = new ElementTestData();
         var w = new StoredWeight(d, storage, outs, ins, bias: true);
@@ -66,7 +66,7 @@ public unsafe class LinearTests
     [Theory]
     [InlineData(WeightStorage.F32)]
     [InlineData(WeightStorage.NF4Double)]
-    public void GradientsMatchDifferences(WeightStorage storage)
+    internal void GradientsMatchDifferences(WeightStorage storage)
     {
         using var d = new ElementTestData();
         const int T = 5, O = 9, I = 22;
@@ -84,7 +84,7 @@ public unsafe class LinearTests
     [InlineData(WeightStorage.Int8)]
     [InlineData(WeightStorage.NF4)]
     [InlineData(WeightStorage.NF4Double)]
-    public void DequantizedValuesAreTheOnesTheProductUses(WeightStorage storage)
+    internal void DequantizedValuesAreTheOnesTheProductUses(WeightStorage storage)
     {
         using var d = new ElementTestData();
         var w = new StoredWeight(d, storage, 70, 352);

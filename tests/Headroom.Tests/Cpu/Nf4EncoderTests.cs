@@ -109,7 +109,7 @@ public sealed unsafe class Nf4EncoderTests
     [
         InlineData(DType.BF16, 37, 88), InlineData(DType.F16, 64, 96), InlineData(DType.F32, 5, 7),
         InlineData(DType.BF16, 1, 63)]
-    public void SixteenBitSourcesGiveTheBitsOfTheirValues(DType type, int rows, int cols)
+    internal void SixteenBitSourcesGiveTheBitsOfTheirValues(DType type, int rows, int cols)
     {
         int n = rows * cols, blocks = LinearWeight.Blocks(n, 64), groups = LinearWeight.Blocks(blocks, 256);
         var random = new PhiloxRandom(9);

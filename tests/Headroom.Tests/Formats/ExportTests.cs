@@ -228,7 +228,7 @@ public sealed class ExportTests : IDisposable
     [
         Theory, InlineData("f16", GgmlType.F16), InlineData("bf16", GgmlType.BF16), InlineData("q8_0", GgmlType.Q8_0),
         InlineData("q4_0", GgmlType.Q4_0)]
-    public void TypesAndLayout(string type, GgmlType due)
+    internal void TypesAndLayout(string type, GgmlType due)
     {
         Samples.Gguf(At("s.gguf"), type);
         using var f = new GgufFile(At("s.gguf"));

@@ -11,14 +11,14 @@ namespace Headroom.Tests.Formats;
 /// </summary>
 public unsafe class GgmlBlockTests
 {
-    public static TheoryData<GgmlType> All() => [.. GgmlSamples.Quantized, GgmlType.BF16];
-    public static TheoryData<GgmlType> Quantized() => [.. GgmlSamples.Quantized];
+    internal static TheoryData<GgmlType> All() => [.. GgmlSamples.Quantized, GgmlType.BF16];
+    internal static TheoryData<GgmlType> Quantized() => [.. GgmlSamples.Quantized];
 
-    public static TheoryData<GgmlType> Written() =>
+    internal static TheoryData<GgmlType> Written() =>
         [GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q5_0, GgmlType.Q5_1, GgmlType.Q8_0, GgmlType.BF16];
 
     [Theory, MemberData(nameof(All))]
-    public void ValuesAreTheReferences(GgmlType type)
+    internal void ValuesAreTheReferences(GgmlType type)
     {
         using var golden = SafetensorsFile.Open(Shared.GoldenFile("gguf/blocks.safetensors"));
         byte[] bytes = golden.Bytes($"{type}.bytes").ToArray();
@@ -27,7 +27,7 @@ public unsafe class GgmlBlockTests
     }
 
     [Theory, MemberData(nameof(Written))]
-    public void BytesAreTheReferences(GgmlType type)
+    internal void BytesAreTheReferences(GgmlType type)
     {
         using var golden = SafetensorsFile.Open(Shared.GoldenFile("gguf/blocks.safetensors"));
         byte[] expected = golden.Bytes($"{type}.bytes").ToArray(), actual = new byte[expected.Length];
@@ -63,7 +63,7 @@ public unsafe class GgmlBlockTests
     }
 
     [Theory, MemberData(nameof(Quantized))]
-    public void VectorsEqualScalars(GgmlType type)
+    internal void VectorsEqualScalars(GgmlType type)
     {
         byte[] bytes = GgmlSamples.Random(type, 37, new PhiloxRandom(5));
         Assert.Equal(Values(type, bytes, scalar: true), Values(type, bytes, scalar: false), Bits);

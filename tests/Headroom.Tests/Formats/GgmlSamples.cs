@@ -8,9 +8,9 @@ namespace Headroom.Tests.Formats;
 public static class GgmlSamples
 {
     /// <summary>Block types, without the plain ones.</summary>
-    public static IEnumerable<GgmlType> Quantized => Enum.GetValues<GgmlType>().Where(t => !t.IsPlain());
+    internal static IEnumerable<GgmlType> Quantized => Enum.GetValues<GgmlType>().Where(t => !t.IsPlain());
 
-    public static byte[] Random(GgmlType type, int blocks, PhiloxRandom random)
+    internal static byte[] Random(GgmlType type, int blocks, PhiloxRandom random)
     {
         int size = type.Block().Bytes;
         var bytes = new byte[blocks * size];

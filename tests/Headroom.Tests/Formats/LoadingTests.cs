@@ -28,7 +28,7 @@ public sealed class LoadingTests : IDisposable
         IntermediateSize = 167,
     }; // NF4 blocks cross rows, the last one is partial
 
-    public static TheoryData<string, WeightStorage, WeightStorage> Cases()
+    internal static TheoryData<string, WeightStorage, WeightStorage> Cases()
     {
         var data = new TheoryData<string, WeightStorage, WeightStorage>();
         foreach (string type in (string[])["F32", "BF16", "F16", "F64"])
@@ -97,7 +97,7 @@ public sealed class LoadingTests : IDisposable
     }
 
     [Theory, MemberData(nameof(Cases))]
-    public void StoredBytesGiveTheBitsOfTheirValues(string type, WeightStorage linear, WeightStorage embedding)
+    internal void StoredBytesGiveTheBitsOfTheirValues(string type, WeightStorage linear, WeightStorage embedding)
     {
         Write(type);
         using var source = new Watched(new CheckpointSource(_folder), raw: true);
@@ -113,7 +113,7 @@ public sealed class LoadingTests : IDisposable
     [
         Theory, InlineData("F32", WeightStorage.NF4Double), InlineData("BF16", WeightStorage.NF4),
         InlineData("BF16", WeightStorage.BF16), InlineData("F16", WeightStorage.Int8)]
-    public void ValuesThatAreNotFiniteAreRefused(string type, WeightStorage linear)
+    internal void ValuesThatAreNotFiniteAreRefused(string type, WeightStorage linear)
     {
         const string spoiled = "model.layers.1.mlp.up_proj.weight";
         Write(type, (name, bytes) =>

@@ -62,7 +62,7 @@ public sealed class ByteTokenizer : ITokenizer
 /// <summary>A model of two layers with random weights over the bytes.</summary>
 public static class ByteModel
 {
-    public static ModelConfig Config { get; } = new()
+    internal static ModelConfig Config { get; } = new()
     {
         VocabSize = 260,
         HiddenSize = 64,

@@ -246,7 +246,7 @@ public sealed class HubTests : IDisposable
         Assert.Contains(_hub.Requests, r => r.Storage && r.Path.EndsWith("sig=2", StringComparison.Ordinal));
     }
 
-    public static TheoryData<int, string?, string?, HubFault, string> Refusals => new()
+    internal static TheoryData<int, string?, string?, HubFault, string> Refusals => new()
     {
             {
                 401,
@@ -269,7 +269,7 @@ public sealed class HubTests : IDisposable
     };
 
     [Theory, MemberData(nameof(Refusals))]
-    public void ExplainsRefusals(int status, string? code, string? message, HubFault fault, string todo)
+    internal void ExplainsRefusals(int status, string? code, string? message, HubFault fault, string todo)
     {
         _hub.Intercept = _ => FakeHub.Error(status, code, message);
         var e = Fails(s => s.Model("org/model"));
@@ -338,7 +338,7 @@ public sealed class HubTests : IDisposable
     [Theory]
     [InlineData("RevisionNotFound", HubFault.RevisionNotFound)]
     [InlineData("EntryNotFound", HubFault.EntryNotFound)]
-    public void WhatTheHubDeniesIsNeverAnsweredFromTheCache(string code, HubFault fault)
+    internal void WhatTheHubDeniesIsNeverAnsweredFromTheCache(string code, HubFault fault)
     {
         using (var store = Store()) store.Model("org/model");
         const string next = "ffffffffffffffffffffffffffffffffffffffff";

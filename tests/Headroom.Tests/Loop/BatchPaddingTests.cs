@@ -71,7 +71,7 @@ public class BatchPaddingTests
     [InlineData(true, TrainMode.Adapters)]
     [InlineData(false, TrainMode.Adapters)]
     [InlineData(false, TrainMode.Full)]
-    public void LossesAndGradientsAreThoseOfTheBatch(bool answers, TrainMode mode)
+    internal void LossesAndGradientsAreThoseOfTheBatch(bool answers, TrainMode mode)
     {
         FewShapes few = new(true), own = new(false);
         using Engine a = Open(few, answers, mode), b = Open(own, answers, mode);

@@ -85,7 +85,7 @@ public unsafe class ChangeNoticeTests
     [InlineData(WeightStorage.NF4)]
     [InlineData(WeightStorage.Int8)]
     [InlineData(WeightStorage.BF16)]
-    public void EveryChangeIsSaid(WeightStorage storage)
+    internal void EveryChangeIsSaid(WeightStorage storage)
     {
         var config = TinyModel.Small(1);
         var batch = TinyModel.Batch(TinyModel.Rows(config, [20, 31]));

@@ -57,7 +57,7 @@ public class PrecisionTests
     [InlineData(DType.F16, "fp32", DType.F32)]
     [InlineData(DType.F32, "auto", DType.F32)]
     [InlineData(DType.F32, "fp32", DType.F32)]
-    public void AutoIsWhatTheDevicePrefers(DType preferred, string precision, DType expected) =>
+    internal void AutoIsWhatTheDevicePrefers(DType preferred, string precision, DType expected) =>
         Assert.Equal(expected, Chosen(precision, preferred));
 
     [Theory]
@@ -71,7 +71,7 @@ public class PrecisionTests
         DType.F32, "fp16", "training.precision is fp16, but the CPU computes in fp32.",
         "Set training.precision to auto or fp32, or use a GPU.")]
     [InlineData(DType.BF16, "fp8", "training.precision 'fp8' is unknown.", "Use auto, fp32, bf16 or fp16.")]
-    public void WhatTheDeviceHasNotIsRefused(DType preferred, string precision, string message, string toDo)
+    internal void WhatTheDeviceHasNotIsRefused(DType preferred, string precision, string message, string toDo)
     {
         var e = Assert.Throws<HeadroomException>(() => Chosen(precision, preferred));
         Assert.Equal((message, toDo, 2), (e.Message, e.ToDo, e.ExitCode));

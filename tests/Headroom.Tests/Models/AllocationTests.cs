@@ -21,7 +21,7 @@ public class AllocationTests
     [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, -1, false)]
     [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 1, true)]
     [InlineData(WeightStorage.F32, TrainMode.Full, 0, false)]
-    public void MicroStep(WeightStorage storage, TrainMode mode, int recompute, bool dora)
+    internal void MicroStep(WeightStorage storage, TrainMode mode, int recompute, bool dora)
     {
         var config = TinyModel.Small();
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
@@ -36,7 +36,7 @@ public class AllocationTests
     [InlineData(SchedulerType.Linear, TrainMode.Adapters, false)]
     [InlineData(SchedulerType.Linear, TrainMode.Adapters, true)]
     [InlineData(SchedulerType.Cosine, TrainMode.Full, false)]
-    public void TrainerStep(SchedulerType schedule, TrainMode mode, bool dora)
+    internal void TrainerStep(SchedulerType schedule, TrainMode mode, bool dora)
     {
         var config = TinyModel.Small();
         var rows = TinyModel.Rows(config, Enumerable.Range(0, 64).Select(i => 5 + i % 30).ToArray());

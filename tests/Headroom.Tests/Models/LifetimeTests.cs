@@ -22,7 +22,7 @@ public unsafe class LifetimeTests
     /// <summary>
     /// Plans of every kind: architectures, what is trained, recompute, activations, sizes of batches.
     /// </summary>
-    public static IEnumerable<(string Name, ModelConfig Config, ModelSettings Settings, BatchLimits Limits)> Shapes()
+    internal static IEnumerable<(string Name, ModelConfig Config, ModelSettings Settings, BatchLimits Limits)> Shapes()
     {
         (string, ModelConfig)[] configs =
         [
@@ -146,7 +146,7 @@ public unsafe class LifetimeTests
     [InlineData(TrainMode.Adapters, 1, 0.1f, true)]
     [InlineData(TrainMode.Adapters, -1, 0f, true)]
     [InlineData(TrainMode.Full, 2, 0f, false)]
-    public void TheArenaChangesNoBit(TrainMode mode, int recompute, float dropout, bool dora)
+    internal void TheArenaChangesNoBit(TrainMode mode, int recompute, float dropout, bool dora)
     {
         var config = TinyModel.Small();
         var settings = new ModelSettings(mode == TrainMode.Full ? WeightStorage.F32 : WeightStorage.NF4Double,

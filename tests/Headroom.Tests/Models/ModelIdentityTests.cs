@@ -41,7 +41,7 @@ public class ModelIdentityTests
     [Theory]
     [InlineData(TrainMode.Adapters)]
     [InlineData(TrainMode.Full)]
-    public void AccumulationEqualsOneBigBatch(TrainMode mode)
+    internal void AccumulationEqualsOneBigBatch(TrainMode mode)
     {
         var config = TinyModel.Small();
         var rows = TinyModel.Rows(config, [40, 7, 64, 23, 90, 12, 31], unlabelled: 3);
@@ -70,7 +70,7 @@ public class ModelIdentityTests
     [InlineData(-1, TrainMode.Adapters, 0.1f, false, "qwen3")]
     [InlineData(2, TrainMode.Adapters, 0.1f, true, "qwen3")]
     [InlineData(1, TrainMode.Full, 0f, false, "qwen3")]
-    public void RecomputeChangesNoBit(int layers, TrainMode mode, float dropout, bool dora, string type = "llama")
+    internal void RecomputeChangesNoBit(int layers, TrainMode mode, float dropout, bool dora, string type = "llama")
     {
         var config = TinyModel.Small(type: type);
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
@@ -116,7 +116,7 @@ public class ModelIdentityTests
     [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, 0, false, "qwen3")]
     [InlineData(WeightStorage.NF4Double, TrainMode.Adapters, -1, true, "qwen3")]
     [InlineData(WeightStorage.F32, TrainMode.Full, 1, false, "qwen3")]
-    public void ReservedBytesArePlannedBytes(
+    internal void ReservedBytesArePlannedBytes(
         WeightStorage storage, TrainMode mode, int recompute, bool dora, string type = "llama")
     {
         var config = TinyModel.Small(type: type);

@@ -18,7 +18,7 @@ namespace Headroom.Tests.Tasks;
 /// A second task, known to no line of src: a row is a text, of which the first half counts whole and the rest by half;
 /// measured in nats a byte.
 /// </summary>
-public sealed class PlainTextType : TaskType
+internal sealed class PlainTextType : TaskType
 {
     private static readonly MetricKind PerByte = new("loss_per_byte", Direction.Lower) { Unit = "nats" },
         Bytes = new("bytes_per_nat", Direction.Higher);

@@ -12,7 +12,7 @@ namespace Headroom.Training.Tasks.LabelWords;
 /// decay, by AdaGrad; for more than two classes multinomial (softmax). The decay is the one of four that does best on
 /// the validation rows, or on a held-out tenth of the training rows when there are none.
 /// </summary>
-public static class BagOfWords
+internal static class BagOfWords
 {
     /// <summary>Name in events and reports.</summary>
     public const string Name = "bag-of-words logistic regression";

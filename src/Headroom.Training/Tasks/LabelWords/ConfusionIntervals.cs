@@ -4,14 +4,14 @@ using Headroom.Training.Intervals;
 namespace Headroom.Training.Tasks.LabelWords;
 
 /// <summary>Precision, recall and F1 with their intervals, of a class or an average.</summary>
-public sealed record ScoreIntervals(Interval Precision, Interval Recall, Interval F1);
+internal sealed record ScoreIntervals(Interval Precision, Interval Recall, Interval F1);
 
 /// <summary>Every figure of a confusion matrix with its 95 % interval.</summary>
 /// <param name="Accuracy">Wilson's.</param>
 /// <param name="Macro">Mean over the classes that occur; bootstrap over rows, as all that follows.</param>
 /// <param name="Weighted">Mean by gold rows.</param>
 /// <param name="Classes">By class.</param>
-public sealed record ConfusionIntervals(
+internal sealed record ConfusionIntervals(
     Interval Accuracy, ScoreIntervals Macro, ScoreIntervals Weighted, IReadOnlyList<ScoreIntervals> Classes)
 {
     /// <summary>As <see cref="ConfusionMatrix.Main"/>: of the positive class where there are two, else macro.</summary>

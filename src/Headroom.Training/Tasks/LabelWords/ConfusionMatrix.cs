@@ -11,7 +11,7 @@ namespace Headroom.Training.Tasks.LabelWords;
 /// <param name="Recall">Right predictions / gold rows.</param>
 /// <param name="F1">2 · right / (predictions + gold rows).</param>
 /// <param name="Support">Gold rows.</param>
-public readonly record struct Scores(double Precision, double Recall, double F1, long Support);
+internal readonly record struct Scores(double Precision, double Recall, double F1, long Support);
 
 /// <summary>
 /// Counts of K classes, gold by predicted, and every figure that follows from them: the one place they are computed
@@ -19,7 +19,7 @@ public readonly record struct Scores(double Precision, double Recall, double F1,
 /// (<c>sklearn.metrics.classification_report</c> with <c>zero_division=0</c>): macro is the plain mean over the classes
 /// that are among the gold labels or the predictions, weighted the mean by gold rows.
 /// </summary>
-public sealed class ConfusionMatrix
+internal sealed class ConfusionMatrix
 {
     private readonly long[] _counts, _gold, _predicted; // [gold, predicted], sums of rows, sums of columns
 

@@ -6,7 +6,7 @@ namespace Headroom.Training.Tasks.LabelWords;
 /// <summary>Counts of an evaluation of label words, and the predictions they come from where these are known.</summary>
 /// <param name="confusion">K x K counts; null where a log has none.</param>
 /// <param name="seed">Of the bootstrap.</param>
-public sealed class LabelWordDetail(ConfusionMatrix? confusion, ulong seed) : IEvaluationDetail
+internal sealed class LabelWordDetail(ConfusionMatrix? confusion, ulong seed) : IEvaluationDetail
 {
     private readonly Lazy<ConfusionIntervals?> _intervals =
         new(() => confusion is { Rows: > 0 } ? ConfusionIntervals.Resample(confusion, seed) : null);

@@ -4,7 +4,7 @@ using Headroom.Training.Events;
 
 namespace Headroom.Training.Tasks.LabelWords;
 
-public sealed partial class LabelWordEncoder
+internal sealed partial class LabelWordEncoder
 {
     private const int MostChecked = 200;
 

@@ -13,7 +13,7 @@ namespace Headroom.Training.Tasks.LabelWords;
 /// the cut does not depend on the label. Blanks at the end of the template belong to the label words, as the blank
 /// before a word does in every tokenizer. Safe for use from several threads.
 /// </summary>
-public sealed partial class LabelWordEncoder
+internal sealed partial class LabelWordEncoder
 {
     private readonly ITokenizer _tokenizer;
     private readonly TaskOptions _task;

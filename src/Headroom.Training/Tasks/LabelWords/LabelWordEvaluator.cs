@@ -13,7 +13,7 @@ namespace Headroom.Training.Tasks.LabelWords;
 /// <param name="Tiers">Tier of each row, or null.</param>
 /// <param name="Loss">Mean -log softmax over the whole vocabulary of the right label word's first token; NaN where
 /// there is none.</param>
-public sealed record Predictions(
+internal sealed record Predictions(
     IReadOnlyList<string> Labels, int[] Gold, int[] Predicted, float[]? Margin, string?[] Tiers, double Loss)
 {
     /// <summary>K x K counts of gold and predicted labels, and all figures that follow from them.</summary>
@@ -56,7 +56,7 @@ public sealed record Predictions(
 }
 
 /// <summary>Scores label words at the answer position, in constant memory.</summary>
-public static class LabelWordEvaluator
+internal static class LabelWordEvaluator
 {
     /// <summary>
     /// Runs all rows in batches of at most <paramref name="batchRows"/> rows and <paramref name="maxTokens"/> tokens.

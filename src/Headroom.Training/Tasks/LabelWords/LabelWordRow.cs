@@ -8,7 +8,7 @@ namespace Headroom.Training.Tasks.LabelWords;
 /// prompt too.</param>
 /// <param name="LabelIndex">Index of the label word.</param>
 /// <param name="Tier">Difficulty tier, or null.</param>
-public sealed record LabelWordRow(int[] Ids, int AnswerStart, int LabelIndex, string? Tier = null)
+internal sealed record LabelWordRow(int[] Ids, int AnswerStart, int LabelIndex, string? Tier = null)
     : EncodedRow(Ids, Tier)
 {
     /// <inheritdoc/>
