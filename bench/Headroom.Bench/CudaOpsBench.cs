@@ -1,9 +1,7 @@
 using System.Globalization;
 using Headroom.Core;
-using Headroom.Cpu;
 using Headroom.Cuda;
 using Headroom.Cuda.Resources;
-using Headroom.Reports;
 
 namespace Headroom.Bench;
 

@@ -1,9 +1,6 @@
 using System.Globalization;
-using Headroom.Core;
 using Headroom.Cuda;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
-using Headroom.Training;
 using Headroom.Training.Measure;
 
 namespace Headroom.Bench;

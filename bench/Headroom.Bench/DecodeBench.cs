@@ -2,13 +2,11 @@ using System.Diagnostics;
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tokenizers;
 using Headroom.Tokenizers.Chat;
-using Headroom.Training;
 
 namespace Headroom.Bench;
 

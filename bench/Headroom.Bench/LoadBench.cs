@@ -2,9 +2,7 @@ using System.Globalization;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
-using Headroom.Training;
 using Headroom.Training.Measure;
 
 namespace Headroom.Bench;

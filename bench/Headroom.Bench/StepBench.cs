@@ -3,13 +3,10 @@ using System.Globalization;
 using Headroom.Core;
 using Headroom.Core.Families;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Training;
 using Headroom.Training.Data;
-using Headroom.Training.Measure;
 using Headroom.Training.Runs;
 
 namespace Headroom.Bench;

@@ -1,7 +1,6 @@
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Tokenizers;
 using Headroom.Tokenizers.Chat;
 

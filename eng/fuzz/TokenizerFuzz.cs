@@ -2,7 +2,6 @@ using System.Text;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Tokenizers;
 
 namespace Headroom.Fuzz;

@@ -1,6 +1,4 @@
 using Headroom.Core;
-using Headroom.Formats;
-using Headroom.Training.Events;
 
 namespace Headroom.Cli;
 

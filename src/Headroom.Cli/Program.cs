@@ -2,8 +2,6 @@ using System.CommandLine;
 using System.Globalization;
 using Headroom.Cli;
 using Headroom.Cli.Commands;
-using Headroom.Core;
-using Headroom.Training.Tasks;
 
 // whatever DOTNET_SYSTEM_GLOBALIZATION_INVARIANT says
 CultureInfo.CurrentCulture = CultureInfo.DefaultThreadCurrentCulture = CultureInfo.InvariantCulture;

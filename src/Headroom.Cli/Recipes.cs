@@ -1,7 +1,6 @@
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats.Hub;
-using Headroom.Training;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Cli;

@@ -4,7 +4,6 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
 using Headroom.Formats.Hub;
-using Headroom.Training;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 

@@ -1,6 +1,5 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
-using Headroom.Core;
 
 namespace Headroom.Cpu;
 

@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using Headroom.Core;
 
 namespace Headroom.Cpu;
 

@@ -1,4 +1,3 @@
-using System.Runtime.Intrinsics;
 using Headroom.Core;
 
 namespace Headroom.Cpu;

@@ -1,5 +1,3 @@
-using Headroom.Core;
-
 namespace Headroom.Formats;
 
 /// <summary>

@@ -1,6 +1,5 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Peft;
 using Headroom.Models;
 

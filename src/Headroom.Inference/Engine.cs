@@ -1,7 +1,6 @@
 using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Peft;
 using Headroom.Models;
 using Headroom.Planning;

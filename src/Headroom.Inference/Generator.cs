@@ -2,10 +2,8 @@ using System.Diagnostics;
 using System.Runtime.InteropServices;
 using System.Text;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Models;
-using Headroom.Planning;
 using Headroom.Tokenizers;
 using Headroom.Tokenizers.Chat;
 

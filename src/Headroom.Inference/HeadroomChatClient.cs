@@ -1,7 +1,5 @@
 using System.Runtime.CompilerServices;
 using Headroom.Core;
-using Headroom.Formats;
-using Headroom.Formats.HuggingFace;
 using Headroom.Tokenizers.Chat;
 using Microsoft.Extensions.AI;
 using ChatMessage = Microsoft.Extensions.AI.ChatMessage;

@@ -1,4 +1,3 @@
-using Headroom.Core;
 using Headroom.Tokenizers;
 
 namespace Headroom.Inference;

@@ -1,5 +1,4 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.Peft;
 using Headroom.Inference.Bases;

@@ -1,4 +1,3 @@
-using Headroom.Training;
 using Headroom.Training.Events;
 using Headroom.Training.Intervals;
 

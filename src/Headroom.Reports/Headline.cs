@@ -1,7 +1,3 @@
-using System.Globalization;
-using Headroom.Core;
-using Headroom.Training;
-using Headroom.Training.Events;
 using Headroom.Training.Intervals;
 using Headroom.Training.Tasks;
 

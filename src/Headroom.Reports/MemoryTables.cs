@@ -1,6 +1,3 @@
-using Headroom.Core;
-using Headroom.Inference;
-using Headroom.Training;
 using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;

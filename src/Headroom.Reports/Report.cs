@@ -1,6 +1,5 @@
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Training;
 using Headroom.Training.Runs;
 
 namespace Headroom.Reports;

@@ -1,9 +1,5 @@
 using Headroom.Core;
-using Headroom.Formats;
-using Headroom.Training;
-using Headroom.Training.Events;
 using Headroom.Training.Intervals;
-using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 using Headroom.Training.Tasks;
 

@@ -1,9 +1,4 @@
-using Headroom.Core;
-using Headroom.Formats;
-using Headroom.Training;
 using Headroom.Training.Events;
-using Headroom.Training.Loop;
-using Headroom.Training.Recipes;
 using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;

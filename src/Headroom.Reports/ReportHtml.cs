@@ -1,8 +1,5 @@
 using System.Text;
 using Headroom.Core;
-using Headroom.Formats;
-using Headroom.Training;
-using Headroom.Training.Events;
 using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;

@@ -1,13 +1,7 @@
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Headroom.Core;
-using Headroom.Formats;
-using Headroom.Inference;
-using Headroom.Training;
-using Headroom.Training.Events;
 using Headroom.Training.Intervals;
-using Headroom.Training.Loop;
 using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;

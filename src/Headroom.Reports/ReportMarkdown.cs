@@ -1,9 +1,6 @@
 using System.Text;
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Formats;
-using Headroom.Training;
-using Headroom.Training.Events;
 using Headroom.Training.Tasks;
 
 namespace Headroom.Reports;

@@ -1,7 +1,3 @@
-using System.Text.Json.Nodes;
-using Headroom.Formats;
-using Headroom.Models;
-using Headroom.Training;
 using Headroom.Training.Events;
 using Headroom.Training.Intervals;
 using Headroom.Training.Tasks;

@@ -1,10 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
-using Headroom.Formats;
-using Headroom.Inference;
-using Headroom.Training;
 using Headroom.Training.Events;
-using Headroom.Training.Loop;
 using Headroom.Training.Runs;
 using Headroom.Training.Tasks;
 

@@ -1,5 +1,3 @@
-using Headroom.Models;
-using Headroom.Training;
 using Headroom.Training.Intervals;
 using Headroom.Training.Tasks;
 

@@ -1,7 +1,5 @@
 using System.Globalization;
 using System.Text;
-using Headroom.Core;
-using Headroom.Training;
 using Headroom.Training.Intervals;
 using Headroom.Training.Tasks;
 

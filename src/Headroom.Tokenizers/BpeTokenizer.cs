@@ -1,9 +1,7 @@
 using System.Buffers;
-using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tokenizers;
 

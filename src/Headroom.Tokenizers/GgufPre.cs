@@ -1,4 +1,3 @@
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 
 namespace Headroom.Tokenizers;

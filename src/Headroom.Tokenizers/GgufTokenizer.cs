@@ -1,8 +1,6 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.Text;
-using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tokenizers;
 

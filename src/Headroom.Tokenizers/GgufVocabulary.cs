@@ -1,7 +1,5 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
-using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tokenizers;
 

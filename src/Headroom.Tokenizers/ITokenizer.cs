@@ -1,5 +1,3 @@
-using Headroom.Tokenizers.Chat;
-
 namespace Headroom.Tokenizers;
 
 /// <summary>Turns text into token ids and back. Implementations are safe for use from several threads.</summary>

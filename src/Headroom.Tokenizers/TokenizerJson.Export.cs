@@ -4,7 +4,6 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Gguf;
-using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tokenizers;
 

@@ -3,7 +3,6 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Gguf;
-using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tokenizers;
 

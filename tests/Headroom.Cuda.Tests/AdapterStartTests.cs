@@ -2,8 +2,6 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Tests;
-using Headroom.Training;
 using Headroom.Training.Adapters;
 
 namespace Headroom.Cuda.Tests;

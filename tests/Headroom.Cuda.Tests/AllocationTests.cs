@@ -3,11 +3,7 @@ using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
 using Headroom.Tests.Formats;
-using Headroom.Tokenizers;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training;
 using Headroom.Training.Data;
-using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Cuda.Tests;
 

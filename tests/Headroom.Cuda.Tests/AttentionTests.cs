@@ -1,5 +1,4 @@
 using Headroom.Core;
-using Headroom.Cpu;
 
 namespace Headroom.Cuda.Tests;
 

@@ -3,11 +3,8 @@ using System.Reflection.Metadata.Ecma335;
 using System.Reflection.PortableExecutable;
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Inference;
 using Headroom.Tests.Formats;
-using Headroom.Training;
-using Headroom.Training.Events;
 
 namespace Headroom.Cuda.Tests;
 

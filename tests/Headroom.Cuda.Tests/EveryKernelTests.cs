@@ -1,12 +1,9 @@
 using Headroom.Core;
-using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
 using Headroom.Tests.Formats;
-using Headroom.Training;
 using Headroom.Training.Data;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Cuda.Tests;
 

@@ -1,6 +1,5 @@
 using Headroom.Core;
 using Headroom.Tests.Formats;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Cuda.Tests;
 

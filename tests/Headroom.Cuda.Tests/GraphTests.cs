@@ -3,7 +3,6 @@ using Headroom.Core;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
-using Headroom.Training;
 using Headroom.Training.Data;
 
 namespace Headroom.Cuda.Tests;

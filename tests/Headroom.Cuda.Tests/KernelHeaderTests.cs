@@ -1,9 +1,5 @@
-using System.Runtime.CompilerServices;
 using System.Text.RegularExpressions;
-using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Training.Events;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Cuda.Tests;
 

@@ -1,10 +1,8 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests;
-using Headroom.Training;
 using Headroom.Training.Data;
 
 namespace Headroom.Cuda.Tests;

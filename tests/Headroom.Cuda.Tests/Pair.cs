@@ -1,11 +1,8 @@
 using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Cuda;
 using Headroom.Cuda.Resources;
-using Headroom.Tests;
 using Headroom.Tests.Formats;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Cuda.Tests;
 

@@ -1,5 +1,4 @@
 using System.Text.Json.Nodes;
-using Headroom.Training.Recipes;
 
 namespace Headroom.EndToEnd;
 

@@ -1,5 +1,3 @@
-using Headroom.Training.Recipes;
-
 namespace Headroom.EndToEnd;
 
 /// <summary>Bad input: two lines, exit code 2, nothing half-written.</summary>

@@ -1,6 +1,4 @@
 using System.Text.Json.Nodes;
-using Headroom.Core;
-using Headroom.Training.Recipes;
 
 namespace Headroom.EndToEnd;
 

@@ -1,6 +1,4 @@
 using System.Diagnostics;
-using Headroom.Core;
-using Headroom.Training.Recipes;
 
 namespace Headroom.EndToEnd;
 

@@ -1,7 +1,5 @@
 using System.Text;
 using System.Text.Json.Nodes;
-using Headroom.Core;
-using Headroom.Training.Recipes;
 
 namespace Headroom.EndToEnd;
 

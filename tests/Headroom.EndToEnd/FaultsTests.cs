@@ -1,4 +1,3 @@
-using Headroom.Cli;
 using Headroom.Core;
 using Faults = Headroom.Cli.Faults;
 

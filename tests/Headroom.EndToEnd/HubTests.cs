@@ -1,8 +1,6 @@
 using System.Text;
 using System.Text.Json.Nodes;
-using Headroom.Core;
 using Headroom.Tests.Hub;
-using Headroom.Training.Recipes;
 
 namespace Headroom.EndToEnd;
 

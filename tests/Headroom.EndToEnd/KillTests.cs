@@ -1,12 +1,8 @@
 using System.Diagnostics;
 using System.Text.Json.Nodes;
-using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Tests.Hub;
-using Headroom.Training;
 using Headroom.Training.Measure;
-using Headroom.Training.Recipes;
 
 namespace Headroom.EndToEnd;
 

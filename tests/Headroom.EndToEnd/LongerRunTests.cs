@@ -1,10 +1,8 @@
 using System.Security.Cryptography;
 using System.Text.Json.Nodes;
-using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Reports;
-using Headroom.Training;
 using Headroom.Training.Events;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;

@@ -2,9 +2,7 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Cuda;
-using Headroom.Formats;
 using Headroom.Formats.Safetensors;
-using Headroom.Training;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 

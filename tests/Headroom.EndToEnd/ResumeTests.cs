@@ -1,12 +1,7 @@
 using System.Text.Json.Nodes;
-using Headroom.Core;
-using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.Peft;
 using Headroom.Tests;
-using Headroom.Training;
-using Headroom.Training.Events;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 

@@ -2,9 +2,6 @@ using System.Diagnostics;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Cpu;
-using Headroom.Tests;
-using Headroom.Training;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 

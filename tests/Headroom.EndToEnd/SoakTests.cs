@@ -2,11 +2,7 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
-using System.Text.Json.Nodes;
-using Headroom.Core;
-using Headroom.Training;
 using Headroom.Training.Events;
-using Headroom.Training.Recipes;
 
 namespace Headroom.EndToEnd;
 

@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
-using Headroom.Training.Recipes;
 using Microsoft.Win32.SafeHandles;
 
 namespace Headroom.EndToEnd;

@@ -1,4 +1,3 @@
-using Headroom.Training;
 using Headroom.Training.Loop;
 
 namespace Headroom.Tests;

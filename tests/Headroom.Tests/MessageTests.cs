@@ -1,5 +1,4 @@
 using System.Text.RegularExpressions;
-using Headroom.Core;
 
 namespace Headroom.Tests;
 

@@ -1,7 +1,3 @@
-using Headroom.Training.Loop;
-using Headroom.Training.Measure;
-using Headroom.Training.Runs;
-
 namespace Headroom.Tests;
 
 /// <summary>The text of the sources: what no analyzer looks at.</summary>

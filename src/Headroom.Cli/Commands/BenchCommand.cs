@@ -1,6 +1,5 @@
 using System.CommandLine;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.HuggingFace;
 

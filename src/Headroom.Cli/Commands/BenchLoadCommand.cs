@@ -2,7 +2,6 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Training;
 using Headroom.Training.Measure;
 
 namespace Headroom.Cli.Commands;

@@ -4,7 +4,6 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Inference.Bases;
-using Headroom.Training;
 using Headroom.Training.Measure;
 using Headroom.Training.Runs;
 

@@ -2,7 +2,6 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Inference.Bases;
-using Headroom.Training;
 
 namespace Headroom.Cli.Commands;
 

@@ -1,13 +1,8 @@
 using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Inference;
-using Headroom.Reports;
-using Headroom.Tokenizers;
 using Headroom.Tokenizers.Chat;
-using Headroom.Training;
-using Headroom.Training.Events;
 
 namespace Headroom.Cli.Commands;
 

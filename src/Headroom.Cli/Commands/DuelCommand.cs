@@ -1,9 +1,6 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
-using Headroom.Core;
 using Headroom.Reports;
-using Headroom.Training;
-using Headroom.Training.Loop;
 using Headroom.Training.Runs;
 using Headroom.Training.Tasks;
 

@@ -1,11 +1,7 @@
 using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Inference;
-using Headroom.Models;
-using Headroom.Tokenizers;
-using Headroom.Training;
 using Headroom.Training.Data;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;

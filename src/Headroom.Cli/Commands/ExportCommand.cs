@@ -9,9 +9,7 @@ using Headroom.Formats.Peft;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
-using Headroom.Models;
 using Headroom.Tokenizers;
-using Headroom.Training;
 
 namespace Headroom.Cli.Commands;
 

@@ -1,12 +1,8 @@
 using System.CommandLine;
 using System.Globalization;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Inference;
-using Headroom.Reports;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training;
 
 namespace Headroom.Cli.Commands;
 

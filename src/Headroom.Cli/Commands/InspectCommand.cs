@@ -7,8 +7,6 @@ using Headroom.Formats.Hub;
 using Headroom.Formats.HuggingFace;
 using Headroom.Inference.Bases;
 using Headroom.Tokenizers;
-using Headroom.Training;
-using Headroom.Training.Events;
 
 namespace Headroom.Cli.Commands;
 

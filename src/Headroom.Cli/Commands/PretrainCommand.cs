@@ -2,7 +2,6 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using Headroom.Core;
-using Headroom.Training;
 using Headroom.Training.Pretraining;
 
 namespace Headroom.Cli.Commands;

@@ -4,8 +4,6 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Inference;
 using Headroom.Inference.Export;
-using Headroom.Training;
-using Headroom.Training.Intervals;
 
 namespace Headroom.Cli.Commands;
 

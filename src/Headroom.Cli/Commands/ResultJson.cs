@@ -1,6 +1,4 @@
 using System.Text.Json.Nodes;
-using Headroom.Core;
-using Headroom.Training;
 using Headroom.Training.Runs;
 using Headroom.Training.Tasks;
 

@@ -1,9 +1,7 @@
 using System.CommandLine;
 using System.Text.Json;
-using Headroom.Core;
 using Headroom.Cuda;
 using Headroom.Reports;
-using Headroom.Training;
 using Headroom.Training.Data;
 
 namespace Headroom.Cli.Commands;

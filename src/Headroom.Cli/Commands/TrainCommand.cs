@@ -1,8 +1,5 @@
 using System.CommandLine;
 using Headroom.Core;
-using Headroom.Reports;
-using Headroom.Training;
-using Headroom.Training.Loop;
 using Headroom.Training.Runs;
 using Headroom.Training.Tasks;
 

@@ -112,7 +112,9 @@ internal static partial class DataFiles
         private readonly char[] _chars = [];
         private byte[] _text = [];
         private readonly bool _gzip;
-        private int _aheadAt, _aheadCount, _textAt;
+        private int _aheadAt;
+        private readonly int _aheadCount;
+        private int _textAt;
         private long _total;
         private bool _ended;
 

@@ -1,7 +1,5 @@
 using System.Globalization;
-using System.IO.Compression;
 using System.Text;
-using System.Text.Json;
 using Headroom.Core;
 
 namespace Headroom.Formats.Data;

@@ -1,5 +1,3 @@
-using Headroom.Core;
-
 namespace Headroom.Formats.Data;
 
 /// <summary>Types of the Thrift compact protocol that Parquet uses.</summary>

@@ -25,7 +25,7 @@ internal sealed record GgufTensor(string Name, GgmlType Type, int Rows, int Colu
 internal sealed unsafe class GgufFile : IDisposable
 {
     private readonly SafeFileHandle? _handle; // none over memory
-    private byte* _start; // of the mapping, while the header is parsed; or of the caller's memory
+    private readonly byte* _start; // of the mapping, while the header is parsed; or of the caller's memory
     private readonly long _length;
     private long _at;
 

@@ -1,8 +1,6 @@
-using System.Net;
 using System.Net.Http.Headers;
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Headroom.Core;
 
 namespace Headroom.Formats.Hub;
 

@@ -3,7 +3,6 @@ using System.Globalization;
 using System.Net;
 using System.Net.Http.Headers;
 using System.Security.Cryptography;
-using Headroom.Core;
 using Microsoft.Win32.SafeHandles;
 
 namespace Headroom.Formats.Hub;

@@ -1,5 +1,3 @@
-using System.Globalization;
-using System.Net;
 using Headroom.Core;
 
 namespace Headroom.Formats.Hub;

@@ -2,7 +2,6 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Formats.HuggingFace;
 
 namespace Headroom.Formats.Hub;
 

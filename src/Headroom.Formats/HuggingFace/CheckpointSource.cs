@@ -1,5 +1,3 @@
-using System.Text.Json;
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats.BitsAndBytes;
 using Headroom.Formats.Safetensors;

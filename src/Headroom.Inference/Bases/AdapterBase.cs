@@ -1,8 +1,6 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Peft;
 using Headroom.Inference.Export;
-using Headroom.Models;
 
 namespace Headroom.Inference.Bases;
 

@@ -1,6 +1,4 @@
 using Headroom.Core;
-using Headroom.Formats;
-using Headroom.Models;
 
 namespace Headroom.Inference.Export;
 

@@ -1,6 +1,5 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Tokenizers;
 
 namespace Headroom.Tokenizers.Chat;
 

@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text;
-using Headroom.Formats;
 
 namespace Headroom.Tokenizers.Chat;
 

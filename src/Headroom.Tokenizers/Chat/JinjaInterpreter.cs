@@ -1,7 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Text;
 using Headroom.Core;
-using Headroom.Formats;
 
 namespace Headroom.Tokenizers.Chat;
 
@@ -18,7 +17,6 @@ internal sealed partial class JinjaInterpreter
     private const int MostText = 32 << 20;
 
     private readonly StringBuilder _out = new();
-    private readonly JinjaScope _globals;
     private readonly DateTimeOffset _now;
     private readonly JinjaValues _values;
     private readonly IReadOnlyDictionary<List<Stmt>, string[]> _hidden;
@@ -28,10 +26,9 @@ internal sealed partial class JinjaInterpreter
 
     private enum Flow : byte { Next, Break, Continue }
 
-    private JinjaInterpreter(JinjaScope globals, DateTimeOffset now, IReadOnlyDictionary<List<Stmt>, string[]> hidden)
+    private JinjaInterpreter(DateTimeOffset now, IReadOnlyDictionary<List<Stmt>, string[]> hidden)
     {
         _hidden = hidden;
-        _globals = globals;
         _now = now;
         _to = _out;
         _values = new JinjaValues(Charge);
@@ -43,7 +40,7 @@ internal sealed partial class JinjaInterpreter
     {
         var globals = new JinjaScope(null);
         foreach (var (name, value) in variables) globals.Set(name, value);
-        var run = new JinjaInterpreter(globals, now, template.Hidden);
+        var run = new JinjaInterpreter(now, template.Hidden);
         try
         {
             run.Run(template.Body, run.Within(template.Body, globals));

@@ -2,7 +2,6 @@ using System.Globalization;
 using System.Text;
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Formats;
 
 namespace Headroom.Tokenizers.Chat;
 

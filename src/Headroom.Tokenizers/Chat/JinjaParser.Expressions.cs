@@ -1,8 +1,6 @@
 using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Text;
-using Headroom.Core;
-using Headroom.Formats;
 using static Headroom.Tokenizers.Chat.JinjaTokenKind;
 
 namespace Headroom.Tokenizers.Chat;

@@ -1,7 +1,5 @@
-using System.Globalization;
 using System.Runtime.CompilerServices;
 using Headroom.Core;
-using Headroom.Formats;
 using static Headroom.Tokenizers.Chat.JinjaTokenKind;
 
 namespace Headroom.Tokenizers.Chat;

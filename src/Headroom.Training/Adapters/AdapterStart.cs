@@ -1,11 +1,9 @@
 using System.Globalization;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Peft;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
-using Headroom.Models;
 
 namespace Headroom.Training.Adapters;
 

@@ -1,5 +1,3 @@
-using Headroom.Core;
-
 namespace Headroom.Training.Adapters;
 
 /// <summary>

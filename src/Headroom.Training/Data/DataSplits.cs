@@ -1,7 +1,5 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Training.Events;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks;
 

@@ -1,4 +1,3 @@
-using Headroom.Core;
 using Headroom.Inference;
 
 namespace Headroom.Training.Data;

@@ -1,10 +1,8 @@
 using System.Text;
 using System.Text.Encodings.Web;
-using System.Text.Json;
 using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Training.Events;
 
 namespace Headroom.Training.Data;
 

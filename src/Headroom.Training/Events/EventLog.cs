@@ -2,7 +2,6 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats;
 
 namespace Headroom.Training.Events;
 

@@ -1,7 +1,4 @@
 using System.Text.Json.Serialization;
-using Headroom.Core;
-using Headroom.Inference;
-using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Events;
 

@@ -1,5 +1,3 @@
-using Headroom.Core;
-
 namespace Headroom.Training.Intervals;
 
 /// <summary>A value with its 95 % interval.</summary>

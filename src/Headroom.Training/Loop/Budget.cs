@@ -1,7 +1,6 @@
 using Headroom.Core;
 using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Planning;
 
 namespace Headroom.Training.Loop;
 

@@ -9,8 +9,6 @@ using Headroom.Formats.Peft;
 using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
-using Headroom.Models;
-using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 
 namespace Headroom.Training.Loop;

@@ -1,5 +1,3 @@
-using Headroom.Training.Intervals;
-
 namespace Headroom.Training.Loop;
 
 /// <summary>

@@ -1,7 +1,5 @@
 using System.Globalization;
 using Headroom.Core;
-using Headroom.Formats;
-using Headroom.Tokenizers.Chat;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Loop;

@@ -1,11 +1,7 @@
-using System.Diagnostics;
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Inference;
-using Headroom.Tokenizers.Chat;
 using Headroom.Training.Data;
 using Headroom.Training.Recipes;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Training.Loop;
 

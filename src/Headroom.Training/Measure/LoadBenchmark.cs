@@ -6,7 +6,6 @@ using Headroom.Formats.Gguf;
 using Headroom.Formats.HuggingFace;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
-using Headroom.Models;
 
 namespace Headroom.Training.Measure;
 

@@ -3,7 +3,6 @@ using Headroom.Core;
 using Headroom.Core.Families;
 using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Planning;
 using Headroom.Training.Data;
 using Headroom.Training.Loop;
 

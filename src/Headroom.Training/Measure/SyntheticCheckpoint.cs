@@ -4,7 +4,6 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Formats.Safetensors;
-using Headroom.Training.Loop;
 
 namespace Headroom.Training.Measure;
 

@@ -1,6 +1,5 @@
 using System.Reflection;
 using Headroom.Core;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Training.Recipes;
 

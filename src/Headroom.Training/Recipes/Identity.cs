@@ -2,7 +2,6 @@ using System.Collections;
 using System.Reflection;
 using System.Text.Encodings.Web;
 using System.Text.Json;
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Inference.Bases;
 using Headroom.Training.Tasks;

@@ -1,7 +1,5 @@
 using Headroom.Core;
 using Headroom.Inference;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training.Loop;
 using Headroom.Training.Runs;
 using Headroom.Training.Tasks;
 using Headroom.Training.Tasks.LabelWords;

@@ -4,7 +4,6 @@ using System.Reflection;
 using Headroom.Core;
 using Headroom.Core.Families;
 using Headroom.Inference;
-using Headroom.Tokenizers.Chat;
 using Headroom.Training.Adapters;
 using Headroom.Training.Loop;
 using Headroom.Training.Tasks;

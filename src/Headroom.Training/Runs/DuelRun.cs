@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Training.Data;
 using Headroom.Training.Events;
 using Headroom.Training.Recipes;

@@ -1,7 +1,6 @@
 using System.Globalization;
 using System.Text;
 using Headroom.Core;
-using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
 

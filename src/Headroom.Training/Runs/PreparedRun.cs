@@ -1,5 +1,4 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;

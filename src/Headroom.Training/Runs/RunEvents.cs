@@ -1,7 +1,4 @@
 using System.Globalization;
-using System.Text.Json.Nodes;
-using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Tokenizers;

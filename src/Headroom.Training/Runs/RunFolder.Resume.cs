@@ -4,7 +4,6 @@ using Headroom.Formats;
 using Headroom.Formats.Peft;
 using Headroom.Inference.Bases;
 using Headroom.Training.Events;
-using Headroom.Training.Loop;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Runs;

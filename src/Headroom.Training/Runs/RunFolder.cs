@@ -3,7 +3,6 @@ using Headroom.Core;
 using Headroom.Formats;
 using Headroom.Inference.Bases;
 using Headroom.Training.Events;
-using Headroom.Training.Loop;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Runs;

@@ -1,7 +1,6 @@
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats.Data;
-using Headroom.Tokenizers.Chat;
 using Headroom.Training.Data;
 using Headroom.Training.Loop;
 using Headroom.Training.Recipes;

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Peft;
 using Headroom.Inference;
 using Headroom.Inference.Bases;

@@ -1,8 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
-using Headroom.Core;
 using Headroom.Training.Events;
-using Headroom.Training.Intervals;
 
 namespace Headroom.Training.Tasks;
 

@@ -1,4 +1,3 @@
-using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Inference;
 using Headroom.Training.Data;

@@ -1,6 +1,5 @@
 using System.Collections.Concurrent;
 using Headroom.Core;
-using Headroom.Tokenizers;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks.LabelWords;
 

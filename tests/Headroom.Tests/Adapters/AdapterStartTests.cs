@@ -1,13 +1,11 @@
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Peft;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 using Headroom.Training.Adapters;
 using Headroom.Training.Data;
 using Headroom.Training.Loop;

@@ -1,6 +1,5 @@
 using Headroom.Core;
 using Headroom.Tests.Cpu;
-using Headroom.Training;
 using Headroom.Training.Adapters;
 
 namespace Headroom.Tests.Adapters;

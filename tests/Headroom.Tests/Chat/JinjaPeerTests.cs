@@ -1,7 +1,7 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Tokenizers.Chat;
 using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tests.Chat;
 

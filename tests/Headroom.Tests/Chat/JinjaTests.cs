@@ -1,8 +1,8 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Tokenizers.Chat;
-using Headroom.Tokenizers;
 using Headroom.Tests.Formats;
+using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Tests.Chat;
 

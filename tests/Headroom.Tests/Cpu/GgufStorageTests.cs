@@ -2,7 +2,6 @@ using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Tests.Formats;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Cpu;
 

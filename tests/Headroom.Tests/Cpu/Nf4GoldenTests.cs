@@ -2,7 +2,6 @@ using System.Runtime.InteropServices;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Safetensors;
 
 namespace Headroom.Tests.Cpu;

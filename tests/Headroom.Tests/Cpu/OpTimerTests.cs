@@ -1,11 +1,8 @@
 using System.Text.RegularExpressions;
 using Headroom.Core;
-using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Planning;
 using Headroom.Tests.Models;
-using Headroom.Training;
 
 namespace Headroom.Tests.Cpu;
 

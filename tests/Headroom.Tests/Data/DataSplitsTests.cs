@@ -1,9 +1,6 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Training;
 using Headroom.Training.Data;
-using Headroom.Training.Events;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Tests.Data;

@@ -2,8 +2,6 @@ using System.Text.RegularExpressions;
 using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training;
 using Headroom.Training.Data;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks.LabelWords;

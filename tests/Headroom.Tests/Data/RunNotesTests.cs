@@ -1,7 +1,3 @@
-using Headroom.Core;
-using Headroom.Cpu;
-using Headroom.Formats.Data;
-using Headroom.Training;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 

@@ -1,6 +1,4 @@
-using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Training.Events;
 
 namespace Headroom.Tests.Data;
 

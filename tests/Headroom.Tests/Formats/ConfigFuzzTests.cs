@@ -2,11 +2,9 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Formats.Peft;
 using Headroom.Formats.Safetensors;
-using Headroom.Inference;
 using Headroom.Tokenizers;
 
 namespace Headroom.Tests.Formats;

@@ -1,7 +1,6 @@
 using System.Text.Json.Nodes;
 using CsCheck;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.HuggingFace;
 
@@ -13,7 +12,7 @@ namespace Headroom.Tests.Formats;
 /// </summary>
 public class ConfigKeysTests
 {
-    private const int HeadDim = 16, Hidden = 64, Layers = 4;
+    private const int Hidden = 64, Layers = 4;
 
     private static JsonObject File(string architecture = "LlamaForCausalLM") => new()
     {

@@ -1,5 +1,4 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 
 namespace Headroom.Tests.Formats;

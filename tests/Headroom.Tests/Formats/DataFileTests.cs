@@ -1,9 +1,7 @@
 using System.IO.Compression;
 using System.Text;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Training.Events;
 using Parquet.Serialization;
 
 namespace Headroom.Tests.Formats;

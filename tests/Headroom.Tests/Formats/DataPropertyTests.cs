@@ -2,10 +2,7 @@ using System.Globalization;
 using System.Text;
 using System.Text.Json;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Training.Events;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Formats;
 

@@ -1,7 +1,6 @@
 using System.Reflection;
 using System.Text;
 using System.Text.Json.Serialization;
-using Headroom.Training;
 using Headroom.Training.Events;
 using Headroom.Training.Tasks;
 using Headroom.Training.Tasks.LabelWords;

@@ -1,7 +1,6 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.HuggingFace;
 using Headroom.Formats.Peft;
@@ -10,9 +9,6 @@ using Headroom.Inference;
 using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tokenizers;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training;
-using Headroom.Training.Events;
 
 namespace Headroom.Tests.Formats;
 

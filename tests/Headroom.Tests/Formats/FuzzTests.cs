@@ -1,11 +1,9 @@
 using System.Text;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.Safetensors;
 using Headroom.Tokenizers;
-using Headroom.Training.Events;
 using Parquet;
 using Parquet.Serialization;
 

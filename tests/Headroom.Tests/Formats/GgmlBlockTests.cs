@@ -1,8 +1,6 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.Safetensors;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Formats;
 

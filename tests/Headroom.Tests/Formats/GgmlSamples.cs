@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using Headroom.Core;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Formats;
 

@@ -1,5 +1,4 @@
 using System.Text;
-using Headroom.Core;
 
 namespace Headroom.Tests.Formats;
 

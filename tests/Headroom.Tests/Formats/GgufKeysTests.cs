@@ -1,10 +1,8 @@
 using CsCheck;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.HuggingFace;
 using Headroom.Inference.Export;
-using Headroom.Training;
 
 namespace Headroom.Tests.Formats;
 

@@ -1,9 +1,7 @@
 using CsCheck;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Tests.Models;
-using Headroom.Training.Events;
 
 namespace Headroom.Tests.Formats;
 

@@ -2,13 +2,11 @@ using System.Runtime.InteropServices;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 using Headroom.Training.Measure;
 
 namespace Headroom.Tests.Formats;

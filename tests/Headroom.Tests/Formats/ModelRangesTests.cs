@@ -1,8 +1,6 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.HuggingFace;
-using Headroom.Training.Events;
 
 namespace Headroom.Tests.Formats;
 

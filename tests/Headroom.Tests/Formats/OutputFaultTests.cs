@@ -6,10 +6,7 @@ using Headroom.Formats.Gguf;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
-using Headroom.Models;
 using Headroom.Tests.Loop;
-using Headroom.Training;
-using Headroom.Training.Loop;
 
 namespace Headroom.Tests.Formats;
 

@@ -3,14 +3,11 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Peft;
 using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Generation;
-using Headroom.Training;
-using Headroom.Training.Events;
 
 namespace Headroom.Tests.Formats;
 

@@ -1,7 +1,6 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Formats.Peft;
 using Headroom.Inference;
@@ -9,8 +8,6 @@ using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Formats;
 

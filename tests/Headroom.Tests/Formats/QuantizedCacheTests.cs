@@ -4,8 +4,6 @@ using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
-using Headroom.Models;
-using Headroom.Training;
 
 namespace Headroom.Tests.Formats;
 

@@ -1,6 +1,5 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.HuggingFace;
 using Headroom.Formats.Peft;
@@ -8,9 +7,6 @@ using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Inference.Export;
 using Headroom.Models;
-using Headroom.Tests.Golden;
-using Headroom.Training;
-using Headroom.Training.Events;
 
 namespace Headroom.Tests.Formats;
 

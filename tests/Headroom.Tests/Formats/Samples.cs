@@ -1,11 +1,8 @@
 using System.Text;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Inference.Export;
 using Headroom.Tokenizers;
-using Headroom.Training;
-using Headroom.Training.Events;
 
 namespace Headroom.Tests.Formats;
 

@@ -1,14 +1,12 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Peft;
 using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Inference.Export;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 
 namespace Headroom.Tests.Formats;
 

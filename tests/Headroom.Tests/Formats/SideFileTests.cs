@@ -1,13 +1,11 @@
 using System.IO.Compression;
 using System.Text;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.HuggingFace;
 using Headroom.Formats.Peft;
 using Headroom.Formats.Safetensors;
-using Headroom.Models;
 using Headroom.Tokenizers;
 
 namespace Headroom.Tests.Formats;

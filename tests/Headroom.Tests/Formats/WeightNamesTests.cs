@@ -2,15 +2,12 @@ using System.Text.Json.Nodes;
 using CsCheck;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.HuggingFace;
 using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Inference.Export;
 using Headroom.Models;
-using Headroom.Training;
-using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Formats;
 

@@ -3,8 +3,6 @@ using Headroom.Core;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tokenizers;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training;
 
 namespace Headroom.Tests.Generation;
 

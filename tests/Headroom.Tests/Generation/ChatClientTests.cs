@@ -1,10 +1,5 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Inference;
-using Headroom.Tokenizers;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training;
-using Headroom.Training.Events;
 using Microsoft.Extensions.AI;
 using ChatMessage = Microsoft.Extensions.AI.ChatMessage;
 

@@ -1,10 +1,6 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Inference;
 using Headroom.Tokenizers;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training;
-using Headroom.Training.Events;
 
 namespace Headroom.Tests.Generation;
 

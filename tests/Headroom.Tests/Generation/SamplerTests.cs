@@ -1,8 +1,6 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Inference;
-using Headroom.Training;
 
 namespace Headroom.Tests.Generation;
 

@@ -1,7 +1,5 @@
-using System.Runtime.InteropServices;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Golden;
 

@@ -2,7 +2,6 @@ using System.Text;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.BitsAndBytes;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.HuggingFace;
@@ -11,7 +10,6 @@ using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
 using Headroom.Models;
-using Headroom.Training;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 

@@ -1,12 +1,10 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.Peft;
 using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Inference.Export;
 using Headroom.Models;
-using Headroom.Training;
 
 namespace Headroom.Tests.Golden;
 

@@ -1,11 +1,9 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Training;
 
 namespace Headroom.Tests.Golden;
 

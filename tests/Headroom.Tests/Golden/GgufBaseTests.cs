@@ -1,15 +1,12 @@
 using System.IO.Compression;
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tokenizers;
-using Headroom.Training;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
-using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Golden;
 

@@ -1,7 +1,5 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training;
 using Headroom.Training.Loop;
 using Headroom.Training.Recipes;
 

@@ -1,6 +1,5 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.Peft;
@@ -8,9 +7,7 @@ using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tokenizers;
-using Headroom.Training;
 using Headroom.Training.Data;
-using Headroom.Training.Events;
 using Headroom.Training.Loop;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks.LabelWords;

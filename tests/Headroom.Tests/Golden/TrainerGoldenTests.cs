@@ -1,13 +1,11 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Formats.Peft;
 using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Training;
 using Headroom.Training.Data;
 using Headroom.Training.Loop;
 using Headroom.Training.Recipes;

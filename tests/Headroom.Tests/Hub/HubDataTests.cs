@@ -1,8 +1,5 @@
-using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
 using Headroom.Formats.Hub;
-using Headroom.Training.Events;
 using Parquet.Serialization;
 
 namespace Headroom.Tests.Hub;

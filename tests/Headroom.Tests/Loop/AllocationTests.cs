@@ -3,9 +3,7 @@ using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 using Headroom.Training.Data;
-using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Loop;
 

@@ -3,7 +3,6 @@ using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 using Headroom.Training.Data;
 
 namespace Headroom.Tests.Loop;

@@ -3,8 +3,6 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Tests.Formats;
-using Headroom.Training;
 using Headroom.Training.Loop;
 using Headroom.Training.Pretraining;
 using Headroom.Training.Recipes;

@@ -4,7 +4,6 @@ using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 using Headroom.Training.Adapters;
 
 namespace Headroom.Tests.Loop;

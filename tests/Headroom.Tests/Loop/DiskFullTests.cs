@@ -1,7 +1,6 @@
 using Headroom.Core;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 using Headroom.Training.Data;
 using Headroom.Training.Events;
 using Headroom.Training.Loop;

@@ -2,12 +2,10 @@ using System.Security.Cryptography;
 using Headroom.Core;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 using Headroom.Training.Data;
 using Headroom.Training.Events;
 using Headroom.Training.Loop;
 using Headroom.Training.Recipes;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Loop;
 

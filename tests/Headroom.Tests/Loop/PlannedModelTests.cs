@@ -1,7 +1,6 @@
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Inference;
-using Headroom.Training;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 

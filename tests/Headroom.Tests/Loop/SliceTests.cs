@@ -1,12 +1,10 @@
 using System.Security.Cryptography;
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Safetensors;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 using Headroom.Training.Loop;
 
 namespace Headroom.Tests.Loop;

@@ -1,6 +1,5 @@
 using Headroom.Core;
 using Headroom.Models;
-using Headroom.Training;
 using Headroom.Training.Data;
 using Headroom.Training.Loop;
 using Headroom.Training.Recipes;

@@ -1,5 +1,4 @@
 using Headroom.Core;
-using Headroom.Models;
 using Headroom.Tests.Cpu;
 
 namespace Headroom.Tests.Models;

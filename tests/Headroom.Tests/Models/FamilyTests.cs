@@ -1,6 +1,5 @@
 using Headroom.Core;
 using Headroom.Core.Families;
-using Headroom.Formats;
 using Headroom.Formats.HuggingFace;
 using Headroom.Models;
 

@@ -4,8 +4,6 @@ using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Planning;
-using Headroom.Training;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Models;
 

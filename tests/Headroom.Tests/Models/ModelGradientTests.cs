@@ -1,6 +1,5 @@
 using Headroom.Core;
 using Headroom.Models;
-using Headroom.Training;
 
 namespace Headroom.Tests.Models;
 

@@ -2,7 +2,6 @@ using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Inference;
 using Headroom.Models;
-using Headroom.Training;
 
 namespace Headroom.Tests.Models;
 

@@ -1,9 +1,7 @@
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Tests.Formats;
-using Headroom.Training;
 using Headroom.Training.Pretraining;
 
 namespace Headroom.Tests.Models;

@@ -1,6 +1,5 @@
 using Headroom.Core;
 using Headroom.Cpu;
-using Headroom.Training;
 using Headroom.Training.Measure;
 
 namespace Headroom.Tests.Models;

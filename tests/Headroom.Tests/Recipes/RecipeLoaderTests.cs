@@ -1,6 +1,4 @@
 using Headroom.Core;
-using Headroom.Models;
-using Headroom.Training;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Tests.Recipes;

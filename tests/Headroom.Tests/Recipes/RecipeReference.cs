@@ -9,10 +9,7 @@ using System.Text.RegularExpressions;
 using System.Xml.Linq;
 using Headroom.Core;
 using Headroom.Inference;
-using Headroom.Training;
-using Headroom.Training.Loop;
 using Headroom.Training.Recipes;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Tests.Recipes;
 

@@ -1,10 +1,6 @@
 using System.Text.Json.Nodes;
-using Headroom.Core;
 using Headroom.Formats;
-using Headroom.Reports;
-using Headroom.Training;
 using Headroom.Training.Events;
-using Headroom.Training.Runs;
 using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Tests.Reports;

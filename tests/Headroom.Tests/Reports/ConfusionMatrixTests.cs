@@ -1,10 +1,6 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training;
-using Headroom.Training.Events;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks;
 using Headroom.Training.Tasks.LabelWords;

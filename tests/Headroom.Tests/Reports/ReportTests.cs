@@ -1,8 +1,6 @@
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Planning;
 using Headroom.Reports;
-using Headroom.Training;
 using Headroom.Training.Intervals;
 
 namespace Headroom.Tests.Reports;

@@ -1,6 +1,5 @@
 using Headroom.Core;
 using Headroom.Reports;
-using Headroom.Training;
 using Headroom.Training.Events;
 using Headroom.Training.Intervals;
 using Headroom.Training.Tasks.LabelWords;

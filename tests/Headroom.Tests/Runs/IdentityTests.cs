@@ -1,7 +1,6 @@
 using System.Reflection;
 using Headroom.Core;
 using Headroom.Inference.Bases;
-using Headroom.Training;
 using Headroom.Training.Data;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks.LabelWords;

@@ -1,9 +1,7 @@
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Inference.Bases;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 using Headroom.Training.Events;
 using Headroom.Training.Loop;
 using Headroom.Training.Recipes;

@@ -1,13 +1,9 @@
 using System.Text;
 using System.Text.Json.Nodes;
-using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
 using Headroom.Inference;
 using Headroom.Tokenizers;
-using Headroom.Training;
 using Headroom.Training.Data;
-using Headroom.Training.Events;
 using Headroom.Training.Intervals;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks;

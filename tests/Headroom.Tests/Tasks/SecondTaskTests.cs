@@ -2,7 +2,6 @@ using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Cpu;
 using Headroom.Reports;
-using Headroom.Training;
 using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 using Headroom.Training.Tasks;

@@ -2,7 +2,6 @@ using Headroom.Core;
 using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Tests.Models;
-using Headroom.Training;
 using Headroom.Training.Data;
 using Headroom.Training.Loop;
 using Headroom.Training.Recipes;

@@ -1,6 +1,5 @@
 using CsCheck;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Gguf;
 using Headroom.Tokenizers;
 

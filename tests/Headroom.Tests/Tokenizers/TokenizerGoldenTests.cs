@@ -1,6 +1,5 @@
 using System.Text.Json;
 using Headroom.Tokenizers;
-using Headroom.Training.Data;
 
 namespace Headroom.Tests.Tokenizers;
 

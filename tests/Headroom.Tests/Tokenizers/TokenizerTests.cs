@@ -3,8 +3,6 @@ using System.Text;
 using System.Text.Json;
 using Headroom.Core;
 using Headroom.Tokenizers;
-using Headroom.Tokenizers.Chat;
-using Headroom.Training.Data;
 
 namespace Headroom.Tests.Tokenizers;
 

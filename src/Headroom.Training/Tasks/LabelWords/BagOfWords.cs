@@ -1,8 +1,6 @@
 using System.Numerics;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
-using Headroom.Training.Events;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Tasks.LabelWords;

@@ -1,6 +1,4 @@
 using System.Globalization;
-using Headroom.Core;
-using Headroom.Tokenizers.Chat;
 
 namespace Headroom.Training.Tasks.LabelWords;
 

@@ -1,7 +1,4 @@
 using System.Text.Json;
-using System.Text.Json.Nodes;
-using Headroom.Formats;
-using Headroom.Training.Events;
 using Headroom.Training.Intervals;
 
 namespace Headroom.Training.Tasks.LabelWords;

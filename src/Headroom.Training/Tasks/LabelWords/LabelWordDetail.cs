@@ -1,5 +1,4 @@
 using System.Text.Json.Nodes;
-using Headroom.Core;
 
 namespace Headroom.Training.Tasks.LabelWords;
 

@@ -1,6 +1,5 @@
 using Headroom.Core;
 using Headroom.Formats.Data;
-using Headroom.Training.Events;
 
 namespace Headroom.Training.Tasks.LabelWords;
 

@@ -2,7 +2,6 @@ using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
 using Headroom.Training.Data;
-using Headroom.Training.Events;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Tasks.LabelWords;

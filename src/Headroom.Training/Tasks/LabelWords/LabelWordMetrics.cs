@@ -1,4 +1,3 @@
-using Headroom.Core;
 using Headroom.Training.Intervals;
 
 namespace Headroom.Training.Tasks.LabelWords;

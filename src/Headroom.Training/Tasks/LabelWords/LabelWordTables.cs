@@ -1,5 +1,3 @@
-using Headroom.Core;
-using Headroom.Tokenizers.Chat;
 using Headroom.Training.Intervals;
 
 namespace Headroom.Training.Tasks.LabelWords;

@@ -1,11 +1,9 @@
 using System.Globalization;
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
 using Headroom.Training.Data;
-using Headroom.Training.Events;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Tasks.LabelWords;
