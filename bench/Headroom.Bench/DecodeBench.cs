@@ -83,7 +83,8 @@ public static class DecodeBench
                     storage, outs, ins, Take(DType.U4, new Shape(outs, ins)), Take(DType.U8, new Shape(blocks)),
                     Take(DType.F32, new Shape(LinearWeight.Blocks(blocks, 256))), Take(DType.F32, new Shape(1)))
                 : new LinearWeight(
-                    storage, outs, ins, Take(storage == WeightStorage.F32 ? DType.F32 : DType.BF16, new Shape(outs, ins))
+                    storage, outs, ins,
+                    Take(storage == WeightStorage.F32 ? DType.F32 : DType.BF16, new Shape(outs, ins))
                 );
         device.Ops.Quantize(source, w);
         Tensor x = Take(DType.F32, new Shape(rows, ins)), y = Take(DType.F32, new Shape(rows, outs));

@@ -344,7 +344,8 @@ internal sealed class TemplateCases
             case 17: return Tag("raw") + _dice.Pick("{{ x }}", "{% if %}", "a\n  b", " ", "{# c #}") + Tag("endraw");
             case 18: return $"{{#{Sign()} {_dice.Pick("note", "{{ x }}", "a\nb", "")} {Sign()}#}}";
             case 19: return Tag("generation") + Body(depth, loop) + Tag("endgeneration");
-            case 20: return loop ? Tag($"if {Bool(1)}") + Tag(_dice.Pick("break", "continue")) + Tag("endif") : Output();
+            case 20:
+                return loop ? Tag($"if {Bool(1)}") + Tag(_dice.Pick("break", "continue")) + Tag("endif") : Output();
             case 21:
                 return _dice.One(3)
                     ? Tag($"with z = {Any(1)}") + "{{ z }}" + Tag("endwith")

@@ -91,7 +91,8 @@ internal static class ReportBuilder
                 (r, i) =>
                     new RunEntry(
                         groups.Count(g => g == groups[i]) > 1 ? $"{groups[i]}, seed {r.Summary.Seed}" : groups[i],
-                        groups[i], order.IndexOf(groups[i]), r.Folder, r.Summary, CurveStatistics.Compute(r.Summary.Steps))
+                        groups[i], order.IndexOf(groups[i]), r.Folder, r.Summary,
+                        CurveStatistics.Compute(r.Summary.Steps))
             )
             .ToList();
     }

@@ -30,7 +30,7 @@ public class AllocationTests
         new(DType.BF16, WeightStorage.Int8), new(DType.BF16, WeightStorage.BF16), new(DType.BF16, Recompute: 0),
         new(DType.BF16, WeightStorage.F32, Mode: TrainMode.Full)];
 
-    internal static TheoryData<Case> Cases => new(s_cases);
+    public static IEnumerable<ITheoryDataRow> Cases => new TheoryData<Case>(s_cases);
 
     private static Engine Open(Case c)
     {

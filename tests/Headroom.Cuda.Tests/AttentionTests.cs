@@ -11,7 +11,7 @@ public class AttentionTests
     /// </summary>
     public enum Kernels { Rows, TensorCore, Hopper }
 
-    internal static TheoryData<DType, int, Kernels> Cases
+    public static IEnumerable<ITheoryDataRow> Cases
     {
         get
         {

@@ -1,3 +1,4 @@
+using System.Reflection;
 using System.Reflection.Metadata;
 using System.Reflection.Metadata.Ecma335;
 using System.Reflection.PortableExecutable;
@@ -78,7 +79,7 @@ public sealed partial class EveryKernelTests
         string[] launching =
         [
             .. typeof(EveryKernelTests)
-                .GetMethods()
+                .GetMethods(BindingFlags.Instance | BindingFlags.Public | BindingFlags.NonPublic)
                 .Where(m => m.IsDefined(typeof(TheoryAttribute), false) && m.Name != nameof(EveryModelHasAPlan))
                 .Select(m => m.Name),
         ];

@@ -30,7 +30,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
         Attended = ["attention_rows.cu", "flash.cu", "flash_hopper.cu", "flash_hopper_backward.cu"],
         Dora = ["dora.cu"];
 
-    internal static TheoryData<DType> Types => [DType.F32, DType.BF16, DType.F16];
+    public static IEnumerable<ITheoryDataRow> Types => (TheoryData<DType>)[DType.F32, DType.BF16, DType.F16];
 
     private static Rig Open(long scratch = 4 << 20)
     {
@@ -522,8 +522,8 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
     ];
 
     /// <summary>A case for each type and model: each has its engine, and its own line in a log.</summary>
-    internal static TheoryData<DType, int> TypesAndModels =>
-        [
+    public static IEnumerable<ITheoryDataRow> TypesAndModels =>
+        (TheoryData<DType, int>)[
             .. from t in new[] { DType.F32, DType.BF16, DType.F16 }
             from m in Enumerable.Range(0, Models.Length)
             select (t, m),

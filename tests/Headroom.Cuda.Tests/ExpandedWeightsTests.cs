@@ -76,7 +76,7 @@ public class ExpandedWeightsTests
             device.Expanded.Bytes);
     }
 
-    internal static TheoryData<DType, WeightStorage, int, bool, bool, int> Cases => new()
+    public static IEnumerable<ITheoryDataRow> Cases => new TheoryData<DType, WeightStorage, int, bool, bool, int>()
     {
             { DType.BF16, WeightStorage.NF4Double, 0, false, true, 16 },
             { DType.BF16, WeightStorage.NF4Double, -1, false, true, 16 },

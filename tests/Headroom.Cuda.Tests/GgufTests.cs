@@ -8,7 +8,7 @@ namespace Headroom.Cuda.Tests;
 /// </summary>
 public class GgufTests
 {
-    internal static TheoryData<GgmlType> Types() => [.. GgmlSamples.Quantized];
+    public static IEnumerable<ITheoryDataRow> Types() => (TheoryData<GgmlType>)[.. GgmlSamples.Quantized];
 
     [Theory, MemberData(nameof(Types))]
     internal void AsOnTheCpu(GgmlType type)

@@ -6,7 +6,7 @@ namespace Headroom.Cuda.Tests;
 /// <summary>Products over every storage, LoRA with dropout, quantization bits.</summary>
 public class LinearTests
 {
-    internal static TheoryData<WeightStorage, DType> Storages
+    public static IEnumerable<ITheoryDataRow> Storages
     {
         get
         {
@@ -52,7 +52,7 @@ public class LinearTests
         }
     }
 
-    internal static TheoryData<DType, int, float, bool> Loras
+    public static IEnumerable<ITheoryDataRow> Loras
     {
         get
         {

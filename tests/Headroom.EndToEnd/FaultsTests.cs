@@ -13,8 +13,11 @@ public class FaultsTests
     {
         var ours = new HeadroomException("Row 3 is odd.", "Mend it.");
         Assert.Same(
-            ours, Faults.Describe(new AggregateException(new AggregateException(new InvalidOperationException("x"), ours))));
-        Assert.Contains("not enough memory", Faults.Describe(new AggregateException(new OutOfMemoryException())).Message);
+            ours,
+            Faults.Describe(
+                new AggregateException(new AggregateException(new InvalidOperationException("x"), ours))));
+        var full = new AggregateException(new OutOfMemoryException());
+        Assert.Contains("not enough memory", Faults.Describe(full).Message);
         Assert.Contains(
             "not enough memory", Faults.Describe(new TypeInitializationException("T", new OutOfMemoryException())).Message);
         var file = Faults.Describe(new AggregateException(new IOException("No space left on device : 'x\u001b'")));

@@ -219,7 +219,8 @@ internal static class LoadBenchmark
     private static Engine Load(
         IDevice device, IWeightSource source, QuantizationOptions options, CancellationToken stop)
     {
-        var engine = new Engine(device, source, BaseSettings.Choose(source, device, options), new BatchLimits(), (_, _) =>
+        var settings = BaseSettings.Choose(source, device, options);
+        var engine = new Engine(device, source, settings, new BatchLimits(), (_, _) =>
             stop.ThrowIfCancellationRequested()
         );
         engine.Read(engine.Model.InverseFrequencies);

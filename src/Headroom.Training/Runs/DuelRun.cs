@@ -142,7 +142,8 @@ public static class DuelRun
         foreach (var m in recipe.Models)
         {
             using var prepared = PreparedRun.Prepare(
-                one, m, host.OpenDevice, host.BudgetBytes, host.Progress, rows: encoded[m] = RunRows.Read(one, m, data));
+                one, m, host.OpenDevice, host.BudgetBytes, host.Progress,
+                rows: encoded[m] = RunRows.Read(one, m, data));
             prepared.Device.Dispose();
             notes.AddRange(prepared.Notes.Select(n => (TrainRun.ModelName(m), n)));
         }

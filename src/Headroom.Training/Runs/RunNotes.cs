@@ -33,7 +33,8 @@ internal static class RunNotes
     /// <param name="rows">The rows that are evaluated.</param>
     /// <param name="longest">The longest of them, tokens.</param>
     /// <param name="config">The model.</param>
-    public static IReadOnlyList<string> Find(ITask task, IReadOnlyList<DataRow> rows, int longest, ModelConfig config) =>
+    public static IReadOnlyList<string> Find(
+        ITask task, IReadOnlyList<DataRow> rows, int longest, ModelConfig config) =>
         [.. task.Notes(null, rows), .. Positions(longest, config)];
 
     // Whether rows go beyond the positions of the base.

@@ -86,4 +86,5 @@ internal sealed record Evaluation
 /// <param name="MaxTokens">Most tokens of a batch; no row is longer.</param>
 /// <param name="Seed">Of the intervals that are found by drawing rows.</param>
 /// <param name="Progress">Is told of rows done, and of all.</param>
-internal sealed record EvaluationOptions(int BatchRows, int MaxTokens, ulong Seed = 1, Action<int, int>? Progress = null);
+internal sealed record EvaluationOptions(
+    int BatchRows, int MaxTokens, ulong Seed = 1, Action<int, int>? Progress = null);

@@ -20,7 +20,8 @@ internal sealed record Table(string? Caption, string Align, IReadOnlyList<string
 /// <summary>A chart of a metric with its intervals, a bar a row.</summary>
 /// <param name="Title">Above it.</param>
 /// <param name="Bars">Each with its name and the colour of its model (<see cref="ReportRow.Colour"/>).</param>
-internal sealed record IntervalChart(string Title, IReadOnlyList<(string Name, int Colour, Interval Value)> Bars) : Block;
+internal sealed record IntervalChart(
+    string Title, IReadOnlyList<(string Name, int Colour, Interval Value)> Bars) : Block;
 
 /// <summary>A titled part of the report.</summary>
 /// <param name="Title">Title; a section without blocks is left out.</param>

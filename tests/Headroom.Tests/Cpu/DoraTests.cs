@@ -8,7 +8,7 @@ namespace Headroom.Tests.Cpu;
 /// </summary>
 public unsafe class DoraTests
 {
-    internal static TheoryData<WeightStorage, int, int, int> Cases()
+    public static IEnumerable<ITheoryDataRow> Cases()
     {
         var data = new TheoryData<WeightStorage, int, int, int>();
         foreach (var storage in Enum.GetValues<WeightStorage>().Where(s => s != WeightStorage.Gguf))

@@ -15,7 +15,7 @@ public sealed unsafe class GgufStorageTests : IDisposable
     private readonly List<nint> _memory = [];
     private readonly PhiloxRandom _random = new(11);
 
-    internal static TheoryData<GgmlType> Types() => [.. GgmlSamples.Quantized];
+    public static IEnumerable<ITheoryDataRow> Types() => (TheoryData<GgmlType>)[.. GgmlSamples.Quantized];
 
     [Theory, MemberData(nameof(Types))]
     internal void AsInFloat32(GgmlType type)

@@ -9,7 +9,7 @@ namespace Headroom.Tests.Cpu;
 /// </summary>
 public unsafe class LinearTests
 {
-    internal static TheoryData<WeightStorage, int, int, int> Cases()
+    public static IEnumerable<ITheoryDataRow> Cases()
     {
         var data = new TheoryData<WeightStorage, int, int, int>();
         // GGUF blocks are never made from float32 by the ops; GgufStorageTests has them.

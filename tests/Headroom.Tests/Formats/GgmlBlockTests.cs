@@ -9,11 +9,11 @@ namespace Headroom.Tests.Formats;
 /// </summary>
 public unsafe class GgmlBlockTests
 {
-    internal static TheoryData<GgmlType> All() => [.. GgmlSamples.Quantized, GgmlType.BF16];
-    internal static TheoryData<GgmlType> Quantized() => [.. GgmlSamples.Quantized];
+    public static IEnumerable<ITheoryDataRow> All() => (TheoryData<GgmlType>)[.. GgmlSamples.Quantized, GgmlType.BF16];
+    public static IEnumerable<ITheoryDataRow> Quantized() => (TheoryData<GgmlType>)[.. GgmlSamples.Quantized];
 
-    internal static TheoryData<GgmlType> Written() =>
-        [GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q5_0, GgmlType.Q5_1, GgmlType.Q8_0, GgmlType.BF16];
+    public static IEnumerable<ITheoryDataRow> Written() =>
+        (TheoryData<GgmlType>)[GgmlType.Q4_0, GgmlType.Q4_1, GgmlType.Q5_0, GgmlType.Q5_1, GgmlType.Q8_0, GgmlType.BF16];
 
     [Theory, MemberData(nameof(All))]
     internal void ValuesAreTheReferences(GgmlType type)

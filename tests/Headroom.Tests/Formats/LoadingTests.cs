@@ -26,7 +26,7 @@ public sealed class LoadingTests : IDisposable
         IntermediateSize = 167,
     }; // NF4 blocks cross rows, the last one is partial
 
-    internal static TheoryData<string, WeightStorage, WeightStorage> Cases()
+    public static IEnumerable<ITheoryDataRow> Cases()
     {
         var data = new TheoryData<string, WeightStorage, WeightStorage>();
         foreach (string type in (string[])["F32", "BF16", "F16", "F64"])

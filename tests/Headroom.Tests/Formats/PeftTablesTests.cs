@@ -143,7 +143,8 @@ public sealed class PeftTablesTests : IDisposable
         var adapter = PeftAdapter.Load(Write(source, held, listed, ensure), m => Assert.Fail(m));
         if (result == "differ")
         {
-            Assert.Contains("differ", Assert.Throws<HeadroomException>(() => AdapterBase.Subtract(source, adapter)).Message);
+            Assert.Contains(
+                "differ", Assert.Throws<HeadroomException>(() => AdapterBase.Subtract(source, adapter)).Message);
             Assert.Contains(
                 "differ", Assert.Throws<HeadroomException>(() => new MergedSource(source, adapter, null, null)).Message
             );

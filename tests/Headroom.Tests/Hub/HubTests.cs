@@ -246,7 +246,7 @@ public sealed class HubTests : IDisposable
         Assert.Contains(_hub.Requests, r => r.Storage && r.Path.EndsWith("sig=2", StringComparison.Ordinal));
     }
 
-    internal static TheoryData<int, string?, string?, HubFault, string> Refusals => new()
+    public static IEnumerable<ITheoryDataRow> Refusals => new TheoryData<int, string?, string?, HubFault, string>()
     {
             {
                 401,

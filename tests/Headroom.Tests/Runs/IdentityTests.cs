@@ -248,7 +248,8 @@ public class IdentityTests
             _ => Config with { },
         };
         Assert.Equal(
-            another, ConfigIdentity.Hash(ConfigIdentity.List(changed)) != ConfigIdentity.Hash(ConfigIdentity.List(Config)));
+            another,
+            ConfigIdentity.Hash(ConfigIdentity.List(changed)) != ConfigIdentity.Hash(ConfigIdentity.List(Config)));
     }
 
     /// <summary>
@@ -303,6 +304,7 @@ public class IdentityTests
         Assert.NotEqual(
             Of(new LabelWordRow([1, 2], 1, 0), new LabelWordRow([3], 1, 0)),
             Of(new LabelWordRow([1], 1, 0), new LabelWordRow([2, 3], 1, 0)));
-        Assert.NotEqual(RowsHash.Compute(new RowList(rows), answers), RowsHash.Compute(new RowList(rows), [[7], [8], [9]]));
+        Assert.NotEqual(
+            RowsHash.Compute(new RowList(rows), answers), RowsHash.Compute(new RowList(rows), [[7], [8], [9]]));
     }
 }
