@@ -14,20 +14,37 @@ internal readonly record struct StepShape(int Tokens, int Sequences, int Labels,
 /// pays.</param>
 internal readonly record struct StepReplay(long Bytes, bool FewShapes);
 
-/// <summary>A device that can record the ops of a training micro-step and replay them.</summary>
+/// <summary>What whoever begins a micro-step does next.</summary>
+internal enum StepStart : byte
+{
+    /// <summary>Issues its ops.</summary>
+    Issue,
+    /// <summary>Issues its ops, which do not run but are recorded, then calls <see cref="IReplaysSteps.EndRecord"/>.
+    /// </summary>
+    Record,
+    /// <summary>Nothing: a record of it was replayed.</summary>
+    Replayed,
+}
+
+/// <summary>
+/// A device that can record the ops of a training micro-step and replay them for a later one of the same
+/// <see cref="StepShape"/>: they are the same ops on the same tensors, but for Dropout.Step and the gradient scale.
+/// </summary>
 internal interface IReplaysSteps
 {
     /// <summary>
     /// Whether the device would replay training micro-steps, of which the largest takes so many FLOPs in so many ops.
     /// </summary>
     StepReplay Replay(double flops, long calls, DType compute);
+    /// <summary>Begins a training micro-step.</summary>
+    StepStart Begin(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale);
     /// <summary>
-    /// Issues a training micro-step. <paramref name="issue"/> calls the same ops on the same tensors for the same
-    /// shape, but for Dropout.Step and gradScale, and nothing else of the device: a device may record what it issues
-    /// and replay that for a later micro-step without calling it. When the device calls it twice, nothing of the first
-    /// time has run.
+    /// Ends a record and runs it: true when the micro-step has run; false when the record came to nothing, so that its
+    /// ops have to be issued again.
     /// </summary>
-    void MicroStep(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue);
+    /// <param name="failure">What issuing the ops threw, or null. If it was not recording that failed, issuing them
+    /// again shows it.</param>
+    bool EndRecord(Exception? failure);
     /// <summary>
     /// What the user should know about how the device runs since recording or replaying failed; null = nothing.
     /// </summary>

@@ -235,12 +235,16 @@ internal sealed unsafe class CudaDevice : IDevice, IDeviceLimits, IKeepsExpanded
     }
 
     /// <inheritdoc/>
-    public void MicroStep(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
+    public StepStart Begin(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale)
     {
         _gpu.MakeCurrent();
-        if (replay.Bytes == 0 || !_ops.Recordable) issue();
-        else _graphs.Run(shape, replay, dropoutStep, gradScale, issue);
+        return replay.Bytes == 0 || !_ops.Recordable
+            ? StepStart.Issue
+            : _graphs.Begin(shape, replay, dropoutStep, gradScale);
     }
+
+    /// <inheritdoc/>
+    public bool EndRecord(Exception? failure) => _graphs.EndRecord(failure);
 
     /// <summary>Waits until everything issued is done.</summary>
     public void Synchronize()

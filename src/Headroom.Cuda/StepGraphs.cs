@@ -1,3 +1,4 @@
+using System.Runtime.ExceptionServices;
 using Headroom.Core;
 using Headroom.Cuda.Interop;
 using Headroom.Cuda.Resources;
@@ -25,11 +26,16 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         public long Used, Bytes;
     }
 
+    private readonly record struct Step(
+        Shape Shape, StepShape Key, StepReplay Replay, uint DropoutStep, float GradScale);
+
     private readonly Dictionary<StepShape, Shape> _shapes = [];
     private readonly List<long> _sizes = [];
     private long _steps, _bytes, _weights;
     private int _graphs;
     private bool _full;
+    private Step _recording;
+    private long _began;
 
     /// <summary>Micro-steps that were replayed.</summary>
     public long Replays { get; private set; }
@@ -50,8 +56,8 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
     /// <summary>Records expand weights ahead as those of large models do; for tests.</summary>
     public bool Ahead { get; set; }
 
-    /// <summary>Issues a micro-step.</summary>
-    public void Run(in StepShape key, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
+    /// <inheritdoc cref="IReplaysSteps.Begin"/>
+    public StepStart Begin(in StepShape key, in StepReplay replay, uint dropoutStep, float gradScale)
     {
         _steps++;
         bool on = On && Failure == null;
@@ -65,8 +71,10 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         {
             shape.Used = _steps;
             if (shape.Graph == null && Room(replay.Bytes))
-                Record(shape, replay, key.Seed, dropoutStep, gradScale, issue);
-            if (shape.Graph != null && Replay(shape.Graph, key, dropoutStep, gradScale)) return;
+                return BeginRecord(new Step(shape, key, replay, dropoutStep, gradScale))
+                    ? StepStart.Record
+                    : StepStart.Issue;
+            if (shape.Graph != null && Replay(shape.Graph, key, dropoutStep, gradScale)) return StepStart.Replayed;
         }
         else if (on)
         {
@@ -75,7 +83,7 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
                     if (s.Graph == null) _shapes.Remove(k);
             _shapes[key] = new Shape { Used = _steps };
         }
-        issue();
+        return StepStart.Issue;
     }
 
     private bool Replay(CudaGraph graph, in StepShape key, uint dropoutStep, float gradScale)
@@ -95,25 +103,44 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         }
     }
 
-    private void Record(Shape shape, in StepReplay replay, ulong seed, uint dropoutStep, float gradScale, Action issue)
+    private bool BeginRecord(in Step step)
     {
-        nint recorded = 0;
-        long start = System.Diagnostics.Stopwatch.GetTimestamp();
+        _began = System.Diagnostics.Stopwatch.GetTimestamp();
         try
         {
-            ops.BeginStep(seed, dropoutStep, gradScale);
+            ops.BeginStep(step.Key.Seed, step.DropoutStep, step.GradScale);
             // Relaxed: a library that loads a kernel or asks for memory does not spoil the record.
             CudaException.Check(
                 Driver.cuStreamBeginCapture(gpu.Main.Value, Driver.CaptureRelaxed), nameof(Driver.cuStreamBeginCapture)
             );
+        }
+        catch (CudaException e)
+        {
+            ops.DropStep();
+            Fail(e);
+            return false;
+        }
+        _recording = step;
+        gpu.Recording = true;
+        ops.ExpandsAhead = Ahead || !step.Replay.FewShapes;
+        return true;
+    }
+
+    /// <inheritdoc cref="IReplaysSteps.EndRecord"/>
+    public bool EndRecord(Exception? failure)
+    {
+        var step = _recording;
+        nint recorded = 0;
+        try
+        {
             int status;
             try
             {
-                gpu.Recording = true;
-                ops.ExpandsAhead = Ahead || !replay.FewShapes;
-                issue();
-                ops.AdaptersChanged();
-                WhileRecording?.Invoke();
+                if (failure == null)
+                {
+                    ops.AdaptersChanged();
+                    WhileRecording?.Invoke();
+                }
             }
             finally
             {
@@ -121,24 +148,9 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
                 ops.ExpandsAhead = true;
                 status = Driver.cuStreamEndCapture(gpu.Main.Value, out recorded);
             }
+            if (failure != null) ExceptionDispatchInfo.Throw(failure);
             CudaException.Check(status, nameof(Driver.cuStreamEndCapture));
-            long before = FreeBytes();
-            shape.Graph = CudaGraph.Instantiate(recorded, gpu.Main);
-            gpu.Main.Synchronize();
-            shape.Bytes = Math.Max(0, before - FreeBytes());
-            _sizes.Add(shape.Bytes);
-            _bytes += shape.Bytes;
-            PeakBytes = Math.Max(PeakBytes, _bytes);
-            _graphs++;
-            Records++;
-            if (_bytes <= replay.Bytes) return;
-            string took = $"{shape.Bytes / 1048576.0:F0} MiB";
-            Drop(shape); // the plan does not count so much
-            _full = true;
-            if (_graphs == 0)
-                Failure =
-                    $"CUDA graphs are off, micro-steps are issued launch by launch: one took {took} of the device "
-                        + $"where the plan counts {replay.Bytes / 1048576.0:F0} MiB.";
+            Keep(step.Shape, recorded, step.Replay.Bytes);
         }
         catch (Exception e) // whatever it is, issuing the micro-step shows whether it was recording that failed
         {
@@ -148,8 +160,30 @@ internal sealed class StepGraphs(Gpu gpu, CudaOps ops) : IDisposable
         finally
         {
             if (recorded != 0) _ = Driver.cuGraphDestroy(recorded);
-            RecordTime += System.Diagnostics.Stopwatch.GetElapsedTime(start);
+            RecordTime += System.Diagnostics.Stopwatch.GetElapsedTime(_began);
         }
+        return step.Shape.Graph != null && Replay(step.Shape.Graph, step.Key, step.DropoutStep, step.GradScale);
+    }
+
+    private void Keep(Shape shape, nint recorded, long most)
+    {
+        long before = FreeBytes();
+        shape.Graph = CudaGraph.Instantiate(recorded, gpu.Main);
+        gpu.Main.Synchronize();
+        shape.Bytes = Math.Max(0, before - FreeBytes());
+        _sizes.Add(shape.Bytes);
+        _bytes += shape.Bytes;
+        PeakBytes = Math.Max(PeakBytes, _bytes);
+        _graphs++;
+        Records++;
+        if (_bytes <= most) return;
+        string took = $"{shape.Bytes / 1048576.0:F0} MiB";
+        Drop(shape); // the plan does not count so much
+        _full = true;
+        if (_graphs == 0)
+            Failure =
+                $"CUDA graphs are off, micro-steps are issued launch by launch: one took {took} of the device "
+                    + $"where the plan counts {most / 1048576.0:F0} MiB.";
     }
 
     // Another graph fits the counts, perhaps after the one that was idle longest has gone.

@@ -58,8 +58,6 @@ internal sealed partial class Engine : IDisposable
     private bool _adaptersChanged = true;
     private readonly int[] _hostBatch;
     private readonly BatchPadding _padding;
-    private readonly Action _issue;
-    private (BatchTensors Batch, Tensor Losses, Dropout Dropout, float GradScale, int Activations) _step;
 
     /// <summary>Reserves what was planned, and loads.</summary>
     /// <param name="device">The device it was planned on; an engine owns its device from here on.</param>
@@ -152,7 +150,6 @@ internal sealed partial class Engine : IDisposable
                 .Max()
         ];
         _padding = new BatchPadding(limits, planned.Replay.FewShapes);
-        _issue = Issue;
         _slots = Model.Trained.Select(t => t.Slot).ToArray();
         _grads = _slots.Select(s => s.Grad).ToArray();
         foreach (var s in _slots)
@@ -225,20 +222,30 @@ internal sealed partial class Engine : IDisposable
         var (tokens, sequences, labels) = _padding.Pad(batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length);
         Phases.Train(_memory, tokens, sequences, labels, out var b, out var losses);
         Fill(batch, b);
-        _step = (b, losses, dropout, gradScale, _memory.Taken);
-        if (_device is IReplaysSteps replays)
-            replays.MicroStep(
-                new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed), _planned.Replay, dropout.Step,
-                gradScale, _issue);
-        else Issue();
+        var replays = _device as IReplaysSteps;
+        var shape = new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed);
+        var start = replays?.Begin(shape, _planned.Replay, dropout.Step, gradScale) ?? StepStart.Issue;
+        if (start == StepStart.Issue || start == StepStart.Record && !Record(replays!, b, dropout, gradScale, losses))
+            Model.ForwardBackward(b, dropout, gradScale, losses);
         return SumLosses(losses.Head(batch.Labels.Length));
     }
 
-    // The device calls it once or, to replay what it recorded, not at all; twice only where a record came to nothing.
-    private void Issue()
+    // Where a record comes to nothing, the ops that follow take the buffers of this one again.
+    private bool Record(IReplaysSteps replays, in BatchTensors b, in Dropout dropout, float gradScale, Tensor losses)
     {
-        _memory.Taken = _step.Activations;
-        Model.ForwardBackward(_step.Batch, _step.Dropout, _step.GradScale, _step.Losses);
+        int taken = _memory.Taken;
+        Exception? failure = null;
+        try
+        {
+            Model.ForwardBackward(b, dropout, gradScale, losses);
+        }
+        catch (Exception e)
+        {
+            failure = e;
+        }
+        if (replays.EndRecord(failure)) return true;
+        _memory.Taken = taken;
+        return false;
     }
 
     /// <summary>

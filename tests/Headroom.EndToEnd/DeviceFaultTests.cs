@@ -30,11 +30,13 @@ public class DeviceFaultTests
         public void Dispose() => _cpu.Dispose();
         public StepReplay Replay(double flops, long calls, DType compute) => default;
 
-        public void MicroStep(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
+        public StepStart Begin(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale)
         {
             if (++_steps == at) throw new DeviceException("cuLaunchKernel of rms_norm", Fault, Hint);
-            issue();
+            return StepStart.Issue;
         }
+
+        public bool EndRecord(Exception? failure) => false;
     }
 
     // Two micro-steps are a step; a checkpoint is written after every second one.
@@ -65,7 +67,7 @@ public class DeviceFaultTests
             e.ToDo
         );
         // what --verbose prints
-        Assert.Contains(nameof(Failing.MicroStep), Assert.IsType<DeviceException>(e.InnerException).StackTrace);
+        Assert.Contains(nameof(Failing.Begin), Assert.IsType<DeviceException>(e.InnerException).StackTrace);
         var events = File.ReadLines(Path.Combine(folder, "events.jsonl")).Select(l => JsonNode.Parse(l)!).ToList();
         var failed = events[^1];
         Assert.Equal(

@@ -70,7 +70,7 @@ public class AllocationTests
     }
 
     // A device whose record of a micro-step comes to nothing: it is issued again.
-    private sealed class Twice : IDevice
+    private sealed class Twice : IDevice, IReplaysSteps
     {
         private readonly CpuDevice _cpu = new(1);
         public string Name => _cpu.Name;
@@ -82,11 +82,15 @@ public class AllocationTests
         public void Dispose() => _cpu.Dispose();
         public Action? Between { get; set; }
 
-        public void MicroStep(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
+        public StepReplay Replay(double flops, long calls, DType compute) => default;
+
+        public StepStart Begin(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale) =>
+            StepStart.Record;
+
+        public bool EndRecord(Exception? failure)
         {
-            issue();
             Between!();
-            issue();
+            return false;
         }
     }
 

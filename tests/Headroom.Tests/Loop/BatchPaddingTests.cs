@@ -26,11 +26,13 @@ public class BatchPaddingTests
         public StepReplay Replay(double flops, long calls, DType compute) => new(0, few);
         public void Dispose() => _cpu.Dispose();
 
-        public void MicroStep(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue)
+        public StepStart Begin(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale)
         {
             Shapes.Add(shape);
-            issue();
+            return StepStart.Issue;
         }
+
+        public bool EndRecord(Exception? failure) => false;
     }
 
     private static Engine Open(FewShapes device, bool answers, TrainMode mode)

@@ -51,8 +51,10 @@ public class BudgetTests
         }
         public void Upload(ReadOnlySpan<byte> source, Tensor destination) => inner.Upload(source, destination);
         public void Download(Tensor source, Span<byte> destination) => inner.Download(source, destination);
-        public void MicroStep(
-            in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue) => issue();
+        public StepStart Begin(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale) =>
+            StepStart.Issue;
+
+        public bool EndRecord(Exception? failure) => false;
         public void Dispose() => inner.Dispose();
     }
 

@@ -30,8 +30,10 @@ public sealed class PlannedModelTests : IDisposable
             return default;
         }
 
-        public void MicroStep(
-            in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue) => issue();
+        public StepStart Begin(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale) =>
+            StepStart.Issue;
+
+        public bool EndRecord(Exception? failure) => false;
     }
 
     private static Recipe Recipe() => RecipeLoader.Parse($$"""

@@ -26,9 +26,13 @@ public class PrecisionTests
         public void Download(Tensor source, Span<byte> destination) => _cpu.Download(source, destination);
         public StepReplay Replay(double flops, long calls, DType compute) => default;
 
-        public void MicroStep(
-            in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale, Action issue
-        ) => GradScales.Add(gradScale);
+        public StepStart Begin(in StepShape shape, in StepReplay replay, uint dropoutStep, float gradScale)
+        {
+            GradScales.Add(gradScale);
+            return StepStart.Replayed;
+        }
+
+        public bool EndRecord(Exception? failure) => false;
         public void Dispose() => _cpu.Dispose();
     }
 
