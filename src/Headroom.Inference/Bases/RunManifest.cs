@@ -168,7 +168,7 @@ internal sealed record RunManifest
             when (e is JsonException or InvalidOperationException or ArgumentException or KeyNotFoundException)
         {
             throw new HeadroomException(
-                $"{path} is damaged: {e.Message.Split('\n')[0]}",
+                $"{path} is damaged: {JsonKinds.Fault(e)}",
                 "Put the file back from a copy; without it nobody knows what the run was started with.");
         }
     }

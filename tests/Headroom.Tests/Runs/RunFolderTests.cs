@@ -274,10 +274,18 @@ public sealed class RunFolderTests : IDisposable
                     "", "[1]", "{\"recipe_values\": {}}", "{\"recipe_values\": 3}",
                     File.ReadAllText(Folder.Manifest).Replace("\"NF4\"", "\"NF5\"", StringComparison.Ordinal)]
         )
+            Assert.Contains("is damaged", Refused(bad), StringComparison.Ordinal);
+        string whole = manifest.ToJson();
+        Assert.EndsWith(
+            "is damaged: seed is of another kind",
+            Refused(whole.Replace("\"seed\": -1", "\"seed\": \"x\"", StringComparison.Ordinal)));
+        Assert.EndsWith(
+            "is damaged: it lacks 'seed'",
+            Refused(whole.Replace("\"seed\": -1,", "", StringComparison.Ordinal)));
+        string Refused(string text)
         {
-            File.WriteAllText(Folder.Manifest, bad);
-            Assert.Contains(
-                "is damaged", Assert.Throws<HeadroomException>(Folder.ReadManifest).Message, StringComparison.Ordinal);
+            File.WriteAllText(Folder.Manifest, text);
+            return Assert.Throws<HeadroomException>(Folder.ReadManifest).Message;
         }
         File.WriteAllText(Folder.Manifest, "{\"name\": \"old\"}"); // of a version that did not note what was trained
         Assert.Null(Folder.ReadManifest());
