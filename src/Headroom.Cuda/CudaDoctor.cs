@@ -81,37 +81,53 @@ internal static unsafe class CudaDoctor
 
     private static CudaReport Look(int ordinal, List<(string, string)> items)
     {
-        CudaReport Stop(string problem, string remedy) => new() { Items = items, Problem = problem, Remedy = remedy };
         NativeLibraries.Register();
-        if (NativeLibraries.Find("cuda") is not { } driver)
-            return Stop(
-                "No NVIDIA driver: libcuda.so.1 was not found.", "Install the NVIDIA driver, or run with --device cpu."
-            );
-        items.Add(("driver library", driver));
+        var fault = LookAtGpu(ordinal, items, out int driver, out string gpu, out int capability)
+            ?? LookForLibraries(items)
+            ?? LookAtVersions(items, driver, gpu, capability);
+        if (fault is var (problem, remedy)) return new CudaReport { Items = items, Problem = problem, Remedy = remedy };
+        var memory = CardMemory.Read(ordinal);
+        if (memory is { } m) items.Add(("memory", $"{m.Total / 1048576.0:F0} MiB, {m.Free / 1048576.0:F0} MiB free"));
+        return new CudaReport { Items = items, Gpu = gpu, UsedBytes = (long?)memory?.Used ?? -1 };
+    }
+
+    private static (string Problem, string Remedy)? LookAtGpu(
+        int ordinal, List<(string, string)> items, out int driver, out string gpu, out int capability)
+    {
+        (driver, gpu, capability) = (0, "", 0);
+        if (NativeLibraries.Find("cuda") is not { } library)
+            return (
+                "No NVIDIA driver: libcuda.so.1 was not found.", "Install the NVIDIA driver, or run with --device cpu.");
+        items.Add(("driver library", library));
         int status = Driver.cuInit(0);
         if (status != 0)
-            return Stop(
+            return (
                 $"The NVIDIA driver does not start: cuInit: {CudaException.Text(status)}.",
                 "Check nvidia-smi, or run with --device cpu.");
-        Driver.cuDriverGetVersion(out int version);
-        items.Add(("driver's CUDA version", $"{version / 1000}.{version % 1000 / 10}"));
+        Driver.cuDriverGetVersion(out driver);
+        items.Add(("driver's CUDA version", $"{driver / 1000}.{driver % 1000 / 10}"));
         Driver.cuDeviceGetCount(out int count);
         if (ordinal >= count)
-            return Stop(
+            return (
                 $"There is no GPU number {ordinal}: the driver shows {count}.",
                 "Check nvidia-smi and CUDA_VISIBLE_DEVICES, or run with --device cpu.");
         if (Driver.cuDeviceGet(out int device, ordinal) != 0)
-            return Stop($"GPU {ordinal} cannot be opened.", "Check nvidia-smi.");
+            return ($"GPU {ordinal} cannot be opened.", "Check nvidia-smi.");
         byte* name = stackalloc byte[128];
         _ = Driver.cuDeviceGetName(name, 128, device);
         Driver.cuDeviceGetAttribute(out int major, Driver.ComputeCapabilityMajor, device);
         Driver.cuDeviceGetAttribute(out int minor, Driver.ComputeCapabilityMinor, device);
-        string gpu = Marshal.PtrToStringUTF8((nint)name) ?? "GPU";
+        (gpu, capability) = (Marshal.PtrToStringUTF8((nint)name) ?? "GPU", major * 10 + minor);
         items.Add(("GPU", $"{gpu}, compute capability {major}.{minor}"));
-        if (major * 10 + minor < 75)
-            return Stop(
+        return capability >= 75
+            ? null
+            : (
                 $"{gpu} has compute capability {major}.{minor}; 7.5 is the least that is supported.",
                 "Use a Turing or newer GPU, or run with --device cpu.");
+    }
+
+    private static (string Problem, string Remedy)? LookForLibraries(List<(string, string)> items)
+    {
         var missing = new List<string>();
         foreach (
             var (library, what) in new[]
@@ -125,25 +141,22 @@ internal static unsafe class CudaDoctor
             if (where == null) missing.Add(what);
         }
         items.Add(("NVML (memory telemetry, optional)", NativeLibraries.Find("nvml") ?? "not found"));
-        if (missing.Count > 0)
-            return Stop($"{string.Join(" and ", missing)} not found for CUDA 12 or 13.", InstallLibraries);
+        return missing.Count == 0
+            ? null
+            : ($"{string.Join(" and ", missing)} not found for CUDA 12 or 13.", InstallLibraries);
+    }
+
+    private static (string Problem, string Remedy)? LookAtVersions(
+        List<(string, string)> items, int driver, string gpu, int capability)
+    {
         if (Nvrtc.nvrtcVersion(out int compiler, out int release) != 0)
-            return Stop("NVRTC does not say its version.", InstallLibraries);
+            return ("NVRTC does not say its version.", InstallLibraries);
         int products = (int)CublasLt.cublasLtGetVersion();
         items.Add(("NVRTC version", $"{compiler}.{release}"));
         items.Add(("cuBLASLt version", products.ToString()));
-        if (
-            (
-                LibraryFault("NVRTC", compiler, version)
-                ?? LibraryFault("cuBLASLt", products / 10000, version)
-                ?? ArchitectureFault($"NVRTC {compiler}.{release}", Architectures(), gpu, major * 10 + minor)
-            ) is
-            { } fault
-        )
-            return Stop(fault.Problem, fault.Remedy);
-        var memory = CardMemory.Read(ordinal);
-        if (memory is { } m) items.Add(("memory", $"{m.Total / 1048576.0:F0} MiB, {m.Free / 1048576.0:F0} MiB free"));
-        return new CudaReport { Items = items, Gpu = gpu, UsedBytes = (long?)memory?.Used ?? -1 };
+        return LibraryFault("NVRTC", compiler, driver)
+            ?? LibraryFault("cuBLASLt", products / 10000, driver)
+            ?? ArchitectureFault($"NVRTC {compiler}.{release}", Architectures(), gpu, capability);
     }
 
     /// <summary>

@@ -75,97 +75,50 @@ internal sealed unsafe partial class CudaOps
         using var _ = OpTimer.Op("attention_backward");
         _gpu.MakeCurrent();
         CheckHead(s);
-        int sequences = offsets.Rows - 1,
-            count = q.Rows * s.NumHeads,
-            lanes = (int)BitOperations.RoundUpToPowerOf2((uint)(s.HeadDim + 7) / 8);
+        int count = q.Rows * s.NumHeads, lanes = (int)BitOperations.RoundUpToPowerOf2((uint)(s.HeadDim + 7) / 8);
         _gpu.Launch(
             K("attention_rows.cu", q.DType, "attention_delta"), ((int)(((long)count * lanes + 255) / 256), 1), 256, o,
             dO, (long)o.Stride, delta, count, s.NumHeads, s.HeadDim, lanes);
         if (Hopper(q, s))
         {
-            HopperBackward(q, k, v, lse, dO, offsets, s, delta, dq, dk, dv, cos, sin);
+            HopperBackward(q, k, v, lse, dO, offsets, s, delta, dq, dk, dv, cos, sin); // turns dq and dk back itself
             return;
         }
-        if (Flash(q, s))
-        {
-            nint fq = FlashKernel(q.DType, "flash_dq", s.HeadDim, out int shared),
-                fkv = FlashKernel(q.DType, "flash_dkv", s.HeadDim, out int sharedKv);
-            int tiles = Tiles(q.Rows, sequences);
-            _gpu.LaunchOn(_gpu.Main, fq, (tiles, s.NumHeads), FlashThreads, shared,
-                q,
-                k,
-                v,
-                lse,
-                dO,
-                (long)dO.Stride,
-                delta,
-                offsets,
-                sequences,
-                s.NumHeads,
-                s.NumKeyValueHeads,
-                s.SlidingWindow,
-                s.Scale,
-                dq
-            );
-            _gpu.LaunchOn(_gpu.Main, fkv, (tiles, s.NumKeyValueHeads), FlashThreads, sharedKv,
-                q,
-                k,
-                v,
-                lse,
-                dO,
-                (long)dO.Stride,
-                delta,
-                offsets,
-                sequences,
-                s.NumHeads,
-                s.NumKeyValueHeads,
-                s.SlidingWindow,
-                s.Scale,
-                dk,
-                dv
-            );
-        }
-        else
-        {
-            _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dq"), (q.Rows, s.NumHeads), RowwiseThreads,
-                q,
-                k,
-                v,
-                lse,
-                dO,
-                (long)dO.Stride,
-                delta,
-                offsets,
-                sequences,
-                s.NumHeads,
-                s.NumKeyValueHeads,
-                s.HeadDim,
-                s.SlidingWindow,
-                s.Scale,
-                dq
-            );
-            _gpu.Launch(K("attention_rows.cu", q.DType, "attention_dkv"), (q.Rows, s.NumKeyValueHeads), RowwiseThreads,
-                q,
-                k,
-                v,
-                lse,
-                dO,
-                (long)dO.Stride,
-                delta,
-                offsets,
-                sequences,
-                s.NumHeads,
-                s.NumKeyValueHeads,
-                s.HeadDim,
-                s.SlidingWindow,
-                s.Scale,
-                dk,
-                dv
-            );
-        }
+        if (Flash(q, s)) FlashBackward(q, k, v, lse, dO, offsets, s, delta, dq, dk, dv);
+        else RowwiseBackward(q, k, v, lse, dO, offsets, s, delta, dq, dk, dv);
         if (cos.IsNone) return;
         Rope(dq, cos, sin, s.HeadDim, inverse: true);
         Rope(dk, cos, sin, s.HeadDim, inverse: true);
+    }
+
+    private void FlashBackward(
+        Tensor q, Tensor k, Tensor v, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta,
+        Tensor dq, Tensor dk, Tensor dv)
+    {
+        int sequences = offsets.Rows - 1, tiles = Tiles(q.Rows, sequences);
+        nint fq = FlashKernel(q.DType, "flash_dq", s.HeadDim, out int shared),
+            fkv = FlashKernel(q.DType, "flash_dkv", s.HeadDim, out int sharedKv);
+        _gpu.LaunchOn(
+            _gpu.Main, fq, (tiles, s.NumHeads), FlashThreads, shared, q, k, v, lse, dO, (long)dO.Stride, delta, offsets,
+            sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dq);
+        _gpu.LaunchOn(
+            _gpu.Main, fkv, (tiles, s.NumKeyValueHeads), FlashThreads, sharedKv, q, k, v, lse, dO, (long)dO.Stride,
+            delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.SlidingWindow, s.Scale, dk, dv);
+    }
+
+    private void RowwiseBackward(
+        Tensor q, Tensor k, Tensor v, Tensor lse, Tensor dO, Tensor offsets, in AttentionShape s, Tensor delta,
+        Tensor dq, Tensor dk, Tensor dv)
+    {
+        int sequences = offsets.Rows - 1;
+        _gpu.Launch(
+            K("attention_rows.cu", q.DType, "attention_dq"), (q.Rows, s.NumHeads), RowwiseThreads, q, k, v, lse, dO,
+            (long)dO.Stride, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim, s.SlidingWindow,
+            s.Scale, dq);
+        _gpu.Launch(
+            K("attention_rows.cu", q.DType, "attention_dkv"), (q.Rows, s.NumKeyValueHeads), RowwiseThreads, q, k, v,
+            lse, dO, (long)dO.Stride, delta, offsets, sequences, s.NumHeads, s.NumKeyValueHeads, s.HeadDim,
+            s.SlidingWindow, s.Scale, dk, dv);
     }
 
     /// <inheritdoc/>

@@ -1,7 +1,6 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Json;
 using System.Text.Json.Nodes;
 using Headroom.Core;
 
@@ -281,14 +280,8 @@ internal sealed class FolderLock : IDisposable
                     (string)json["command"]!
                 );
             }
-            catch (Exception e)
-                when (e
-                        is IOException
-                            or UnauthorizedAccessException
-                            or JsonException
-                            or NullReferenceException
-                            or InvalidOperationException
-                or FormatException or ArgumentException)
+            catch (Exception e) // NullReferenceException: a key that is absent
+                when (Malformed.Is(e) || e is IOException or UnauthorizedAccessException or NullReferenceException)
             {
                 return null;
             }

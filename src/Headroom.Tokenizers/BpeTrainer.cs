@@ -149,66 +149,113 @@ internal static class BpeTrainer
     private static List<(string, string)> Learn(
         List<(int[] Symbols, long Count)> words, List<string> pieces, int vocabSize, Func<int, bool> mayMerge)
     {
-        var counts = new Dictionary<ulong, long>();
-        var where = new Dictionary<ulong, HashSet<int>>();
-        var queue = new PriorityQueue<(ulong Pair, long Count), (long, ulong)>();
+        var pairs = new PairCounts(mayMerge);
         var taken = new HashSet<string>(pieces, StringComparer.Ordinal);
-        var touched = new HashSet<ulong>();
         var lengths = new int[words.Count];
         var merges = new List<(string, string)>();
-        void Change(ulong pair, long by, int word)
-        {
-            counts[pair] = counts.GetValueOrDefault(pair) + by;
-            touched.Add(pair);
-            if (by <= 0) return;
-            if (!where.TryGetValue(pair, out var list)) where[pair] = list = [];
-            list.Add(word);
-        }
-        void Flush()
-        {
-            foreach (ulong pair in touched)
-                if (counts[pair] is var n && n > 1) queue.Enqueue((pair, n), (-n, pair));
-            touched.Clear();
-        }
         for (int w = 0; w < words.Count; w++)
         {
-            var (s, n) = words[w];
-            lengths[w] = s.Length;
-            for (int i = 0; i + 1 < s.Length; i++)
-                if (mayMerge(s[i]) && mayMerge(s[i + 1])) Change(BpeModel.Key(s[i], s[i + 1]), n, w);
+            lengths[w] = words[w].Symbols.Length;
+            pairs.Add(words[w].Symbols, words[w].Count, w);
         }
-        Flush();
-        while (pieces.Count < vocabSize && queue.TryDequeue(out var top, out _))
+        while (pieces.Count < vocabSize && pairs.Next(out ulong pair))
         {
-            if (counts.GetValueOrDefault(top.Pair) != top.Count) continue;
-            int left = (int)(top.Pair >> 32), right = (int)(uint)top.Pair;
+            int left = (int)(pair >> 32), right = (int)(uint)pair;
             string piece = pieces[left] + pieces[right];
             // A piece that is there already is not made twice: ids stay one to one.
-            if (piece.Length > LongestPiece || !taken.Add(piece)) { counts.Remove(top.Pair); continue; }
+            if (piece.Length > LongestPiece || !taken.Add(piece)) { pairs.Refuse(pair); continue; }
             int id = pieces.Count;
             pieces.Add(piece);
             merges.Add((pieces[left], pieces[right]));
-            foreach (int w in where[top.Pair])
+            foreach (int w in pairs.Words(pair))
             {
-                var (s, n) = words[w];
-                int length = lengths[w], to = 0;
-                bool holds = false;
-                for (int i = 0; i + 1 < length; i++) holds |= s[i] == left && s[i + 1] == right;
-                if (!holds) continue;
-                for (int i = 0; i + 1 < length; i++)
-                    if (counts.ContainsKey(BpeModel.Key(s[i], s[i + 1])))
-                        Change(BpeModel.Key(s[i], s[i + 1]), -n, w);
-                for (int i = 0; i < length; i++)
-                    if (i + 1 < length && s[i] == left && s[i + 1] == right) { s[to++] = id; i++; } else s[to++] = s[i];
-                lengths[w] = to;
-                for (int i = 0; i + 1 < to; i++)
-                    if (mayMerge(s[i]) && mayMerge(s[i + 1])) Change(BpeModel.Key(s[i], s[i + 1]), n, w);
+                var symbols = words[w].Symbols.AsSpan(0, lengths[w]);
+                if (!Holds(symbols, left, right)) continue;
+                pairs.Remove(symbols, words[w].Count);
+                lengths[w] = Merge(symbols, left, right, id);
+                pairs.Add(symbols[..lengths[w]], words[w].Count, w);
             }
-            counts.Remove(top.Pair);
-            where.Remove(top.Pair);
-            touched.Remove(top.Pair);
-            Flush();
+            pairs.Merged(pair);
         }
         return merges;
+    }
+
+    private static bool Holds(ReadOnlySpan<int> symbols, int left, int right)
+    {
+        for (int i = 0; i + 1 < symbols.Length; i++)
+            if (symbols[i] == left && symbols[i + 1] == right)
+                return true;
+        return false;
+    }
+
+    // In place; what is left of the symbols.
+    private static int Merge(Span<int> symbols, int left, int right, int id)
+    {
+        int to = 0;
+        for (int i = 0; i < symbols.Length; i++)
+            if (i + 1 < symbols.Length && symbols[i] == left && symbols[i + 1] == right) { symbols[to++] = id; i++; }
+            else symbols[to++] = symbols[i];
+        return to;
+    }
+
+    // How often each pair occurs, in which words, and the commonest. A pair enters the queue with every count it comes
+    // to have; of these the last is true.
+    private sealed class PairCounts(Func<int, bool> mayMerge)
+    {
+        private readonly Dictionary<ulong, long> _counts = [];
+        private readonly Dictionary<ulong, HashSet<int>> _words = [];
+        private readonly PriorityQueue<(ulong Pair, long Count), (long, ulong)> _queue = new();
+        private readonly HashSet<ulong> _changed = [];
+
+        public void Add(ReadOnlySpan<int> symbols, long count, int word)
+        {
+            for (int i = 0; i + 1 < symbols.Length; i++)
+            {
+                if (!mayMerge(symbols[i]) || !mayMerge(symbols[i + 1])) continue;
+                ulong pair = BpeModel.Key(symbols[i], symbols[i + 1]);
+                Change(pair, count);
+                if (!_words.TryGetValue(pair, out var words)) _words[pair] = words = [];
+                words.Add(word);
+            }
+        }
+
+        // Words of a pair stay noted: it may come back into them.
+        public void Remove(ReadOnlySpan<int> symbols, long count)
+        {
+            for (int i = 0; i + 1 < symbols.Length; i++)
+                if (BpeModel.Key(symbols[i], symbols[i + 1]) is var pair && _counts.ContainsKey(pair))
+                    Change(pair, -count);
+        }
+
+        public bool Next(out ulong pair)
+        {
+            foreach (ulong changed in _changed)
+                if (_counts[changed] is var n && n > 1) _queue.Enqueue((changed, n), (-n, changed));
+            _changed.Clear();
+            while (_queue.TryDequeue(out var top, out _))
+            {
+                pair = top.Pair;
+                if (_counts.GetValueOrDefault(pair) == top.Count) return true;
+            }
+            pair = 0;
+            return false;
+        }
+
+        public HashSet<int> Words(ulong pair) => _words[pair];
+
+        public void Refuse(ulong pair) => _counts.Remove(pair);
+
+        public void Merged(ulong pair)
+        {
+            _counts.Remove(pair);
+            _words.Remove(pair);
+            _changed.Remove(pair);
+        }
+
+        private void Change(ulong pair, long by)
+        {
+            _counts[pair] = _counts.GetValueOrDefault(pair) + by;
+            _changed.Add(pair);
+        }
     }
 }

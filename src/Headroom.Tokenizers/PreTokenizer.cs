@@ -171,17 +171,7 @@ internal sealed class RegexMatcher : Matcher
             {
                 i++;
                 words |= next is 'w' or 'W' or 'b' or 'B';
-                string? other = (next, inClass) switch
-                {
-                    ('w', true) => Word,
-                    ('w', false) => $"[{Word}]",
-                    ('W', false) => $"[^{Word}]",
-                    ('b', false) => $"(?:(?<=[{Word}])(?![{Word}])|(?<![{Word}])(?=[{Word}]))",
-                    ('B', false) => $"(?:(?<=[{Word}])(?=[{Word}])|(?<![{Word}])(?![{Word}]))",
-                    ('W', true) or ('G', _) => throw Unsupported(pattern),
-                    _ => null,
-                };
-                if (other == null) net.Append(c).Append(next); else net.Append(other);
+                if (Escape(pattern, next, inClass) is { } other) net.Append(other); else net.Append(c).Append(next);
                 if (next is 'p' or 'P' && pattern.IndexOf('}', i) is > 0 and var brace)
                 {
                     net.Append(pattern, i + 1, brace - i);
@@ -190,17 +180,7 @@ internal sealed class RegexMatcher : Matcher
                 before = '\0';
                 continue;
             }
-            if (inClass && (c == '[' || (c == '&' && next == '&'))) throw Unsupported(pattern);
-            if (!inClass && c == '{' && next == ',') throw Unsupported(pattern);
-            if (
-                !inClass
-                && c == '('
-                && next == '?'
-                && pattern.AsSpan(i + 2).IndexOfAnyExcept(OptionLetters) is > 0 and var n
-                && pattern[i + 2 + n] is ':' or ')'
-                && pattern[(i + 2)..(i + 2 + n)] != "i"
-            )
-                throw Unsupported(pattern);
+            if (ReadsOtherwise(pattern, i, inClass)) throw Unsupported(pattern);
             if (!inClass && c == '[')
             {
                 inClass = true;
@@ -217,16 +197,7 @@ internal sealed class RegexMatcher : Matcher
                 if (next == '?' && pattern.AsSpan(i + 2).StartsWith("i)")) throw Unsupported(pattern);
             }
             else if (c == ')' && !inClass && groups.Count > 0) anyCase = groups.Pop();
-            if (
-                anyCase
-                && !inClass
-                && (char.ToLowerInvariant(before), char.ToLowerInvariant(c))
-                    is
-                        ('s', 's' or 't')
-                        or
-                        ('f', 'f' or 'i' or 'l')
-            )
-                throw Unsupported(pattern);
+            if (anyCase && !inClass && CanBeOneLetter(before, c)) throw Unsupported(pattern);
             before = c;
             if (anyCase && c is ('s' or 'S')) net.Append(inClass ? "s\u017F" : "[s\u017F]");
             else net.Append(c);
@@ -234,6 +205,33 @@ internal sealed class RegexMatcher : Matcher
         if (words) foreach (var (lo, hi) in CircledLetters) _astral.Add((lo, hi, '\u24B6'));
         return net.ToString();
     }
+
+    // A letter behind a backslash by Oniguruma's characters; null = as .NET has it.
+    private static string? Escape(string pattern, char letter, bool inClass) => (letter, inClass) switch
+    {
+        ('w', true) => Word,
+        ('w', false) => $"[{Word}]",
+        ('W', false) => $"[^{Word}]",
+        ('b', false) => $"(?:(?<=[{Word}])(?![{Word}])|(?<![{Word}])(?=[{Word}]))",
+        ('B', false) => $"(?:(?<=[{Word}])(?=[{Word}])|(?<![{Word}])(?![{Word}]))",
+        ('W', true) or ('G', _) => throw Unsupported(pattern),
+        _ => null,
+    };
+
+    // A class in a class, {,n} or an inline option but i at a place of the pattern.
+    private static bool ReadsOtherwise(string pattern, int at, bool inClass)
+    {
+        char c = pattern[at], next = at + 1 < pattern.Length ? pattern[at + 1] : '\0';
+        if (inClass) return c == '[' || (c == '&' && next == '&');
+        return (c, next) == ('{', ',')
+            || (c, next) == ('(', '?')
+                && pattern.AsSpan(at + 2).IndexOfAnyExcept(OptionLetters) is > 0 and var n
+                && pattern[at + 2 + n] is ':' or ')'
+                && pattern[(at + 2)..(at + 2 + n)] != "i";
+    }
+
+    private static bool CanBeOneLetter(char a, char b) =>
+        (char.ToLowerInvariant(a), char.ToLowerInvariant(b)) is ('s', 's' or 't') or ('f', 'f' or 'i' or 'l');
 
     private string Translate(string pattern)
     {

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Globalization;
 using System.Text;
 using Headroom.Core;
 
@@ -16,80 +17,103 @@ internal static class SentencePieceModel
     public static TokenizerParts Read(ReadOnlySpan<byte> data)
     {
         var pieces = new List<(string Text, float Score, PieceKind Kind)>();
-        int modelType = 1, unk = 0, bos = 1, eos = 2;
-        bool prefix = true, oneSpace = true, suffixMark = false, escape = true;
+        var spec = new Spec();
         var r = new Reader(data);
         while (r.Next(out int field, out int wire))
-        {
             switch (field, wire)
             {
-                case (1, 2):
-                    string text = "";
-                    float score = 0;
-                    var kind = PieceKind.Normal;
-                    var p = new Reader(r.Bytes());
-                    while (p.Next(out int f, out int w))
-                    {
-                        if ((f, w) == (1, 2)) text = Encoding.UTF8.GetString(p.Bytes());
-                        else if ((f, w) == (2, 5)) score = p.Float();
-                        else if ((f, w) == (3, 0)) kind = (PieceKind)p.Int();
-                        else p.Skip(w);
-                    }
-                    if (!Enum.IsDefined(kind))
-                        throw new FormatException($"piece {pieces.Count} is of kind {(int)kind}");
-                    pieces.Add((text, score, kind));
-                    break;
-                case (2, 2):
-                    var t = new Reader(r.Bytes());
-                    while (t.Next(out int f, out int w))
-                    {
-                        if (w != 0) { t.Skip(w); continue; }
-                        int v = t.Int();
-                        switch (f)
-                        {
-                            case 3: modelType = v; break;
-                            case 24: suffixMark = v != 0; break;
-                            case 40: unk = v; break;
-                            case 41: bos = v; break;
-                            case 42: eos = v; break;
-                        }
-                    }
-                    break;
-                case (3, 2):
-                    var n = new Reader(r.Bytes());
-                    while (n.Next(out int f, out int w))
-                    {
-                        if ((f, w) == (2, 2))
-                        {
-                            if (n.Bytes().Length > 0)
-                                throw new HeadroomException(
-                                    "The SentencePiece model normalizes text by a table of its own, which is not "
-                                        + "supported.",
-                                    UseJson);
-                        }
-                        else if (w == 0)
-                        {
-                            bool v = n.Int() != 0;
-                            if (f == 3) prefix = v;
-                            else if (f == 4) oneSpace = v;
-                            else if (f == 5) escape = v;
-                        }
-                        else n.Skip(w);
-                    }
-                    break;
+                case (1, 2): pieces.Add(Piece(new Reader(r.Bytes()), pieces.Count)); break;
+                case (2, 2): spec.ReadTrainer(new Reader(r.Bytes())); break;
+                case (3, 2): spec.ReadNormalizer(new Reader(r.Bytes())); break;
                 default: r.Skip(wire); break;
             }
-        }
         if (pieces.Count == 0) throw new FormatException("it holds no pieces");
-        if (modelType != 2)
-            throw new HeadroomException(
-                $"The SentencePiece model is of type "
-                    + $"{modelType switch { 1 => "unigram", 3 => "word", 4 => "char", _ => modelType.ToString(System.Globalization.CultureInfo.InvariantCulture) }}; only BPE can be read.",
-                UseJson);
-        if (suffixMark || !escape)
-            throw new HeadroomException(
-                "The SentencePiece model marks blanks in a way that is not supported.", UseJson);
-        return Build(pieces, prefix, oneSpace, unk, bos, eos);
+        spec.Check();
+        return Build(pieces, spec.Prefix, spec.OneSpace, spec.Unk, spec.Bos, spec.Eos);
+    }
+
+    private static (string Text, float Score, PieceKind Kind) Piece(Reader r, int number)
+    {
+        string text = "";
+        float score = 0;
+        var kind = PieceKind.Normal;
+        while (r.Next(out int field, out int wire))
+            switch (field, wire)
+            {
+                case (1, 2): text = Encoding.UTF8.GetString(r.Bytes()); break;
+                case (2, 5): score = r.Float(); break;
+                case (3, 0): kind = (PieceKind)r.Int(); break;
+                default: r.Skip(wire); break;
+            }
+        if (!Enum.IsDefined(kind)) throw new FormatException($"piece {number} is of kind {(int)kind}");
+        return (text, score, kind);
+    }
+
+    // What the trainer's and the normalizer's part say; where they are silent, what the format says.
+    private sealed class Spec
+    {
+        private int _modelType = 1;
+        private bool _suffixMark, _escape = true;
+
+        public int Unk { get; private set; }
+        public int Bos { get; private set; } = 1;
+        public int Eos { get; private set; } = 2;
+        public bool Prefix { get; private set; } = true;
+        public bool OneSpace { get; private set; } = true;
+
+        public void ReadTrainer(Reader r)
+        {
+            while (r.Next(out int field, out int wire))
+            {
+                if (wire != 0) { r.Skip(wire); continue; }
+                int v = r.Int();
+                switch (field)
+                {
+                    case 3: _modelType = v; break;
+                    case 24: _suffixMark = v != 0; break;
+                    case 40: Unk = v; break;
+                    case 41: Bos = v; break;
+                    case 42: Eos = v; break;
+                }
+            }
+        }
+
+        public void ReadNormalizer(Reader r)
+        {
+            while (r.Next(out int field, out int wire))
+            {
+                if ((field, wire) == (2, 2) && r.Bytes().Length > 0)
+                    throw new HeadroomException(
+                        "The SentencePiece model normalizes text by a table of its own, which is not supported.",
+                        UseJson);
+                if ((field, wire) == (2, 2)) continue;
+                if (wire != 0) { r.Skip(wire); continue; }
+                bool v = r.Int() != 0;
+                switch (field)
+                {
+                    case 3: Prefix = v; break;
+                    case 4: OneSpace = v; break;
+                    case 5: _escape = v; break;
+                }
+            }
+        }
+
+        public void Check()
+        {
+            string type = _modelType switch
+            {
+                1 => "unigram",
+                3 => "word",
+                4 => "char",
+                var other => other.ToString(CultureInfo.InvariantCulture),
+            };
+            if (_modelType != 2)
+                throw new HeadroomException(
+                    $"The SentencePiece model is of type {type}; only BPE can be read.", UseJson);
+            if (_suffixMark || !_escape)
+                throw new HeadroomException(
+                    "The SentencePiece model marks blanks in a way that is not supported.", UseJson);
+        }
     }
 
     /// <summary>The tokenizer of a scored vocabulary.</summary>

@@ -34,31 +34,7 @@ internal static partial class TokenizerJson
         foreach (var t in added) ids[t.Content] = t.Id;
         string[] pieces = Vocabulary.ById(ids);
 
-        var merges = new Dictionary<ulong, (int, int)>();
-        int rank = 0;
-        foreach (var m in Need(model, "merges", JsonValueKind.Array).EnumerateArray())
-        {
-            string left, right;
-            if (m.ValueKind == JsonValueKind.Array)
-            {
-                if (m.GetArrayLength() != 2) throw new FormatException($"merge {rank} is not a pair");
-                (left, right) = (m[0].GetString()!, m[1].GetString()!);
-            }
-            else
-            {
-                string s = m.GetString()!;
-                int blank = s.IndexOf(' ');
-                if (blank < 0 || s.IndexOf(' ', blank + 1) >= 0)
-                {
-                    if (rank == 0 && s.StartsWith("#version", StringComparison.Ordinal))
-                        continue;
-                    throw new FormatException($"merge {rank} is not a pair");
-                }
-                (left, right) = (s[..blank], s[(blank + 1)..]);
-            }
-            Vocabulary.AddMerge(merges, vocab, left, right, rank++, last: true);
-        }
-
+        var merges = Merges(model, vocab);
         var steps = new List<PreStep>();
         bool byteLevel = false;
         if (Optional(root, "pre_tokenizer") is { } pre) PreTokenizer(pre, steps, ref byteLevel);
@@ -67,17 +43,9 @@ internal static partial class TokenizerJson
         if (Optional(root, "normalizer") is { } norm) Normalizer(norm, byteLevel, normalizers, ref cuts);
         CheckFirst(steps, normalizers.Count, cuts);
 
-        bool fallback = Flag(model, "byte_fallback") ?? false, wholeWords = Flag(model, "ignore_merges") ?? false;
+        bool wholeWords = Flag(model, "ignore_merges") ?? false;
         int unk = Text(model, "unk_token") is { } u ? vocab.GetValueOrDefault(u, BpeModel.Missing) : -1;
-        int[] bytes =
-            byteLevel ? Vocabulary.ByteLevelBytes(vocab)
-            : fallback ? Vocabulary.FallbackBytes(vocab)
-            : Vocabulary.NoBytes();
-        if (byteLevel && fallback && bytes.Contains(-1))
-            throw new HeadroomException(
-                "The tokenizer has byte_fallback beside a byte-level step and lacks some of the bytes, which is not "
-                    + "supported.",
-                OtherFile);
+        int[] bytes = BytePieces(byteLevel, Flag(model, "byte_fallback") ?? false, vocab);
         // A whole text that is one piece is looked for before it is cut.
         // A character that is left out could bring two marks together.
         if (!byteLevel && !wholeWords && (unk != -1 || !bytes.Contains(-1)) && Vocabulary.WordStartFits(vocab, merges))
@@ -103,6 +71,49 @@ internal static partial class TokenizerJson
         if (Optional(root, "post_processor") is { } post) PostProcessor(post, parts);
         CheckSpellings(parts);
         return parts;
+    }
+
+    private static Dictionary<ulong, (int, int)> Merges(JsonElement model, Dictionary<string, int> vocab)
+    {
+        var merges = new Dictionary<ulong, (int, int)>();
+        int rank = 0;
+        foreach (var m in Need(model, "merges", JsonValueKind.Array).EnumerateArray())
+        {
+            string left, right;
+            if (m.ValueKind == JsonValueKind.Array)
+            {
+                if (m.GetArrayLength() != 2) throw new FormatException($"merge {rank} is not a pair");
+                (left, right) = (m[0].GetString()!, m[1].GetString()!);
+            }
+            else
+            {
+                string s = m.GetString()!;
+                int blank = s.IndexOf(' ');
+                if (blank < 0 || s.IndexOf(' ', blank + 1) >= 0)
+                {
+                    if (rank == 0 && s.StartsWith("#version", StringComparison.Ordinal))
+                        continue;
+                    throw new FormatException($"merge {rank} is not a pair");
+                }
+                (left, right) = (s[..blank], s[(blank + 1)..]);
+            }
+            Vocabulary.AddMerge(merges, vocab, left, right, rank++, last: true);
+        }
+        return merges;
+    }
+
+    private static int[] BytePieces(bool byteLevel, bool fallback, Dictionary<string, int> vocab)
+    {
+        int[] bytes =
+            byteLevel ? Vocabulary.ByteLevelBytes(vocab)
+            : fallback ? Vocabulary.FallbackBytes(vocab)
+            : Vocabulary.NoBytes();
+        if (byteLevel && fallback && bytes.Contains(-1))
+            throw new HeadroomException(
+                "The tokenizer has byte_fallback beside a byte-level step and lacks some of the bytes, which is not "
+                    + "supported.",
+                OtherFile);
+        return bytes;
     }
 
     // As tokenizers numbers them (added_vocabulary.rs, add_tokens): by the vocabulary, else one after another behind
@@ -237,34 +248,22 @@ internal static partial class TokenizerJson
                 break;
             case "Split":
                 var (pattern, literal) = Pattern(e);
-                steps.Add(
-                    new CutStep(
-                        new SplitStep(
-                            literal && pattern.Length > 0 ? new LiteralMatcher(pattern) : RegexMatcher.Make(pattern),
-                            Behavior(e), Flag(e, "invert") ?? false)
-                    )
-                );
+                Cut(
+                    literal && pattern.Length > 0 ? new LiteralMatcher(pattern) : RegexMatcher.Make(pattern),
+                    Behavior(e), Flag(e, "invert") ?? false);
                 break;
             case "Digits":
                 bool single = Flag(e, "individual_digits") ?? false;
-                steps.Add(
-                    new CutStep(
-                        new SplitStep(
-                            new CharMatcher(Rune.IsNumber), single ? SplitBehavior.Isolated : SplitBehavior.Contiguous)
-                    )
-                );
+                Cut(new CharMatcher(Rune.IsNumber), single ? SplitBehavior.Isolated : SplitBehavior.Contiguous);
                 break;
             case "CharDelimiterSplit":
                 var delimiter = Character(e, "delimiter");
-                steps.Add(new CutStep(new SplitStep(new CharMatcher(r => r == delimiter), SplitBehavior.Removed)));
+                Cut(new CharMatcher(r => r == delimiter), SplitBehavior.Removed);
                 break;
             case "FixedLength":
                 int length = Optional(e, "length") != null ? Number(e, "length") : 5;
-                steps.Add(
-                    new FixedLengthStep(
-                        length > 0 ? length : throw new FormatException("the FixedLength step has the length " + length)
-                    )
-                );
+                if (length <= 0) throw new FormatException("the FixedLength step has the length " + length);
+                steps.Add(new FixedLengthStep(length));
                 break;
             case "ByteLevel":
                 byteLevel = true;
@@ -272,8 +271,6 @@ internal static partial class TokenizerJson
                 if (prefix || split) steps.Add(new ByteLevelStep(prefix, split));
                 break;
             case "Metaspace":
-                string mark = Text(e, "replacement") ?? "\u2581";
-                if (mark.Length != 1) throw new FormatException("the Metaspace replacement is not one character");
                 var scheme = Text(e, "prepend_scheme") switch
                 {
                     "first" => PrependScheme.First,
@@ -281,26 +278,28 @@ internal static partial class TokenizerJson
                     "always" => PrependScheme.Always,
                     _ => Flag(e, "add_prefix_space") ?? true ? PrependScheme.Always : PrependScheme.Never,
                 };
-                steps.Add(new MetaspaceStep(mark[0], scheme, Flag(e, "split") ?? true));
+                steps.Add(new MetaspaceStep(MetaspaceMark(e), scheme, Flag(e, "split") ?? true));
                 break;
-            case "WhitespaceSplit":
-                steps.Add(new CutStep(new SplitStep(new CharMatcher(Rune.IsWhiteSpace), SplitBehavior.Removed)));
-                break;
-            case "Whitespace":
-                steps.Add(new CutStep(new SplitStep(new WordMatcher(), SplitBehavior.Removed, invert: true)));
-                break;
-            case "Punctuation":
-                steps.Add(new CutStep(new SplitStep(new CharMatcher(IsPunctuation), Behavior(e))));
-                break;
+            case "WhitespaceSplit": Cut(new CharMatcher(Rune.IsWhiteSpace), SplitBehavior.Removed); break;
+            case "Whitespace": Cut(new WordMatcher(), SplitBehavior.Removed, invert: true); break;
+            case "Punctuation": Cut(new CharMatcher(IsPunctuation), Behavior(e)); break;
             case "BertPreTokenizer":
-                steps.Add(new CutStep(new SplitStep(new CharMatcher(Rune.IsWhiteSpace), SplitBehavior.Removed)));
-                steps.Add(new CutStep(new SplitStep(new CharMatcher(IsPunctuation))));
+                Cut(new CharMatcher(Rune.IsWhiteSpace), SplitBehavior.Removed);
+                Cut(new CharMatcher(IsPunctuation), SplitBehavior.Isolated);
                 break;
             default:
                 throw new HeadroomException(
                     $"The tokenizer has a pre-tokenizer of type {type}, which is not supported.", OtherFile);
         }
+
+        void Cut(Matcher matcher, SplitBehavior behavior, bool invert = false) =>
+            steps.Add(new CutStep(new SplitStep(matcher, behavior, invert)));
     }
+
+    private static char MetaspaceMark(JsonElement e) =>
+        (Text(e, "replacement") ?? "\u2581") is [var mark]
+            ? mark
+            : throw new FormatException("the Metaspace replacement is not one character");
 
     private static bool IsPunctuation(Rune r) =>
         Rune.IsPunctuation(r)
@@ -341,13 +340,10 @@ internal static partial class TokenizerJson
                 );
                 break;
             case "Metaspace":
-                string mark = Text(e, "replacement") ?? "\u2581";
-                if (mark.Length != 1) throw new FormatException("the Metaspace replacement is not one character");
-                steps.Add(
-                    Decoders.Metaspace(
-                        mark[0], Text(e, "prepend_scheme") is { } s ? s != "never" : Flag(e, "add_prefix_space") ?? true
-                    )
-                );
+                bool front = Text(e, "prepend_scheme") is { } scheme
+                    ? scheme != "never"
+                    : Flag(e, "add_prefix_space") ?? true;
+                steps.Add(Decoders.Metaspace(MetaspaceMark(e), front));
                 break;
             default:
                 throw new HeadroomException(

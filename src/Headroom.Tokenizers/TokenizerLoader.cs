@@ -91,16 +91,7 @@ public static class TokenizerLoader
     }
 
     private static bool IsBadFile(Exception e) =>
-        e
-            is JsonException
-                or FormatException
-                or InvalidOperationException
-                or InvalidDataException
-                or ArgumentException
-                or OverflowException
-                or KeyNotFoundException
-                or IOException
-                or UnauthorizedAccessException;
+        Malformed.Is(e) || e is IOException or UnauthorizedAccessException;
 
     private static HeadroomException Bad(string name, Exception e) =>
         new(

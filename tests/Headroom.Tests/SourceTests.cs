@@ -43,14 +43,6 @@ public class SourceTests
 
     private const int MethodLines = 60;
 
-    // Being rewritten elsewhere; each goes from here when that is done.
-    private static readonly string[] Unchecked =
-    [
-        "Headroom.Cli/", "Headroom.Cuda/", "Headroom.Formats/Chat/", "Headroom.Formats/Peft/",
-        "Headroom.Formats/Tokenizers/", "Headroom.Training/Adapters/", "Headroom.Training/Loop/Budget.cs",
-        "Headroom.Training/Measure/StepBenchmark.cs", "Headroom.Training/Runs/PreparedRun.cs",
-    ];
-
     /// <summary>
     /// The body of a method has 60 lines at most, or above it stands a comment "Long: " with the reason.
     /// </summary>
@@ -58,7 +50,7 @@ public class SourceTests
     public void MethodsAreShortOrSayWhyNot()
     {
         var src = Files.Select(f => f.Replace(Path.DirectorySeparatorChar, '/'))
-            .Where(f => f.Contains("/src/", StringComparison.Ordinal) && !Unchecked.Any(f.Contains));
+            .Where(f => f.Contains("/src/", StringComparison.Ordinal));
         var found = src.SelectMany(LongMethods).ToList();
         Assert.True(found.Count == 0, string.Join('\n', found));
     }

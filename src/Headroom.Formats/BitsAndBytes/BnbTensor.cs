@@ -68,14 +68,7 @@ internal sealed class BnbTensor
                     throw new FormatException("its nested_dtype is not float32");
             }
         }
-        catch (Exception e)
-            when (e
-                    is JsonException
-                        or KeyNotFoundException
-                        or InvalidOperationException
-                        or FormatException
-                        or DecoderFallbackException
-            )
+        catch (Exception e) when (Malformed.Is(e))
         {
             throw Bad(e.Message.Split('\n')[0].TrimEnd('.'));
         }

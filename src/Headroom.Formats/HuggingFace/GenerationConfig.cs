@@ -81,15 +81,7 @@ public sealed record GenerationConfig
                 ],
             };
         }
-        catch (Exception e)
-            when (e
-                    is JsonException
-                        or InvalidOperationException
-                        or FormatException
-                        or ArgumentException
-                        or NullReferenceException
-                        or OverflowException
-            )
+        catch (Exception e) when (Malformed.Is(e))
         {
             throw new HeadroomException(
                 $"{file} is damaged: {e.Message.Split('\n')[0]}", "Use the model's original file, or delete it.");

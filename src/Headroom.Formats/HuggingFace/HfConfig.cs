@@ -31,14 +31,7 @@ internal static class HfConfig
             Finite(json, "");
             return Read(json, path);
         }
-        catch (Exception e)
-            when (e
-                    is JsonException
-                        or InvalidOperationException
-                        or FormatException
-                        or OverflowException
-                        or ArgumentException
-            )
+        catch (Exception e) when (Malformed.Is(e))
         {
             throw new HeadroomException(
                 $"{path} is not a valid config.json: {e.Message.Split('\n')[0]}", "Use the model's original file.");

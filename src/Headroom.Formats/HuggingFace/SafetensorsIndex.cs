@@ -22,8 +22,7 @@ internal sealed class SafetensorsIndex
                 _map.Add(tensor, (string?)file ?? throw new JsonException($"{tensor} has no file"));
             TotalSize = json["metadata"]?["total_size"] is { } n ? (long)n.GetValue<double>() : null;
         }
-        catch (Exception e)
-            when (e is JsonException or InvalidOperationException or FormatException or ArgumentException)
+        catch (Exception e) when (Malformed.Is(e))
         {
             throw Damaged(e.Message.Split('\n')[0].TrimEnd('.'));
         }

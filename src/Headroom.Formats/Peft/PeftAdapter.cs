@@ -94,15 +94,7 @@ internal sealed record PeftAdapter
                 JsonNode.Parse(SideFile.ReadText(path)) as JsonObject ?? throw new JsonException("not an object"),
                 init => HasInitial(folder, init), warn);
         }
-        catch (Exception e)
-            when (e
-                    is JsonException
-                        or InvalidOperationException
-                        or FormatException
-                        or OverflowException
-                        or NullReferenceException
-                        or ArgumentException
-            )
+        catch (Exception e) when (Malformed.Is(e))
         {
             throw new HeadroomException(
                 $"{Config} in {folder} is damaged: {e.Message.Split('\n')[0]}", "Use a complete adapter.");

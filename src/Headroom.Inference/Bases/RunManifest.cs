@@ -164,8 +164,7 @@ internal sealed record RunManifest
             _ = (manifest.LinearStorage, manifest.Hashes); // throws where something lacks
             return manifest;
         }
-        catch (Exception e)
-            when (e is JsonException or InvalidOperationException or ArgumentException or KeyNotFoundException)
+        catch (Exception e) when (Malformed.Is(e))
         {
             throw new HeadroomException(
                 $"{path} is damaged: {JsonKinds.Fault(e)}",

@@ -53,17 +53,7 @@ internal sealed partial class JinjaInterpreter
                 return JinjaValues.Truth(Eval(c.Condition, scope)) ? Eval(c.Then, scope)
                     : c.Else != null ? Eval(c.Else, scope)
                     : new Undefined("the inline if-expression has no else and");
-            case UnaryExpr u:
-                return (u.Op, Eval(u.Value, scope)) switch
-                {
-                    ('-', long and not long.MinValue and var v) => (object)-v,
-                    ('-', long) => throw new JinjaFault("an integer beyond 64 bits is not supported"),
-                    ('-', double v) => -v,
-                    ('-', bool v) => v ? -1L : 0L,
-                    ('+', long v) => v,
-                    ('+', double v) => v,
-                    (_, var v) => throw new JinjaFault($"{u.Op} of {JinjaValues.TypeName(v)}"),
-                };
+            case UnaryExpr u: return Signed(u.Op, Eval(u.Value, scope));
             case BinaryExpr b: return Binary(b.Op, Eval(b.Left, scope), Eval(b.Right, scope));
             case CompareExpr c:
                 object? first = Eval(c.First, scope);
@@ -77,6 +67,17 @@ internal sealed partial class JinjaInterpreter
             default: throw new JinjaFault($"the expression {e.GetType().Name} is not supported");
         }
     }
+
+    private static object Signed(char sign, object? value) => (sign, value) switch
+    {
+        ('-', long and not long.MinValue and var v) => (object)-v, // else the arms would all be made double
+        ('-', long) => throw new JinjaFault("an integer beyond 64 bits is not supported"),
+        ('-', double v) => -v,
+        ('-', bool v) => v ? -1L : 0L,
+        ('+', long v) => v,
+        ('+', double v) => v,
+        (_, var v) => throw new JinjaFault($"{sign} of {JinjaValues.TypeName(v)}"),
+    };
 
     private object? Lookup(string name, JinjaScope scope)
     {

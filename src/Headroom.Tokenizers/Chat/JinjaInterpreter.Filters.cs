@@ -5,13 +5,50 @@ namespace Headroom.Tokenizers.Chat;
 
 internal sealed partial class JinjaInterpreter
 {
-    /// <summary>The filters that are built; any other is refused by its name when the template is parsed.</summary>
-    internal static readonly string[] Filters =
-    [
-        "abs", "batch", "capitalize", "count", "d", "default", "dictsort", "first", "float", "indent", "int", "items",
-        "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr", "replace", "reverse",
-        "round",
-        "safe", "select", "selectattr", "slice", "sort", "string", "sum", "title", "tojson", "trim", "unique", "upper"];
+    /// <summary>
+    /// The filters that are built, and the arguments each takes; null = it looks at them itself. Any other is refused
+    /// by its name when the template is parsed.
+    /// </summary>
+    internal static readonly Dictionary<string, string[]?> Filters = new()
+    {
+        ["abs"] = [],
+        ["batch"] = ["linecount", "fill_with"],
+        ["capitalize"] = [],
+        ["count"] = [],
+        ["d"] = ["default_value", "boolean"],
+        ["default"] = ["default_value", "boolean"],
+        ["dictsort"] = ["case_sensitive", "by", "reverse"],
+        ["first"] = [],
+        ["float"] = ["default"],
+        ["indent"] = ["width", "first", "blank"],
+        ["int"] = ["default"],
+        ["items"] = [],
+        ["join"] = ["d", "attribute"],
+        ["last"] = [],
+        ["length"] = [],
+        ["list"] = [],
+        ["lower"] = [],
+        ["map"] = null,
+        ["max"] = ["case_sensitive", "attribute"],
+        ["min"] = ["case_sensitive", "attribute"],
+        ["reject"] = null,
+        ["rejectattr"] = null,
+        ["replace"] = ["old", "new", "count"],
+        ["reverse"] = [],
+        ["round"] = ["precision", "method"],
+        ["safe"] = [],
+        ["select"] = null,
+        ["selectattr"] = null,
+        ["slice"] = ["slices", "fill_with"],
+        ["sort"] = ["reverse", "case_sensitive", "attribute"],
+        ["string"] = [],
+        ["sum"] = ["attribute", "start"],
+        ["title"] = [],
+        ["tojson"] = ["ensure_ascii", "indent", "separators", "sort_keys"],
+        ["trim"] = ["chars"],
+        ["unique"] = ["case_sensitive", "attribute"],
+        ["upper"] = [],
+    };
 
     /// <summary>The tests that are built, and how many arguments each takes.</summary>
     internal static readonly Dictionary<string, int> Tests = new()
@@ -58,84 +95,37 @@ internal sealed partial class JinjaInterpreter
     // jinja2 filters.py, each by its name there.
     private object? Filter(string name, object? v, Args args)
     {
+        if (!Filters.TryGetValue(name, out string[]? known))
+            throw new JinjaFault($"the filter {name} is not supported");
+        if (known != null) args.Done(known);
         switch (name)
         {
             case "trim":
-                args.Done(["chars"]);
                 string text = _values.Str(v);
                 Charge(text.Length);
-                return Strip(
-                    text,
-                    args.Get(0, "chars", null) switch
-                    {
-                        null => null,
-                        string set => set,
-                        var set => throw new JinjaFault($"trim of {JinjaValues.TypeName(set)}"),
-                    },
-                    true,
-                    true
-                );
-            case "tojson":
-                args.Done(["ensure_ascii", "indent", "separators", "sort_keys"]);
-                return ToJson(v, args);
-            case "length" or "count":
-                args.Done([]);
-                return Length(v);
+                return Strip(text, Characters(args.Get(0, "chars", null), name), true, true);
+            case "tojson": return ToJson(v, args);
+            case "length" or "count": return Length(v);
             case "default" or "d":
-                args.Done(["default_value", "boolean"]);
                 return v is Undefined || (JinjaValues.Truth(args.Get(1, "boolean", false)) && !JinjaValues.Truth(v))
                     ? args.Get(0, "default_value", "")
                     : v;
             case "join":
-                args.Done(["d", "attribute"]);
                 var joined = Items(v);
                 if (args.Get(1, "attribute", null) is { } path) joined = joined.Select(i => Path(i, path));
                 return JoinAll(_values.Str(args.Get(0, "d", "")), joined.Select(_values.Str));
-            case "upper" or "lower" or "capitalize":
-                args.Done([]);
-                return StringMethod(_values.Str(v), name, args);
-            case "title":
-                args.Done([]);
-                return TitleWords(_values.Str(v));
+            case "upper" or "lower" or "capitalize": return StringMethod(_values.Str(v), name, args);
+            case "title": return TitleWords(_values.Str(v));
             case "replace":
-                args.Done(["old", "new", "count"]);
                 return Replace(
                     _values.Str(v), _values.Str(args.Get(0, "old")), _values.Str(args.Get(1, "new")),
                     args.Get(2, "count", null) is { } c ? Integer(c, "count") : -1);
-            case "list":
-                args.Done([]);
-                return Items(v).ToList();
-            case "string":
-                args.Done([]);
-                return _values.Str(v);
-            case "safe":
-                args.Done([]);
-                return _values.Str(v);
-            case "int":
-                args.Done(["default"]);
-                return ToInteger(v, args.Get(0, "default", 0L));
-            case "float":
-                args.Done(["default"]);
-                if (v is Undefined u) throw new JinjaFault($"'{u.Name}' is undefined");
-                double? read = v is string f ? PyText.ToFloat(f) : null;
-                // jinja2 computes it where it stands in a template, and then finds no name for it.
-                if (read is { } odd && !double.IsFinite(odd))
-                    throw new JinjaFault("float of a word for what is no number is not supported");
-                return JinjaValues.Number(v) ?? read ?? args.Get(0, "default", 0.0);
-            case "abs":
-                args.Done([]);
-                return v switch
-                {
-                    long.MinValue => throw new JinjaFault("a number beyond 64 bits is not supported"),
-                    long or bool => (object)Math.Abs(JinjaValues.Whole(v)),
-                    double d => Math.Abs(d),
-                    _ => throw new JinjaFault($"abs of {JinjaValues.TypeName(v)}"),
-                };
-            case "round":
-                args.Done(["precision", "method"]);
-                return Round(v, args.Get(0, "precision", 0L), args.Get(1, "method", "common"));
+            case "string" or "safe": return _values.Str(v);
+            case "int": return ToInteger(v, args.Get(0, "default", 0L));
+            case "float": return ToFloat(v, args.Get(0, "default", 0.0));
+            case "abs": return Absolute(v);
+            case "round": return Round(v, args.Get(0, "precision", 0L), args.Get(1, "method", "common"));
             case "indent":
-                args.Done(["width", "first", "blank"]);
                 return IndentLines(
                     v as string ?? throw new JinjaFault($"indent of {JinjaValues.TypeName(v)}"),
                     args.Get(0, "width", 4L), JinjaValues.Truth(args.Get(1, "first", false)),
@@ -151,24 +141,10 @@ internal sealed partial class JinjaInterpreter
     {
         switch (name)
         {
-            case "items":
-                args.Done([]);
-                return new PyIterator(Pairs(v));
-            case "dictsort":
-                args.Done(["case_sensitive", "by", "reverse"]);
-                int by = args.Get(1, "by", "key") switch
-                {
-                    "key" => 0,
-                    "value" => 1,
-                    _ => throw new JinjaFault("dictsort goes by key or by value"),
-                };
-                var pairs = v is PyDict dict
-                    ? new PyView(dict, "items").List()
-                    : throw new JinjaFault($"dictsort of {JinjaValues.TypeName(v)}");
-                return Sorted(
-                    pairs, p => ((PyTuple)p!)[by], args.Get(0, "case_sensitive", false), args.Get(2, "reverse", false));
+            case "list": return Items(v).ToList();
+            case "items": return new PyIterator(Pairs(v));
+            case "dictsort": return SortedPairs(v, args);
             case "sort":
-                args.Done(["reverse", "case_sensitive", "attribute"]);
                 object? key = args.Get(2, "attribute", null);
                 object?[] keys = key is string several ? several.Split(',') : [key];
                 bool exact = JinjaValues.Truth(args.Get(1, "case_sensitive", false));
@@ -176,44 +152,69 @@ internal sealed partial class JinjaInterpreter
                     Items(v).ToList(), i => keys.Select(k => Folded(Path(i, k), exact)).ToList(),
                     args.Get(1, "case_sensitive", false), args.Get(0, "reverse", false));
             case "unique":
-                args.Done(["case_sensitive", "attribute"]);
                 return new PyIterator(
                     Unique(v, JinjaValues.Truth(args.Get(0, "case_sensitive", false)), args.Get(1, "attribute", null)));
             case "min" or "max":
-                args.Done(["case_sensitive", "attribute"]);
                 return Extreme(
                     v, name == "max", JinjaValues.Truth(args.Get(0, "case_sensitive", false)),
                     args.Get(1, "attribute", null));
             case "sum":
-                args.Done(["attribute", "start"]);
                 object? total = args.Get(1, "start", 0L), of = args.Get(0, "attribute", null);
                 if (total is string) throw new JinjaFault("sum of strings");
                 foreach (object? item in Items(v)) total = Binary("+", total, of == null ? item : Path(item, of));
                 return total;
             case "first":
-                args.Done([]);
                 foreach (object? item in Items(v)) return item;
                 return new Undefined("there is no first item and it");
             case "last":
-                args.Done([]);
                 if (v is PyIterator) throw new JinjaFault("last of an iterator");
                 return Items(v).ToList() is { Count: > 0 } ends
                     ? ends[^1]
                     : new Undefined("there is no last item and it");
             case "reverse":
-                args.Done([]);
                 var reversed = Items(v).Reverse().ToList();
                 return v is string ? string.Concat(reversed) : v is PyIterator ? reversed : new PyIterator(reversed);
             case "batch":
-                args.Done(["linecount", "fill_with"]);
                 return new PyIterator(
                     Batches(v, Integer(args.Get(0, "linecount"), "linecount"), args.Get(1, "fill_with", null)));
             case "slice":
-                args.Done(["slices", "fill_with"]);
                 return new PyIterator(
                     Slices(v, Integer(args.Get(0, "slices"), "slices"), args.Get(1, "fill_with", null)));
             default: throw new JinjaFault($"the filter {name} is not supported");
         }
+    }
+
+    private static object? ToFloat(object? v, object? fallback)
+    {
+        if (v is Undefined u) throw new JinjaFault($"'{u.Name}' is undefined");
+        double? read = v is string f ? PyText.ToFloat(f) : null;
+        // jinja2 computes it where it stands in a template, and then finds no name for it.
+        if (read is { } odd && !double.IsFinite(odd))
+            throw new JinjaFault("float of a word for what is no number is not supported");
+        return JinjaValues.Number(v) ?? read ?? fallback;
+    }
+
+    private static object Absolute(object? v) => v switch
+    {
+        long.MinValue => throw new JinjaFault("a number beyond 64 bits is not supported"),
+        long or bool => (object)Math.Abs(JinjaValues.Whole(v)),
+        double d => Math.Abs(d),
+        _ => throw new JinjaFault($"abs of {JinjaValues.TypeName(v)}"),
+    };
+
+    private object? SortedPairs(object? v, Args args)
+    {
+        int by = args.Get(1, "by", "key") switch
+        {
+            "key" => 0,
+            "value" => 1,
+            _ => throw new JinjaFault("dictsort goes by key or by value"),
+        };
+        var pairs = v is PyDict dict
+            ? new PyView(dict, "items").List()
+            : throw new JinjaFault($"dictsort of {JinjaValues.TypeName(v)}");
+        return Sorted(
+            pairs, p => ((PyTuple)p!)[by], args.Get(0, "case_sensitive", false), args.Get(2, "reverse", false));
     }
 
     private string ToJson(object? v, Args args)

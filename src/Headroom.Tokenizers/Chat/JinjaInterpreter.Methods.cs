@@ -65,29 +65,14 @@ internal sealed partial class JinjaInterpreter
         switch (name)
         {
             case "strip" or "lstrip" or "rstrip":
-                return Strip(
-                    s,
-                    args.Get(0, "", null) switch
-                    {
-                        null => null,
-                        string set => set,
-                        var v => throw new JinjaFault($"{name} of {JinjaValues.TypeName(v)}"),
-                    },
-                    name != "rstrip",
-                    name != "lstrip"
-                );
+                return Strip(s, Characters(args.Get(0, "", null), name), name != "rstrip", name != "lstrip");
             case "split" or "rsplit":
                 long max = Integer(args.Get(1, "maxsplit", -1L), "maxsplit");
                 return Split(s, args.Get(0, "sep", null), max, name == "rsplit");
             case "splitlines": return Lines(s, JinjaValues.Truth(args.Get(0, "keepends", false)));
             case "startswith" or "endswith":
-                bool Fits(object? part) =>
-                    part is string p
-                        ? name == "startswith"
-                            ? s.StartsWith(p, StringComparison.Ordinal)
-                            : s.EndsWith(p, StringComparison.Ordinal)
-                        : throw new JinjaFault($"{name} of {JinjaValues.TypeName(part)}");
-                return args.Get(0, "prefix") is PyTuple any ? any.Any(Fits) : Fits(args.Get(0, "prefix"));
+                object? part = args.Get(0, "prefix");
+                return part is PyTuple any ? any.Any(p => Begins(s, name, p)) : Begins(s, name, part);
             case "removeprefix":
                 return s.StartsWith(args.Text(0, "prefix"), StringComparison.Ordinal)
                     ? s[args.Text(0, "prefix").Length..]
@@ -99,13 +84,7 @@ internal sealed partial class JinjaInterpreter
                 return Replace(
                     s, args.Text(0, "old"), args.Text(1, "new"), Integer(args.Get(2, "count", -1L), "count"));
             case "find" or "rfind" or "index" or "rindex":
-                int at =
-                    name[0] == 'r'
-                        ? s.LastIndexOf(args.Text(0, "sub"), StringComparison.Ordinal)
-                        : s.IndexOf(args.Text(0, "sub"), StringComparison.Ordinal);
-                if (at < 0 && name.EndsWith("index", StringComparison.Ordinal))
-                    throw new JinjaFault("index of a text that is not there");
-                return at < 0 ? -1L : JinjaValues.Length(s[..at]);
+                return Find(s, args.Text(0, "sub"), name);
             case "count": return Count(s, args.Text(0, "sub"));
             case "partition" or "rpartition": return Partition(s, args.Text(0, "sep"), name == "rpartition");
             case "center" or "ljust" or "rjust" or "zfill": return Padded(s, name, args);
@@ -127,6 +106,31 @@ internal sealed partial class JinjaInterpreter
                     _ => PyText.All(s, name),
                 };
         }
+    }
+
+    // What is stripped off; null = blanks.
+    private static string? Characters(object? v, string name) => v switch
+    {
+        null => null,
+        string set => set,
+        _ => throw new JinjaFault($"{name} of {JinjaValues.TypeName(v)}"),
+    };
+
+    // startswith and endswith.
+    private static bool Begins(string s, string name, object? part) =>
+        part is not string p ? throw new JinjaFault($"{name} of {JinjaValues.TypeName(part)}")
+        : name == "startswith" ? s.StartsWith(p, StringComparison.Ordinal)
+        : s.EndsWith(p, StringComparison.Ordinal);
+
+    // find, rfind, index and rindex: by code points.
+    private static long Find(string s, string part, string name)
+    {
+        int at = name[0] == 'r'
+            ? s.LastIndexOf(part, StringComparison.Ordinal)
+            : s.IndexOf(part, StringComparison.Ordinal);
+        if (at < 0 && name.EndsWith("index", StringComparison.Ordinal))
+            throw new JinjaFault("index of a text that is not there");
+        return at < 0 ? -1 : JinjaValues.Length(s[..at]);
     }
 
     private static long Integer(object? v, string name) =>

@@ -266,7 +266,7 @@ internal sealed partial class JinjaParser
     }
 
     private string Known(string filter) =>
-        JinjaInterpreter.Filters.Contains(filter)
+        JinjaInterpreter.Filters.ContainsKey(filter)
             ? filter
             : throw JinjaError.Unsupported(Now.Line, $"the filter {filter}");
 

@@ -4,6 +4,7 @@ using Headroom.Formats.Peft;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
 using Headroom.Inference.Export;
+using Headroom.Models;
 
 namespace Headroom.Training.Adapters;
 
@@ -48,7 +49,7 @@ internal static class AdapterStart
         var adapted = engine.Model.Projections.Where(p => p.Rank > 0).ToList();
         long total = adapted.Sum(p => (long)p.Weight.Out * p.Weight.In), done = 0;
         var taken = new Dictionary<string, (long[], float[])>();
-        float[] w = [], work = [];
+        float[] weight = [], work = [];
         for (int i = 0; i < adapted.Count; i++)
         {
             var p = adapted[i];
@@ -57,62 +58,79 @@ internal static class AdapterStart
                 throw new HeadroomException(
                     $"The rank {p.Rank} of {p.Path} is larger than a side of its weight [{m}, {n}].",
                     $"With init_lora_weights: {init}, set lora.r to {Math.Min(m, n)} or less.");
-            if (w.Length < count) (w, work) = (new float[count], new float[count]);
-            source.ReadRows(p.Path + ".weight", 0, m, w.AsSpan(0, count));
-            float scaling = lora.For(p.Path).Scaling;
-            ulong own = seed + (ulong)i;
-            float[] a, b;
-            if (init == "loftq")
-            {
-                for (int t = 1; ; t++)
-                {
-                    // What the device holds, so the error is that of the very storage that is trained on.
-                    engine.ReadBase(p, work.AsSpan(0, count));
-                    for (int k = 0; k < count; k++) work[k] = w[k] - work[k];
-                    (a, b) = Pair(LowRank.Decompose(work.AsMemory(0, count), m, n, p.Rank, null, own), m, n, scaling);
-                    if (t >= lora.LoftqConfig.LoftqIter) break;
-                    Store(a, b);
-                }
-            }
-            else
-            {
-                (a, b) = Pair(
-                    LowRank.Decompose(
-                        w.AsMemory(0, count), m, n, p.Rank, init == "pissa" ? null : NIter(init), own),
-                    m,
-                    n,
-                    scaling
-                );
-                Store(a, b);
-            }
+            if (weight.Length < count) (weight, work) = (new float[count], new float[count]);
+            source.ReadRows(p.Path + ".weight", 0, m, weight.AsSpan(0, count));
+            var start = new ProjectionStart(engine, p, weight.AsMemory(0, count), work.AsMemory(0, count),
+                lora.For(p.Path).Scaling, seed + (ulong)i, taken);
+            var (a, b) = init == "loftq"
+                ? start.Loftq(lora.LoftqConfig.LoftqIter)
+                : start.Pissa(init == "pissa" ? null : NIter(init));
             engine.Write(p.A, a);
             engine.Write(p.B, b);
             p.StartMagnitude(engine.Device.Ops);
             progress?.Invoke(done += count, total);
+        }
+        if (taken.Count > 0) engine.Initial = new PeftAdapter { Lora = Plain(lora), Tensors = taken };
+    }
 
-            void Store(float[] a, float[] b)
+    // What was taken out of the base is an adapter without anything of its training.
+    private static LoraConfig Plain(LoraConfig lora) => lora with
+    {
+        LoraDropout = 0,
+        UseDora = false,
+        InitLoraWeights = "true",
+        LoftqConfig = new(),
+        ModulesToSave = [],
+        EnsureWeightTying = false,
+    };
+
+    // The start of one projection's adapter: Weight [m, n] as the base has it, Work room of its size.
+    private readonly record struct ProjectionStart(
+        Engine Engine, Projection P, ReadOnlyMemory<float> Weight, Memory<float> Work, float Scaling, ulong Seed,
+        Dictionary<string, (long[], float[])> Taken)
+    {
+        private int M => P.Weight.Out;
+        private int N => P.Weight.In;
+
+        public (float[] A, float[] B) Pissa(int? iterations)
+        {
+            var pair = Leading(Weight, iterations);
+            TakeOut(pair);
+            return pair;
+        }
+
+        public (float[] A, float[] B) Loftq(int iterations)
+        {
+            for (int t = 1; ; t++)
             {
-                w.AsSpan(0, count).CopyTo(work);
-                MergedSource.AddDelta(a, b, p.Rank, -scaling, 0, m, n, work.AsSpan(0, count));
-                engine.WriteBase(p, work.AsSpan(0, count));
-                taken[p.Path + ".lora_A.weight"] = ([p.Rank, n], a);
-                taken[p.Path + ".lora_B.weight"] = ([m, p.Rank], b);
+                var pair = Leading(Error(), null);
+                if (t >= iterations) return pair;
+                TakeOut(pair);
             }
         }
-        if (taken.Count == 0) return;
-        engine.Initial = new PeftAdapter
+
+        // Of what the device holds, so that it is the error of the very storage that is trained on.
+        private Memory<float> Error()
         {
-            Lora = lora with
-            {
-                LoraDropout = 0,
-                UseDora = false,
-                InitLoraWeights = "true",
-                LoftqConfig = new(),
-                ModulesToSave = [],
-                EnsureWeightTying = false,
-            },
-            Tensors = taken,
-        };
+            var weight = Weight.Span;
+            var work = Work.Span;
+            Engine.ReadBase(P, work);
+            for (int k = 0; k < work.Length; k++) work[k] = weight[k] - work[k];
+            return Work;
+        }
+
+        private (float[] A, float[] B) Leading(ReadOnlyMemory<float> matrix, int? iterations) =>
+            Pair(LowRank.Decompose(matrix, M, N, P.Rank, iterations, Seed), M, N, Scaling);
+
+        // Stores the projection anew without the pair.
+        private void TakeOut((float[] A, float[] B) pair)
+        {
+            Weight.Span.CopyTo(Work.Span);
+            MergedSource.AddDelta(pair.A, pair.B, P.Rank, -Scaling, 0, M, N, Work.Span);
+            Engine.WriteBase(P, Work.Span);
+            Taken[P.Path + ".lora_A.weight"] = ([P.Rank, N], pair.A);
+            Taken[P.Path + ".lora_B.weight"] = ([M, P.Rank], pair.B);
+        }
     }
 
     // scaling * B A = U S V^T, the singular values shared out evenly. For LoftQ PEFT leaves the scaling out, and then

@@ -212,12 +212,7 @@ internal static partial class Checkpoints
     }
 
     private static bool IsUnreadable(Exception e) =>
-        e
-            is JsonException
-                or FormatException
-                or ArgumentException
-                or IOException
-                or UnauthorizedAccessException;
+        Malformed.Is(e) || e is IOException or UnauthorizedAccessException;
 
     private static HeadroomException Damaged(string folder, string file)
     {

@@ -101,82 +101,21 @@ internal static class StepBenchmark
         IDevice device, ModelConfig config, StepBenchmarkOptions o, Action<string>? say = null,
         Action<bool>? stepping = null, CancellationToken stop = default)
     {
-        int tokens = o.Rows * o.Length, labels = o.AnswerOnly ? o.Rows : tokens;
-        var embedding = o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16;
-        var settings = new ModelSettings(
-            o.Linear,
-            embedding,
-            TrainMode.Adapters,
-            new LoraConfig(o.R, 2 * o.R, o.DropoutP, ModelFamilies.Targets) { UseDora = o.UseDora },
-            o.RecomputeLayers,
-            o.LogitsChunk, o.Compute);
-        settings = settings with
-        {
-            ExpandedBytes = Math.Min(o.ExpandedBytes, PlannedModel.ExpandableBytes(config, settings)),
-        };
-        var limits = new BatchLimits(tokens, o.Rows, labels);
-        var planned = o.RecomputeLayers < 0
-            ? Budget.Fit(config, settings, limits, device.WorkspaceBytes, null, device, expanded: 0)
-            : PlannedModel.Make(config, settings, limits, device.WorkspaceBytes, device);
+        var planned = Plan(device, config, o);
         using var engine = new Engine(device, planned);
         say?.Invoke($"planned {engine.Plan.TotalBytes / 1048576.0:F0} MiB; filling with random weights");
         engine.FillRandom(1);
         engine.InitializeAdapters(1);
-        var random = new PhiloxRandom(1);
         int warmUp = o.Ragged ? RaggedWarmUp : WarmUp;
-        var batches = Enumerable
-            .Range(0, o.Ragged ? o.Steps + warmUp : 1)
-            .Select(_ => Batch(o, config.VocabSize, random))
-            .ToArray();
-        var times = new List<double>();
-        double loss = 0, scale = o.Compute == DType.F16 ? LossScale.Start.Scale : 1;
-        int step = 0;
-        void Step()
-        {
-            stop.ThrowIfCancellationRequested();
-            var batch = batches[step % batches.Length];
-            loss =
-                engine.MicroStep(
-                    batch.Host, new Dropout(o.DropoutP, 1, (uint)step, 0), (float)(scale / batch.LabelCount)
-                ) / batch.LabelCount;
-            double norm = engine.GradientNorm() / scale;
-            if (double.IsFinite(norm))
-                engine.Update(
-                    new AdamWStep(1e-4, 0.9, 0.999, 1e-8, step + 1, (float)(Math.Min(1, 1 / (norm + 1e-6)) / scale)));
-            else
-            {
-                engine.ZeroGradients();
-                scale /= 2;
-            }
-            step++;
-        }
-        long timedTokens = 0;
+        var steps = new Steps(engine, o, config.VocabSize, o.Ragged ? o.Steps + warmUp : 1, stop);
         stepping?.Invoke(true);
-        for (int s = 0; s < o.Steps + warmUp; s++)
-        {
-            int computed = batches[step % batches.Length].Tokens;
-            long start = Stopwatch.GetTimestamp();
-            device.Clock.Time(Step); // waits for the update
-            double ms = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
-            say?.Invoke($"step {s}: loss {loss:F4}, {ms:F1} ms, {computed / ms * 1000:F0} tokens/s");
-            if (s < warmUp) continue;
-            times.Add(ms);
-            timedTokens += computed;
-        }
+        var (times, timedTokens) = Time(device, steps, o.Steps, warmUp, say);
         var memory = device.ReadMemory();
         times.Sort();
+        int tokens = o.Rows * o.Length;
         double median = o.Ragged ? times.Average() : times[times.Count / 2],
             share = (double)timedTokens / times.Count / tokens;
-        var timer = new OpTimer(device.Clock);
-        if (!o.Ragged) timer.Start();
-        try
-        {
-            Step();
-        }
-        finally
-        {
-            OpTimer.Stop();
-        }
+        var timer = TimeOps(device, steps, o);
         stepping?.Invoke(false);
         stop.ThrowIfCancellationRequested();
         double copy = CopyRate(device, engine.TemporaryBytes),
@@ -188,10 +127,108 @@ internal static class StepBenchmark
             .ToList();
         return new StepBenchmarkResult(
             tokens * share / median * 1000, median, planned.Flops * share / median / 1e9, product, copy,
-            engine.Plan.TotalBytes, memory, loss, ops)
+            engine.Plan.TotalBytes, memory, steps.Loss, ops)
         {
-            MicroSteps = step,
+            MicroSteps = steps.Done,
         };
+    }
+
+    private static PlannedModel Plan(IDevice device, ModelConfig config, StepBenchmarkOptions o)
+    {
+        var settings = new ModelSettings(
+            o.Linear,
+            o.Compute == DType.F16 ? WeightStorage.F16 : WeightStorage.BF16,
+            TrainMode.Adapters,
+            new LoraConfig(o.R, 2 * o.R, o.DropoutP, ModelFamilies.Targets) { UseDora = o.UseDora },
+            o.RecomputeLayers,
+            o.LogitsChunk, o.Compute);
+        settings = settings with
+        {
+            ExpandedBytes = Math.Min(o.ExpandedBytes, PlannedModel.ExpandableBytes(config, settings)),
+        };
+        int tokens = o.Rows * o.Length;
+        var limits = new BatchLimits(tokens, o.Rows, o.AnswerOnly ? o.Rows : tokens);
+        return o.RecomputeLayers < 0
+            ? Budget.Fit(config, settings, limits, device.WorkspaceBytes, null, device, expanded: 0)
+            : PlannedModel.Make(config, settings, limits, device.WorkspaceBytes, device);
+    }
+
+    // Milliseconds of each step after the warm-up, and the tokens that they computed.
+    private static (List<double> Times, long Tokens) Time(
+        IDevice device, Steps steps, int timed, int warmUp, Action<string>? say)
+    {
+        var times = new List<double>();
+        long tokens = 0;
+        for (int s = 0; s < timed + warmUp; s++)
+        {
+            int computed = steps.NextTokens;
+            long start = Stopwatch.GetTimestamp();
+            device.Clock.Time(steps.Run); // waits for the update
+            double ms = Stopwatch.GetElapsedTime(start).TotalMilliseconds;
+            say?.Invoke($"step {s}: loss {steps.Loss:F4}, {ms:F1} ms, {computed / ms * 1000:F0} tokens/s");
+            if (s < warmUp) continue;
+            times.Add(ms);
+            tokens += computed;
+        }
+        return (times, tokens);
+    }
+
+    // One more step; of ragged batches, which one step does not stand for, no op is timed.
+    private static OpTimer TimeOps(IDevice device, Steps steps, StepBenchmarkOptions o)
+    {
+        var timer = new OpTimer(device.Clock);
+        if (!o.Ragged) timer.Start();
+        try
+        {
+            steps.Run();
+        }
+        finally
+        {
+            OpTimer.Stop();
+        }
+        return timer;
+    }
+
+    // Whole steps one after another over batches in turns.
+    private sealed class Steps
+    {
+        private readonly Engine _engine;
+        private readonly StepBenchmarkOptions _options;
+        private readonly MicroBatch[] _batches;
+        private readonly CancellationToken _stop;
+        private double _scale;
+
+        public Steps(Engine engine, StepBenchmarkOptions o, int vocabulary, int batches, CancellationToken stop)
+        {
+            (_engine, _options, _stop) = (engine, o, stop);
+            var random = new PhiloxRandom(1);
+            _batches = Enumerable.Range(0, batches).Select(_ => Batch(o, vocabulary, random)).ToArray();
+            _scale = o.Compute == DType.F16 ? LossScale.Start.Scale : 1;
+        }
+
+        public int Done { get; private set; }
+        public double Loss { get; private set; }
+        public int NextTokens => Next.Tokens;
+        private MicroBatch Next => _batches[Done % _batches.Length];
+
+        public void Run()
+        {
+            _stop.ThrowIfCancellationRequested();
+            var batch = Next;
+            var dropout = new Dropout(_options.DropoutP, 1, (uint)Done, 0);
+            Loss = _engine.MicroStep(batch.Host, dropout, (float)(_scale / batch.LabelCount)) / batch.LabelCount;
+            double norm = _engine.GradientNorm() / _scale;
+            if (double.IsFinite(norm))
+                _engine.Update(
+                    new AdamWStep(
+                        1e-4, 0.9, 0.999, 1e-8, Done + 1, (float)(Math.Min(1, 1 / (norm + 1e-6)) / _scale)));
+            else
+            {
+                _engine.ZeroGradients();
+                _scale /= 2;
+            }
+            Done++;
+        }
     }
 
     private static MicroBatch Batch(StepBenchmarkOptions o, int vocabulary, PhiloxRandom random)

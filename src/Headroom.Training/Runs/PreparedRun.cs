@@ -67,48 +67,20 @@ internal sealed class PreparedRun : IDisposable
         RunRows? rows = null,
         Action<string>? say = null)
     {
-        var o = recipe.Training;
         rows ??= RunRows.Read(recipe, model);
-        var (data, tokenizer, task) = (rows.Data, rows.Tokenizer, rows.Task);
         var opened = OpenModel.Open(rows.Base, say);
         var source = opened.Source;
         IDevice? device = null;
         try
         {
             if (hash) source.BeginHash();
-            if (tokenizer.VocabSize > source.Config.VocabSize)
-                throw new HeadroomException(
-                    $"The tokenizer has {tokenizer.VocabSize} ids, the model only {source.Config.VocabSize}.",
-                    "Give the tokenizer that belongs to the model.");
-            progress("tokenizing", 0, data.Train.Count, "");
-            int longest = rows.Longest;
-            source.Config.CheckLength(longest);
-            source.Config.CheckRank(recipe.Lora.R, "lora.r is");
-            foreach (var (pattern, rank) in recipe.Lora.RankPattern)
-                source.Config.CheckRank(rank, $"lora.rank_pattern gives {pattern} the rank");
-            CheckPatterns(recipe.Lora, source.Config);
-            if (o.EvalStrategy != IntervalStrategy.No && data.Validation.Count == 0)
-                throw new HeadroomException(
-                    $"training.eval_strategy is {o.EvalStrategy.Word()}, but there are no validation rows.",
-                    "Set data.validation or data.validation_fraction, or eval_strategy to no.");
-            // No batch holds more rows than there are.
-            int trainRows = Math.Min(o.PerDeviceTrainBatchSize, data.Train.Count),
-                evalRows = Math.Min(
-                    o.PerDeviceEvalBatchSize, Math.Max(1, Math.Max(data.Validation.Count, data.Test.Count)));
-            int trainTokens = BatchTokens(
-                    trainRows,
-                    longest,
-                    "training.per_device_train_batch_size, or task.max_seq_length"
-                ),
-                evalTokens = data.Validation.Count + data.Test.Count == 0
-                    ? 0
-                    : BatchTokens(evalRows, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
-            int labels = trainRows * task.MostLabels(longest);
-            var limits = new BatchLimits(
-                trainTokens, trainRows, labels, evalTokens, evalRows, Math.Max(1, task.Candidates));
+            CheckVocabulary(rows, source.Config);
+            progress("tokenizing", 0, rows.Data.Train.Count, "");
+            CheckRecipe(recipe, rows, source.Config);
+            var limits = LargestBatches(recipe.Training, rows);
             device = openDevice();
             var settings = RunSettings.Choose(recipe, source, device);
-            long? expanded = o.ExpandedWeights switch
+            long? expanded = recipe.Training.ExpandedWeights switch
             {
                 "auto" => budgetBytes == null ? 0 : null,
                 "none" => 0,
@@ -118,7 +90,7 @@ internal sealed class PreparedRun : IDisposable
             var (budget, words) = Budget.Resolve(budgetBytes, device);
             var planned = Budget.Fit(
                 source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words,
-                leastLength: task.LeastLength);
+                leastLength: rows.Task.LeastLength);
             return new PreparedRun
             {
                 Rows = rows,
@@ -139,6 +111,44 @@ internal sealed class PreparedRun : IDisposable
             opened.Dispose();
             throw;
         }
+    }
+
+    private static void CheckVocabulary(RunRows rows, ModelConfig config)
+    {
+        if (rows.Tokenizer.VocabSize > config.VocabSize)
+            throw new HeadroomException(
+                $"The tokenizer has {rows.Tokenizer.VocabSize} ids, the model only {config.VocabSize}.",
+                "Give the tokenizer that belongs to the model.");
+    }
+
+    private static void CheckRecipe(Recipe recipe, RunRows rows, ModelConfig config)
+    {
+        config.CheckLength(rows.Longest);
+        config.CheckRank(recipe.Lora.R, "lora.r is");
+        foreach (var (pattern, rank) in recipe.Lora.RankPattern)
+            config.CheckRank(rank, $"lora.rank_pattern gives {pattern} the rank");
+        CheckPatterns(recipe.Lora, config);
+        if (recipe.Training.EvalStrategy is not IntervalStrategy.No and var strategy && rows.Data.Validation.Count == 0)
+            throw new HeadroomException(
+                $"training.eval_strategy is {strategy.Word()}, but there are no validation rows.",
+                "Set data.validation or data.validation_fraction, or eval_strategy to no.");
+    }
+
+    // No batch holds more rows than there are.
+    private static BatchLimits LargestBatches(TrainingOptions o, RunRows rows)
+    {
+        var data = rows.Data;
+        int trainRows = Math.Min(o.PerDeviceTrainBatchSize, data.Train.Count),
+            evalRows = Math.Min(
+                o.PerDeviceEvalBatchSize, Math.Max(1, Math.Max(data.Validation.Count, data.Test.Count)));
+        int trainTokens = BatchTokens(
+                trainRows, rows.Longest, "training.per_device_train_batch_size, or task.max_seq_length"),
+            evalTokens = data.Validation.Count + data.Test.Count == 0
+                ? 0
+                : BatchTokens(evalRows, rows.Longest, "training.per_device_eval_batch_size, or task.max_seq_length");
+        return new BatchLimits(
+            trainTokens, trainRows, trainRows * rows.Task.MostLabels(rows.Longest), evalTokens, evalRows,
+            Math.Max(1, rows.Task.Candidates));
     }
 
     private static string[] Slower(IDevice device, ModelConfig config, ModelSettings settings) =>

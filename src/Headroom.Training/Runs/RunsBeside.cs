@@ -1,5 +1,5 @@
-using System.Text.Json;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Runs;
@@ -72,14 +72,7 @@ internal static class RunsBeside
             return read();
         }
         catch (Exception e)
-            when (e
-                    is IOException
-                        or UnauthorizedAccessException
-                        or JsonException
-                        or InvalidOperationException
-                        or ArgumentException
-                        or HeadroomException
-            )
+            when (Malformed.Is(e) || e is IOException or UnauthorizedAccessException or HeadroomException)
         {
             return null;
         }

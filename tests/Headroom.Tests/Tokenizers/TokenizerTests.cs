@@ -1,6 +1,7 @@
 using System.IO.Compression;
 using System.Text;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Tokenizers;
 
@@ -148,6 +149,24 @@ public sealed class TokenizerTests : IDisposable
                 Assert.Equal(text, t.Decode(t.Encode(text)));
         Assert.True(t.Encode(texts[0]).Length < texts[0].Length / 2);
         Assert.Equal(4, t.Encode(byteLevel ? "2026" : "x2026").Length - (byteLevel ? 0 : t.Encode("x").Length));
+    }
+
+    // They were written by it when the models were trained.
+    [Theory]
+    [InlineData("deepseek-tiny", true, "<|begin_of_sentence|>", "<|end_of_sentence|>")]
+    [InlineData("llama-tiny", false, null, null)]
+    public void ShippedTokenizersAreWrittenAgainByteForByte(string model, bool byteLevel, string? bos, string? eos)
+    {
+        string shipped = Path.Combine(Shared.Checkout, "models", model);
+        var json = JsonNode.Parse(File.ReadAllText(Path.Combine(shipped, "tokenizer.json")))!;
+        var bpe = new TrainedBpe(
+            [.. json["model"]!["vocab"]!.AsObject().OrderBy(p => (int)p.Value!).Select(p => p.Key)],
+            [.. json["model"]!["merges"]!.AsArray().Select(m => ((string)m![0]!, (string)m[1]!))],
+            [.. json["added_tokens"]!.AsArray().Select(t => (string)t!["content"]!)], byteLevel);
+        TokenizerJson.Write(_folder, bpe, bos, eos, addBos: true);
+        foreach (string file in (string[])["tokenizer.json", "tokenizer_config.json"])
+            Assert.Equal(
+                File.ReadAllBytes(Path.Combine(shipped, file)), File.ReadAllBytes(Path.Combine(_folder, file)));
     }
 
     [Fact]
