@@ -277,10 +277,10 @@ public sealed class RunFolderTests : IDisposable
             Assert.Contains("is damaged", Refused(bad), StringComparison.Ordinal);
         string whole = manifest.ToJson();
         Assert.EndsWith(
-            "is damaged: seed is of another kind",
+            "is damaged: seed is of another kind.",
             Refused(whole.Replace("\"seed\": -1", "\"seed\": \"x\"", StringComparison.Ordinal)));
         Assert.EndsWith(
-            "is damaged: it lacks 'seed'",
+            "is damaged: it lacks 'seed'.",
             Refused(whole.Replace("\"seed\": -1,", "", StringComparison.Ordinal)));
         string Refused(string text)
         {
