@@ -110,15 +110,15 @@ internal sealed class Session : IDisposable
     {
         if (device is not ("auto" or "cpu" or "cuda"))
             throw new HeadroomException($"--device {device} is unknown.", "Use auto, cpu or cuda.");
-        if (device == "cpu") return new CpuDevice();
-        var gpu = CudaDevice.TryOpen(out string why, new CudaOptions(Graphs: graphs));
+        if (device == "cpu") return CpuBackend.Open();
+        var gpu = CudaBackend.TryOpen(out string why, new CudaOptions(Graphs: graphs));
         if (gpu != null) return gpu;
         string[] lines = why.Split('\n');
         if (device == "cuda")
             throw new HeadroomException(lines[0], lines.Length > 1 ? lines[1] : "Run with --device cpu.");
         if (!_saidDevice) Say($"device: CPU ({lines[0].TrimEnd('.')})");
         _saidDevice = true;
-        return new CpuDevice();
+        return CpuBackend.Open();
     }
 
     /// <summary>A line of its own.</summary>

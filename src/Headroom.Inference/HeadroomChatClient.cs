@@ -8,8 +8,8 @@ namespace Headroom.Inference;
 
 /// <summary>
 /// A local model behind <see cref="IChatClient"/>, for .NET applications. Requests are served one at a time; of a
-/// conversation that goes on, only what is new is computed. Open the generator with <c>Generator.Open</c> on a CPU or
-/// CUDA device.
+/// conversation that goes on, only what is new is computed. Open the generator with <c>Generator.Open</c> on what
+/// <c>CpuBackend.Open</c> or <c>CudaBackend.Open</c> gives.
 /// </summary>
 public sealed class HeadroomChatClient : IChatClient
 {

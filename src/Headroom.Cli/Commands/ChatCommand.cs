@@ -121,13 +121,7 @@ internal static class ChatCommand
 
     private static void Answer(Generation g, Session session, bool json, string message)
     {
-        bool more;
-        do
-        {
-            more = g.MoveNext(session.Token);
-            if (!json) Console.Write(g.Piece);
-        }
-        while (more);
+        GenerationArguments.Run(g, session, print: !json);
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {

@@ -45,13 +45,7 @@ internal static class GenerateCommand
             session.Open(deviceName), model, context, session.Say, (d, n) => session.Progress("loading", d, n, ""));
         session.EndLine();
         var g = generator.Start(ids, options);
-        bool more;
-        do
-        {
-            more = g.MoveNext(session.Token);
-            if (!json) Console.Write(g.Piece);
-        }
-        while (more);
+        GenerationArguments.Run(g, session, print: !json);
         if (json)
             Console.WriteLine(JsonSerializer.Serialize(new
             {

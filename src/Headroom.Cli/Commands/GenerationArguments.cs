@@ -141,6 +141,18 @@ internal sealed class GenerationArguments(string example, int tokens)
         };
     }
 
+    /// <summary>Generates to the end or a stop, with each piece printed as it comes.</summary>
+    public static void Run(Generation g, Session session, bool print)
+    {
+        bool more;
+        do
+        {
+            more = g.MoveNext(session.Token);
+            if (print) Console.Write(g.Piece);
+        }
+        while (more);
+    }
+
     /// <summary>Figures of a text for people.</summary>
     public static string Figures(Generation g) => string.Create(CultureInfo.InvariantCulture,
             $"{g.PromptTokens} prompt tokens{(g.ReusedTokens > 0 ? $" ({g.ReusedTokens} reused)" : "")} in "

@@ -37,18 +37,6 @@ internal static class Reviews
     /// <summary>Sentence templates of a part: train, validation or test.</summary>
     public static IReadOnlyList<string> Templates(string part) => [.. Parts[Index(part)].Templates.Every];
 
-    /// <summary>Words that occur in this part (train, validation or test) and in no other.</summary>
-    public static IReadOnlyList<string> HeldOutWords(string part)
-    {
-        int split = Index(part);
-        return
-        [
-            .. ReviewWords.Lists.Values.SelectMany(l =>
-                l.Where((_, i) => ReviewWords.IsOwn(i) && ReviewWords.Allowed(i, split))
-            ),
-        ];
-    }
-
     /// <summary>
     /// Writes train.jsonl, validation.jsonl and test.jsonl (UTF-8, LF) into a new or empty folder; all three are
     /// complete there, or none.
