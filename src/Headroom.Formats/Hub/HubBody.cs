@@ -57,8 +57,12 @@ internal sealed class HubBody : IAsyncDisposable
             _bytes += n;
             return n;
         }
-        catch (OperationCanceledException) when (!_stop.IsCancellationRequested)
+        // A read that meets its own time-out at the last moment finds the connection closed under it.
+        catch (Exception e)
+            when (limit.IsCancellationRequested
+                && e is (OperationCanceledException or ObjectDisposedException or IOException))
         {
+            _stop.ThrowIfCancellationRequested();
             if (last) throw TooSlow();
             throw new TimeoutException(
                 string.Create(CultureInfo.InvariantCulture, $"no data for {_silence.TotalSeconds:0.#} s"));

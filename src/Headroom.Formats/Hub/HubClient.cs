@@ -237,8 +237,11 @@ internal sealed class HubClient : IDisposable
                 .SendAsync(request, HttpCompletionOption.ResponseHeadersRead, limit.Token)
                 .ConfigureAwait(false);
         }
-        catch (OperationCanceledException) when (!stop.IsCancellationRequested)
+        // As in HubBody.Read: what meets its own time-out may find the connection closed under it.
+        catch (Exception e)
+            when (limit.IsCancellationRequested && e is (OperationCanceledException or ObjectDisposedException))
         {
+            stop.ThrowIfCancellationRequested();
             throw new TimeoutException(
                 string.Create(
                     System.Globalization.CultureInfo.InvariantCulture, $"no answer within {timeout.TotalSeconds:0.#} s")
