@@ -38,6 +38,24 @@ internal static class Printable
         Rune.IsControl(c)
         || c.Value is 0x2028 or 0x2029 or (>= 0x202A and <= 0x202E) or (>= 0x2066 and <= 0x2069) or 0xFEFF;
 
+    /// <summary>
+    /// Whether a character shows as itself: Python's <c>str.isprintable</c>, which leaves out controls, marks of format,
+    /// what is not assigned, and every blank but the plain one.
+    /// </summary>
+    public static bool IsPrintable(Rune c) =>
+        c.Value == ' '
+        || Rune.GetUnicodeCategory(c)
+            is not (
+                UnicodeCategory.Control
+                or UnicodeCategory.Format
+                or UnicodeCategory.Surrogate
+                or UnicodeCategory.PrivateUse
+                or UnicodeCategory.OtherNotAssigned
+                or UnicodeCategory.LineSeparator
+                or UnicodeCategory.ParagraphSeparator
+                or UnicodeCategory.SpaceSeparator
+            );
+
     private static string Clean(string text, bool lines)
     {
         if (!NeedsCleaning(text)) return text;

@@ -73,29 +73,17 @@ internal static unsafe class ElementKernels
         for (int i = 0; i < n; i++) y[i] = x[i] + y[i];
     }
 
-    public static void GatherRows(WorkerPool pool, Tensor x, Tensor rows, Tensor y)
-    {
-        var c = new Context
-        {
-            X = x.B,
-            Y = y.B,
-            Rows = rows.I,
-            Count = rows.Count,
-            RowBytes = x.DType.Bytes(x.Columns),
-        };
-        pool.Run(&GatherPart, &c, (int)((c.Count + 31) / 32));
-    }
-
-    private static void GatherPart(void* context, int part, int worker)
-    {
-        var c = (Context*)context;
-        long end = Math.Min(c->Count, (part + 1L) * 32), n = c->RowBytes;
-        for (long i = part * 32L; i < end; i++) Buffer.MemoryCopy(c->X + c->Rows[i] * n, c->Y + i * n, n, n);
-    }
+    public static void GatherRows(WorkerPool pool, Tensor x, Tensor rows, Tensor y) => MoveRows(pool, x, rows, y, false);
 
     public static void ScatterRows(WorkerPool pool, Tensor y, Tensor rows, Tensor x)
     {
         Zero(pool, x);
+        MoveRows(pool, x, rows, y, true);
+    }
+
+    // Between rows[i] of x and row i of y: gathered from x, or scattered into it.
+    private static void MoveRows(WorkerPool pool, Tensor x, Tensor rows, Tensor y, bool scatter)
+    {
         var c = new Context
         {
             X = x.B,
@@ -103,15 +91,21 @@ internal static unsafe class ElementKernels
             Rows = rows.I,
             Count = rows.Count,
             RowBytes = x.DType.Bytes(x.Columns),
+            Flag = scatter ? 1 : 0,
         };
-        pool.Run(&ScatterPart, &c, (int)((c.Count + 31) / 32));
+        pool.Run(&MovePart, &c, (int)((c.Count + 31) / 32));
     }
 
-    private static void ScatterPart(void* context, int part, int worker)
+    private static void MovePart(void* context, int part, int worker)
     {
         var c = (Context*)context;
         long end = Math.Min(c->Count, (part + 1L) * 32), n = c->RowBytes;
-        for (long i = part * 32L; i < end; i++) Buffer.MemoryCopy(c->Y + i * n, c->X + c->Rows[i] * n, n, n);
+        for (long i = part * 32L; i < end; i++)
+        {
+            byte* there = c->X + c->Rows[i] * n, here = c->Y + i * n;
+            if (c->Flag != 0) Buffer.MemoryCopy(here, there, n, n);
+            else Buffer.MemoryCopy(there, here, n, n);
+        }
     }
 
     public static bool AllFinite(WorkerPool pool, Tensor x)

@@ -240,30 +240,21 @@ internal sealed unsafe partial class CudaOps
             K("lora.cu", act, name, r), (across, (rows + span - 1) / span), threads, Arg.Struct(&parts), rows, span);
     }
 
-    private static Part DownPart(Tensor x, Tensor m, bool transposed, float scale, in Dropout d, Tensor y) => new()
-    {
-        X = x.Address,
-        M = m.Address,
-        Y = y.Address,
-        N = transposed ? m.Rows : m.Columns,
-        Transposed = transposed ? 1 : 0,
-        Scale = scale,
-        Drop = d.P > 0 ? 1 : 0,
-        Ldx = x.Stride,
-        Tail = -1,
-        Mask = new Mask(d),
-    };
+    private static Part DownPart(Tensor x, Tensor m, bool transposed, float scale, in Dropout d, Tensor y) =>
+        ProductPart(m, transposed, scale, d, y) with { X = x.Address, Ldx = x.Stride, Tail = -1 };
 
-    private static Part UpPart(Tensor z, Tensor m, bool transposed, float scale, in Dropout d, Tensor y) => new()
+    private static Part UpPart(Tensor z, Tensor m, bool transposed, float scale, in Dropout d, Tensor y) =>
+        ProductPart(m, transposed, scale, d, y) with { Z = z.Address, Ldx = y.Stride };
+
+    // What a product of an adapter has in either direction.
+    private static Part ProductPart(Tensor m, bool transposed, float scale, in Dropout d, Tensor y) => new()
     {
-        Z = z.Address,
         M = m.Address,
         Y = y.Address,
         N = transposed ? m.Rows : m.Columns,
         Transposed = transposed ? 1 : 0,
         Scale = scale,
         Drop = d.P > 0 ? 1 : 0,
-        Ldx = y.Stride,
         Mask = new Mask(d),
     };
 

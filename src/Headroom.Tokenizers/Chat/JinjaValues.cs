@@ -350,21 +350,7 @@ internal sealed class JinjaValues(Action<long> charge)
             else if (c == '\n') to.Append("\\n");
             else if (c == '\r') to.Append("\\r");
             else if (c == '\t') to.Append("\\t");
-            else if (
-                c == ' '
-                || Rune.GetUnicodeCategory(rune)
-                    is not (
-                        UnicodeCategory.Control
-                        or UnicodeCategory.Format
-                        or UnicodeCategory.Surrogate
-                        or UnicodeCategory.PrivateUse
-                        or UnicodeCategory.OtherNotAssigned
-                        or UnicodeCategory.LineSeparator
-                        or UnicodeCategory.ParagraphSeparator
-                        or UnicodeCategory.SpaceSeparator
-                    )
-            )
-                to.Append(rune.ToString());
+            else if (Printable.IsPrintable(rune)) to.Append(rune.ToString());
             else to.Append(c < 256 ? $"\\x{c:x2}" : c < 65536 ? $"\\u{c:x4}" : $"\\U{c:x8}");
         }
         to.Append(quote);

@@ -139,25 +139,12 @@ internal static partial class RecipeWriter
                 '\\' => "\\\\",
                 '\n' => "\\n",
                 '\t' => "\\t",
-                _ when IsPlain(rune) => rune.ToString(),
+                _ when Printable.IsPrintable(rune) => rune.ToString(),
                 <= 0xFFFF => $"\\u{rune.Value:X4}",
                 _ => $"\\U{rune.Value:X8}",
             });
         return text.Append('"').ToString();
     }
-
-    private static bool IsPlain(Rune rune) =>
-        Rune.GetUnicodeCategory(rune)
-            is not (
-                UnicodeCategory.Control
-                or UnicodeCategory.Format
-                or UnicodeCategory.Surrogate
-                or UnicodeCategory.PrivateUse
-                or UnicodeCategory.OtherNotAssigned
-                or UnicodeCategory.LineSeparator
-                or UnicodeCategory.ParagraphSeparator
-            )
-        && (rune.Value == ' ' || Rune.GetUnicodeCategory(rune) != UnicodeCategory.SpaceSeparator);
 
     [GeneratedRegex(@"[/\\]snapshots[/\\]([0-9a-f]{40})([/\\]|$)")]
     private static partial Regex Snapshot();
