@@ -2,6 +2,8 @@ using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats.Hub;
 using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
+using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Cli;
 
@@ -53,6 +55,9 @@ internal static class Recipes
         d.Train = train!;
         (d.Validation, d.ValidationHub) = Split(d.Validation, "validation", "valid", "val", "dev");
         (d.Test, d.TestHub) = Split(d.Test, "test");
+        // Label words were there before tasks were told by columns: their output stays as it was.
+        if (TaskChoice.ByData(recipe) is { } words && recipe.Task.Type != LabelWordsType.TypeName)
+            session.Say($"data.train holds rows of the task {words}");
 
         (string? Path, string? Hub) Split(string? given, params string[] splits) =>
             given != null && HubName.IsMeant(given)

@@ -39,8 +39,8 @@ internal static class Printable
         || c.Value is 0x2028 or 0x2029 or (>= 0x202A and <= 0x202E) or (>= 0x2066 and <= 0x2069) or 0xFEFF;
 
     /// <summary>
-    /// Whether a character shows as itself: Python's <c>str.isprintable</c>, which leaves out controls, marks of format,
-    /// what is not assigned, and every blank but the plain one.
+    /// Whether a character shows as itself: Python's <c>str.isprintable</c>, which leaves out controls, marks of
+    /// format, what is not assigned, and every blank but the plain one.
     /// </summary>
     public static bool IsPrintable(Rune c) =>
         c.Value == ' '

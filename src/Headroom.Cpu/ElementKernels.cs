@@ -73,7 +73,8 @@ internal static unsafe class ElementKernels
         for (int i = 0; i < n; i++) y[i] = x[i] + y[i];
     }
 
-    public static void GatherRows(WorkerPool pool, Tensor x, Tensor rows, Tensor y) => MoveRows(pool, x, rows, y, false);
+    public static void GatherRows(WorkerPool pool, Tensor x, Tensor rows, Tensor y) =>
+        MoveRows(pool, x, rows, y, false);
 
     public static void ScatterRows(WorkerPool pool, Tensor y, Tensor rows, Tensor x)
     {

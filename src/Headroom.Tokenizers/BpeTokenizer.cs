@@ -78,19 +78,41 @@ internal sealed class BpeTokenizer : ITokenizer
     public int[] Encode(string text, bool addSpecial = false)
     {
         ArgumentNullException.ThrowIfNull(text);
-        text = WellFormed(text);
         var run = new Run(text.Length / 3 + 4);
         if (addSpecial) run.Ids.AddRange(_prefix);
+        Encode(WellFormed(text), run, null);
+        if (addSpecial) run.Ids.AddRange(_suffix);
+        return run.Ids.ToArray();
+    }
+
+    /// <summary>
+    /// Ids as <see cref="Encode(string, bool)"/> gives them, and for each what of the text it stands for (transformers'
+    /// offsets_mapping): UTF-16, from the first character to behind the last. Tokens that share a character by bytes
+    /// all have it.
+    /// </summary>
+    internal (int[] Ids, (int Start, int End)[] Offsets) EncodeWithOffsets(string text)
+    {
+        var run = new Run(text.Length / 3 + 4);
+        var offsets = new TokenOffsets(_parts, _added, run.Ids);
+        Encode(WellFormed(text), run, offsets);
+        return (run.Ids.ToArray(), offsets.ToArray());
+    }
+
+    private void Encode(string text, Run run, TokenOffsets? offsets)
+    {
         try
         {
             int from = 0, at = 0;
             while (!_raw.IsEmpty && _raw.Find(text, ref at, from, out int start, out int stop) is { } token)
             {
                 if (start > from) Normal(text[from..start], from == 0, run);
+                offsets?.Align(text, from, start);
                 run.Ids.Add(token.Id);
+                offsets?.Add(start, stop);
                 from = stop;
             }
             if (from < text.Length) Normal(from == 0 ? text : text[from..], from == 0, run);
+            offsets?.Align(text, from, text.Length);
         }
         catch (RegexMatchTimeoutException e)
         {
@@ -100,8 +122,17 @@ internal sealed class BpeTokenizer : ITokenizer
                     + "tokenizer, or its GGUF or tokenizer.model file.",
                 inner: e);
         }
-        if (addSpecial) run.Ids.AddRange(_suffix);
-        return run.Ids.ToArray();
+    }
+
+    /// <summary>The special tokens that are spelled in a part of a text, in order.</summary>
+    internal IEnumerable<(int Start, int End, string Token)> Specials(string text, int from, int to)
+    {
+        for (int at = from, done = from; at < to;)
+        {
+            if (_raw.Find(text.AsSpan(0, to), ref at, done, out int start, out int stop) is not { } token) yield break;
+            if (token.Special) yield return (start, stop, token.Content);
+            done = stop;
+        }
     }
 
     private sealed class Run(int capacity)

@@ -180,7 +180,9 @@ public class DataTests
                     : cell
             )
         );
-        var (exit, _, error) = cli.Run("train", cli.Recipe(Cli.Base("llama-tiny")), "--set", $"data.train={name}");
+        var (exit, _, error) = cli.Run(
+            "train", cli.Recipe(Cli.Base("llama-tiny")), "--set", $"data.train={name}", "--set",
+            "task.type=label_words");
         Assert.True(exit == 2, error);
         Assert.Contains(says, error, StringComparison.Ordinal);
         Assert.InRange(Encoding.UTF8.GetByteCount(error), 20, 2048);

@@ -63,9 +63,9 @@ internal static class EvalCommand
         var of = recipe.Models[0];
         using var model = Open(recipe, of, adapter, sets, session);
         var task = TaskTypes.Get(recipe.Task).Make(recipe, model.Tokenizer);
-        var encoded = new EncodedRows(rows, task.Encode, false);
+        var encoded = new EncodedRows(rows, task.Encode, training: false);
         int longest = encoded.EncodeAll(),
-            batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, rows.Count),
+            batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, encoded.Count),
             tokens = PreparedRun.BatchTokens(
                 batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
         model.Config.CheckLength(longest);

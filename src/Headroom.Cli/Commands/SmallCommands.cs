@@ -2,55 +2,8 @@ using System.CommandLine;
 using System.Text.Json;
 using Headroom.Cuda;
 using Headroom.Reports;
-using Headroom.Training.Data;
 
 namespace Headroom.Cli.Commands;
-
-/// <summary>headroom data: the embedded review set as files.</summary>
-internal static class DataCommand
-{
-    public static Command Create()
-    {
-        var output = new Argument<string>("out")
-        {
-            Description =
-                "Folder to write train.jsonl, validation.jsonl and test.jsonl to. Example: headroom data reviews "
-                    + "reviews/ --seed 1",
-        };
-        var seed = CommonOptions.With("--seed", 1, "Seed");
-        var overwrite = new Option<bool>("--overwrite") { Description = "Replace the three files of an earlier call." };
-        var json = new Option<bool>("--json") { Description = "Print the result as JSON." };
-        var reviews = new Command(
-            "reviews", "Write the embedded review set: three tiers, splits that share no sentence template.")
-        {
-            output, seed, overwrite, json,
-        };
-        reviews.SetAction(p =>
-        {
-            string folder = p.GetValue(output)!;
-            Reviews.Write(folder, p.GetValue(seed), p.GetValue(overwrite));
-            if (p.GetValue(json))
-                Console.WriteLine(
-                    JsonSerializer.Serialize(
-                        new
-                        {
-                            folder,
-                            train = Reviews.TrainRows,
-                            validation = Reviews.ValidationRows,
-                            test = Reviews.TestRows,
-                        }
-                    )
-                );
-            else
-                Console.WriteLine(
-                    $"{folder}: {Reviews.TrainRows} training, {Reviews.ValidationRows} validation, {Reviews.TestRows} "
-                        + $"test rows"
-                );
-            return 0;
-        });
-        return new Command("data", "Data sets that come with Headroom.") { reviews };
-    }
-}
 
 /// <summary>headroom doctor: what of CUDA was found.</summary>
 internal static class DoctorCommand

@@ -20,30 +20,27 @@ internal static partial class DataFiles
         StringComparer.OrdinalIgnoreCase);
 
     /// <summary>A line a row, a tab between the columns, no quotes.</summary>
-    private static IEnumerable<DataRow> ReadTsv(string path, DataFileOptions options)
+    private static IEnumerable<(long Line, string[] Cells)> TsvLines(string path)
     {
-        Columns? columns = null;
+        bool first = true;
         foreach (var (number, buffer, length) in Lines(path))
         {
             if (length == 0) continue;
             string[] cells = Decode(path, number, buffer.AsSpan(0, length)).Split('\t');
-            if (columns == null)
-            {
-                if (cells.Length == 1)
-                    throw Bad(
-                        path, number, "no tab in the first line",
-                        "Put tabs between the columns; a file with commas or semicolons ends in .csv");
-                columns = Columns.From(path, number, cells, options, out bool header);
-                if (header) continue;
-            }
-            yield return columns.Row(path, number, cells);
+            if (first && cells.Length == 1)
+                throw Bad(
+                    path, number, "no tab in the first line",
+                    "Put tabs between the columns; a file with commas or semicolons ends in .csv");
+            first = false;
+            yield return (number, cells);
         }
     }
 
-    private static IEnumerable<DataRow> ReadCsv(string path, DataFileOptions options)
+    private static IEnumerable<DataRow> ReadTable(
+        string path, IEnumerable<(long Line, string[] Cells)> lines, DataFileOptions options)
     {
         Columns? columns = null;
-        foreach (var (number, cells) in Records(path, options))
+        foreach (var (number, cells) in lines)
         {
             if (columns == null)
             {
@@ -67,7 +64,7 @@ internal static partial class DataFiles
             if (string.IsNullOrWhiteSpace(line)) continue;
             if (marked == null && line.AsSpan().Count('\t') > 0 && !line.StartsWith(FastText, StringComparison.Ordinal))
             {
-                foreach (var row in ReadTsv(path, options)) yield return row;
+                foreach (var row in ReadTable(path, TsvLines(path), options)) yield return row;
                 yield break;
             }
             if (marked == null) NeedOnlyText(path, options);
@@ -92,7 +89,8 @@ internal static partial class DataFiles
     /// RFC 4180: quoted cells may hold separators, line ends (read as LF) and doubled quotes. The separator is that of
     /// the first line, or what sep= states there.
     /// </summary>
-    private static IEnumerable<(long Line, string[] Cells)> Records(string path, DataFileOptions options)
+    private static IEnumerable<(long Line, string[] Cells)> CsvLines(
+        string path, IReadOnlyCollection<string> names, bool? header)
     {
         var cells = new List<string>();
         var cell = new StringBuilder();
@@ -115,7 +113,7 @@ internal static partial class DataFiles
                     separator = stated;
                     continue;
                 }
-                separator = Separator(line, options);
+                separator = Separator(line, names, header);
             }
             int i = 0;
             while (true)
@@ -159,13 +157,12 @@ internal static partial class DataFiles
     /// The separator with which the first line names a field; else the one that makes two columns of it; else the one
     /// that makes most.
     /// </summary>
-    private static char Separator(string line, DataFileOptions options)
+    private static char Separator(string line, IReadOnlyCollection<string> names, bool? header)
     {
-        string[] names = [.. options.Texts, options.LabelField];
         var by = Separators.Select(s => (Sign: s, Cells: Cells(line, s))).Where(s => s.Cells.Count > 0).ToList();
         if (by.Count == 0) return Separators[0];
         var named = by.Where(s =>
-                options.Header != false && s.Cells.Any(c => names.Contains(c.Trim(), StringComparer.OrdinalIgnoreCase))
+                header != false && s.Cells.Any(c => names.Contains(c.Trim(), StringComparer.OrdinalIgnoreCase))
             )
             .ToList();
         if (named.Count > 0) return named.MaxBy(s => s.Cells.Count).Sign;

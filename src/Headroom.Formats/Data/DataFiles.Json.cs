@@ -7,10 +7,19 @@ internal static partial class DataFiles
 {
     private const int LargestObject = 64 << 20; // of a file that is looked at whole, to say what it holds
 
-    /// <summary>
-    /// One object a line; or one array of objects, which is told by its first sign and read element by element.
-    /// </summary>
     private static IEnumerable<DataRow> ReadJson(string path, DataFileOptions options)
+    {
+        foreach (var (where, row) in JsonObjects(path, null))
+            yield return JsonFields(row, options, (what, todo) => new($"{where}: {what}", todo));
+    }
+
+    /// <summary>
+    /// One object a line; or one array of objects, which is told by its first sign and read element by element. Each is
+    /// there until the next is asked for.
+    /// </summary>
+    /// <param name="path">The file.</param>
+    /// <param name="bad">Is told of a line that is no object, which is passed over; null: it is an error.</param>
+    private static IEnumerable<(string Where, JsonElement Row)> JsonObjects(string path, Action<HeadroomException>? bad)
     {
         bool first = true;
         foreach (var (number, buffer, length) in Lines(path))
@@ -20,15 +29,28 @@ internal static partial class DataFiles
             if (at < 0) continue;
             if (first && line.Span[at] == '[')
             {
-                foreach (var row in ReadJsonArray(path, options)) yield return row;
+                foreach (var row in JsonArray(path, bad)) yield return row;
                 yield break;
             }
-            yield return JsonRow(path, number, line, options, first);
-            first = false;
+            JsonDocument document;
+            try
+            {
+                document = JsonLine(path, number, line, first);
+            }
+            catch (HeadroomException e) when (bad != null)
+            {
+                bad(e);
+                continue;
+            }
+            finally
+            {
+                first = false;
+            }
+            using (document) yield return ($"{path}, line {number}", document.RootElement);
         }
     }
 
-    private static IEnumerable<DataRow> ReadJsonArray(string path, DataFileOptions options)
+    private static IEnumerable<(string Where, JsonElement Row)> JsonArray(string path, Action<HeadroomException>? bad)
     {
         using var file = Open(path);
         using var elements = JsonSerializer
@@ -37,9 +59,14 @@ internal static partial class DataFiles
             .GetEnumerator();
         for (long row = 1; Next(); row++)
         {
-            if (elements.Current.ValueKind != JsonValueKind.Object)
-                throw BadRow(path, row, "not a JSON object", "Give a list of objects, one a row");
-            yield return JsonFields(elements.Current, options, (what, todo) => BadRow(path, row, what, todo));
+            if (elements.Current.ValueKind == JsonValueKind.Object)
+            {
+                yield return ($"{path}, row {row}", elements.Current);
+                continue;
+            }
+            var fault = BadRow(path, row, "not a JSON object", "Give a list of objects, one a row");
+            if (bad == null) throw fault;
+            bad(fault);
         }
         file.NeedWhole();
 
@@ -59,8 +86,7 @@ internal static partial class DataFiles
     private static HeadroomException BadRow(string path, long row, string what, string todo) =>
         new($"{path}, row {row}: {what}", todo);
 
-    private static DataRow JsonRow(
-        string path, long number, ReadOnlyMemory<byte> line, DataFileOptions options, bool first)
+    private static JsonDocument JsonLine(string path, long number, ReadOnlyMemory<byte> line, bool first)
     {
         JsonDocument doc;
         try { doc = JsonDocument.Parse(line); }
@@ -76,12 +102,9 @@ internal static partial class DataFiles
             throw Bad(
                 path, number, $"not JSON (byte {e.BytePositionInLine}{what})", "Put one JSON object on each line");
         }
-        using (doc)
-        {
-            if (doc.RootElement.ValueKind != JsonValueKind.Object)
-                throw Bad(path, number, "not a JSON object", "Put one JSON object on each line");
-            return JsonFields(doc.RootElement, options, (what, todo) => Bad(path, number, what, todo));
-        }
+        if (doc.RootElement.ValueKind == JsonValueKind.Object) return doc;
+        doc.Dispose();
+        throw Bad(path, number, "not a JSON object", "Put one JSON object on each line");
     }
 
     /// <summary>What Python writes for a number that is none.</summary>

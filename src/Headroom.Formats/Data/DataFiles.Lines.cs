@@ -1,6 +1,7 @@
 using System.IO.Compression;
 using System.Text;
 using Headroom.Core;
+using ZstdSharp;
 
 namespace Headroom.Formats.Data;
 
@@ -82,10 +83,13 @@ internal static partial class DataFiles
             && (b[0] == 0 && b[2] == 0 && b[1] != 0 && b[3] != 0 || b[1] == 0 && b[3] == 0 && b[0] != 0 && b[2] != 0);
     }
 
-    private static HeadroomException Unsound(string path, Exception? e) =>
-        new(
-            $"{path} is not a sound gzip file", "Fetch it again, or drop .gz from its name if it is plain text",
-            inner: e);
+    private static HeadroomException Unsound(string path, Exception? e)
+    {
+        string ending = Path.GetExtension(path).ToLowerInvariant();
+        return new(
+            $"{path} is not a sound {(ending == ".zst" ? "Zstandard" : "gzip")} file",
+            $"Fetch it again, or drop {ending} from its name if it is plain text", inner: e);
+    }
 
     private static TextFile Open(string path) => new(path);
 
@@ -99,7 +103,7 @@ internal static partial class DataFiles
     }
 
     /// <summary>
-    /// The bytes of a text file as UTF-8: unpacked when its name ends in .gz, and converted when a byte order mark says
+    /// The bytes of a text file as UTF-8: unpacked when its name ends in .gz or .zst, and converted when a byte order mark says
     /// UTF-16 or UTF-32.
     /// </summary>
     private sealed class TextFile : Stream
@@ -124,7 +128,9 @@ internal static partial class DataFiles
             var file = new FileStream(
                 path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.SequentialScan);
             _gzip = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase);
-            _file = _gzip ? new GZipStream(file, CompressionMode.Decompress) : file;
+            _file = _gzip ? new GZipStream(file, CompressionMode.Decompress)
+                : path.EndsWith(".zst", StringComparison.OrdinalIgnoreCase) ? new DecompressionStream(file, leaveOpen: false)
+                : file;
             try
             {
                 for (int n; _aheadCount < 4 && (n = Fill(_ahead.AsSpan(_aheadCount))) > 0;) _aheadCount += n;
@@ -198,7 +204,10 @@ internal static partial class DataFiles
                 _total += n;
                 return n;
             }
-            catch (InvalidDataException e) { throw Unsound(_path, e); }
+            catch (Exception e) when (e is InvalidDataException or ZstdException or EndOfStreamException)
+            {
+                throw Unsound(_path, e);
+            }
         }
 
         public override int Read(Span<byte> buffer) => Read(buffer, 1);

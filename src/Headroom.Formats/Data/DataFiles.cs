@@ -9,7 +9,7 @@ namespace Headroom.Formats.Data;
 /// <param name="Label">The label value as text: "0", "1", "pos", "true".</param>
 /// <param name="Tier">Kind or difficulty of the row, when the file names one.</param>
 /// <param name="Id">Identifier of the row, when the file names one.</param>
-internal sealed record DataRow(string Text, string Label, string? Tier = null, string? Id = null)
+internal record DataRow(string Text, string Label, string? Tier = null, string? Id = null)
 {
     /// <summary>
     /// The texts of <see cref="DataFileOptions.MoreFields"/>, in their order; null when there are none.
@@ -44,15 +44,16 @@ internal sealed record DataFileOptions
 }
 
 /// <summary>
-/// Reads labelled texts from JSON (lines or one array), CSV, TSV, plain text (each also gzipped), Parquet, and the
-/// folders of the Large Movie Review Dataset. Text is UTF-8, or UTF-16 with a byte order mark.
+/// Reads data files: JSON (lines or one array), CSV, TSV, plain text (each also in gzip or Zstandard), Parquet, folders
+/// of these, and those of the Large Movie Review Dataset; as labelled texts or as records with their columns. Text is
+/// UTF-8, or UTF-16 with a byte order mark.
 /// </summary>
 internal static partial class DataFiles
 {
     /// <summary>
     /// The rows of a file or folder, in a stable order. The kind goes by the name: .jsonl, .json, .csv, .tsv, .txt,
-    /// each with or without .gz, .parquet, or a folder with pos and neg. A * in the file name reads every file that
-    /// matches, by name.
+    /// each with or without .gz or .zst, .parquet, a folder of files of one kind, or one with pos and neg. A * in the
+    /// file name reads every file that matches, by name.
     /// </summary>
     /// <exception cref="HeadroomException">A file is missing, of no known kind, or holds what cannot be read; the line
     /// or row is named.</exception>
@@ -61,27 +62,56 @@ internal static partial class DataFiles
         options ??= new();
         if (Directory.Exists(path))
         {
+            if (!IsReviewFolder(path)) return FolderFiles(path).SelectMany(p => Read(p, options));
             NeedOnlyText(path, options);
             return ReadFolder(path);
         }
         if (!File.Exists(path) && Path.GetFileName(path).Contains('*'))
             return Pattern(path).SelectMany(p => Read(p, options));
+        Need(path);
+        return KindOf(path) switch
+        {
+            Kind.Json => ReadJson(path, options),
+            Kind.Csv => ReadTable(path, CsvLines(path, [.. options.Texts, options.LabelField], options.Header), options),
+            Kind.Tsv => ReadTable(path, TsvLines(path), options),
+            Kind.Plain => ReadPlain(path, options),
+            _ => ReadParquet(path, options),
+        };
+    }
+
+    private static void Need(string path)
+    {
         RegularFile.Check(path);
         if (!File.Exists(path))
             throw new HeadroomException($"Data file {path} does not exist", "Check the path in the configuration");
         GitLfs.Refuse(path);
-        string name = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase) ? path[..^3] : path;
-        return Path.GetExtension(name).ToLowerInvariant() switch
+    }
+
+    private enum Kind : byte { Json, Csv, Tsv, Plain, Parquet }
+
+    /// <summary>The kind of a file by its name; null for one that is no data file.</summary>
+    private static Kind? FindKind(string path)
+    {
+        bool packed = Packed.Any(p => path.EndsWith(p, StringComparison.OrdinalIgnoreCase));
+        return Path.GetExtension(packed ? Path.GetFileNameWithoutExtension(path) : path).ToLowerInvariant() switch
         {
-            ".jsonl" or ".ndjson" or ".json" => ReadJson(path, options),
-            ".csv" => ReadCsv(path, options),
-            ".tsv" => ReadTsv(path, options),
-            ".txt" => ReadPlain(path, options),
-            ".parquet" => ReadParquet(path, options),
-            var e => throw new HeadroomException($"{path}: data files ending in '{e}' are not supported",
-                "Use .jsonl, .json, .csv, .tsv, .txt (also .gz), .parquet, or a folder with pos and neg"),
+            ".jsonl" or ".ndjson" or ".json" => Kind.Json,
+            ".csv" => Kind.Csv,
+            ".tsv" => Kind.Tsv,
+            ".txt" => Kind.Plain,
+            ".parquet" when !packed => Kind.Parquet,
+            _ => null,
         };
     }
+
+    private static readonly string[] Packed = [".gz", ".zst"];
+
+    private static Kind KindOf(string path) =>
+        FindKind(path)
+        ?? throw new HeadroomException(
+            $"{path}: data files ending in '{HeadroomException.Value(Path.GetExtension(path))}' are not supported",
+            "Use .jsonl, .json, .csv, .tsv, .txt (also .gz and .zst), .parquet, or a folder of them, or one with pos "
+                + "and neg");
 
     // Folders and plain text have no columns to choose from.
     private static void NeedOnlyText(string path, DataFileOptions options)
@@ -90,6 +120,25 @@ internal static partial class DataFiles
             throw new HeadroomException(
                 $"{path} has texts and labels only, no '{HeadroomException.Value(options.MoreFields[0])}'.",
                 "Of task.template's columns it can fill one.");
+    }
+
+    // One with neither pos nor neg, but with such folders below or no data files, is told what folder is meant.
+    private static bool IsReviewFolder(string path) =>
+        ((string[])[path, .. Directory.GetDirectories(path)]).Any(d =>
+            Directory.Exists(Path.Combine(d, "pos")) || Directory.Exists(Path.Combine(d, "neg")))
+        || !FilesBelow(path).Any();
+
+    private static IEnumerable<string> FilesBelow(string folder) =>
+        Directory.EnumerateFiles(folder, "*", SearchOption.AllDirectories).Where(f => FindKind(f) != null);
+
+    /// <summary>Every data file below a folder, by name; all are of one kind.</summary>
+    private static string[] FolderFiles(string folder)
+    {
+        string[] files = [.. FilesBelow(folder).Order(StringComparer.Ordinal)];
+        var kinds = files.GroupBy(f => FindKind(f)).Select(g => Path.GetRelativePath(folder, g.First())).ToList();
+        return kinds.Count == 1 ? files : throw new HeadroomException(
+            $"{folder} holds data files of several kinds ({HeadroomException.List(kinds)}).",
+            "Name the files of one kind, such as folder/*.jsonl.");
     }
 
     private static string[] Pattern(string path)

@@ -11,7 +11,7 @@ internal static class ParquetPages
 {
     private const int Window = 1024; // a header with short statistics; others get more
 
-    /// <summary>Checks the pages of a column without repetition.</summary>
+    /// <summary>Checks the pages of a column.</summary>
     /// <returns>Where its last page ends.</returns>
     /// <exception cref="HeadroomException">A page is damaged or of a kind that is not read; exit code 2.</exception>
     // Long: one pass over the pages; what a page must be depends on those before it.
@@ -65,14 +65,16 @@ internal static class ParquetPages
                             definition >= 0 && repetition >= 0 && definition + repetition <= Math.Min(size, unpacked),
                             "the levels of a page are longer than the page");
                         Require(
-                            repetition == 0 && (chunk.Leaf.MaxDefinition > 0 || definition == 0 && d.Number(2) == 0),
+                            (repetition == 0 || chunk.Leaf.MaxRepetition > 0)
+                                && (chunk.Leaf.MaxDefinition > 0 || definition == 0 && d.Number(2) == 0),
                             "a page has levels that its column does not have");
-                        levels = definition;
+                        levels = repetition + definition;
                         packed &= d.Number(7) != 0;
                     }
                     else
                         Require(
-                            chunk.Leaf.MaxDefinition == 0 || d.Number(3) == 3,
+                            (chunk.Leaf.MaxDefinition == 0 || d.Number(3) == 3)
+                                && (chunk.Leaf.MaxRepetition == 0 || d.Number(4) == 3),
                             $"levels in encoding {d.Number(3)} are not read");
                     seen += n;
                 }

@@ -18,6 +18,8 @@ public sealed class ChatTemplate
     private const int LongestSource = 1 << 20;
     private readonly JinjaTemplate _template;
     private readonly ITokenizer _tokenizer;
+    private readonly Lazy<string> _generationPrompt;
+    private readonly Lazy<string?> _closing;
 
     /// <summary>Parses a template.</summary>
     /// <param name="source">Jinja text.</param>
@@ -31,6 +33,8 @@ public sealed class ChatTemplate
                 "A template this long cannot be right; use another copy of the model's tokenizer_config.json.");
         _template = JinjaParser.Parse(source);
         _tokenizer = tokenizer;
+        _generationPrompt = new(GenerationPrompt);
+        _closing = new(ClosingToken);
     }
 
     /// <summary>The template of a tokenizer. Throws <see cref="HeadroomException"/> when it has none.</summary>
@@ -65,11 +69,89 @@ public sealed class ChatTemplate
     /// The same for messages in JSON, which may hold more than role and content (tool_calls, reasoning_content, ...).
     /// </summary>
     public string Render(
-        JsonArray messages, bool addGenerationPrompt, JsonObject? variables = null, DateTimeOffset? now = null)
+        JsonArray messages, bool addGenerationPrompt, JsonObject? variables = null, DateTimeOffset? now = null) =>
+        JinjaInterpreter.Render(
+            _template, Variables(JinjaValues.From(messages), addGenerationPrompt, variables), now ?? DateTimeOffset.Now);
+
+    /// <summary>
+    /// The same text with what of it assistants write: content, thoughts and calls of tools, each with the token that
+    /// ends the turn. Every character is followed through the template, so this holds for any of them, with or without
+    /// generation blocks; a template that does with a message what cannot be followed is refused by the name of that.
+    /// </summary>
+    /// <param name="messages">As in <see cref="Render(JsonArray, bool, JsonObject?, DateTimeOffset?)"/>.</param>
+    /// <param name="variables">Likewise.</param>
+    /// <param name="now">Likewise.</param>
+    /// <exception cref="HeadroomException">The template refuses the messages, or cannot be followed.</exception>
+    internal MarkedText RenderMarked(JsonArray messages, JsonObject? variables = null, DateTimeOffset? now = null)
+    {
+        var marks = new Provenance();
+        var marked = new MessageMarks(marks).Read(messages);
+        string text = JinjaInterpreter.Render(
+            _template, Variables(marked, false, variables), now ?? DateTimeOffset.Now, marks, out var found);
+        return new TurnFinder(text, found, _generationPrompt.Value, PromptBefore, EndToken).Find();
+
+        // Where a template has no generation prompt, the rendering of what came before ends where the answer begins.
+        int? PromptBefore(int message)
+        {
+            string before = Render(new JsonArray([.. messages.Take(message).Select(m => m?.DeepClone())]), true,
+                variables, now);
+            return text.StartsWith(before, StringComparison.Ordinal) ? before.Length : null;
+        }
+
+        // The token that ends an answer in words, or the sequence; an answer of other parts may have one of its own.
+        (int, int)? EndToken(int from, int to)
+        {
+            var found = Specials(text, from, to);
+            int at = found.FindIndex(t => t.Token == _closing.Value || t.Token == Eos);
+            return found.Count == 0 ? null : (found[Math.Max(0, at)].Start, found[Math.Max(0, at)].End);
+        }
+    }
+
+    private string? Eos => _tokenizer.EosId is { } eos ? _tokenizer.IdToToken(eos) : null;
+
+    private List<(int Start, int End, string Token)> Specials(string text, int from, int to)
+    {
+        if (_tokenizer is BpeTokenizer bpe) return [.. bpe.Specials(text, from, to)];
+        int at = Eos is { Length: > 0 } eos ? text.IndexOf(eos, from, to - from, StringComparison.Ordinal) : -1;
+        return at < 0 ? [] : [(at, at + Eos!.Length, Eos)];
+    }
+
+    // The first special token behind an answer in words.
+    private string? ClosingToken()
+    {
+        const string answer = "xyzzy";
+        try
+        {
+            string text = Render([new ChatMessage("user", "a"), new ChatMessage("assistant", answer)], false);
+            int at = text.LastIndexOf(answer, StringComparison.Ordinal);
+            return at < 0 ? null : Specials(text, at + answer.Length, text.Length).Select(t => t.Token).FirstOrDefault();
+        }
+        catch (HeadroomException)
+        {
+            return null;
+        }
+    }
+
+    // What a prompt has behind its messages; nothing where the template cannot say.
+    private string GenerationPrompt()
+    {
+        try
+        {
+            ChatMessage[] asked = [new("user", "a")];
+            string without = Render(asked, false), with = Render(asked, true);
+            return with.StartsWith(without, StringComparison.Ordinal) ? with[without.Length..] : "";
+        }
+        catch (HeadroomException)
+        {
+            return "";
+        }
+    }
+
+    private PyDict Variables(object? messages, bool addGenerationPrompt, JsonObject? variables)
     {
         var all = new PyDict
         {
-            ["messages"] = JinjaValues.From(messages),
+            ["messages"] = messages,
             ["tools"] = null,
             ["documents"] = null,
             ["add_generation_prompt"] = addGenerationPrompt,
@@ -88,7 +170,7 @@ public sealed class ChatTemplate
                 more.Count > 0 ? more.Cast<object?>().ToList() : new Undefined("additional_special_tokens");
         if (variables != null)
             foreach (var (name, value) in variables) all[name] = JinjaValues.From(value);
-        return JinjaInterpreter.Render(_template, all, now ?? DateTimeOffset.Now);
+        return all;
     }
 
     /// <summary>

@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Text;
 
 namespace Headroom.Tokenizers.Chat;
 
@@ -182,7 +181,7 @@ internal sealed partial class JinjaInterpreter
         step = Math.Clamp(step, -n - 1, n + 1);
         for (long i = from; step > 0 ? i < to : i > to; i += step) picked.Add(source[(int)i]);
         Charge(picked.Count);
-        return target is string ? string.Concat(picked.Select(p => (string)p!))
+        return target is string ? JoinAll("", picked.Select(p => (string)p!))
             : target is PyTuple ? new PyTuple(picked)
             : picked;
     }
@@ -295,7 +294,7 @@ internal sealed partial class JinjaInterpreter
     private string Join(string a, string b)
     {
         Charge(a.Length + (long)b.Length);
-        return a + b;
+        return _marks == null ? a + b : new TextBuilder(_marks).Append(a).Append(b).ToString();
     }
 
     private string Repeat(string s, long n)
@@ -303,7 +302,9 @@ internal sealed partial class JinjaInterpreter
         if (n <= 0 || s.Length == 0) return "";
         if (n > MostText) throw new JinjaFault("a string of that length is not supported");
         Charge(s.Length * n);
-        return new StringBuilder(s.Length * (int)n).Insert(0, s, (int)n).ToString();
+        var text = new TextBuilder(_marks);
+        for (; n > 0; n--) text.Append(s);
+        return text.ToString();
     }
 
     private bool Compare(string op, object? a, object? b)
@@ -363,7 +364,7 @@ internal sealed partial class JinjaInterpreter
         switch (target)
         {
             case BoundMacro macro: return CallMacro(macro, args);
-            case BoundMethod { Target: string s } m: return StringMethod(s, m.Name, args);
+            case BoundMethod { Target: string s } m: return Followed(m.Name, s, args, StringMethod(s, m.Name, args));
             case BoundMethod { Target: PyDict d } m: return DictMethod(d, m.Name, args);
             case BoundMethod { Target: List<object?> l } m: return ListMethod(l, m.Name, args);
             case BoundMethod { Target: LoopState loop } m: return LoopMethod(loop, m.Name, args);

@@ -92,8 +92,10 @@ internal sealed partial class JinjaInterpreter
         [">="] = 1,
     };
 
+    private object? Filter(string name, object? v, Args args) => Followed(name, v, args, Filtered(name, v, args));
+
     // jinja2 filters.py, each by its name there.
-    private object? Filter(string name, object? v, Args args)
+    private object? Filtered(string name, object? v, Args args)
     {
         if (!Filters.TryGetValue(name, out string[]? known))
             throw new JinjaFault($"the filter {name} is not supported");
@@ -115,7 +117,9 @@ internal sealed partial class JinjaInterpreter
                 if (args.Get(1, "attribute", null) is { } path) joined = joined.Select(i => Path(i, path));
                 return JoinAll(_values.Str(args.Get(0, "d", "")), joined.Select(_values.Str));
             case "upper" or "lower" or "capitalize": return StringMethod(_values.Str(v), name, args);
-            case "title": return TitleWords(_values.Str(v));
+            case "title":
+                string plain = _values.Str(v);
+                return _marks?.Changed(plain, TitleWords(plain), name) ?? TitleWords(plain);
             case "replace":
                 return Replace(
                     _values.Str(v), _values.Str(args.Get(0, "old")), _values.Str(args.Get(1, "new")),
@@ -173,7 +177,7 @@ internal sealed partial class JinjaInterpreter
                     : new Undefined("there is no last item and it");
             case "reverse":
                 var reversed = Items(v).Reverse().ToList();
-                return v is string ? string.Concat(reversed) : v is PyIterator ? reversed : new PyIterator(reversed);
+                return v is string ? JoinAll("", reversed.Select(c => (string)c!)) : v is PyIterator ? reversed : new PyIterator(reversed);
             case "batch":
                 return new PyIterator(
                     Batches(v, Integer(args.Get(0, "linecount"), "linecount"), args.Get(1, "fill_with", null)));
@@ -491,9 +495,9 @@ internal sealed partial class JinjaInterpreter
             bool b => b ? " " : "",
             _ => throw new JinjaFault("indent with this width is not supported"),
         };
-        var lines = Lines(s + "\n", false);
+        var lines = Lines(Join(s, "\n"), false);
         Charge(s.Length + (long)lines.Count * pad.Length);
-        var text = new StringBuilder();
+        var text = new TextBuilder(_marks);
         for (int i = 0; i < lines.Count; i++)
         {
             string line = (string)lines[i]!;

@@ -75,11 +75,11 @@ internal sealed partial class JinjaInterpreter
                 return part is PyTuple any ? any.Any(p => Begins(s, name, p)) : Begins(s, name, part);
             case "removeprefix":
                 return s.StartsWith(args.Text(0, "prefix"), StringComparison.Ordinal)
-                    ? s[args.Text(0, "prefix").Length..]
+                    ? Cut(s, args.Text(0, "prefix").Length, s.Length)
                     : s;
             case "removesuffix":
                 string suffix = args.Text(0, "suffix");
-                return s.EndsWith(suffix, StringComparison.Ordinal) ? s[..^suffix.Length] : s;
+                return s.EndsWith(suffix, StringComparison.Ordinal) ? Cut(s, 0, s.Length - suffix.Length) : s;
             case "replace":
                 return Replace(
                     s, args.Text(0, "old"), args.Text(1, "new"), Integer(args.Get(2, "count", -1L), "count"));
@@ -97,15 +97,17 @@ internal sealed partial class JinjaInterpreter
             default:
                 return name switch
                 {
-                    "upper" => PyText.Upper(s),
-                    "lower" => PyText.Lower(s),
-                    "capitalize" => PyText.Capitalize(s),
-                    "title" => PyText.Title(s),
+                    "upper" => Changed(PyText.Upper(s)),
+                    "lower" => Changed(PyText.Lower(s)),
+                    "capitalize" => Changed(PyText.Capitalize(s)),
+                    "title" => Changed(PyText.Title(s)),
                     "islower" or "isupper" => PyText.AllOfCase(s, name == "islower"),
                     "istitle" => PyText.IsTitleText(s),
                     _ => PyText.All(s, name),
                 };
         }
+
+        string Changed(string made) => _marks?.Changed(s, made, name) ?? made;
     }
 
     // What is stripped off; null = blanks.
@@ -138,11 +140,11 @@ internal sealed partial class JinjaInterpreter
             ? JinjaValues.Whole(v)
             : throw new JinjaFault($"{name} is {JinjaValues.TypeName(v)}, not an integer");
 
-    private static PyTuple Partition(string s, string by, bool last)
+    private PyTuple Partition(string s, string by, bool last)
     {
         if (by.Length == 0) throw new JinjaFault("a string is parted at nothing");
         int at = last ? s.LastIndexOf(by, StringComparison.Ordinal) : s.IndexOf(by, StringComparison.Ordinal);
-        return at >= 0 ? new PyTuple([s[..at], by, s[(at + by.Length)..]])
+        return at >= 0 ? new PyTuple([Cut(s, 0, at), by, Cut(s, at + by.Length, s.Length)])
             : last ? new PyTuple(["", "", s])
             : new PyTuple([s, "", ""]);
     }
@@ -158,22 +160,25 @@ internal sealed partial class JinjaInterpreter
         if (missing <= 0) return s;
         if (missing > MostText) throw new JinjaFault("a string of that length is not supported");
         Charge(missing);
-        string Fill(long n) => new StringBuilder().Insert(0, fill, (int)n).ToString();
         // bytes_methods: of an odd number of blanks the larger half stands left when the width is odd.
         long left = name switch { "ljust" => 0, "center" => missing / 2 + (missing & width & 1), _ => missing };
-        return name == "zfill" && s.Length > 0 && s[0] is '+' or '-'
-            ? s[0] + Fill(missing) + s[1..]
-            : Fill(left) + s + Fill(missing - left);
+        var text = new TextBuilder(_marks);
+        bool signed = name == "zfill" && s.Length > 0 && s[0] is '+' or '-';
+        if (signed) text.Append(s, 0, 1);
+        for (long i = signed ? missing : left; i > 0; i--) text.Append(fill);
+        text.Append(s, signed ? 1 : 0, s.Length - (signed ? 1 : 0));
+        for (long i = signed ? 0 : missing - left; i > 0; i--) text.Append(fill);
+        return text.ToString();
     }
 
-    private static string Strip(string s, string? chars, bool left, bool right)
+    private string Strip(string s, string? chars, bool left, bool right)
     {
         bool Goes(string c) => chars == null ? JinjaLexer.IsSpace(c[0]) : chars.Contains(c, StringComparison.Ordinal);
         int a = 0, b = s.Length;
         while (left && a < b && s.Substring(a, Width(s, a)) is var c && Goes(c)) a += c.Length;
         while (right && b > a && s[(b - (b - a > 1 && char.IsSurrogatePair(s, b - 2) ? 2 : 1))..b] is var c && Goes(c))
             b -= c.Length;
-        return s[a..b];
+        return Cut(s, a, b);
     }
 
     private static int Width(string s, int at) => at + 1 < s.Length && char.IsSurrogatePair(s[at], s[at + 1]) ? 2 : 1;
@@ -193,17 +198,17 @@ internal sealed partial class JinjaInterpreter
                 : Words(s, most);
     }
 
-    private static List<object?> SplitLeft(string s, string sep, long most)
+    private List<object?> SplitLeft(string s, string sep, long most)
     {
         var parts = new List<object?>();
         int from = 0, found;
         while (most != 0 && (found = s.IndexOf(sep, from, StringComparison.Ordinal)) >= 0)
         {
-            parts.Add(s[from..found]);
+            parts.Add(Cut(s, from, found));
             from = found + sep.Length;
             most--;
         }
-        parts.Add(s[from..]);
+        parts.Add(Cut(s, from, s.Length));
         return parts;
     }
 
@@ -214,17 +219,17 @@ internal sealed partial class JinjaInterpreter
         while (most != 0 && end > 0 && (at = s[..end].LastIndexOf(sep, StringComparison.Ordinal)) >= 0)
         {
             Charge(end);
-            parts.Add(s[(at + sep.Length)..end]);
+            parts.Add(Cut(s, at + sep.Length, end));
             end = at;
             most--;
         }
-        parts.Add(s[..end]);
+        parts.Add(Cut(s, 0, end));
         parts.Reverse();
         return parts;
     }
 
     // At runs of blanks; what is left when no split is left keeps the blanks at its far end.
-    private static List<object?> Words(string s, long most)
+    private List<object?> Words(string s, long most)
     {
         var parts = new List<object?>();
         for (int i = 0; i < s.Length;)
@@ -234,17 +239,17 @@ internal sealed partial class JinjaInterpreter
             int start = i;
             if (most == 0)
             {
-                parts.Add(s[start..]);
+                parts.Add(Cut(s, start, s.Length));
                 break;
             }
             while (i < s.Length && !JinjaLexer.IsSpace(s[i])) i++;
-            parts.Add(s[start..i]);
+            parts.Add(Cut(s, start, i));
             most--;
         }
         return parts;
     }
 
-    private static List<object?> WordsRight(string s, long most)
+    private List<object?> WordsRight(string s, long most)
     {
         var parts = new List<object?>();
         for (int i = s.Length; i > 0;)
@@ -254,18 +259,18 @@ internal sealed partial class JinjaInterpreter
             int end = i;
             if (most == 0)
             {
-                parts.Add(s[..end]);
+                parts.Add(Cut(s, 0, end));
                 break;
             }
             while (i > 0 && !JinjaLexer.IsSpace(s[i - 1])) i--;
-            parts.Add(s[i..end]);
+            parts.Add(Cut(s, i, end));
             most--;
         }
         parts.Reverse();
         return parts;
     }
 
-    private static List<object?> Lines(string s, bool keep)
+    private List<object?> Lines(string s, bool keep)
     {
         var lines = new List<object?>();
         for (int i = 0; i < s.Length;)
@@ -279,7 +284,7 @@ internal sealed partial class JinjaInterpreter
                 i++;
             int end = i;
             if (i < s.Length) i += s[i] == '\r' && i + 1 < s.Length && s[i + 1] == '\n' ? 2 : 1;
-            lines.Add(s[start..(keep ? i : end)]);
+            lines.Add(Cut(s, start, keep ? i : end));
         }
         return lines;
     }
@@ -290,7 +295,7 @@ internal sealed partial class JinjaInterpreter
         if (most >= 0) n = Math.Min(n, most);
         Charge(s.Length + n * by.Length);
         if (n == 0) return s;
-        var text = new StringBuilder();
+        var text = new TextBuilder(_marks);
         int from = 0;
         for (; n > 0; n--)
         {
@@ -321,7 +326,7 @@ internal sealed partial class JinjaInterpreter
 
     private string JoinAll(string separator, IEnumerable<string> parts)
     {
-        var text = new StringBuilder();
+        var text = new TextBuilder(_marks);
         bool first = true;
         foreach (string p in parts)
         {

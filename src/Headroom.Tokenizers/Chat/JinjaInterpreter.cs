@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Text;
 using Headroom.Core;
 
 namespace Headroom.Tokenizers.Chat;
@@ -16,31 +15,45 @@ internal sealed partial class JinjaInterpreter
     private const int Step = 16;
     private const int MostText = 32 << 20;
 
-    private readonly StringBuilder _out = new();
+    private readonly TextBuilder _out;
+    private readonly Provenance? _marks;
     private readonly DateTimeOffset _now;
     private readonly JinjaValues _values;
     private readonly IReadOnlyDictionary<List<Stmt>, string[]> _hidden;
-    private StringBuilder _to;
+    private TextBuilder _to;
     private long _work;
     private int _line = 1;
 
     private enum Flow : byte { Next, Break, Continue }
 
-    private JinjaInterpreter(DateTimeOffset now, IReadOnlyDictionary<List<Stmt>, string[]> hidden)
+    private JinjaInterpreter(
+        DateTimeOffset now, IReadOnlyDictionary<List<Stmt>, string[]> hidden, Provenance? marks)
     {
         _hidden = hidden;
         _now = now;
-        _to = _out;
-        _values = new JinjaValues(Charge);
+        _marks = marks;
+        _to = _out = new TextBuilder(marks);
+        _values = new JinjaValues(Charge, marks);
     }
 
     /// <summary>The text that a template makes of its variables.</summary>
     public static string Render(
-        JinjaTemplate template, IEnumerable<KeyValuePair<string, object?>> variables, DateTimeOffset now)
+        JinjaTemplate template, IEnumerable<KeyValuePair<string, object?>> variables, DateTimeOffset now) =>
+        Render(template, variables, now, null, out _);
+
+    /// <summary>The same, with the marks of its characters.</summary>
+    /// <param name="template">The template.</param>
+    /// <param name="variables">Its variables; strings of them that <paramref name="marks"/> knows are followed.</param>
+    /// <param name="now">What strftime_now reads.</param>
+    /// <param name="marks">Null: nothing is followed.</param>
+    /// <param name="found">The marks, in order.</param>
+    public static string Render(
+        JinjaTemplate template, IEnumerable<KeyValuePair<string, object?>> variables, DateTimeOffset now,
+        Provenance? marks, out IReadOnlyList<Mark> found)
     {
         var globals = new JinjaScope(null);
         foreach (var (name, value) in variables) globals.Set(name, value);
-        var run = new JinjaInterpreter(now, template.Hidden);
+        var run = new JinjaInterpreter(now, template.Hidden, marks);
         try
         {
             run.Run(template.Body, run.Within(template.Body, globals));
@@ -49,6 +62,7 @@ internal sealed partial class JinjaInterpreter
         {
             throw JinjaError.At(run._line, e.Message);
         }
+        found = run._out.Marks;
         return run._out.ToString();
     }
 
@@ -66,6 +80,26 @@ internal sealed partial class JinjaInterpreter
     {
         _work += work;
         if (_work > MostWork) throw new JinjaFault("it does not come to an end within the work that a template may do");
+    }
+
+    /// <summary>A part of a string.</summary>
+    private string Cut(string s, int from, int to) => _marks?.Cut(s, from, to) ?? s[from..to];
+
+    /// <summary>
+    /// Refuses the result of an operation that did not say where its characters come from, though it was given a text
+    /// of a message.
+    /// </summary>
+    private object? Followed(string name, object? given, Args args, object? result)
+    {
+        if (_marks == null) return result;
+        bool IsKnown(object? v) => v is string { Length: > 0 } s && _marks.Knows(s);
+        if (!IsKnown(given) && !args.Positional.Any(IsKnown) && !args.Named.Values.Any(IsKnown)) return result;
+        bool Lost(object? v) =>
+            v is string { Length: > 0 } s && !_marks.Knows(s) && !ReferenceEquals(s, given)
+            && !args.Positional.Concat(args.Named.Values).Any(a => ReferenceEquals(a, s));
+        return Lost(result) || result is List<object?> list && list.Any(Lost)
+            ? throw new JinjaFault($"{name} of a message's text cannot be followed")
+            : result;
     }
 
     private void Write(string text)
@@ -134,7 +168,7 @@ internal sealed partial class JinjaInterpreter
     private string Captured(List<Stmt> body, JinjaScope scope)
     {
         var outer = _to;
-        _to = new StringBuilder();
+        _to = new TextBuilder(_marks);
         try
         {
             Run(body, scope);

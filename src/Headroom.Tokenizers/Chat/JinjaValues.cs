@@ -140,23 +140,25 @@ internal sealed class JinjaScope(JinjaScope? outer)
 /// <summary>
 /// Python's ideas of truth, equality and text, over long, double, bool, string, <see cref="PyDict"/> and lists.
 /// </summary>
-internal sealed class JinjaValues(Action<long> charge)
+internal sealed class JinjaValues(Action<long> charge, Provenance? marks = null)
 {
     /// <summary>JSON to values.</summary>
-    public static object? From(JsonNode? node)
+    /// <param name="node">The JSON.</param>
+    /// <param name="text">What is made of each text, and of each name of an object; null: they stay.</param>
+    public static object? From(JsonNode? node, Func<string, string>? text = null)
     {
         switch (node)
         {
             case null: return null;
-            case JsonArray a: return a.Select(From).ToList();
+            case JsonArray a: return a.Select(n => From(n, text)).ToList();
             case JsonObject o:
                 var dict = new PyDict();
-                foreach (var (key, value) in o) dict[key] = From(value);
+                foreach (var (key, value) in o) dict[text?.Invoke(key) ?? key] = From(value, text);
                 return dict;
             default:
                 var v = node.AsValue();
                 if (v.TryGetValue(out bool b)) return b;
-                if (v.TryGetValue(out string? s)) return s;
+                if (v.TryGetValue(out string? s)) return text?.Invoke(s) ?? s;
                 if (v.TryGetValue(out long l)) return l;
                 if (v.TryGetValue(out int i)) return (long)i;
                 if (v.ToJsonString() is var written && !written.AsSpan().ContainsAny(".eE"))
@@ -217,7 +219,7 @@ internal sealed class JinjaValues(Action<long> charge)
         for (int i = 0; i < s.Length; i++)
         {
             int n = char.IsHighSurrogate(s[i]) && i + 1 < s.Length && char.IsLowSurrogate(s[i + 1]) ? 2 : 1;
-            all.Add(s.Substring(i, n));
+            all.Add(marks?.Cut(s, i, i + n) ?? s.Substring(i, n));
             i += n - 1;
         }
         return all;
@@ -285,12 +287,12 @@ internal sealed class JinjaValues(Action<long> charge)
     {
         if (v is string s) return s;
         if (v is Undefined) return "";
-        var text = new StringBuilder();
+        var text = new TextBuilder(marks);
         Repr(v, text);
         return text.ToString();
     }
 
-    private void Repr(object? v, StringBuilder to)
+    private void Repr(object? v, TextBuilder to)
     {
         charge(8);
         switch (v)
@@ -339,19 +341,24 @@ internal sealed class JinjaValues(Action<long> charge)
     }
 
     // repr of a string: single quotes unless it holds one and no double quote; what cannot be printed is escaped.
-    private static void Quote(string s, StringBuilder to)
+    private static void Quote(string s, TextBuilder to)
     {
         char quote = s.Contains('\'') && !s.Contains('"') ? '"' : '\'';
         to.Append(quote);
+        int at = 0;
         foreach (var rune in s.EnumerateRunes())
         {
             int c = rune.Value;
-            if (c == quote || c == '\\') to.Append('\\').Append((char)c);
-            else if (c == '\n') to.Append("\\n");
-            else if (c == '\r') to.Append("\\r");
-            else if (c == '\t') to.Append("\\t");
-            else if (Printable.IsPrintable(rune)) to.Append(rune.ToString());
-            else to.Append(c < 256 ? $"\\x{c:x2}" : c < 65536 ? $"\\u{c:x4}" : $"\\U{c:x8}");
+            to.AppendFor(
+                c == quote || c == '\\' ? $"\\{(char)c}"
+                : c == '\n' ? "\\n"
+                : c == '\r' ? "\\r"
+                : c == '\t' ? "\\t"
+                : Printable.IsPrintable(rune) ? rune.ToString()
+                : c < 256 ? $"\\x{c:x2}"
+                : c < 65536 ? $"\\u{c:x4}"
+                : $"\\U{c:x8}", s, at);
+            at += rune.Utf16SequenceLength;
         }
         to.Append(quote);
     }
@@ -387,20 +394,21 @@ internal sealed class JinjaValues(Action<long> charge)
     public string Json(
         object? v, string? indent, bool ascii, bool sort, string? itemSeparator = null, string? keySeparator = null)
     {
-        var text = new StringBuilder();
+        var text = new TextBuilder(marks);
         Json(v, text, indent, 0, ascii, sort, itemSeparator ?? (indent == null ? ", " : ","), keySeparator ?? ": ");
         return text.ToString();
     }
 
     private void Json(
-        object? v, StringBuilder to, string? indent, int depth, bool ascii, bool sort, string comma, string colon)
+        object? v, TextBuilder to, string? indent, int depth, bool ascii, bool sort, string comma, string colon)
     {
         charge(8);
         void Line(int d)
         {
             if (indent == null) return;
             charge((long)indent.Length * d);
-            to.Append('\n').Insert(to.Length, indent, d);
+            to.Append('\n');
+            for (; d > 0; d--) to.Append(indent);
         }
         switch (v)
         {
@@ -447,25 +455,30 @@ internal sealed class JinjaValues(Action<long> charge)
         }
     }
 
-    private void JsonText(string s, StringBuilder to, bool ascii)
+    private void JsonText(string s, TextBuilder to, bool ascii)
     {
         charge(s.Length);
         to.Append('"');
-        foreach (char c in s)
-            switch (c)
+        int from = 0;
+        for (int i = 0; i < s.Length; i++)
+        {
+            char c = s[i];
+            string? escaped = c switch
             {
-                case '"': to.Append("\\\""); break;
-                case '\\': to.Append("\\\\"); break;
-                case '\n': to.Append("\\n"); break;
-                case '\r': to.Append("\\r"); break;
-                case '\t': to.Append("\\t"); break;
-                case '\b': to.Append("\\b"); break;
-                case '\f': to.Append("\\f"); break;
-                default:
-                    if (c < ' ' || (ascii && c > '~')) to.Append($"\\u{(int)c:x4}");
-                    else to.Append(c);
-                    break;
-            }
+                '"' => "\\\"",
+                '\\' => "\\\\",
+                '\n' => "\\n",
+                '\r' => "\\r",
+                '\t' => "\\t",
+                '\b' => "\\b",
+                '\f' => "\\f",
+                _ => c < ' ' || (ascii && c > '~') ? $"\\u{(int)c:x4}" : null,
+            };
+            if (escaped == null) continue;
+            to.Append(s, from, i - from).AppendFor(escaped, s, i);
+            from = i + 1;
+        }
+        to.Append(s, from, s.Length - from);
         to.Append('"');
     }
 

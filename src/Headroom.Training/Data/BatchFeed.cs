@@ -55,6 +55,7 @@ internal sealed class BatchFeed : IDisposable
 {
     private readonly IRowSource _rows;
     private readonly TrainingOptions _options;
+    private readonly Batching _batching;
     private readonly BlockingCollection<Window> _ready = new(2), _free = [];
     private readonly CancellationTokenSource _stop = new();
     private readonly Thread _thread;
@@ -67,12 +68,12 @@ internal sealed class BatchFeed : IDisposable
     {
         _rows = rows;
         _options = options;
-        int batch = Math.Min(options.PerDeviceTrainBatchSize, rows.Count);
+        _batching = new Batching(rows, options, maxRowTokens);
+        int tokens = _batching.MostTokens > 0 ? _batching.MostTokens : _batching.MostRows * maxRowTokens;
         for (int i = 0; i < 3; i++)
             _free.Add(
                 new Window(
-                    Math.Min(options.GradientAccumulationSteps, BatchesPerEpoch(rows.Count, options)),
-                    batch * maxRowTokens, batch)
+                    Math.Min(options.GradientAccumulationSteps, _batching.PerEpoch), tokens, _batching.MostRows)
             ); // an epoch holds no more
         _thread = new Thread(() => Pack(firstStep, totalSteps)) { IsBackground = true, Name = "headroom-feed" };
         _thread.Start();
@@ -82,16 +83,10 @@ internal sealed class BatchFeed : IDisposable
     public static int BatchesPerEpoch(int rows, TrainingOptions o) =>
         (int)(((long)rows + o.PerDeviceTrainBatchSize - 1) / o.PerDeviceTrainBatchSize);
 
-    /// <summary>Updates an epoch: ceil(batches / accumulation).</summary>
-    public static int StepsPerEpoch(int rows, TrainingOptions o) =>
-        (int)
-            Math.Max(
-                1, ((long)BatchesPerEpoch(rows, o) + o.GradientAccumulationSteps - 1) / o.GradientAccumulationSteps);
-
     /// <summary>All updates: max_steps, or ceil(epochs * updates per epoch).</summary>
-    public static int TotalSteps(int rows, TrainingOptions o) =>
+    public static int TotalSteps(int rows, int stepsPerEpoch, TrainingOptions o) =>
         o.MaxSteps > 0 ? o.MaxSteps
-        : Math.Ceiling(o.NumTrainEpochs * StepsPerEpoch(rows, o)) is var steps && steps <= int.MaxValue ? (int)steps
+        : Math.Ceiling(o.NumTrainEpochs * stepsPerEpoch) is var steps && steps <= int.MaxValue ? (int)steps
         : throw new Core.HeadroomException(
             $"num_train_epochs {o.NumTrainEpochs} of {rows} rows are more updates than can be counted.",
             "Set fewer epochs, or max_steps.");
@@ -145,25 +140,21 @@ internal sealed class BatchFeed : IDisposable
     {
         try
         {
-            int perEpoch = StepsPerEpoch(_rows.Count, _options),
-                batches = BatchesPerEpoch(_rows.Count, _options),
-                epoch = -1;
-            int[] order = [];
+            int perEpoch = _batching.StepsPerEpoch, epoch = -1;
+            int[][] batches = [];
             for (; step < total; step++)
             {
-                if (step / perEpoch != epoch) order = Order(_rows, _options, epoch = step / perEpoch);
+                if (step / perEpoch != epoch) batches = _batching.Epoch(epoch = step / perEpoch);
                 var window = _free.Take(_stop.Token);
                 int first = step % perEpoch * _options.GradientAccumulationSteps;
-                window.Count = Math.Min(_options.GradientAccumulationSteps, batches - first);
+                window.Count = Math.Min(_options.GradientAccumulationSteps, batches.Length - first);
                 window.LabelCount = window.Tokens = 0;
                 window.LabelWeight = 0;
                 for (int b = 0; b < window.Count; b++)
                 {
                     var batch = window.Batches[b];
                     batch.Clear();
-                    int at = (first + b) * _options.PerDeviceTrainBatchSize;
-                    for (int i = at; i < Math.Min((long)at + _options.PerDeviceTrainBatchSize, order.Length); i++)
-                        batch.Add(_rows[order[i]]);
+                    foreach (int row in batches[first + b]) batch.Add(_rows[row]);
                     window.LabelCount += batch.LabelCount;
                     window.LabelWeight += batch.LabelWeight;
                     window.Tokens += batch.Tokens;

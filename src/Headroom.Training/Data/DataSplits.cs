@@ -28,6 +28,33 @@ internal sealed class DataSplits
     /// <summary>Reads and splits the data of a recipe.</summary>
     public static DataSplits Load(DataOptions data, TaskOptions task, int seed)
     {
+        var sources = Sources(data).ToDictionary(s => s.Split, s => s.Source);
+        var bad = new List<string>();
+        var splits = Split(
+            Rows("train")!, Rows("validation"), Rows("test"), data, task, seed);
+        return bad.Count == 0 ? splits : splits.With([.. bad, .. splits.Notes]);
+
+        List<DataRow>? Rows(string split)
+        {
+            if (!sources.TryGetValue(split, out string? source)) return null;
+            int count = 0;
+            string first = "";
+            var rows = Read(source, data, task, data.OnBadRow == BadRows.Error ? null : e =>
+            {
+                if (count++ == 0) first = e.Message;
+            });
+            if (count > 0)
+                bad.Add(
+                    $"{count} of {rows.Count + count} {split} rows cannot be read and are left out; the first: "
+                        + $"{first}.");
+            return rows;
+        }
+    }
+
+    /// <summary>Where the rows of each split are: train, and validation and test where they are named.</summary>
+    /// <exception cref="HeadroomException">No training rows are named.</exception>
+    public static IEnumerable<(string Split, string Source)> Sources(DataOptions data)
+    {
         if (string.IsNullOrEmpty(data.Train))
             throw new HeadroomException(
                 "data.train is not set", "Name a data file, an aclImdb folder, or embedded:reviews");
@@ -44,22 +71,28 @@ internal sealed class DataSplits
             if (Directory.Exists(Path.Combine(train, "test", "pos"))) test ??= Path.Combine(train, "test");
             train = Path.Combine(train, "train");
         }
-        List<DataRow>? Rows(string? source) => source == null ? null : Read(source, data, task);
-        return Split(Rows(train)!, Rows(validation), Rows(test), data, task, seed);
+        yield return ("train", train);
+        if (validation != null) yield return ("validation", validation);
+        if (test != null) yield return ("test", test);
     }
+
+    private DataSplits With(IReadOnlyList<string> notes) =>
+        new() { Train = Train, Validation = Validation, Test = Test, Dropped = Dropped, Notes = notes };
 
     /// <summary>The rows of one source: a path, or embedded:reviews/train, /validation or /test.</summary>
     /// <param name="source">The source.</param>
     /// <param name="data">Names the fields.</param>
     /// <param name="task">Says which columns hold the texts; null: data.text_field alone.</param>
+    /// <param name="bad">Is told of a row that cannot be read and is left out; null: such a row is an error.</param>
     /// <exception cref="HeadroomException">The source cannot be read, or has no such column.</exception>
-    public static List<DataRow> Read(string source, DataOptions data, TaskOptions? task = null)
+    public static List<DataRow> Read(
+        string source, DataOptions data, TaskOptions? task = null, Action<HeadroomException>? bad = null)
     {
         var type = task == null ? null : TaskTypes.Get(task);
         if (!source.StartsWith(Reviews.Name, StringComparison.Ordinal))
             return
             [
-                .. type?.Rows(source, data, task!)
+                .. type?.Rows(source, data, task!, bad)
                     ?? DataFiles.Read(
                         source,
                         new()

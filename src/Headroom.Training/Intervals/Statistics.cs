@@ -55,6 +55,21 @@ internal static class Statistics
     }
 
     /// <summary>
+    /// A ratio of sums over n independent pairs with its normal 95 % interval (Cochran, Sampling Techniques, 6.3: the
+    /// variance of sum(a) / sum(b) is n / (n - 1) * sum((a - ratio * b)^2) / sum(b)^2).
+    /// </summary>
+    /// <param name="pairs">Numerator and denominator of each.</param>
+    /// <returns>Null of fewer than two pairs.</returns>
+    public static Interval? OfRatio(IReadOnlyList<(double A, double B)> pairs)
+    {
+        if (pairs.Count < 2) return null;
+        double b = pairs.Sum(p => p.B), ratio = pairs.Sum(p => p.A) / b, n = pairs.Count;
+        double error = pairs.Sum(p => (p.A - ratio * p.B) * (p.A - ratio * p.B));
+        double half = Z95 * Math.Sqrt(n / (n - 1) * error) / b;
+        return new Interval(ratio, ratio - half, ratio + half);
+    }
+
+    /// <summary>
     /// Rows only <paramref name="first"/> has right, and rows only <paramref name="second"/> has right.
     /// </summary>
     public static (int FirstOnly, int SecondOnly) Discordant(ReadOnlySpan<bool> first, ReadOnlySpan<bool> second)

@@ -52,6 +52,7 @@ internal static class Budget
     /// <param name="flags">A plan without a recipe: a refusal names the flags of <c>headroom plan</c>, and evaluation
     /// has as many rows as training.</param>
     /// <param name="leastLength">The smallest max_seq_length that is taken.</param>
+    /// <param name="longest">Tokens of the longest row where micro-batches have a budget of tokens, else 0.</param>
     public static PlannedModel Fit(
         ModelConfig config,
         ModelSettings settings,
@@ -61,7 +62,7 @@ internal static class Budget
         IDevice? device = null,
         long? expanded = null,
         string allowed = "are allowed",
-        bool flags = false, int leastLength = 2)
+        bool flags = false, int leastLength = 2, int longest = 0)
     {
         var made = new Dictionary<(ModelSettings, BatchLimits), PlannedModel>();
         PlannedModel Plan(ModelSettings s, BatchLimits l) => made.TryGetValue((s, l), out var known)
@@ -69,7 +70,7 @@ internal static class Budget
             : made[(s, l)] = PlannedModel.Make(config, s, l, workspace, device);
         var fitted = Recompute(
             config.NumHiddenLayers, settings, budget, n => Plan(settings with { RecomputeLayers = n }, limits),
-            (full, bytes) => new BudgetRefusal(full, bytes, flags, leastLength, Plan).Make(allowed));
+            (full, bytes) => new BudgetRefusal(full, bytes, flags, leastLength, longest, Plan).Make(allowed));
         if (device is not IKeepsExpandedWeights || expanded == 0) return fitted;
         long left = budget is { } bytes ? bytes - fitted.Plan.TotalBytes : expanded ?? 0;
         long most = PlannedModel.ExpandableBytes(config, fitted.Settings);

@@ -16,8 +16,9 @@ internal sealed class BudgetRefusal
     private readonly long _budget;
     private readonly bool _flags;
     private readonly Func<ModelSettings, BatchLimits, PlannedModel> _planner;
-    // Rows of a batch, 0 = evaluation has none of its own; the largest rank, 0 = none.
-    private readonly int _rows, _evalRows, _rank;
+    // Rows of a batch (of training its tokens under a budget of those) and the least there can be; 0 = evaluation has none
+    // of its own; the largest rank, 0 = none.
+    private readonly int _rows, _least, _evalRows, _rank;
     private readonly int[] _lengths; // shorter ones
     private readonly bool _wide; // may be stored in 4 bits
 
@@ -25,17 +26,19 @@ internal sealed class BudgetRefusal
     /// <param name="budget">Bytes a plan may take.</param>
     /// <param name="flags">See <see cref="Budget.Fit"/>.</param>
     /// <param name="leastLength">The smallest max_seq_length that is taken.</param>
+    /// <param name="longest">See <see cref="Budget.Fit"/>.</param>
     /// <param name="planner">Plans a changed run.</param>
     public BudgetRefusal(
-        PlannedModel full, long budget, bool flags, int leastLength,
+        PlannedModel full, long budget, bool flags, int leastLength, int longest,
         Func<ModelSettings, BatchLimits, PlannedModel> planner)
     {
         (_full, _settings, _limits, _budget, _flags, _planner) =
             (full, full.Settings, full.Limits, budget, flags, planner);
-        _rows = _limits.TrainSequences;
+        _least = longest > 0 ? longest : 1;
+        _rows = longest > 0 ? _limits.TrainTokens : _limits.TrainSequences;
         _evalRows = _limits.EvalTokens > 0 && !flags ? _limits.EvalSequences : 0;
         _rank = _settings.Lora is { } lora ? lora.RankPattern.Values.Append(lora.R).Max() : 0;
-        int length = _rows > 0 ? Part(_limits.TrainTokens, 1, _rows) : 0;
+        int length = _rows > 0 && longest == 0 ? Part(_limits.TrainTokens, 1, _rows) : 0;
         _lengths = [.. Enumerable.Range(1, 3).Select(halvings => length >> halvings).Where(n => n >= leastLength)];
         _wide = !flags && _settings.LinearStorage is not (WeightStorage.NF4 or WeightStorage.NF4Double);
     }
@@ -67,9 +70,9 @@ internal sealed class BudgetRefusal
     // Of each kind the smallest change that fits, null where none does.
     private string?[] Changes()
     {
-        string? train = First(Halves(_rows, 1).Select(n => Train(Now, n))),
+        string? train = First(Halves(_rows, _least).Select(n => Train(Now, n))),
             eval = First(Halves(_evalRows, 1).Select(n => Eval(Now, n)));
-        string? both = train != null || eval != null || _rows < 2 || _evalRows < 2 ? null
+        string? both = train != null || eval != null || _least > 1 || _rows < 2 || _evalRows < 2 ? null
                 : First(
                     Halves(Math.Max(_rows, _evalRows), 1)
                         .Where(n => n < Math.Min(_rows, _evalRows))
@@ -86,7 +89,7 @@ internal sealed class BudgetRefusal
     private IEnumerable<Trial> Together()
     {
         var t = Now;
-        if (_rows > 1) t = Train(t, 1);
+        if (_rows > _least) t = Train(t, _least);
         if (_evalRows > 1) t = Eval(t, 1);
         if (_rank > 4) yield return t = Rank(t, 4);
         if (_wide) yield return t = FourBit(t);
@@ -111,11 +114,12 @@ internal sealed class BudgetRefusal
     {
         Limits = (_flags ? Eval(t, n) : t).Limits with
         {
-            TrainSequences = n,
+            TrainSequences = _least > 1 ? t.Limits.TrainSequences : n,
             TrainTokens = Part(t.Limits.TrainTokens, n, _rows),
             TrainLabels = Part(t.Limits.TrainLabels, n, _rows),
         },
-    }).With(_flags ? $"--rows {n}" : $"per_device_train_batch_size {n}");
+    }).With(
+        _flags ? $"--rows {n}" : _least > 1 ? $"tokens_per_device_batch {n}" : $"per_device_train_batch_size {n}");
 
     private Trial Eval(Trial t, int n) => (t with
     {

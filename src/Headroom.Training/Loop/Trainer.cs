@@ -66,8 +66,9 @@ internal sealed class Trainer
         _o = options;
         _rows = rows;
         _maxRowTokens = maxRowTokens;
-        TotalSteps = BatchFeed.TotalSteps(rows.Count, options);
-        StepsPerEpoch = BatchFeed.StepsPerEpoch(rows.Count, options);
+        var batching = new Batching(rows, options, maxRowTokens);
+        TotalSteps = batching.TotalSteps;
+        StepsPerEpoch = batching.StepsPerEpoch;
         WarmupSteps = Schedules.WarmupSteps(options.WarmupSteps, options.WarmupRatio, TotalSteps);
         _schedule = Schedules.Arguments(options);
         engine.SetWeightDecay((float)options.WeightDecay);

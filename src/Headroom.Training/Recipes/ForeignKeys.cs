@@ -62,7 +62,7 @@ internal static class ForeignKeys
                 + "wandb_log_model mlflow_tracking_uri mlflow_experiment_name comet_project_name swanlab_project "
                 + "trackio_space_id use_tensorboard hf_use_auth_token disable_tqdm log_level"
         ),
-        ("always so: headroom train trains and tests, headroom eval evaluates", "stage do_train do_predict"),
+        ("always so: headroom train trains and tests, headroom eval evaluates", "do_train do_predict"),
         (
             "always so: rows are read and encoded when a run starts",
             "dataset_prepared_path shuffle_merged_datasets streaming preprocessing_batch_size"),
@@ -118,11 +118,10 @@ internal static class ForeignKeys
         (
             "none: the parts that stay unquantized are fixed (embeddings, norms and head)",
             "llm_int8_threshold llm_int8_skip_modules llm_int8_has_fp16_weight modules_to_not_convert"),
+        ("always so: conversations are rendered by the chat template", "apply_chat_template dataset_kwargs"),
         (
-            "none: a row becomes a prompt by task.template, and its answer is a label word",
-            "chat_template chat_template_path messages_field conversation_column field_messages field_instruction "
-                + "input_column output_column dataset_kwargs roles_map apply_chat_template"
-        ),
+            "always so: an assistant goes by assistant, gpt, model or bot, a user by user or human; others are refused",
+            "roles_map"),
         (
             "none: it has no other kind of adapter",
             "peft_type use_peft lora_fa galore_target_modules use_galore relora_steps vera_init boft_block_size "

@@ -5,6 +5,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Inference.Bases;
 using Headroom.Training.Tasks;
+using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Training.Recipes;
 
@@ -29,7 +30,10 @@ internal static class RecipeIdentity
         var values = new SortedDictionary<string, string>(StringComparer.Ordinal);
         // What the task takes is the default there, whether a recipe names it or not.
         var defaults = new Recipe();
-        defaults.Training.MetricForBestModel = TaskTypes.Find(recipe.Task.Type)?.BestMetric;
+        // Label words were the only task once, and no recipe had to name them.
+        string task = recipe.Task.Type == TaskTypes.Auto ? LabelWordsType.TypeName : recipe.Task.Type;
+        defaults.Task.Type = recipe.Task.Type == TaskTypes.Auto ? TaskTypes.Auto : LabelWordsType.TypeName;
+        defaults.Training.MetricForBestModel = TaskTypes.Find(task)?.BestMetric;
         Collect(recipe, defaults, "", values);
         if (recipe.Training.MetricForBestModel == null)
             values.Remove("training." + RecipeLoader.Key(nameof(TrainingOptions.MetricForBestModel)));

@@ -77,6 +77,14 @@ public sealed class TrainingOptions
     [AlsoCalled("micro_batch_size batch_size train_batch_size per_gpu_train_batch_size "
         + "train_micro_batch_size_per_gpu")]
     public int PerDeviceTrainBatchSize { get; set; } = 8;
+    /// <summary>
+    /// Tokens of a micro-batch at most, in the place of a number of rows: rows are put together so that little of it is
+    /// left (best-fit decreasing); 0 = per_device_train_batch_size rows.
+    /// </summary>
+    [Identity(Identity.Numbers)]
+    [Range(0, 1 << 24)]
+    [AlsoCalled("max_tokens_per_batch tokens_per_batch max_num_tokens batch_tokens")]
+    public int TokensPerDeviceBatch { get; set; }
     /// <summary>Rows of an evaluation batch.</summary>
     [Identity(Identity.None)]
     [Range(1)]
@@ -244,6 +252,20 @@ public sealed class DataOptions
     [Identity(Identity.Rows)]
     [AlsoCalled("label_column label_column_name field_output label_key label_names")]
     public string LabelField { get; set; } = "label";
+    /// <summary>
+    /// What the file calls the columns that a form of rows has, such as messages: dialogue or prompt: question; those
+    /// that are not named here have the form's names.
+    /// </summary>
+    [Identity(Identity.Rows)]
+    [AlsoCalled("column_map columns_mapping field_messages messages_field conversation_column prompt_feature "
+        + "completion_feature chat_feature field_instruction input_column output_column remap_columns")]
+    public Dictionary<string, string> Columns { get; set; } = [];
+    /// <summary>
+    /// What happens to a row that cannot be read: the run ends before it begins, or the row is left out and counted.
+    /// </summary>
+    [Identity(Identity.Rows)]
+    [AlsoCalled("skip_bad_rows on_bad_lines")]
+    public BadRows OnBadRow { get; set; }
     /// <summary>csv and tsv: whether the first line is a header; null = when it names one of the fields.</summary>
     [Identity(Identity.Rows)]
     public bool? Header { get; set; }
@@ -270,6 +292,10 @@ public sealed class DataOptions
     /// <summary>What happens to texts that two splits hold: an error, dropped from training, or allowed.</summary>
     [Identity(Identity.Rows)]
     public DuplicateTexts OnDuplicate { get; set; }
+    /// <summary>What the file calls a column that a form of rows has.</summary>
+    /// <param name="name">messages, prompt, text and so on.</param>
+    internal string Column(string name) =>
+        Columns.GetValueOrDefault(name) ?? (name switch { "text" => TextField, "label" => LabelField, _ => name });
     /// <summary>The hub name that <see cref="Train"/> was resolved from. A field: it is no key of a recipe.</summary>
     public string? TrainHub;
     /// <summary>The same for <see cref="Validation"/>.</summary>
@@ -284,9 +310,13 @@ public sealed class DataOptions
 /// </summary>
 public sealed partial class TaskOptions
 {
-    /// <summary>What the rows are made into: label_words.</summary>
+    /// <summary>
+    /// What the rows are made into: label_words, conversation, completion, instruction or text; auto goes by the
+    /// columns of the training rows.
+    /// </summary>
     [Identity(Identity.Numbers)]
-    public string Type { get; set; } = LabelWordsType.TypeName;
+    [AlsoCalled("dataset_format dataset_type stage")]
+    public string Type { get; set; } = TaskTypes.Auto;
     /// <summary>Longest row, tokens: prompt plus answer; of a longer one the longest text is cut at its end.</summary>
     [Identity(Identity.Rows)]
     [Range(2)]

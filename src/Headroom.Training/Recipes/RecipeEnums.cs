@@ -76,3 +76,13 @@ public enum DuplicateTexts : byte
     /// <summary>They stay.</summary>
     Allow,
 }
+
+/// <summary>What happens to rows that cannot be read.</summary>
+[JsonConverter(typeof(SnakeCaseEnum<BadRows>))]
+public enum BadRows : byte
+{
+    /// <summary>The first is an error.</summary>
+    Error,
+    /// <summary>They are left out and counted.</summary>
+    Skip,
+}

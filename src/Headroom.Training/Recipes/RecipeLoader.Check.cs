@@ -58,14 +58,19 @@ public static partial class RecipeLoader
         Need(
             t.MaxSteps is -1 or > 0, $"training.max_steps is {t.MaxSteps}.",
             "Set it to 1 or more, or to -1 to train by num_train_epochs.");
+        Need(
+            t.TokensPerDeviceBatch == 0 || t.TrainSamplingStrategy != SamplingStrategy.GroupByLength,
+            "training.tokens_per_device_batch does not go with train_sampling_strategy group_by_length.",
+            "A budget of tokens puts rows together by their lengths already: leave one of them out.");
         Schedules.Arguments(t);
-        var type = TaskTypes.Get(r.Task);
-        OneOf("training.metric_for_best_model", type.BestOf(t), [.. type.Metrics.Select(m => m.Name)]);
-
+        TaskChoice.ByRecipe(r);
         var d = r.Data;
         Need(
             d.TextField.Length > 0 && d.LabelField.Length > 0, "data.text_field or data.label_field is empty.",
             "Name the fields of the data file.");
+        if (r.Task.Type == TaskTypes.Auto) return; // what follows is checked when the data has said what its task is
+        var type = TaskTypes.Get(r.Task);
+        OneOf("training.metric_for_best_model", type.BestOf(t), [.. type.Metrics.Select(m => m.Name)]);
 
         foreach (string key in RecipeIdentity.Values(r).Keys.Where(k => IsOfSomeTasks(k) && !type.Keys.Contains(k)))
             Need(false, $"The task {type.Name} does not take {key}.", "Leave it out, or name another task.type.");
@@ -137,7 +142,7 @@ public static partial class RecipeLoader
     // them.
     private static bool IsOfSomeTasks(string key) =>
         key.StartsWith("task.", StringComparison.Ordinal) && key is not ("task.type" or "task.max_seq_length")
-        || key is "data.text_field" or "data.label_field";
+        || key is "data.text_field" or "data.label_field" or "data.columns";
 
     /// <summary>One step of a path, no way out of the folder it is put in.</summary>
     private static bool IsFolderName(string name) =>

@@ -53,6 +53,7 @@ internal static partial class RecipeWriter
     {
         var copy = RecipeLoader.Copy(recipe);
         Resolve(copy, Directory.GetCurrentDirectory());
+        TaskChoice.ByRecipe(copy);
         copy.Training.MetricForBestModel ??= TaskTypes.Get(copy.Task).BestMetric; // in words, as every default
         foreach (var m in copy.Models)
         {

@@ -103,6 +103,7 @@ public static class DuelRun
 
     private static void Check(Recipe recipe, int[] seeds)
     {
+        TaskChoice.ByData(recipe);
         if (recipe.Models.Count < 2)
             throw new HeadroomException(
                 $"A duel takes two or more models, the recipe names {recipe.Models.Count}.",

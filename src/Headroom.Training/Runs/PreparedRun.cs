@@ -29,6 +29,8 @@ internal sealed class PreparedRun : IDisposable
     public EncodedRows Train => Rows.Train;
     /// <summary>Longest row, tokens.</summary>
     public int Longest => Rows.Longest;
+    /// <summary>How training rows make micro-batches.</summary>
+    public required Batching Batching { get; init; }
     /// <summary>The model planned: what the run's engine is made of.</summary>
     public required PlannedModel Planned { get; init; }
     /// <summary>The largest batches.</summary>
@@ -77,7 +79,8 @@ internal sealed class PreparedRun : IDisposable
             CheckVocabulary(rows, source.Config);
             progress("tokenizing", 0, rows.Data.Train.Count, "");
             CheckRecipe(recipe, rows, source.Config);
-            var limits = LargestBatches(recipe.Training, rows);
+            var batching = new Batching(rows.Train, recipe.Training, rows.Longest);
+            var limits = LargestBatches(recipe.Training, rows, batching);
             device = openDevice();
             var settings = RunSettings.Choose(recipe, source, device);
             long? expanded = recipe.Training.ExpandedWeights switch
@@ -90,18 +93,19 @@ internal sealed class PreparedRun : IDisposable
             var (budget, words) = Budget.Resolve(budgetBytes, device);
             var planned = Budget.Fit(
                 source.Config, settings, limits, device.WorkspaceBytes, budget, device, expanded, words,
-                leastLength: rows.Task.LeastLength);
+                leastLength: rows.Task.LeastLength, longest: batching.MostTokens > 0 ? rows.Longest : 0);
             return new PreparedRun
             {
                 Rows = rows,
                 Model = opened,
                 Device = device,
+                Batching = batching,
                 Planned = planned,
                 Notes =
                 [
                     .. opened.Notices,
                     .. Slower(device, source.Config, planned.Settings),
-                    .. RunNotes.Find(recipe, rows, source.Config),
+                    .. RunNotes.Find(recipe, rows, batching, source.Config),
                 ],
             };
         }
@@ -135,19 +139,18 @@ internal sealed class PreparedRun : IDisposable
     }
 
     // No batch holds more rows than there are.
-    private static BatchLimits LargestBatches(TrainingOptions o, RunRows rows)
+    private static BatchLimits LargestBatches(TrainingOptions o, RunRows rows, Batching batching)
     {
-        var data = rows.Data;
-        int trainRows = Math.Min(o.PerDeviceTrainBatchSize, data.Train.Count),
-            evalRows = Math.Min(
-                o.PerDeviceEvalBatchSize, Math.Max(1, Math.Max(data.Validation.Count, data.Test.Count)));
-        int trainTokens = BatchTokens(
+        int others = Math.Max(rows.Validation.Count, rows.Test.Count),
+            trainRows = batching.MostRows,
+            evalRows = Math.Min(o.PerDeviceEvalBatchSize, Math.Max(1, others));
+        int trainTokens = batching.MostTokens > 0 ? batching.MostTokens : BatchTokens(
                 trainRows, rows.Longest, "training.per_device_train_batch_size, or task.max_seq_length"),
-            evalTokens = data.Validation.Count + data.Test.Count == 0
+            evalTokens = others == 0
                 ? 0
                 : BatchTokens(evalRows, rows.Longest, "training.per_device_eval_batch_size, or task.max_seq_length");
         return new BatchLimits(
-            trainTokens, trainRows, trainRows * rows.Task.MostLabels(rows.Longest), evalTokens, evalRows,
+            trainTokens, trainRows, Math.Min(trainTokens, trainRows * rows.Task.MostLabels(rows.Longest)), evalTokens, evalRows,
             Math.Max(1, rows.Task.Candidates));
     }
 

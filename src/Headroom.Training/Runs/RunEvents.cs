@@ -110,10 +110,9 @@ internal static class RunEvents
     }
 
     public static string Describe(
-        Recipe recipe, string model, Engine engine, Trainer trainer, DataSplits data, ITask task, EncodedRows train,
-        ITokenizer tokenizer)
+        Recipe recipe, string model, Engine engine, Trainer trainer, RunRows rows, Batching batching)
     {
-        var first = train[0];
+        var (data, task, tokenizer, first) = (rows.Data, rows.Task, rows.Tokenizer, rows.Train[0]);
         var by = ByModule(engine)
             .Select(m => $"{m.Key} {m.Value.ToString("N0", CultureInfo.InvariantCulture)}");
         string shown = tokenizer.Decode(
@@ -129,10 +128,21 @@ internal static class RunEvents
             : "";
         return string.Create(CultureInfo.InvariantCulture, $"""
             {model} on {engine.Device.Name}: {data.Train.Count} training, {data.Validation.Count} validation, {data.Test.Count} test rows; {task.CutTexts} texts cut to {task.MaxTokens} tokens
-            effective batch {recipe.Training.PerDeviceTrainBatchSize} x {recipe.Training.GradientAccumulationSteps} = {EffectiveBatch(recipe.Training)}, {trainer.TotalSteps} updates, {trainer.WarmupSteps} of them warm-up{best}
+            {Batches(recipe.Training, rows.Train, batching)}, {trainer.TotalSteps} updates, {trainer.WarmupSteps} of them warm-up{best}
             trainable {engine.Model.Trained.Sum(t => t.Slot.Weight.Count):N0}: {string.Join(", ", by)}
             first example, masked: {System.Text.Json.JsonSerializer.Serialize(shown, Relaxed)} learned: {System.Text.Json.JsonSerializer.Serialize(answer, Relaxed)}
             """);
+    }
+
+    private static string Batches(TrainingOptions o, EncodedRows train, Batching batching)
+    {
+        if (o.TokensPerDeviceBatch == 0)
+            return $"effective batch {o.PerDeviceTrainBatchSize} x {o.GradientAccumulationSteps} = {EffectiveBatch(o)}";
+        double rows = train.Count / (double)batching.PerEpoch * o.GradientAccumulationSteps;
+        return string.Create(
+            CultureInfo.InvariantCulture,
+            $"micro-batches of {o.TokensPerDeviceBatch} tokens, {batching.Filled:P1} filled, x "
+                + $"{o.GradientAccumulationSteps}: {rows:F1} rows an update");
     }
 
     private static readonly System.Text.Json.JsonSerializerOptions Relaxed = new()

@@ -16,8 +16,9 @@ internal static class RunNotes
     /// <summary>All notes of a run, a sentence or two each.</summary>
     /// <param name="recipe">The recipe.</param>
     /// <param name="rows">Its rows as the base's tokenizer encodes them.</param>
+    /// <param name="batching">How they make micro-batches.</param>
     /// <param name="config">The base.</param>
-    public static IReadOnlyList<string> Find(Recipe recipe, RunRows rows, ModelConfig config)
+    public static IReadOnlyList<string> Find(Recipe recipe, RunRows rows, Batching batching, ModelConfig config)
     {
         var data = rows.Data;
         return
@@ -25,7 +26,8 @@ internal static class RunNotes
             .. data.Notes,
             .. rows.Task.Notes(data.Train, data.Validation, data.Test),
             .. Positions(rows.Longest, config),
-            .. Updates(recipe.Training, data.Train.Count), .. Evaluations(recipe.Training, data)];
+            .. Updates(recipe.Training, rows.Train.Count, batching.TotalSteps),
+            .. Evaluations(recipe.Training, data, batching.TotalSteps)];
     }
 
     /// <summary>All notes of an evaluation without a run, likewise.</summary>
@@ -41,13 +43,13 @@ internal static class RunNotes
     private static IEnumerable<string> Positions(int longest, ModelConfig config) =>
         PlanTable.BeyondPositions($"The longest row has {longest} tokens", longest, config) is { } note ? [note] : [];
 
-    private static IEnumerable<string> Updates(TrainingOptions o, int rows)
+    private static IEnumerable<string> Updates(TrainingOptions o, int rows, int total)
     {
         long batch = (long)o.PerDeviceTrainBatchSize * o.GradientAccumulationSteps;
-        if (batch > rows)
+        if (batch > rows && o.TokensPerDeviceBatch == 0)
             yield return $"The effective batch of {o.PerDeviceTrainBatchSize} x {o.GradientAccumulationSteps} = "
                 + $"{batch} rows is larger than the {rows} training rows: every update sees them all, once.";
-        int total = BatchFeed.TotalSteps(rows, o), warmup = Schedules.WarmupSteps(o.WarmupSteps, o.WarmupRatio, total);
+        int warmup = Schedules.WarmupSteps(o.WarmupSteps, o.WarmupRatio, total);
         string updates = total == 1 ? "one update" : $"{total} updates";
         if (o.LrSchedulerType == SchedulerType.Constant && warmup > 0)
             yield return "lr_scheduler_type constant has no warm-up: the recipe's is left out (constant_with_warmup "
@@ -73,7 +75,7 @@ internal static class RunNotes
                 + $"{updates}: the rest is at the smallest rate.";
     }
 
-    private static IEnumerable<string> Evaluations(TrainingOptions o, DataSplits data)
+    private static IEnumerable<string> Evaluations(TrainingOptions o, DataSplits data, int total)
     {
         if (data.Validation.Count == 0)
         {
@@ -81,7 +83,6 @@ internal static class RunNotes
                 yield return "There are no validation rows and no test rows: nothing will be evaluated.";
             yield break;
         }
-        int total = BatchFeed.TotalSteps(data.Train.Count, o);
         if (o.EvalStrategy == IntervalStrategy.No)
             yield return $"The {data.Validation.Count} validation rows will not be used: training.eval_strategy is no.";
         else if (o.EvalStrategy == IntervalStrategy.Steps && o.EvalSteps > total)

@@ -58,6 +58,7 @@ internal sealed class RunRows
     /// <exception cref="HeadroomException">Data or tokenizer cannot be used.</exception>
     public static RunRows Read(Recipe recipe, ModelOptions model, DataSplits? data = null)
     {
+        TaskChoice.ByData(recipe);
         data ??= DataSplits.Load(recipe.Data, recipe.Task, recipe.Training.Seed);
         var source = new ModelSource(model.Path)
         {

@@ -92,8 +92,7 @@ internal sealed class TrainLoop(
         }
         host.Say(
             RunEvents.Describe(
-                recipe, TrainRun.ModelName(model), engine, trainer, _rows.Data, _rows.Task, _rows.Train, _rows.Tokenizer
-            )
+                recipe, TrainRun.ModelName(model), engine, trainer, _rows, prepared.Batching)
         );
     }
 

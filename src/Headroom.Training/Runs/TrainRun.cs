@@ -85,6 +85,7 @@ public static class TrainRun
     internal static RunResult Run(
         Recipe recipe, string? recipeText, ModelOptions model, RunHost host, RunRows? rows, CancellationToken stop)
     {
+        TaskChoice.ByData(recipe);
         var folder = new RunFolder(host.Folder);
         if (host.Resume && !folder.HasRun) throw RunsBeside.None("run", host.Folder, RunsBeside.OfRecipe(recipe));
         using var held = folder.Lock(host.Say);
@@ -196,7 +197,7 @@ public static class TrainRun
             Driver = prepared.Device.DriverVersion,
             Data = prepared.Rows.Identities,
             Seed = recipe.Training.Seed,
-            TotalSteps = BatchFeed.TotalSteps(prepared.Rows.Train.Count, recipe.Training),
+            TotalSteps = prepared.Batching.TotalSteps,
             // Of the start, also after a resume: the log says what changed then.
             Headroom = before?.Headroom ?? Product.Version,
             Command = before?.Command ?? host.Command,

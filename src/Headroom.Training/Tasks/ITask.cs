@@ -31,14 +31,18 @@ internal interface ITask
     /// <param name="longest">The longest row, tokens.</param>
     int MostLabels(int longest);
 
-    /// <summary>Tokens and labelled spans of a row.</summary>
+    /// <summary>
+    /// Tokens and labelled spans of a row: one, several where a long text is read in windows, or none where the row is
+    /// left out, which <see cref="Notes"/> says.
+    /// </summary>
     /// <param name="row">A row that <see cref="TaskType.CheckRows"/> has passed.</param>
     /// <param name="training">For training, else for <see cref="Evaluate"/>.</param>
     /// <exception cref="Core.HeadroomException">The row cannot be encoded.</exception>
-    EncodedRow Encode(DataRow row, bool training);
+    IReadOnlyList<EncodedRow> Encode(DataRow row, bool training);
 
     /// <summary>
-    /// What is odd about the rows but no error, a sentence or two each; said before step 1 and before an evaluation.
+    /// What is odd about the rows but no error, a sentence or two each; said before step 1 and before an evaluation,
+    /// when all rows are encoded.
     /// </summary>
     /// <param name="train">Training rows; null for an evaluation alone.</param>
     /// <param name="others">Validation and test rows, or those of an evaluation.</param>

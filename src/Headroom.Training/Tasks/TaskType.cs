@@ -45,9 +45,20 @@ internal abstract class TaskType
     /// <summary>Fields of the data whose texts make a row, one or more.</summary>
     public virtual string[] Fields(DataOptions data, TaskOptions task) => [data.TextField];
 
+    /// <summary>
+    /// What rows with these columns are to this task, in words; null when they are none of it. Asked where a recipe
+    /// does not say what its task is.
+    /// </summary>
+    public virtual string? Recognize(IReadOnlyCollection<string> columns, DataOptions data) => null;
+
     /// <summary>Rows of a file or folder, for a task whose rows are more than texts with a label.</summary>
+    /// <param name="path">The file or folder.</param>
+    /// <param name="data">Names the columns.</param>
+    /// <param name="task">The task's options.</param>
+    /// <param name="bad">Is told of a row that cannot be read and is left out; null: such a row is an error.</param>
     /// <exception cref="HeadroomException">It cannot be read; the line or row is named.</exception>
-    public virtual IEnumerable<DataRow> Rows(string path, DataOptions data, TaskOptions task)
+    public virtual IEnumerable<DataRow> Rows(
+        string path, DataOptions data, TaskOptions task, Action<HeadroomException>? bad)
     {
         string[] fields = Fields(data, task);
         var options = new DataFileOptions

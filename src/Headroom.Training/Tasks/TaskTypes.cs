@@ -2,15 +2,25 @@ using System.Collections.Concurrent;
 using Headroom.Core;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks.LabelWords;
+using Headroom.Training.Tasks.Sequences;
 
 namespace Headroom.Training.Tasks;
 
 /// <summary>Where tasks are made: every type that task.type can name.</summary>
 internal static class TaskTypes
 {
+    /// <summary>The value of task.type that goes by the columns of the training rows.</summary>
+    public const string Auto = "auto";
+
     private static readonly ConcurrentDictionary<string, TaskType> Types = new(StringComparer.Ordinal);
 
-    static TaskTypes() => Add(new LabelWordsType()); // a line for each
+    // A line for each, in the order in which columns are asked about.
+    private static readonly TaskType[] Own =
+    [
+        new ConversationType(), new CompletionType(), new InstructionType(), new LabelWordsType(), new TextType(),
+    ];
+
+    static TaskTypes() => Array.ForEach(Own, Add);
 
     /// <summary>All names, in order.</summary>
     public static IReadOnlyList<string> Names => [.. Types.Keys.Order(StringComparer.Ordinal)];
@@ -30,11 +40,24 @@ internal static class TaskTypes
             throw new ArgumentException($"there is a task type {type.Name}", nameof(type));
     }
 
-    /// <summary>The type that task.type names.</summary>
+    /// <summary>
+    /// The type that task.type names; label words where it is <see cref="Auto"/> and no data was looked at
+    /// (<see cref="TaskChoice"/>).
+    /// </summary>
     /// <exception cref="HeadroomException">There is none.</exception>
-    public static TaskType Get(TaskOptions task) => Find(task.Type)
+    public static TaskType Get(TaskOptions task) => Find(task.Type == Auto ? LabelWordsType.TypeName : task.Type)
         ?? throw new HeadroomException($"task.type '{HeadroomException.Value(task.Type)}' is unknown.",
-            $"Use {string.Join(" or ", Names)}.");
+            $"Use {Choices.List([Auto, .. Names])}.");
+
+    /// <summary>
+    /// The type whose rows have these columns, with what they are to it in words; null when that is none.
+    /// </summary>
+    public static (TaskType Type, string Words)? Recognize(IReadOnlyCollection<string> columns, DataOptions data)
+    {
+        foreach (var type in Own)
+            if (type.Recognize(columns, data) is { } words) return (type, words);
+        return null;
+    }
 
     /// <summary>A type by its name, or null.</summary>
     public static TaskType? Find(string name) => Types.GetValueOrDefault(name);

@@ -181,7 +181,8 @@ internal static partial class RecipeReference
     {
         var type = Element(p.PropertyType);
         string one =
-            type.IsEnum ? string.Join(", ", Choices.Words(type).Select(n => $"`{n}`"))
+            (Nullable.GetUnderlyingType(type) ?? type) is { IsEnum: true } choice
+                ? string.Join(", ", Choices.Words(choice).Select(n => $"`{n}`"))
             : p.GetCustomAttribute<RangeAttribute>() is { } range ? range.ToString()
             : (Nullable.GetUnderlyingType(type) ?? type) == typeof(bool) ? "true, false"
             : type == typeof(string) ? "text"

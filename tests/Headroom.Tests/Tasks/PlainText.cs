@@ -67,10 +67,10 @@ internal sealed class PlainTextType : TaskType
         public int Candidates => 0;
         public IReadOnlyList<int[]> SharedIds => [];
         public int MostLabels(int longest) => longest;
-        public EncodedRow Encode(DataRow row, bool training)
+        public IReadOnlyList<EncodedRow> Encode(DataRow row, bool training)
         {
             int[] ids = tokenizer.Encode(row.Text);
-            return new Row(ids.Length > MaxTokens ? ids[..MaxTokens] : ids, Encoding.UTF8.GetByteCount(row.Text));
+            return [new Row(ids.Length > MaxTokens ? ids[..MaxTokens] : ids, Encoding.UTF8.GetByteCount(row.Text))];
         }
 
         public IReadOnlyList<string> Notes(IReadOnlyList<DataRow>? train, params IReadOnlyList<DataRow>[] others) =>

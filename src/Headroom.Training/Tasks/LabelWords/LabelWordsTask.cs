@@ -30,7 +30,7 @@ internal sealed class LabelWordsTask : ITask
     public int MostLabels(int longest) =>
         _options.Loss == LossTokens.All ? longest : _encoder.Answers.Max(a => a.Length);
 
-    public EncodedRow Encode(DataRow row, bool training) => _encoder.Encode(row, training);
+    public IReadOnlyList<EncodedRow> Encode(DataRow row, bool training) => [_encoder.Encode(row, training)];
 
     public IReadOnlyList<string> Notes(IReadOnlyList<DataRow>? train, params IReadOnlyList<DataRow>[] others) =>
         train == null ? _encoder.Check(others) : [.. _encoder.Check([train, .. others]), .. Classes(train)];

@@ -26,6 +26,10 @@ internal sealed class LabelWordsType : TaskType
     public override IReadOnlyList<string> Spread => ["accuracy", "precision", "recall", "f1", "loss"];
     public override bool ComparesRows => true;
 
+    public override string? Recognize(IReadOnlyCollection<string> columns, DataOptions data) =>
+        columns.Contains(data.TextField) && columns.Contains(data.LabelField)
+            ? $"{Name} ({data.TextField}, {data.LabelField})" : null;
+
     public override void Check(Recipe recipe)
     {
         PromptTemplate.Parse(recipe.Task.Template).Fields(recipe.Data);

@@ -1,0 +1,33 @@
+using Headroom.Training.Intervals;
+
+namespace Headroom.Training.Tasks.Sequences;
+
+/// <summary>Loss and perplexity of the learned tokens, with intervals over rows.</summary>
+internal static class SequenceEvaluation
+{
+    /// <summary>exp(loss): how many tokens the model is undecided between, on average.</summary>
+    public static readonly MetricKind Perplexity = new("perplexity", Direction.Lower);
+
+    /// <summary>Every metric of these tasks.</summary>
+    public static IReadOnlyList<MetricKind> Kinds => [MetricKind.Loss, Perplexity];
+
+    /// <summary>
+    /// Loss = sum(weight * token loss) / sum(weight) over all rows; the interval is that of a ratio of sums over rows
+    /// (<see cref="Statistics.OfRatio"/>), perplexity's its exponential.
+    /// </summary>
+    public static Evaluation Make(IReadOnlyList<RowLoss> losses)
+    {
+        double sum = losses.Sum(l => l.Sum), weight = losses.Sum(l => l.Weight), loss = sum / weight;
+        var interval = new Lazy<Interval?>(() => Statistics.OfRatio([.. losses.Select(l => (l.Sum, l.Weight))]));
+        return new Evaluation
+        {
+            Rows = losses.Count,
+            Metrics =
+            [
+                new(MetricKind.Loss, loss, () => interval.Value),
+                new(Perplexity, Math.Exp(loss), () => interval.Value is { } i
+                    ? new Interval(Math.Exp(i.Value), Math.Exp(i.Low), Math.Exp(i.High)) : null),
+            ],
+        };
+    }
+}
