@@ -223,11 +223,14 @@ internal interface IOps
     /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already
     /// shifted; a negative one does not count: its row's loss and gradient are zero), logits scratch [chunk, V]. losses
     /// F32 [N] = -log softmax(hidden W^T)[label]; dHidden [N, H] = gradScale * gradient (skipped when none; it may be
-    /// hidden); dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none).
+    /// hidden); dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none). Both are gradients of
+    /// sum(weights * losses), weights F32 [N] or none = 1; the losses themselves are without weights. With
+    /// labelSmoothing e, a loss is (1 - e) of that above and e of the mean of -log softmax over the vocabulary
+    /// (Szegedy et al., 2016; transformers <c>trainer_pt_utils.py</c>, LabelSmoother).
     /// </summary>
     void LinearCrossEntropy(
         Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
-        Tensor dHidden, Tensor dHead);
+        Tensor dHidden, Tensor dHead, Tensor weights = default, float labelSmoothing = 0);
     /// <summary>
     /// Scores of candidate tokens: hidden [N, H], candidates I32 [C], scores F32 [N, C] (logits), lse F32 [N] over the
     /// whole vocabulary; logits scratch [chunk, V].

@@ -12,7 +12,7 @@ namespace Headroom.Inference;
 /// </summary>
 internal readonly ref struct HostBatch(
     ReadOnlySpan<int> ids, ReadOnlySpan<int> positions, ReadOnlySpan<int> offsets, ReadOnlySpan<int> labelRows,
-    ReadOnlySpan<int> labels)
+    ReadOnlySpan<int> labels, ReadOnlySpan<float> weights = default)
 {
     /// <summary>Token ids [T].</summary>
     public ReadOnlySpan<int> Ids { get; } = ids;
@@ -24,6 +24,8 @@ internal readonly ref struct HostBatch(
     public ReadOnlySpan<int> LabelRows { get; } = labelRows;
     /// <summary>That next token [N].</summary>
     public ReadOnlySpan<int> Labels { get; } = labels;
+    /// <summary>Weight of each label's loss in training [N]; empty where all are 1.</summary>
+    public ReadOnlySpan<float> Weights { get; } = weights;
 }
 
 /// <summary>The largest micro-batch of each phase; a phase of size 0 is not planned.</summary>
@@ -35,13 +37,14 @@ internal readonly ref struct HostBatch(
 /// <param name="Candidates">Label words scored in evaluation.</param>
 /// <param name="GenerateTokens">Capacity of the key/value cache.</param>
 /// <param name="PromptTokens">Longest chunk of a prompt processed at once in generation.</param>
+/// <param name="LabelWeights">Whether labels of a training micro-batch may have weights.</param>
 internal sealed record BatchLimits(
     int TrainTokens = 0,
     int TrainSequences = 0,
     int TrainLabels = 0,
     int EvalTokens = 0,
     int EvalSequences = 0,
-    int Candidates = 2, int GenerateTokens = 0, int PromptTokens = 256);
+    int Candidates = 2, int GenerateTokens = 0, int PromptTokens = 256, bool LabelWeights = false);
 
 /// <summary>
 /// A model on a device: planned, reserved once, loaded; then micro-steps, scores and generation within the plan.
@@ -215,19 +218,31 @@ internal sealed partial class Engine : IDisposable
             _slots[i] = _slots[i] with { WeightDecay = Model.Trained[i].Decays ? weightDecay : 0 };
     }
 
-    /// <summary>One training micro-step: gradients += , returns the sum of token losses. Allocates nothing.</summary>
+    /// <summary>
+    /// One training micro-step: gradients +=, returns the sum of token losses, each times its weight. Allocates
+    /// nothing.
+    /// </summary>
     public double MicroStep(in HostBatch batch, in Dropout dropout, float gradScale)
     {
         RefreshAdapters();
         var (tokens, sequences, labels) = _padding.Pad(batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length);
-        Phases.Train(_memory, tokens, sequences, labels, out var b, out var losses);
+        bool weighted = !batch.Weights.IsEmpty;
+        BeginTraining(tokens, sequences, labels, weighted, out var b, out var losses);
         Fill(batch, b);
         var replays = _device as IReplaysSteps;
-        var shape = new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed);
+        var shape = new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed, weighted);
         var start = replays?.Begin(shape, _planned.Replay, dropout.Step, gradScale) ?? StepStart.Issue;
         if (start == StepStart.Issue || start == StepStart.Record && !Record(replays!, b, dropout, gradScale, losses))
             Model.ForwardBackward(b, dropout, gradScale, losses);
-        return SumLosses(losses.Head(batch.Labels.Length));
+        return SumLosses(losses.Head(batch.Labels.Length), batch.Weights);
+    }
+
+    private void BeginTraining(
+        int tokens, int sequences, int labels, bool weighted, out BatchTensors b, out Tensor losses)
+    {
+        if (weighted && !_planned.Limits.LabelWeights)
+            throw new InvalidOperationException("weights of labels were not planned");
+        Phases.Train(_memory, tokens, sequences, labels, weighted, out b, out losses);
     }
 
     // Where a record comes to nothing, the ops that follow take the buffers of this one again.
@@ -273,15 +288,18 @@ internal sealed partial class Engine : IDisposable
         _device.Ops.ZeroAll(_grads);
     }
 
-    /// <summary>Sum of token losses without training.</summary>
-    public double Losses(in HostBatch batch, Span<float> perLabel = default)
+    /// <summary>Sum of token losses without training and without weights.</summary>
+    /// <param name="batch">The batch.</param>
+    /// <param name="perLabel">Is given the loss of each label, or empty.</param>
+    /// <param name="labelSmoothing">label_smoothing_factor of the losses.</param>
+    public double Losses(in HostBatch batch, Span<float> perLabel = default, float labelSmoothing = 0)
     {
         RefreshAdapters();
         Phases.Losses(
             _memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
         Fill(batch, b);
-        Model.Losses(b, losses);
-        double sum = SumLosses(losses);
+        Model.Losses(b, losses, labelSmoothing);
+        double sum = SumLosses(losses, default);
         if (!perLabel.IsEmpty) _losses.AsSpan(0, losses.Rows).CopyTo(perLabel);
         return sum;
     }
@@ -370,11 +388,12 @@ internal sealed partial class Engine : IDisposable
         _device.Upload(MemoryMarshal.AsBytes(all), b.All);
     }
 
-    private double SumLosses(Tensor losses)
+    // Without weights all are 1.
+    private double SumLosses(Tensor losses, ReadOnlySpan<float> weights)
     {
         _device.Download(losses, MemoryMarshal.AsBytes(_losses.AsSpan(0, losses.Rows)));
         double sum = 0;
-        for (int i = 0; i < losses.Rows; i++) sum += _losses[i];
+        for (int i = 0; i < losses.Rows; i++) sum += weights.IsEmpty ? _losses[i] : weights[i] * (double)_losses[i];
         return sum;
     }
 }

@@ -57,7 +57,6 @@ internal sealed partial class LlamaModel
         _ops.Embedding(batch.Ids, _embedding, h);
         for (int i = 0; i < _layers.Length; i++)
         {
-            bool keepAll = save && !Recomputes(i);
             var next = Temp(
                 save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
             var s = LayerForward(
@@ -132,12 +131,16 @@ internal sealed partial class LlamaModel
             MemoryCategory.LogitsChunk, "logits chunk", Math.Min(rows, Settings.LogitsRows(Config.VocabSize)),
             Config.VocabSize);
 
-    /// <summary>Inference: per-label negative log-likelihoods into <paramref name="losses"/> F32 [N].</summary>
-    public void Losses(in BatchTensors batch, Tensor losses)
+    /// <summary>
+    /// Inference: per-label negative log-likelihoods into <paramref name="losses"/> F32 [N], smoothed as
+    /// <see cref="IOps.LinearCrossEntropy"/> says.
+    /// </summary>
+    public void Losses(in BatchTensors batch, Tensor losses, float labelSmoothing = 0)
     {
         var h = Trunk(batch, default, save: false, null);
         var y = FinalHidden(h, batch.LabelRows, out _);
-        _ops.LinearCrossEntropy(y, _head, batch.Labels, 1, LogitsScratch(y.Rows), losses, default, default);
+        _ops.LinearCrossEntropy(
+            y, _head, batch.Labels, 1, LogitsScratch(y.Rows), losses, default, default, default, labelSmoothing);
     }
 
     /// <summary>
@@ -179,7 +182,9 @@ internal sealed partial class LlamaModel
         var h = Trunk(batch, dropout, save: true, null);
         var y = FinalHidden(h, batch.LabelRows, out var picked);
         // y becomes its gradient
-        _ops.LinearCrossEntropy(y, _head, batch.Labels, gradScale, LogitsScratch(y.Rows), losses, y, _gradHead);
+        _ops.LinearCrossEntropy(
+            y, _head, batch.Labels, gradScale, LogitsScratch(y.Rows), losses, y, _gradHead, batch.Weights,
+            Settings.LabelSmoothing);
         var dPicked = Temp(MemoryCategory.Scratch, "picked gradient", y.Rows, Config.HiddenSize);
         _ops.Zero(dPicked);
         _ops.RmsNormBackward(picked, _finalNorm, _rstdFinal, y, dPicked, _gradFinalNorm);

@@ -190,6 +190,9 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
             losses = rig.Empty(DType.F32, 11);
         Pair dHidden = rig.Empty(t, 11, 64), dHead = rig.Normal(DType.F32, 301, 64);
         g.LinearCrossEntropy(hidden.Gpu, head, labels.Gpu, 0.25f, logits.Gpu, losses.Gpu, dHidden.Gpu, dHead.Gpu);
+        Pair factors = rig.Normal(DType.F32, 11);
+        g.LinearCrossEntropy(
+            hidden.Gpu, head, labels.Gpu, 0.25f, logits.Gpu, losses.Gpu, dHidden.Gpu, dHead.Gpu, factors.Gpu, 0.1f);
         Pair words = rig.Ints(7, 300, 3), scores = rig.Empty(DType.F32, 11, 3), lse = rig.Empty(DType.F32, 11);
         g.CandidateScores(hidden.Gpu, head, words.Gpu, logits.Gpu, scores.Gpu, lse.Gpu);
         Finite(rig, dEmbedded, table, outputs, dW, dBias, losses, dHidden, dHead, scores, lse);

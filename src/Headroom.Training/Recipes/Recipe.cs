@@ -109,6 +109,14 @@ public sealed class TrainingOptions
     [Range(0, OpenLow = true)]
     [AlsoCalled("eps epsilon adam_eps")]
     public double AdamEpsilon { get; set; } = 1e-8;
+    /// <summary>
+    /// Share of each label's loss that is the mean of -log p over the whole vocabulary (transformers' LabelSmoother).
+    /// As there, evaluations made of the losses of labelled tokens are smoothed too; label_words' loss is not.
+    /// </summary>
+    [Identity(Identity.Numbers)]
+    [Range(0, 1, OpenHigh = true)]
+    [AlsoCalled("label_smoothing")]
+    public double LabelSmoothingFactor { get; set; }
     /// <summary>Clip to this global norm; 0 = off.</summary>
     [Identity(Identity.Numbers)]
     [Range(0)]

@@ -148,7 +148,7 @@ internal sealed class PreparedRun : IDisposable
                 : BatchTokens(evalRows, rows.Longest, "training.per_device_eval_batch_size, or task.max_seq_length");
         return new BatchLimits(
             trainTokens, trainRows, trainRows * rows.Task.MostLabels(rows.Longest), evalTokens, evalRows,
-            Math.Max(1, rows.Task.Candidates));
+            Math.Max(1, rows.Task.Candidates), LabelWeights: rows.Task.WeighsLabels);
     }
 
     private static string[] Slower(IDevice device, ModelConfig config, ModelSettings settings) =>

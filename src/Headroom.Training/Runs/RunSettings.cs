@@ -16,5 +16,6 @@ internal static class RunSettings
             Mode = TrainMode.Adapters,
             Lora = recipe.Lora,
             RecomputeLayers = recipe.Training.GradientCheckpointing == true ? -1 : 0,
+            LabelSmoothing = (float)recipe.Training.LabelSmoothingFactor,
         };
 }

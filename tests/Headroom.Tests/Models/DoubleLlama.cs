@@ -16,6 +16,9 @@ internal sealed class DoubleLlama(ModelConfig c, LoraConfig? lora, Dropout dropo
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
     private readonly Dictionary<string, double[]> _masks = [], _norms = [];
 
+    /// <summary>label_smoothing_factor (transformers <c>trainer_pt_utils.py</c>, LabelSmoother).</summary>
+    public double LabelSmoothing { get; init; }
+
     /// <summary>Every parameter by name.</summary>
     public Dictionary<string, double[]> P { get; } = [];
 
@@ -55,7 +58,8 @@ internal sealed class DoubleLlama(ModelConfig c, LoraConfig? lora, Dropout dropo
         {
             for (int w = 0; w < z.Length; w++) z[w] = Dot(x, labelRows[i] * h, head, w * h, h);
             double max = z.Max();
-            losses[i] = max + Math.Log(z.Sum(e => Math.Exp(e - max))) - z[labels[i]];
+            double lse = max + Math.Log(z.Sum(e => Math.Exp(e - max)));
+            losses[i] = (1 - LabelSmoothing) * (lse - z[labels[i]]) + LabelSmoothing * z.Average(e => lse - e);
         }
         return losses;
     }

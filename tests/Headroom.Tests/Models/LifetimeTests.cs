@@ -291,7 +291,7 @@ public unsafe class LifetimeTests
         Op(nameof(ops.SwiGluBackward), () => ops.SwiGluBackward(X(T, H), X(T, H), X(T, H), X(T, H), X(T, H), X(T, H)));
         Op(nameof(ops.SwiGluGroupBackward), () => ops.SwiGluGroupBackward(Part(true), Part(true), Part(true), X(T, H)));
         Op(nameof(ops.LinearCrossEntropy), () =>
-            ops.LinearCrossEntropy(X(T, H), W(V), I(T), 1, X(4, V), X(T), X(T, H), X(V, H)));
+            ops.LinearCrossEntropy(X(T, H), W(V), I(T), 1, X(4, V), X(T), X(T, H), X(V, H), X(T)));
         Op(nameof(ops.CandidateScores), () => ops.CandidateScores(X(T, H), W(V), I(2), X(4, V), X(T, 2), X(T)));
         Op(nameof(ops.GlobalNorm), () => ops.GlobalNorm([X(T), X(T)]));
         Op(nameof(ops.AdamW), () =>

@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 
 namespace Headroom.Tests.Models;
@@ -106,14 +107,38 @@ public class ModelGradientTests
             new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), default);
     }
 
+    /// <summary>Weights of labels and smoothed labels, each and together.</summary>
+    [Theory]
+    [InlineData(true, 0f, TrainMode.Adapters)]
+    [InlineData(false, 0.1f, TrainMode.Adapters)]
+    [InlineData(true, 0.3f, TrainMode.Adapters)]
+    [InlineData(true, 0.3f, TrainMode.Full)]
+    internal void WeightsAndSmoothing(bool weights, float smoothing, TrainMode mode)
+    {
+        var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, mode,
+            mode == TrainMode.Full ? null : TinyModel.Lora(0.1f, r: 2), LogitsChunk: 4)
+        {
+            LabelSmoothing = smoothing,
+        };
+        float[] factors = [0.5f, 2, 1, 0, 3, -1, 0.25f];
+        Compare(TinyModel.Smallest(), settings, new Dropout(mode == TrainMode.Full ? 0 : 0.1f, 123, 9, 0),
+            weights: weights ? i => factors[i % factors.Length] : null);
+    }
+
     private static void Compare(
-        ModelConfig config, ModelSettings settings, Dropout dropout, Action<IReadOnlyList<string>>? check = null)
+        ModelConfig config, ModelSettings settings, Dropout dropout, Action<IReadOnlyList<string>>? check = null,
+        Func<int, float>? weights = null)
     {
         var source = new RandomSource(config);
         var rows = TinyModel.Rows(config, [6, 2, 5], unlabelled: 2);
         var batch = TinyModel.Batch(rows);
-        using var engine = TinyModel.Open(config, settings, batch.Tokens, batch.Sequences);
-        var reference = new DoubleLlama(config, settings.Lora, dropout);
+        float[] factors = weights == null ? [] : [.. Enumerable.Range(0, batch.LabelCount).Select(weights)];
+        using var engine = TinyModel.Open(
+            config, settings, batch.Tokens, batch.Sequences, weights: weights != null);
+        var reference = new DoubleLlama(config, settings.Lora, dropout)
+        {
+            LabelSmoothing = settings.LabelSmoothing,
+        };
         var names = new List<string> { "model.embed_tokens.weight" };
         names.AddRange(engine.Model.Norms.Select(n => n.Name));
         names.AddRange(engine.Model.Projections.Select(p => p.Path + ".weight"));
@@ -128,7 +153,9 @@ public class ModelGradientTests
 
         check?.Invoke([.. engine.Model.Trained.Select(t => t.Name)]);
         float scale = 1f / batch.LabelCount;
-        double sum = engine.MicroStep(batch.Host, dropout, scale), expected = Sum();
+        var host = batch.Host;
+        host = new(host.Ids, host.Positions, host.Offsets, host.LabelRows, host.Labels, factors);
+        double sum = engine.MicroStep(host, dropout, scale), expected = Sum();
         Assert.Equal(expected, sum, 2e-6 * expected);
         foreach (var p in engine.Model.Trained)
         {
@@ -150,6 +177,7 @@ public class ModelGradientTests
                 .Losses(
                     batch.Host.Ids.ToArray(), batch.Host.Positions.ToArray(), batch.Host.Offsets.ToArray(),
                     batch.Host.LabelRows.ToArray(), batch.Host.Labels.ToArray())
+                .Select((l, i) => factors.Length > 0 ? factors[i] * l : l)
                 .Sum();
     }
 }
