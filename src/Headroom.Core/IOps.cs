@@ -21,6 +21,24 @@ internal readonly record struct Dropout(float P, ulong Seed, uint Step, uint Sit
     public float Keep => 1f / (1f - P);
 }
 
+/// <summary>
+/// NEFTune (Jain et al., 2023, arXiv 2310.05914): uniform noise on the embeddings of a training pass, without a stored
+/// copy. Element (row, column) gets u * alpha / sqrt(L * H), L tokens of the row's own sequence and H columns; u in
+/// [-1, 1) is the upper 24 bits of word column % 4 of Philox4x32-10 with key = seed and counter = (column / 4, row,
+/// <see cref="Site"/>, step). transformers (<c>neftune_post_forward_hook</c>) takes L of the padded batch; here nothing
+/// is padded.
+/// </summary>
+/// <param name="Alpha">neftune_noise_alpha, 0 = off.</param>
+/// <param name="Seed">64-bit key.</param>
+/// <param name="Step">Counter word: micro-step number.</param>
+internal readonly record struct EmbeddingNoise(float Alpha, ulong Seed, uint Step)
+{
+    /// <summary>Counter word, apart from those of dropout's sites.</summary>
+    public const uint Site = uint.MaxValue;
+    /// <summary>Largest noise in a sequence of so many tokens.</summary>
+    public float Magnitude(int tokens, int columns) => Alpha / MathF.Sqrt((float)tokens * columns);
+}
+
 /// <summary>Shape of grouped-query attention.</summary>
 /// <param name="NumHeads">num_attention_heads.</param>
 /// <param name="NumKeyValueHeads">num_key_value_heads; query head h reads key/value head h / (heads / kv
@@ -98,6 +116,8 @@ internal interface IOps
     /// y[t] = table[ids[t]], dequantized; ids I32 [T], table [V, H] in any storage but NF4, y [T, H].
     /// </summary>
     void Embedding(Tensor ids, in LinearWeight table, Tensor y);
+    /// <summary>y += <paramref name="noise"/>; offsets I32 [S + 1] of the packed sequences, y [T, H].</summary>
+    void AddNoise(Tensor offsets, in EmbeddingNoise noise, Tensor y);
     /// <summary>dTable[ids[t]] += dy[t], in token order.</summary>
     void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable);
 

@@ -55,6 +55,8 @@ internal sealed partial class LlamaModel
         var h = Temp(
             save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
         _ops.Embedding(batch.Ids, _embedding, h);
+        if (save && Settings.NeftuneNoiseAlpha > 0)
+            _ops.AddNoise(batch.Offsets, new(Settings.NeftuneNoiseAlpha, dropout.Seed, dropout.Step), h);
         for (int i = 0; i < _layers.Length; i++)
         {
             var next = Temp(
@@ -174,8 +176,8 @@ internal sealed partial class LlamaModel
     /// <summary>
     /// Training micro-step: token losses into <paramref name="losses"/> F32 [N] and gradients of every trained tensor,
     /// +=, scaled by
-    /// <paramref name="gradScale"/> (1 / labelled tokens of the accumulation window). Dropout masks are a function of
-    /// <paramref name="dropout"/> alone.
+    /// <paramref name="gradScale"/> (1 / labelled tokens of the accumulation window). Dropout masks, and the noise of
+    /// embeddings, are a function of <paramref name="dropout"/> alone.
     /// </summary>
     public void ForwardBackward(in BatchTensors batch, in Dropout dropout, float gradScale, Tensor losses)
     {

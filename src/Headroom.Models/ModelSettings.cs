@@ -27,6 +27,9 @@ internal sealed record ModelSettings(
     /// <summary>label_smoothing_factor of the training loss; 0 = off.</summary>
     public float LabelSmoothing { get; init; }
 
+    /// <summary>neftune_noise_alpha of training passes (<see cref="EmbeddingNoise"/>); 0 = off.</summary>
+    public float NeftuneNoiseAlpha { get; init; }
+
     /// <summary>
     /// Bytes in which a device that expands weights may keep some of them expanded
     /// (<see cref="IKeepsExpandedWeights.KeepExpanded"/>), of which whole MiB are taken; 0 = each is expanded when its

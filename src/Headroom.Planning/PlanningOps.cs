@@ -68,6 +68,14 @@ internal sealed partial class PlanningOps(PlanningMemory memory) : IFusedProject
     }
 
     /// <inheritdoc/>
+    public void AddNoise(Tensor offsets, in EmbeddingNoise noise, Tensor y)
+    {
+        Use(offsets);
+        Dense(y);
+        Count("add_noise", 2.0 * y.Count, y, y);
+    }
+
+    /// <inheritdoc/>
     public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable)
     {
         F32(dTable, dTable.Rows, dy.Columns);

@@ -171,6 +171,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
         var ids = rig.Ints(5, 0, 5, 31, 5, 2);
         Pair dEmbedded = rig.Normal(t, 6, 72), table = rig.Normal(DType.F32, 32, 72);
         g.EmbeddingBackward(ids.Gpu, dEmbedded.Gpu, table.Gpu);
+        g.AddNoise(rig.Ints(0, 4, 4, 6).Gpu, new EmbeddingNoise(5, 7, 3), dEmbedded.Gpu);
         foreach (var storage in new[] { WeightStorage.F32, WeightStorage.BF16, WeightStorage.F16, WeightStorage.Int8 })
         {
             var y = rig.Empty(t, 6, 72);

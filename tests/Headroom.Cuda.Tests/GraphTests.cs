@@ -50,6 +50,7 @@ public class GraphTests
             o.Compute)
         {
             LabelSmoothing = o.Weighted ? smoothing : 0,
+            NeftuneNoiseAlpha = o.Weighted ? 5 : 0,
         };
         var device = TestDevice.OpenCuda(new CudaOptions(ExpandBytes: 4 << 20, ExpandAhead: o.Ahead, Graphs: graphs));
         var engine = new Engine(

@@ -108,6 +108,13 @@ public class OpTests
             rig.Cpu.Embedding(ids.Cpu, cpu, y.Cpu); rig.Gpu.Embedding(ids.Gpu, gpu, y.Gpu);
             rig.Close(y, Rig.Tolerance(t), storage.ToString());
         }
+        foreach (int h in new[] { 72, 301 })
+        {
+            Pair noisy = rig.Normal(t, 6, h), offsets = rig.Ints(0, 4, 4, 6);
+            var noise = new EmbeddingNoise(9, 0x123456789AB, 7);
+            rig.Cpu.AddNoise(offsets.Cpu, noise, noisy.Cpu); rig.Gpu.AddNoise(offsets.Gpu, noise, noisy.Gpu);
+            rig.Close(noisy, Rig.Tolerance(t), "noise");
+        }
         Pair dy = rig.Normal(t, 6, 72), table = rig.Normal(DType.F32, 32, 72);
         rig.Cpu.EmbeddingBackward(ids.Cpu, dy.Cpu, table.Cpu); rig.Gpu.EmbeddingBackward(ids.Gpu, dy.Gpu, table.Gpu);
         rig.EqualBits(table, "embedding gradient");

@@ -17,5 +17,6 @@ internal static class RunSettings
             Lora = recipe.Lora,
             RecomputeLayers = recipe.Training.GradientCheckpointing == true ? -1 : 0,
             LabelSmoothing = (float)recipe.Training.LabelSmoothingFactor,
+            NeftuneNoiseAlpha = (float)recipe.Training.NeftuneNoiseAlpha,
         };
 }

@@ -32,14 +32,14 @@ public class AllocationTests
         Check(() => engine.Losses(batch.Host));
     }
 
-    [Theory, InlineData(0.1f), InlineData(0f)]
-    public void WeightedMicroStep(float smoothing)
+    [Theory, InlineData(0.1f, 5f), InlineData(0f, 0f)]
+    public void WeightedMicroStep(float smoothing, float alpha)
     {
         var config = TinyModel.Small();
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
         var settings = Settings(WeightStorage.NF4Double, TrainMode.Adapters, 0, false);
         using var engine = TinyModel.Open(
-            config, settings with { LabelSmoothing = smoothing }, batch.Tokens,
+            config, settings with { LabelSmoothing = smoothing, NeftuneNoiseAlpha = alpha }, batch.Tokens,
             batch.Sequences, weights: true);
         uint micro = 0;
         float[] weights = [.. Enumerable.Range(0, batch.LabelCount).Select(i => i / 10f)];

@@ -259,6 +259,7 @@ public unsafe class LifetimeTests
         Op(nameof(ops.GatherRows), () => ops.GatherRows(X(T, H), I(3), X(3, H)));
         Op(nameof(ops.ScatterRows), () => ops.ScatterRows(X(3, H), I(3), X(T, H)));
         Op(nameof(ops.Embedding), () => ops.Embedding(I(T), Table(), X(T, H)));
+        Op(nameof(ops.AddNoise), () => ops.AddNoise(I(3), default, X(T, H)));
         Op(nameof(ops.EmbeddingBackward), () => ops.EmbeddingBackward(I(T), X(T, H), X(V, H)));
         Op(nameof(ops.RmsNorm), () => ops.RmsNorm(X(T, H), X(H), 0, X(T, H), X(T)));
         Op(nameof(ops.AddRmsNorm), () => ops.AddRmsNorm(X(T, H), X(T, H), X(H), 0, X(T, H), X(T, H), X(T)));

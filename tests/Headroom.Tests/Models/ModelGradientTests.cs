@@ -107,18 +107,20 @@ public class ModelGradientTests
             new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora, LogitsChunk: 4), default);
     }
 
-    /// <summary>Weights of labels and smoothed labels, each and together.</summary>
+    /// <summary>Weights of labels, smoothed labels and noise on the embeddings, each and together.</summary>
     [Theory]
-    [InlineData(true, 0f, TrainMode.Adapters)]
-    [InlineData(false, 0.1f, TrainMode.Adapters)]
-    [InlineData(true, 0.3f, TrainMode.Adapters)]
-    [InlineData(true, 0.3f, TrainMode.Full)]
-    internal void WeightsAndSmoothing(bool weights, float smoothing, TrainMode mode)
+    [InlineData(true, 0f, 0f, TrainMode.Adapters)]
+    [InlineData(false, 0.1f, 0f, TrainMode.Adapters)]
+    [InlineData(false, 0f, 5f, TrainMode.Adapters)]
+    [InlineData(true, 0.3f, 5f, TrainMode.Adapters)]
+    [InlineData(true, 0.3f, 5f, TrainMode.Full)]
+    internal void WeightsSmoothingAndNoise(bool weights, float smoothing, float alpha, TrainMode mode)
     {
         var settings = new ModelSettings(WeightStorage.F32, WeightStorage.F32, mode,
             mode == TrainMode.Full ? null : TinyModel.Lora(0.1f, r: 2), LogitsChunk: 4)
         {
             LabelSmoothing = smoothing,
+            NeftuneNoiseAlpha = alpha,
         };
         float[] factors = [0.5f, 2, 1, 0, 3, -1, 0.25f];
         Compare(TinyModel.Smallest(), settings, new Dropout(mode == TrainMode.Full ? 0 : 0.1f, 123, 9, 0),
@@ -138,6 +140,7 @@ public class ModelGradientTests
         var reference = new DoubleLlama(config, settings.Lora, dropout)
         {
             LabelSmoothing = settings.LabelSmoothing,
+            NeftuneNoiseAlpha = settings.NeftuneNoiseAlpha,
         };
         var names = new List<string> { "model.embed_tokens.weight" };
         names.AddRange(engine.Model.Norms.Select(n => n.Name));

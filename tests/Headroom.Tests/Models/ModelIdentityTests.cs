@@ -69,7 +69,9 @@ public class ModelIdentityTests
     [InlineData(-1, TrainMode.Adapters, 0.1f, false, "qwen3")]
     [InlineData(2, TrainMode.Adapters, 0.1f, true, "qwen3")]
     [InlineData(1, TrainMode.Full, 0f, false, "qwen3")]
-    internal void RecomputeChangesNoBit(int layers, TrainMode mode, float dropout, bool dora, string type = "llama")
+    [InlineData(-1, TrainMode.Adapters, 0.1f, false, "llama", 5f)]
+    internal void RecomputeChangesNoBit(
+        int layers, TrainMode mode, float dropout, bool dora, string type = "llama", float alpha = 0)
     {
         var config = TinyModel.Small(type: type);
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
@@ -85,7 +87,8 @@ public class ModelIdentityTests
         (double[], Dictionary<string, float[]>) Run(int recompute)
         {
             using var engine = TinyModel.Open(
-                config, Settings(dropout, recompute, mode, storage, dora), batch.Tokens, batch.Sequences);
+                config, Settings(dropout, recompute, mode, storage, dora) with { NeftuneNoiseAlpha = alpha },
+                batch.Tokens, batch.Sequences);
             var losses = new double[3];
             for (uint micro = 0; micro < 3; micro++)
                 losses[micro] = engine.MicroStep(batch.Host, new Dropout(dropout, 77, micro, 0), 0.01f);
