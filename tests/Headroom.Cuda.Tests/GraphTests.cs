@@ -183,6 +183,35 @@ public class GraphTests
         }
     }
 
+    /// <summary>
+    /// Weights given between forward and backward pass are those of the batch, bit for bit, in a step that is issued
+    /// between replayed ones; and losses of the base alone leave what is recorded as it was.
+    /// </summary>
+    [Theory, InlineData(DType.BF16, -1), InlineData(DType.F16, 0), InlineData(DType.F32, 0)]
+    internal void WeightsGivenBetweenThePassesAreThoseOfTheBatch(DType compute, int recompute)
+    {
+        var o = new Options(compute, Recompute: recompute, Weighted: true);
+        using var engine = Open(o, graphs: true, smoothing: 0);
+        var batch = Batch(new PhiloxRandom(21), false, length: Longest, weighted: true);
+        float[] weights = batch.Host.Weights.ToArray();
+        var dropout = new Dropout(0.1f, 7, 3, 0);
+        float[][] Step(bool given)
+        {
+            engine.ZeroGradients();
+            if (given) engine.MicroStep(batch.Host, dropout, 0.01f, (_, w) => weights.CopyTo(w));
+            else engine.MicroStep(batch.Host, dropout, 0.01f);
+            return engine.Model.Trained.Select(p => engine.Read(p.Slot.Grad)).ToArray();
+        }
+        var expected = Step(false);
+        for (int i = 0; i < 3; i++)
+        {
+            Assert.Equal(expected, Step(true));
+            engine.Losses(batch.Host, adapters: false);
+            Assert.Equal(expected, Step(false));
+        }
+        Assert.True(((CudaDevice)engine.Device).Graphs.Replays > 0);
+    }
+
     [Fact]
     public void AFailureWhileRecordingIssuesTheMicroStepAndSaysSo()
     {

@@ -50,6 +50,10 @@ public class AllocationTests
                 new(b.Ids, b.Positions, b.Offsets, b.LabelRows, b.Labels, weights), new Dropout(0.1f, 7, micro++, 0),
                 0.01f);
         });
+        if (smoothing > 0) return;
+        LabelWeigher weigh = (losses, w) => losses.CopyTo(w);
+        Check(() => engine.MicroStep(batch.Host, new Dropout(0.1f, 7, micro++, 0), 0.01f, weigh));
+        Check(() => engine.Losses(batch.Host, adapters: false));
     }
 
     [Theory]
