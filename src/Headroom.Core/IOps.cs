@@ -21,6 +21,24 @@ internal readonly record struct Dropout(float P, ulong Seed, uint Step, uint Sit
     public float Keep => 1f / (1f - P);
 }
 
+/// <summary>
+/// NEFTune (Jain et al., 2023, arXiv 2310.05914): uniform noise on the embeddings of a training pass, without a stored
+/// copy. Element (row, column) gets u * alpha / sqrt(L * H), L tokens of the row's own sequence and H columns; u in
+/// [-1, 1) is the upper 24 bits of word column % 4 of Philox4x32-10 with key = seed and counter = (column / 4, row,
+/// <see cref="Site"/>, step). transformers (<c>neftune_post_forward_hook</c>) takes L of the padded batch; here nothing
+/// is padded.
+/// </summary>
+/// <param name="Alpha">neftune_noise_alpha, 0 = off.</param>
+/// <param name="Seed">64-bit key.</param>
+/// <param name="Step">Counter word: micro-step number.</param>
+internal readonly record struct EmbeddingNoise(float Alpha, ulong Seed, uint Step)
+{
+    /// <summary>Counter word, apart from those of dropout's sites.</summary>
+    public const uint Site = uint.MaxValue;
+    /// <summary>Largest noise in a sequence of so many tokens.</summary>
+    public float Magnitude(int tokens, int columns) => Alpha / MathF.Sqrt((float)tokens * columns);
+}
+
 /// <summary>Shape of grouped-query attention.</summary>
 /// <param name="NumHeads">num_attention_heads.</param>
 /// <param name="NumKeyValueHeads">num_key_value_heads; query head h reads key/value head h / (heads / kv
@@ -98,6 +116,8 @@ internal interface IOps
     /// y[t] = table[ids[t]], dequantized; ids I32 [T], table [V, H] in any storage but NF4, y [T, H].
     /// </summary>
     void Embedding(Tensor ids, in LinearWeight table, Tensor y);
+    /// <summary>y += <paramref name="noise"/>; offsets I32 [S + 1] of the packed sequences, y [T, H].</summary>
+    void AddNoise(Tensor offsets, in EmbeddingNoise noise, Tensor y);
     /// <summary>dTable[ids[t]] += dy[t], in token order.</summary>
     void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable);
 
@@ -223,11 +243,14 @@ internal interface IOps
     /// Linear head + cross-entropy over chunks of rows; full logits never exist. hidden [N, H], labels I32 [N] (already
     /// shifted; a negative one does not count: its row's loss and gradient are zero), logits scratch [chunk, V]. losses
     /// F32 [N] = -log softmax(hidden W^T)[label]; dHidden [N, H] = gradScale * gradient (skipped when none; it may be
-    /// hidden); dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none).
+    /// hidden); dHead F32 [V, H] += gradScale * gradient of the weight (skipped when none). Both are gradients of
+    /// sum(weights * losses), weights F32 [N] or none = 1; the losses themselves are without weights. With
+    /// labelSmoothing e, a loss is (1 - e) of that above and e of the mean of -log softmax over the vocabulary
+    /// (Szegedy et al., 2016; transformers <c>trainer_pt_utils.py</c>, LabelSmoother).
     /// </summary>
     void LinearCrossEntropy(
         Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
-        Tensor dHidden, Tensor dHead);
+        Tensor dHidden, Tensor dHead, Tensor weights = default, float labelSmoothing = 0);
     /// <summary>
     /// Scores of candidate tokens: hidden [N, H], candidates I32 [C], scores F32 [N, C] (logits), lse F32 [N] over the
     /// whole vocabulary; logits scratch [chunk, V].

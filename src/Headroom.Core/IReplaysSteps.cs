@@ -6,7 +6,9 @@ namespace Headroom.Core;
 /// <param name="Labels">Labelled rows N.</param>
 /// <param name="DropoutP">Dropout.P.</param>
 /// <param name="Seed">Dropout.Seed.</param>
-internal readonly record struct StepShape(int Tokens, int Sequences, int Labels, float DropoutP, ulong Seed);
+/// <param name="Weighted">Whether labels have weights.</param>
+internal readonly record struct StepShape(
+    int Tokens, int Sequences, int Labels, float DropoutP, ulong Seed, bool Weighted = false);
 
 /// <summary>How a device replays training micro-steps; default: it does not.</summary>
 /// <param name="Bytes">Bytes of the device that records may take, 0 = none are made.</param>

@@ -47,6 +47,12 @@ internal sealed unsafe partial class CpuOps
         using var _ = OpTimer.Op("embedding");
         EmbeddingKernels.Forward(_pool, ids, table, y);
     }
+    /// <inheritdoc cref="IOps.AddNoise"/>
+    public void AddNoise(Tensor offsets, in EmbeddingNoise noise, Tensor y)
+    {
+        using var _ = OpTimer.Op("add_noise");
+        EmbeddingKernels.AddNoise(_pool, offsets, noise, y);
+    }
     /// <inheritdoc cref="IOps.EmbeddingBackward"/>
     public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable)
     {

@@ -126,7 +126,7 @@ internal sealed unsafe partial class CpuOps
     /// <inheritdoc cref="IOps.LinearCrossEntropy"/>
     public void LinearCrossEntropy(
         Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
-        Tensor dHidden, Tensor dHead)
+        Tensor dHidden, Tensor dHead, Tensor weights = default, float labelSmoothing = 0)
     {
         using var _ = OpTimer.Op("linear_cross_entropy");
         for (int row = 0; row < hidden.Rows; row += logits.Rows)
@@ -135,7 +135,9 @@ internal sealed unsafe partial class CpuOps
             Tensor h = hidden.Slice(row, n), z = logits.Head(n);
             Linear(h, head, z);
             bool gradient = !dHidden.IsNone || !dHead.IsNone;
-            SoftmaxRows.CrossEntropy(_pool, z, labels.Slice(row, n), gradScale, losses.Slice(row, n), gradient);
+            SoftmaxRows.CrossEntropy(
+                _pool, z, labels.Slice(row, n), weights.IsNone ? default : weights.Slice(row, n), gradScale,
+                labelSmoothing, losses.Slice(row, n), gradient);
             if (!dHead.IsNone) LinearBackwardWeight(h, z, dHead, default); // before dHidden, which may be hidden
             if (!dHidden.IsNone) LinearBackwardInput(z, head, false, dHidden.Slice(row, n));
         }

@@ -118,6 +118,42 @@ internal static unsafe class EmbeddingKernels
         for (int i = 0; i < n; i++) y[i] = x[i] * scale;
     }
 
+    private struct NoiseContext
+    {
+        public float* Y;
+        public int* Offsets;
+        public int H;
+        public EmbeddingNoise Noise;
+    }
+
+    /// <summary>
+    /// Noise of a whole sequence at a time: a Philox block of 30 ns serves four elements, which is 0.1 % of a step.
+    /// </summary>
+    public static void AddNoise(WorkerPool pool, Tensor offsets, in EmbeddingNoise noise, Tensor y)
+    {
+        var c = new NoiseContext { Y = y.F, Offsets = offsets.I, H = y.Columns, Noise = noise };
+        pool.Run(&NoisePart, &c, offsets.Rows - 1);
+    }
+
+    private static void NoisePart(void* context, int sequence, int worker)
+    {
+        var c = (NoiseContext*)context;
+        int from = c->Offsets[sequence], to = c->Offsets[sequence + 1], h = c->H;
+        var (_, seed, step) = c->Noise;
+        float most = c->Noise.Magnitude(to - from, h);
+        for (int row = from; row < to; row++)
+        {
+            float* y = c->Y + (long)row * h;
+            for (int i = 0; i < h; i += 4)
+            {
+                var r = Philox.Next(
+                    (uint)i / 4, (uint)row, EmbeddingNoise.Site, step, (uint)seed, (uint)(seed >> 32));
+                ReadOnlySpan<uint> words = [r.X0, r.X1, r.X2, r.X3];
+                for (int k = 0; k < Math.Min(4, h - i); k++) y[i + k] += most * (2 * Philox.ToUniform(words[k]) - 1);
+            }
+        }
+    }
+
     /// <summary>Parallel over column slices, so each element of the gradient is summed in token order.</summary>
     public static void Backward(WorkerPool pool, Tensor ids, Tensor dy, Tensor dTable)
     {

@@ -11,19 +11,30 @@ internal static unsafe class SoftmaxRows
 {
     private struct Job
     {
-        public Tensor Z, Labels, Losses, Scores;
-        public float GradScale;
+        public Tensor Z, Labels, Weights, Losses, Scores;
+        public float GradScale, Smoothing;
         public bool Gradient;
     }
 
     /// <summary>
-    /// losses[i] = log-sum-exp - z[label]; with <paramref name="gradient"/>, z becomes gradScale * (softmax - onehot).
-    /// Zeros where the label is negative.
+    /// losses[i] = log-sum-exp - (1 - e) z[label] - e mean(z), e the label smoothing; with <paramref name="gradient"/>,
+    /// z becomes gradScale * weights[i] * (softmax - (1 - e) onehot - e / V), weights none = 1. Zeros where the label
+    /// is negative.
     /// </summary>
     public static void CrossEntropy(
-        WorkerPool pool, Tensor z, Tensor labels, float gradScale, Tensor losses, bool gradient)
+        WorkerPool pool, Tensor z, Tensor labels, Tensor weights, float gradScale, float smoothing, Tensor losses,
+        bool gradient)
     {
-        var job = new Job { Z = z, Labels = labels, Losses = losses, GradScale = gradScale, Gradient = gradient };
+        var job = new Job
+        {
+            Z = z,
+            Labels = labels,
+            Weights = weights,
+            Losses = losses,
+            GradScale = gradScale,
+            Smoothing = smoothing,
+            Gradient = gradient,
+        };
         pool.Run(&CrossEntropyRow, &job, z.Rows);
     }
 
@@ -45,15 +56,19 @@ internal static unsafe class SoftmaxRows
             if (j.Gradient) new Span<float>(z, n).Clear();
             return;
         }
-        float target = z[label], max = Max(z, n);
+        float e = j.Smoothing, max = Max(z, n);
+        float target = e == 0 ? z[label] : (1 - e) * z[label] + e * (Sum(z, n) / n);
         float sum = ExpSum(z, n, max, j.Gradient);
         j.Losses.F[row] = MathF.Log(sum) + max - target;
         if (!j.Gradient) return;
-        float scale = j.GradScale / sum;
+        float whole = j.Weights.IsNone ? j.GradScale : j.GradScale * j.Weights.F[row];
+        // Without smoothing the subtraction changes no bit.
+        float scale = whole / sum, each = whole * e / n;
         int i = 0;
-        for (; i + 16 <= n; i += 16) (Vector512.Load(z + i) * Vector512.Create(scale)).Store(z + i);
-        for (; i < n; i++) z[i] *= scale;
-        z[label] -= j.GradScale;
+        for (; i + 16 <= n; i += 16)
+            (Vector512.Load(z + i) * Vector512.Create(scale) - Vector512.Create(each)).Store(z + i);
+        for (; i < n; i++) z[i] = z[i] * scale - each;
+        z[label] -= whole * (1 - e);
     }
 
     private static void PickRow(void* context, int row, int worker)
@@ -75,6 +90,16 @@ internal static unsafe class SoftmaxRows
         for (int l = 0; l < 16; l++) max = MathF.Max(max, m[l]);
         for (; i < n; i++) max = MathF.Max(max, z[i]);
         return max;
+    }
+
+    private static float Sum(float* z, int n)
+    {
+        var sums = Vector512<float>.Zero;
+        int i = 0;
+        for (; i + 16 <= n; i += 16) sums += Vector512.Load(z + i);
+        float sum = Vector512.Sum(sums);
+        for (; i < n; i++) sum += z[i];
+        return sum;
     }
 
     private static float ExpSum(float* z, int n, float max, bool store)

@@ -98,7 +98,7 @@ internal sealed unsafe partial class CudaOps
     /// <inheritdoc/>
     public void LinearCrossEntropy(
         Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
-        Tensor dHidden, Tensor dHead)
+        Tensor dHidden, Tensor dHead, Tensor weights = default, float labelSmoothing = 0)
     {
         using var _ = OpTimer.Op("linear_cross_entropy");
         _gpu.MakeCurrent();
@@ -113,7 +113,8 @@ internal sealed unsafe partial class CudaOps
             bool gradient = !dHidden.IsNone || !dHead.IsNone;
             _gradScale.Set(BitConverter.SingleToUInt32Bits(gradScale));
             _gpu.Launch(
-                K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n), _gradScale.Address,
+                K("loss.cu", act, "cross_entropy"), (n, 1), 1024, z, labels.Slice(row, n),
+                weights.IsNone ? weights : weights.Slice(row, n), _gradScale.Address, labelSmoothing,
                 losses.Slice(row, n), head.Out, gradient ? 1 : 0);
             var dz = new Tensor(z.Address, act, new Shape(n, head.Out), gap);
             if (!dHead.IsNone) BackwardWeight(h, dz, dHead); // before dHidden, which may be hidden

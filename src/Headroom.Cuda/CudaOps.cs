@@ -182,6 +182,17 @@ internal sealed unsafe partial class CudaOps : IFusedProjections, IDisposable
     }
 
     /// <inheritdoc/>
+    public void AddNoise(Tensor offsets, in EmbeddingNoise noise, Tensor y)
+    {
+        using var _ = OpTimer.Op("add_noise");
+        _gpu.MakeCurrent();
+        _gpu.DropoutState("elements.cu", y.DType, 0).Set(noise.Seed, noise.Step);
+        _gpu.Launch(
+            K("elements.cu", y.DType, "add_noise"), (y.Rows, 1), 256, y, offsets, offsets.Rows - 1, noise.Alpha,
+            (long)EmbeddingNoise.Site, y.Columns);
+    }
+
+    /// <inheritdoc/>
     public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable)
     {
         using var _ = OpTimer.Op("embedding_backward");

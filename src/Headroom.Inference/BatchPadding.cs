@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Headroom.Models;
 
 namespace Headroom.Inference;
@@ -71,6 +72,10 @@ internal sealed class BatchPadding(BatchLimits limits, bool pads)
         offsets[^1] = ids.Length;
         for (int i = known; i < rows.Length; i++) rows[i] = Math.Min(tokens + i - known, ids.Length - 1);
         labels[batch.Labels.Length..].Fill(-1);
+        if (b.Weights.IsNone) return;
+        var weights = MemoryMarshal.Cast<int, float>(Part(host, b.Weights, b));
+        batch.Weights.CopyTo(weights);
+        weights[batch.Weights.Length..].Clear();
     }
 
     private static Span<int> Part(Span<int> host, Core.Tensor part, in BatchTensors b) =>

@@ -12,7 +12,7 @@ namespace Headroom.Inference;
 /// </summary>
 internal readonly ref struct HostBatch(
     ReadOnlySpan<int> ids, ReadOnlySpan<int> positions, ReadOnlySpan<int> offsets, ReadOnlySpan<int> labelRows,
-    ReadOnlySpan<int> labels)
+    ReadOnlySpan<int> labels, ReadOnlySpan<float> weights = default)
 {
     /// <summary>Token ids [T].</summary>
     public ReadOnlySpan<int> Ids { get; } = ids;
@@ -24,7 +24,17 @@ internal readonly ref struct HostBatch(
     public ReadOnlySpan<int> LabelRows { get; } = labelRows;
     /// <summary>That next token [N].</summary>
     public ReadOnlySpan<int> Labels { get; } = labels;
+    /// <summary>Weight of each label's loss in training [N]; empty where all are 1.</summary>
+    public ReadOnlySpan<float> Weights { get; } = weights;
 }
+
+/// <summary>
+/// The weights of labels in a loss that is a function of theirs, such as one that compares sequences: weight[i] is its
+/// derivative by the loss of label i.
+/// </summary>
+/// <param name="losses">-log p of each label [N], the probability that of the pass at hand.</param>
+/// <param name="weights">To be set [N], of either sign.</param>
+internal delegate void LabelWeigher(ReadOnlySpan<float> losses, Span<float> weights);
 
 /// <summary>The largest micro-batch of each phase; a phase of size 0 is not planned.</summary>
 /// <param name="TrainTokens">Tokens of a training micro-batch.</param>
@@ -35,13 +45,15 @@ internal readonly ref struct HostBatch(
 /// <param name="Candidates">Label words scored in evaluation.</param>
 /// <param name="GenerateTokens">Capacity of the key/value cache.</param>
 /// <param name="PromptTokens">Longest chunk of a prompt processed at once in generation.</param>
+/// <param name="LabelWeights">Whether labels of a training micro-batch may have weights, by themselves or by a
+/// <see cref="LabelWeigher"/>.</param>
 internal sealed record BatchLimits(
     int TrainTokens = 0,
     int TrainSequences = 0,
     int TrainLabels = 0,
     int EvalTokens = 0,
     int EvalSequences = 0,
-    int Candidates = 2, int GenerateTokens = 0, int PromptTokens = 256);
+    int Candidates = 2, int GenerateTokens = 0, int PromptTokens = 256, bool LabelWeights = false);
 
 /// <summary>
 /// A model on a device: planned, reserved once, loaded; then micro-steps, scores and generation within the plan.
@@ -52,8 +64,9 @@ internal sealed partial class Engine : IDisposable
     private readonly ArenaMemory _memory;
     private readonly nint _arena;
     private readonly PlannedModel _planned;
-    private readonly float[] _losses;
+    private readonly float[] _losses, _weights;
     private readonly Tensor[] _grads;
+    private readonly string[] _savedModules;
     private readonly ParameterSlot[] _slots;
     private bool _adaptersChanged = true;
     private readonly int[] _hostBatch;
@@ -142,6 +155,7 @@ internal sealed partial class Engine : IDisposable
         }
         var limits = planned.Limits;
         _losses = new float[Math.Max(1, Math.Max(limits.TrainLabels, limits.EvalTokens))];
+        _weights = new float[limits.LabelWeights ? limits.TrainLabels : 0];
         _hostBatch = new int[
             Plan
                 .Buffers.Where(b => b.Category == MemoryCategory.Batch && b.DType == DType.I32)
@@ -152,6 +166,7 @@ internal sealed partial class Engine : IDisposable
         _padding = new BatchPadding(limits, planned.Replay.FewShapes);
         _slots = Model.Trained.Select(t => t.Slot).ToArray();
         _grads = _slots.Select(s => s.Grad).ToArray();
+        _savedModules = Model.SavedModules.Select(m => m.Name).ToArray();
         foreach (var s in _slots)
         {
             device.Ops.Zero(s.Weight);
@@ -215,19 +230,57 @@ internal sealed partial class Engine : IDisposable
             _slots[i] = _slots[i] with { WeightDecay = Model.Trained[i].Decays ? weightDecay : 0 };
     }
 
-    /// <summary>One training micro-step: gradients += , returns the sum of token losses. Allocates nothing.</summary>
+    /// <summary>
+    /// One training micro-step: gradients +=, returns the sum of token losses, each times its weight. Allocates
+    /// nothing.
+    /// </summary>
     public double MicroStep(in HostBatch batch, in Dropout dropout, float gradScale)
     {
         RefreshAdapters();
         var (tokens, sequences, labels) = _padding.Pad(batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length);
-        Phases.Train(_memory, tokens, sequences, labels, out var b, out var losses);
+        bool weighted = !batch.Weights.IsEmpty;
+        BeginTraining(tokens, sequences, labels, weighted, out var b, out var losses);
         Fill(batch, b);
         var replays = _device as IReplaysSteps;
-        var shape = new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed);
+        var shape = new StepShape(tokens, sequences, labels, dropout.P, dropout.Seed, weighted);
         var start = replays?.Begin(shape, _planned.Replay, dropout.Step, gradScale) ?? StepStart.Issue;
         if (start == StepStart.Issue || start == StepStart.Record && !Record(replays!, b, dropout, gradScale, losses))
             Model.ForwardBackward(b, dropout, gradScale, losses);
-        return SumLosses(losses.Head(batch.Labels.Length));
+        return SumLosses(losses.Head(batch.Labels.Length), batch.Weights);
+    }
+
+    /// <summary>
+    /// A training micro-step of a loss that is a function of the labels' losses: gradients += <paramref
+    /// name="gradScale"/> * sum(weight * gradient of the label's loss). Between forward and backward pass
+    /// <paramref name="weigh"/> is given the losses and sets the weights; those of the batch have no part in it. The
+    /// head is passed twice, nothing else, in the planned buffers; a device that replays micro-steps issues this one.
+    /// </summary>
+    /// <returns>The sum of token losses, without weights.</returns>
+    /// <exception cref="HeadroomException">Labels are smoothed: the losses would not be -log p.</exception>
+    public double MicroStep(in HostBatch batch, in Dropout dropout, float gradScale, LabelWeigher weigh)
+    {
+        if (Settings.LabelSmoothing > 0)
+            throw new HeadroomException("A loss of whole sequences takes no smoothed labels.",
+                "Set training.label_smoothing_factor to 0.");
+        RefreshAdapters();
+        int labels = batch.Labels.Length;
+        BeginTraining(batch.Ids.Length, batch.Offsets.Length - 1, labels, true, out var b, out var losses);
+        Fill(batch, b);
+        Model.Forward(b, dropout, losses);
+        double sum = SumLosses(losses, default);
+        var weights = _weights.AsSpan(0, labels);
+        weigh(_losses.AsSpan(0, labels), weights);
+        _device.Upload(MemoryMarshal.AsBytes(weights), b.Weights);
+        Model.Backward(b, dropout, gradScale, losses);
+        return sum;
+    }
+
+    private void BeginTraining(
+        int tokens, int sequences, int labels, bool weighted, out BatchTensors b, out Tensor losses)
+    {
+        if (weighted && !_planned.Limits.LabelWeights)
+            throw new InvalidOperationException("weights of labels were not planned");
+        Phases.Train(_memory, tokens, sequences, labels, weighted, out b, out losses);
     }
 
     // Where a record comes to nothing, the ops that follow take the buffers of this one again.
@@ -273,17 +326,43 @@ internal sealed partial class Engine : IDisposable
         _device.Ops.ZeroAll(_grads);
     }
 
-    /// <summary>Sum of token losses without training.</summary>
-    public double Losses(in HostBatch batch, Span<float> perLabel = default)
+    /// <summary>Sum of token losses without training and without weights.</summary>
+    /// <param name="batch">The batch.</param>
+    /// <param name="perLabel">Is given the loss of each label, or empty.</param>
+    /// <param name="labelSmoothing">label_smoothing_factor of the losses.</param>
+    /// <param name="adapters">False: of the base alone, as where no adapter was loaded.</param>
+    /// <exception cref="HeadroomException">As <see cref="CheckBaseAlone"/>, without adapters.</exception>
+    public double Losses(
+        in HostBatch batch, Span<float> perLabel = default, float labelSmoothing = 0, bool adapters = true)
     {
+        if (!adapters) CheckBaseAlone();
         RefreshAdapters();
         Phases.Losses(
             _memory, batch.Ids.Length, batch.Offsets.Length - 1, batch.Labels.Length, out var b, out var losses);
         Fill(batch, b);
-        Model.Losses(b, losses);
-        double sum = SumLosses(losses);
+        Model.Losses(b, losses, labelSmoothing, adapters);
+        double sum = SumLosses(losses, default);
         if (!perLabel.IsEmpty) _losses.AsSpan(0, losses.Rows).CopyTo(perLabel);
         return sum;
+    }
+
+    /// <summary>
+    /// Refuses what leaves no base to fall back on: modules trained whole stand in place of the base's own, and what
+    /// PiSSA or LoftQ started from was taken out of the base.
+    /// </summary>
+    /// <exception cref="HeadroomException">The base is not there by itself.</exception>
+    public void CheckBaseAlone()
+    {
+        if (_savedModules.Length > 0)
+            throw new HeadroomException(
+                "The base cannot be run by itself: lora.modules_to_save holds another "
+                    + $"{string.Join(", ", _savedModules)} in the place of the base's own.",
+                "Leave modules_to_save out.");
+        if (Initial != null)
+            throw new HeadroomException(
+                $"The base cannot be run by itself: the adapters' start ({Settings.Lora!.InitLoraWeights}) was taken "
+                    + "out of it.",
+                "Set lora.init_lora_weights to true or gaussian.");
     }
 
     /// <summary>Logits of candidates [N, C] and log-sum-exp [N] at the label rows of the batch.</summary>
@@ -370,11 +449,12 @@ internal sealed partial class Engine : IDisposable
         _device.Upload(MemoryMarshal.AsBytes(all), b.All);
     }
 
-    private double SumLosses(Tensor losses)
+    // Without weights all are 1.
+    private double SumLosses(Tensor losses, ReadOnlySpan<float> weights)
     {
         _device.Download(losses, MemoryMarshal.AsBytes(_losses.AsSpan(0, losses.Rows)));
         double sum = 0;
-        for (int i = 0; i < losses.Rows; i++) sum += _losses[i];
+        for (int i = 0; i < losses.Rows; i++) sum += weights.IsEmpty ? _losses[i] : weights[i] * (double)_losses[i];
         return sum;
     }
 }

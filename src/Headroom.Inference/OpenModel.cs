@@ -110,7 +110,9 @@ internal sealed class OpenModel : IDisposable
         var engine = new Engine(device, Source, settings, limits, progress);
         try
         {
-            if (Adapter != null) engine.LoadAdapter(Adapter);
+            if (Adapter == null) return engine;
+            engine.Initial = Adapter.Initial;
+            engine.LoadAdapter(Adapter);
             return engine;
         }
         catch

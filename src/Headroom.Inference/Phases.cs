@@ -12,21 +12,22 @@ internal static class Phases
     /// <summary>The phase of generation, which begins with the key/value cache.</summary>
     public const string Generate = "generate";
 
-    /// <summary>A training micro-step; losses F32 [labels].</summary>
+    /// <summary>A training micro-step, its labels with weights or without; losses F32 [labels].</summary>
     public static void Train(
-        IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses) =>
-        WithLosses("train", memory, tokens, sequences, labels, out b, out losses);
+        IMemory memory, int tokens, int sequences, int labels, bool weighted, out BatchTensors b, out Tensor losses
+    ) => WithLosses("train", memory, tokens, sequences, labels, weighted, out b, out losses);
 
     /// <summary>Losses without training; losses F32 [labels].</summary>
     public static void Losses(
         IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses) =>
-        WithLosses("eval loss", memory, tokens, sequences, labels, out b, out losses);
+        WithLosses("eval loss", memory, tokens, sequences, labels, false, out b, out losses);
 
     private static void WithLosses(
-        string phase, IMemory memory, int tokens, int sequences, int labels, out BatchTensors b, out Tensor losses)
+        string phase, IMemory memory, int tokens, int sequences, int labels, bool weighted, out BatchTensors b,
+        out Tensor losses)
     {
         memory.BeginPhase(phase);
-        b = BatchTensors.Alloc(memory, tokens, sequences, labels);
+        b = BatchTensors.Alloc(memory, tokens, sequences, labels, weighted);
         losses = memory.Hold(MemoryCategory.Batch, "losses", DType.F32, new Shape(labels));
     }
 

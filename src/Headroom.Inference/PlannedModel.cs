@@ -73,8 +73,8 @@ internal sealed class PlannedModel
         if (limits.TrainTokens > 0)
         {
             Phases.Train(
-                memory, limits.TrainTokens, BatchPadding.Sequences(limits), limits.TrainLabels, out var b,
-                out var losses);
+                memory, limits.TrainTokens, BatchPadding.Sequences(limits), limits.TrainLabels, limits.LabelWeights,
+                out var b, out var losses);
             // what is counted is a batch that is not padded
             b = b with { Offsets = b.Offsets.Head(limits.TrainSequences + 1) };
             model.ForwardBackward(b, new Dropout(settings.Lora?.LoraDropout ?? 0, 0, 0, 0), 1, losses);

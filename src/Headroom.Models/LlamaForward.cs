@@ -41,12 +41,15 @@ internal sealed class KvCache
 internal sealed partial class LlamaModel
 {
     private Tensor _cos, _sin, _rstdFinal;
+    private (Tensor Picked, Tensor Normed, Tensor Logits) _top; // of the head, between forward and backward
 
     /// <summary>
     /// The forward pass up to the last residual stream [T, H] (before the final norm). With <paramref name="save"/>,
     /// every layer keeps what its backward pass needs. With a cache, T new rows of one sequence are appended to it.
+    /// Without <paramref name="adapters"/> it is the base's; the plan is the same.
     /// </summary>
-    private Tensor Trunk(in BatchTensors batch, in Dropout dropout, bool save, KvCache? cache)
+    private Tensor Trunk(
+        in BatchTensors batch, in Dropout dropout, bool save, KvCache? cache, bool adapters = true)
     {
         int tokens = batch.Tokens;
         _cos = Temp32(MemoryCategory.Scratch, "rope cos", tokens, Config.HeadDim / 2);
@@ -55,13 +58,15 @@ internal sealed partial class LlamaModel
         var h = Temp(
             save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
         _ops.Embedding(batch.Ids, _embedding, h);
+        if (save && Settings.NeftuneNoiseAlpha > 0)
+            _ops.AddNoise(batch.Offsets, new(Settings.NeftuneNoiseAlpha, dropout.Seed, dropout.Step), h);
         for (int i = 0; i < _layers.Length; i++)
         {
-            bool keepAll = save && !Recomputes(i);
             var next = Temp(
                 save ? MemoryCategory.SavedActivations : MemoryCategory.Scratch, "residual", tokens, Config.HiddenSize);
             var s = LayerForward(
-                i, new Saved { Input = h }, batch, new LayerPass(dropout, save, save && !Recomputes(i)), cache, next);
+                i, new Saved { Input = h }, batch, new LayerPass(dropout, save, save && !Recomputes(i), !adapters),
+                cache, next);
             if (save) _saved[i] = s;
             h = next;
         }
@@ -132,12 +137,17 @@ internal sealed partial class LlamaModel
             MemoryCategory.LogitsChunk, "logits chunk", Math.Min(rows, Settings.LogitsRows(Config.VocabSize)),
             Config.VocabSize);
 
-    /// <summary>Inference: per-label negative log-likelihoods into <paramref name="losses"/> F32 [N].</summary>
-    public void Losses(in BatchTensors batch, Tensor losses)
+    /// <summary>
+    /// Inference: per-label negative log-likelihoods into <paramref name="losses"/> F32 [N], smoothed as
+    /// <see cref="IOps.LinearCrossEntropy"/> says; without <paramref name="adapters"/> those of the base alone, but for
+    /// the modules that are trained whole (<see cref="SavedModules"/>).
+    /// </summary>
+    public void Losses(in BatchTensors batch, Tensor losses, float labelSmoothing = 0, bool adapters = true)
     {
-        var h = Trunk(batch, default, save: false, null);
+        var h = Trunk(batch, default, save: false, null, adapters);
         var y = FinalHidden(h, batch.LabelRows, out _);
-        _ops.LinearCrossEntropy(y, _head, batch.Labels, 1, LogitsScratch(y.Rows), losses, default, default);
+        _ops.LinearCrossEntropy(
+            y, _head, batch.Labels, 1, LogitsScratch(y.Rows), losses, default, default, default, labelSmoothing);
     }
 
     /// <summary>
@@ -171,15 +181,36 @@ internal sealed partial class LlamaModel
     /// <summary>
     /// Training micro-step: token losses into <paramref name="losses"/> F32 [N] and gradients of every trained tensor,
     /// +=, scaled by
-    /// <paramref name="gradScale"/> (1 / labelled tokens of the accumulation window). Dropout masks are a function of
-    /// <paramref name="dropout"/> alone.
+    /// <paramref name="gradScale"/> (1 / labelled tokens of the accumulation window). Dropout masks, and the noise of
+    /// embeddings, are a function of <paramref name="dropout"/> alone.
     /// </summary>
     public void ForwardBackward(in BatchTensors batch, in Dropout dropout, float gradScale, Tensor losses)
     {
+        Forward(batch, dropout);
+        Backward(batch, dropout, gradScale, losses);
+    }
+
+    /// <summary>
+    /// The first half of <see cref="ForwardBackward"/>, in the same buffers. With <paramref name="losses"/> F32 [N] the
+    /// head is passed for them (without smoothing), so that <see cref="BatchTensors.Weights"/> can follow from them
+    /// before <see cref="Backward(in BatchTensors, in Dropout, float, Tensor)"/>, which passes it again.
+    /// </summary>
+    public void Forward(in BatchTensors batch, in Dropout dropout, Tensor losses = default)
+    {
         var h = Trunk(batch, dropout, save: true, null);
         var y = FinalHidden(h, batch.LabelRows, out var picked);
+        _top = (picked, y, LogitsScratch(y.Rows));
+        if (!losses.IsNone)
+            _ops.LinearCrossEntropy(y, _head, batch.Labels, 1, _top.Logits, losses, default, default);
+    }
+
+    /// <summary>The second half of <see cref="ForwardBackward"/>.</summary>
+    public void Backward(in BatchTensors batch, in Dropout dropout, float gradScale, Tensor losses)
+    {
+        var (picked, y, logits) = _top;
         // y becomes its gradient
-        _ops.LinearCrossEntropy(y, _head, batch.Labels, gradScale, LogitsScratch(y.Rows), losses, y, _gradHead);
+        _ops.LinearCrossEntropy(
+            y, _head, batch.Labels, gradScale, logits, losses, y, _gradHead, batch.Weights, Settings.LabelSmoothing);
         var dPicked = Temp(MemoryCategory.Scratch, "picked gradient", y.Rows, Config.HiddenSize);
         _ops.Zero(dPicked);
         _ops.RmsNormBackward(picked, _finalNorm, _rstdFinal, y, dPicked, _gradFinalNorm);

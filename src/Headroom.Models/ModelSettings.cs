@@ -24,6 +24,12 @@ internal sealed record ModelSettings(
     /// </summary>
     public IReadOnlyDictionary<string, WeightStorage>? Storages { get; init; }
 
+    /// <summary>label_smoothing_factor of the training loss; 0 = off.</summary>
+    public float LabelSmoothing { get; init; }
+
+    /// <summary>neftune_noise_alpha of training passes (<see cref="EmbeddingNoise"/>); 0 = off.</summary>
+    public float NeftuneNoiseAlpha { get; init; }
+
     /// <summary>
     /// Bytes in which a device that expands weights may keep some of them expanded
     /// (<see cref="IKeepsExpandedWeights.KeepExpanded"/>), of which whole MiB are taken; 0 = each is expanded when its
@@ -67,8 +73,9 @@ internal sealed record ModelSettings(
 /// <param name="Offsets">[S + 1] sequence starts, then T.</param>
 /// <param name="LabelRows">[N] rows whose next token is labelled.</param>
 /// <param name="Labels">[N] that next token.</param>
+/// <param name="Weights">F32 [N] weight of its loss in the gradient; none = 1.</param>
 internal readonly record struct BatchTensors(
-    Tensor Ids, Tensor Positions, Tensor Offsets, Tensor LabelRows, Tensor Labels)
+    Tensor Ids, Tensor Positions, Tensor Offsets, Tensor LabelRows, Tensor Labels, Tensor Weights = default)
 {
     /// <summary>Tokens T.</summary>
     public int Tokens => Ids.Rows;
@@ -82,11 +89,11 @@ internal readonly record struct BatchTensors(
 
     /// <summary>
     /// Allocates a batch of the given sizes in the current phase: one buffer in which each part begins at a multiple of
-    /// 64 bytes, so that a batch is one copy to the device.
+    /// 64 bytes, so that a batch is one copy to the device. Labels have weights where <paramref name="weighted"/>.
     /// </summary>
-    public static BatchTensors Alloc(IMemory memory, int tokens, int sequences, int labels)
+    public static BatchTensors Alloc(IMemory memory, int tokens, int sequences, int labels, bool weighted = false)
     {
-        ReadOnlySpan<int> sizes = [tokens, tokens, sequences + 1, labels, labels];
+        ReadOnlySpan<int> sizes = [tokens, tokens, sequences + 1, labels, labels, weighted ? labels : 0];
         Span<int> starts = stackalloc int[sizes.Length];
         int at = 0;
         for (int i = 0; i < sizes.Length; i++)
@@ -97,7 +104,8 @@ internal readonly record struct BatchTensors(
         var all = memory.Hold(MemoryCategory.Batch, "batch", DType.I32, new Shape(at));
         return new(
             all.Slice(0, tokens), all.Slice(starts[1], tokens), all.Slice(starts[2], sequences + 1),
-            all.Slice(starts[3], labels), all.Slice(starts[4], labels))
+            all.Slice(starts[3], labels), all.Slice(starts[4], labels),
+            weighted ? new Tensor(all.Slice(starts[5], labels).Address, DType.F32, new Shape(labels)) : default)
         {
             All = all,
         };

@@ -136,6 +136,10 @@ internal sealed class Projection
         Refresh(ops);
     }
 
+    /// <summary>The base's projection, as where there is no adapter.</summary>
+    internal AdaptedLinear BasePart(Tensor y, Tensor residual) =>
+        new(Weight, default, default, 0, default, default, y, Residual: residual);
+
     /// <summary>
     /// The projection as a part of its group's product. DoRA's output before its scaling is (W + scaling * B A) x,
     /// without the bias.

@@ -7,7 +7,8 @@ namespace Headroom.Models;
 /// <param name="Dropout">Dropout of the micro-step.</param>
 /// <param name="Training">Whether a backward pass follows: x A^T then stays even where the layer is recomputed.</param>
 /// <param name="Keep">Whether the layer keeps its intermediate tensors for it.</param>
-internal readonly record struct LayerPass(Dropout Dropout, bool Training, bool Keep)
+/// <param name="BaseAlone">Whether adapters have no part in it; never in training.</param>
+internal readonly record struct LayerPass(Dropout Dropout, bool Training, bool Keep, bool BaseAlone = false)
 {
     /// <summary>The row of the plan in which intermediate tensors are counted.</summary>
     public MemoryCategory Category => Keep ? MemoryCategory.SavedActivations : MemoryCategory.Scratch;
@@ -98,8 +99,11 @@ internal sealed class ProjectionGroup
         }
         Span<AdaptedLinear> parts = stackalloc AdaptedLinear[_members.Length];
         for (int i = 0; i < parts.Length; i++)
-            parts[i] = _members[i].ForwardPart(pass.Dropout, kept[i], outputs[i], residual);
+            parts[i] = pass.BaseAlone
+                ? _members[i].BasePart(outputs[i], residual)
+                : _members[i].ForwardPart(pass.Dropout, kept[i], outputs[i], residual);
         _ops.LinearGroup(x, parts);
+        if (pass.BaseAlone) return kept;
         for (int i = 0; i < parts.Length; i++) _members[i].Scale(_ops, kept[i], outputs[i], residual);
         return kept;
     }

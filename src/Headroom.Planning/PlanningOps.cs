@@ -68,6 +68,14 @@ internal sealed partial class PlanningOps(PlanningMemory memory) : IFusedProject
     }
 
     /// <inheritdoc/>
+    public void AddNoise(Tensor offsets, in EmbeddingNoise noise, Tensor y)
+    {
+        Use(offsets);
+        Dense(y);
+        Count("add_noise", 2.0 * y.Count, y, y);
+    }
+
+    /// <inheritdoc/>
     public void EmbeddingBackward(Tensor ids, Tensor dy, Tensor dTable)
     {
         F32(dTable, dTable.Rows, dy.Columns);
@@ -355,10 +363,11 @@ internal sealed partial class PlanningOps(PlanningMemory memory) : IFusedProject
     /// <inheritdoc/>
     public void LinearCrossEntropy(
         Tensor hidden, in LinearWeight head, Tensor labels, float gradScale, Tensor logits, Tensor losses,
-        Tensor dHidden, Tensor dHead)
+        Tensor dHidden, Tensor dHead, Tensor weights = default, float labelSmoothing = 0)
     {
         HeadShapes(hidden, head, logits);
         Ints(labels, hidden.Rows);
+        if (!weights.IsNone) F32(weights, hidden.Rows);
         F32(losses, hidden.Rows);
         if (!dHidden.IsNone) Same(hidden, dHidden);
         if (!dHead.IsNone) F32(dHead, head.Out, head.In);

@@ -171,6 +171,7 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
         var ids = rig.Ints(5, 0, 5, 31, 5, 2);
         Pair dEmbedded = rig.Normal(t, 6, 72), table = rig.Normal(DType.F32, 32, 72);
         g.EmbeddingBackward(ids.Gpu, dEmbedded.Gpu, table.Gpu);
+        g.AddNoise(rig.Ints(0, 4, 4, 6).Gpu, new EmbeddingNoise(5, 7, 3), dEmbedded.Gpu);
         foreach (var storage in new[] { WeightStorage.F32, WeightStorage.BF16, WeightStorage.F16, WeightStorage.Int8 })
         {
             var y = rig.Empty(t, 6, 72);
@@ -190,6 +191,9 @@ public sealed partial class EveryKernelTests : IClassFixture<EveryKernelTests.He
             losses = rig.Empty(DType.F32, 11);
         Pair dHidden = rig.Empty(t, 11, 64), dHead = rig.Normal(DType.F32, 301, 64);
         g.LinearCrossEntropy(hidden.Gpu, head, labels.Gpu, 0.25f, logits.Gpu, losses.Gpu, dHidden.Gpu, dHead.Gpu);
+        Pair factors = rig.Normal(DType.F32, 11);
+        g.LinearCrossEntropy(
+            hidden.Gpu, head, labels.Gpu, 0.25f, logits.Gpu, losses.Gpu, dHidden.Gpu, dHead.Gpu, factors.Gpu, 0.1f);
         Pair words = rig.Ints(7, 300, 3), scores = rig.Empty(DType.F32, 11, 3), lse = rig.Empty(DType.F32, 11);
         g.CandidateScores(hidden.Gpu, head, words.Gpu, logits.Gpu, scores.Gpu, lse.Gpu);
         Finite(rig, dEmbedded, table, outputs, dW, dBias, losses, dHidden, dHead, scores, lse);

@@ -27,9 +27,9 @@ public class GraphTests
         bool Ahead = true,
         bool Fork = false,
         int R = 16,
-        string[]? Targets = null, TrainMode Mode = TrainMode.Adapters, bool Dora = false);
+        string[]? Targets = null, TrainMode Mode = TrainMode.Adapters, bool Dora = false, bool Weighted = false);
 
-    private static Engine Open(Options o, bool graphs)
+    private static Engine Open(Options o, bool graphs, float smoothing = 0.1f)
     {
         var config = new ModelConfig
         {
@@ -47,11 +47,16 @@ public class GraphTests
         var settings = new ModelSettings(
             full ? WeightStorage.F32 : WeightStorage.NF4Double, full ? WeightStorage.F32 : WeightStorage.BF16, o.Mode,
             full ? null : new LoraConfig(o.R, 2 * o.R, 0.1f, o.Targets ?? All) { UseDora = o.Dora }, o.Recompute, 64,
-            o.Compute);
+            o.Compute)
+        {
+            LabelSmoothing = o.Weighted ? smoothing : 0,
+            NeftuneNoiseAlpha = o.Weighted ? 5 : 0,
+        };
         var device = TestDevice.OpenCuda(new CudaOptions(ExpandBytes: 4 << 20, ExpandAhead: o.Ahead, Graphs: graphs));
         var engine = new Engine(
             device, config, settings,
-            new BatchLimits(Rows * Longest, Rows, o.Answers ? Rows * 3 : Rows * Longest, Rows * Longest, Rows));
+            new BatchLimits(Rows * Longest, Rows, o.Answers ? Rows * 3 : Rows * Longest, Rows * Longest, Rows,
+                LabelWeights: o.Weighted));
         engine.FillRandom(5);
         engine.InitializeAdapters(3);
         var random = new PhiloxRandom(8);
@@ -62,17 +67,16 @@ public class GraphTests
         return engine;
     }
 
-    private static MicroBatch Batch(PhiloxRandom random, bool answers, int rows = Rows, int? length = null)
+    private static MicroBatch Batch(
+        PhiloxRandom random, bool answers, int rows = Rows, int? length = null, bool weighted = false)
     {
         var batch = new MicroBatch(Rows * Longest, Rows);
         for (int r = 0; r < rows; r++)
         {
             int n = length ?? 10 + random.Next(Longest - 9);
-            batch.Add(
-                new EncodedRow(
-                    Enumerable.Range(0, n).Select(_ => random.Next(1000)).ToArray(),
-                    answers ? n - 1 - random.Next(3) : 1)
-            );
+            int[] ids = [.. Enumerable.Range(0, n).Select(_ => random.Next(1000))];
+            batch.Add(new EncodedRow(
+                ids, [new LabelSpan(answers ? n - 1 - random.Next(3) : 1, n, weighted ? 0.5f + r : 1)]));
         }
         return batch;
     }
@@ -88,8 +92,10 @@ public class GraphTests
         var random = new PhiloxRandom(21);
         MicroBatch[] batches =
         [
-            Batch(random, o.Answers, length: Longest), Batch(random, o.Answers),
-            Batch(random, o.Answers, length: Longest), Batch(random, o.Answers, rows: 2)];
+            Batch(random, o.Answers, length: Longest, weighted: o.Weighted),
+            Batch(random, o.Answers, weighted: o.Weighted),
+            Batch(random, o.Answers, length: Longest, weighted: o.Weighted),
+            Batch(random, o.Answers, rows: 2, weighted: o.Weighted)];
         var losses = new List<double>();
         float[][] grads = [];
         uint micro = 0;
@@ -140,7 +146,8 @@ public class GraphTests
         new(DType.BF16, 128, 2, Fork: true), new(DType.BF16, Ahead: false), new(DType.BF16, Dora: true, Fork: true),
         new(DType.F16, Recompute: -1, Dora: true, Targets: ["q_proj", "down_proj"]), new(DType.F32, Answers: true),
         new(DType.BF16, R: 8), new(DType.BF16, R: 64, Targets: ["q_proj", "v_proj", "down_proj"]),
-        new(DType.F32, Mode: TrainMode.Full)];
+        new(DType.F32, Mode: TrainMode.Full), new(DType.BF16, Weighted: true),
+        new(DType.F16, Answers: true, Weighted: true)];
 
     [Theory, MemberData(nameof(Cases))]
     public void ReplayedMicroStepsAreTheIssuedOnesBitForBit(int variant)
@@ -174,6 +181,35 @@ public class GraphTests
             Assert.True(worst <= 2e-3f * largest, $"gradient of tensor {i}: {worst} of "
                 + $"{largest}"); // after five updates
         }
+    }
+
+    /// <summary>
+    /// Weights given between forward and backward pass are those of the batch, bit for bit, in a step that is issued
+    /// between replayed ones; and losses of the base alone leave what is recorded as it was.
+    /// </summary>
+    [Theory, InlineData(DType.BF16, -1), InlineData(DType.F16, 0), InlineData(DType.F32, 0)]
+    internal void WeightsGivenBetweenThePassesAreThoseOfTheBatch(DType compute, int recompute)
+    {
+        var o = new Options(compute, Recompute: recompute, Weighted: true);
+        using var engine = Open(o, graphs: true, smoothing: 0);
+        var batch = Batch(new PhiloxRandom(21), false, length: Longest, weighted: true);
+        float[] weights = batch.Host.Weights.ToArray();
+        var dropout = new Dropout(0.1f, 7, 3, 0);
+        float[][] Step(bool given)
+        {
+            engine.ZeroGradients();
+            if (given) engine.MicroStep(batch.Host, dropout, 0.01f, (_, w) => weights.CopyTo(w));
+            else engine.MicroStep(batch.Host, dropout, 0.01f);
+            return engine.Model.Trained.Select(p => engine.Read(p.Slot.Grad)).ToArray();
+        }
+        var expected = Step(false);
+        for (int i = 0; i < 3; i++)
+        {
+            Assert.Equal(expected, Step(true));
+            engine.Losses(batch.Host, adapters: false);
+            Assert.Equal(expected, Step(false));
+        }
+        Assert.True(((CudaDevice)engine.Device).Graphs.Replays > 0);
     }
 
     [Fact]

@@ -100,6 +100,44 @@ public class ModelTests
         }
     }
 
+    /// <summary>
+    /// Losses of the base alone are those of an engine without adapters, but for rounding where an adapter's room lies
+    /// behind the rows; those with adapters stay as they were.
+    /// </summary>
+    [Theory, InlineData(DType.F32, false), InlineData(DType.BF16, false), InlineData(DType.BF16, true)]
+    internal void TheBaseIsThereByItself(DType compute, bool dora)
+    {
+        Engine Open(bool adapted)
+        {
+            var settings = new ModelSettings(
+                WeightStorage.NF4Double, WeightStorage.BF16, adapted ? TrainMode.Adapters : TrainMode.None,
+                adapted ? new LoraConfig(16, 32, 0.1f, All) { UseDora = dora } : null, 0, 64, compute);
+            var engine = new Engine(
+                TestDevice.OpenCuda(), Config(64, "llama"), settings, new BatchLimits(0, 0, 0, 400, 3));
+            engine.FillRandom(5);
+            if (adapted) engine.InitializeAdapters(3);
+            var random = new PhiloxRandom(8);
+            foreach (var p in engine.Model.Projections)
+                if (!p.B.IsNone)
+                    engine.Write(
+                        p.B, Enumerable.Range(0, (int)p.B.Count).Select(_ => random.NextNormal() * 0.2f).ToArray());
+            return engine;
+        }
+        using Engine adapted = Open(true), plain = Open(false);
+        var ids = new PhiloxRandom(9);
+        var batch = new MicroBatch(400, 3);
+        foreach (int n in new[] { 100, 37, 200 })
+            batch.Add(new EncodedRow(Enumerable.Range(0, n).Select(_ => ids.Next(1000)).ToArray(), 1));
+        float[] own = new float[batch.LabelCount], bare = new float[batch.LabelCount];
+        double with = adapted.Losses(batch.Host, own), sum = plain.Losses(batch.Host, bare);
+        for (int i = 0; i < 2; i++)
+        {
+            Assert.Equal(sum, adapted.Losses(batch.Host, adapters: false), sum * (compute == DType.F32 ? 1e-6 : 1e-3));
+            Assert.Equal(with, adapted.Losses(batch.Host));
+        }
+        Assert.True(own.Zip(bare).Max(p => Math.Abs(p.First - p.Second)) > 0.05, "adapters that do nothing");
+    }
+
     [Theory]
     [
         InlineData(DType.BF16, 64, false, 0.1f), InlineData(DType.BF16, 128, false, 0.1f),

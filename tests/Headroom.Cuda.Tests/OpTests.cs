@@ -108,6 +108,13 @@ public class OpTests
             rig.Cpu.Embedding(ids.Cpu, cpu, y.Cpu); rig.Gpu.Embedding(ids.Gpu, gpu, y.Gpu);
             rig.Close(y, Rig.Tolerance(t), storage.ToString());
         }
+        foreach (int h in new[] { 72, 301 })
+        {
+            Pair noisy = rig.Normal(t, 6, h), offsets = rig.Ints(0, 4, 4, 6);
+            var noise = new EmbeddingNoise(9, 0x123456789AB, 7);
+            rig.Cpu.AddNoise(offsets.Cpu, noise, noisy.Cpu); rig.Gpu.AddNoise(offsets.Gpu, noise, noisy.Gpu);
+            rig.Close(noisy, Rig.Tolerance(t), "noise");
+        }
         Pair dy = rig.Normal(t, 6, 72), table = rig.Normal(DType.F32, 32, 72);
         rig.Cpu.EmbeddingBackward(ids.Cpu, dy.Cpu, table.Cpu); rig.Gpu.EmbeddingBackward(ids.Gpu, dy.Gpu, table.Gpu);
         rig.EqualBits(table, "embedding gradient");
@@ -129,6 +136,16 @@ public class OpTests
         rig.Gpu.LinearCrossEntropy(x.Gpu, gpu, labels.Gpu, 0.25f, z.Gpu, losses.Gpu, dx.Gpu, dw.Gpu);
         double tol = Rig.Tolerance(t);
         rig.Close(losses, tol, "losses"); rig.Close(dx, tol, "dHidden"); rig.Close(dw, tol, "dHead");
+        Pair weights = rig.Of(DType.F32, [.. Enumerable.Range(0, rows).Select(i => 0.5f * i - 1)], rows);
+        foreach (var (weighted, smoothing) in new[] { (true, 0f), (false, 0.1f), (true, 0.1f) })
+        {
+            Pair own = rig.Empty(t, rows, h), ownHead = rig.Normal(DType.F32, v, h);
+            rig.Cpu.LinearCrossEntropy(x.Cpu, cpu, labels.Cpu, 0.25f, z.Cpu, losses.Cpu, own.Cpu, ownHead.Cpu,
+                weighted ? weights.Cpu : default, smoothing);
+            rig.Gpu.LinearCrossEntropy(x.Gpu, gpu, labels.Gpu, 0.25f, z.Gpu, losses.Gpu, own.Gpu, ownHead.Gpu,
+                weighted ? weights.Gpu : default, smoothing);
+            rig.Close(losses, tol, "losses"); rig.Close(own, tol, "dHidden"); rig.Close(ownHead, tol, "dHead");
+        }
         Pair c = rig.Ints(7, 1000, 3), s = rig.Empty(DType.F32, rows, 3), lse = rig.Empty(DType.F32, rows);
         rig.Cpu.CandidateScores(x.Cpu, cpu, c.Cpu, z.Cpu, s.Cpu, lse.Cpu);
         rig.Gpu.CandidateScores(x.Gpu, gpu, c.Gpu, z.Gpu, s.Gpu, lse.Gpu);

@@ -20,12 +20,14 @@ public class TrainerTests
     {
         private readonly EncodedRow[] _rows;
 
-        public RandomRows()
+        public RandomRows(bool weighted = false)
         {
             var random = new PhiloxRandom(31);
             _rows = Enumerable
                 .Range(0, 24)
-                .Select(i => new EncodedRow(Enumerable.Range(0, 20 + i * 3).Select(_ => random.Next(500)).ToArray(), 1))
+                .Select(i => new EncodedRow(
+                    Enumerable.Range(0, 20 + i * 3).Select(_ => random.Next(500)).ToArray(),
+                    [new LabelSpan(1, 20 + i * 3, weighted ? 0.1f + i % 4 : 1)]))
                 .ToArray();
         }
 
@@ -50,7 +52,8 @@ public class TrainerTests
         var settings = new ModelSettings(
             WeightStorage.NF4Double, WeightStorage.F16, TrainMode.Adapters, new LoraConfig(16, 32, 0.1f, All), 0, 64,
             compute);
-        var engine = new Engine(TestDevice.OpenCuda(), config, settings, new BatchLimits(400, 4, 400));
+        var engine = new Engine(
+            TestDevice.OpenCuda(), config, settings, new BatchLimits(400, 4, 400, LabelWeights: true));
         engine.FillRandom(2);
         engine.InitializeAdapters(2);
         return engine;
@@ -69,10 +72,10 @@ public class TrainerTests
             100
         );
 
-    private static void Steps(Trainer trainer, int count, List<StepResult> results)
+    private static void Steps(Trainer trainer, int count, List<StepResult> results, bool weighted = false)
     {
         using var feed = new BatchFeed(
-            new RandomRows(),
+            new RandomRows(weighted),
             new TrainingOptions
             {
                 PerDeviceTrainBatchSize = 4,
@@ -117,13 +120,13 @@ public class TrainerTests
         Assert.InRange(results[1].GradNorm, 1e-4, 100); // unscaled
     }
 
-    [Fact]
-    public void ScaledGradientsAreTheUnscaledOnes()
+    [Theory, InlineData(false), InlineData(true)]
+    public void ScaledGradientsAreTheUnscaledOnes(bool weighted)
     {
         using Engine half = Open(DType.F16), full = Open(DType.F32);
         List<StepResult> a = [], b = [];
-        Steps(Trainer(half), 6, a);
-        Steps(Trainer(full), 6, b);
+        Steps(Trainer(half), 6, a, weighted);
+        Steps(Trainer(full), 6, b, weighted);
         for (int i = 0; i < a.Count; i++)
         {
             Assert.Equal(b[i].Loss, a[i].Loss, b[i].Loss * 0.01);

@@ -82,7 +82,7 @@ internal static class EvalCommand
                 if (session.Token.IsCancellationRequested)
                     throw new StoppedException("Run it again; nothing was written.");
                 session.Progress(split, d, n, "");
-            })));
+            }, (float)recipe.Training.LabelSmoothingFactor)));
         string title =
             $"{TrainRun.ModelName(of)}{(adapter == null ? "" : " with " + adapter)} on {rows.Count} {split} rows";
         foreach (string line in task.Type.Lines(title, evaluation)) session.Say(Printable.Line(line));

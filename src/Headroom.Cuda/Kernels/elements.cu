@@ -46,6 +46,28 @@ extern "C" __global__ void embedding(const int* ids, const void* table, const fl
     }
 }
 
+// NEFTune (EmbeddingNoise): y += u alpha / sqrt(length of the row's sequence * h), a block of four columns a thread and turn.
+extern "C" __global__ void add_noise(T* y, const int* offsets, int sequences, float alpha, i64 site, int h)
+{
+    int row = blockIdx.x, first = 0, end = sequences; // the last sequence that begins at or before the row: empty ones come before it
+    while (end - first > 1)
+    {
+        int middle = (first + end) / 2;
+        if (offsets[middle] <= row) first = middle;
+        else end = middle;
+    }
+    float most = alpha / sqrtf((float)(offsets[first + 1] - offsets[first]) * (float)h);
+    T* d = y + (i64)row * h;
+    for (int i = 4 * threadIdx.x; i < h; i += 4 * blockDim.x)
+    {
+        u32 r[4];
+        philox((u64)row << 32 | (u32)i / 4, (u32)site, r);
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            if (i + k < h) from_f(to_f(d[i + k]) + most * ((float)(r[k] >> 8) * (1.f / (1 << 23)) - 1.f), d[i + k]);
+    }
+}
+
 // The block of a token's first occurrence adds all its occurrences, in token order: no atomics.
 extern "C" __global__ void embedding_backward(const int* ids, const T* dy, float* table, int tokens, int h)
 {

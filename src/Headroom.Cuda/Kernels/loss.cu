@@ -15,7 +15,9 @@ DEV void row_max_sum(const float* z, int v, float& max, float& sum)
 }
 
 // Rows with a label below 0 do not count: loss and gradient 0. The scale is read from memory, so that a recorded micro-step can be replayed with another one.
-extern "C" __global__ void cross_entropy(float* logits, const int* labels, const float* gradScale, float* losses, int v, int gradient)
+// Weights null = 1. Without smoothing no bit is another than without that parameter.
+extern "C" __global__ void cross_entropy(float* logits, const int* labels, const float* weights, const float* gradScale, float smoothing, float* losses,
+    int v, int gradient)
 {
     float* z = logits + (i64)blockIdx.x * v;
     int label = labels[blockIdx.x];
@@ -28,16 +30,25 @@ extern "C" __global__ void cross_entropy(float* logits, const int* labels, const
     }
     float max, sum;
     row_max_sum(z, v, max, sum);
-    if (threadIdx.x == 0) losses[blockIdx.x] = logf(sum) + max - z[label];
+    float mean = 0;
+    if (smoothing > 0.f)
+    {
+        float total = 0;
+        for (int i = threadIdx.x; i < v; i += blockDim.x) total += z[i];
+        mean = block_sum(total) / v;
+    }
+    if (threadIdx.x == 0)
+        losses[blockIdx.x] = logf(sum) + max - (smoothing > 0.f ? (1.f - smoothing) * z[label] + smoothing * mean : z[label]);
     if (!gradient) return;
     __syncthreads();
-    float scale = *gradScale, k = scale / sum;
+    float scale = weights ? *gradScale * weights[blockIdx.x] : *gradScale;
+    float k = scale / sum, hit = scale * (1.f - smoothing), each = scale * smoothing / v;
     T* d = (T*)z;
     for (int start = 0; start < v; start += blockDim.x)
     {
         int i = start + threadIdx.x;
         float g = 0;
-        if (i < v) g = EXP(z[i] - max) * k - (i == label ? scale : 0.f);
+        if (i < v) g = EXP(z[i] - max) * k - (i == label ? hit : 0.f) - each;
         __syncthreads();
         if (i < v) from_f(g, d[i]);
         __syncthreads();

@@ -44,7 +44,9 @@ internal static partial class DataFiles
     {
         null => null,
         string s => JsonValue.Create(s),
+        ReadOnlyMemory<char> text => JsonValue.Create(text.ToString()),
         byte[] b => JsonValue.Create(Utf8Text(where, name, b)),
+        ReadOnlyMemory<byte> b => JsonValue.Create(Utf8Text(where, name, b.Span)),
         bool b => JsonValue.Create(b),
         sbyte or byte or short or ushort or int or uint or long =>
             JsonValue.Create(Convert.ToInt64(value, CultureInfo.InvariantCulture)),
@@ -65,7 +67,7 @@ internal static partial class DataFiles
         double.IsFinite(value) ? JsonValue.Create(value) : throw new HeadroomException(
             $"{where}: column '{HeadroomException.Value(name)}' holds {Text(value)}", "Write null there, or drop the row");
 
-    private static string Utf8Text(string where, string name, byte[] bytes)
+    private static string Utf8Text(string where, string name, ReadOnlySpan<byte> bytes)
     {
         try { return Utf8.GetString(bytes); }
         catch (System.Text.DecoderFallbackException)

@@ -204,11 +204,7 @@ internal sealed class Trainer
         for (int i = 0; i < window.Count; i++, micro++)
         {
             var dropout = new Dropout(_engine.Settings.Lora?.LoraDropout ?? 0, (ulong)(uint)_o.Seed, (uint)micro, 0);
-            for (int p = 0; p < window[i].Parts; p++)
-            {
-                var batch = window[i].Part(p, out float weight);
-                sum += weight * _engine.MicroStep(batch, dropout, (float)(weight * lossScale / weights));
-            }
+            sum += _engine.MicroStep(window[i].Host, dropout, (float)(lossScale / weights));
         }
         int step = State.Step, updates = step - State.SkippedSteps;
         double lr =

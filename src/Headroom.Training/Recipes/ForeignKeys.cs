@@ -92,9 +92,6 @@ internal static class ForeignKeys
             "none: it has no early stopping; the adapter of the best evaluation is kept (load_best_model_at_end)",
             "early_stopping_patience early_stopping_threshold early_stopping"),
         (
-            "none: it has no noise on embeddings and no smoothed labels",
-            "neftune_noise_alpha label_smoothing_factor label_smoothing"),
-        (
             "none: it has one learning rate for all adapters",
             "loraplus_lr_ratio loraplus_lr_embedding embedding_lr cosine_min_lr_ratio cosine_constant_lr_ratio "
                 + "lr_groups"

@@ -117,6 +117,22 @@ public sealed class TrainingOptions
     [Range(0, OpenLow = true)]
     [AlsoCalled("eps epsilon adam_eps")]
     public double AdamEpsilon { get; set; } = 1e-8;
+    /// <summary>
+    /// Share of each label's loss that is the mean of -log p over the whole vocabulary (transformers' LabelSmoother).
+    /// As there, evaluations made of the losses of labelled tokens are smoothed too; label_words' loss is not.
+    /// </summary>
+    [Identity(Identity.Numbers)]
+    [Range(0, 1, OpenHigh = true)]
+    [AlsoCalled("label_smoothing")]
+    public double LabelSmoothingFactor { get; set; }
+    /// <summary>
+    /// NEFTune: uniform noise of alpha / sqrt(tokens of the row * hidden size) on the embeddings of training passes, 0
+    /// = off; the paper takes 5, 10 and 15. (transformers takes the tokens of the batch's longest row, padding too.)
+    /// </summary>
+    [Identity(Identity.Numbers)]
+    [Range(0)]
+    [AlsoCalled("neftune_alpha noisy_embedding_alpha")]
+    public double NeftuneNoiseAlpha { get; set; }
     /// <summary>Clip to this global norm; 0 = off.</summary>
     [Identity(Identity.Numbers)]
     [Range(0)]

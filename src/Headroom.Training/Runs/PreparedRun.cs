@@ -150,8 +150,8 @@ internal sealed class PreparedRun : IDisposable
                 ? 0
                 : BatchTokens(evalRows, rows.Longest, "training.per_device_eval_batch_size, or task.max_seq_length");
         return new BatchLimits(
-            trainTokens, trainRows, Math.Min(trainTokens, trainRows * rows.Task.MostLabels(rows.Longest)), evalTokens, evalRows,
-            Math.Max(1, rows.Task.Candidates));
+            trainTokens, trainRows, Math.Min(trainTokens, trainRows * rows.Task.MostLabels(rows.Longest)), evalTokens,
+            evalRows, Math.Max(1, rows.Task.Candidates), LabelWeights: rows.Task.WeighsLabels);
     }
 
     private static string[] Slower(IDevice device, ModelConfig config, ModelSettings settings) =>

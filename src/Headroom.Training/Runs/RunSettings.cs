@@ -16,5 +16,7 @@ internal static class RunSettings
             Mode = TrainMode.Adapters,
             Lora = recipe.Lora,
             RecomputeLayers = recipe.Training.GradientCheckpointing == true ? -1 : 0,
+            LabelSmoothing = (float)recipe.Training.LabelSmoothingFactor,
+            NeftuneNoiseAlpha = (float)recipe.Training.NeftuneNoiseAlpha,
         };
 }

@@ -220,7 +220,7 @@ internal sealed class TrainLoop(
     {
         stop.ThrowIfCancellationRequested();
         host.Progress(what, d, n, "");
-    }));
+    }, LabelSmoothing: engine.Settings.LabelSmoothing));
 
     // At the end of training the engine holds the adapter that best/ does. Where no evaluation gave numbers, none is
     // the best.

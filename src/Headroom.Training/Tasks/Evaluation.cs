@@ -86,5 +86,7 @@ internal sealed record Evaluation
 /// <param name="MaxTokens">Most tokens of a batch; no row is longer.</param>
 /// <param name="Seed">Of the intervals that are found by drawing rows.</param>
 /// <param name="Progress">Is told of rows done, and of all.</param>
+/// <param name="LabelSmoothing">Of losses over labelled tokens (<see cref="RowLosses"/>); transformers' Trainer smooths
+/// those of evaluations as those of training.</param>
 internal sealed record EvaluationOptions(
-    int BatchRows, int MaxTokens, ulong Seed = 1, Action<int, int>? Progress = null);
+    int BatchRows, int MaxTokens, ulong Seed = 1, Action<int, int>? Progress = null, float LabelSmoothing = 0);

@@ -27,6 +27,9 @@ internal interface ITask
     /// </summary>
     IReadOnlyList<int[]> SharedIds { get; }
 
+    /// <summary>Whether spans of a training row may have another weight than 1, for the plan.</summary>
+    bool WeighsLabels => false;
+
     /// <summary>Most labelled tokens of a training row, for the plan.</summary>
     /// <param name="longest">The longest row, tokens.</param>
     int MostLabels(int longest);

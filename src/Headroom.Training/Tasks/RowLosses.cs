@@ -11,7 +11,7 @@ internal readonly record struct RowLoss(double Sum, double Weight);
 /// <summary>Losses of rows without training, for tasks whose metrics are made of them.</summary>
 internal static class RowLosses
 {
-    /// <summary>The loss of every row, in batches.</summary>
+    /// <summary>The loss of every row, in batches; smoothed where the options say so.</summary>
     /// <exception cref="NotFiniteException">One is NaN or infinite.</exception>
     public static IReadOnlyList<RowLoss> Measure(Engine engine, IRowSource rows, EvaluationOptions options)
     {
@@ -25,7 +25,7 @@ internal static class RowLosses
             for (next = first; next < n && next - first < batchRows && Fits(rows[next]); next++) batch.Add(rows[next]);
             if (next == first)
                 throw new ArgumentException($"row {first} is longer than {options.MaxTokens} tokens", nameof(rows));
-            if (batch.LabelCount > 0) engine.Losses(batch.Host, perLabel);
+            if (batch.LabelCount > 0) engine.Losses(batch.Host, perLabel, options.LabelSmoothing);
             for (int i = first, at = 0; i < next; i++)
             {
                 losses[i] = Measure(rows[i], perLabel, ref at);

@@ -86,6 +86,9 @@ public sealed class AdapterStartTests : IDisposable
         using Engine plain = Started("true", WeightStorage.F32), pissa = Started(init, WeightStorage.F32, dora: dora);
         double loss = plain.Losses(Batch.Host);
         Assert.Equal(loss, pissa.Losses(Batch.Host), 1e-5 * loss);
+        Assert.Equal(loss, plain.Losses(Batch.Host, adapters: false), 1e-6 * loss); // B is zero
+        Assert.Contains(init, Assert.Throws<HeadroomException>(() =>
+            pissa.Losses(Batch.Host, adapters: false)).Message); // what is left of the base is not the base
         Assert.InRange(Error(pissa), 0, 1e-6);
         foreach (var p in pissa.Model.Projections)
         {

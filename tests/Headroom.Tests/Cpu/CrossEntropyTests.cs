@@ -9,14 +9,16 @@ namespace Headroom.Tests.Cpu;
 /// </summary>
 public unsafe class CrossEntropyTests
 {
-    private static double[] Losses(double[] hidden, double[] head, int[] labels, int h, int v)
+    private static double[] Losses(
+        double[] hidden, double[] head, int[] labels, int h, int v, double smoothing = 0)
     {
         var z = Reference.TimesTransposed(hidden, head, labels.Length, v, h);
         return labels.Select((label, t) =>
         {
             var row = z.AsSpan(t * v, v).ToArray();
             double max = row.Max();
-            return max + Math.Log(row.Sum(x => Math.Exp(x - max))) - row[label];
+            double lse = max + Math.Log(row.Sum(x => Math.Exp(x - max)));
+            return (1 - smoothing) * (lse - row[label]) + smoothing * row.Average(x => lse - x);
         }).ToArray();
     }
 
@@ -46,6 +48,61 @@ public unsafe class CrossEntropyTests
         Near(Losses(hs, ws, labels, h, v), losses, 2e-6);
         Near(Gradient(hs, ones, x => Losses(x, ws, labels, h, v)), dHidden, 2e-6);
         Near(Reference.Plus(dHead0, Gradient(ws, ones, x => Losses(hs, x, labels, h, v))), dHead, 2e-6);
+    }
+
+    /// <summary>
+    /// Weights scale gradients and no losses; smoothed labels are (1 - e) of the loss and e of its mean over the
+    /// vocabulary.
+    /// </summary>
+    [Theory]
+    [InlineData(WeightStorage.F32, true, 0f)]
+    [InlineData(WeightStorage.NF4Double, false, 0.1f)]
+    [InlineData(WeightStorage.F32, true, 0.3f)]
+    internal void WeightsAndSmoothingMatchDifferences(WeightStorage storage, bool weighted, float smoothing)
+    {
+        using var d = new ElementTestData();
+        const int N = 7, H = 22, V = 37;
+        const float Scale = 0.25f;
+        var head = new StoredWeight(d, storage, V, H);
+        int[] labels = Labels(N, V);
+        float[] factors = [1, 0, -2, 0.5f, 3, 1, 0.1f];
+        Tensor weights = weighted ? d.New(N) : default,
+            hidden = d.Normal(N, H),
+            losses = d.New(N),
+            dHidden = d.New(N, H),
+            dHead = d.Normal(V, H);
+        for (int i = 0; weighted && i < N; i++) weights.F[i] = factors[i];
+        double[] hs = Doubles(hidden),
+            ws = head.Values,
+            dy = [.. factors.Select(f => (double)Scale * (weighted ? f : 1))],
+            dHead0 = Doubles(dHead);
+        d.Ops.LinearCrossEntropy(
+            hidden, head.W, d.Ints(labels), Scale, d.New(3, V), losses, dHidden, dHead, weights, smoothing);
+        Near(Losses(hs, ws, labels, H, V, smoothing), losses, 2e-6);
+        Near(Gradient(hs, dy, x => Losses(x, ws, labels, H, V, smoothing)), dHidden, 2e-6);
+        Near(Reference.Plus(dHead0, Gradient(ws, dy, x => Losses(hs, x, labels, H, V, smoothing))), dHead, 2e-6);
+    }
+
+    [Fact]
+    public void WeightsOfOneChangeNoBit()
+    {
+        using var d = new ElementTestData();
+        const int N = 9, H = 48, V = 300;
+        var head = new StoredWeight(d, WeightStorage.F32, V, H);
+        Tensor hidden = d.Normal(N, H), ones = d.New(N);
+        for (int i = 0; i < N; i++) ones.F[i] = 1;
+        var (losses, dHidden) = Run(default);
+        var (weightedLosses, weighted) = Run(ones);
+        Same(losses, weightedLosses);
+        Same(dHidden, weighted);
+
+        (Tensor, Tensor) Run(Tensor weights)
+        {
+            Tensor l = d.New(N), dh = d.New(N, H);
+            d.Ops.LinearCrossEntropy(
+                hidden, head.W, d.Ints(Labels(N, V)), 0.3f, d.New(4, V), l, dh, default, weights);
+            return (l, dh);
+        }
     }
 
     [Fact]

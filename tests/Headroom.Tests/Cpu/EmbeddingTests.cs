@@ -56,6 +56,41 @@ public unsafe class EmbeddingTests
             storage == WeightStorage.Int8 ? 1e-6 : 0);
     }
 
+    /// <summary>
+    /// NEFTune: uniform, of magnitude alpha / sqrt(L * H) of the row's own sequence, a function of seed and step alone.
+    /// </summary>
+    [Fact]
+    public void NoiseIsUniformWithinEachSequence()
+    {
+        using var d = new ElementTestData();
+        const int H = 301;
+        const float Alpha = 7;
+        int[] lengths = [40, 0, 3, 110], offsets = [0, 40, 40, 43, 153];
+        var start = d.Normal(153, H);
+        Tensor Run(ulong seed, uint step)
+        {
+            var y = d.Clone(start);
+            d.Ops.AddNoise(d.Ints(offsets), new EmbeddingNoise(Alpha, seed, step), y);
+            return y;
+        }
+        Tensor noisy = Run(5, 9), again = Run(5, 9), other = Run(5, 10);
+        Same(noisy, again);
+        double[] before = Doubles(start), after = Doubles(noisy), next = Doubles(other);
+        for (int s = 0; s < lengths.Length; s++)
+        {
+            if (lengths[s] == 0) continue;
+            double most = Alpha / Math.Sqrt(lengths[s] * H);
+            var places = Enumerable.Range(offsets[s] * H, lengths[s] * H);
+            double[] u = [.. places.Select(i => (after[i] - before[i]) / most)];
+            Assert.All(u, x => Assert.InRange(x, -1.00001, 1.00001));
+            // Mean 0 and variance 1/3, within five standard errors.
+            double error = 1 / Math.Sqrt(u.Length);
+            Assert.InRange(u.Average(), -5 * Math.Sqrt(1 / 3.0) * error, 5 * Math.Sqrt(1 / 3.0) * error);
+            Assert.InRange(u.Average(x => x * x) - 1 / 3.0, -1.5 * error, 1.5 * error);
+        }
+        Assert.True(after.Zip(next).Count(p => p.First == p.Second) < after.Length / 1000);
+    }
+
     [Fact]
     public void BackwardAddsInTokenOrder()
     {

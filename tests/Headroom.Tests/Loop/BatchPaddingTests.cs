@@ -43,7 +43,8 @@ public class BatchPaddingTests
             full ? null : TinyModel.Lora(0.1f), LogitsChunk: 32);
         var engine = new Engine(
             device, new RandomSource(TinyModel.Small()), settings,
-            new BatchLimits(Rows * Longest, Rows, answers ? Rows * Answer : Rows * Longest));
+            new BatchLimits(
+                Rows * Longest, Rows, answers ? Rows * Answer : Rows * Longest, LabelWeights: mode != TrainMode.Full));
         var random = new PhiloxRandom(5);
         engine.InitializeAdapters(3);
         foreach (var p in engine.Model.Projections)
@@ -72,7 +73,9 @@ public class BatchPaddingTests
     [InlineData(true, TrainMode.Adapters)]
     [InlineData(false, TrainMode.Adapters)]
     [InlineData(false, TrainMode.Full)]
-    internal void LossesAndGradientsAreThoseOfTheBatch(bool answers, TrainMode mode)
+    [InlineData(true, TrainMode.Adapters, true)]
+    [InlineData(false, TrainMode.Adapters, true)]
+    internal void LossesAndGradientsAreThoseOfTheBatch(bool answers, TrainMode mode, bool weighted = false)
     {
         FewShapes few = new(true), own = new(false);
         using Engine a = Open(few, answers, mode), b = Open(own, answers, mode);
@@ -84,7 +87,11 @@ public class BatchPaddingTests
             double[] losses = new Engine[] { a, b }.Select(e =>
             {
                 e.ZeroGradients();
-                return e.MicroStep(batch.Host, new Dropout(0.1f, 7, (uint)rows, 0), 0.1f);
+                var b = batch.Host;
+                float[] weights = weighted ? [.. Enumerable.Range(0, b.Labels.Length).Select(i => 1 + i % 3)] : [];
+                return e.MicroStep(
+                    new(b.Ids, b.Positions, b.Offsets, b.LabelRows, b.Labels, weights),
+                    new Dropout(0.1f, 7, (uint)rows, 0), 0.1f);
             }).ToArray();
             Assert.Equal(losses[1], losses[0], Math.Abs(losses[1]) * 1e-6);
             var (got, wanted) = (TinyModel.Gradients(a), TinyModel.Gradients(b));

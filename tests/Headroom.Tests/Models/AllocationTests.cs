@@ -1,4 +1,5 @@
 using Headroom.Core;
+using Headroom.Inference;
 using Headroom.Models;
 using Headroom.Training.Data;
 using Headroom.Training.Loop;
@@ -29,6 +30,30 @@ public class AllocationTests
         uint micro = 0;
         Check(() => engine.MicroStep(batch.Host, new Dropout(0.1f, 7, micro++, 0), 0.01f));
         Check(() => engine.Losses(batch.Host));
+    }
+
+    [Theory, InlineData(0.1f, 5f), InlineData(0f, 0f)]
+    public void WeightedMicroStep(float smoothing, float alpha)
+    {
+        var config = TinyModel.Small();
+        var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
+        var settings = Settings(WeightStorage.NF4Double, TrainMode.Adapters, 0, false);
+        using var engine = TinyModel.Open(
+            config, settings with { LabelSmoothing = smoothing, NeftuneNoiseAlpha = alpha }, batch.Tokens,
+            batch.Sequences, weights: true);
+        uint micro = 0;
+        float[] weights = [.. Enumerable.Range(0, batch.LabelCount).Select(i => i / 10f)];
+        Check(() =>
+        {
+            var b = batch.Host;
+            engine.MicroStep(
+                new(b.Ids, b.Positions, b.Offsets, b.LabelRows, b.Labels, weights), new Dropout(0.1f, 7, micro++, 0),
+                0.01f);
+        });
+        if (smoothing > 0) return;
+        LabelWeigher weigh = (losses, w) => losses.CopyTo(w);
+        Check(() => engine.MicroStep(batch.Host, new Dropout(0.1f, 7, micro++, 0), 0.01f, weigh));
+        Check(() => engine.Losses(batch.Host, adapters: false));
     }
 
     [Theory]

@@ -16,6 +16,11 @@ internal sealed class DoubleLlama(ModelConfig c, LoraConfig? lora, Dropout dropo
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
     private readonly Dictionary<string, double[]> _masks = [], _norms = [];
 
+    /// <summary>label_smoothing_factor (transformers <c>trainer_pt_utils.py</c>, LabelSmoother).</summary>
+    public double LabelSmoothing { get; init; }
+    /// <summary>neftune_noise_alpha; key and step are those of dropout.</summary>
+    public float NeftuneNoiseAlpha { get; init; }
+
     /// <summary>Every parameter by name.</summary>
     public Dictionary<string, double[]> P { get; } = [];
 
@@ -25,6 +30,7 @@ internal sealed class DoubleLlama(ModelConfig c, LoraConfig? lora, Dropout dropo
         int t = ids.Length, h = c.HiddenSize;
         double[] table = P["model.embed_tokens.weight"], x = new double[t * h];
         for (int i = 0; i < t; i++) Array.Copy(table, ids[i] * h, x, i * h, h);
+        if (NeftuneNoiseAlpha > 0) x = Reference.Plus(x, Noise(offsets, h));
         for (int l = 0; l < c.NumHiddenLayers; l++)
         {
             string p = $"model.layers.{l}.";
@@ -55,9 +61,27 @@ internal sealed class DoubleLlama(ModelConfig c, LoraConfig? lora, Dropout dropo
         {
             for (int w = 0; w < z.Length; w++) z[w] = Dot(x, labelRows[i] * h, head, w * h, h);
             double max = z.Max();
-            losses[i] = max + Math.Log(z.Sum(e => Math.Exp(e - max))) - z[labels[i]];
+            double lse = max + Math.Log(z.Sum(e => Math.Exp(e - max)));
+            losses[i] = (1 - LabelSmoothing) * (lse - z[labels[i]]) + LabelSmoothing * z.Average(e => lse - e);
         }
         return losses;
+    }
+
+    // Jain et al., 2023: uniform, of magnitude alpha / sqrt(L d), L that of the row's own sequence.
+    private double[] Noise(int[] offsets, int h)
+    {
+        var noise = new double[offsets[^1] * h];
+        for (int s = 0; s + 1 < offsets.Length; s++)
+            for (int row = offsets[s]; row < offsets[s + 1]; row++)
+                for (int i = 0; i < h; i++)
+                {
+                    var r = Philox.Next((uint)i / 4, (uint)row, uint.MaxValue, dropout.Step, (uint)dropout.Seed,
+                        (uint)(dropout.Seed >> 32));
+                    uint word = new[] { r.X0, r.X1, r.X2, r.X3 }[i % 4];
+                    noise[row * h + i] = NeftuneNoiseAlpha / Math.Sqrt((offsets[s + 1] - offsets[s]) * h)
+                        * ((word >> 8) / 8388608.0 - 1);
+                }
+        return noise;
     }
 
     private double[] Linear(double[] x, string path, int layer, int t)

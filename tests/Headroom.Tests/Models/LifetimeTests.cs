@@ -259,6 +259,7 @@ public unsafe class LifetimeTests
         Op(nameof(ops.GatherRows), () => ops.GatherRows(X(T, H), I(3), X(3, H)));
         Op(nameof(ops.ScatterRows), () => ops.ScatterRows(X(3, H), I(3), X(T, H)));
         Op(nameof(ops.Embedding), () => ops.Embedding(I(T), Table(), X(T, H)));
+        Op(nameof(ops.AddNoise), () => ops.AddNoise(I(3), default, X(T, H)));
         Op(nameof(ops.EmbeddingBackward), () => ops.EmbeddingBackward(I(T), X(T, H), X(V, H)));
         Op(nameof(ops.RmsNorm), () => ops.RmsNorm(X(T, H), X(H), 0, X(T, H), X(T)));
         Op(nameof(ops.AddRmsNorm), () => ops.AddRmsNorm(X(T, H), X(T, H), X(H), 0, X(T, H), X(T, H), X(T)));
@@ -291,7 +292,7 @@ public unsafe class LifetimeTests
         Op(nameof(ops.SwiGluBackward), () => ops.SwiGluBackward(X(T, H), X(T, H), X(T, H), X(T, H), X(T, H), X(T, H)));
         Op(nameof(ops.SwiGluGroupBackward), () => ops.SwiGluGroupBackward(Part(true), Part(true), Part(true), X(T, H)));
         Op(nameof(ops.LinearCrossEntropy), () =>
-            ops.LinearCrossEntropy(X(T, H), W(V), I(T), 1, X(4, V), X(T), X(T, H), X(V, H)));
+            ops.LinearCrossEntropy(X(T, H), W(V), I(T), 1, X(4, V), X(T), X(T, H), X(V, H), X(T)));
         Op(nameof(ops.CandidateScores), () => ops.CandidateScores(X(T, H), W(V), I(2), X(4, V), X(T, 2), X(T)));
         Op(nameof(ops.GlobalNorm), () => ops.GlobalNorm([X(T), X(T)]));
         Op(nameof(ops.AdamW), () =>

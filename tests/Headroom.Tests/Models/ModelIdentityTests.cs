@@ -69,7 +69,9 @@ public class ModelIdentityTests
     [InlineData(-1, TrainMode.Adapters, 0.1f, false, "qwen3")]
     [InlineData(2, TrainMode.Adapters, 0.1f, true, "qwen3")]
     [InlineData(1, TrainMode.Full, 0f, false, "qwen3")]
-    internal void RecomputeChangesNoBit(int layers, TrainMode mode, float dropout, bool dora, string type = "llama")
+    [InlineData(-1, TrainMode.Adapters, 0.1f, false, "llama", 5f)]
+    internal void RecomputeChangesNoBit(
+        int layers, TrainMode mode, float dropout, bool dora, string type = "llama", float alpha = 0)
     {
         var config = TinyModel.Small(type: type);
         var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
@@ -85,12 +87,85 @@ public class ModelIdentityTests
         (double[], Dictionary<string, float[]>) Run(int recompute)
         {
             using var engine = TinyModel.Open(
-                config, Settings(dropout, recompute, mode, storage, dora), batch.Tokens, batch.Sequences);
+                config, Settings(dropout, recompute, mode, storage, dora) with { NeftuneNoiseAlpha = alpha },
+                batch.Tokens, batch.Sequences);
             var losses = new double[3];
             for (uint micro = 0; micro < 3; micro++)
                 losses[micro] = engine.MicroStep(batch.Host, new Dropout(dropout, 77, micro, 0), 0.01f);
             return (losses, TinyModel.Gradients(engine));
         }
+    }
+
+    /// <summary>
+    /// Weights of 1 are no weights, by rows or given between forward and backward pass, and what they take of the plan
+    /// is their own bytes.
+    /// </summary>
+    [Theory, InlineData(false), InlineData(true)]
+    public void WeightsOfOneChangeNoBit(bool dora)
+    {
+        var config = TinyModel.Small();
+        var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
+        var settings = Settings(0.1f, 1, dora: dora);
+        using Engine plain = TinyModel.Open(config, settings, batch.Tokens, batch.Sequences),
+            weighted = TinyModel.Open(config, settings, batch.Tokens, batch.Sequences, weights: true);
+        long bytes = weighted.Plan.ArenaBytes - plain.Plan.ArenaBytes;
+        Assert.InRange(bytes, 0, sizeof(float) * batch.Tokens + 512);
+        var dropout = new Dropout(0.1f, 77, 5, 0);
+        double loss = plain.MicroStep(batch.Host, dropout, 0.01f);
+        var expected = TinyModel.Gradients(plain);
+        float[] ones = [.. Enumerable.Repeat(1f, batch.LabelCount)], seen = [];
+        var host = batch.Host;
+        Same(weighted.MicroStep(host, dropout, 0.01f));
+        Same(weighted.MicroStep(
+            new(host.Ids, host.Positions, host.Offsets, host.LabelRows, host.Labels, ones), dropout, 0.01f));
+        Same(weighted.MicroStep(host, dropout, 0.01f, (losses, weights) =>
+        {
+            seen = losses.ToArray();
+            weights.Fill(1);
+        }));
+        Assert.Equal(loss, seen.Sum(l => (double)l));
+
+        void Same(double got)
+        {
+            Assert.Equal(loss, got);
+            foreach (var (name, gradient) in TinyModel.Gradients(weighted))
+                Assert.True(expected[name].AsSpan().SequenceEqual(gradient), $"{name} differs");
+            weighted.ZeroGradients();
+        }
+    }
+
+    /// <summary>Without adapters the losses are those of the base, bit for bit, and the plan is the same.</summary>
+    [Theory]
+    [InlineData(false, WeightStorage.NF4Double)]
+    [InlineData(true, WeightStorage.NF4Double)]
+    [InlineData(false, WeightStorage.F32)]
+    [InlineData(true, WeightStorage.F32)]
+    internal void TheBaseIsThereByItself(bool dora, WeightStorage storage)
+    {
+        var config = TinyModel.Small();
+        var batch = TinyModel.Batch(TinyModel.Rows(config, [40, 7, 64]));
+        using Engine adapted = TinyModel.Open(
+                config, Settings(0.1f, storage: storage, dora: dora), batch.Tokens, batch.Sequences),
+            plain = TinyModel.Open(
+                config, Settings(storage: storage, mode: TrainMode.None), batch.Tokens, batch.Sequences);
+        float[] losses = new float[batch.LabelCount], expected = new float[batch.LabelCount];
+        double with = adapted.Losses(batch.Host), sum = plain.Losses(batch.Host, expected);
+        Assert.Equal(sum, adapted.Losses(batch.Host, losses, adapters: false));
+        Assert.Equal(expected, losses);
+        Assert.NotEqual(sum, with);
+        Assert.Equal(with, adapted.Losses(batch.Host)); // they are as they were
+    }
+
+    [Fact]
+    public void ABaseThatIsNotThereByItselfIsRefused()
+    {
+        var config = TinyModel.Small();
+        var lora = new LoraConfig(4, 8, 0, ["q_proj"]) { ModulesToSave = ["lm_head", "norm"] };
+        using var saved = TinyModel.Open(
+            config, new ModelSettings(WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, lora), 40, 1);
+        var batch = TinyModel.Batch(TinyModel.Rows(config, [40]));
+        var e = Assert.Throws<HeadroomException>(() => saved.Losses(batch.Host, adapters: false));
+        Assert.Contains("modules_to_save", e.Message);
     }
 
     [Fact]

@@ -70,11 +70,12 @@ internal static class TinyModel
     }
 
     public static Engine Open(
-        ModelConfig config, ModelSettings settings, int tokens, int sequences, IDevice? device = null)
+        ModelConfig config, ModelSettings settings, int tokens, int sequences, IDevice? device = null,
+        bool weights = false)
     {
         var engine = new Engine(
             device ?? new CpuDevice(2), new RandomSource(config), settings,
-            new BatchLimits(tokens, sequences, tokens, tokens, sequences));
+            new BatchLimits(tokens, sequences, tokens, tokens, sequences, LabelWeights: weights));
         var random = new PhiloxRandom(5);
         foreach (var p in engine.Model.Projections)
             foreach (var t in new[] { p.A, p.B })

@@ -66,6 +66,7 @@ internal sealed class PlainTextType : TaskType
         public int CutTexts => 0;
         public int Candidates => 0;
         public IReadOnlyList<int[]> SharedIds => [];
+        public bool WeighsLabels => true;
         public int MostLabels(int longest) => longest;
         public IReadOnlyList<EncodedRow> Encode(DataRow row, bool training)
         {

@@ -121,6 +121,23 @@ public sealed class SecondTaskTests : IDisposable
         Assert.Equal(resumed.Tuned!["loss"].Value, again.TunedMetrics[0].Value);
     }
 
+    /// <summary>
+    /// Both change what is learned, both come again after a resume, and evaluations are smoothed as training is.
+    /// </summary>
+    [Fact]
+    public void SmoothedLabelsAndNoiseAreResumedExactly()
+    {
+        string smoothing = "training.label_smoothing_factor=0.1", noise = "training.neftune_noise_alpha=5";
+        RunResult plain = Train(Recipe("plain")), smoothed = Train(Recipe("smoothed", smoothing)),
+            whole = Train(Recipe("whole", smoothing, noise));
+        Assert.False(Train(Recipe("cut", smoothing, noise), stopAt: 3).Completed);
+        Assert.Equal(whole.AdapterHash, Train(Recipe("cut", smoothing, noise), resume: true).AdapterHash);
+        Assert.Equal(3, new[] { plain, smoothed, whole }.Select(r => r.AdapterHash).Distinct().Count());
+        double[] before = [.. new[] { plain, smoothed, whole }.Select(r => r.ZeroShot!["loss"].Value)];
+        Assert.NotEqual(before[0], before[1]);
+        Assert.Equal(before[1], before[2]); // noise is of training alone
+    }
+
     [Fact]
     public void ItIsReported()
     {

@@ -26,24 +26,23 @@ public class SpanTests
             new EncodedRow(Ids[..2], []));
         Assert.Equal([0, 3, 6, 9], batch.Host.LabelRows.ToArray());
         Assert.Equal([1, 5, 6, 4], batch.Host.Labels.ToArray());
-        Assert.Equal(
-            (13, 3, 4, 4.0, 1), (batch.Tokens, batch.Sequences, batch.LabelCount, batch.LabelWeight, batch.Parts));
+        Assert.Equal((13, 3, 4, 4.0), (batch.Tokens, batch.Sequences, batch.LabelCount, batch.LabelWeight));
+        Assert.True(batch.Host.Weights.IsEmpty); // all are 1
     }
 
     [Fact]
-    public void LabelsOfAWeightGoTogether()
+    public void LabelsHaveTheWeightsOfTheirSpans()
     {
         var batch = Batch(
             new EncodedRow(Ids, [new(1, 3, 0.5f), new(4, 6)]), new EncodedRow(Ids[..4], [new(2, 3, 2), new(3, 4, 0.5f)])
         );
-        Assert.Equal((6, 5.5, 3), (batch.LabelCount, batch.LabelWeight, batch.Parts));
-        var parts = Enumerable
-            .Range(0, 3)
-            .Select(i => (Labels: batch.Part(i, out float w).Labels.ToArray(), Weight: w))
-            .ToList();
-        Assert.Equal([2f, 1, 0.5f], parts.Select(p => p.Weight));
-        Assert.Equal([[4], [5, 9], [1, 4, 1]], parts.Select(p => p.Labels));
-        Assert.Equal(12, batch.Part(1, out _).Ids.Length); // all tokens in each
+        Assert.Equal((6, 5.5), (batch.LabelCount, batch.LabelWeight));
+        Assert.Equal([0.5f, 0.5f, 1, 1, 2, 0.5f], batch.Host.Weights.ToArray());
+        Assert.Equal([1, 4, 5, 9, 4, 1], batch.Host.Labels.ToArray());
+        Assert.Equal(12, batch.Host.Ids.Length);
+        batch.Clear();
+        batch.Add(new EncodedRow(Ids, [new(1, 3)]));
+        Assert.True(batch.Host.Weights.IsEmpty);
     }
 
     [Fact]
@@ -69,17 +68,18 @@ public class SpanTests
             Seed = 3,
             LrSchedulerType = SchedulerType.Constant,
         };
-        Engine Open() =>
+        Engine Open(bool weights = false) =>
             TinyModel.Open(
                 TinyModel.Smallest(),
                 new ModelSettings(
                     WeightStorage.F32, WeightStorage.F32, TrainMode.Adapters, TinyModel.Lora(dropout), 0, LogitsChunk: 8
                 ),
                 16,
-                2
+                2,
+                weights: weights
             );
         EncodedRow other = new(Ids[..5], 3);
-        using var whole = Open();
+        using var whole = Open(weights: true);
         var trainer = new Trainer(whole, options, new RowList([Row(new(1, 3, 0.25f), new(5, 7, 3)), other]), 8);
         StepResult result = default;
         Assert.True(
@@ -88,6 +88,8 @@ public class SpanTests
         );
 
         using var parts = Open();
+        Assert.Throws<InvalidOperationException>(() =>
+            parts.MicroStep(Batch(Row(new(1, 3, 0.25f), new(5, 7, 3))).Host, default, 1)); // weights were not planned
         using var feed = new BatchFeed(new RowList([Row(new(1, 3), new(5, 7)), other]), options, 8, 0, 1);
         var batch = feed.Next()[0]; // in the order of the run
         double sum = 0, weights = 2 * 0.25 + 2 * 3 + 2;
@@ -123,6 +125,9 @@ public class SpanTests
         var all = RowLosses.Measure(engine, new RowList(rows), new(3, 20, Progress: (d, _) => told = d));
         Assert.Equal(4, told);
         Assert.Equal([7.0, 3, 0, 4], all.Select(l => l.Weight));
+        var smoothed = RowLosses.Measure(engine, new RowList(rows), new(3, 20, LabelSmoothing: 0.2f));
+        Assert.Equal(engine.Losses(Batch(rows[3]).Host, labelSmoothing: 0.2f), smoothed[3].Sum, 4);
+        Assert.NotEqual(all[3].Sum, smoothed[3].Sum, 2);
         for (int i = 0; i < rows.Length; i++)
         {
             double expected = 0;

@@ -38,7 +38,7 @@ internal sealed class SequenceTask(
         [.. _fit.Notes()];
 
     public Evaluation Evaluate(Engine engine, IRowSource rows, EvaluationOptions o) =>
-        SequenceEvaluation.Make(RowLosses.Measure(engine, rows, o));
+        SequenceEvaluation.Make(RowLosses.Measure(engine, rows, o with { LabelSmoothing = 0 })); // a true perplexity
 
     private static string Where(DataRow row) =>
         row is ExampleRow example ? example.Where : $"row {HeadroomException.Value(row.Id ?? row.Text, 40)}";
