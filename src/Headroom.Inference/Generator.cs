@@ -121,9 +121,13 @@ public sealed class Generator : IDisposable
     /// Everything that ends a text of a model: eos_token_id of generation_config.json and config.json, the tokenizer's
     /// EOS, and the token with which the chat template closes the assistant's turn.
     /// </summary>
-    internal static IReadOnlyList<int> EndIds(string model, ModelConfig config, ITokenizer tokenizer)
+    /// <param name="model">Where generation_config.json lies; null where nothing is to be read of it.</param>
+    /// <param name="config">The model's configuration.</param>
+    /// <param name="tokenizer">Its tokenizer.</param>
+    internal static IReadOnlyList<int> EndIds(string? model, ModelConfig config, ITokenizer tokenizer)
     {
-        var ids = new HashSet<int>([.. GenerationConfig.Beside(model).EosTokenIds, .. config.EosTokenIds]);
+        var ids = new HashSet<int>([
+            .. model == null ? [] : GenerationConfig.Beside(model).EosTokenIds, .. config.EosTokenIds]);
         if (tokenizer.EosId is { } eos) ids.Add(eos);
         if (tokenizer.ChatTemplate is { } source && ChatTemplate.EndToken(source, tokenizer) is { } end) ids.Add(end);
         return [.. ids];

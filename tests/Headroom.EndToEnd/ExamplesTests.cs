@@ -23,7 +23,12 @@ public partial class ExamplesTests(ITestOutputHelper output)
         string[] examples = [.. Commands(cli, []).SelectMany(c => Examples(Help(cli, c)))];
         Assert.True(examples.Length >= 15, string.Join('\n', examples));
         // What others name is made first.
-        foreach (string example in examples.OrderBy(e => e.Contains(" train ", StringComparison.Ordinal) ? 0 : 1))
+        foreach (
+            string example in examples.OrderBy(e =>
+                e.Contains(" data example ", StringComparison.Ordinal) ? 0
+                : e.Contains(" train ", StringComparison.Ordinal) ? 1
+                : 2)
+        )
         {
             string[] words = [.. Words().Matches(example).Select(m => m.Value.Trim('"')).Skip(1)];
             if (words.Any(w => w.StartsWith("HuggingFaceTB/", StringComparison.Ordinal)))

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Headroom.Core;
 using Headroom.Inference;
 using Headroom.Tokenizers.Chat;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Cli.Commands;
 
@@ -44,29 +45,38 @@ internal static class ChatCommand
     {
         bool json = arguments.Json(p);
         using var session = new Session(json, text: true);
-        string path = session.Model(arguments.Model(p));
-        var options = arguments.Options(p, path);
+        var model = arguments.Source(p, session);
+        var options = arguments.Options(p, model.Path);
         string deviceName = arguments.Device(p);
         if (context is < 2)
             throw new HeadroomException(
                 $"--context is {context}.", "Give the tokens that the conversation may take, such as 2048.");
-        var model = arguments.Source(p, path);
-        var template = ChatTemplate.Get(model.Tokenizer);
+        var encode = Prompt(arguments.Model(p), model);
         using var generator = Generator.Open(
             session.Open(deviceName), model, context, session.Say, (d, n) => session.Progress("loading", d, n, ""));
         session.EndLine();
         bool ask = messages.Length == 0 && !Console.IsInputRedirected;
         if (ask)
             session.Say(
-                $"{Path.GetFileName(path.TrimEnd('/'))} on {generator.DeviceName}, {generator.ContextLength} tokens "
+                $"{Path.GetFileName(arguments.Model(p).TrimEnd('/'))} on {generator.DeviceName}, {generator.ContextLength} tokens "
                     + $"of context. /reset starts a new conversation, /exit ends."
             );
-        Talk(generator, template, options, session, system, messages, ask, json);
+        Talk(generator, encode, options, session, system, messages, ask, json);
         return 0;
     }
 
+    /// <summary>A conversation as the model's prompt: in the form that a run was trained on, else by the chat template.</summary>
+    private static Func<IReadOnlyList<ChatMessage>, int[]> Prompt(string given, ModelSource model)
+    {
+        if (RunPlace.Find(given) is { } run && run.Recipe() is var recipe
+            && TaskTypes.Get(recipe.Task).Prompts(recipe, model.Tokenizer) is { } prompts)
+            return prompts.Encode;
+        var template = ChatTemplate.Get(model.Tokenizer);
+        return messages => template.Encode(messages, addGenerationPrompt: true);
+    }
+
     private static void Talk(
-        Generator generator, ChatTemplate template, GenerationOptions options, Session session, string? system,
+        Generator generator, Func<IReadOnlyList<ChatMessage>, int[]> encode, GenerationOptions options, Session session, string? system,
         string[] messages, bool ask, bool json)
     {
         var history = new List<ChatMessage>();
@@ -94,7 +104,7 @@ internal static class ChatCommand
             {
                 // Each turn draws its own numbers, the same in every run.
                 var g = generator.Start(
-                    template.Encode(history, addGenerationPrompt: true),
+                    encode(history),
                     options with
                     {
                         Sampling = options.Sampling with { Seed = options.Sampling.Seed + turn - 1 },

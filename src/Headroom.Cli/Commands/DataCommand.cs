@@ -21,8 +21,35 @@ internal static class DataCommand
     public static Command Create() =>
         new("data", "Look at data before a run, and write the data sets that come with Headroom.")
         {
-            Check(), Preview(), ReviewFiles(),
+            Check(), Preview(), ExampleFiles(), ReviewFiles(),
         };
+
+    private static Command ExampleFiles()
+    {
+        var form = new Argument<string>("form") { Description = string.Join(", ", Orders.Forms.Keys) };
+        form.AcceptOnlyFromAmong([.. Orders.Forms.Keys]);
+        var output = new Argument<string>("out")
+        {
+            Description = "Folder to write train.jsonl, validation.jsonl and test.jsonl to. Example: headroom data "
+                + "example conversations examples/conversations",
+        };
+        var seed = CommonOptions.With("--seed", 1, "Seed");
+        var overwrite = new Option<bool>("--overwrite") { Description = "Replace the three files of an earlier call." };
+        var command = new Command(
+            "example", "Write a small data set in one of the forms of rows: orders to a shop, whose answer is JSON.")
+        {
+            form, output, seed, overwrite,
+        };
+        command.SetAction(p =>
+        {
+            string folder = p.GetValue(output)!;
+            Orders.Write(p.GetValue(form)!, folder, p.GetValue(seed), p.GetValue(overwrite));
+            Console.WriteLine(
+                $"{folder}: {Orders.TrainRows} training, {Orders.ValidationRows} validation, {Orders.TestRows} test rows");
+            return 0;
+        });
+        return command;
+    }
 
     private static Command ReviewFiles()
     {

@@ -17,7 +17,8 @@ internal static class EvalCommand
         var recipe = new Argument<string>("recipe")
         {
             Description =
-                "A YAML recipe with one model. Example: headroom eval recipes/reviews.yaml --adapter runs/reviews/best",
+                "A run's folder (its best adapter), or a YAML recipe with one model. Example: headroom eval "
+                    + "recipes/reviews.yaml --adapter runs/reviews/best",
         };
         var adapter = new Option<string?>("--adapter")
         {
@@ -51,6 +52,11 @@ internal static class EvalCommand
     private static int Run(
         string path, string? adapter, string split, string[] sets, string? deviceName, bool json)
     {
+        if (RunPlace.Find(path) is { } run)
+        {
+            path = run.RecipePath;
+            adapter ??= run.Best;
+        }
         var (recipe, _) = Recipes.Load(path, sets, deviceName, null, null);
         if (recipe.Models.Count != 1)
             throw new HeadroomException(
@@ -68,14 +74,16 @@ internal static class EvalCommand
             batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, encoded.Count),
             tokens = PreparedRun.BatchTokens(
                 batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
-        model.Config.CheckLength(longest);
+        model.Config.CheckLength(longest + task.AnswerTokens);
         var device = session.Open(recipe.Device.Word());
         var settings = model.Settings(device, recipe.Training.Precision);
         foreach (string note in model.Notices.Concat(RunNotes.Find(task, rows, longest, model.Config)))
             session.Say("note: " + note);
         using var engine = model.Load(
             device, settings,
-            new BatchLimits(EvalTokens: tokens, EvalSequences: batch, Candidates: Math.Max(1, task.Candidates)));
+            new BatchLimits(
+                EvalTokens: tokens, EvalSequences: batch, Candidates: Math.Max(1, task.Candidates),
+                GenerateTokens: task.AnswerTokens > 0 ? longest + task.AnswerTokens : 0));
         var evaluation = Measured(json, split, rows.Count, () =>
             task.Evaluate(engine, encoded, new(batch, tokens, (ulong)(uint)recipe.Training.Seed, (d, n) =>
             {

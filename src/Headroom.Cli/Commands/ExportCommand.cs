@@ -39,7 +39,7 @@ internal static class ExportCommand
         var model = new Argument<string>("model")
         {
             Description =
-                "A Hugging Face folder or .gguf file. Example: headroom export models/llama-tiny --adapter "
+                "A Hugging Face folder, a .gguf file, or a run's folder. Example: headroom export models/llama-tiny --adapter "
                     + "runs/reviews/best --format gguf --type q8_0 --out tiny.gguf",
         };
         var adapter = new Option<string?>("--adapter") { Description = "Folder of an adapter (PEFT form) to merge." };
@@ -95,7 +95,12 @@ internal static class ExportCommand
     {
         using var session = new Session(o.Json);
         using var target = Target(o); // before a model is fetched or read
-        o = o with { Model = session.Model(o.Model) };
+        if (RunPlace.Find(o.Model) is { } run)
+        {
+            var of = run.Model(session, o.Adapter);
+            o = o with { Model = of.Path, Adapter = of.Adapter, Tokenizer = o.Tokenizer ?? of.TokenizerPath };
+        }
+        else o = o with { Model = session.Model(o.Model) };
         KeepSources(o, target);
         if (o.Format == "adapter") CopyAdapter(o, session, target);
         else if (o.Format == "vocab") WriteVocabulary(o, session, target);

@@ -27,8 +27,8 @@ internal static class GenerateCommand
     {
         bool json = arguments.Json(p);
         using var session = new Session(json, text: true);
-        string path = session.Model(arguments.Model(p));
-        var options = arguments.Options(p, path);
+        var model = arguments.Source(p, session);
+        var options = arguments.Options(p, model.Path);
         string deviceName = arguments.Device(p);
         if (prompt == null)
         {
@@ -37,7 +37,6 @@ internal static class GenerateCommand
                     "There is no prompt.", "Give --prompt \"...\", or write the prompt to standard input.");
             using (session.Waiting()) prompt = Console.In.ReadToEnd();
         }
-        var model = arguments.Source(p, path);
         int[] ids = model.Tokenizer.EncodePrompt(prompt);
         if (ids.Length == 0) throw new HeadroomException("The prompt has no tokens.", "Give some text.");
         int context = (int)Math.Min(int.MaxValue, (long)ids.Length + options.MaxNewTokens);

@@ -15,7 +15,7 @@ internal sealed class GenerationArguments(string example, int tokens)
 {
     private readonly Argument<string> _model = new("model")
     {
-        Description = $"A Hugging Face folder, a .gguf file, or a hub name (org/name). Example: {example}",
+        Description = $"A Hugging Face folder, a .gguf file, a hub name (org/name), or a run's folder. Example: {example}",
     };
     private readonly Option<string?> _adapter = new("--adapter") { Description = "Folder of an adapter (PEFT form)." };
     private readonly Option<int?> _tokens = new("--max-new-tokens")
@@ -94,13 +94,17 @@ internal sealed class GenerationArguments(string example, int tokens)
             ? d
             : throw new HeadroomException($"--device {p.GetValue(_device)} is unknown.", "Use auto, cpu or cuda.");
 
-    /// <summary>The model at a path, with the adapter and the storage that are asked for.</summary>
-    public ModelSource Source(ParseResult p, string path) =>
-        new(path)
+    /// <summary>The model that is asked for: at a path or of a run, with its adapter and storage.</summary>
+    public ModelSource Source(ParseResult p, Session session)
+    {
+        string given = Model(p);
+        if (RunPlace.Find(given) is { } run && !p.GetValue(_quantize)) return run.Model(session, p.GetValue(_adapter));
+        return new(session.Model(given))
         {
             Adapter = p.GetValue(_adapter),
             Quantization = p.GetValue(_quantize) ? new QuantizationOptions() : null,
         };
+    }
 
     /// <summary>Options of a text, checked, over the model's own.</summary>
     public GenerationOptions Options(ParseResult p, string model)

@@ -6,6 +6,7 @@ using Headroom.Core;
 using Headroom.Formats.Hub;
 using Headroom.Training.Data;
 using Headroom.Training.Tasks;
+using Headroom.Training.Tasks.Sequences;
 
 namespace Headroom.Training.Recipes;
 
@@ -44,6 +45,9 @@ internal static partial class RecipeWriter
             m.Path = Whole(m.Path)!;
             m.Tokenizer = Whole(m.Tokenizer);
         }
+        // A run's folder holds the template itself, whatever becomes of its file.
+        if (recipe.Task.ChatTemplate is { } template)
+            recipe.Task.ChatTemplate = ExampleEncoder.TemplateText(template, folder);
         recipe.Data.Train = Whole(recipe.Data.Train) ?? "";
         recipe.Data.Validation = Whole(recipe.Data.Validation);
         recipe.Data.Test = Whole(recipe.Data.Test);

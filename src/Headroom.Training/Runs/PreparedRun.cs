@@ -127,7 +127,7 @@ internal sealed class PreparedRun : IDisposable
 
     private static void CheckRecipe(Recipe recipe, RunRows rows, ModelConfig config)
     {
-        config.CheckLength(rows.Longest);
+        config.CheckLength(rows.Longest + rows.Task.AnswerTokens);
         config.CheckRank(recipe.Lora.R, "lora.r is");
         foreach (var (pattern, rank) in recipe.Lora.RankPattern)
             config.CheckRank(rank, $"lora.rank_pattern gives {pattern} the rank");
@@ -151,7 +151,9 @@ internal sealed class PreparedRun : IDisposable
                 : BatchTokens(evalRows, rows.Longest, "training.per_device_eval_batch_size, or task.max_seq_length");
         return new BatchLimits(
             trainTokens, trainRows, Math.Min(trainTokens, trainRows * rows.Task.MostLabels(rows.Longest)), evalTokens,
-            evalRows, Math.Max(1, rows.Task.Candidates), LabelWeights: rows.Task.WeighsLabels);
+            evalRows, Math.Max(1, rows.Task.Candidates),
+            GenerateTokens: others > 0 && rows.Task.AnswerTokens > 0 ? rows.Longest + rows.Task.AnswerTokens : 0,
+            LabelWeights: rows.Task.WeighsLabels);
     }
 
     private static string[] Slower(IDevice device, ModelConfig config, ModelSettings settings) =>

@@ -23,6 +23,11 @@ internal interface ITask
     /// </summary>
     int Candidates { get; }
     /// <summary>
+    /// Tokens of the answers that an evaluation lets the model give, at most, behind the longest row; 0 where it gives
+    /// none.
+    /// </summary>
+    int AnswerTokens => 0;
+    /// <summary>
     /// Ids that an evaluation uses with every row, such as those of the label words: a part of the rows' identity.
     /// </summary>
     IReadOnlyList<int[]> SharedIds { get; }

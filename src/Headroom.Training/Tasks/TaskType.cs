@@ -90,6 +90,12 @@ internal abstract class TaskType
     public abstract ITask Make(Recipe recipe, ITokenizer tokenizer);
 
     /// <summary>
+    /// Prompts without answers, for what is done with a model after its training; null: the task has none.
+    /// </summary>
+    /// <exception cref="HeadroomException">Recipe and tokenizer do not go together.</exception>
+    public virtual IPrompts? Prompts(Recipe recipe, ITokenizer tokenizer) => null;
+
+    /// <summary>
     /// A baseline that needs no language model, fitted on the training rows and evaluated on the test rows; null when
     /// there is none.
     /// </summary>

@@ -48,6 +48,14 @@ internal static class ConversationReader
         return Check(row, first with { Messages = new JsonArray(all), Learned = learned });
     }
 
+    /// <summary>A conversation up to where its assistant would answer: without a last turn of its own.</summary>
+    public static Conversation ReadPrompt(ColumnReader row, string column)
+    {
+        var c = Parse(row, row.List(column), column);
+        while (c.Messages.Count > 0 && (string)c.Messages[^1]!["role"]! == Assistant) c.Messages.RemoveAt(c.Messages.Count - 1);
+        return c.Messages.Count > 0 ? c : throw row.Bad("nothing stands before the answer", "Give what is to be answered");
+    }
+
     private static Conversation Parse(ColumnReader row, JsonArray turns, string column)
     {
         var messages = new JsonArray();

@@ -65,6 +65,14 @@ internal sealed record Instruction(
     /// </summary>
     public Conversation ToConversation()
     {
+        var messages = ToPrompt().Messages;
+        messages.Add(Message("assistant", Output));
+        return new Conversation(messages, [.. messages.Select(m => (string)m!["role"]! == "assistant")]);
+    }
+
+    /// <summary>The same without the answer.</summary>
+    public Conversation ToPrompt()
+    {
         var messages = new JsonArray();
         if (System is { Length: > 0 }) messages.Add(Message("system", System));
         foreach (var (instruct, output) in History)
@@ -73,8 +81,7 @@ internal sealed record Instruction(
             messages.Add(Message("assistant", output));
         }
         messages.Add(Message("user", Input.Length == 0 ? Instruct : Instruct + "\n" + Input));
-        messages.Add(Message("assistant", Output));
-        return new Conversation(messages, [.. messages.Select(m => (string)m!["role"]! == "assistant")]);
+        return new Conversation(messages, new bool[messages.Count]);
     }
 
     /// <summary>

@@ -80,6 +80,9 @@ internal sealed class LabelWordsType : TaskType
                 "An evaluation set needs both classes: give another file or take more rows");
     }
 
+    public override IPrompts Prompts(Recipe recipe, ITokenizer tokenizer) =>
+        new LabelWordPrompts(new LabelWordEncoder(tokenizer, recipe.Task), Fields(recipe.Data, recipe.Task));
+
     public override ITask Make(Recipe recipe, ITokenizer tokenizer) => new LabelWordsTask(this, recipe.Task, tokenizer);
 
     public override (string Name, Evaluation Evaluation)? Baseline(

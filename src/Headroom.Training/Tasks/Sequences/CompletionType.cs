@@ -1,7 +1,6 @@
-using Headroom.Formats.Data;
 using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training.Data.Forms;
-using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Tasks.Sequences;
 
@@ -18,6 +17,10 @@ internal sealed class CompletionType : SequenceType
             ? ConversationReader.ReadPair(row, "prompt", "completion")
             : new Completion(row.OptionalText("prompt"), row.Text("completion"));
 
-    protected override Func<DataRow, SequenceTokens> Encoder(TaskOptions task, ITokenizer tokenizer) =>
-        new ExampleEncoder(task, tokenizer).Encode;
+    public override Example ReadPrompt(ColumnReader row) =>
+        row.HoldsList("prompt") ? ConversationReader.ReadPrompt(row, "prompt") : new Completion(row.Text("prompt"), "");
+
+    // Rows of both kinds are of this form; a conversation of one message is a plain text to it.
+    public override Example PromptOf(IReadOnlyList<ChatMessage> messages) => messages.Count == 1
+        ? new Completion(messages[0].Content, "") : SequencePrompts.Conversation(messages);
 }

@@ -1,5 +1,5 @@
-using Headroom.Formats.Data;
 using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training.Data.Forms;
 using Headroom.Training.Recipes;
 
@@ -19,8 +19,10 @@ internal sealed class ConversationType : SequenceType
     protected override Example ReadRow(ColumnReader row) =>
         ConversationReader.Read(row, row.Find(Conversations) != null ? Conversations : Messages);
 
-    protected override Func<DataRow, SequenceTokens> Encoder(TaskOptions task, ITokenizer tokenizer) =>
-        new ExampleEncoder(task, tokenizer).Encode;
+    public override Example ReadPrompt(ColumnReader row) =>
+        ConversationReader.ReadPrompt(row, row.Find(Conversations) != null ? Conversations : Messages);
+
+    public override Example PromptOf(IReadOnlyList<ChatMessage> messages) => SequencePrompts.Conversation(messages);
 
     public override string? Recognize(IReadOnlyCollection<string> columns, DataOptions data) =>
         base.Recognize(columns, data)

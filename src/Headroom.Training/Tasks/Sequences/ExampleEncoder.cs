@@ -25,7 +25,7 @@ internal sealed class ExampleEncoder
     public ExampleEncoder(TaskOptions task, ITokenizer tokenizer)
     {
         (_task, _tokenizer) = (task, tokenizer);
-        string? own = task.ChatTemplate == null ? null : TemplateText(task.ChatTemplate);
+        string? own = task.ChatTemplate == null ? null : TemplateText(task.ChatTemplate, "");
         HasTemplate = own != null || tokenizer.ChatTemplate != null;
         _template = new(() => own == null ? ChatTemplate.Get(tokenizer) : new ChatTemplate(own, tokenizer));
         if (own != null) _ = _template.Value; // a template that is none is refused before a row is read
@@ -36,7 +36,9 @@ internal sealed class ExampleEncoder
     /// <summary>Tokens and answers of a row.</summary>
     public SequenceTokens Encode(DataRow row)
     {
-        var (example, where) = (ExampleRow)row;
+        // A text of the reviews that come with Headroom is a plain row.
+        if (row is not ExampleRow(var example, var where))
+            return new(TextType.Ended(_tokenizer, _tokenizer.EncodePrompt(row.Text)), null);
         try
         {
             return example switch
@@ -44,6 +46,7 @@ internal sealed class ExampleEncoder
                 Conversation c => Encode(c),
                 Instruction i => HasTemplate ? Encode(i.ToConversation()) : Encode(i.ToCompletion()),
                 Completion c => Encode(c),
+                PlainText t => new(TextType.Ended(_tokenizer, _tokenizer.EncodePrompt(t.Text)), null),
                 _ => throw new InvalidOperationException($"no encoding of {example.GetType().Name}"),
             };
         }
@@ -52,6 +55,16 @@ internal sealed class ExampleEncoder
             throw new HeadroomException($"{where}: {e.Message}", e.ToDo, e.ExitCode, e);
         }
     }
+
+    /// <summary>Tokens of an example without its answer, up to where the model goes on.</summary>
+    /// <exception cref="HeadroomException">The template refuses it.</exception>
+    public int[] Prompt(Example example) => example switch
+    {
+        Conversation c => _tokenizer.Encode(_template.Value.Render(c.Messages, true, c.Variables)),
+        Instruction i => Prompt(HasTemplate ? i.ToPrompt() : i.ToCompletion()),
+        Completion c => _tokenizer.EncodePrompt(c.Prompt),
+        _ => throw new InvalidOperationException($"no prompt of {example.GetType().Name}"),
+    };
 
     private SequenceTokens Encode(Conversation c)
     {
@@ -91,14 +104,19 @@ internal sealed class ExampleEncoder
         return new(ids, [new LabelSpan(first, ids.Length)]);
     }
 
-    private static string TemplateText(string given)
+    /// <summary>The template that task.chat_template gives, or names as a file.</summary>
+    /// <param name="given">The key's value.</param>
+    /// <param name="folder">What a path is relative to.</param>
+    /// <exception cref="HeadroomException">It is neither.</exception>
+    internal static string TemplateText(string given, string folder)
     {
         if (given.Contains("{{", StringComparison.Ordinal) || given.Contains("{%", StringComparison.Ordinal))
             return given;
-        if (!File.Exists(given))
+        string path = Path.Combine(folder, given);
+        if (!File.Exists(path))
             throw new HeadroomException(
                 $"task.chat_template {HeadroomException.Value(given)} is no file and no template.",
                 "Name a .jinja file, or give the template's text.");
-        return RecipeLoader.ReadText(given);
+        return RecipeLoader.ReadText(path);
     }
 }

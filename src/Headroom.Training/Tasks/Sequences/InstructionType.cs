@@ -1,8 +1,7 @@
 using System.Text.Json.Nodes;
-using Headroom.Formats.Data;
 using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training.Data.Forms;
-using Headroom.Training.Recipes;
 
 namespace Headroom.Training.Tasks.Sequences;
 
@@ -22,8 +21,18 @@ internal sealed class InstructionType : SequenceType
             row.Text("instruction"), row.OptionalText("input"), row.Text("output"),
             row.OptionalText("system") is { Length: > 0 } system ? system : null, History(row));
 
-    protected override Func<DataRow, SequenceTokens> Encoder(TaskOptions task, ITokenizer tokenizer) =>
-        new ExampleEncoder(task, tokenizer).Encode;
+    public override Example ReadPrompt(ColumnReader row) =>
+        new Instruction(
+            row.Text("instruction"), row.OptionalText("input"), "",
+            row.OptionalText("system") is { Length: > 0 } system ? system : null, History(row));
+
+    public override Example PromptOf(IReadOnlyList<ChatMessage> messages)
+    {
+        string? system = messages is [{ Role: "system" } first, ..] ? first.Content : null;
+        var turns = messages.Skip(system == null ? 0 : 1).Select(m => m.Content).ToList();
+        var history = turns.SkipLast(1).Chunk(2).Where(p => p.Length == 2).Select(p => (p[0], p[1]));
+        return new Instruction(turns[^1], "", "", system, [.. history]);
+    }
 
     private static List<(string, string)> History(ColumnReader row)
     {

@@ -9,24 +9,30 @@ internal static class SequenceEvaluation
     public static readonly MetricKind Perplexity = new("perplexity", Direction.Lower);
 
     /// <summary>Every metric of these tasks.</summary>
-    public static IReadOnlyList<MetricKind> Kinds => [MetricKind.Loss, Perplexity];
+    public static IReadOnlyList<MetricKind> Kinds =>
+        [MetricKind.Loss, Perplexity, Answers.ExactMatch, Answers.RougeL, Answers.ChrF];
 
     /// <summary>
     /// Loss = sum(weight * token loss) / sum(weight) over all rows; the interval is that of a ratio of sums over rows
     /// (<see cref="Statistics.OfRatio"/>), perplexity's its exponential.
     /// </summary>
-    public static Evaluation Make(IReadOnlyList<RowLoss> losses)
+    /// <param name="losses">Of every row.</param>
+    /// <param name="answers">Answers of the model; none where it was not asked.</param>
+    /// <param name="seed">Of the intervals that are found by drawing rows.</param>
+    public static Evaluation Make(IReadOnlyList<RowLoss> losses, IReadOnlyList<Answered> answers, ulong seed)
     {
         double sum = losses.Sum(l => l.Sum), weight = losses.Sum(l => l.Weight), loss = sum / weight;
         var interval = new Lazy<Interval?>(() => Statistics.OfRatio([.. losses.Select(l => (l.Sum, l.Weight))]));
         return new Evaluation
         {
             Rows = losses.Count,
+            Detail = answers.Count > 0 ? new AnswerDetail([.. answers.Take(AnswerDetail.Most)]) : null,
             Metrics =
             [
                 new(MetricKind.Loss, loss, () => interval.Value),
                 new(Perplexity, Math.Exp(loss), () => interval.Value is { } i
                     ? new Interval(Math.Exp(i.Value), Math.Exp(i.Low), Math.Exp(i.High)) : null),
+                .. answers.Count > 0 ? Answers.Score(answers, seed) : [],
             ],
         };
     }

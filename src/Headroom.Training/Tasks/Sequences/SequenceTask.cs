@@ -37,8 +37,17 @@ internal sealed class SequenceTask(
     public IReadOnlyList<string> Notes(IReadOnlyList<DataRow>? train, params IReadOnlyList<DataRow>[] others) =>
         [.. _fit.Notes()];
 
-    public Evaluation Evaluate(Engine engine, IRowSource rows, EvaluationOptions o) =>
-        SequenceEvaluation.Make(RowLosses.Measure(engine, rows, o with { LabelSmoothing = 0 })); // a true perplexity
+    public int AnswerTokens => options.AnswerTokens;
+
+    public Evaluation Evaluate(Engine engine, IRowSource rows, EvaluationOptions o)
+    {
+        // The loss of the tokens as they are, so that its exponential is a perplexity.
+        var losses = RowLosses.Measure(engine, rows, o with { LabelSmoothing = 0 });
+        if (options.AnswerTokens == 0) return SequenceEvaluation.Make(losses, [], o.Seed);
+        var generator = new Generator(engine, tokenizer, Generator.EndIds(null, engine.Model.Config, tokenizer));
+        var answers = Answers.Make(generator, rows, options.AnswerTokens, o.Progress);
+        return SequenceEvaluation.Make(losses, answers, o.Seed);
+    }
 
     private static string Where(DataRow row) =>
         row is ExampleRow example ? example.Where : $"row {HeadroomException.Value(row.Id ?? row.Text, 40)}";

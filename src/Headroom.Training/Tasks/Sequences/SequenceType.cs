@@ -1,6 +1,8 @@
+using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
+using Headroom.Tokenizers.Chat;
 using Headroom.Training.Data;
 using Headroom.Training.Data.Forms;
 using Headroom.Training.Recipes;
@@ -12,9 +14,11 @@ internal abstract class SequenceType : TaskType
 {
     public override IReadOnlyList<MetricKind> Metrics => SequenceEvaluation.Kinds;
     public override string BestMetric => MetricKind.Loss.Name;
-    public override IReadOnlyList<string> Shown => [SequenceEvaluation.Perplexity.Name];
+    public override IReadOnlyList<string> Shown =>
+        [SequenceEvaluation.Perplexity.Name, Answers.ExactMatch.Name, Answers.RougeL.Name, Answers.ChrF.Name];
+    public override IReadOnlyList<string> Ranked => [Answers.ExactMatch.Name, MetricKind.Loss.Name];
     public override IReadOnlyList<string> Keys =>
-        ["data.columns", "task.loss", "task.truncation", "task.chat_template"];
+        ["data.columns", "task.loss", "task.truncation", "task.chat_template", "task.answer_tokens"];
 
     /// <summary>Columns without which a record is not of this form.</summary>
     protected abstract string[] Needed { get; }
@@ -27,8 +31,12 @@ internal abstract class SequenceType : TaskType
     /// <exception cref="HeadroomException">It is none.</exception>
     protected abstract Example ReadRow(ColumnReader row);
 
-    /// <summary>How the examples of a recipe become tokens.</summary>
-    protected abstract Func<DataRow, SequenceTokens> Encoder(TaskOptions task, ITokenizer tokenizer);
+    /// <summary>A record up to where the model answers.</summary>
+    /// <exception cref="HeadroomException">It has no such part.</exception>
+    public abstract Example ReadPrompt(ColumnReader row);
+
+    /// <summary>A conversation whose next turn is the model's, as a row of this form begins.</summary>
+    public abstract Example PromptOf(IReadOnlyList<ChatMessage> messages);
 
     public override string? Recognize(IReadOnlyCollection<string> columns, DataOptions data)
     {
@@ -80,6 +88,11 @@ internal abstract class SequenceType : TaskType
                 "Use right, left or drop.");
         if (recipe.Task.Stride > 0 && (recipe.Task.Truncation ?? UsualTruncation) != Truncation.Windows)
             throw new HeadroomException("task.stride goes with windows alone.", "Leave it out.");
+        string best = BestOf(recipe.Training);
+        if (recipe.Task.AnswerTokens == 0 && best != MetricKind.Loss.Name && best != SequenceEvaluation.Perplexity.Name)
+            throw new HeadroomException(
+                $"training.metric_for_best_model is {best}, which needs answers of the model.",
+                "Set task.answer_tokens to the tokens that an answer may have.");
         if (recipe.Task.Stride > recipe.Task.MaxSeqLength / 2)
             throw new HeadroomException(
                 $"task.stride {recipe.Task.Stride} is more than half of task.max_seq_length "
@@ -87,8 +100,17 @@ internal abstract class SequenceType : TaskType
                 "Windows have that many tokens in common: lower it.");
     }
 
+    public override Evaluation Read(Evaluation logged, JsonObject fields) =>
+        AnswerDetail.Read(fields) is { } answers ? logged with { Detail = answers } : logged;
+
+    public override IReadOnlyList<Section> Sections(IReadOnlyList<ReportRow> rows) => [AnswerDetail.Section(rows)];
+
     public override ITask Make(Recipe recipe, ITokenizer tokenizer) =>
-        new SequenceTask(this, recipe.Task, tokenizer, UsualTruncation, Encoder(recipe.Task, tokenizer));
+        new SequenceTask(
+            this, recipe.Task, tokenizer, UsualTruncation, new ExampleEncoder(recipe.Task, tokenizer).Encode);
+
+    public override IPrompts Prompts(Recipe recipe, ITokenizer tokenizer) =>
+        new SequencePrompts(this, new ExampleEncoder(recipe.Task, tokenizer));
 }
 
 /// <summary>Tokens of an example before they are cut.</summary>

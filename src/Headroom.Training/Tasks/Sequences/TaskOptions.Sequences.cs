@@ -32,6 +32,14 @@ public sealed partial class TaskOptions
     [AlsoCalled("truncation_mode truncation_side truncation_strategy excess_length_strategy")]
     public Truncation? Truncation { get; set; }
     /// <summary>
+    /// Tokens of an answer, at most, where evaluations let the model answer every row anew (greedy) and compare that
+    /// with the data's answer: exact_match, rouge_l and chrf; 0 = they measure losses alone.
+    /// </summary>
+    [Identity(Identity.Numbers)]
+    [Range(0, 1 << 16)]
+    [AlsoCalled("predict_with_generate generation_max_length eval_max_new_tokens eval_table_max_new_tokens")]
+    public int AnswerTokens { get; set; }
+    /// <summary>
     /// Tokens that a window of a long text has in common with the one before; they are read there and not learned
     /// again.
     /// </summary>

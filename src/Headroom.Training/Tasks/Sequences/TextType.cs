@@ -1,4 +1,3 @@
-using Headroom.Formats.Data;
 using Headroom.Tokenizers;
 using Headroom.Tokenizers.Chat;
 using Headroom.Training.Data.Forms;
@@ -21,8 +20,9 @@ internal sealed class TextType : SequenceType
 
     protected override Example ReadRow(ColumnReader row) => new PlainText(row.Text("text"));
 
-    protected override Func<DataRow, SequenceTokens> Encoder(TaskOptions task, ITokenizer tokenizer) =>
-        row => new(Ended(tokenizer, tokenizer.EncodePrompt(row.Text)), null);
+    public override Example ReadPrompt(ColumnReader row) => new Completion(row.Text("text"), "");
+
+    public override Example PromptOf(IReadOnlyList<ChatMessage> messages) => new Completion(messages[^1].Content, "");
 
     /// <summary>Ids with the token that ends a sequence behind them, once, where the tokenizer names one.</summary>
     internal static int[] Ended(ITokenizer tokenizer, int[] ids) =>
