@@ -34,10 +34,13 @@ internal sealed class TerminalText(TextWriter inner) : TextWriter
     /// <inheritdoc/>
     public override void Flush() => inner.Flush();
 
-    /// <summary>What begins and ends the text that headroom data preview shows in colour; these two do no harm.</summary>
+    /// <summary>
+    /// What begins and ends the text that headroom data preview shows in colour; these two do no harm.
+    /// </summary>
     public const string Green = "\u001b[32m", Plain = "\u001b[0m";
 
-    private static bool IsColour(ReadOnlySpan<char> rest) => rest.StartsWith(Green.AsSpan(1)) || rest.StartsWith(Plain.AsSpan(1));
+    private static bool IsColour(ReadOnlySpan<char> rest) =>
+        rest.StartsWith(Green.AsSpan(1)) || rest.StartsWith(Plain.AsSpan(1));
 
     // A carriage return begins the line of progress anew; lines of others never hold one (Printable).
     private static char Shown(char c) => char.IsControl(c) && c is not ('\n' or '\r' or '\t') ? '\uFFFD' : c;

@@ -4,8 +4,8 @@ namespace Headroom.Tokenizers;
 
 /// <summary>
 /// What of a text each token stands for. A tokenizer keeps no places while it normalizes and cuts; they are found
-/// afterwards, stretch by stretch between added tokens: pieces, as bytes, are what the normalized stretch is made of, one
-/// behind the other.
+/// afterwards, stretch by stretch between added tokens: pieces, as bytes, are what the normalized stretch is made of,
+/// one behind the other.
 /// </summary>
 /// <param name="parts">The vocabulary.</param>
 /// <param name="added">Spelling of added tokens.</param>
@@ -79,8 +79,8 @@ internal sealed class TokenOffsets(TokenizerParts parts, IReadOnlyDictionary<int
         return !parts.ByteLevel && Decoders.ByteOf(piece) != null ? 1 : Encoding.UTF8.GetByteCount(piece);
     }
 
-    // Where a token stands for what it does not spell (one for all that is unknown): each piece that is found in the text
-    // is at its place, and what is between belongs to those that are not.
+    // Where a token stands for what it does not spell (one for all that is unknown): each piece that is found in the
+    // text is at its place, and what is between belongs to those that are not.
     private void Match(string source, int from, int first)
     {
         int at = 0;
@@ -138,7 +138,8 @@ internal static class OffsetEncoding
 {
     /// <summary>As <see cref="BpeTokenizer.EncodeWithOffsets"/>.</summary>
     /// <exception cref="NotSupportedException">The tokenizer is not one of this library.</exception>
-    public static (int[] Ids, (int Start, int End)[] Offsets) EncodeWithOffsets(this ITokenizer tokenizer, string text) =>
+    public static (int[] Ids, (int Start, int End)[] Offsets) EncodeWithOffsets(
+        this ITokenizer tokenizer, string text) =>
         tokenizer is BpeTokenizer bpe ? bpe.EncodeWithOffsets(text)
             : throw new NotSupportedException($"{tokenizer.GetType().Name} does not tell where its tokens are");
 }

@@ -73,7 +73,7 @@ public partial class ExamplesTests(ITestOutputHelper output)
     private static IEnumerable<string> Examples(string help) =>
         Example().Matches(help).Select(m => m.Value.TrimEnd('.', ' '));
 
-    private static void CopyFolder(string from, string to)
+    internal static void CopyFolder(string from, string to)
     {
         foreach (string file in Directory.EnumerateFiles(from, "*", SearchOption.AllDirectories))
         {

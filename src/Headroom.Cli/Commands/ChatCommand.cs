@@ -58,14 +58,16 @@ internal static class ChatCommand
         bool ask = messages.Length == 0 && !Console.IsInputRedirected;
         if (ask)
             session.Say(
-                $"{Path.GetFileName(arguments.Model(p).TrimEnd('/'))} on {generator.DeviceName}, {generator.ContextLength} tokens "
-                    + $"of context. /reset starts a new conversation, /exit ends."
+                $"{Path.GetFileName(arguments.Model(p).TrimEnd('/'))} on {generator.DeviceName}, "
+                    + $"{generator.ContextLength} tokens of context. /reset starts a new conversation, /exit ends."
             );
         Talk(generator, encode, options, session, system, messages, ask, json);
         return 0;
     }
 
-    /// <summary>A conversation as the model's prompt: in the form that a run was trained on, else by the chat template.</summary>
+    /// <summary>
+    /// A conversation as the model's prompt: in the form that a run was trained on, else by the chat template.
+    /// </summary>
     private static Func<IReadOnlyList<ChatMessage>, int[]> Prompt(string given, ModelSource model)
     {
         if (RunPlace.Find(given) is { } run && run.Recipe() is var recipe
@@ -76,8 +78,8 @@ internal static class ChatCommand
     }
 
     private static void Talk(
-        Generator generator, Func<IReadOnlyList<ChatMessage>, int[]> encode, GenerationOptions options, Session session, string? system,
-        string[] messages, bool ask, bool json)
+        Generator generator, Func<IReadOnlyList<ChatMessage>, int[]> encode, GenerationOptions options, Session session,
+        string? system, string[] messages, bool ask, bool json)
     {
         var history = new List<ChatMessage>();
         void Reset()

@@ -45,7 +45,8 @@ internal static class DataCommand
             string folder = p.GetValue(output)!;
             Orders.Write(p.GetValue(form)!, folder, p.GetValue(seed), p.GetValue(overwrite));
             Console.WriteLine(
-                $"{folder}: {Orders.TrainRows} training, {Orders.ValidationRows} validation, {Orders.TestRows} test rows");
+                $"{folder}: {Orders.TrainRows} training, {Orders.ValidationRows} validation, "
+                    + $"{Orders.TestRows} test rows");
             return 0;
         });
         return command;
@@ -125,7 +126,8 @@ internal static class DataCommand
         var rows = CommonOptions.With("--rows", 3, "Rows to show");
         var command = new Command(
             "preview",
-            "Show the first rows as they are trained: what is learned is in colour on a terminal, in brackets elsewhere."
+            "Show the first rows as they are trained: what is learned is in colour on a terminal, in brackets "
+                + "elsewhere."
         )
         {
             data, tokenizer, set, rows,

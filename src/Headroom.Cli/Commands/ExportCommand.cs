@@ -39,8 +39,8 @@ internal static class ExportCommand
         var model = new Argument<string>("model")
         {
             Description =
-                "A Hugging Face folder, a .gguf file, or a run's folder. Example: headroom export models/llama-tiny --adapter "
-                    + "runs/reviews/best --format gguf --type q8_0 --out tiny.gguf",
+                "A Hugging Face folder, a .gguf file, or a run's folder. Example: headroom export models/llama-tiny "
+                    + "--adapter runs/reviews/best --format gguf --type q8_0 --out tiny.gguf",
         };
         var adapter = new Option<string?>("--adapter") { Description = "Folder of an adapter (PEFT form) to merge." };
         var format = CommonOptions.With(

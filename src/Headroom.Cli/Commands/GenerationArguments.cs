@@ -15,7 +15,8 @@ internal sealed class GenerationArguments(string example, int tokens)
 {
     private readonly Argument<string> _model = new("model")
     {
-        Description = $"A Hugging Face folder, a .gguf file, a hub name (org/name), or a run's folder. Example: {example}",
+        Description = $"A Hugging Face folder, a .gguf file, a hub name (org/name), or a run's folder. Example: "
+            + example,
     };
     private readonly Option<string?> _adapter = new("--adapter") { Description = "Folder of an adapter (PEFT form)." };
     private readonly Option<int?> _tokens = new("--max-new-tokens")

@@ -128,10 +128,8 @@ internal static class PredictCommand
             void Progress(long d, long n) => session.Progress("loading", d, n, "");
             if (prompts.Labels.Count == 0)
             {
-                int context = recipe.Task.MaxSeqLength + tokens;
-                using var known = OpenModel.Open(source);
-                context = Math.Min(context, known.Config.MaxPositionEmbeddings);
-                var generator = Generator.Open(device, source, context, session.Say, Progress);
+                // What the model takes, since a prompt may be longer than those that it was trained on.
+                var generator = Generator.Open(device, source, null, session.Say, Progress);
                 return new(null, generator, prompts, 0, tokens);
             }
             using var model = OpenModel.Open(source, session.Say);
@@ -157,7 +155,8 @@ internal static class PredictCommand
                 foreach (int[] prompt in some) batch.AddPrompt(prompt, candidates[0]);
                 float[] scores = new float[some.Length * candidates.Length], logSumExp = new float[some.Length];
                 _engine!.Scores(batch.Host, candidates, scores, logSumExp);
-                for (int i = 0; i < some.Length; i++) yield return Label(scores.AsSpan(i * candidates.Length, candidates.Length));
+                for (int i = 0; i < some.Length; i++)
+                    yield return Label(scores.AsSpan(i * candidates.Length, candidates.Length));
             }
         }
 

@@ -103,8 +103,8 @@ internal static partial class DataFiles
     }
 
     /// <summary>
-    /// The bytes of a text file as UTF-8: unpacked when its name ends in .gz or .zst, and converted when a byte order mark says
-    /// UTF-16 or UTF-32.
+    /// The bytes of a text file as UTF-8: unpacked when its name ends in .gz or .zst, and converted when a byte order
+    /// mark says UTF-16 or UTF-32.
     /// </summary>
     private sealed class TextFile : Stream
     {
@@ -129,7 +129,8 @@ internal static partial class DataFiles
                 path, FileMode.Open, FileAccess.Read, FileShare.Read, 1 << 16, FileOptions.SequentialScan);
             _gzip = path.EndsWith(".gz", StringComparison.OrdinalIgnoreCase);
             _file = _gzip ? new GZipStream(file, CompressionMode.Decompress)
-                : path.EndsWith(".zst", StringComparison.OrdinalIgnoreCase) ? new DecompressionStream(file, leaveOpen: false)
+                : path.EndsWith(".zst", StringComparison.OrdinalIgnoreCase)
+                    ? new DecompressionStream(file, leaveOpen: false)
                 : file;
             try
             {

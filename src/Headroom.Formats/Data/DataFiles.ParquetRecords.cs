@@ -65,7 +65,8 @@ internal static partial class DataFiles
 
     private static JsonValue Number(string where, string name, double value) =>
         double.IsFinite(value) ? JsonValue.Create(value) : throw new HeadroomException(
-            $"{where}: column '{HeadroomException.Value(name)}' holds {Text(value)}", "Write null there, or drop the row");
+            $"{where}: column '{HeadroomException.Value(name)}' holds {Text(value)}",
+            "Write null there, or drop the row");
 
     private static string Utf8Text(string where, string name, ReadOnlySpan<byte> bytes)
     {

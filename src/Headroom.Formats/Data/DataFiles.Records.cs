@@ -156,9 +156,9 @@ internal static partial class DataFiles
                 "Put a line with their names before them and set data.header to true; without one there are two: text, "
                     + "label");
         string[] names = [.. cells.Select(c => c.Trim())];
-        return names.Distinct().Count() == names.Length ? names : throw Bad(
-            path, number,
-            $"several columns are named '{HeadroomException.Value(names.GroupBy(n => n).First(g => g.Count() > 1).Key)}'",
+        string? twice = names.GroupBy(n => n).FirstOrDefault(g => g.Count() > 1)?.Key;
+        return twice == null ? names : throw Bad(
+            path, number, $"several columns are named '{HeadroomException.Value(twice)}'",
             "Give each column a name of its own");
     }
 }

@@ -72,7 +72,8 @@ internal static partial class DataFiles
         return KindOf(path) switch
         {
             Kind.Json => ReadJson(path, options),
-            Kind.Csv => ReadTable(path, CsvLines(path, [.. options.Texts, options.LabelField], options.Header), options),
+            Kind.Csv => ReadTable(
+                path, CsvLines(path, [.. options.Texts, options.LabelField], options.Header), options),
             Kind.Tsv => ReadTable(path, TsvLines(path), options),
             Kind.Plain => ReadPlain(path, options),
             _ => ReadParquet(path, options),

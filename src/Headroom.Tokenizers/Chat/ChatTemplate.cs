@@ -71,7 +71,8 @@ public sealed class ChatTemplate
     public string Render(
         JsonArray messages, bool addGenerationPrompt, JsonObject? variables = null, DateTimeOffset? now = null) =>
         JinjaInterpreter.Render(
-            _template, Variables(JinjaValues.From(messages), addGenerationPrompt, variables), now ?? DateTimeOffset.Now);
+            _template, Variables(JinjaValues.From(messages), addGenerationPrompt, variables),
+            now ?? DateTimeOffset.Now);
 
     /// <summary>
     /// The same text with what of it assistants write: content, thoughts and calls of tools, each with the token that
@@ -124,7 +125,8 @@ public sealed class ChatTemplate
         {
             string text = Render([new ChatMessage("user", "a"), new ChatMessage("assistant", answer)], false);
             int at = text.LastIndexOf(answer, StringComparison.Ordinal);
-            return at < 0 ? null : Specials(text, at + answer.Length, text.Length).Select(t => t.Token).FirstOrDefault();
+            return at < 0 ? null
+                : Specials(text, at + answer.Length, text.Length).Select(t => t.Token).FirstOrDefault();
         }
         catch (HeadroomException)
         {

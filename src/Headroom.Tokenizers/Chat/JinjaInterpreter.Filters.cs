@@ -177,7 +177,9 @@ internal sealed partial class JinjaInterpreter
                     : new Undefined("there is no last item and it");
             case "reverse":
                 var reversed = Items(v).Reverse().ToList();
-                return v is string ? JoinAll("", reversed.Select(c => (string)c!)) : v is PyIterator ? reversed : new PyIterator(reversed);
+                return v is string
+                    ? JoinAll("", reversed.Select(c => (string)c!))
+                    : v is PyIterator ? reversed : new PyIterator(reversed);
             case "batch":
                 return new PyIterator(
                     Batches(v, Integer(args.Get(0, "linecount"), "linecount"), args.Get(1, "fill_with", null)));

@@ -310,7 +310,8 @@ internal sealed partial class JinjaInterpreter
                 continue;
             }
             int at = s.IndexOf(old, from, StringComparison.Ordinal);
-            text.Append(s, from, at - from).Append(by);
+            // What stands in the place of a text comes from where that came from.
+            text.Append(s, from, at - from).AppendFor(by, s, at);
             from = at + old.Length;
         }
         return text.Append(s, from, s.Length - from).ToString();

@@ -22,9 +22,9 @@ internal sealed class TextBuilder(Provenance? marks)
     /// <summary>Adds a part of a string with the marks of that part.</summary>
     public TextBuilder Append(string text, int from, int count)
     {
-        if (count > 0 && marks != null && marks.Knows(text))
+        if (marks != null && text.Length > 0 && marks.Knows(text))
         {
-            _known = true;
+            _known = true; // also where nothing of it is taken: that is decided then
             foreach (var m in Provenance.Within(marks.Of(text), from, from + count, _text.Length - from)) Mark(m);
         }
         _text.Append(text, from, count);

@@ -40,7 +40,8 @@ internal sealed class TurnFinder(
         int message = marks[first].Message,
             before = first == 0 ? 0 : marks[first - 1].End,
             after = last == marks.Count ? text.Length : marks[last].Start,
-            start = marks[first].Origin == Origin.Content ? marks[first].Start : Opening(message, before, marks[first].Start);
+            start = marks[first].Origin == Origin.Content
+                ? marks[first].Start : Opening(message, before, marks[first].Start);
         for (int i = first; i < last; i++)
         {
             bool reasoning = marks[i].Origin == Origin.Reasoning;
@@ -56,7 +57,8 @@ internal sealed class TurnFinder(
     private void Add(int message, int start, int end, bool reasoning)
     {
         if (start == end) return;
-        if (_turns.Count > 0 && _turns[^1] is var t && t.End == start && (t.Message, t.Reasoning) == (message, reasoning))
+        if (_turns.Count > 0 && _turns[^1] is var t && t.End == start
+            && (t.Message, t.Reasoning) == (message, reasoning))
             _turns[^1] = t with { End = end };
         else _turns.Add(new(message, start, end, reasoning));
     }

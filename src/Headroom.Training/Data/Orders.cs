@@ -61,7 +61,8 @@ internal static class Orders
         [
             "Please send {q} {c} {i} to {n} in {t} by {d}.", "{n} from {t} would like {q} {c} {i} on {d}.",
             "Could you deliver {q} {i} in {c} to {n}, {t}, this {d}?",
-            "Order for {n}: {q} {c} {i}, to be in {t} on {d}.", "I need {q} {c} {i} by {d}. My name is {n}, I live in {t}.",
+            "Order for {n}: {q} {c} {i}, to be in {t} on {d}.",
+            "I need {q} {c} {i} by {d}. My name is {n}, I live in {t}.",
             "For {d}, {q} {i} ({c}) to {t}, care of {n}.",
         ],
         [
@@ -86,7 +87,8 @@ internal static class Orders
             "How long do {q} {i} take to {t}? {n}",
         ]),
         ("thanks", [
-            "{n} from {t} says thank you for the {c} {i}.", "The {i} came on {d} and look lovely in {c}. Best, {n}, {t}",
+            "{n} from {t} says thank you for the {c} {i}.",
+            "The {i} came on {d} and look lovely in {c}. Best, {n}, {t}",
             "So happy with my {q} {c} {i}! {n} in {t}",
         ]),
     ];
@@ -112,17 +114,21 @@ internal static class Orders
         /// <summary>What the shop answers in words.</summary>
         public string Reply => Fill("Thank you, {n}. We bring {q} {c} {i} to {t} on {d}.");
 
+        private string Plural => Item + (Item[^1] is 's' or 'h' ? "es" : "s");
+
         /// <summary>A sentence with the order's words.</summary>
         public string Fill(string sentence) => sentence
             .Replace("{q}", Quantity.ToString(CultureInfo.InvariantCulture), StringComparison.Ordinal)
             .Replace("{c}", Colour, StringComparison.Ordinal)
-            .Replace("{i}", Quantity == 1 ? Item : Item + (Item[^1] is 's' or 'h' ? "es" : "s"), StringComparison.Ordinal)
+            .Replace("{i}", Quantity == 1 ? Item : Plural, StringComparison.Ordinal)
             .Replace("{n}", Name, StringComparison.Ordinal)
             .Replace("{t}", City, StringComparison.Ordinal)
             .Replace("{d}", Day, StringComparison.Ordinal);
     }
 
-    /// <summary>Writes train.jsonl, validation.jsonl and test.jsonl into a new or empty folder; all of them, or none.</summary>
+    /// <summary>
+    /// Writes train.jsonl, validation.jsonl and test.jsonl into a new or empty folder; all of them, or none.
+    /// </summary>
     /// <param name="form">One of <see cref="Forms"/>.</param>
     /// <param name="folder">The folder.</param>
     /// <param name="seed">Seed of the rows.</param>
@@ -160,7 +166,8 @@ internal static class Orders
         string Pick(string[] from)
         {
             int own = from.Length * 2 / 3;
-            return part == 2 && random.Next(2) == 0 ? from[own + random.Next(from.Length - own)] : from[random.Next(own)];
+            return part == 2 && random.Next(2) == 0
+                ? from[own + random.Next(from.Length - own)] : from[random.Next(own)];
         }
         return new(
             Pick(Goods), Colours[random.Next(Colours.Length)], 1 + random.Next(12), $"{Pick(First)} {Pick(Last)}",

@@ -1,15 +1,14 @@
 namespace Headroom.Training.Intervals;
 
 /// <summary>
-/// chrF (Popović 2015) as sacrebleu computes it: character n-grams of order 1 to 6 without white space, F with beta 2 of
-/// precision and recall averaged over the orders that occur in both texts (its effective order), counts of a corpus
+/// chrF (Popović 2015) as sacrebleu computes it: character n-grams of order 1 to 6 without white space, F with beta 2
+/// of precision and recall averaged over the orders that occur in both texts (its effective order), counts of a corpus
 /// pooled. In 0 to 100.
 /// </summary>
 internal static class ChrF
 {
     /// <summary>Orders of n-grams.</summary>
     public const int Orders = 6;
-    private const double Beta = 2;
 
     /// <summary>n-grams of one pair, by order: those of the hypothesis, of the reference, and of both.</summary>
     /// <returns>3 * <see cref="Orders"/> counts.</returns>
@@ -34,7 +33,9 @@ internal static class ChrF
     }
 
     /// <summary>The score of pooled counts.</summary>
-    public static double Score(ReadOnlySpan<long> counts)
+    /// <param name="counts">As <see cref="Count"/> has them.</param>
+    /// <param name="beta">How many times more recall counts than precision.</param>
+    public static double Score(ReadOnlySpan<long> counts, double beta = 2)
     {
         double precision = 0, recall = 0;
         int orders = 0;
@@ -48,7 +49,7 @@ internal static class ChrF
         }
         if (orders == 0 || precision + recall == 0) return 0;
         (precision, recall) = (precision / orders, recall / orders);
-        return 100 * (1 + Beta * Beta) * precision * recall / (Beta * Beta * precision + recall);
+        return 100 * (1 + beta * beta) * precision * recall / (beta * beta * precision + recall);
     }
 
     private static string Letters(string text) => string.Concat(text.Where(c => !char.IsWhiteSpace(c)));

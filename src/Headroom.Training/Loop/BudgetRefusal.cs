@@ -16,8 +16,8 @@ internal sealed class BudgetRefusal
     private readonly long _budget;
     private readonly bool _flags;
     private readonly Func<ModelSettings, BatchLimits, PlannedModel> _planner;
-    // Rows of a batch (of training its tokens under a budget of those) and the least there can be; 0 = evaluation has none
-    // of its own; the largest rank, 0 = none.
+    // Rows of a batch (of training its tokens under a budget of those) and the least there can be; 0 = evaluation has
+    // none of its own; the largest rank, 0 = none.
     private readonly int _rows, _least, _evalRows, _rank;
     private readonly int[] _lengths; // shorter ones
     private readonly bool _wide; // may be stored in 4 bits

@@ -17,8 +17,9 @@ internal interface IPrompts
     /// <exception cref="HeadroomException">The task has no such prompt.</exception>
     int[] Encode(IReadOnlyList<ChatMessage> messages);
 
-    /// <summary>Label values that an answer is one of, in the order of <see cref="Candidates"/>; none where an answer is
-    /// a text.</summary>
+    /// <summary>
+    /// Label values that an answer is one of, in the order of <see cref="Candidates"/>; none where an answer is a text.
+    /// </summary>
     IReadOnlyList<string> Labels => [];
 
     /// <summary>The token by which each label is told.</summary>

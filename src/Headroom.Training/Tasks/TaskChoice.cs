@@ -47,7 +47,8 @@ internal static class TaskChoice
         if (recipe.Task.Type != TaskTypes.Auto) return null;
         var data = recipe.Data;
         var columns = DataFiles.ColumnNames(data.Train, new DataRecordOptions { Header = data.Header });
-        // A table of two columns may have no header; of it, and of a file without rows, the oldest task has more to say.
+        // A table of two columns may have no header; of it, and of a file without rows, the oldest task has more to
+        // say.
         bool bare = columns.Count == 0 || columns.Count == 2 && data.Header != true && IsTable(data.Train);
         var known = TaskTypes.Recognize(columns, data);
         if (known == null && bare)

@@ -74,7 +74,9 @@ public sealed class DataRecordTests : IDisposable
             Texts(Save("a.csv", "prompt,completion\r\n\"a, \"\"b\"\"\nc\",d\r\n,e\r\n")));
         Assert.Equal(
             ["""{"instruction":"x","output":"y"}"""],
-            Texts(Save("b.csv", "sep=;\ninstruction;input;output\nx;;y\n"), new() { Columns = ["instruction", "output"] }));
+            Texts(
+                Save("b.csv", "sep=;\ninstruction;input;output\nx;;y\n"),
+                new() { Columns = ["instruction", "output"] }));
         Assert.Equal(["""{"a":"1","b":"\"2"}"""], Texts(Save("a.tsv", "a\tb\n1\t\"2\n")));
         Assert.Equal(
             ["""{"text":"1","label":"2"}"""], Texts(Save("c.tsv", "1\t2\n"), new() { Header = false }));
@@ -135,7 +137,7 @@ public sealed class DataRecordTests : IDisposable
         Assert.Equal(3, read.Count);
         Assert.Equal($"{path}, row 2", read[1].Where);
         Assert.Equal(
-            """{"id":"é","messages":[{"role":"user","content":"a"},{"role":"assistant","content":null}],"tags":["x","y"],"n":1152921504606846976,"x":0.25,"ok":true}""",
+            """{"id":"é","messages":[{"role":"user","content":"a"},{"role":"assistant"}],"tags":["x","y"],"n":1152921504606846976,"x":0.25,"ok":true}""",
             read[0].Fields.ToJsonString(Plain));
         Assert.Equal("[]", read[1].Fields["messages"]!.ToJsonString());
         Assert.Null(read[1].Fields["x"]);
@@ -152,7 +154,7 @@ public sealed class DataRecordTests : IDisposable
         yield return Row("a.jsonl", "{\"a\":1}\n[1]\n{\"a\":2}\n", "line 2", true);
         yield return Row("a.jsonl", "{\"a\":1}\nnull\n{\"a\":2}\n", "line 2", true);
         yield return Row("a.jsonl", "{\"a\":1}\n{\"a\":1,\"a\":2}\n{\"a\":2}\n", "'a' stands there twice", true);
-        yield return Row("a.jsonl", "{\"a\":1}\n{\"a\":{\"b\":1,\"b\":2}}\n{\"a\":2}\n", "'b' stands there twice", true);
+        yield return Row("a.jsonl", "{\"a\":1}\n{\"a\":{\"b\":1,\"b\":2}}\n{\"a\":2}\n", "'b' stands there", true);
         yield return Row("a.jsonl", "{\"a\":1}\n{\"a\":\"\\ud800\"}\n{\"a\":2}\n", "line 2: a text or name", true);
         yield return Row("a.jsonl", "{\"a\":1}\n{\"a\":NaN}\n{\"a\":2}\n", "NaN is no value", true);
         yield return Row("a.jsonl", "{\"a\":1}\n" + new string('[', 5000) + "\n{\"a\":2}\n", "line 2", true);
@@ -190,7 +192,8 @@ public sealed class DataRecordTests : IDisposable
     public void InvalidUtf8IsABadRow()
     {
         string path = Save("a.jsonl", [.. "{\"a\":\"x\"}\n{\"a\":\""u8, 0xE9, .. "\"}\n{\"a\":\"y\"}\n"u8]);
-        Assert.Contains("line 2", Assert.Throws<HeadroomException>(() => Texts(path)).Message, StringComparison.Ordinal);
+        string message = Assert.Throws<HeadroomException>(() => Texts(path)).Message;
+        Assert.Contains("line 2", message, StringComparison.Ordinal);
         int bad = 0;
         Assert.Equal(2, Texts(path, new() { OnBadRow = _ => bad++ }).Length);
         Assert.Equal(1, bad);

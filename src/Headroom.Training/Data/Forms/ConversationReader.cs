@@ -52,8 +52,10 @@ internal static class ConversationReader
     public static Conversation ReadPrompt(ColumnReader row, string column)
     {
         var c = Parse(row, row.List(column), column);
-        while (c.Messages.Count > 0 && (string)c.Messages[^1]!["role"]! == Assistant) c.Messages.RemoveAt(c.Messages.Count - 1);
-        return c.Messages.Count > 0 ? c : throw row.Bad("nothing stands before the answer", "Give what is to be answered");
+        while (c.Messages.Count > 0 && (string)c.Messages[^1]!["role"]! == Assistant)
+            c.Messages.RemoveAt(c.Messages.Count - 1);
+        return c.Messages.Count > 0 ? c
+            : throw row.Bad("nothing stands before the answer", "Give what is to be answered");
     }
 
     private static Conversation Parse(ColumnReader row, JsonArray turns, string column)

@@ -53,7 +53,8 @@ internal static class Answers
     private static string Text(Generator generator, int[] prompt, int[] ids)
     {
         string before = generator.Tokenizer.Decode(prompt), all = generator.Tokenizer.Decode([.. prompt, .. ids]);
-        return all.StartsWith(before, StringComparison.Ordinal) ? all[before.Length..] : generator.Tokenizer.Decode(ids);
+        return all.StartsWith(before, StringComparison.Ordinal)
+            ? all[before.Length..] : generator.Tokenizer.Decode(ids);
     }
 
     /// <summary>Exact match with Wilson's interval, ROUGE-L with a normal one, chrF by a bootstrap over rows.</summary>
