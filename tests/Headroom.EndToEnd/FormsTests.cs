@@ -2,7 +2,9 @@ using System.Text.Json.Nodes;
 
 namespace Headroom.EndToEnd;
 
-/// <summary>Rows of every form, from the data set to predictions: what is learned is shown, trained, resumed and used.</summary>
+/// <summary>
+/// Rows of every form, from the data set to predictions: what is learned is shown, trained, resumed and used.
+/// </summary>
 public class FormsTests
 {
     private static readonly string[] Quick =
@@ -32,11 +34,13 @@ public class FormsTests
     [InlineData("instructions", "instructions", "instruction (instruction, output, input)")]
     [InlineData("text", "texts", "text (text)")]
     [InlineData("classes", "classes", null)]
+    [InlineData("preferences", "preferences", "preference (prompt, chosen, rejected)")]
     public void EveryRecipeIsCheckedTrainedAndUsed(string recipe, string form, string? said)
     {
         using var cli = Copied();
         string path = $"recipes/{recipe}.yaml", run = $"runs/{recipe}";
-        Assert.Contains("400 training", Run(cli, "data", "example", form, $"examples/{form}"), StringComparison.Ordinal);
+        string made = Run(cli, "data", "example", form, $"examples/{form}");
+        Assert.Contains("400 training", made, StringComparison.Ordinal);
         string check = Run(cli, "data", "check", path);
         Assert.Contains("train: 400 rows", check, StringComparison.Ordinal);
         Assert.Contains("learned of them", check, StringComparison.Ordinal);
@@ -48,7 +52,9 @@ public class FormsTests
         Assert.Contains("6 updates", train, StringComparison.Ordinal);
         string answer = Run(cli, "predict", run, "--text", "Please send 2 red mugs.", "--max-new-tokens", "5");
         Assert.NotNull(JsonNode.Parse(answer)![form == "classes" ? "label" : "answer"]);
-        Run(cli, "predict", run, "--in", $"examples/{form}/test.jsonl", "--out", "scored.jsonl", "--max-new-tokens", "3");
+        Run(
+            cli, "predict", run, "--in", $"examples/{form}/test.jsonl", "--out", "scored.jsonl", "--max-new-tokens",
+            "3");
         Assert.Equal(120, File.ReadAllLines(Path.Combine(cli.Folder, "scored.jsonl")).Length);
         Run(cli, "eval", run, "--set", "data.max_test_rows=6", "--set", "task.max_seq_length=400");
         Run(cli, "chat", run, "--message", "hello", "--max-new-tokens", "3");
@@ -56,12 +62,15 @@ public class FormsTests
     }
 
     /// <summary>A budget of tokens, cut rows and masks do not change what a resume is.</summary>
-    [Fact]
-    public void AStoppedConversationRunGoesOnBitForBit()
+    [Theory]
+    [InlineData("chat", "conversations", "task.answer_tokens=0")]
+    [InlineData("preferences", "preferences", "task.loss_type=sigmoid")]
+    [InlineData("preferences", "preferences", "task.loss_type=kto")]
+    public void AStoppedRunGoesOnBitForBit(string recipe, string form, string set)
     {
         using var cli = Copied();
-        Run(cli, "data", "example", "conversations", "examples/conversations");
-        string[] train = ["train", "recipes/chat.yaml", .. Quick, "--set", "task.answer_tokens=0"];
+        Run(cli, "data", "example", form, $"examples/{form}");
+        string[] train = ["train", $"recipes/{recipe}.yaml", .. Quick, "--set", set];
         Run(cli, [.. train, "--name", "whole"]);
         string parts = Path.Combine(cli.Folder, "runs", "parts");
         using (var killed = cli.Start([.. train, "--name", "parts"]))
@@ -87,7 +96,8 @@ public class FormsTests
     {
         using var cli = new Cli();
         string good = row.Contains("messages", StringComparison.Ordinal)
-            ? "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}"
+            ? "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, "
+                + "{\"role\": \"assistant\", \"content\": \"b\"}]}"
             : row.Contains("instruction", StringComparison.Ordinal) ? "{\"instruction\": \"a\", \"output\": \"b\"}"
             : row.Contains("null", StringComparison.Ordinal) ? "{\"prompt\": \"a\", \"completion\": \"b\"}" : row;
         string[] task = ["--set", "task.chat_template=\"{{ messages[0].content }}{{ messages[1].content }}\""];

@@ -276,30 +276,33 @@ internal static class DataCommand
                 long learned = encoded[i].Spans.Sum(s => (long)(s.End - Math.Max(1, s.Start)));
                 session.Say($"row {shown}{(encoded.Count > 1 ? $", window {i + 1} of {encoded.Count}" : "")}: "
                     + $"{encoded[i].Ids.Length} tokens, {learned} learned");
-                session.Say(Rendered(encoded[i], tokenizer, colour));
+                int split = encoded[i].Split;
+                if (split > 0) session.Say(Rendered(encoded[i], 0, split, tokenizer, colour) + "\nor:");
+                session.Say(Rendered(encoded[i], split, encoded[i].Ids.Length, tokenizer, colour));
             }
         }
     }
 
     // What is learned between brackets. A tokenizer may decode a piece by itself without its blank, so pieces are what
     // they add to the text before them.
-    private static string Rendered(EncodedRow row, ITokenizer tokenizer, bool colour)
+    private static string Rendered(EncodedRow row, int first, int end, ITokenizer tokenizer, bool colour)
     {
         var (on, off) = colour ? (TerminalText.Green, TerminalText.Plain) : ("[", "]");
         var text = new StringBuilder();
-        int at = 0;
-        foreach (var span in row.Spans)
+        int at = first;
+        foreach (var span in row.Spans.Where(s => s.Start >= first && s.End <= end))
         {
-            int start = Math.Max(1, span.Start);
+            int start = Math.Max(first + 1, span.Start);
             text.Append(Piece(at, start)).Append(on).Append(Piece(start, span.End)).Append(off);
             at = span.End;
         }
-        return text.Append(Piece(at, row.Ids.Length)).ToString();
+        return text.Append(Piece(at, end)).ToString();
 
         string Piece(int from, int to)
         {
             if (from >= to) return "";
-            string before = tokenizer.Decode(row.Ids.AsSpan(0, from)), with = tokenizer.Decode(row.Ids.AsSpan(0, to));
+            string before = tokenizer.Decode(row.Ids.AsSpan(first, from - first)),
+                with = tokenizer.Decode(row.Ids.AsSpan(first, to - first));
             return Printable.Lines(
                 with.StartsWith(before, StringComparison.Ordinal) ? with[before.Length..]
                     : tokenizer.Decode(row.Ids.AsSpan(from, to - from)));

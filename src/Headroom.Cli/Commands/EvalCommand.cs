@@ -74,7 +74,7 @@ internal static class EvalCommand
             batch = Math.Min(recipe.Training.PerDeviceEvalBatchSize, encoded.Count),
             tokens = PreparedRun.BatchTokens(
                 batch, longest, "training.per_device_eval_batch_size, or task.max_seq_length");
-        model.Config.CheckLength(longest + task.AnswerTokens);
+        model.Config.CheckLength(encoded.LongestSequence + task.AnswerTokens);
         var device = session.Open(recipe.Device.Word());
         var settings = model.Settings(device, recipe.Training.Precision);
         foreach (string note in model.Notices.Concat(RunNotes.Find(task, rows, longest, model.Config)))
@@ -82,7 +82,8 @@ internal static class EvalCommand
         using var engine = model.Load(
             device, settings,
             new BatchLimits(
-                EvalTokens: tokens, EvalSequences: batch, Candidates: Math.Max(1, task.Candidates),
+                EvalTokens: tokens, EvalSequences: batch * encoded.SequencesOfRow,
+                Candidates: Math.Max(1, task.Candidates),
                 GenerateTokens: task.AnswerTokens > 0 ? longest + task.AnswerTokens : 0));
         var evaluation = Measured(json, split, rows.Count, () =>
             task.Evaluate(engine, encoded, new(batch, tokens, (ulong)(uint)recipe.Training.Seed, (d, n) =>

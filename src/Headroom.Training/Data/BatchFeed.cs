@@ -38,6 +38,8 @@ internal sealed class Window
     public int Count { get; internal set; }
     /// <summary>The i-th micro-batch.</summary>
     public MicroBatch this[int i] => Batches[i];
+    /// <summary>Rows of the whole window.</summary>
+    public long Rows { get; internal set; }
     /// <summary>Labelled tokens of the whole window.</summary>
     public long LabelCount { get; internal set; }
     /// <summary>Sum of their weights: the loss's denominator. Their number, where every weight is 1.</summary>
@@ -73,7 +75,7 @@ internal sealed class BatchFeed : IDisposable
         for (int i = 0; i < 3; i++)
             _free.Add(
                 new Window(
-                    Math.Min(options.GradientAccumulationSteps, _batching.PerEpoch), tokens, _batching.MostRows)
+                    Math.Min(options.GradientAccumulationSteps, _batching.PerEpoch), tokens, _batching.MostSequences)
             ); // an epoch holds no more
         _thread = new Thread(() => Pack(firstStep, totalSteps)) { IsBackground = true, Name = "headroom-feed" };
         _thread.Start();
@@ -148,13 +150,14 @@ internal sealed class BatchFeed : IDisposable
                 var window = _free.Take(_stop.Token);
                 int first = step % perEpoch * _options.GradientAccumulationSteps;
                 window.Count = Math.Min(_options.GradientAccumulationSteps, batches.Length - first);
-                window.LabelCount = window.Tokens = 0;
+                window.LabelCount = window.Tokens = window.Rows = 0;
                 window.LabelWeight = 0;
                 for (int b = 0; b < window.Count; b++)
                 {
                     var batch = window.Batches[b];
                     batch.Clear();
                     foreach (int row in batches[first + b]) batch.Add(_rows[row]);
+                    window.Rows += batch.Rows.Count;
                     window.LabelCount += batch.LabelCount;
                     window.LabelWeight += batch.LabelWeight;
                     window.Tokens += batch.Tokens;

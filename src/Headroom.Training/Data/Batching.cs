@@ -44,6 +44,8 @@ internal sealed class Batching
     public int PerEpoch { get; }
     /// <summary>Most rows of one.</summary>
     public int MostRows { get; }
+    /// <summary>Most sequences of one: rows may hold two each.</summary>
+    public int MostSequences => MostRows * (Enumerable.Range(0, _rows.Count).Any(i => _rows[i].Split > 0) ? 2 : 1);
     /// <summary>Most tokens of one, under a budget; 0 without one.</summary>
     public int MostTokens { get; }
     /// <summary>Share of the budget that is used, on average; 0 without one.</summary>

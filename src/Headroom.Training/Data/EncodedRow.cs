@@ -40,6 +40,12 @@ internal record EncodedRow(int[] Ids, string? Tier = null)
         _spans = spans;
     }
 
+    /// <summary>Tokens of the first of two sequences that a row holds, one behind the other; 0 = it is one.</summary>
+    public int Split { get; init; }
+
+    /// <summary>Tokens of its longest sequence.</summary>
+    public int Longest => Math.Max(Split, Ids.Length - Split);
+
     /// <summary>The labelled spans, in order.</summary>
     public virtual IReadOnlyList<LabelSpan> Spans => _spans;
 

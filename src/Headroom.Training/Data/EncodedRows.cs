@@ -32,6 +32,12 @@ internal sealed class EncodedRows : IRowSource
     /// <exception cref="HeadroomException">A row cannot be encoded, or none of them is left.</exception>
     public int EncodeAll() => _encoded.Value.Select(r => r.Ids.Length).DefaultIfEmpty().Max();
 
+    /// <summary>Tokens of the longest sequence of all rows.</summary>
+    public int LongestSequence => _encoded.Value.Select(r => r.Longest).DefaultIfEmpty().Max();
+
+    /// <summary>Sequences of a row, at most.</summary>
+    public int SequencesOfRow => _encoded.Value.Any(r => r.Split > 0) ? 2 : 1;
+
     private static EncodedRow[] Encode(
         IReadOnlyList<DataRow> rows, Func<DataRow, IReadOnlyList<EncodedRow>> encode)
     {

@@ -29,9 +29,15 @@ internal sealed class MicroBatch(int maxTokens, int maxSequences)
             _labelRows.AsSpan(0, LabelCount), _labels.AsSpan(0, LabelCount),
             _weighted ? _weights.AsSpan(0, LabelCount) : default);
 
+    /// <summary>The rows in it, in order; those of <see cref="AddPrompt"/> are none.</summary>
+    public IReadOnlyList<EncodedRow> Rows => _rows;
+
+    private readonly List<EncodedRow> _rows = [];
+
     /// <summary>Empties it.</summary>
     public void Clear()
     {
+        _rows.Clear();
         Tokens = Sequences = LabelCount = 0;
         LabelWeight = 0;
         _weighted = false;
@@ -40,8 +46,10 @@ internal sealed class MicroBatch(int maxTokens, int maxSequences)
     /// <summary>Appends a row for training: every token of its spans is a label, but for the row's first.</summary>
     public void Add(EncodedRow row)
     {
-        Append(row.Ids);
-        int start = Tokens - row.Ids.Length;
+        int start = Tokens;
+        if (row.Split > 0) Append(row.Ids.AsSpan(0, row.Split));
+        Append(row.Ids.AsSpan(row.Split));
+        _rows.Add(row);
         foreach (var span in row.Spans)
         {
             _weighted |= span.Weight != 1;

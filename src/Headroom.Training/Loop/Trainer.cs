@@ -2,6 +2,7 @@ using Headroom.Core;
 using Headroom.Inference;
 using Headroom.Training.Data;
 using Headroom.Training.Recipes;
+using Headroom.Training.Tasks;
 
 namespace Headroom.Training.Loop;
 
@@ -50,6 +51,7 @@ internal sealed class Trainer
 {
     private const int MaxBadSteps = 3; // a single overflow may pass; three in a row do not heal
     private readonly Engine _engine;
+    private readonly IObjective? _objective;
     private readonly TrainingOptions _o;
     private readonly IRowSource _rows;
     private readonly int _maxRowTokens;
@@ -58,8 +60,15 @@ internal sealed class Trainer
     private int _sound;
 
     /// <summary>Sets up steps and weight decay; nothing runs yet.</summary>
-    public Trainer(Engine engine, TrainingOptions options, IRowSource rows, int maxRowTokens)
+    /// <param name="engine">Loaded.</param>
+    /// <param name="options">Of the recipe.</param>
+    /// <param name="rows">Training rows.</param>
+    /// <param name="maxRowTokens">Tokens of the longest.</param>
+    /// <param name="objective">The loss, prepared; null: the weighted mean of token losses.</param>
+    public Trainer(
+        Engine engine, TrainingOptions options, IRowSource rows, int maxRowTokens, IObjective? objective = null)
     {
+        _objective = objective;
         if (rows.Count == 0)
             throw new HeadroomException("There are no training rows.", "Check data.train and max_train_rows.");
         _engine = engine;
@@ -200,11 +209,21 @@ internal sealed class Trainer
         long micro = State.MicroSteps;
         LossScale? scaler = _engine.Settings.ComputeType == DType.F16 ? State.LossScale ?? LossScale.Start : null;
         double lossScale = scaler?.Scale ?? 1;
-        double weights = window.LabelWeight > 0 ? window.LabelWeight : 1;
+        // An objective is a mean over rows, the mean of token losses one over their weights.
+        double weights = _objective != null ? window.Rows : window.LabelWeight > 0 ? window.LabelWeight : 1;
         for (int i = 0; i < window.Count; i++, micro++)
         {
             var dropout = new Dropout(_engine.Settings.Lora?.LoraDropout ?? 0, (ulong)(uint)_o.Seed, (uint)micro, 0);
-            sum += _engine.MicroStep(window[i].Host, dropout, (float)(lossScale / weights));
+            float scale = (float)(lossScale / weights);
+            if (_objective == null) sum += _engine.MicroStep(window[i].Host, dropout, scale);
+            else
+            {
+                var batch = window[i];
+                double ofRows = 0;
+                _engine.MicroStep(
+                    batch.Host, dropout, scale, (losses, w) => ofRows = _objective.Weigh(batch, losses, w));
+                sum += ofRows;
+            }
         }
         int step = State.Step, updates = step - State.SkippedSteps;
         double lr =

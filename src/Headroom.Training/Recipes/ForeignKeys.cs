@@ -131,8 +131,9 @@ internal static class ForeignKeys
                 + "unk_token bos_token resize_vocab"
         ),
         (
-            "none: it learns from labelled rows only",
-            "beta rl dpo_beta reward_model loss_type ref_model sync_ref_model desirable_weight"),
+            "always so: the reference of preferences is the base with the adapters left out",
+            "ref_model sync_ref_model precompute_ref_log_probs reference_free"),
+        ("none: no reward model is trained, and none judges", "reward_model"),
     ];
 
     // What an option says of its own names, as [AlsoCalled].

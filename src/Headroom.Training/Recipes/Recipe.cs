@@ -327,8 +327,8 @@ public sealed class DataOptions
 public sealed partial class TaskOptions
 {
     /// <summary>
-    /// What the rows are made into: label_words, conversation, completion, instruction or text; auto goes by the
-    /// columns of the training rows.
+    /// What the rows are made into: label_words, conversation, completion, instruction, text or preference; auto goes
+    /// by the columns of the training rows.
     /// </summary>
     [Identity(Identity.Numbers)]
     [AlsoCalled("dataset_format dataset_type stage")]

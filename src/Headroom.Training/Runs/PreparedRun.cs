@@ -127,7 +127,7 @@ internal sealed class PreparedRun : IDisposable
 
     private static void CheckRecipe(Recipe recipe, RunRows rows, ModelConfig config)
     {
-        config.CheckLength(rows.Longest + rows.Task.AnswerTokens);
+        config.CheckLength(rows.LongestSequence + rows.Task.AnswerTokens);
         config.CheckRank(recipe.Lora.R, "lora.r is");
         foreach (var (pattern, rank) in recipe.Lora.RankPattern)
             config.CheckRank(rank, $"lora.rank_pattern gives {pattern} the rank");
@@ -143,15 +143,17 @@ internal sealed class PreparedRun : IDisposable
     {
         int others = Math.Max(rows.Validation.Count, rows.Test.Count),
             trainRows = batching.MostRows,
+            each = rows.Train.SequencesOfRow,
             evalRows = Math.Min(o.PerDeviceEvalBatchSize, Math.Max(1, others));
         int trainTokens = batching.MostTokens > 0 ? batching.MostTokens : BatchTokens(
                 trainRows, rows.Longest, "training.per_device_train_batch_size, or task.max_seq_length"),
-            evalTokens = others == 0
+            evalTokens = others == 0 && rows.Task.Objective == null
                 ? 0
                 : BatchTokens(evalRows, rows.Longest, "training.per_device_eval_batch_size, or task.max_seq_length");
         return new BatchLimits(
-            trainTokens, trainRows, Math.Min(trainTokens, trainRows * rows.Task.MostLabels(rows.Longest)), evalTokens,
-            evalRows, Math.Max(1, rows.Task.Candidates),
+            trainTokens, batching.MostSequences,
+            Math.Min(trainTokens, trainRows * rows.Task.MostLabels(rows.Longest)), evalTokens,
+            evalRows * each, Math.Max(1, rows.Task.Candidates),
             GenerateTokens: others > 0 && rows.Task.AnswerTokens > 0 ? rows.Longest + rows.Task.AnswerTokens : 0,
             LabelWeights: rows.Task.WeighsLabels);
     }

@@ -41,6 +41,10 @@ internal sealed class RunRows
     /// </summary>
     public int Longest => _longest ??= Math.Max(Train.EncodeAll(), Math.Max(Validation.EncodeAll(), Test.EncodeAll()));
 
+    /// <summary>Tokens of the longest sequence; a row may hold two.</summary>
+    public int LongestSequence =>
+        Math.Max(Train.LongestSequence, Math.Max(Validation.LongestSequence, Test.LongestSequence));
+
     /// <summary>
     /// Number and hash of the rows of train, validation and test. Encodes every row when it is first asked for.
     /// </summary>

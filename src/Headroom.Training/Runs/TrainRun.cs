@@ -147,7 +147,7 @@ public static class TrainRun
             RunChecks.SameInputs(folder, before, manifest);
         }
         QuantizedCache.Default.Save(engine, source, recipe.Quantization, host.Say);
-        var trainer = new Trainer(engine, recipe.Training, rows.Train, prepared.Longest)
+        var trainer = new Trainer(engine, recipe.Training, rows.Train, prepared.Longest, rows.Task.Objective)
         {
             State = new TrainerState(0, 0, null, 0, manifest.RecipeHash, manifest.BaseHash, Hashes: manifest.Hashes),
         };
@@ -172,6 +172,10 @@ public static class TrainRun
             AdapterStart.Run(engine, source, (ulong)(uint)recipe.Training.Seed, (d, t) =>
                 host.Progress("adapters", d, t, "")
             );
+        rows.Task.Objective?.Prepare(
+            engine, rows.Train,
+            new(recipe.Training.PerDeviceEvalBatchSize, prepared.Limits.EvalTokens,
+                Progress: (d, n) => host.Progress("reference", d, n, "")));
         using var hold = host.Hold?.Invoke();
         folder.Write(manifest, recipe, recipeText);
         return new TrainLoop(recipe, model, host, folder, start, prepared, engine, trainer, manifest, stop).Run();

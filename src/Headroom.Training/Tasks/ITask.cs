@@ -35,6 +35,11 @@ internal interface ITask
     /// <summary>Whether spans of a training row may have another weight than 1, for the plan.</summary>
     bool WeighsLabels => false;
 
+    /// <summary>
+    /// The loss, where it is no mean of token losses; null = it is. Such a task has <see cref="WeighsLabels"/>.
+    /// </summary>
+    IObjective? Objective => null;
+
     /// <summary>Most labelled tokens of a training row, for the plan.</summary>
     /// <param name="longest">The longest row, tokens.</param>
     int MostLabels(int longest);

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using Headroom.Core;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks.LabelWords;
+using Headroom.Training.Tasks.Preferences;
 using Headroom.Training.Tasks.Sequences;
 
 namespace Headroom.Training.Tasks;
@@ -17,7 +18,8 @@ internal static class TaskTypes
     // A line for each, in the order in which columns are asked about.
     private static readonly TaskType[] Own =
     [
-        new ConversationType(), new CompletionType(), new InstructionType(), new LabelWordsType(), new TextType(),
+        new PreferenceType(), new ConversationType(), new CompletionType(), new InstructionType(),
+        new LabelWordsType(), new TextType(),
     ];
 
     static TaskTypes() => Array.ForEach(Own, Add);

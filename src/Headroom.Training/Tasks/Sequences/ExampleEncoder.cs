@@ -39,6 +39,13 @@ internal sealed class ExampleEncoder
         // A text of the reviews that come with Headroom is a plain row.
         if (row is not ExampleRow(var example, var where))
             return new(TextType.Ended(_tokenizer, _tokenizer.EncodePrompt(row.Text)), null);
+        return Encode(example, where);
+    }
+
+    /// <summary>Tokens and answers of an example.</summary>
+    /// <exception cref="HeadroomException">The template refuses it; the place is named.</exception>
+    public SequenceTokens Encode(Example example, string where)
+    {
         try
         {
             return example switch
