@@ -4,7 +4,6 @@ using System.Text;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 using Headroom.Core;
-using Headroom.Formats.Data;
 using Headroom.Inference;
 using Headroom.Tokenizers;
 using Headroom.Training.Data;
@@ -263,7 +262,8 @@ internal static class DataCommand
         bool colour = !Console.IsOutputRedirected && Environment.GetEnvironmentVariable("NO_COLOR") is null or "";
         var (_, source) = DataSplits.Sources(recipe.Data).First();
         var read = DataSplits.Read(
-            source, recipe.Data, recipe.Task, recipe.Data.OnBadRow == BadRows.Skip ? _ => { } : null);
+            source, recipe.Data, recipe.Task, recipe.Data.OnBadRow == BadRows.Skip ? _ => { }
+        : null);
         TaskTypes.Get(recipe.Task).CheckRows(read, "train", recipe.Task);
         int shown = 0;
         foreach (var row in read.Take(rows))

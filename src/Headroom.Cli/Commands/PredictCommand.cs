@@ -26,6 +26,7 @@ internal static class PredictCommand
             Description = "A run's folder. Example: headroom predict runs/reviews --text \"A wonderful film.\"",
         };
         var text = CommonOptions.Make<string?>("--text", "One text; its answer is printed.");
+        var system = CommonOptions.Make<string?>("--system", "What a system message says before --text.");
         var from = CommonOptions.Make<string?>("--in", "A data file with the task's columns, without answers or with.");
         var to = CommonOptions.Make<string?>(
             "--out", "The .jsonl file to write: each row with its answer; absent: standard output.");
@@ -37,22 +38,26 @@ internal static class PredictCommand
             "predict",
             "Answer new texts or rows with the model of a run: labels with their probabilities, or texts.")
         {
-            run, text, from, to, tokens, device, overwrite,
+            run, text, system, from, to, tokens, device, overwrite,
         };
         command.SetAction(p => Run(
-            p.GetValue(run)!, p.GetValue(text), p.GetValue(from), p.GetValue(to), p.GetValue(tokens),
+            p.GetValue(run)!, p.GetValue(text), p.GetValue(system), p.GetValue(from), p.GetValue(to),
+            p.GetValue(tokens),
             p.GetValue(device)!, p.GetValue(overwrite)));
         return command;
     }
 
     private static int Run(
-        string folder, string? text, string? from, string? to, int tokens, string deviceName, bool overwrite)
+        string folder, string? text, string? system, string? from, string? to, int tokens, string deviceName,
+        bool overwrite)
     {
         using var session = new Session(true);
         if (text == null == (from == null))
             throw new HeadroomException(
                 text == null ? "There is nothing to answer." : "--text and --in are both given.",
                 "Give --text \"...\", or --in with a data file.");
+        if (system != null && text == null)
+            throw new HeadroomException("--system goes with --text.", "Rows have their own system messages.");
         if (tokens < 1) throw new HeadroomException("--max-new-tokens must be at least 1.", "Give a positive number.");
         if (to != null && from == null) throw new HeadroomException("--out goes with --in.", "Leave one of them out.");
         if (to != null && !to.EndsWith(".jsonl", StringComparison.Ordinal))
@@ -68,7 +73,9 @@ internal static class PredictCommand
         using var answerer = Answerer.Open(session, model, prompts, recipe, tokens, deviceName);
         if (text != null)
         {
-            Console.WriteLine(Json(answerer.Answer([prompts.Encode([new ChatMessage("user", text)])]).Single()));
+            ChatMessage[] asked = [new("user", text)];
+            if (system != null) asked = [new("system", system), .. asked];
+            Console.WriteLine(Json(answerer.Answer([prompts.Encode(asked)]).Single()));
             return 0;
         }
         using var output = target == null ? null : new StreamWriter(target.Temporary);

@@ -2,7 +2,6 @@ using System.Collections;
 using System.Globalization;
 using System.Text.Json.Nodes;
 using Headroom.Core;
-using Parquet;
 using Parquet.Serialization;
 
 namespace Headroom.Formats.Data;

@@ -125,16 +125,12 @@ internal sealed class DataSplits
         Check(train, "train", task);
         if (validation != null) Check(validation, "validation", task);
         if (test != null) Check(test, "test", task);
+        int all = train.Count;
         if (validation == null && data.ValidationFraction > 0)
-        {
-            int rows = train.Count;
-            (train, validation) = HoldOut(train, data.ValidationFraction, seed);
-            string share = FormattableString.Invariant(
-                $"data.validation_fraction {data.ValidationFraction} of {rows} rows");
-            if (validation.Count == 0)
-                throw new HeadroomException($"{share} holds out no row.", "Raise it, or set it to 0.");
-            if (train.Count == 0) throw new HeadroomException($"{share} leaves no training row.", "Lower it.");
-        }
+            validation = Held("validation", data.ValidationFraction, HeldOut);
+        // Of all rows, of which those of the validation are no more here.
+        if (test == null && data.TestFraction > 0)
+            test = Held("test", Math.Min(1, data.TestFraction * all / train.Count), HeldOutTest);
 
         var notes = new List<string>();
         foreach (var (name, rows) in new[] { ("train", train), ("validation", validation ?? []), ("test", test ?? []) })
@@ -158,6 +154,16 @@ internal sealed class DataSplits
         if (parts[1].Rows.Count > 0 || data.Validation != null) NeedRows(validation, "validation", task);
         if (test != null) NeedRows(tests, "test", task);
         return new() { Train = train, Validation = validation, Test = tests, Dropped = dropped, Notes = notes };
+
+        List<DataRow> Held(string split, double fraction, uint stream)
+        {
+            (train, var held) = HoldOut(train, fraction, seed, stream);
+            double given = split == "test" ? data.TestFraction : data.ValidationFraction;
+            string share = FormattableString.Invariant($"data.{split}_fraction {given} of {all} rows");
+            if (held.Count == 0) throw new HeadroomException($"{share} holds out no row.", "Raise it, or set it to 0.");
+            return train.Count > 0 ? held
+                : throw new HeadroomException($"{share} leaves no training row.", "Lower it.");
+        }
 
         void Empty(List<DataRow> rows, string name)
         {
@@ -262,12 +268,13 @@ internal sealed class DataSplits
         TaskTypes.Get(task).CheckEvaluation(rows, name);
     }
 
+    private const uint HeldOut = 0x30000000, HeldOutTest = 0x30000010; // streams of the random numbers
+
     /// <summary>Holds out a stratified share; equal texts stay together.</summary>
-    private static (List<DataRow> Train, List<DataRow> Held) HoldOut(List<DataRow> rows, double fraction, int seed)
+    private static (List<DataRow> Train, List<DataRow> Held) HoldOut(
+        List<DataRow> rows, double fraction, int seed, uint stream)
     {
-        if (fraction >= 1)
-            throw new HeadroomException($"data.validation_fraction is {fraction}", "Use a share below 1");
-        var random = new PhiloxRandom((ulong)(uint)seed, 0x30000000);
+        var random = new PhiloxRandom((ulong)(uint)seed, stream);
         var keys = Each(rows, Key);
         var chosen = new HashSet<UInt128>();
         var indices = Enumerable.Range(0, rows.Count);

@@ -38,6 +38,12 @@ internal static class Orders
                 ["chosen"] = new JsonArray(Message("assistant", o.Json)),
                 ["rejected"] = new JsonArray(Message("assistant", Chatter(o, random))),
             },
+            ["styles"] = (o, _) => new()
+            {
+                ["prompt"] = new JsonArray(Message("system", Task), Message("user", o.Text)),
+                ["chosen"] = new JsonArray(Message("assistant", o.Lines)),
+                ["rejected"] = new JsonArray(Message("assistant", o.Json)),
+            },
             ["classes"] = (o, random) => Class(o, random),
         };
 
@@ -110,6 +116,10 @@ internal static class Orders
             ["city"] = City,
             ["day"] = Day,
         }.ToJsonString();
+
+        /// <summary>The same, a key a line: what the preferences of the form styles want.</summary>
+        public string Lines => Json.Replace(",\"", ",\n  \"", StringComparison.Ordinal)
+            .Replace("{", "{\n  ", StringComparison.Ordinal).Replace("}", "\n}", StringComparison.Ordinal);
 
         /// <summary>What the shop answers in words.</summary>
         public string Reply => Fill("Thank you, {n}. We bring {q} {c} {i} to {t} on {d}.");

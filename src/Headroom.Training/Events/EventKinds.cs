@@ -76,6 +76,9 @@ internal sealed record CheckpointFailedEvent(int Step, string? Error) : LogEvent
 internal sealed record RunEndEvent : LogEvent
 {
     public bool Completed { get; init; }
+    /// <summary>Before its last update, since evaluations brought nothing better; absent: no.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public bool? StoppedEarly { get; init; }
     public int? Steps { get; init; }
     /// <summary>Of every process that worked on the run.</summary>
     public double? Seconds { get; init; }

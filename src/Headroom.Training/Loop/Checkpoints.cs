@@ -25,6 +25,7 @@ namespace Headroom.Training.Loop;
 /// <param name="LossScale">fp16: where the loss scaling stands; null = not started or not used.</param>
 /// <param name="EvaluationDue">The evaluation of this step was cut off by a stop; a resumed run begins with it.</param>
 /// <param name="Hashes">What else the run was made with: <see cref="RunManifest.Hashes"/>; null = not noted.</param>
+/// <param name="EarlyStoppingCounter">Evaluations in a row that brought nothing better.</param>
 internal readonly record struct TrainerState(
     int Step,
     long MicroSteps,
@@ -35,7 +36,8 @@ internal readonly record struct TrainerState(
     int SkippedSteps = 0,
     LossScale? LossScale = null,
     bool EvaluationDue = false,
-    IReadOnlyDictionary<string, string>? Hashes = null);
+    IReadOnlyDictionary<string, string>? Hashes = null,
+    int EarlyStoppingCounter = 0);
 
 /// <summary>
 /// Checkpoints: a temporary directory, fsync, rename; adapter in PEFT form, optimizer moments, trainer_state.json.
@@ -144,6 +146,7 @@ internal static partial class Checkpoints
             BestMetric = state.BestMetric,
             BaseSha256 = state.BaseHash,
             EvaluationDue = state.EvaluationDue,
+            EarlyStoppingCounter = state.EarlyStoppingCounter == 0 ? null : state.EarlyStoppingCounter,
             Files = files,
             GlobalStep = state.Step,
             Hashes = state.Hashes,
@@ -259,7 +262,7 @@ internal static partial class Checkpoints
                 state.GlobalStep, state.MicroSteps, state.BestMetric, state.BestGlobalStep, state.RecipeSha256,
                 state.BaseSha256, state.SkippedSteps,
                 state.LossScale is { } scale ? new LossScale(scale, state.LossScaleGoodSteps ?? 0) : null,
-                state.EvaluationDue, state.Hashes);
+                state.EvaluationDue, state.Hashes, state.EarlyStoppingCounter ?? 0);
         }
         catch (Exception e) when (IsUnreadable(e))
         {
@@ -346,6 +349,9 @@ internal sealed record CheckpointState
     public double? BestMetric { get; init; }
     public required string BaseSha256 { get; init; }
     public bool EvaluationDue { get; init; }
+    /// <summary>Absent: 0.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public int? EarlyStoppingCounter { get; init; }
     /// <summary>SHA-256 of the other files by their path in the folder.</summary>
     public required IReadOnlyDictionary<string, string> Files { get; init; }
     public required int GlobalStep { get; init; }

@@ -120,7 +120,7 @@ internal sealed class Trainer
             Evaluate(hooks, stop);
             if (stop.IsCancellationRequested) return Finished;
         }
-        while (State.Step < TotalSteps)
+        while (State.Step < TotalSteps && !StoppedEarly)
         {
             var window = feed.Next();
             var result = Step(window);
@@ -135,7 +135,7 @@ internal sealed class Trainer
                 throw NotFinite(checkpointRoot, result.Step, 0);
             feed.Recycle(window);
             bool finite = !Due(_o.EvalStrategy, _o.EvalSteps) || Evaluate(hooks, stop);
-            bool end = State.Step == TotalSteps || stop.IsCancellationRequested;
+            bool end = State.Step == TotalSteps || StoppedEarly || stop.IsCancellationRequested;
             bool due =
                 Due(_o.SaveStrategy, _o.SaveSteps)
                 || end && _o.SaveStrategy != IntervalStrategy.No
@@ -249,7 +249,22 @@ internal sealed class Trainer
         return new StepResult(step + 1, loss, norm, lr, window.Tokens, window.LabelCount, skip, scaler?.Scale);
     }
 
-    private bool Finished => State.Step == TotalSteps && !State.EvaluationDue;
+    private bool Finished => (State.Step == TotalSteps || StoppedEarly) && !State.EvaluationDue;
+
+    /// <summary>
+    /// As many evaluations in a row as early_stopping_patience brought nothing better; the run is at its end.
+    /// </summary>
+    public bool StoppedEarly =>
+        _o.EarlyStoppingPatience > 0 && State.EarlyStoppingCounter >= _o.EarlyStoppingPatience;
+
+    // transformers trainer_callback.py, EarlyStoppingCallback: better than the best so far by more than the threshold.
+    private void Count(double metric, bool greaterIsBetter)
+    {
+        bool better = State.BestMetric is not { } best
+            || (greaterIsBetter ? metric > best : metric < best)
+                && Math.Abs(metric - best) > _o.EarlyStoppingThreshold;
+        State = State with { EarlyStoppingCounter = better ? 0 : State.EarlyStoppingCounter + 1 };
+    }
 
     // An evaluation that a stop cuts off is noted in the checkpoint and made up for after the resume: which model is
     // the best must not depend on where a run was stopped. False when it gave no numbers.
@@ -262,6 +277,7 @@ internal sealed class Trainer
             var (metric, greaterIsBetter) = hooks.Evaluate(State.Step);
             if (!double.IsFinite(metric)) return false;
             _sound = State.Step;
+            Count(metric, greaterIsBetter);
             // transformers trainer.py: only a strictly better value replaces the best.
             if (State.BestMetric is { } best && !(greaterIsBetter ? metric > best : metric < best)) return true;
             State = State with { BestMetric = metric, BestStep = State.Step };

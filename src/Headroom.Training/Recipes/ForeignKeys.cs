@@ -89,9 +89,6 @@ internal static class ForeignKeys
             "none: nothing is uploaded; adapters are in PEFT's form, so the hub's own tools take them",
             "push_to_hub hub_model_id hub_strategy hub_private_repo hub_always_push"),
         (
-            "none: it has no early stopping; the adapter of the best evaluation is kept (load_best_model_at_end)",
-            "early_stopping_patience early_stopping_threshold early_stopping"),
-        (
             "none: it has one learning rate for all adapters",
             "loraplus_lr_ratio loraplus_lr_embedding embedding_lr cosine_min_lr_ratio cosine_constant_lr_ratio "
                 + "lr_groups"

@@ -2,7 +2,6 @@ using Headroom.Core;
 using Headroom.Inference;
 using Headroom.Training.Runs;
 using Headroom.Training.Tasks;
-using Headroom.Training.Tasks.LabelWords;
 
 namespace Headroom.Training.Recipes;
 
@@ -185,6 +184,18 @@ public sealed class TrainingOptions
     [Range(1)]
     [AlsoCalled("steps_per_eval val_check_interval")]
     public int EvalSteps { get; set; } = 500;
+    /// <summary>
+    /// Evaluations in a row without a better metric_for_best_model after which the run ends, with the best adapter
+    /// (transformers' EarlyStoppingCallback); 0 = it runs to its end.
+    /// </summary>
+    [Identity(Identity.Numbers)]
+    [Range(0)]
+    [AlsoCalled("early_stopping")]
+    public int EarlyStoppingPatience { get; set; }
+    /// <summary>How much better the metric has to be to count for early_stopping_patience.</summary>
+    [Identity(Identity.Numbers)]
+    [Range(0)]
+    public double EarlyStoppingThreshold { get; set; }
     /// <summary>When it saves a checkpoint: never, every save_steps updates, or after each epoch.</summary>
     [Identity(Identity.None)]
     public IntervalStrategy SaveStrategy { get; set; } = IntervalStrategy.Steps;
@@ -290,6 +301,11 @@ public sealed class DataOptions
     [Range(0, 1, OpenHigh = true)]
     [AlsoCalled("val_set_size val_size validation_split_percentage eval_fraction test_size validation_split")]
     public double ValidationFraction { get; set; }
+    /// <summary>The same for test rows, when there is no test file.</summary>
+    [Identity(Identity.Rows)]
+    [Range(0, 1, OpenHigh = true)]
+    [AlsoCalled("test_split test_split_percentage")]
+    public double TestFraction { get; set; }
     /// <summary>First rows (after a seeded, stratified shuffle); 0 = all.</summary>
     [Identity(Identity.Rows)]
     [Range(0)]

@@ -54,15 +54,7 @@ public static partial class RecipeLoader
         CheckTargets(r.Lora);
         CheckStart(r.Lora, q);
 
-        var t = r.Training;
-        Need(
-            t.MaxSteps is -1 or > 0, $"training.max_steps is {t.MaxSteps}.",
-            "Set it to 1 or more, or to -1 to train by num_train_epochs.");
-        Need(
-            t.TokensPerDeviceBatch == 0 || t.TrainSamplingStrategy != SamplingStrategy.GroupByLength,
-            "training.tokens_per_device_batch does not go with train_sampling_strategy group_by_length.",
-            "A budget of tokens puts rows together by their lengths already: leave one of them out.");
-        Schedules.Arguments(t);
+        CheckTraining(r.Training);
         TaskChoice.ByRecipe(r);
         var d = r.Data;
         Need(
@@ -70,11 +62,31 @@ public static partial class RecipeLoader
             "Name the fields of the data file.");
         if (r.Task.Type == TaskTypes.Auto) return; // what follows is checked when the data has said what its task is
         var type = TaskTypes.Get(r.Task);
-        OneOf("training.metric_for_best_model", type.BestOf(t), [.. type.Metrics.Select(m => m.Name)]);
+        OneOf("training.metric_for_best_model", type.BestOf(r.Training), [.. type.Metrics.Select(m => m.Name)]);
 
         foreach (string key in RecipeIdentity.Values(r).Keys.Where(k => IsOfSomeTasks(k) && !type.Keys.Contains(k)))
             Need(false, $"The task {type.Name} does not take {key}.", "Leave it out, or name another task.type.");
         type.Check(r);
+    }
+
+    private static void CheckTraining(TrainingOptions t)
+    {
+        Need(
+            t.MaxSteps is -1 or > 0, $"training.max_steps is {t.MaxSteps}.",
+            "Set it to 1 or more, or to -1 to train by num_train_epochs.");
+        Need(
+            t.TokensPerDeviceBatch == 0 || t.TrainSamplingStrategy != SamplingStrategy.GroupByLength,
+            "training.tokens_per_device_batch does not go with train_sampling_strategy group_by_length.",
+            "A budget of tokens puts rows together by their lengths already: leave one of them out.");
+        Need(
+            t.EarlyStoppingPatience == 0 || t.EvalStrategy != IntervalStrategy.No,
+            $"training.early_stopping_patience is {t.EarlyStoppingPatience}, but training.eval_strategy is no.",
+            "Set eval_strategy to steps or epoch, and validation rows.");
+        Need(
+            t.EarlyStoppingPatience == 0 || t.LoadBestModelAtEnd,
+            "training.early_stopping_patience goes with load_best_model_at_end, which is false.",
+            "Set it to true: the run ends with its best adapter.");
+        Schedules.Arguments(t);
     }
 
     private static void CheckTargets(LoraConfig l)

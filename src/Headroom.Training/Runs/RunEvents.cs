@@ -1,12 +1,10 @@
 using System.Globalization;
 using Headroom.Inference;
 using Headroom.Inference.Bases;
-using Headroom.Tokenizers;
 using Headroom.Training.Data;
 using Headroom.Training.Events;
 using Headroom.Training.Loop;
 using Headroom.Training.Recipes;
-using Headroom.Training.Tasks;
 
 namespace Headroom.Training.Runs;
 

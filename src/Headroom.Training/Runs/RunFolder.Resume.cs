@@ -37,7 +37,8 @@ internal sealed partial class RunFolder
             throw new HeadroomException($"{Path} holds a duel, not a run.", "Go on with headroom duel --resume.");
         if (before != null) RunChecks.SameRecipe(this, before.Recipe, recipe);
         // A kill while a run is made longer may leave the end that it had before.
-        bool finished = before != null && log.End is { } end && end.Steps >= before.TotalSteps;
+        bool finished = before != null && log.End is { } end
+            && (end.StoppedEarly == true || end.Steps >= before.TotalSteps);
         if (finished && !RunChecks.MayBeLonger(before!, recipe)) return new(null, before, log, true);
         string? checkpoint = Newest();
         if (checkpoint == null) CheckNothingIsLost(log);

@@ -49,6 +49,10 @@ internal sealed class TrainLoop(
             if (start.Checkpoint == null && _rows.Test.Count > 0) _zero = Test(TestEvent.ZeroShot, "zero-shot test");
             _last = _clock.Elapsed.TotalSeconds;
             if (!trainer.Run(Hooks(), folder.Checkpoints, model.BaseName(), stop)) return Stopped();
+            if (trainer.StoppedEarly)
+                host.Say(
+                    $"step {trainer.State.Step}: stopped early, {_o.EarlyStoppingPatience} evaluations in a row brought "
+                        + $"nothing better than that of step {trainer.State.BestStep}");
             KeepBest();
             if (_rows.Test.Count > 0) _tuned = Test(TestEvent.Tuned, "test");
             string hash = Checkpoints.TrainedHash(engine);
@@ -244,6 +248,7 @@ internal sealed class TrainLoop(
         _log.Write(new RunEndEvent
         {
             Completed = true,
+            StoppedEarly = trainer.StoppedEarly ? true : null,
             Steps = trainer.State.Step,
             Seconds = Before + _clock.Elapsed.TotalSeconds,
             TrainSeconds = seconds,

@@ -28,6 +28,22 @@ public class DataSplitsTests
         return e;
     }
 
+    /// <summary>Each a share of all rows, apart from one another, texts together.</summary>
+    [Fact]
+    public void TestRowsAreHeldOutToo()
+    {
+        var data = new DataOptions { ValidationFraction = 0.2, TestFraction = 0.1 };
+        var s = DataSplits.Split(Rows("a", 500), null, null, data, Task, 1);
+        Assert.Equal((350, 100, 50), (s.Train.Count, s.Validation.Count, s.Test.Count));
+        Assert.Equal(15, s.Test.Count(r => r.Label == "1"));
+        Assert.Equal(500, s.Train.Concat(s.Validation).Concat(s.Test).Select(r => r.Text).Distinct().Count());
+        var only = DataSplits.Split(Rows("a", 500), null, null, new() { ValidationFraction = 0.2 }, Task, 1);
+        Assert.Equal(only.Validation, s.Validation); // what is held out of one does not hang on the other
+        var e = Assert.Throws<HeadroomException>(() =>
+            DataSplits.Split(Rows("a", 10), null, null, new() { TestFraction = 0.01 }, Task, 1));
+        Assert.Contains("data.test_fraction 0.01 of 10 rows holds out no row", e.Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void HoldOutIsStratifiedSeededAndDisjoint()
     {

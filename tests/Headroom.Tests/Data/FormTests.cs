@@ -1,6 +1,4 @@
-using System.Text.Json.Nodes;
 using Headroom.Core;
-using Headroom.Formats.Data;
 using Headroom.Training.Data.Forms;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks;

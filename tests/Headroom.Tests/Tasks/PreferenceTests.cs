@@ -1,5 +1,4 @@
 using Headroom.Core;
-using Headroom.Formats.Data;
 using Headroom.Training.Data.Forms;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks;
@@ -7,7 +6,9 @@ using Headroom.Training.Tasks.Preferences;
 
 namespace Headroom.Tests.Tasks;
 
-/// <summary>Losses of preferences against the formulas of their papers and central differences, and their rows.</summary>
+/// <summary>
+/// Losses of preferences against the formulas of their papers and central differences, and their rows.
+/// </summary>
 public sealed class PreferenceTests
 {
     private static readonly PairScore Model = new(-12.5, 9, -14.25, 11), Base = new(-13, 9, -13.5, 11);
@@ -27,7 +28,8 @@ public sealed class PreferenceTests
     public void LossesAreThoseOfThePapers(PreferenceLossType type, double smoothing, double sft)
     {
         var o = new TaskOptions { LossType = type, Beta = 0.3, LabelSmoothing = smoothing, RpoAlpha = sft };
-        double w = Model.First - Base.First, l = Model.Second - Base.Second, mw = Model.First / 9, ml = Model.Second / 11;
+        double w = Model.First - Base.First, l = Model.Second - Base.Second;
+        double mw = Model.First / 9, ml = Model.Second / 11;
         double odds = Math.Log(Math.Exp(mw) / (1 - Math.Exp(mw))) - Math.Log(Math.Exp(ml) / (1 - Math.Exp(ml)));
         double Dpo(double x) => -(1 - smoothing) * Math.Log(Sigmoid(x)) - smoothing * Math.Log(Sigmoid(-x));
         double expected = type switch
@@ -77,7 +79,13 @@ public sealed class PreferenceTests
     [InlineData(false)]
     public void KtoIsThatOfItsPaper(bool wanted)
     {
-        var o = new TaskOptions { LossType = PreferenceLossType.Kto, Beta = 0.4, DesirableWeight = 1.5, UndesirableWeight = 0.7 };
+        var o = new TaskOptions
+        {
+            LossType = PreferenceLossType.Kto,
+            Beta = 0.4,
+            DesirableWeight = 1.5,
+            UndesirableWeight = 0.7,
+        };
         const double ratio = 0.9, divergence = 0.35, h = 1e-6;
         double expected = wanted
             ? 1.5 * (1 - Sigmoid(0.4 * (ratio - divergence))) : 0.7 * (1 - Sigmoid(0.4 * (divergence - ratio)));

@@ -5,8 +5,10 @@ namespace Headroom.Tests.Tasks;
 /// <summary>ROUGE-L and chrF against values of their reference implementations.</summary>
 public sealed class TextMetricsTests
 {
-    /// <summary>The values of sacrebleu's own tests (test_chrf.py: the cases without white space, effective order), which
-    /// have a beta of 3.</summary>
+    /// <summary>
+    /// The values of sacrebleu's own tests (test_chrf.py: the cases without white space, effective order), which have a
+    /// beta of 3.
+    /// </summary>
     [Theory]
     [InlineData("a", "a", 100)]
     [InlineData("", "reference", 0)]

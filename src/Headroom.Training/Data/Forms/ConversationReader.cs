@@ -163,7 +163,8 @@ internal static class ConversationReader
                 case null: continue;
                 case JsonValue v when v.TryGetValue(out bool flag): return flag;
                 case JsonValue v when v.GetValueKind() == JsonValueKind.Number
-                    && v.GetValue<double>() is 0 or 1: return v.GetValue<double>() == 1;
+                    && v.GetValue<double>() is 0 or 1:
+                    return v.GetValue<double>() == 1;
                 default:
                     throw row.Bad(
                         $"message {number} has the {key} {HeadroomException.Value(turn[key]!.ToJsonString())}",

@@ -1,5 +1,4 @@
 using Headroom.Core;
-using Headroom.Formats.Data;
 using Headroom.Tokenizers.Chat;
 using Headroom.Training.Data.Forms;
 

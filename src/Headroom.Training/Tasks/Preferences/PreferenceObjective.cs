@@ -1,4 +1,3 @@
-using Headroom.Core;
 using Headroom.Inference;
 using Headroom.Training.Data;
 using Headroom.Training.Recipes;

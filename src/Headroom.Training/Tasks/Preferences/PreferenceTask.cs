@@ -92,6 +92,9 @@ internal sealed class PreferenceTask : ITask
         metrics.Add(Mean(PreferenceType.Margins, losses.Select(l => l.RewardFirst - l.RewardSecond)));
         metrics.Add(new(
             PreferenceType.Accuracies, right / (double)losses.Length, () => Statistics.Wilson(right, losses.Length)));
+        int wins = scores.Count(s => s.First / s.FirstTokens > s.Second / s.SecondTokens);
+        metrics.Add(new(
+            PreferenceType.WinRate, wins / (double)scores.Length, () => Statistics.Wilson(wins, scores.Length)));
         return new Evaluation { Rows = rows.Count, Metrics = metrics };
     }
 }

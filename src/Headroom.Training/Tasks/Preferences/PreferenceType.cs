@@ -2,7 +2,6 @@ using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;
 using Headroom.Training.Adapters;
-using Headroom.Training.Data;
 using Headroom.Training.Data.Forms;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks.Sequences;
@@ -21,14 +20,17 @@ internal sealed class PreferenceType : TaskType
     public static readonly MetricKind Rejected = new("rewards_rejected", Direction.Lower);
     /// <summary>Chosen less rejected.</summary>
     public static readonly MetricKind Margins = new("rewards_margins", Direction.Higher);
-    /// <summary>Share of pairs whose chosen answer gained more: how often the stated preference wins.</summary>
+    /// <summary>Share of pairs whose chosen answer gained more over the base than the rejected one.</summary>
     public static readonly MetricKind Accuracies = new("rewards_accuracies", Direction.Higher);
+    /// <summary>Share of pairs whose chosen answer the model itself gives the higher probability a token.</summary>
+    public static readonly MetricKind WinRate = new("win_rate", Direction.Higher);
 
     public override string Name => "preference";
-    public override IReadOnlyList<MetricKind> Metrics => [MetricKind.Loss, Chosen, Rejected, Margins, Accuracies];
+    public override IReadOnlyList<MetricKind> Metrics =>
+        [MetricKind.Loss, Chosen, Rejected, Margins, Accuracies, WinRate];
     public override string BestMetric => MetricKind.Loss.Name;
-    public override IReadOnlyList<string> Shown => [Accuracies.Name, Margins.Name];
-    public override IReadOnlyList<string> Ranked => [Accuracies.Name, MetricKind.Loss.Name];
+    public override IReadOnlyList<string> Shown => [WinRate.Name, Accuracies.Name, Margins.Name];
+    public override IReadOnlyList<string> Ranked => [WinRate.Name, MetricKind.Loss.Name];
     public override IReadOnlyList<string> Keys =>
     [
         "data.columns", "data.label_field", "task.chat_template", "task.truncation", "task.train_on_reasoning",

@@ -1,4 +1,3 @@
-using Headroom.Tokenizers;
 using Headroom.Tokenizers.Chat;
 using Headroom.Training.Data.Forms;
 using Headroom.Training.Recipes;

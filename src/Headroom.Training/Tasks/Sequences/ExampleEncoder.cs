@@ -1,4 +1,3 @@
-using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Tokenizers;

@@ -1,5 +1,4 @@
 using System.Text.Json.Nodes;
-using Headroom.Tokenizers;
 using Headroom.Tokenizers.Chat;
 using Headroom.Training.Data.Forms;
 
