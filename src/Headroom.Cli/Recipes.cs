@@ -1,6 +1,7 @@
 using System.Globalization;
 using Headroom.Core;
 using Headroom.Formats.Hub;
+using Headroom.Training.Adapters;
 using Headroom.Training.Recipes;
 using Headroom.Training.Tasks;
 using Headroom.Training.Tasks.LabelWords;
@@ -55,6 +56,7 @@ internal static class Recipes
         d.Train = train!;
         (d.Validation, d.ValidationHub) = Split(d.Validation, "validation", "valid", "val", "dev");
         (d.Test, d.TestHub) = Split(d.Test, "test");
+        GivenAdapter.Apply(recipe);
         // Label words were there before tasks were told by columns: their output stays as it was.
         if (TaskChoice.ByData(recipe) is { } words && recipe.Task.Type != LabelWordsType.TypeName)
             session.Say($"data.train holds rows of the task {words}");

@@ -86,6 +86,13 @@ public sealed record LoraConfig
                     : "false"
                 : value;
     } = "true"; // True and False too, as for every other key
+    /// <summary>
+    /// An adapter (PEFT form) or a run to start from: its rank, alpha and modules are taken, and its base is checked.
+    /// It is another run; train --resume goes on with one.
+    /// </summary>
+    [Identity(Identity.None)]
+    [AlsoCalled("lora_model_dir adapter_name_or_path lora_weights peft_model_id resume_adapter")]
+    public string? Adapter { get; set; }
     /// <summary>For loftq.</summary>
     public LoftqConfig LoftqConfig { get; set; } = new();
     /// <summary>Modules trained whole, in float32, and saved with the adapter: lm_head, embed_tokens, norms.</summary>

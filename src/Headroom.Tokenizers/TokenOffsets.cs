@@ -29,7 +29,7 @@ internal sealed class TokenOffsets(TokenizerParts parts, IReadOnlyDictionary<int
         int[] bytes = [.. ids.Skip(first).Select(Bytes)];
         int size = Encoding.UTF8.GetByteCount(normal), total = bytes.Sum(), lead = total - size;
         // A blank that a step of cutting puts in front: one byte, or the three of its mark.
-        if (lead is not (0 or 1 or 3))
+        if (lead is not (0 or 1 or 3) || ids.Skip(first).Any(IsUnknown))
         {
             Match(source, from, first);
             return;
@@ -49,24 +49,34 @@ internal sealed class TokenOffsets(TokenizerParts parts, IReadOnlyDictionary<int
     private int[] Places(string source, string normal)
     {
         var places = new int[normal.Length + 1];
+        places[^1] = source.Length;
         // Blanks become marks one by one, perhaps with a mark in front.
         int shift = normal.Length - source.Length;
-        bool isPlain = shift == 0 || shift == 1 && parts.Normalizer!(source[..0] + "x").Length == 2;
-        if (isPlain)
+        if (shift is 0 or 1 && IsPlain(source, normal.AsSpan(shift)))
         {
-            for (int i = 0; i < places.Length; i++) places[i] = Math.Max(0, i - shift);
+            for (int i = 0; i < normal.Length; i++) places[i] = Math.Max(0, i - shift);
             return places;
         }
-        // Others (composed characters, runs of blanks): a prefix of the source gives about that prefix of the result.
-        int done = 0;
-        for (int end = 1; end <= source.Length && done < normal.Length; end++)
+        // Composed characters: what is between two plain ones changes by itself. Of other changes (runs of blanks that
+        // become one) a character is at its place as far as the text goes.
+        int at = 0;
+        for (int start = 0, end; start < source.Length && at < normal.Length; start = end)
         {
-            if (end < source.Length && char.IsLowSurrogate(source[end])) continue;
-            int length = Math.Min(normal.Length, parts.Normalizer!(source[..end]).Length);
-            for (; done < length; done++) places[done] = end - 1;
+            // A mark goes with the plain letter before it.
+            for (end = start + 1; end < source.Length && !char.IsAscii(source[end]);) end++;
+            int length = end - start == 1 ? 1 : parts.Normalizer!(source[start..end]).Length;
+            for (int i = 0; i < length && at < normal.Length; i++, at++) places[at] = Math.Min(start + i, end - 1);
         }
-        for (; done < places.Length; done++) places[done] = source.Length;
+        for (; at < normal.Length; at++) places[at] = source.Length;
         return places;
+    }
+
+    private static bool IsPlain(string source, ReadOnlySpan<char> normal)
+    {
+        for (int i = 0; i < source.Length; i++)
+            if (source[i] != normal[i] && (source[i] != ' ' || normal[i] != WordStartStep.Mark))
+                return false;
+        return true;
     }
 
     // Bytes of the normalized text that a token stands for.

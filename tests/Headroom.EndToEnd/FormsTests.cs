@@ -116,6 +116,30 @@ public class FormsTests
         Assert.Contains("1 of 2 train rows cannot be read and are left out", skipped.Out, StringComparison.Ordinal);
     }
 
+    /// <summary>A run that starts from another's adapter: its shape is taken, its file belongs to the identity.</summary>
+    [Fact]
+    public void ARunMayStartFromAnAdapter()
+    {
+        using var cli = new Cli();
+        string recipe = cli.Recipe(Cli.Base("llama-tiny"));
+        string[] train = ["train", recipe, "--set", "training.max_steps=4", "--set", "lora.lora_dropout=0"];
+        string first = Run(
+            cli, [.. train, "--name", "first", "--set", "lora.r=4", "--set", "lora.target_modules=[q_proj]"]);
+        string[] given = [.. train, "--set", "lora.adapter=runs/first"], second = [.. given, "--name", "second"];
+        string text = Run(cli, second);
+        Assert.Contains("adapters start from", text, StringComparison.Ordinal);
+        static string Figures(string of, string stage) =>
+            of.Split('\n').Single(l => l.StartsWith(stage + ":", StringComparison.Ordinal))[(stage.Length + 1)..];
+        // What the first run ended with is where the second begins.
+        Assert.Equal(Figures(first, "tuned"), Figures(text, "zero-shot"));
+        Assert.Contains("trainable", text, StringComparison.Ordinal);
+        Assert.DoesNotContain("k_proj", text, StringComparison.Ordinal);
+        Assert.Contains("is finished", Run(cli, [.. second, "--resume"]), StringComparison.Ordinal);
+        var (exit, _, error) = cli.Run([.. given, "--name", "third", "--set", "lora.r=8"]);
+        Assert.Equal(2, exit);
+        Assert.Contains("lora.r is 8, the adapter", error, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void RowsThatWouldLoseLearnedTokensAreLeftOut()
     {

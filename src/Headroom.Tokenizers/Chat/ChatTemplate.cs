@@ -33,7 +33,7 @@ public sealed class ChatTemplate
                 "A template this long cannot be right; use another copy of the model's tokenizer_config.json.");
         _template = JinjaParser.Parse(source);
         _tokenizer = tokenizer;
-        _generationPrompt = new(GenerationPrompt);
+        _generationPrompt = new(() => GenerationPrompt(null));
         _closing = new(ClosingToken);
     }
 
@@ -89,7 +89,10 @@ public sealed class ChatTemplate
         var marked = new MessageMarks(marks).Read(messages);
         string text = JinjaInterpreter.Render(
             _template, Variables(marked, false, variables), now ?? DateTimeOffset.Now, marks, out var found);
-        return new TurnFinder(text, found, _generationPrompt.Value, PromptBefore, EndToken).Find();
+        // tools alone say nothing of the prompt's end; other variables may (enable_thinking).
+        string prompt = variables?.Any(v => v.Key != "tools") == true
+            ? GenerationPrompt(variables) : _generationPrompt.Value;
+        return new TurnFinder(text, found, prompt, PromptBefore, EndToken).Find();
 
         // Where a template has no generation prompt, the rendering of what came before ends where the answer begins.
         int? PromptBefore(int message)
@@ -99,12 +102,20 @@ public sealed class ChatTemplate
             return text.StartsWith(before, StringComparison.Ordinal) ? before.Length : null;
         }
 
-        // The token that ends an answer in words, or the sequence; an answer of other parts may have one of its own.
+        // The first special token, or the one that ends answers in words or sequences where that follows with nothing
+        // but other special tokens and blanks between. Where the template ends an answer in words with no token, one
+        // counts only right behind the answer: it opens the next turn, and to write it is to end one's own.
         (int, int)? EndToken(int from, int to)
         {
             var found = Specials(text, from, to);
-            int at = found.FindIndex(t => t.Token == _closing.Value || t.Token == Eos);
-            return found.Count == 0 ? null : (found[Math.Max(0, at)].Start, found[Math.Max(0, at)].End);
+            if (found.Count == 0) return null;
+            if (_closing.Value == null && !string.IsNullOrWhiteSpace(text[from..found[0].Start])) return null;
+            for (int i = 0; i < found.Count; i++)
+            {
+                if (i > 0 && !string.IsNullOrWhiteSpace(text[found[i - 1].End..found[i].Start])) break;
+                if (found[i].Token == _closing.Value || found[i].Token == Eos) return (found[i].Start, found[i].End);
+            }
+            return (found[0].Start, found[0].End);
         }
     }
 
@@ -135,12 +146,12 @@ public sealed class ChatTemplate
     }
 
     // What a prompt has behind its messages; nothing where the template cannot say.
-    private string GenerationPrompt()
+    private string GenerationPrompt(JsonObject? variables)
     {
         try
         {
             ChatMessage[] asked = [new("user", "a")];
-            string without = Render(asked, false), with = Render(asked, true);
+            string without = Render(asked, false, variables), with = Render(asked, true, variables);
             return with.StartsWith(without, StringComparison.Ordinal) ? with[without.Length..] : "";
         }
         catch (HeadroomException)

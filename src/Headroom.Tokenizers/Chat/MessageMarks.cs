@@ -33,33 +33,27 @@ internal sealed class MessageMarks(Provenance marks)
         return values;
     }
 
-    private object? Marked(JsonNode? value, int index, Origin origin)
-    {
-        // Names of an object too: those of arguments are written out.
-        if (value is JsonObject o && o.ContainsKey("type"))
-        {
-            var part = new PyDict();
-            foreach (var (key, inner) in o)
-                part[key] = key == "type" ? JinjaValues.From(inner) : Marked(inner, index, origin);
-            return part;
-        }
-        return value is JsonArray list
-            ? list.Select(v => Marked(v, index, origin)).ToList()
-            : JinjaValues.From(value, text => marks.Add(text, new Mark(0, text.Length, index, origin)));
-    }
+    // Names of an object too, since those of arguments are written out; a type is looked at and not written.
+    private object? Marked(JsonNode? value, int index, Origin origin) =>
+        Values(value, text => marks.Add(text, new Mark(0, text.Length, index, origin)));
 
-    private object? Content(JsonNode? value, int index)
+    private object? Content(JsonNode? value, int index) => Values(value, text =>
     {
-        if (value is JsonArray parts)
-            return parts.Select(p => p is JsonObject ? Marked(p, index, Origin.Content) : Content(p, index)).ToList();
-        return JinjaValues.From(value, text =>
-        {
-            int thought = text.LastIndexOf(ThoughtEnd, StringComparison.Ordinal);
-            if (thought < 0) return marks.Add(text, new Mark(0, text.Length, index, Origin.Content));
-            thought += ThoughtEnd.Length;
-            var first = new Mark(0, thought, index, Origin.Reasoning);
-            return thought == text.Length ? marks.Add(text, first)
-                : marks.Add(text, first, new Mark(thought, text.Length, index, Origin.Content));
-        });
+        int thought = text.LastIndexOf(ThoughtEnd, StringComparison.Ordinal);
+        if (thought < 0) return marks.Add(text, new Mark(0, text.Length, index, Origin.Content));
+        thought += ThoughtEnd.Length;
+        var first = new Mark(0, thought, index, Origin.Reasoning);
+        return thought == text.Length ? marks.Add(text, first)
+            : marks.Add(text, first, new Mark(thought, text.Length, index, Origin.Content));
+    });
+
+    private static object? Values(JsonNode? value, Func<string, string> mark)
+    {
+        if (value is JsonArray list) return list.Select(v => Values(v, mark)).ToList();
+        if (value is not JsonObject part || !part.ContainsKey("type")) return JinjaValues.From(value, mark);
+        var values = new PyDict();
+        foreach (var (key, inner) in part)
+            values[key] = key == "type" ? JinjaValues.From(inner) : Values(inner, mark);
+        return values;
     }
 }

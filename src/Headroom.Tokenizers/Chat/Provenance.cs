@@ -67,7 +67,9 @@ internal sealed class Provenance
     public string Changed(string text, string made, string name)
     {
         if (ReferenceEquals(text, made) || !_marks.TryGetValue(text, out var marks)) return made;
-        if (made.Length == text.Length || marks.Length == 0) return Add(made, marks);
+        bool same = text.EnumerateRunes().Select(r => r.Utf16SequenceLength)
+            .SequenceEqual(made.EnumerateRunes().Select(r => r.Utf16SequenceLength));
+        if (same || marks.Length == 0) return Add(made, marks);
         return marks is [{ Start: 0 } all] && all.End == text.Length
             ? Add(made, all with { End = made.Length })
             : throw new JinjaFault($"{name} of a message's text that changes its length cannot be followed");

@@ -48,6 +48,7 @@ internal static partial class RecipeWriter
         // A run's folder holds the template itself, whatever becomes of its file.
         if (recipe.Task.ChatTemplate is { } template)
             recipe.Task.ChatTemplate = ExampleEncoder.TemplateText(template, folder);
+        recipe.Lora.Adapter = Whole(recipe.Lora.Adapter);
         recipe.Data.Train = Whole(recipe.Data.Train) ?? "";
         recipe.Data.Validation = Whole(recipe.Data.Validation);
         recipe.Data.Test = Whole(recipe.Data.Test);

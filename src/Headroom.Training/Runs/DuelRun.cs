@@ -104,6 +104,9 @@ public static class DuelRun
     private static void Check(Recipe recipe, int[] seeds)
     {
         TaskChoice.ByData(recipe);
+        if (recipe.Lora.Adapter != null)
+            throw new HeadroomException(
+                "lora.adapter is of one base; a duel has several.", "Leave it out, or train each model by itself.");
         if (recipe.Models.Count < 2)
             throw new HeadroomException(
                 $"A duel takes two or more models, the recipe names {recipe.Models.Count}.",

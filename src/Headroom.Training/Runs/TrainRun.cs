@@ -86,6 +86,7 @@ public static class TrainRun
         Recipe recipe, string? recipeText, ModelOptions model, RunHost host, RunRows? rows, CancellationToken stop)
     {
         TaskChoice.ByData(recipe);
+        GivenAdapter.Apply(recipe);
         var folder = new RunFolder(host.Folder);
         if (host.Resume && !folder.HasRun) throw RunsBeside.None("run", host.Folder, RunsBeside.OfRecipe(recipe));
         using var held = folder.Lock(host.Say);
@@ -168,6 +169,7 @@ public static class TrainRun
             )
                 host.Say(line);
         }
+        else if (recipe.Lora.Adapter is { } given) GivenAdapter.Start(engine, source, given, host.Say);
         else
             AdapterStart.Run(engine, source, (ulong)(uint)recipe.Training.Seed, (d, t) =>
                 host.Progress("adapters", d, t, "")
@@ -222,6 +224,7 @@ public static class TrainRun
             ["linear_storage"] = settings.LinearStorage.ToString(),
         };
         if (padded) resolved["padded_batches"] = "true";
+        if (settings.Lora?.Adapter is { } given) resolved["adapter_sha256"] = GivenAdapter.Hash(given);
         return resolved;
     }
 

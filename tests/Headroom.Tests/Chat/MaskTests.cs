@@ -136,6 +136,72 @@ public sealed class MaskTests(ITestOutputHelper output)
         }
     }
 
+    /// <summary>
+    /// A message that leaves no mark of its own (an empty answer of a tool) does not lend its end token.
+    /// </summary>
+    [Fact]
+    public void TheEndIsNotThatOfAnotherMessage()
+    {
+        string[] specials = ["<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>"];
+        const string source = "{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' }}"
+            + "{% if m.tool_calls %}{{ m.tool_calls[0].function | tojson }}{{ '<|eom_id|>' }}{% else %}"
+            + "{{ m.content + '<|eot_id|>' }}{% endif %}{% endfor %}{% if add_generation_prompt %}"
+            + "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
+        var call = Message("assistant", "");
+        call["tool_calls"] = new JsonArray(new JsonObject
+        {
+            ["type"] = "function",
+            ["function"] = new JsonObject { ["name"] = "f", ["arguments"] = new JsonObject { ["x"] = 1 } },
+        });
+        var marked = new ChatTemplate(source, Bytes(specials)).RenderMarked([
+            Message("user", "a"), call, Message("tool", ""), Message("assistant", "b")]);
+        Assert.Equal("{\"name\": \"f\", \"arguments\": {\"x\": 1}}<|eom_id|>", Learned(marked, 1));
+        Assert.Equal("b<|eot_id|>", Learned(marked, 3));
+    }
+
+    /// <summary>Content as parts is split at its thought like content as a text.</summary>
+    [Fact]
+    public void ThoughtsInPartsAreThoughtsToo()
+    {
+        var t = MaskTemplates.All.Single(t => t.Name == "chatml-parts");
+        var answer = new JsonObject
+        {
+            ["role"] = "assistant",
+            ["content"] = new JsonArray(new JsonObject { ["type"] = "text", ["text"] = "<think>x</think>B" }),
+        };
+        var marked = new ChatTemplate(t.Source, Bytes(t.Specials)).RenderMarked([Message("user", "A"), answer]);
+        Assert.Equal("<think>x</think>", Learned(marked, 1, reasoning: true));
+        Assert.Equal("B<|im_end|>", Learned(marked, 1));
+    }
+
+    /// <summary>
+    /// Composed characters move places (Qwen's NFC), runs of them too; each token is where its text is.
+    /// </summary>
+    [Theory]
+    [InlineData("qwen3", "e\u0301 cafe\u0301s, A\u030A x \u0958 y")]
+    [InlineData("qwen3", "plain text 😀 and e\u0301\u0301")]
+    [InlineData("llama2", "  two blanks, é 😀 and \u4E2D  end ")]
+    [InlineData("llama3", "tabs\tand 日本語 👩‍🚀")]
+    [InlineData("deepseek-llm-7b", "né 中文  x")]
+    public void OffsetsAreThoseOfTheText(string model, string text)
+    {
+        var tokenizer = TokenizerLoader.Load(Shared.DataFile("tokenizers/" + model));
+        var (ids, offsets) = tokenizer.EncodeWithOffsets(text);
+        Assert.Equal(tokenizer.Encode(text), ids);
+        int at = 0;
+        for (int i = 0; i < ids.Length; i++)
+        {
+            var (start, end) = offsets[i];
+            Assert.True(at <= start && start <= end && end <= text.Length, $"{i}: {start} to {end} after {at}");
+            at = start;
+            // What decodes by itself and is written as it stands is at its place.
+            string piece = tokenizer.Decode([ids[i]]).Trim();
+            if (piece.Length > 0 && piece.All(char.IsAsciiLetterOrDigit))
+                Assert.Equal(piece, text[start..end].Trim());
+        }
+        Assert.Equal(text.Length, offsets[^1].End);
+    }
+
     [Fact]
     public void ThoughtsAreSpansOfTheirOwn()
     {

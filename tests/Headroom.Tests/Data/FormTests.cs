@@ -104,6 +104,7 @@ public sealed class FormTests
     [InlineData("""{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}""", "conversation", "(image_url)")]
     [InlineData("""{"messages": [{"role": "assistant", "content": "a", "weight": 3}]}""", "conversation", "the weight 3")]
     [InlineData("""{"messages": [{"role": "assistant", "content": "a", "weight": 0}]}""", "conversation", "to be learned")]
+    [InlineData("""{"messages": [{"role": "assistant", "content": " "}]}""", "conversation", "is empty")]
     [InlineData("""{"messages": [{"role": "assistant", "tool_calls": [{}]}]}""", "conversation", "without a name")]
     [InlineData("""{"messages": [{"role": "assistant", "content": "a"}], "tools": 4}""", "conversation", "tools is")]
     [InlineData("""{"prompt": "a", "completion": ""}""", "completion", "'completion' is empty")]

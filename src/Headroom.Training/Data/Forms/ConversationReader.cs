@@ -100,6 +100,10 @@ internal static class ConversationReader
             if (key != roleKey && key != contentKey && key is not ("weight" or "train") && value != null)
                 message[key] = key == "tool_calls" ? Calls(row, value, number) : value.DeepClone();
         teaches = role == Assistant && IsWanted(row, turn, number);
+        bool silent = message["content"] is JsonValue said && string.IsNullOrWhiteSpace((string?)said);
+        if (teaches && silent && !HasMore(turn))
+            throw row.Bad(
+                $"message {number} of the assistant is empty", "Give it something to say, or \"weight\": 0");
         return message;
     }
 
