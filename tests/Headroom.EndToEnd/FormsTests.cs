@@ -116,7 +116,9 @@ public class FormsTests
         Assert.Contains("1 of 2 train rows cannot be read and are left out", skipped.Out, StringComparison.Ordinal);
     }
 
-    /// <summary>A run that starts from another's adapter: its shape is taken, its file belongs to the identity.</summary>
+    /// <summary>
+    /// A run that starts from another's adapter: its shape is taken, its file belongs to the identity.
+    /// </summary>
     [Fact]
     public void ARunMayStartFromAnAdapter()
     {
