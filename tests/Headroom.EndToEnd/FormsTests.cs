@@ -56,7 +56,12 @@ public class FormsTests
             cli, "predict", run, "--in", $"examples/{form}/test.jsonl", "--out", "scored.jsonl", "--max-new-tokens",
             "3");
         Assert.Equal(120, File.ReadAllLines(Path.Combine(cli.Folder, "scored.jsonl")).Length);
-        Run(cli, "eval", run, "--set", "data.max_test_rows=6", "--set", "task.max_seq_length=400");
+        Run(
+            cli, "eval", run, "--set", "data.max_test_rows=6", "--set", "task.max_seq_length=400", "--rows",
+            "rows.jsonl");
+        string[] rows = File.ReadAllLines(Path.Combine(cli.Folder, "rows.jsonl"));
+        Assert.InRange(rows.Length, 6, 12); // of texts windows
+        Assert.All(rows, (r, i) => Assert.Equal(i + 1, (int)JsonNode.Parse(r)!["row"]!));
         Run(cli, "chat", run, "--message", "hello", "--max-new-tokens", "3");
         Assert.True(File.Exists(Path.Combine(cli.Folder, run, "report.html")));
     }

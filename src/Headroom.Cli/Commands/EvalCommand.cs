@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Text.Json;
 using Headroom.Core;
+using Headroom.Formats;
 using Headroom.Inference;
 using Headroom.Training.Data;
 using Headroom.Training.Recipes;
@@ -31,6 +32,7 @@ internal static class EvalCommand
             Description = "Override a key of the recipe. Repeatable.",
             DefaultValueFactory = _ => [],
         };
+        var rows = CommonOptions.Make<string?>("--rows", "A .jsonl file to write: what was found of each row.");
         var device = new Option<string?>("--device") { Description = "auto, cpu or cuda." };
         var json = CommonOptions.Json();
         var command = new Command(
@@ -39,19 +41,20 @@ internal static class EvalCommand
                 + "precision, recall and F1, of every class."
         )
         {
-            recipe, adapter, split, set, device, json,
+            recipe, adapter, split, set, device, rows, json,
         };
         command.SetAction(p =>
             Run(
                 p.GetValue(recipe)!, p.GetValue(adapter), p.GetValue(split)!, p.GetValue(set)!, p.GetValue(device),
-                p.GetValue(json))
+                p.GetValue(rows), p.GetValue(json))
         );
         return command;
     }
 
     private static int Run(
-        string path, string? adapter, string split, string[] sets, string? deviceName, bool json)
+        string path, string? adapter, string split, string[] sets, string? deviceName, string? rowsPath, bool json)
     {
+        using var target = rowsPath == null ? null : OutputTarget.OfFile(rowsPath, false, "Give another file.");
         if (RunPlace.Find(path) is { } run)
         {
             path = run.RecipePath;
@@ -96,7 +99,19 @@ internal static class EvalCommand
             $"{TrainRun.ModelName(of)}{(adapter == null ? "" : " with " + adapter)} on {rows.Count} {split} rows";
         foreach (string line in task.Type.Lines(title, evaluation)) session.Say(Printable.Line(line));
         if (json) Console.WriteLine(task.Type.EvalJson(evaluation).ToJsonString());
+        if (target != null) WriteRows(target, evaluation);
         return 0;
+    }
+
+    private static void WriteRows(OutputTarget target, Evaluation evaluation)
+    {
+        using (var file = new StreamWriter(target.Temporary))
+            foreach (var (i, row) in (evaluation.EachRow?.Invoke() ?? []).Index())
+            {
+                row.Insert(0, "row", i + 1);
+                file.WriteLine(row.ToJsonString(PredictCommand.Relaxed));
+            }
+        target.Commit();
     }
 
     /// <summary>

@@ -111,7 +111,7 @@ internal static class PredictCommand
 
     private static string Json(JsonObject value) => value.ToJsonString(Relaxed);
 
-    private static readonly JsonSerializerOptions Relaxed = new()
+    internal static readonly JsonSerializerOptions Relaxed = new()
     {
         Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
     };

@@ -36,6 +36,11 @@ internal sealed record Evaluation
     public IEvaluationDetail? Detail { get; init; }
     /// <summary>Rows that are right, or null where that is no question or not known.</summary>
     public Outcomes? Outcomes { get; init; }
+    /// <summary>
+    /// What was found of every row, in their order, for headroom eval --rows; null of an evaluation that was read from
+    /// a log.
+    /// </summary>
+    public Func<IEnumerable<JsonObject>>? EachRow { get; init; }
     /// <summary>What of a log could not be used, as the end of a sentence; null when all could.</summary>
     public string? Odd { get; init; }
 

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Inference;
@@ -38,12 +39,25 @@ internal sealed class LabelWordsTask : ITask
     public string Describe(string metric) =>
         LabelWordMetrics.Describe(metric, _encoder.LabelWords.Length, _encoder.LabelWords);
 
-    public Evaluation Evaluate(Engine engine, IRowSource rows, EvaluationOptions options) =>
-        LabelWordEvaluator
+    public Evaluation Evaluate(Engine engine, IRowSource rows, EvaluationOptions options)
+    {
+        var evaluation = LabelWordEvaluator
             .Run(
                 engine, rows, _encoder.LabelWords, _encoder.Candidates, options.BatchRows, options.MaxTokens,
                 options.Progress)
             .ToEvaluation(options.Seed);
+        var detail = (LabelWordDetail)evaluation.Detail!;
+        return evaluation with
+        {
+            EachRow = () => detail.Gold!.Select((gold, i) => new JsonObject
+            {
+                ["label"] = _encoder.LabelValues[gold],
+                ["predicted"] = _encoder.LabelValues[detail.Predicted![i]],
+                ["right"] = gold == detail.Predicted[i],
+                ["tier"] = detail.Tiers?[i],
+            }),
+        };
+    }
 
     private IEnumerable<string> Classes(IReadOnlyList<DataRow> train)
     {

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Headroom.Core;
 using Headroom.Formats.Data;
 using Headroom.Inference;
@@ -95,6 +96,18 @@ internal sealed class PreferenceTask : ITask
         int wins = scores.Count(s => s.First / s.FirstTokens > s.Second / s.SecondTokens);
         metrics.Add(new(
             PreferenceType.WinRate, wins / (double)scores.Length, () => Statistics.Wilson(wins, scores.Length)));
-        return new Evaluation { Rows = rows.Count, Metrics = metrics };
+        return new Evaluation
+        {
+            Rows = rows.Count,
+            Metrics = metrics,
+            EachRow = () => losses.Zip(scores, (l, s) => new JsonObject
+            {
+                ["loss"] = l.Loss,
+                ["rewards_chosen"] = l.RewardFirst,
+                ["rewards_rejected"] = l.RewardSecond,
+                ["logps_chosen"] = s.First,
+                ["logps_rejected"] = s.Second,
+            }),
+        };
     }
 }

@@ -1,3 +1,4 @@
+using System.Text.Json.Nodes;
 using Headroom.Training.Intervals;
 
 namespace Headroom.Training.Tasks.Sequences;
@@ -27,6 +28,7 @@ internal static class SequenceEvaluation
         {
             Rows = losses.Count,
             Detail = answers.Count > 0 ? new AnswerDetail([.. answers.Take(AnswerDetail.Most)]) : null,
+            EachRow = () => losses.Select((l, i) => Row(l, answers.Count == losses.Count ? answers[i] : null)),
             Metrics =
             [
                 new(MetricKind.Loss, loss, () => interval.Value),
@@ -35,5 +37,20 @@ internal static class SequenceEvaluation
                 .. answers.Count > 0 ? Answers.Score(answers, seed) : [],
             ],
         };
+    }
+
+    private static JsonObject Row(RowLoss loss, Answered? answer)
+    {
+        var row = new JsonObject
+        {
+            ["loss"] = loss.Weight > 0 ? loss.Sum / loss.Weight : null,
+            ["tokens"] = loss.Weight,
+        };
+        if (answer == null) return row;
+        row["expected"] = answer.Expected;
+        row["answer"] = answer.Answer;
+        row["exact_match"] = answer.Answer.Trim() == answer.Expected.Trim();
+        row["rouge_l"] = Intervals.RougeL.Score(answer.Answer, answer.Expected);
+        return row;
     }
 }
