@@ -99,6 +99,14 @@ public sealed class TrainingOptions
     [Range(0, OpenLow = true)]
     [AlsoCalled("lr")]
     public double LearningRate { get; set; } = 5e-5;
+    /// <summary>
+    /// LoRA+: the learning rate of the adapters' B matrices (and, as in PEFT, of magnitudes, norms and biases) over
+    /// learning_rate, at which A is trained; 1 = one rate for all.
+    /// </summary>
+    [Identity(Identity.Numbers)]
+    [Range(0, OpenLow = true)]
+    [AlsoCalled("lorap_lr_ratio")]
+    public double LoraplusLrRatio { get; set; } = 1;
     /// <summary>Decoupled weight decay.</summary>
     [Identity(Identity.Numbers)]
     [Range(0)]
