@@ -35,7 +35,10 @@ public sealed class Recipe
     [Identity(Identity.None)]
     [AlsoCalled("max_memory gpu_memory_limit gpu_memory_utilization memory_limit")]
     public string? Vram { get; set; }
-    /// <summary>Seeds of a duel; empty = training.seed.</summary>
+    /// <summary>
+    /// Seeds, each a run of its own, one after the other: train has them in the folders seed-N of the run, and reports
+    /// their spread; empty = training.seed.
+    /// </summary>
     [Identity(Identity.None)]
     public List<int> Seeds { get; set; } = [];
 }
