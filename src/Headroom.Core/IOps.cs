@@ -74,7 +74,14 @@ internal readonly record struct AdaptedLinear(
     Tensor DA = default, Tensor DB = default, Tensor Residual = default);
 
 /// <summary>One trained tensor with its gradient and AdamW moments, all F32 of one shape.</summary>
-internal readonly record struct ParameterSlot(Tensor Weight, Tensor Grad, Tensor M, Tensor V, float WeightDecay);
+/// <param name="Weight">What is trained.</param>
+/// <param name="Grad">Its gradient.</param>
+/// <param name="M">First moment.</param>
+/// <param name="V">Second moment.</param>
+/// <param name="WeightDecay">Decoupled; times the learning rate of this tensor.</param>
+/// <param name="RateRatio">The learning rate of this tensor over that of the update.</param>
+internal readonly record struct ParameterSlot(
+    Tensor Weight, Tensor Grad, Tensor M, Tensor V, float WeightDecay, double RateRatio = 1);
 
 /// <summary>AdamW's constants for one update (torch <c>optim/adamw.py</c>).</summary>
 /// <param name="LearningRate">Learning rate of this update.</param>

@@ -68,17 +68,18 @@ internal static unsafe class OptimizerKernels
         return sum;
     }
 
-    /// <summary>The constants of one update as the kernel uses them.</summary>
-    internal readonly struct Constants(in AdamWStep step, float weightDecay)
+    /// <summary>The constants of one update of a tensor as the kernel uses them.</summary>
+    internal readonly struct Constants(in AdamWStep step, in ParameterSlot slot)
     {
         public readonly float Scale = step.GradScale;
-        public readonly float Decay = (float)(1.0 - step.LearningRate * weightDecay);
+        public readonly float Decay = (float)(1.0 - step.LearningRate * slot.RateRatio * slot.WeightDecay);
         public readonly float OneMinusBeta1 = (float)(1.0 - step.Beta1);
         public readonly float Beta2 = (float)step.Beta2;
         public readonly float OneMinusBeta2 = (float)(1.0 - step.Beta2);
         public readonly float Root = (float)Math.Sqrt(1.0 - Math.Pow(step.Beta2, step.Step));
         public readonly float Eps = (float)step.Epsilon;
-        public readonly float Size = (float)(step.LearningRate / (1.0 - Math.Pow(step.Beta1, step.Step)));
+        public readonly float Size =
+            (float)(step.LearningRate * slot.RateRatio / (1.0 - Math.Pow(step.Beta1, step.Step)));
     }
 
     private struct AdamContext
@@ -108,7 +109,7 @@ internal static unsafe class OptimizerKernels
         var c = (AdamContext*)context;
         var s = c->Slots + part;
         if (s->Weight.Count > MinChunk) return;
-        Update(s->Weight.F, s->Grad.F, s->M.F, s->V.F, (int)s->Weight.Count, new Constants(c->Step, s->WeightDecay));
+        Update(s->Weight.F, s->Grad.F, s->M.F, s->V.F, (int)s->Weight.Count, new Constants(c->Step, *s));
     }
 
     private static void ChunkPart(void* context, int part, int worker)
@@ -117,7 +118,7 @@ internal static unsafe class OptimizerKernels
         var s = c->Slots;
         long from = part * MinChunk;
         Update(s->Weight.F + from, s->Grad.F + from, s->M.F + from, s->V.F + from,
-            (int)Math.Min(MinChunk, s->Weight.Count - from), new Constants(c->Step, s->WeightDecay));
+            (int)Math.Min(MinChunk, s->Weight.Count - from), new Constants(c->Step, *s));
     }
 
     /// <summary>

@@ -53,10 +53,12 @@ internal sealed unsafe partial class CudaOps
         if (slots.IsEmpty) return;
         if (slots.Length > TensorsAtATime) throw new NotSupportedException("too many tensors for one update");
         _gpu.MakeCurrent();
+        double correction = 1.0 - Math.Pow(step.Beta1, step.Step);
         if (_adams.Length < slots.Length) _adams = new AdamEntry[slots.Length];
         for (int i = 0; i < slots.Length; i++)
         {
             ref readonly var s = ref slots[i];
+            double rate = step.LearningRate * s.RateRatio;
             _adams[i] = new AdamEntry
             {
                 W = s.Weight.Address,
@@ -64,7 +66,8 @@ internal sealed unsafe partial class CudaOps
                 M = s.M.Address,
                 V = s.V.Address,
                 Count = s.Weight.Count,
-                Decay = (float)(1.0 - step.LearningRate * s.WeightDecay),
+                Decay = (float)(1.0 - rate * s.WeightDecay),
+                Size = (float)(rate / correction),
             };
         }
         _staging.Upload(MemoryMarshal.AsBytes(_adams.AsSpan(0, slots.Length)), _meta);
@@ -76,7 +79,6 @@ internal sealed unsafe partial class CudaOps
             OneMinusBeta2 = (float)(1.0 - step.Beta2),
             Root = (float)Math.Sqrt(1.0 - Math.Pow(step.Beta2, step.Step)),
             Eps = (float)step.Epsilon,
-            Size = (float)(step.LearningRate / (1.0 - Math.Pow(step.Beta1, step.Step))),
         };
         _gpu.Launch(K("optimizer.cu", DType.F32, "adamw"), (64, slots.Length), 256, _meta, Arg.Struct(&k));
     }

@@ -84,18 +84,20 @@ internal struct NormEntry
     public long Count;
 }
 
-/// <summary>A parameter that AdamW updates; Decay = 1 - learning rate * weight decay.</summary>
+/// <summary>
+/// A parameter that AdamW updates; Decay = 1 - its learning rate * weight decay, Size = that rate / (1 - beta1^t).
+/// </summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct AdamEntry
 {
     [Pointer("float")] public nint W, G, M, V;
     public long Count;
-    public float Decay;
+    public float Decay, Size;
 }
 
 /// <summary>What an update of AdamW has in common.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct AdamConstants
 {
-    public float Scale, OneMinusBeta1, Beta2, OneMinusBeta2, Root, Eps, Size;
+    public float Scale, OneMinusBeta1, Beta2, OneMinusBeta2, Root, Eps;
 }

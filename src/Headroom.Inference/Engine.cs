@@ -231,6 +231,19 @@ internal sealed partial class Engine : IDisposable
     }
 
     /// <summary>
+    /// LoRA+ (arXiv 2402.12354): the learning rate of B over that of A. As in PEFT (optimizers/loraplus.py) all vectors
+    /// go with B: magnitudes of DoRA, norms and biases; a matrix that is trained whole goes with A.
+    /// </summary>
+    public void SetLoraPlus(double ratio)
+    {
+        for (int i = 0; i < _slots.Length; i++)
+        {
+            bool withB = Model.Trained[i].IsLoraB || _slots[i].Weight.Shape.Rank == 1;
+            _slots[i] = _slots[i] with { RateRatio = withB ? ratio : 1 };
+        }
+    }
+
+    /// <summary>
     /// One training micro-step: gradients +=, returns the sum of token losses, each times its weight. Allocates
     /// nothing.
     /// </summary>

@@ -9,7 +9,11 @@ namespace Headroom.Models;
 /// ".bias".</param>
 /// <param name="Slot">Weight, gradient, moments and weight decay (set per run).</param>
 /// <param name="Decays">False for norms and biases (transformers <c>trainer.py</c>, parameter groups).</param>
-internal sealed record TrainedParameter(string Name, ParameterSlot Slot, bool Decays);
+internal sealed record TrainedParameter(string Name, ParameterSlot Slot, bool Decays)
+{
+    /// <summary>True for the second factor of an adapter, [out, r].</summary>
+    public bool IsLoraB => Name.EndsWith(".lora_B.weight", StringComparison.Ordinal);
+}
 
 /// <summary>What of a model is trained.</summary>
 internal enum TrainMode : byte

@@ -28,8 +28,8 @@ internal static class ReportBuilder
         if (isDuel && top.DuelEnd == null)
             notes.Add(
                 top.Holder is { } holder
-                    ? $"The duel is running ({holder}): these figures are of what it has done so far."
-                    : "The duel has no duel_end event: it was stopped."
+                    ? $"The {top.Several} is running ({holder}): these figures are of what it has done so far."
+                    : $"The {top.Several} has no duel_end event: it was stopped."
             );
         var reversals = SeedComparisons.Reversals(task, runs, quality);
         notes.AddRange(
@@ -238,7 +238,7 @@ internal static class ReportBuilder
             .Select(g => (string.Join("; ", g.Select(r => r.Label)), g.Key))
             .ToList();
         if (duel?.DuelStart?.Recipe is { } own && found.All(f => f.Key != own))
-            found.Insert(0, ("the duel", own));
+            found.Insert(0, ($"the {duel.Several}", own));
         return found;
     }
 }

@@ -20,7 +20,7 @@ internal sealed record ReportDocument(
     public static ReportDocument Build(ReportModel m) =>
         new(
             m.Name,
-            m.Duel == null ? "Run" : "Duel",
+            m.Duel == null ? "Run" : m.Duel.Several == "duel" ? "Duel" : "Seeds",
             m.Headline,
             m.Completed,
             m.Notes,
@@ -293,7 +293,7 @@ internal sealed record ReportDocument(
         if (m.Duel != null)
             blocks.Add(
                 new Paragraph(
-                    $"The whole duel: {Show.N1(m.Duel.DuelEnd?.Seconds)} s; peak resident memory of its "
+                    $"The whole {m.Duel.Several}: {Show.N1(m.Duel.DuelEnd?.Seconds)} s; peak resident memory of its "
                         + $"process, MiB: {Show.MiB(m.Duel.DuelEnd?.PeakResidentBytes)}."
                 )
             );

@@ -32,6 +32,8 @@ internal sealed class RunSummary
     public DuelStartEvent? DuelStart { get; private set; }
     /// <summary>duel_end.</summary>
     public DuelEndEvent? DuelEnd { get; private set; }
+    /// <summary>What a duel's log is called: one of a single model has its seeds to compare, and no rival.</summary>
+    public string Several => DuelStart?.Models is { Count: 1 } ? "set of seeds" : "duel";
     /// <summary>The type of the task, by run_start or duel_start; label words in logs that do not say.</summary>
     public TaskType Task => TaskTypes.OfLog(DuelStart != null ? DuelStart.Task : Start?.Task);
     /// <summary>Updates in order; after a resume the later value of a step counts.</summary>

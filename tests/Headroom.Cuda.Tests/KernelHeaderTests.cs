@@ -36,7 +36,7 @@ public partial class KernelHeaderTests
         Assert.Equal(64, sizeof(StoredRows));
         Assert.Equal(16, sizeof(NormEntry));
         Assert.Equal(48, sizeof(AdamEntry));
-        Assert.Equal(28, sizeof(AdamConstants));
+        Assert.Equal(24, sizeof(AdamConstants));
         var part = new Part();
         Assert.Equal(64, (byte*)&part.Mask - (byte*)&part); // behind five addresses and six numbers, unpadded
         Assert.Contains(

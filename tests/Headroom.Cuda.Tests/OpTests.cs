@@ -165,7 +165,8 @@ public class OpTests
             .Select(i =>
                 (
                     W: rig.Normal(DType.F32, 100 * i + 3, 7), G: rig.Normal(DType.F32, 100 * i + 3, 7),
-                    M: rig.Normal(DType.F32, 100 * i + 3, 7), V: rig.Normal(DType.F32, 100 * i + 3, 7), D: i * 0.01f)
+                    M: rig.Normal(DType.F32, 100 * i + 3, 7), V: rig.Normal(DType.F32, 100 * i + 3, 7), D: i * 0.01f,
+                    Ratio: i == 2 ? 16.0 : 1)
             )
             .ToArray();
         unsafe
@@ -180,8 +181,10 @@ public class OpTests
             b = rig.Gpu.GlobalNorm(slots.Select(s => s.G.Gpu).ToArray());
         Assert.Equal(a, b, a * 1e-12);
         var step = new AdamWStep(1e-3, 0.9, 0.999, 1e-8, 3, 0.7f);
-        rig.Cpu.AdamW(slots.Select(s => new ParameterSlot(s.W.Cpu, s.G.Cpu, s.M.Cpu, s.V.Cpu, s.D)).ToArray(), step);
-        rig.Gpu.AdamW(slots.Select(s => new ParameterSlot(s.W.Gpu, s.G.Gpu, s.M.Gpu, s.V.Gpu, s.D)).ToArray(), step);
+        rig.Cpu.AdamW(
+            slots.Select(s => new ParameterSlot(s.W.Cpu, s.G.Cpu, s.M.Cpu, s.V.Cpu, s.D, s.Ratio)).ToArray(), step);
+        rig.Gpu.AdamW(
+            slots.Select(s => new ParameterSlot(s.W.Gpu, s.G.Gpu, s.M.Gpu, s.V.Gpu, s.D, s.Ratio)).ToArray(), step);
         foreach (var s in slots)
         {
             rig.EqualBits(s.W, "weight"); rig.EqualBits(s.M, "m"); rig.EqualBits(s.V, "v");

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.Text.Json.Nodes;
 using Headroom.Reports;
+using Headroom.Training.Recipes;
 using Headroom.Training.Runs;
 using Headroom.Training.Tasks;
 
@@ -62,6 +63,12 @@ internal static class DuelCommand
         string folder = Path.Combine(runs, recipe.Name);
         using var session = new Session(json);
         Recipes.Fetch(recipe, session);
+        return RunAll(recipe, text, folder, resume, session, json);
+    }
+
+    /// <summary>Every model with every seed, and the report of all.</summary>
+    public static int RunAll(Recipe recipe, string text, string folder, bool resume, Session session, bool json)
+    {
         var result = DuelRun.Run(
             recipe, text, folder, resume, (own, again) => session.Host(own, again, recipe), session.Token);
         if (!result.Completed)

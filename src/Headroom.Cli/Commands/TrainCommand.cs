@@ -33,7 +33,7 @@ internal static class TrainCommand
                 + "schedule is then that of the new length from the next step on.",
         };
         var json = CommonOptions.Json();
-        var command = new Command("train", "Fine-tune a model as a recipe says.")
+        var command = new Command("train", "Fine-tune a model as a recipe says, with each of its seeds.")
         {
             recipe, set, runs, name, device, vram, resume, json,
         };
@@ -56,6 +56,7 @@ internal static class TrainCommand
         string folder = Path.Combine(runs, recipe.Name);
         using var session = new Session(json);
         Recipes.Fetch(recipe, session);
+        if (recipe.Seeds.Count > 0) return DuelCommand.RunAll(recipe, text, folder, resume, session, json);
         var result = TrainRun.Run(recipe, text, recipe.Models[0], session.Host(folder, resume, recipe), session.Token);
         if (!result.Completed)
         {

@@ -44,7 +44,7 @@ extern "C" __global__ void adamw(const AdamEntry* table, AdamConstants k)
         float denominator = __fadd_rn(__fdiv_rn(__fsqrt_rn(v), k.root), k.eps);
         e.m[i] = m;
         e.v[i] = v;
-        e.w[i] = __fsub_rn(__fmul_rn(e.w[i], e.decay), __fmul_rn(__fdiv_rn(m, denominator), k.size));
+        e.w[i] = __fsub_rn(__fmul_rn(e.w[i], e.decay), __fmul_rn(__fdiv_rn(m, denominator), e.size));
     }
 }
 

@@ -59,7 +59,7 @@ internal sealed class Trainer
     // the last step whose weights are known to give finite numbers: a loss or an evaluation after it was finite
     private int _sound;
 
-    /// <summary>Sets up steps and weight decay; nothing runs yet.</summary>
+    /// <summary>Sets up steps, weight decay and the rates of parameters; nothing runs yet.</summary>
     /// <param name="engine">Loaded.</param>
     /// <param name="options">Of the recipe.</param>
     /// <param name="rows">Training rows.</param>
@@ -81,6 +81,7 @@ internal sealed class Trainer
         WarmupSteps = Schedules.WarmupSteps(options.WarmupSteps, options.WarmupRatio, TotalSteps);
         _schedule = Schedules.Arguments(options);
         engine.SetWeightDecay((float)options.WeightDecay);
+        engine.SetLoraPlus(options.LoraplusLrRatio);
     }
 
     /// <summary>All updates of the run.</summary>

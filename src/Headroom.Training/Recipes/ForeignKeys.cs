@@ -67,7 +67,10 @@ internal static class ForeignKeys
             "always so: rows are read and encoded when a run starts",
             "dataset_prepared_path shuffle_merged_datasets streaming preprocessing_batch_size"),
 
-        // A flag or a variable.
+        // A flag, a variable, an argument of a schedule.
+        (
+            "flag: training.lr_scheduler_type cosine_with_min_lr takes min_lr_rate in training.lr_scheduler_kwargs",
+            "cosine_min_lr_ratio"),
         (
             "flag: train --resume goes on with a stopped run",
             "resume_from_checkpoint auto_resume_from_checkpoints resume resume_adapter_file"),
@@ -88,11 +91,11 @@ internal static class ForeignKeys
         (
             "none: nothing is uploaded; adapters are in PEFT's form, so the hub's own tools take them",
             "push_to_hub hub_model_id hub_strategy hub_private_repo hub_always_push"),
+        ("none: adapters never sit on embeddings", "loraplus_lr_embedding"),
         (
-            "none: it has one learning rate for all adapters",
-            "loraplus_lr_ratio loraplus_lr_embedding embedding_lr cosine_min_lr_ratio cosine_constant_lr_ratio "
-                + "lr_groups"
-        ),
+            "none: besides training.loraplus_lr_ratio it has one learning rate",
+            "embedding_lr embedding_lr_scale embedding_learning_rate lr_groups"),
+        ("none: a cosine schedule ends at the last update, not before it", "cosine_constant_lr_ratio"),
         (
             "none: evaluation takes batches of per_device_eval_batch_size, when eval_strategy says",
             "eval_accumulation_steps eval_delay eval_do_concat_batches batch_eval_metrics prediction_loss_only"),

@@ -35,7 +35,10 @@ public sealed class Recipe
     [Identity(Identity.None)]
     [AlsoCalled("max_memory gpu_memory_limit gpu_memory_utilization memory_limit")]
     public string? Vram { get; set; }
-    /// <summary>Seeds of a duel; empty = training.seed.</summary>
+    /// <summary>
+    /// Seeds, each a run of its own, one after the other: train has them in the folders seed-N of the run, and reports
+    /// their spread; empty = training.seed.
+    /// </summary>
     [Identity(Identity.None)]
     public List<int> Seeds { get; set; } = [];
 }
@@ -99,6 +102,14 @@ public sealed class TrainingOptions
     [Range(0, OpenLow = true)]
     [AlsoCalled("lr")]
     public double LearningRate { get; set; } = 5e-5;
+    /// <summary>
+    /// LoRA+: the learning rate of the adapters' B matrices (and, as in PEFT, of magnitudes, norms and biases) over
+    /// learning_rate, at which A is trained; 1 = one rate for all.
+    /// </summary>
+    [Identity(Identity.Numbers)]
+    [Range(0, OpenLow = true)]
+    [AlsoCalled("lorap_lr_ratio")]
+    public double LoraplusLrRatio { get; set; } = 1;
     /// <summary>Decoupled weight decay.</summary>
     [Identity(Identity.Numbers)]
     [Range(0)]

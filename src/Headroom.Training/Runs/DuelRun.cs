@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using Headroom.Core;
 using Headroom.Training.Data;
 using Headroom.Training.Events;
@@ -19,14 +20,17 @@ public sealed record DuelResult(
 
 /// <summary>
 /// Two or more base models under one recipe: the recipes are equal but for the model (and the seed, when there are
-/// several), because there is only one.
+/// several), because there is only one. One model with several seeds is the same with nothing to compare it with.
 /// </summary>
 public static class DuelRun
 {
+    // One model with several seeds is no duel, but the same work.
+    private static string What(Recipe recipe) => recipe.Models.Count == 1 ? "run of several seeds" : "duel";
+
     private sealed record Planned(ModelOptions Model, string Name, int Seed, RunFolder Folder);
 
     /// <summary>Runs every model with every seed, one after the other.</summary>
-    /// <param name="recipe">Two or more models.</param>
+    /// <param name="recipe">Two or more models, or one and seeds.</param>
     /// <param name="recipeText">Its text as it was given; null or empty where it was built in code.</param>
     /// <param name="folder">Of the duel; each run has a folder in it.</param>
     /// <param name="resume">Go on with the duel in it: runs that are complete are checked, the others go on or
@@ -42,7 +46,7 @@ public static class DuelRun
         int[] seeds = recipe.Seeds.Count > 0 ? [.. recipe.Seeds] : [recipe.Training.Seed];
         Check(recipe, seeds);
         var own = new RunFolder(folder);
-        if (resume && !own.HasRun) throw RunsBeside.None("duel", folder, RunsBeside.OfDuel(recipe));
+        if (resume && !own.HasRun) throw RunsBeside.None(What(recipe), folder, RunsBeside.OfDuel(recipe));
         using var held = own.Lock(host(folder, resume).Say);
         if (resume) CheckSame(own, recipe);
         else own.Begin();
@@ -53,7 +57,7 @@ public static class DuelRun
         var plan = seeds.SelectMany(s => recipe.Models.Select(m => (Model: m, Name: TrainRun.ModelName(m), Seed: s)))
             .Select(p => new Planned(
                 p.Model, p.Name, p.Seed,
-                new RunFolder(Path.Combine(folder, seeds.Length == 1 ? Plain(p.Name) : $"{Plain(p.Name)}-seed{p.Seed}"))
+                new RunFolder(Path.Combine(folder, FolderName(recipe, p.Name, p.Seed)))
             ))
             .ToArray();
         (int Seed, DataSplits Data) split = (seeds[0], data);
@@ -104,10 +108,10 @@ public static class DuelRun
     private static void Check(Recipe recipe, int[] seeds)
     {
         TaskChoice.ByData(recipe);
-        if (recipe.Lora.Adapter != null)
+        if (recipe.Lora.Adapter != null && recipe.Models.Count > 1)
             throw new HeadroomException(
                 "lora.adapter is of one base; a duel has several.", "Leave it out, or train each model by itself.");
-        if (recipe.Models.Count < 2)
+        if (recipe.Models.Count < (recipe.Seeds.Count > 0 ? 1 : 2))
             throw new HeadroomException(
                 $"A duel takes two or more models, the recipe names {recipe.Models.Count}.",
                 "Add models, or use headroom train.");
@@ -121,6 +125,11 @@ public static class DuelRun
             throw new HeadroomException("A seed stands twice in seeds.", "Give each seed once.");
     }
 
+    private static string FolderName(Recipe recipe, string model, int seed) =>
+        recipe.Models.Count == 1 ? string.Create(CultureInfo.InvariantCulture, $"seed-{seed}")
+        : recipe.Seeds.Count <= 1 ? Plain(model)
+        : $"{Plain(model)}-seed{seed}";
+
     private static string Plain(string model) =>
         string.Concat(model.Select(c => char.IsLetterOrDigit(c) || c is '.' or '-' or '_' ? c : '_'));
 
@@ -132,8 +141,8 @@ public static class DuelRun
             return;
         if (folder.DuelValues() is not { } before)
             throw new HeadroomException(
-                $"{folder.Path} holds no duel, or one of an older version.",
-                "Give the --name of a duel, or go on with a single run by headroom train --resume.");
+                $"{folder.Path} holds no {What(recipe)}, or one of an older version.",
+                "Give the --name of one, or go on with a single run by headroom train --resume without seeds.");
         RunChecks.SameRecipe(folder, before, recipe);
     }
 

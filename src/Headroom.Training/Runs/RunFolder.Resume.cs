@@ -34,7 +34,9 @@ internal sealed partial class RunFolder
         var before = ReadManifest();
         var log = RunLog.Read(Events);
         if (log.IsDuel)
-            throw new HeadroomException($"{Path} holds a duel, not a run.", "Go on with headroom duel --resume.");
+            throw new HeadroomException(
+                $"{Path} holds a duel, or runs of several seeds, not one run.",
+                "Go on with headroom duel --resume, or with the same seeds in the recipe.");
         if (before != null) RunChecks.SameRecipe(this, before.Recipe, recipe);
         // A kill while a run is made longer may leave the end that it had before.
         bool finished = before != null && log.End is { } end

@@ -32,7 +32,8 @@ public unsafe class AdamWTests
         using var d = new ElementTestData(threads: 3);
         int[] sizes = [1, 9, 576, 40001, 70000];
         var slots = sizes
-            .Select(n => new ParameterSlot(d.Normal(n), d.Normal(n), d.Zeros(n), d.Zeros(n), n == 9 ? 0f : 0.01f))
+            .Select(n => new ParameterSlot(
+                d.Normal(n), d.Normal(n), d.Zeros(n), d.Zeros(n), n == 9 ? 0f : 0.01f, n == 576 ? 16 : 1))
             .ToArray();
         var twins = slots
             .Select(s => s with { Weight = d.Clone(s.Weight), M = d.Clone(s.M), V = d.Clone(s.V) })
@@ -44,13 +45,31 @@ public unsafe class AdamWTests
             foreach (var s in twins)
                 OptimizerKernels.UpdateScalar(
                     s.Weight.F, s.Grad.F, s.M.F, s.V.F, (int)s.Weight.Count,
-                    new OptimizerKernels.Constants(step, s.WeightDecay));
+                    new OptimizerKernels.Constants(step, s));
         }
         for (int i = 0; i < sizes.Length; i++)
         {
             Same(twins[i].Weight, slots[i].Weight);
             Same(twins[i].V, slots[i].V);
         }
+    }
+
+    [Theory]
+    [InlineData(16)]
+    [InlineData(0.5)]
+    public void ARatioIsAnotherLearningRate(double ratio)
+    {
+        using var d = new ElementTestData();
+        var slot = new ParameterSlot(d.Normal(40001), d.Normal(40001), d.Zeros(40001), d.Zeros(40001), 0.01f, ratio);
+        var twin = slot with { Weight = d.Clone(slot.Weight), M = d.Clone(slot.M), V = d.Clone(slot.V), RateRatio = 1 };
+        for (int t = 1; t <= 3; t++)
+        {
+            var step = new AdamWStep(2e-4, 0.9, 0.999, 1e-8, t, 0.7f);
+            d.Ops.AdamW([slot], step);
+            d.Ops.AdamW([twin], step with { LearningRate = 2e-4 * ratio });
+        }
+        Same(twin.Weight, slot.Weight);
+        Same(twin.V, slot.V);
     }
 
     [Fact]

@@ -84,6 +84,13 @@ public class RecipeLoaderTests
     [InlineData(
         "training: { resume_from_checkpoint: true }",
         "It is no key of a recipe: train --resume goes on with a stopped run.")]
+    [InlineData(
+        "training: { loraplus_lr_embedding: 1e-6 }",
+        "Headroom has nothing for it: adapters never sit on embeddings. Leave the key out.")]
+    [InlineData(
+        "training: { cosine_min_lr_ratio: 0.1 }",
+        "It is no key of a recipe: training.lr_scheduler_type cosine_with_min_lr takes min_lr_rate in "
+            + "training.lr_scheduler_kwargs.")]
     [InlineData("training: { Learning_Rate: 1 }", "Did you mean 'learning_rate'?")]
     [InlineData(
         "quantization: { zzz: 1 }",
