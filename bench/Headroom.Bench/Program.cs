@@ -15,12 +15,13 @@ catch (HeadroomException e)
 
 static int Run(string[] args) => args.FirstOrDefault() switch
 {
-    "decode" or "step" when args.Length < 2 || args[1].StartsWith('-') => Usage(), // they need a model
+    "decode" or "step" or "chat-rows" when args.Length < 2 || args[1].StartsWith('-') => Usage(), // they need a model
     "gemm" => GemmBench.Run(args[1..]),
     "step-cuda" => CudaStepBench.Run(args[1..]),
     "ops-cuda" => CudaOpsBench.Run(args[1..]),
     "tune-cuda" => CudaTuneBench.Run(args[1..]),
     "decode" => DecodeBench.Run(args[1..]),
+    "chat-rows" => ChatRowsBench.Run(args[1..]),
     "load" => LoadBench.Run(args[1..]),
     "step" => StepBench.Run(args[1..]),
     "kernel-headers" when args.Length == 2 => KernelHeaders(args[1]),
@@ -42,9 +43,9 @@ static int Usage()
             + "[--profile] | decode MODEL [--tokens N] [--repeats N] | step-cuda CONFIG:ROWSxLENGTH:RECOMPUTE ... "
             + "[--steps N] [--profile] [--kernels] [--answers] [--ragged] [--graphs | --no-graphs] [--no-ahead] "
             + "[--expand MIB] [--expanded MIB] [--chunk ROWS] [--dora] [--dropout P] [--out FILE] | ops-cuda [FILE] | "
-            + "tune-cuda [ROWS ...] [--seconds S] | kernel-headers FOLDER"
+            + "tune-cuda [ROWS ...] [--seconds S] | chat-rows TOKENIZER [--seconds S] | kernel-headers FOLDER"
     );
     Console.Error.WriteLine(
-        "Each prints a table and writes a CSV under bench/results/; kernel-headers writes sources.");
+        "Each prints a table and, but for chat-rows, writes a CSV under bench/results/; kernel-headers writes sources.");
     return 2;
 }

@@ -43,9 +43,10 @@ internal sealed class TokenizerParts
 internal sealed class BpeTokenizer : ITokenizer
 {
     private readonly TokenizerParts _parts;
-    private readonly AddedTokens _raw, _normalized;
+    private readonly AddedTokens _raw, _normalized, _special;
     private readonly Dictionary<int, string> _added = [];
     private readonly int[] _prefix, _suffix;
+    private int[]? _sizes;
 
     public BpeTokenizer(TokenizerParts parts)
     {
@@ -54,6 +55,7 @@ internal sealed class BpeTokenizer : ITokenizer
         string Spelling(AddedToken t) =>
             t.Normalized && parts.Normalizer != null ? parts.Normalizer(t.Content) : t.Content;
         _normalized = new AddedTokens(parts.Added.Where(t => t.Normalized).Select(t => (Spelling(t), t)));
+        _special = new AddedTokens(parts.Added.Where(t => t.Special).Select(t => (t.Content, t)));
         foreach (var t in parts.Added) _added[t.Id] = Spelling(t);
         (_prefix, _suffix) = (parts.Prefix.ToArray(), parts.Suffix.ToArray());
         AddBos = BosId is { } b && _prefix.Contains(b);
@@ -93,7 +95,8 @@ internal sealed class BpeTokenizer : ITokenizer
     internal (int[] Ids, (int Start, int End)[] Offsets) EncodeWithOffsets(string text)
     {
         var run = new Run(text.Length / 3 + 4);
-        var offsets = new TokenOffsets(_parts, _added, run.Ids);
+        // Looked up id by id: a value that another thread wrote meanwhile is the same.
+        var offsets = new TokenOffsets(_parts, _sizes ??= new int[VocabSize], run.Ids);
         Encode(WellFormed(text), run, offsets);
         return (run.Ids.ToArray(), offsets.ToArray());
     }
@@ -105,14 +108,12 @@ internal sealed class BpeTokenizer : ITokenizer
             int from = 0, at = 0;
             while (!_raw.IsEmpty && _raw.Find(text, ref at, from, out int start, out int stop) is { } token)
             {
-                if (start > from) Normal(text[from..start], from == 0, run);
-                offsets?.Align(text, from, start);
+                if (start > from) Normal(text[from..start], from, run, offsets);
                 run.Ids.Add(token.Id);
                 offsets?.Add(start, stop);
                 from = stop;
             }
-            if (from < text.Length) Normal(from == 0 ? text : text[from..], from == 0, run);
-            offsets?.Align(text, from, text.Length);
+            if (from < text.Length) Normal(from == 0 ? text : text[from..], from, run, offsets);
         }
         catch (RegexMatchTimeoutException e)
         {
@@ -129,8 +130,9 @@ internal sealed class BpeTokenizer : ITokenizer
     {
         for (int at = from, done = from; at < to;)
         {
-            if (_raw.Find(text.AsSpan(0, to), ref at, done, out int start, out int stop) is not { } token) yield break;
-            if (token.Special) yield return (start, stop, token.Content);
+            if (_special.Find(text.AsSpan(0, to), ref at, done, out int start, out int stop) is not { } token)
+                yield break;
+            yield return (start, stop, token.Content);
             done = stop;
         }
     }
@@ -141,21 +143,25 @@ internal sealed class BpeTokenizer : ITokenizer
         public List<(int Start, int Length)> A = [], B = [];
     }
 
-    private void Normal(string text, bool atStart, Run run)
+    private void Normal(string source, int place, Run run, TokenOffsets? offsets)
     {
-        if (_parts.Normalizer != null) text = _parts.Normalizer(text);
+        string text = _parts.Normalizer?.Invoke(source) ?? source;
+        offsets?.Stretch(place, source, text);
         int from = 0, at = 0;
         while (!_normalized.IsEmpty && _normalized.Find(text, ref at, from, out int start, out int stop) is { } token)
         {
-            if (start > from) Words(text[from..start], atStart && from == 0, run);
+            if (start > from) Words(text[from..start], from, place == 0 && from == 0, run, offsets);
             run.Ids.Add(token.Id);
+            offsets?.AddNormal(start, stop);
             from = stop;
         }
-        if (from < text.Length) Words(from == 0 ? text : text[from..], atStart && from == 0, run);
+        if (from < text.Length)
+            Words(from == 0 ? text : text[from..], from, place == 0 && from == 0, run, offsets);
     }
 
-    private void Words(string text, bool atStart, Run run)
+    private void Words(string given, int place, bool atStart, Run run, TokenOffsets? offsets)
     {
+        string text = given;
         run.A.Clear();
         run.A.Add((0, text.Length));
         foreach (var step in _parts.Steps)
@@ -164,7 +170,12 @@ internal sealed class BpeTokenizer : ITokenizer
             text = step.Apply(text, run.A, run.B, atStart);
             (run.A, run.B) = (run.B, run.A);
         }
-        foreach (var (start, length) in run.A) _parts.Model.Encode(text.AsSpan(start, length), run.Ids);
+        offsets?.Words(place, given, text);
+        foreach (var (start, length) in run.A)
+        {
+            _parts.Model.Encode(text.AsSpan(start, length), run.Ids);
+            offsets?.Word(text, start, length);
+        }
     }
 
     public string Decode(ReadOnlySpan<int> ids)

@@ -18,7 +18,7 @@ public sealed class ChatTemplate
     private const int LongestSource = 1 << 20;
     private readonly JinjaTemplate _template;
     private readonly ITokenizer _tokenizer;
-    private readonly Lazy<string> _generationPrompt;
+    private readonly Lazy<string> _generationPrompt, _header;
     private readonly Lazy<string?> _closing;
 
     /// <summary>Parses a template.</summary>
@@ -34,6 +34,7 @@ public sealed class ChatTemplate
         _template = JinjaParser.Parse(source);
         _tokenizer = tokenizer;
         _generationPrompt = new(() => GenerationPrompt(null));
+        _header = new(Header);
         _closing = new(ClosingToken);
     }
 
@@ -94,12 +95,22 @@ public sealed class ChatTemplate
             ? GenerationPrompt(variables) : _generationPrompt.Value;
         return new TurnFinder(text, found, prompt, PromptBefore, EndToken).Find();
 
-        // Where a template has no generation prompt, the rendering of what came before ends where the answer begins.
+        // Where a template has no generation prompt, the rendering of what came before ends where the answer begins,
+        // but for a header.
         int? PromptBefore(int message)
         {
-            string before = Render(new JsonArray([.. messages.Take(message).Select(m => m?.DeepClone())]), true,
-                variables, now);
-            return text.StartsWith(before, StringComparison.Ordinal) ? before.Length : null;
+            try
+            {
+                string before = Render(
+                    new JsonArray([.. messages.Take(message).Select(m => m?.DeepClone())]), true, variables, now);
+                if (!text.StartsWith(before, StringComparison.Ordinal)) return null;
+                bool isHeaded = text.AsSpan(before.Length).StartsWith(_header.Value);
+                return before.Length + (isHeaded ? _header.Value.Length : 0);
+            }
+            catch (HeadroomException)
+            {
+                return null; // it refuses a conversation that ends there
+            }
         }
 
         // The first special token, or the one that ends answers in words or sequences where that follows with nothing
@@ -153,6 +164,24 @@ public sealed class ChatTemplate
             ChatMessage[] asked = [new("user", "a")];
             string without = Render(asked, false, variables), with = Render(asked, true, variables);
             return with.StartsWith(without, StringComparison.Ordinal) ? with[without.Length..] : "";
+        }
+        catch (HeadroomException)
+        {
+            return "";
+        }
+    }
+
+    // What stands between a prompt and an answer in words: the header of a turn, where no generation prompt writes it.
+    private string Header()
+    {
+        const string answer = "xyzzy";
+        try
+        {
+            ChatMessage[] asked = [new("user", "a")];
+            string prompt = Render(asked, true), text = Render([.. asked, new("assistant", answer)], false);
+            int at = text.LastIndexOf(answer, StringComparison.Ordinal);
+            return at >= prompt.Length && text.StartsWith(prompt, StringComparison.Ordinal)
+                ? text[prompt.Length..at] : "";
         }
         catch (HeadroomException)
         {

@@ -173,10 +173,19 @@ internal sealed partial class JinjaInterpreter
         long step = Bound(stride) ?? 1;
         if (step == 0) throw new JinjaFault("a slice has the step 0");
         if (target is PyRange) throw new JinjaFault("a slice of a range is not supported");
-        var source = target as List<object?> ?? _values.Characters((string)target);
-        long n = source.Count, low = step > 0 ? 0 : -1, high = step > 0 ? n : n - 1;
+        // Without surrogates a character is a code point, and a stretch of them is cut out as one.
+        string? plain = step == 1 && target is string text && text.AsSpan().IndexOfAnyInRange('\uD800', '\uDFFF') < 0
+            ? text : null;
+        var source = plain != null ? [] : target as List<object?> ?? _values.Characters((string)target);
+        long n = plain?.Length ?? source.Count, low = step > 0 ? 0 : -1, high = step > 0 ? n : n - 1;
         long Clip(long? v, long absent) => v is not { } x ? absent : Math.Clamp(x < 0 ? x + n : x, low, high);
         long from = Clip(start, step > 0 ? low : high), to = Clip(stop, step > 0 ? high : low);
+        if (plain != null)
+        {
+            to = Math.Max(from, to);
+            Charge(to - from);
+            return Cut(plain, (int)from, (int)to);
+        }
         var picked = new List<object?>();
         step = Math.Clamp(step, -n - 1, n + 1);
         for (long i = from; step > 0 ? i < to : i > to; i += step) picked.Add(source[(int)i]);

@@ -144,7 +144,7 @@ internal sealed partial class JinjaInterpreter
     {
         if (by.Length == 0) throw new JinjaFault("a string is parted at nothing");
         int at = last ? s.LastIndexOf(by, StringComparison.Ordinal) : s.IndexOf(by, StringComparison.Ordinal);
-        return at >= 0 ? new PyTuple([Cut(s, 0, at), by, Cut(s, at + by.Length, s.Length)])
+        return at >= 0 ? new PyTuple([Cut(s, 0, at), Cut(s, at, at + by.Length), Cut(s, at + by.Length, s.Length)])
             : last ? new PyTuple(["", "", s])
             : new PyTuple([s, "", ""]);
     }
@@ -310,8 +310,10 @@ internal sealed partial class JinjaInterpreter
                 continue;
             }
             int at = s.IndexOf(old, from, StringComparison.Ordinal);
-            // What stands in the place of a text comes from where that came from.
-            text.Append(s, from, at - from).AppendFor(by, s, at);
+            text.Append(s, from, at - from);
+            // What stands in the place of a text comes from where that came from, unless it has a place of its own.
+            if (_marks?.Of(by) is { Count: > 0 }) text.Append(by);
+            else text.AppendFor(by, s, at);
             from = at + old.Length;
         }
         return text.Append(s, from, s.Length - from).ToString();

@@ -6,10 +6,11 @@ namespace Headroom.Tokenizers.Chat;
 /// <param name="marks">Knows them.</param>
 internal sealed class MessageMarks(Provenance marks)
 {
-    private const string ThoughtEnd = "</think>";
+    /// <summary>What models write where a thought in their content ends.</summary>
+    public const string ThoughtEnd = "</think>";
 
     // What models write of their thoughts beside the content, by the names that templates read.
-    private static readonly string[] Thoughts = ["reasoning_content", "reasoning", "thinking", "thought"];
+    private static readonly string[] Thoughts = ["reasoning_content", "reasoning", "thinking", "thought", "tool_plan"];
 
     // What a template looks at and a model does not write.
     private static readonly string[] Plain = ["role", "name", "type", "tool_call_id"];
@@ -37,15 +38,20 @@ internal sealed class MessageMarks(Provenance marks)
     private object? Marked(JsonNode? value, int index, Origin origin) =>
         Values(value, text => marks.Add(text, new Mark(0, text.Length, index, origin)));
 
-    private object? Content(JsonNode? value, int index) => Values(value, text =>
+    private object? Content(JsonNode? value, int index)
     {
-        int thought = text.LastIndexOf(ThoughtEnd, StringComparison.Ordinal);
-        if (thought < 0) return marks.Add(text, new Mark(0, text.Length, index, Origin.Content));
-        thought += ThoughtEnd.Length;
-        var first = new Mark(0, thought, index, Origin.Reasoning);
-        return thought == text.Length ? marks.Add(text, first)
-            : marks.Add(text, first, new Mark(thought, text.Length, index, Origin.Content));
-    });
+        if (value is JsonArray parts) return parts.Select(p => Content(p, index)).ToList();
+        if (value is JsonObject part && Thoughts.Any(part.ContainsKey)) return Marked(part, index, Origin.Reasoning);
+        return Values(value, text =>
+        {
+            int thought = text.LastIndexOf(ThoughtEnd, StringComparison.Ordinal);
+            if (thought < 0) return marks.Add(text, new Mark(0, text.Length, index, Origin.Content));
+            thought += ThoughtEnd.Length;
+            var first = new Mark(0, thought, index, Origin.Reasoning);
+            return thought == text.Length ? marks.Add(text, first)
+                : marks.Add(text, first, new Mark(thought, text.Length, index, Origin.Content));
+        });
+    }
 
     private static object? Values(JsonNode? value, Func<string, string> mark)
     {

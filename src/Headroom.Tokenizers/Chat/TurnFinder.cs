@@ -5,7 +5,7 @@ namespace Headroom.Tokenizers.Chat;
 /// would write after the generation prompt: what comes from the message, what the template writes between its parts,
 /// and what follows up to the token that ends the turn, with that token. What the template writes before the first part
 /// belongs to the turn only where that part is no plain content: it opens a thought or a call there, while an empty
-/// thought before an answer is given to the model, not written by it.
+/// thought before an answer or a call is given to the model, not written by it.
 /// </summary>
 /// <param name="text">The rendered conversation.</param>
 /// <param name="marks">Where its characters come from.</param>
@@ -42,11 +42,15 @@ internal sealed class TurnFinder(
             after = last == marks.Count ? text.Length : marks[last].Start,
             start = marks[first].Origin == Origin.Content
                 ? marks[first].Start : Opening(message, before, marks[first].Start);
+        if (marks[first].Origin == Origin.Call) start = BehindThought(start, marks[first].Start) ?? start;
         for (int i = first; i < last; i++)
         {
             bool reasoning = marks[i].Origin == Origin.Reasoning;
-            // What closes a thought belongs to it.
             int end = i + 1 < last ? marks[i + 1].Start : marks[i].End;
+            // What closes a thought belongs to it; what opens a call behind it does not.
+            if (reasoning)
+                end = BehindThought(
+                    Math.Max(marks[i].Start, marks[i].End - MessageMarks.ThoughtEnd.Length), end) ?? end;
             Add(message, start, end, reasoning);
             start = end;
         }
@@ -61,6 +65,16 @@ internal sealed class TurnFinder(
             && (t.Message, t.Reasoning) == (message, reasoning))
             _turns[^1] = t with { End = end };
         else _turns.Add(new(message, start, end, reasoning));
+    }
+
+    // Behind the end of a thought that the template writes, and the blanks there.
+    private int? BehindThought(int from, int to)
+    {
+        int at = text.IndexOf(MessageMarks.ThoughtEnd, from, to - from, StringComparison.Ordinal);
+        if (at < 0) return null;
+        at += MessageMarks.ThoughtEnd.Length;
+        while (at < to && char.IsWhiteSpace(text[at])) at++;
+        return at;
     }
 
     private int Opening(int message, int from, int to)

@@ -13,7 +13,7 @@ namespace Headroom.Tests.Chat;
 public sealed class MaskTests(ITestOutputHelper output)
 {
     /// <summary>A byte-level vocabulary of nothing but bytes and the template's special tokens.</summary>
-    private static BpeTokenizer Bytes(string[] specials)
+    internal static BpeTokenizer Bytes(string[] specials)
     {
         string[] pieces = [.. ByteAlphabet.Chars.Select(c => c.ToString()), .. specials];
         var vocab = pieces.Take(256).Index().ToDictionary(p => p.Item, p => p.Index);
@@ -33,10 +33,10 @@ public sealed class MaskTests(ITestOutputHelper output)
     public static IEnumerable<ITheoryDataRow> Templates() =>
         MaskTemplates.All.Select(t => new TheoryDataRow<MaskTemplate>(t));
 
-    private static JsonObject Message(string role, string content) => new() { ["role"] = role, ["content"] = content };
+    internal static JsonObject Message(string role, string content) => new() { ["role"] = role, ["content"] = content };
 
     // The spans as texts, one a message, reasoning apart.
-    private static string Learned(MarkedText marked, int message, bool reasoning = false) => string.Concat(
+    internal static string Learned(MarkedText marked, int message, bool reasoning = false) => string.Concat(
         marked.Turns.Where(t => t.Message == message && t.Reasoning == reasoning)
             .Select(t => marked.Text[t.Start..t.End]));
 
