@@ -25,6 +25,11 @@ internal static class ReportBuilder
             .ToList();
         quality.AddRange(Baselines(task, isDuel ? top : null, runs));
         foreach (var run in runs.Where(r => !r.Summary.Completed)) notes.Add(State(run));
+        notes.AddRange(
+            runs.Where(r => r.Summary.End?.StoppedEarly == true).Select(r =>
+                $"{r.Label} stopped early, at step {Show.Count(r.StepsDone)} of at most "
+                    + $"{(r.Summary.TotalSteps is { } n ? Show.Count(n) : "an unknown number")}: as many evaluations in a "
+                    + "row as early_stopping_patience says brought nothing better."));
         if (isDuel && top.DuelEnd == null)
             notes.Add(
                 top.Holder is { } holder

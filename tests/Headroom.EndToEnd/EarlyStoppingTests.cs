@@ -29,6 +29,9 @@ public class EarlyStoppingTests
         var again = cli.Run(["train", recipe, "--name", "whole", .. Train, "--resume"]);
         Assert.True(again.Exit == 0, again.Error);
         Assert.Contains("is finished", again.Out, StringComparison.Ordinal);
+        string report = File.ReadAllText(Path.Combine(cli.Folder, "runs", "whole", "report.md"));
+        Assert.Contains($"stopped early, at step {steps} of at most 40", report, StringComparison.Ordinal);
+        Assert.DoesNotContain("incomplete", report, StringComparison.Ordinal);
 
         string parts = Path.Combine(cli.Folder, "runs", "parts");
         using (var killed = cli.Start(["train", recipe, "--name", "parts", .. Train]))
@@ -43,6 +46,14 @@ public class EarlyStoppingTests
         byte[] Adapter(string run) =>
             File.ReadAllBytes(Path.Combine(cli.Folder, "runs", run, "best", "adapter_model.safetensors"));
         Assert.Equal(Adapter("whole"), Adapter("parts"));
+
+        // More steps do not make it go on: its evaluations stay what they were.
+        byte[] best = Adapter("whole");
+        string[] more = ["--set", "training.max_steps=60", "--resume"];
+        var longer = cli.Run(["train", recipe, "--name", "whole", .. Train, .. more]);
+        Assert.True(longer.Exit == 0, longer.Error);
+        Assert.Contains($"step {steps}: stopped early", longer.Out, StringComparison.Ordinal);
+        Assert.Equal(best, Adapter("whole"));
     }
 
     [Theory]

@@ -197,7 +197,7 @@ public sealed class TrainingOptions
     public int EvalSteps { get; set; } = 500;
     /// <summary>
     /// Evaluations in a row without a better metric_for_best_model after which the run ends, with the best adapter
-    /// (transformers' EarlyStoppingCallback); 0 = it runs to its end.
+    /// (transformers' EarlyStoppingCallback). More steps do not make it go on; 0 = it runs to its end.
     /// </summary>
     [Identity(Identity.Numbers)]
     [Range(0)]
